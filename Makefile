@@ -1,0 +1,42 @@
+# make bench        set up and run the main sweep; ARGS="stage=3 gpus=2" adds overrides
+# make test         set up and run all checks
+# make setup        only install, from uv.lock into .venv
+# make microbench   time the suite's own hot paths
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+UV := uv==0.13.8
+SYNC := $(VENV)/bin/uv sync --frozen --inexact --quiet --python $(RUN)
+ARGS ?=
+
+.PHONY: bench test setup dependencies lint microbench clean
+
+bench: setup
+	$(RUN) -m bench experiment=default $(ARGS)
+
+test: lint
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+microbench: setup
+	$(RUN) -m pytest benchmarks --benchmark-only
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: $(VENV)/bin/uv pyproject.toml uv.lock
+	$(SYNC)
+	touch $@
+
+dependencies: $(VENV)/bin/uv
+	$(SYNC) --no-install-project
+
+$(VENV)/bin/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(UV)
+
+clean:
+	rm -rf $(VENV)

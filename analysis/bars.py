@@ -1,0 +1,135 @@
+"""Figures with a row a cell: model state by kind, measured above predicted, and the peak of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from analysis.canvas import INK, PAPER, WIDTH, canvas
+from analysis.cells import frozen, label
+from analysis.layout import Layout, Panel
+from analysis.memory import KINDS
+from analysis.units import known, number
+
+HATCHES = {"params": "", "master": "....", "grads": "////", "optimizer": "xxxx", "buffers": "++++"}
+ROW = 0.33
+"""Inches between rows."""
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def state_bars(panel: Panel, layout: Layout) -> Figure | None:
+    """Model state per rank by kind, the solid bar measured, the slim one below it predicted; None if not measured."""
+    table = panel.table[panel.table["model_state_bytes"].notna()]
+    if table.empty:
+        return None
+    kinds = [kind for kind in KINDS if any((table[f"{kind}{what}_bytes"] > 0).any() for what in ("", "_predicted"))]
+    colours = dict(zip(KINDS, sns.color_palette("colorblind", len(KINDS)), strict=True))
+    legend = [Patch(facecolor=colours[kind], edgecolor=INK, lw=0.5, hatch=HATCHES[kind], label=kind) for kind in kinds]
+    legend.append(Patch(facecolor=PAPER, edgecolor=INK, lw=0.8, label="predicted (below)"))
+    rows = Rows(table, layout)
+    figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
+    unit = _unit(panel.peers["model_state_bytes"].max())
+    for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
+        measured = [(kind, row[f"{kind}_bytes"] / UNITS[unit]) for kind in kinds]
+        _stack(axes, at - 0.12, 0.46, measured, colours, filled=True)
+        words = number(row["model_state_bytes"] / UNITS[unit])
+        if known(row["model_state_predicted_bytes"]):
+            predicted = [(kind, row[f"{kind}_predicted_bytes"] / UNITS[unit]) for kind in kinds]
+            _stack(axes, at + 0.24, 0.18, predicted, colours, filled=False)
+            words += _difference(row["model_state_bytes"] / row["model_state_predicted_bytes"] - 1)
+        else:
+            words += ", no prediction"
+        rows.say(axes, at, row[["model_state_bytes", "model_state_predicted_bytes"]].max() / UNITS[unit], words)
+    rows.frame(axes, f"model state per rank ({unit})", panel.peers["model_state_bytes"].max() / UNITS[unit])
+    return figure
+
+
+def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
+    """The most that a rank allocated during a step, of which model state; None if not measured."""
+    table = panel.table[panel.table["peak_bytes"].notna()]
+    if table.empty:
+        return None
+    colours = sns.color_palette("colorblind", 5)
+    legend = [
+        Patch(facecolor=colours[0], edgecolor=INK, lw=0.5, label="model state"),
+        Patch(facecolor=PAPER, edgecolor=INK, lw=0.5, hatch="////", label="activations and temporaries"),
+    ]
+    rows = Rows(table, layout)
+    figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
+    unit = _unit(panel.peers["peak_bytes"].max())
+    for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
+        state = min(row["model_state_bytes"], row["peak_bytes"]) / UNITS[unit]
+        peak = row["peak_bytes"] / UNITS[unit]
+        axes.barh(at, state, 0.6, color=colours[0], edgecolor=INK, linewidth=0.5)
+        axes.barh(at, peak - state, 0.6, left=state, facecolor=PAPER, edgecolor=INK, linewidth=0.5, hatch="////")
+        rows.say(axes, at, peak, number(peak))
+    rows.frame(axes, f"peak memory per rank ({unit})", panel.peers["peak_bytes"].max() / UNITS[unit])
+    return figure
+
+
+class Rows:
+    """Where the cells of a panel stand: one row each, under a heading for each value of the axis knob."""
+
+    def __init__(self, table: pd.DataFrame, layout: Layout) -> None:
+        self.places: list[float] = []
+        self.names: list[str] = []
+        self.headings: list[tuple[float, str]] = []
+        at, last = 0.0, None
+        for _, row in table.iterrows():
+            value = row[layout.axis]
+            if layout.series is not None and frozen(value) != last:
+                self.headings.append((at, label(layout.axis, value)))
+                at += 0.8
+            last = frozen(value)
+            name = layout.series or layout.axis
+            self.places.append(at)
+            self.names.append(label(name, row[name]))
+            at += 1
+        self.span = at
+        self.height = max(ROW * at, 0.6)
+        self.left = 0.2 + 0.075 * max(map(len, self.names))
+        self.longest = self.room = 0.0
+
+    def say(self, axes: Axes, at: float, right: float, words: str) -> None:
+        """Writes a row's number behind its bar, which ends at ``right``."""
+        axes.annotate(words, (right, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        self.longest = max(self.longest, right)
+        self.room = max(self.room, 0.12 + 0.075 * len(words))
+
+    def frame(self, axes: Axes, words: str, longest: float) -> None:
+        """Axes, ticks and headings; leaves room at the right of ``longest`` for each row's number. Called last."""
+        axes.set_yticks(self.places, self.names)
+        axes.set_ylim(self.span - 0.4, -0.6)
+        inches = WIDTH - self.left - 0.12
+        axes.set_xlim(0, max(self.longest, longest) * inches / (inches - self.room))
+        axes.set_xlabel(words)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        for at, heading in self.headings:
+            axes.annotate(heading, (0, at), xytext=(2, 0), textcoords="offset points", va="center", weight="bold")
+
+
+def _stack(
+    axes: Axes, at: float, thick: float, parts: list[tuple[str, float]], colours: dict[str, Any], *, filled: bool
+) -> None:
+    left = 0.0
+    for kind, width in parts:
+        face = colours[kind] if filled else PAPER
+        hatch = HATCHES[kind] if filled else None
+        axes.barh(at, width, thick, left=left, facecolor=face, edgecolor=INK, linewidth=0.5, hatch=hatch)
+        left += width
+
+
+def _difference(residual: float) -> str:
+    return "" if abs(residual) < 0.0005 else f" ({100 * residual:+.1f} %)"
+
+
+def _unit(largest: float) -> str:
+    return "GiB" if largest >= 2**30 else "MiB" if largest >= 2**19 else "KiB"

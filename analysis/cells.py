@@ -1,0 +1,84 @@
+"""What tells one cell from another: its knobs, its hardware, and the words a reader knows them by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.record import Record
+
+UNRELATED = ("tracking.", "measure.", "resume", "repeats", "timeout_s", "engine.package", "workload.factory")
+"""Knobs that say how a sweep was run and kept; they do not make another cell."""
+
+TASK = ("workload", "scaling", "batch_size", "data_dir", "device", "seed", "steps", "warmup")
+"""Knobs that say what work is done. Settings are compared only where these are equal."""
+
+
+def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as dotted names; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def knobs(record: Record) -> dict[str, Any]:
+    """The knobs of a cell as they were asked for: ``engine`` and ``workload`` are names, the rest is dotted."""
+    named = {}
+    for name, value in flatten(record.config).items():
+        if not name.startswith(UNRELATED):
+            named[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = value
+    return named
+
+
+def frozen(value: Any) -> str:
+    """A knob's value as something that can be compared and hashed, whatever its type."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def identity(named: Mapping[str, Any], without: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
+    """The knobs of a cell, less some, as a key."""
+    left_out = set(without)
+    return tuple(sorted((name, frozen(value)) for name, value in named.items() if name not in left_out))
+
+
+def is_task(name: str) -> bool:
+    return name in TASK or name.startswith("workload.")
+
+
+def world_size(record: Record) -> int:
+    """Ranks of the cell, as resolved or, where it never got that far, as asked."""
+    size = record.resolved.get("world_size", record.config.get("gpus"))
+    return size if isinstance(size, int) else 0
+
+
+def hardware(record: Record) -> str:
+    """What the cell ran on, as a key: device, processor, cores, and the names of the GPUs."""
+    environment = record.environment
+    gpus = environment.get("gpus") or []
+    names = [gpu.get("name") if isinstance(gpu, Mapping) else gpu for gpu in gpus] if isinstance(gpus, list) else gpus
+    processor = environment.get("cpu_model") or environment.get("cpu")
+    return frozen([record.resolved.get("device"), record.resolved.get("cores"), processor, names])
+
+
+def label(name: str, value: Any) -> str:
+    """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
+    missing = value is None or value != value  # NaN is not equal to itself
+    if name in ("engine", "workload", "precision", "device", "backend"):
+        return "default" if missing else str(value)
+    if name == "gpus":
+        return f"{value:.0f} rank" if value == 1 else f"{value:.0f} ranks"
+    if name == "stage":
+        return f"stage {value:.0f}"
+    if name == "bucket_mb":
+        return "default bucket" if missing else f"bucket {value:g} MiB"
+    if name == "overlap":
+        return "default overlap" if missing else f"overlap {'on' if value else 'off'}"
+    if name == "scaling":
+        return f"{value} scaling"
+    text = {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return f"{name} {'default' if missing else text}"

@@ -1,0 +1,91 @@
+"""What a reader must know before using the numbers: cells that did not end ok, and verdicts on those that did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.layout import describe
+from analysis.load import varying
+from analysis.units import counted
+
+MEANINGS = {
+    "oversubscribed": "more ranks than cores or GPUs. Stages can be compared with each other at one world size; "
+    "nothing here tells how they scale.",
+    "synthetic_data": "the data are made up. Time and memory are real; loss and accuracy mean nothing.",
+    "too_few_launches": "too few launches for intervals at 95 %; each number's level says what they attain. More: "
+    "repeats=6 or above.",
+}
+LETTERS = {"oversubscribed": "o", "synthetic_data": "s", "too_few_launches": "f"}
+"""For tables without room for words."""
+
+STATUS_MEANINGS = {
+    "failed": "a rank raised or died",
+    "timeout": "a rank did not answer in time",
+    "oom": "out of memory",
+    "unsupported": "refused by the engine before it started",
+    "unavailable": "a library is missing",
+    "parity_failed": "computes something else than one process does: never ranked or drawn",
+    "interrupted": "stopped before all launches were done: not ranked or drawn",
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One thing that is wrong with, or to know of, some cells."""
+
+    name: str
+    """The status or verdict."""
+    meaning: str
+    cells: str
+    """Which cells, in words."""
+    reason: str = ""
+
+
+def failures(table: pd.DataFrame) -> list[Flag]:
+    """One entry per status and reason among the cells that did not end ok."""
+    bad = table[table["status"] != "ok"]
+    return [
+        Flag(str(status), STATUS_MEANINGS.get(str(status), ""), which(part, table), str(reason))
+        for (status, reason), part in bad.groupby(["status", "reason"], sort=False)
+    ]
+
+
+def verdicts(table: pd.DataFrame) -> list[Flag]:
+    """One entry per verdict on cells that were timed."""
+    timed = table[table["launches"] > 0]
+    held = timed["verdicts"].str.split(";").explode()
+    names = [name for name in dict.fromkeys(held) if name]
+    noun = "cell" if len(timed) == len(table) else "timed cell"
+    return [
+        Flag(name, MEANINGS.get(name, ""), which(timed.loc[held.index[held == name]], timed, noun)) for name in names
+    ]
+
+
+def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
+    """Some of the table's cells in words: all of them, all with certain world sizes, or one by one."""
+    if len(part) == len(table) > 1:
+        return f"all {counted(len(table), noun)}"
+    worlds = sorted(part["gpus"].unique())
+    if len(part) > 1 and set(table.index[table["gpus"].isin(worlds)]) == set(part.index):
+        return f"all {counted(len(part), noun)} with {joined([str(world) for world in worlds])} ranks"
+    names = varying(table) or ["stage", "gpus"]
+    words = [describe(row, names) for _, row in part.iterrows()]
+    if len(words) > 4:
+        words = [*words[:3], f"{len(words) - 3} more"]
+    return ", ".join(words)
+
+
+def letters(verdict_names: str) -> str:
+    """The verdicts of a cell, joined by semicolons, as letters."""
+    return "".join(LETTERS.get(name, "?") for name in verdict_names.split(";") if name)
+
+
+def joined(words: list[str]) -> str:
+    """Such as ``4 and 8``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def capital(words: str) -> str:
+    return words[:1].upper() + words[1:]

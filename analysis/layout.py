@@ -1,0 +1,63 @@
+"""Where cells go in a figure: which knob is the axis, which tells series apart, and which make panels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.cells import frozen, label
+from analysis.load import varying
+
+MOST_PANELS = 12
+"""Panels of one figure; beyond, a reader looks at summary.csv."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The knobs of a table by their place in a figure."""
+
+    axis: str
+    series: str | None
+    panels: list[str]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small figure: cells that differ only in the axis and the series."""
+
+    title: str
+    """What tells it from other panels; empty if there is only one."""
+    slug: str
+    """What its file is named by; empty if there is only one."""
+    table: pd.DataFrame
+    peers: pd.DataFrame
+    """The cells of all panels with the same workload, which share their scales."""
+
+
+def layout(table: pd.DataFrame) -> Layout:
+    """World size is the axis and stage the series where they vary; what else varies makes panels."""
+    names = varying(table)
+    preferred = [name for name in ("gpus", "bucket_mb", "batch_size", "stage") if name in names]
+    axis = (preferred or names or ["gpus"])[0]
+    rest = [name for name in names if name != axis]
+    series = "stage" if "stage" in rest else (rest[0] if rest else None)
+    return Layout(axis, series, [name for name in rest if name != series])
+
+
+def panels(table: pd.DataFrame, knobs: list[str]) -> list[Panel]:
+    """The table split by ``knobs``, in the table's order."""
+    if not knobs:
+        return [Panel("", "", table, table)] if len(table) else []
+    keys = table[knobs].map(frozen).agg(" ".join, axis=1)
+    split = []
+    for at, key in enumerate(keys.unique()):
+        part = table[keys == key]
+        title = " · ".join(label(name, part.iloc[0][name]) for name in knobs)
+        split.append(Panel(title, f"-{at + 1:02}", part, table[table["workload"] == part.iloc[0]["workload"]]))
+    return split
+
+
+def describe(row: pd.Series, names: list[str]) -> str:
+    """A cell by the knobs that tell it from its neighbours, such as ``stage 3 · 8 ranks``."""
+    return " · ".join(label(name, row[name]) for name in names)

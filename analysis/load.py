@@ -1,0 +1,194 @@
+"""Finds and reads records, and lays them out as one table: a row a cell, bare SI units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import stats
+from analysis.cells import frozen, identity, knobs, world_size
+from analysis.memory import KINDS, memory
+from analysis.scaling import Efficiency, devices, efficiencies
+from bench.record import Record, RecordError
+
+AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
+"""Knobs that have a column of their own, as they were asked for; empty means the engine's own default."""
+
+COLUMNS = [
+    *AXES,
+    *["device", "backend", "status", "reason", "verdicts", "parity_error"],
+    *["step_time_s", "step_time_s_low", "step_time_s_high", "throughput_per_s", "scaling_efficiency"],
+    *["model_state_bytes", "model_state_predicted_bytes", "peak_bytes", "final_loss"],
+    *["throughput_per_s_low", "throughput_per_s_high", "scaling_efficiency_low", "scaling_efficiency_high"],
+    *["scaling_baseline_gpus", "scaling_cap", "launches", "interval_level"],
+    *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "unit", "parameters", "devices"],
+    *[f"{kind}_bytes" for kind in KINDS],
+    *[f"{kind}_predicted_bytes" for kind in KINDS],
+    *["sweep_id", "cell_id"],
+]
+"""Columns of summary.csv, in order; other knobs that vary follow them."""
+
+
+class NoRecords(ValueError):
+    """Nothing to report on; the message says where was looked."""
+
+
+@dataclass
+class Loaded:
+    """Records that could be read, and one line for each file that could not."""
+
+    records: list[Record] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def load(paths: Iterable[Path]) -> Loaded:
+    """Reads all records below ``paths``: record files, sweep folders, or a folder of sweep folders.
+
+    A file that is not a usable record becomes a warning. Raises NoRecords if no record is left.
+    """
+    places = list(paths)
+    found = Loaded()
+    for path in dict.fromkeys(file.resolve() for place in places for file in record_files(place)):
+        try:
+            record = Record.read(path)
+            _check(record)
+        except (RecordError, RecursionError, TypeError) as error:
+            reason = " ".join(str(error).removeprefix(f"{path}:").split())
+            found.warnings.append(f"{path}: {reason}")
+            continue
+        found.records.append(record)
+    if not found.records:
+        unreadable = f"; {len(found.warnings)} unreadable, first {found.warnings[0]}" if found.warnings else ""
+        raise NoRecords(f"no records in {', '.join(map(str, places)) or 'nothing'}{unreadable}")
+    return found
+
+
+def record_files(place: Path) -> list[Path]:
+    """Record files of a path: itself, or of a folder ``records/*.json``, ``*.json``, or ``*/records/*.json``."""
+    if not place.exists():
+        raise NoRecords(f"{place} does not exist")
+    if place.is_file():
+        return [place]
+    for pattern in ("records/*.json", "*.json", "*/records/*.json"):
+        if files := sorted(place.glob(pattern)):
+            return files
+    return []
+
+
+def _check(record: Record) -> None:
+    """Raises RecordError for a record that is well formed but cannot be analysed."""
+    if not isinstance(record.config.get("engine"), dict) or not isinstance(record.config.get("workload"), dict):
+        raise RecordError("config names no engine or no workload")
+    if record.launches and not isinstance(record.resolved.get("global_batch"), int):
+        raise RecordError("launches were timed but resolved.global_batch is missing")
+    for launch in record.launches:
+        series = [steps for rank in launch.ranks for steps in (rank.forward_backward_s, rank.optimizer_s, rank.losses)]
+        if not series or not series[0] or {len(steps) for steps in series} != {len(series[0])}:
+            raise RecordError(f"launch of round {launch.round} has no steps, or ranks differ in their number")
+
+
+def frame(records: Sequence[Record]) -> pd.DataFrame:
+    """A row a cell: ``COLUMNS``, then every other knob that varies; sorted so that like stands by like.
+
+    The index is the record's position in ``records``.
+    """
+    named = [knobs(record) for record in records]
+    names = list(dict.fromkeys(name for cell in named for name in cell))
+    other = [name for name in names if name not in AXES and len({frozen(cell.get(name)) for cell in named}) > 1]
+    if len({identity(cell) for cell in named}) < len(named):  # the same cell in several sweeps
+        named = [cell | {"sweep": record.sweep_id} for cell, record in zip(named, records, strict=True)]
+        other.append("sweep")
+    rows = [
+        row(record, cell, efficiency) | {_column(name): cell.get(name) for name in other}
+        for record, cell, efficiency in zip(records, named, efficiencies(list(records)), strict=True)
+    ]
+    precedence = [name for name in (*AXES, *map(_column, other)) if name not in ("gpus", "stage")] + ["gpus", "stage"]
+    order = sorted(range(len(rows)), key=lambda at: [_rank(rows[at][name]) for name in precedence])
+    table = pd.DataFrame([rows[at] for at in order], index=order, columns=[*COLUMNS, *map(_column, other)])
+    for name in ("bucket_mb", "overlap"):
+        table[name] = pd.Series([rows[at][name] for at in order], index=order, dtype=object)
+    return table
+
+
+def varying(table: pd.DataFrame) -> list[str]:
+    """The knobs that tell the cells of a table apart.
+
+    An option that goes with the engine or the workload (each has one value of it) tells nothing that its name does not.
+    """
+    keys = table[AXES + [name for name in table.columns if name not in COLUMNS]].map(frozen)
+    names = [str(name) for name in keys if keys[name].nunique() > 1]
+    owners = [axis for axis in ("engine", "workload") if axis in names]
+    return [name for name in names if name in AXES or not any(_follows(keys, name, owner) for owner in owners)]
+
+
+def _follows(keys: pd.DataFrame, name: str, owner: str) -> bool:
+    return bool((keys.groupby(owner)[name].nunique() == 1).all())
+
+
+def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) -> dict[str, Any]:
+    """One cell in SI units; NaN or None where there is nothing to say."""
+    step = stats.median_interval([stats.step_time_s(launch) for launch in record.launches])
+    throughput = stats.median_interval([stats.throughput_per_s(record, launch) for launch in record.launches])
+    held = memory(record)
+    values: dict[str, Any] = {axis: named.get(axis) for axis in AXES}
+    values |= {
+        "gpus": world_size(record),
+        "device": record.resolved.get("device", named.get("device")),
+        "backend": record.resolved.get("backend", named.get("backend")),
+        "status": record.status,
+        "reason": " ".join(record.reason.split()),
+        "verdicts": ";".join(record.verdicts),
+        "parity_error": parity_error(record),
+        "step_time_s": step.value,
+        "step_time_s_low": step.low,
+        "step_time_s_high": step.high,
+        "throughput_per_s": throughput.value,
+        "throughput_per_s_low": throughput.low,
+        "throughput_per_s_high": throughput.high,
+        "launches": step.launches,
+        "interval_level": step.level if step.launches > 1 else nan,
+        "model_state_bytes": held.state_bytes,
+        "model_state_predicted_bytes": held.predicted_bytes,
+        "peak_bytes": held.peak_bytes,
+        "model_state_paper_bytes": held.paper_bytes,
+        "transient_predicted_bytes": held.transient_bytes,
+        "sent_predicted_bytes": held.sent_bytes,
+        "final_loss": record.final_loss,
+        "unit": record.model.unit if record.model else None,
+        "parameters": record.model.parameter_count if record.model else None,
+        "devices": devices(record),
+        "sweep_id": record.sweep_id,
+        "cell_id": record.cell_id,
+    }
+    values |= {f"{kind}_bytes": (held.state or {}).get(kind, 0 if held.state else None) for kind in KINDS}
+    values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
+    if efficiency:
+        values |= {
+            "scaling_efficiency": efficiency.interval.value,
+            "scaling_efficiency_low": efficiency.interval.low,
+            "scaling_efficiency_high": efficiency.interval.high,
+            "scaling_baseline_gpus": efficiency.baseline_gpus,
+            "scaling_cap": efficiency.cap,
+        }
+    return values
+
+
+def parity_error(record: Record) -> float:
+    """The larger of loss and weights error; NaN if either is, or if parity was not checked."""
+    return record.parity.error if record.parity else nan
+
+
+def _column(name: str) -> str:
+    """The column of a knob that varies; device and backend have one already, for what they resolved to."""
+    return f"{name}_asked" if name in COLUMNS else name
+
+
+def _rank(value: Any) -> tuple[bool, bool, Any]:
+    """A sort key for values of mixed types: what is missing, then numbers in order, then words."""
+    is_number = isinstance(value, int | float)
+    return value is not None, not is_number, value if is_number else str(value)

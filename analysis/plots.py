@@ -1,0 +1,116 @@
+"""All figures of a report: what each shows, how it is defined, and its panels drawn and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.bars import peak_bars, state_bars
+from analysis.canvas import Drawing, save, style
+from analysis.curves import EFFICIENCY, THROUGHPUT, TIME, curve
+from analysis.layout import MOST_PANELS, Layout, Panel, layout, panels
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of figure."""
+
+    name: str
+    title: str
+    definition: str
+    """What is drawn and how it is defined, in a sentence or two."""
+    draw: Callable[[Panel, Layout], Figure | None]
+    subject: str = "time"
+    """``time`` or ``memory``: figures of one subject stand side by side."""
+    needs_worlds: bool = False
+    """Says nothing unless several world sizes were run."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One kind of figure as drawn for a report."""
+
+    title: str
+    definition: str
+    subject: str
+    drawings: list[Drawing]
+    left_out: int
+    """Panels that were not drawn."""
+
+
+INTERVAL = "Bars are bootstrap intervals over launches, at the level that so many launches attain."
+
+KINDS = [
+    Kind(
+        "scaling_efficiency",
+        "Scaling efficiency",
+        "Throughput per rank, relative to that of the smallest world size of the same setting. The dotted cap is what "
+        "shared cores or GPUs leave at most; hollow points are oversubscribed and say nothing about scaling. "
+        + INTERVAL,
+        partial(curve, quantity=EFFICIENCY),
+        needs_worlds=True,
+    ),
+    Kind(
+        "step_time",
+        "Step time",
+        "Forward, backward and update of one step, taken by the slowest rank; the median over a launch's steps, then "
+        "over launches. " + INTERVAL,
+        partial(curve, quantity=TIME),
+    ),
+    Kind(
+        "throughput",
+        "Throughput",
+        "Units (samples or tokens) that all ranks trained on together, over the total time of the measured steps; "
+        "the median over launches. " + INTERVAL,
+        partial(curve, quantity=THROUGHPUT),
+    ),
+    Kind(
+        "model_state",
+        "Model state per rank",
+        "What the rank that holds most keeps between backward and update, by kind, as counted in the engine's tensors; "
+        "below each bar what the formulas predict for this engine, from parameter shapes alone. In brackets the "
+        "difference, where it is 0.05 % or more.",
+        state_bars,
+        subject="memory",
+    ),
+    Kind(
+        "peak_memory",
+        "Peak memory per rank",
+        "The most that any rank had allocated at one moment of a step, counted at the allocator in a launch that was "
+        "not timed. What exceeds model state is activations, gathered parameters and temporaries.",
+        peak_bars,
+        subject="memory",
+    ),
+]
+
+
+def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
+    """Draws every kind of figure that ``table`` has data for and saves its panels as PNG files in ``folder``.
+
+    Only cells that ended ok are drawn.
+    """
+    shown = table[table["status"] == "ok"]
+    if shown.empty:
+        return []
+    place = layout(shown)
+    split = panels(shown, place.panels)
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = []
+    with style():
+        for kind in KINDS:
+            if kind.needs_worlds and shown["gpus"].nunique() < 2:
+                continue
+            drawings = [
+                save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
+                for panel in split[:MOST_PANELS]
+                if (figure := kind.draw(panel, place)) is not None
+            ]
+            if drawings:
+                left_out = max(0, len(split) - MOST_PANELS)
+                plots.append(Plot(kind.title, kind.definition, kind.subject, drawings, left_out))
+    return plots

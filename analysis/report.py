@@ -1,0 +1,114 @@
+"""Writes the report of a sweep: summary.csv, report.md, report.html (one file, no network) and figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis import flags, origin, plots, rows
+from analysis.answer import answers
+from analysis.load import AXES, COLUMNS, frame
+from bench.record import STATUSES, Record
+
+WHOLE = ("stage", "gpus", "launches", "scaling_baseline_gpus", "parameters", "devices")
+"""Columns that hold whole numbers, as do all others that end in ``_bytes``."""
+FRACTIONAL = ("model_state_paper_bytes", "sent_predicted_bytes")
+"""Bytes per rank on average, which need not be whole."""
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """What a report consists of."""
+
+    csv: Path
+    markdown: Path
+    html: Path
+    figures: list[Path]
+
+
+def write_report(
+    records: Sequence[Record], folder: Path, warnings: Sequence[str] = (), *, table: pd.DataFrame | None = None
+) -> ReportPaths:
+    """Writes the report on ``records`` into ``folder``; ``table`` is their frame, if it is at hand.
+
+    ``warnings`` (such as unreadable files) are shown at the top. Raises OSError where ``folder`` cannot be written.
+    """
+    table = frame(records) if table is None else table
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(table, folder / "summary.csv")
+    drawn = plots.draw(table, folder / "figures")
+    content = contents(records, table, drawn, warnings)
+    paths = ReportPaths(
+        csv=folder / "summary.csv",
+        markdown=folder / "report.md",
+        html=folder / "report.html",
+        figures=[drawing.file for plot in drawn for drawing in plot.drawings],
+    )
+    paths.html.write_text(_environment(is_html=True).get_template("report.html.j2").render(content), encoding="utf-8")
+    text = _environment(is_html=False).get_template("report.md.j2").render(content)
+    paths.markdown.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
+    return paths
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """A row a cell, bare SI units, empty where nothing is known."""
+    whole = {
+        name: "Int64" for name in table.columns if name in WHOLE or (name.endswith("_bytes") and name not in FRACTIONAL)
+    }
+    table.astype(whole).to_csv(path, index=False, lineterminator="\n")
+
+
+def contents(
+    records: Sequence[Record], table: pd.DataFrame, drawn: Sequence[plots.Plot], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """What both templates show, in the order in which they show it."""
+    names = rows.knob_names(table)
+    counts = table["status"].value_counts()
+    environments = {str(record.environment): record.environment for record in records}
+    units = table["unit"].dropna().unique()
+    return {
+        "title": f"DDP and ZeRO: {', '.join(sorted(map(str, table['workload'].unique())))}",
+        "sweep": origin.sweep_line(records, table),
+        "machines": list(dict.fromkeys(map(origin.machine_line, environments.values()))),
+        "date": min((launch.started_at for record in records for launch in record.launches), default=""),
+        "counts": [(status, int(counts[status])) for status in STATUSES if status in counts],
+        "failures": flags.failures(table),
+        "verdicts": flags.verdicts(table),
+        "warnings": list(warnings),
+        "answers": answers(table),
+        "knobs": rows.headings(names),
+        "rows": rows.rows(table, names),
+        "unit": f"{units[0]}s" if len(units) == 1 else "units",
+        "levels": rows.levels(table),
+        "plots": drawn,
+        "environment": origin.environment_rows(records),
+        "commands": origin.commands(records),
+        "columns": f"{', '.join(AXES)}, ... ({len(COLUMNS)} columns and every other knob that varies)",
+    }
+
+
+def _environment(*, is_html: bool) -> Environment:
+    found = Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=is_html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["md"] = markdown_text
+    found.filters["svg"] = Markup  # drawn by analysis.canvas, which escapes what it writes
+    return found
+
+
+def markdown_text(text: object) -> str:
+    """Text that markdown shows as it is, on one line and inside a table's cell."""
+    words = " ".join(str(text).split())
+    words = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", words)

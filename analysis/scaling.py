@@ -1,0 +1,116 @@
+"""Scaling efficiency: what a rank delivers in a larger world against what it delivers in the smallest.
+
+E(N) = (throughput(N)/N) / (throughput(N0)/N0), with N0 the smallest world size of the cell's group: cells
+that are alike in every other knob and in hardware. The definition is the same for weak scaling (work grows
+with N) and strong scaling (work is shared out), because throughput counts global units.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+from statistics import median
+
+from analysis import stats
+from analysis.cells import hardware, identity, knobs, world_size
+from analysis.stats import Interval
+from bench.record import Record
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Scaling efficiency of one cell; a fraction, 1 is ideal."""
+
+    interval: Interval
+    baseline_gpus: int
+    """N0, the world size that it is measured against."""
+    cap: float
+    """What shared cores or GPUs leave of it at most; NaN where the machine is not known well enough."""
+
+
+def is_ranked(record: Record) -> bool:
+    """Only cells that ended well and were timed are compared with others; a failed parity never is."""
+    return record.status == "ok" and bool(record.launches) and record.model is not None
+
+
+def is_oversubscribed(record: Record) -> bool:
+    return "oversubscribed" in record.verdicts
+
+
+def efficiencies(records: list[Record]) -> list[Efficiency | None]:
+    """One entry per record; None for a cell that is not ranked."""
+    groups: dict[object, dict[str, Record]] = defaultdict(dict)
+    keys = [(identity(knobs(record), without=["gpus"]), hardware(record)) for record in records]
+    for key, record in zip(keys, records, strict=True):
+        if is_ranked(record):
+            smallest = groups[key].setdefault(record.sweep_id, record)
+            if world_size(record) < world_size(smallest):
+                groups[key][record.sweep_id] = record
+    bases = {key: min(group.values(), key=world_size) for key, group in groups.items()}
+    return [
+        efficiency(record, baseline(groups[key][record.sweep_id], bases[key])) if is_ranked(record) else None
+        for key, record in zip(keys, records, strict=True)
+    ]
+
+
+def baseline(own: Record, smallest: Record) -> Record:
+    """The smallest world of a group, from the cell's own sweep where that has one, so that rounds can be paired."""
+    return own if world_size(own) == world_size(smallest) else smallest
+
+
+def efficiency(record: Record, base: Record) -> Efficiency:
+    """Efficiency of a cell against its baseline.
+
+    The interval resamples the rounds that both cells ran jointly: a slow round slows both and cancels. Cells of
+    different sweeps share no rounds and are resampled apart.
+    """
+    size, base_size = world_size(record), world_size(base)
+    if record is base:
+        return Efficiency(Interval(1.0, 1.0, 1.0, 1.0, len(record.launches)), base_size, 1.0)
+    per_round, base_per_round = _throughputs(record), _throughputs(base)
+    value = median(per_round.values()) / median(base_per_round.values())
+    rounds = sorted(set(per_round) & set(base_per_round))
+    if record.sweep_id == base.sweep_id and rounds:
+        ratio = stats.ratio_interval([per_round[key] for key in rounds], [base_per_round[key] for key in rounds])
+    else:
+        ratio = stats.ratio_interval(list(per_round.values()), list(base_per_round.values()), paired=False)
+    share = base_size / size
+    low, high = (min(ratio.low, value), max(ratio.high, value)) if isfinite(ratio.low) else (nan, nan)
+    interval = replace(ratio, value=value * share, low=low * share, high=high * share)
+    return Efficiency(interval, base_size, cap(record, base))
+
+
+def cap(record: Record, base: Record) -> float:
+    """The most that efficiency can be if a core (or GPU) does the same work whichever rank it works for.
+
+    A cell has N·threads cores at work, or N GPUs, but no more than there are; per rank that is capacity/N, and
+    the cap is its ratio to the baseline's, never above 1. On a CPU whose baseline fits: cores/(N·threads).
+    """
+    ours, theirs = capacity(record), capacity(base)
+    return min(1.0, (ours / world_size(record)) / (theirs / world_size(base))) if ours and theirs else nan
+
+
+def capacity(record: Record) -> float | None:
+    """Cores or GPUs that the cell's ranks keep busy; None where the record does not say."""
+    threads = 1 if record.resolved.get("device") == "cuda" else record.resolved.get("threads")
+    if not isinstance(threads, int):
+        return None
+    wanted, there = world_size(record) * threads, devices(record)
+    if not is_oversubscribed(record):
+        return float(wanted)
+    return None if there is None else float(min(wanted, there))
+
+
+def devices(record: Record) -> int | None:
+    """Cores, or GPUs, of the machine that the cell ran on."""
+    if record.resolved.get("device") == "cuda":
+        gpus = record.environment.get("gpus")
+        return len(gpus) if isinstance(gpus, list) and gpus else None
+    cores = record.resolved.get("cores")
+    return cores if isinstance(cores, int) else None
+
+
+def _throughputs(record: Record) -> dict[int, float]:
+    """Throughput by round."""
+    return {launch.round: stats.throughput_per_s(record, launch) for launch in record.launches}

@@ -1,0 +1,87 @@
+"""The end of a sweep on a terminal: a table that fits 80 columns, what to know of it, and where the report is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis import flags, units
+from analysis.layout import panels
+from analysis.load import varying
+from analysis.report import ReportPaths
+from analysis.rows import ALWAYS, levels
+
+PIPE_WIDTH = 120
+"""Columns of an output that is not a terminal, where a table may not be cropped."""
+NUMBERS = ["step ms", "±", "/s", "eff.", "state", "peak", "parity", "flags"]
+BAD, CARE = "bold red", "yellow"
+
+
+def print_summary(
+    table: pd.DataFrame, paths: ReportPaths | None, warnings: Sequence[str] = (), *, console: Console | None = None
+) -> None:
+    """Prints a table of cells for each combination of the knobs that vary beside stage and world size.
+
+    Then come legend, failures and warnings, and last the paths. Plain text where the output is not a terminal.
+    """
+    out = console or Console(highlight=False)
+    if not out.is_terminal and console is None:
+        out.width = PIPE_WIDTH
+    for panel in panels(table, [name for name in varying(table) if name not in ALWAYS]):
+        if panel.title:
+            out.print(Text(panel.title, style="bold"))
+        wide = _table(panel.table, gap=2)
+        fits = out.measure(wide, options=out.options.update(max_width=PIPE_WIDTH)).maximum <= out.width
+        out.print(wide if fits else _table(panel.table, gap=1))
+    for line, style in _notes(table, warnings):
+        out.print(Text(line, style=style), soft_wrap=not out.is_terminal)
+    if paths is not None:
+        for name, path in (("table", paths.csv), ("report", paths.markdown), ("report", paths.html)):
+            out.print(Text(f"{name:<7} {path}"), soft_wrap=True)
+
+
+def _table(part: pd.DataFrame, gap: int) -> Table:
+    found = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for name in ("stage", "ranks", "status", *NUMBERS):
+        found.add_column(name, justify="left" if name in ("status", "flags") else "right", no_wrap=True)
+    for _, row in part.iterrows():
+        crowded = "oversubscribed" in row["verdicts"]
+        found.add_row(*_words(row), style="" if row["status"] == "ok" and not crowded else "dim" if crowded else BAD)
+    return found
+
+
+def _words(row: pd.Series) -> list[str]:
+    """One cell: knobs, status, and numbers in ms, per second, per cent and MiB."""
+    reach = max(row["step_time_s_high"] - row["step_time_s"], row["step_time_s"] - row["step_time_s_low"])
+    return [
+        str(row["stage"]),
+        str(row["gpus"]),
+        str(row["status"]).replace("_", " "),
+        units.ms(row["step_time_s"]),
+        units.number(reach * 1e3, 2) if units.known(reach) else "",
+        units.short(row["throughput_per_s"]),
+        units.percent(row["scaling_efficiency"]),
+        units.mib(row["model_state_bytes"]),
+        units.mib(row["peak_bytes"]),
+        units.error(row["parity_error"]),
+        flags.letters(row["verdicts"]),
+    ]
+
+
+def _notes(table: pd.DataFrame, warnings: Sequence[str]) -> list[tuple[str, str]]:
+    """Lines below the table, each with its style: units, verdicts, failures, warnings."""
+    unit = "/".join(f"{name}s" for name in table["unit"].dropna().unique())
+    notes = []
+    if unit:
+        notes.append((f"/s: {unit} of all ranks; state, peak: MiB per rank; ±: interval at {levels(table)}", "dim"))
+    for flag in flags.verdicts(table):
+        notes.append((f"{flags.letters(flag.name)}: {flag.name.replace('_', ' ')}, {flag.cells}", CARE))
+    for flag in flags.failures(table):
+        reason = f": {flag.reason}" if flag.reason else ""
+        notes.append((f"{flag.name.replace('_', ' ')}, {flag.cells}{reason}", BAD))
+    notes += [(f"warning: {warning}", CARE) for warning in warnings]
+    return notes

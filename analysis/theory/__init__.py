@@ -1,0 +1,67 @@
+"""What an engine should keep in memory and send: predictions from shapes and settings, nothing measured.
+
+``ENGINES`` maps an engine's name to its theory. An engine that is not in it has no prediction (None),
+which is not an error; to add one, write a module beside ``torch_engine`` and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from analysis.theory import torch_engine
+from analysis.theory.paper import paper_sent, paper_state
+from analysis.theory.setting import Setting, elements, setting
+from bench.record import Record
+
+__all__ = ["ENGINES", "Theory", "predict_paper", "predict_sent", "predict_state", "predict_transient"]
+
+
+@dataclass(frozen=True)
+class Theory:
+    """What is known of one engine, as functions of a Setting."""
+
+    state: Callable[[Setting], dict[str, int] | None]
+    """Bytes by kind on the rank that holds most, between backward and update; None where it has no formula."""
+    transient: Callable[[Setting], int]
+    """Most bytes that the engine itself holds beside its state and the activations at any moment of a step."""
+    sent: Callable[[Setting], float]
+    """Bytes that a rank sends per step if every collective is bandwidth-optimal (mean over ranks)."""
+
+
+ENGINES = {"torch": Theory(torch_engine.state, torch_engine.transient, torch_engine.sent)}
+
+
+def predict_state(record: Record) -> dict[str, int] | None:
+    """Bytes of model state by kind (params, master, grads, optimizer, buffers) on the rank that holds most."""
+    found = _theory(record)
+    return found[0].state(found[1]) if found else None
+
+
+def predict_transient(record: Record) -> int | None:
+    """Bytes that the engine needs at most beside model state and activations."""
+    found = _theory(record)
+    return found[0].transient(found[1]) if found else None
+
+
+def predict_sent(record: Record) -> float | None:
+    """Bytes sent per rank per step by bandwidth-optimal collectives."""
+    found = _theory(record)
+    return found[0].sent(found[1]) if found else None
+
+
+def predict_paper(record: Record) -> tuple[float, float] | None:
+    """Bytes of model state and bytes sent, per rank, by the paper's formulas for any engine: perfect partition."""
+    known = setting(record)
+    if known is None:
+        return None
+    widths, count = known.widths, elements(known.parameters)
+    optimizer = widths.master + known.optimizer.moments * widths.moment
+    kept = paper_state(count, known.stage, known.world_size, param=widths.param, grad=widths.grad, optimizer=optimizer)
+    return kept, paper_sent(count, known.stage, known.world_size, param=widths.param, grad=widths.grad)
+
+
+def _theory(record: Record) -> tuple[Theory, Setting] | None:
+    known = setting(record)
+    theory = ENGINES.get(known.engine) if known else None
+    return (theory, known) if theory and known else None

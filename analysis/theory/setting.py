@@ -1,0 +1,104 @@
+"""What a prediction is made from: parameter shapes, bytes per element, optimizer, stage and world size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from analysis.cells import world_size
+from bench.record import Parameter, Record, element_count
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bytes per element of each kind of state (shared FORMULAS, "Persistent bytes per parameter")."""
+
+    param: int
+    master: int
+    grad: int
+    moment: int
+
+
+WIDTHS = {
+    "fp32": Widths(4, 0, 4, 4),
+    "amp_bf16": Widths(4, 0, 4, 4),  # autocast casts inside operations; what is kept stays fp32
+    "amp_fp16": Widths(4, 0, 4, 4),
+    "bf16": Widths(2, 0, 2, 2),
+    "bf16_master": Widths(2, 4, 2, 4),
+}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What an optimizer keeps for a parameter tensor."""
+
+    moments: int
+    """Arrays of the parameter's size."""
+    counter_bytes: int
+    """The step counter that torch keeps per parameter tensor, a 4-byte scalar."""
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer(1, 0),
+    "adam": Optimizer(2, 4),
+    "adamw": Optimizer(2, 4),
+    "rmsprop": Optimizer(1, 4),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell as a prediction sees it."""
+
+    engine: str
+    stage: int
+    world_size: int
+    precision: str
+    widths: Widths
+    optimizer: Optimizer
+    parameters: list[Parameter]
+    buffer_bytes: int
+    """As counted on the module in fp32; engines that cast floating-point buffers to 16 bits hold less."""
+    accumulate: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's own settings (engine.*)."""
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine said took effect."""
+
+    @property
+    def trainable(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if parameter.requires_grad]
+
+    @property
+    def fraction(self) -> float:
+        """f = (N-1)/N."""
+        return (self.world_size - 1) / self.world_size
+
+
+def elements(parameters: list[Parameter]) -> int:
+    return sum(element_count(parameter.shape) for parameter in parameters)
+
+
+def setting(record: Record) -> Setting | None:
+    """The setting of a record, or None where it never got a model or uses what no formula covers."""
+    config = record.config
+    engine = config.get("engine") or {}
+    described = record.resolved.get("engine")
+    widths, optimizer = WIDTHS.get(str(config.get("precision"))), OPTIMIZERS.get(str(config.get("optimizer")))
+    stage, size = config.get("stage"), world_size(record)
+    if record.model is None or widths is None or optimizer is None or not isinstance(stage, int) or size < 1:
+        return None
+    return Setting(
+        engine=str(engine.get("name")),
+        stage=stage,
+        world_size=size,
+        precision=str(config["precision"]),
+        widths=widths,
+        optimizer=optimizer,
+        parameters=record.model.parameters,
+        buffer_bytes=record.model.buffer_bytes,
+        accumulate=int(record.resolved.get("accumulate") or config.get("accumulate") or 1),
+        options=engine,
+        described=described if isinstance(described, Mapping) else {},
+    )

@@ -1,0 +1,132 @@
+"""Engine ``torch``: what DDP, ZeroRedundancyOptimizer and fully_shard keep and send.
+
+Stage 0 is DistributedDataParallel, 1 adds ZeroRedundancyOptimizer, 2 is ``fully_shard`` with
+``reshard_after_forward=False`` and 3 with resharding. Bytes are exact for tensors of the rank that holds
+most; allocators round up beyond that. State is taken between backward and update, gradients alive.
+"""
+
+from __future__ import annotations
+
+import heapq
+from math import ceil, prod
+
+from analysis.theory.setting import Setting, elements
+from bench.record import Parameter, element_count
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+
+
+def state(known: Setting) -> dict[str, int] | None:
+    """Bytes of model state by kind on the largest rank."""
+    return _replicated(known) if known.stage <= 1 else _sharded(known)
+
+
+def zero_partition(sizes: list[int], world_size: int) -> list[list[int]]:
+    """Which parameters each rank updates at stage 1: ``ZeroRedundancyOptimizer._partition_parameters``.
+
+    Whole parameters, largest first (equal ones in their given order), each to the rank that holds the fewest
+    elements so far, the lowest rank among equals. Returns indices into ``sizes``.
+    """
+    ranks: list[list[int]] = [[] for _ in range(world_size)]
+    load = [(0, rank) for rank in range(world_size)]
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        held, rank = load[0]
+        heapq.heapreplace(load, (held + sizes[index], rank))
+        ranks[rank].append(index)
+    return ranks
+
+
+def shard_elements(shape: list[int], world_size: int) -> int:
+    """Elements of a parameter that rank 0 holds: ``fully_shard`` cuts dimension 0 into chunks of ceil(d0/N) rows.
+
+    Rank 0 always holds a full chunk, and the other ranks hold as much or less.
+    """
+    if not shape:
+        return 1
+    return ceil(shape[0] / world_size) * prod(shape[1:])
+
+
+def _replicated(known: Setting) -> dict[str, int]:
+    """Stages 0 and 1: parameters and gradients whole; at stage 1 optimizer and master weights by parameter."""
+    widths, optimizer = known.widths, known.optimizer
+    sizes = [element_count(parameter.shape) for parameter in known.trainable]
+    owned = zero_partition(sizes, known.world_size) if known.stage == 1 else [list(range(len(sizes)))]
+    per_element = optimizer.moments * widths.moment + widths.master
+    largest = max(
+        owned, key=lambda rank: sum(sizes[index] for index in rank) * per_element + len(rank) * optimizer.counter_bytes
+    )
+    held = sum(sizes[index] for index in largest)
+    copies = 1 if known.options.get("gradient_as_bucket_view", True) else 2  # else DDP's buckets hold them once more
+    return {
+        "params": elements(known.parameters) * widths.param,
+        "master": held * widths.master,
+        "grads": sum(sizes) * widths.grad * copies,
+        "optimizer": held * optimizer.moments * widths.moment + len(largest) * optimizer.counter_bytes,
+        "buffers": known.buffer_bytes,
+    }
+
+
+def _sharded(known: Setting) -> dict[str, int]:
+    """Stages 2 and 3, the same at this moment: everything sharded; whole parameters live from forward to backward.
+
+    With bf16_master the sharded weights are fp32 (kind ``master``) and so are their gradients; the bf16 weights
+    exist only while a unit is gathered.
+    """
+    widths, optimizer = known.widths, known.optimizer
+    kept = sum(shard_elements(parameter.shape, known.world_size) for parameter in known.parameters)
+    trained = sum(shard_elements(parameter.shape, known.world_size) for parameter in known.trainable)
+    own_width = widths.master or widths.param
+    counters = len(known.trainable) * optimizer.counter_bytes
+    return {
+        "params": 0 if widths.master else kept * own_width,
+        "master": kept * widths.master,
+        "grads": trained * own_width,
+        "optimizer": trained * optimizer.moments * widths.moment + counters,
+        "buffers": known.buffer_bytes,
+    }
+
+
+def transient(known: Setting) -> int:
+    """Most bytes beside state and activations, the optimizer's own temporaries left out.
+
+    Stages 0 and 1: nothing, or autocast's 2-byte copies of the weights. Stage 2: all parameters, plus the largest
+    unit's gradients whole and their reduction buffer. Stage 3: the current and the prefetched unit's parameters,
+    the root's, and the same gradients. With accumulation, all gradients stay whole until the last micro-batch.
+    """
+    cast = 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
+    if known.stage <= 1:
+        return cast
+    units: dict[int, list[Parameter]] = {}
+    for parameter in known.parameters:
+        units.setdefault(parameter.unit, []).append(parameter)
+    padded = {
+        unit: sum(shard_elements(parameter.shape, known.world_size) * known.world_size for parameter in members)
+        for unit, members in units.items()
+    }
+    largest, whole = max(padded.values(), default=0), sum(padded.values())
+    gathered = whole if known.stage == 2 else min(whole, 2 * largest + padded.get(-1, 0))
+    unreduced = whole if known.accumulate > 1 else largest
+    return gathered * known.widths.param + unreduced * known.widths.grad + largest * _reduce_bytes(known) + cast
+
+
+def sent(known: Setting) -> float:
+    """Bytes sent per rank and step (mean over ranks) with bandwidth-optimal collectives; f = (N-1)/N.
+
+    Stage 0: all-reduce of gradients, 2f·P·b_g. Stage 1: the same and a broadcast of each parameter from its owner,
+    f·P·b_p. Stages 2 and 3: reduce-scatter f·P·b_g and all-gather f·P·b_p in each micro-batch's forward, at stage 3
+    again in its backward (the root too: ``reshard_after_forward`` is set, not left to fully_shard). Padding and the
+    collectives of buffers, clipping and the loss are left out.
+    """
+    gradients = elements(known.trainable)
+    if known.stage <= 1:
+        updated = gradients * known.widths.param if known.stage == 1 else 0
+        return known.fraction * (2 * gradients * known.widths.grad + updated)
+    once = elements(known.parameters)
+    gathers = once if known.stage == 2 else 2 * once
+    return known.fraction * (gathers * known.widths.param * known.accumulate + gradients * _reduce_bytes(known))
+
+
+def _reduce_bytes(known: Setting) -> int:
+    """Bytes of a gradient element on the wire: what the engine says it reduces in, else the gradient's own."""
+    name = str(known.described.get("reduce_dtype") or "").removeprefix("torch.")
+    return DTYPE_BYTES.get(name, known.widths.grad)

@@ -1,0 +1,39 @@
+"""python -m bench: the Hydra entry, nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from bench import cli
+from bench.config import CONF
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def single_run(composed: DictConfig) -> None:
+    """A run without -m: a sweep of one cell."""
+    from bench import sweep
+
+    with cli.one_line_errors():
+        code = sweep.run([cli.from_hydra(composed)], Path(HydraConfig.get().runtime.output_dir))
+    if code:
+        raise SystemExit(code)
+
+
+def main() -> None:
+    os.environ[cli.FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
+    with cli.one_line_errors():
+        cli.register()
+        cli.check_overrides(sys.argv[1:])
+        cli.warm_up(sys.argv[1:])
+        single_run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Cells: requests resolved on this machine, each with an identity, its jobs, or the reason it cannot run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import engines
+from bench.config import Config, ConfigError
+from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
+from bench.job import Job, Machine, Purpose, WorkloadSpec
+from bench.record import Status
+
+NOT_IDENTITY = ("repeats", "timeout_s", "resume", "tracking")
+"""Knobs that say how often or how long to try and where to log, not what is measured."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the sweep as it will run here."""
+
+    config: Config
+    device: str
+    backend: str
+    threads: int
+    cores: int
+    status: Status | None
+    """``unsupported`` or ``unavailable`` if it will not run."""
+    reason: str
+
+    @property
+    def id(self) -> str:
+        """Readable and unique: the same for the same setting on the same kind of machine."""
+        config = self.config
+        digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()[:8]
+        parts = (config.engine["name"], f"s{config.stage}", f"n{config.gpus}", config.workload["name"])
+        return "-".join((*parts, config.precision, digest))
+
+    def _identity(self) -> dict[str, Any]:
+        asked = {key: value for key, value in dataclasses.asdict(self.config).items() if key not in NOT_IDENTITY}
+        asked["measure"].pop("timing_breakdown")
+        return asked | {"device": self.device, "backend": self.backend, "threads": self.threads}
+
+    @property
+    def rank_batch(self) -> int:
+        """Samples per step and rank."""
+        return self.config.batch_size // (self.config.gpus if self.config.scaling == "strong" else 1)
+
+    @property
+    def global_batch(self) -> int:
+        return self.rank_batch * self.config.gpus
+
+    def oversubscribed(self, machine: Machine) -> bool:
+        """Whether ranks share a core or a GPU."""
+        if self.device == "cuda":
+            return self.config.gpus > machine.cuda_devices
+        return self.config.gpus * self.threads > self.cores
+
+    def spec(self) -> EngineSpec:
+        config = self.config
+        return EngineSpec(
+            stage=config.stage,
+            world_size=config.gpus,
+            device=self.device,
+            backend=self.backend,
+            precision=config.precision,
+            bucket_mb=config.bucket_mb,
+            overlap=config.overlap,
+            optimizer=config.optimizer,
+            lr=config.lr,
+            clip_norm=config.clip_norm,
+            accumulate=config.accumulate,
+            options={key: value for key, value in config.engine.items() if key not in ("name", "package")},
+        )
+
+    def job(self, purpose: Purpose, scratch: Path) -> Job:
+        config = self.config
+        options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
+        workload = WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
+        job = Job(
+            purpose=purpose,
+            engine=config.engine["package"],
+            spec=self.spec(),
+            workload=workload,
+            world_size=1 if purpose == "reference" else config.gpus,
+            rank_batch=self.rank_batch,
+            steps=config.steps,
+            warmup=config.warmup,
+            batch_pool=config.measure.batch_pool,
+            parity_steps=config.measure.parity_steps,
+            memory=config.measure.memory,
+            threads=self.cores if purpose == "reference" else self.threads,
+            deterministic=config.deterministic,
+            timeout_s=config.timeout_s,
+            reference="",
+        )
+        return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
+
+    def resolved(self) -> dict[str, Any]:
+        """What the Record holds beside the request; the engine's own description is added once it has run."""
+        return {
+            "world_size": self.config.gpus,
+            "device": self.device,
+            "backend": self.backend,
+            "threads": self.threads,
+            "cores": self.cores,
+            "rank_batch": self.rank_batch,
+            "global_batch": self.global_batch,
+            "accumulate": self.config.accumulate,
+            "engine": {},
+        }
+
+
+def reference_key(job: Job) -> str:
+    """Cells with the same key share one reference: what is trained is the same, whoever trains it."""
+    spec = job.spec
+    same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
+    same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
+    """Resolves every request on this machine; equal ones are one cell. Raises ConfigError for what it lacks."""
+    most_ranks = max(config.gpus for config in configs)
+    cells = {}
+    for config in configs:
+        device = resolve_device(config, machine)
+        threads = config.threads or max(1, cores // most_ranks)
+        cell = Cell(config, device, resolve_backend(config, device, machine), threads, cores, None, "")
+        try:
+            refuse_backend(cell, machine)
+            engines.refuse(config.engine["package"], cell.spec())
+        except EngineUnsupported as error:
+            cell = dataclasses.replace(cell, status="unsupported", reason=str(error))
+        except EngineUnavailable as error:
+            cell = dataclasses.replace(cell, status="unavailable", reason=str(error))
+        cells[cell.id] = cell
+    return list(cells.values())
+
+
+def resolve_device(config: Config, machine: Machine) -> str:
+    if config.device == "cuda" and not machine.cuda_devices:
+        raise ConfigError("device=cuda is not possible here: torch sees no GPU; valid: auto, cpu")
+    if config.device == "auto":
+        return "cuda" if machine.cuda_devices else "cpu"
+    return config.device
+
+
+def resolve_backend(config: Config, device: str, machine: Machine) -> str:
+    if config.backend == "auto":
+        own_gpu = device == "cuda" and config.gpus <= machine.cuda_devices
+        return "nccl" if own_gpu and machine.nccl else "gloo"
+    return config.backend
+
+
+def refuse_backend(cell: Cell, machine: Machine) -> None:
+    """Raises EngineUnsupported for a backend that no engine could use here."""
+    gpus = machine.cuda_devices if cell.device == "cuda" else 0
+    if cell.backend == "nccl" and cell.config.gpus > gpus:
+        raise EngineUnsupported(
+            f"backend=nccl needs a GPU for each of gpus={cell.config.gpus} ranks; device={cell.device} has {gpus}. "
+            "Valid here: gloo"
+        )

@@ -1,0 +1,195 @@
+"""The command line: how Hydra learns the knobs, how ``--help`` teaches them, and how a mistake is explained.
+
+Hydra composes the configuration. Before it does, ``check_overrides`` reads the same overrides and refuses
+what is misspelt or out of range with one line; Hydra's own messages are for composing, not for this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import difflib
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, SCMode
+from omegaconf.errors import OmegaConfBaseException
+
+from bench import engines, launch
+from bench.config import CONF, Config, ConfigError, check, check_value, knobs, options, valid_values
+
+GROUPS = ("engine", "workload", "measure", "tracking", "experiment")
+RUNS = Path("results/runs")
+
+FULL_ERROR = "BENCH_FULL_ERROR"
+"""Set where the person asked for tracebacks; HYDRA_FULL_ERROR itself is always set (see ``bench.__main__``)."""
+
+USAGE = """\
+Benchmarks DDP and ZeRO training: one cell, or (with -m) every combination of comma-separated values.
+
+  python -m bench stage=2 gpus=4
+  python -m bench -m stage=0,1,2,3 gpus=1,2,4,8
+  python -m bench -m workload=resnet18 precision=fp32,amp_bf16 bucket_mb=1,25,100
+  python -m bench experiment=smoke
+
+Each sweep writes records, a summary, figures and a report to results/runs/DATE_TIME/
+(hydra.sweep.dir=FOLDER moves it) and logs to MLflow. resume=true goes on where one was cut off.
+HYDRA_FULL_ERROR=1 shows the whole traceback of an error.
+"""
+
+
+def register() -> None:
+    """Gives Hydra the schema of the configuration, the text of ``--help``, and the name of the sweep's folder."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config, provider="bench")
+    store.store(group="hydra/help", name="bench", node=_help_node(), provider="bench")
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+
+
+def from_hydra(composed: DictConfig) -> Config:
+    """The composed configuration as a checked Config. Raises ConfigError."""
+    values = OmegaConf.to_container(composed, resolve=True, structured_config_mode=SCMode.DICT)
+    assert isinstance(values, dict)
+    values.pop("hydra", None)
+    schema: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
+    config: Config = OmegaConf.to_object(schema)  # type: ignore[assignment]
+    check(config)
+    return config
+
+
+def run_folder(resume: bool) -> str:
+    """Name of the sweep's folder under results/runs: the time now, or, to resume, the newest one there."""
+    found = sorted(path.name for path in RUNS.glob("*") if (path / "records").is_dir()) if resume else []
+    return found[-1] if found else datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the process with one line for what a person can mend; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("bench: interrupted before anything was measured", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+        if os.environ.get(FULL_ERROR) == "1":
+            raise
+        raise SystemExit(f"bench: {explain(error)}") from None
+
+
+def warm_up(arguments: list[str]) -> None:
+    """Starts the fork server for the engines that ``arguments`` name, so that it warms up while Hydra composes."""
+    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
+        return  # --help and its like run nothing
+    named = next((argument.removeprefix("engine=") for argument in arguments if argument.startswith("engine=")), None)
+    files = [CONF / "engine" / f"{name}.yaml" for name in (named or _default_option("engine")).split(",")]
+    packages = [yaml.safe_load(file.read_text(encoding="utf-8"))["package"] for file in files if file.exists()]
+    launch.warm_up(engines.preload(*packages))
+
+
+def check_overrides(arguments: list[str]) -> None:
+    """Refuses misspelt knobs and invalid values. Raises ConfigError with one line that says what is valid."""
+    texts = [argument for argument in arguments if not argument.startswith("-")]
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except OverrideParseException as error:
+        raise ConfigError(f"{error.override!r} cannot be read as an override; write knob=value") from error
+    known = {path: spec for path, spec, _ in knobs(Config())}
+    own_configs = any(text.startswith("hydra.searchpath") for text in texts)
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_add() or override.is_force_add() or override.is_delete() or key.startswith("hydra"):
+            continue
+        if key in GROUPS:
+            if not own_configs:
+                _check_group(key, values_of(override))
+        elif key in known:
+            for value in values_of(override):
+                check_value(key, known[key], value)
+        elif not _is_option(key, overrides):
+            _refuse_key(key, [*known, *GROUPS])
+
+
+def values_of(override: Override) -> list[Any]:
+    """The value of an override, or each value of a sweep."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    return list(override.sweep_iterator(transformer=lambda value: value))
+
+
+def _check_group(group: str, values: list[Any]) -> None:
+    for value in values:
+        if value is not None and str(value) not in options(group):
+            raise ConfigError(f"{group}={value} is unknown; valid: {', '.join(options(group))}")
+
+
+def _is_option(key: str, overrides: list[Override]) -> bool:
+    """Whether ``key`` is an option of a chosen engine or workload, or may become one (experiment, own configs)."""
+    group, _, name = key.partition(".")
+    if group not in ("engine", "workload") or not name:
+        return False
+    given = {override.key_or_group: values_of(override) for override in overrides}
+    if "experiment" in given or any(other.startswith("hydra.searchpath") for other in given):
+        return True
+    names = [str(value) for value in given.get(group, [_default_option(group)])]
+    allowed = sorted({option for choice in names for option in group_options(group, choice)})
+    if name.split(".")[0] not in allowed:
+        raise ConfigError(f"{key} is not an option of {group}={','.join(names)}; valid: {', '.join(allowed) or 'none'}")
+    return True
+
+
+def group_options(group: str, choice: str) -> list[str]:
+    """The options that ``group=choice`` has, from its file."""
+    document = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    document = document.get(group, document)
+    return sorted(set(document) - {"name", "factory", "package"})
+
+
+def _default_option(group: str) -> str:
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    return next(str(entry[group]) for entry in defaults if isinstance(entry, dict) and group in entry)
+
+
+def _refuse_key(key: str, known: list[str]) -> None:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"valid: {', '.join(known)}"
+    raise ConfigError(f"{key} is not a knob; {hint} (python -m bench --help explains each)")
+
+
+def _help_node() -> dict[str, str]:
+    return {"app_name": "bench", "header": USAGE, "footer": "", "template": f"{USAGE}\n{knob_table()}"}
+
+
+def knob_table() -> str:
+    """Every knob with its default, its valid values and its meaning, as text of 100 columns."""
+    lines = ["Config groups:"]
+    lines += [f"  {group + '=':24}{', '.join(options(group))}" for group in GROUPS]
+    lines.append("\nKnobs (null: the default of the engine or workload, which the record then holds):")
+    for path, spec, value in knobs(Config()):
+        if isinstance(value, dict):
+            continue
+        default = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"  {path + '=' + default:34}[{valid_values(spec)}]")
+        lines += textwrap.wrap(spec.metadata["help"], 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    for group in ("engine", "workload"):
+        lines.append(f"\nOptions of each {group} ({group}.NAME=VALUE):")
+        for choice in options(group):
+            lines.append(f"  {choice:12}{', '.join(group_options(group, choice)) or '-'}")
+    return "\n".join(lines).replace("$", "$$") + "\n"
+
+
+def explain(error: Exception) -> str:
+    """One line for a person: the innermost message, without a traceback."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception) and not isinstance(error, ConfigError):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__

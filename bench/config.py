@@ -1,0 +1,201 @@
+"""Every knob: its type, unit, default, meaning and what is refused. The schema behind Hydra and ``--help``.
+
+``Config`` is what a person may set. ``check`` refuses what cannot be run anywhere; what depends on the
+machine is resolved later (``bench.cells``), and what depends on the engine is the engine's to refuse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+class ConfigError(ValueError):
+    """A setting is invalid; the message is one line that names it and says what is valid."""
+
+
+def knob(default: Any, text: str, *choices: str, least: float | None = None, above: float | None = None) -> Any:
+    """A field with its documentation and its bounds: one of ``choices``, at least ``least``, greater than ``above``."""
+    metadata = {"help": text, "choices": choices, "least": least, "above": above}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Measure:
+    """What is measured beside time (conf/measure/)."""
+
+    parity_steps: int = knob(
+        3, "untimed steps compared with a single process on the same global batches; 0 skips parity", least=0
+    )
+    memory: bool = knob(True, "count peak bytes and model state at the allocator, in a launch that is not timed")
+    batch_pool: int = knob(
+        8, "distinct global batches that are made before the clock starts; measured steps cycle through them", least=1
+    )
+    timing_breakdown: bool = knob(False, "print at the end where the sweep's time went")
+
+
+@dataclass
+class Tracking:
+    """Where results are logged (conf/tracking/)."""
+
+    kind: str = knob("mlflow", "tracking backend", "mlflow", "none")
+    uri: str | None = knob(
+        "sqlite:///mlflow.db",
+        "MLflow store or server; one that is down costs a warning, and the records can be "
+        "logged later (python -m bench.tracking import PATH)",
+    )
+    experiment: str = knob("ddp-zero-bench", "MLflow experiment")
+    artifacts: str | None = knob("mlartifacts", "artifact folder of an embedded store; a server chooses its own")
+
+
+@dataclass
+class Config:
+    """One cell of a sweep, as asked for."""
+
+    engine: dict[str, Any] = knob({}, "the engine under test, from conf/engine/, with its own options (engine.*)")
+    workload: dict[str, Any] = knob({}, "model, data and loss, from conf/workload/, with its own options (workload.*)")
+    stage: int = knob(
+        0,
+        "what is sharded: 0 nothing (DDP), 1 optimizer state, 2 and gradients, 3 and parameters (ZeRO)",
+        "0",
+        "1",
+        "2",
+        "3",
+    )
+    gpus: int = knob(1, "world size: one rank per GPU, or that many CPU processes where there is no GPU", least=1)
+    device: str = knob("auto", "auto takes CUDA where a GPU is visible", "auto", "cpu", "cuda")
+    backend: str = knob(
+        "auto", "collectives; auto takes nccl where each rank has a GPU of its own, else gloo", "auto", "gloo", "nccl"
+    )
+    precision: str = knob(
+        "fp32",
+        "amp_*: autocast over fp32 weights (amp_fp16 with loss scaling); bf16: weights, gradients and optimizer state "
+        "in bf16; bf16_master: bf16 with fp32 master weights and optimizer state",
+        "fp32",
+        "amp_bf16",
+        "amp_fp16",
+        "bf16",
+        "bf16_master",
+    )
+    bucket_mb: float | None = knob(
+        None,
+        "cap of a gradient bucket in MiB: stages 0-2 reduce one bucket at a time; stage 3 gathers and reduces units "
+        "of this size where the engine can regroup them",
+        above=0,
+    )
+    overlap: bool | None = knob(
+        None, "let communication start before backward has ended (stage 3: also gather the next unit ahead)"
+    )
+    scaling: str = knob(
+        "weak",
+        "weak: batch_size samples per rank, so work grows with gpus; strong: batch_size samples in all, shared out",
+        "weak",
+        "strong",
+    )
+    batch_size: int = knob(
+        64, "samples per step, per rank (weak) or over all ranks (strong); each workload sets its own", least=1
+    )
+    accumulate: int = knob(
+        1,
+        "micro-batches that each rank's share of a step is cut into; only the last one communicates gradients",
+        least=1,
+    )
+    optimizer: str = knob("adam", "optimizer; sgd has momentum 0.9", "sgd", "adam", "adamw", "rmsprop")
+    lr: float = knob(1e-3, "learning rate", above=0)
+    clip_norm: float | None = knob(None, "bound of the global gradient norm over all ranks and shards", above=0)
+    steps: int = knob(24, "measured steps per launch", least=1)
+    warmup: int = knob(2, "steps before them that are recorded apart", least=0)
+    repeats: int = knob(
+        3, "fresh launches per cell, one per round; a launch is the independent sample of every interval", least=1
+    )
+    seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0)
+    deterministic: bool = knob(False, "deterministic algorithms only (torch.use_deterministic_algorithms)")
+    threads: int | None = knob(
+        None,
+        "CPU threads per rank; null: the cores divided by the largest world size of the sweep, so that a rank is the "
+        "same machine at every world size",
+        least=1,
+    )
+    timeout_s: float = knob(300.0, "seconds after which a launch is ended as a timeout", above=0)
+    data_dir: str | None = knob(None, "folder with real data sets (torchvision's layout); null: fixed synthetic data")
+    resume: bool = knob(
+        False, "run only what the sweep's folder lacks: hydra.sweep.dir, else the newest under results/runs"
+    )
+    measure: Measure = field(default_factory=Measure)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for a value that no machine and no engine could run."""
+    for path, spec, value in knobs(config):
+        check_value(path, spec, value)
+    for group in ("engine", "workload"):
+        for key in ("name", "package" if group == "engine" else "factory"):
+            if not getattr(config, group).get(key):
+                raise ConfigError(f"{group}.{key} is not set; choose {group}= one of {', '.join(options(group))}")
+    ranks = config.gpus if config.scaling == "strong" else 1
+    if config.batch_size % (ranks * config.accumulate):
+        raise ConfigError(
+            f"batch_size={config.batch_size} cannot be shared evenly by gpus={config.gpus} (scaling={config.scaling}) "
+            f"and accumulate={config.accumulate}; valid: a multiple of {ranks * config.accumulate}"
+        )
+
+
+def knobs(config: Any, prefix: str = "") -> list[tuple[str, dataclasses.Field[Any], Any]]:
+    """Every knob below a config dataclass: dotted path, field and value."""
+    found = []
+    for spec in dataclasses.fields(config):
+        value = getattr(config, spec.name)
+        if dataclasses.is_dataclass(value):
+            found += knobs(value, f"{prefix}{spec.name}.")
+        else:
+            found.append((prefix + spec.name, spec, value))
+    return found
+
+
+def valid_values(spec: dataclasses.Field[Any]) -> str:
+    """What a knob accepts, in words."""
+    kind = str(spec.type).removesuffix(" | None")
+    if spec.metadata["choices"]:
+        words = ", ".join(spec.metadata["choices"])
+    elif kind == "bool":
+        words = "true, false"
+    else:
+        words = {"int": "a whole number", "float": "a number", "str": "text"}.get(kind, kind)
+        if spec.metadata["least"] is not None:
+            words += f" of at least {spec.metadata['least']:g}"
+        if spec.metadata["above"] is not None:
+            words += f" above {spec.metadata['above']:g}"
+    return words + (", null" if str(spec.type).endswith("| None") else "")
+
+
+def options(group: str) -> list[str]:
+    """The names in a config group, one file each."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
+    """Raises ConfigError if ``value`` has the wrong type for the knob or lies outside its bounds."""
+    kind, optional = str(spec.type).removesuffix(" | None"), str(spec.type).endswith("| None")
+    if isinstance(value, dict) or (value is None and optional):
+        return
+    types = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind)
+    limits = spec.metadata
+    bad = (
+        value is None
+        or (types and (not isinstance(value, types) or (isinstance(value, bool) and kind != "bool")))
+        or (isinstance(value, float) and not math.isfinite(value))
+        or (limits["choices"] and str(value) not in limits["choices"])
+        or (limits["least"] is not None and value < limits["least"])
+        or (limits["above"] is not None and value <= limits["above"])
+    )
+    if bad:
+        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        raise ConfigError(f"{path}={shown} is not valid; valid: {valid_values(spec)}")

@@ -1,0 +1,76 @@
+"""What an engine is: one way to train a module data-parallel, behind seven methods.
+
+An engine owns the wrapping or sharding of the module, the optimizer, and every collective of a
+training step. It does not own data, clocks, processes or process groups: those are the harness's.
+
+Each engine is a package (conf/engine/NAME.yaml names it) with two parts:
+
+- the package itself, importable without torch, says what the engine honours: ``refuse(spec)`` and
+  ``PRELOAD``, the modules that its ranks would otherwise import one by one;
+- ``adapter.py`` does the work: ``create()`` returns the Engine. It is imported only by ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench.engines.spec import EngineSpec
+
+Batch = tuple[Tensor, ...]
+"""Inputs and targets; dimension 0 of each tensor indexes the samples."""
+
+LossFunction = Callable[[nn.Module, Batch], Tensor]
+"""Calls the module as training would and returns the mean loss of the batch, a scalar."""
+
+
+@dataclass(frozen=True)
+class RankContext:
+    """Where this process stands. The default process group is initialised before ``setup``."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+class Engine(Protocol):
+    """One engine in one rank. Methods are called in the order in which they stand here."""
+
+    def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
+        """Wraps or shards ``module`` (fp32, on ``context.device``) and builds the optimizer.
+
+        ``units`` are its sharding units in the order of forward. Raises EngineUnsupported for what only the
+        built module can show.
+        """
+        ...
+
+    def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
+        """One micro-batch; returns its loss (detached, unscaled). ``sync=False`` must not reduce gradients.
+
+        The engine divides the gradient by ``spec.accumulate``; the last micro-batch of a step has ``sync=True``.
+        """
+        ...
+
+    def optimizer_step(self) -> None:
+        """Finishes the reduction, clips by the global norm, updates the weights and frees the gradients."""
+        ...
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """The tensors that this rank keeps, by kind: params, master, grads, optimizer, buffers."""
+        ...
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """Whole parameters under the names of the original module, on every rank. Untimed; collective."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as they took effect, in JSON types: bucket sizes, reduce dtype, library version."""
+        ...
+
+    def teardown(self) -> None:
+        """Releases what a process exit would not."""
+        ...

@@ -1,0 +1,30 @@
+"""What each precision means: dtypes of weights and of computation, and casting of inputs."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+AUTOCAST = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
+"""Precisions that compute in a lower dtype over fp32 weights."""
+
+
+def weight_dtype(precision: str) -> torch.dtype:
+    """The dtype that forward and backward see the weights in."""
+    return torch.bfloat16 if precision in ("bf16", "bf16_master") else torch.float32
+
+
+def autocast(precision: str, device_type: str) -> contextlib.AbstractContextManager[object]:
+    """The context of forward: autocast for amp_*, else nothing."""
+    if precision in AUTOCAST:
+        return torch.autocast(device_type, AUTOCAST[precision])
+    return contextlib.nullcontext()
+
+
+def cast_inputs(batch: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Floating-point tensors of ``batch`` in ``dtype``; indices and labels as they are."""
+    if dtype == torch.float32:
+        return batch
+    return tuple(entry.to(dtype) if entry.is_floating_point() else entry for entry in batch)

@@ -1,0 +1,30 @@
+"""PyTorch's own data parallelism: what it honours and what it refuses.
+
+stage 0  DistributedDataParallel
+stage 1  DistributedDataParallel and ZeroRedundancyOptimizer
+stage 2  fully_shard (FSDP2) with reshard_after_forward=False
+stage 3  fully_shard with reshard_after_forward=True
+"""
+
+from __future__ import annotations
+
+from bench.engines.spec import EngineSpec, EngineUnsupported
+
+PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.optim", "torch.distributed.fsdp", "torch.profiler")
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for what torch's wrappers have no setting for."""
+    wrapper = "DistributedDataParallel" if spec.stage < 2 else "fully_shard"
+    if spec.stage >= 2 and spec.bucket_mb is not None:
+        raise EngineUnsupported(
+            f"engine=torch at stage={spec.stage} has no bucket_mb: fully_shard communicates per unit, not per bucket"
+        )
+    if spec.overlap is False:
+        raise EngineUnsupported(
+            f"engine=torch at stage={spec.stage} cannot set overlap=false: {wrapper} always communicates in backward"
+        )
+    if spec.stage < 2 and spec.precision == "bf16_master":
+        raise EngineUnsupported(
+            f"engine=torch at stage={spec.stage} has no precision=bf16_master: {wrapper} keeps no master weights"
+        )

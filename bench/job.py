@@ -1,0 +1,73 @@
+"""What the launcher sends to ranks, and what comes back: one launch as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.engines.spec import EngineSpec
+from bench.record import RankEnd
+
+Purpose = Literal["reference", "check", "timing"]
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """Enough to build the same workload in any process (``workloads.load``)."""
+
+    factory: str
+    seed: int
+    data_dir: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One launch: ``world_size`` fresh processes with one purpose.
+
+    - ``reference``: a single process, no engine; trains the parity steps and counts what the model is.
+    - ``check``: parity against the reference, then model state and peak bytes of a step. Nothing is timed.
+    - ``timing``: warm-up and measured steps. Nothing else is observed.
+    """
+
+    purpose: Purpose
+    engine: str
+    """The engine's package."""
+    spec: EngineSpec
+    workload: WorkloadSpec
+    world_size: int
+    """Processes in this launch; the reference has one and plays ``spec.world_size`` ranks."""
+    rank_batch: int
+    """Samples per step and rank."""
+    steps: int
+    warmup: int
+    batch_pool: int
+    parity_steps: int
+    memory: bool
+    threads: int
+    deterministic: bool
+    timeout_s: float
+    reference: str
+    """File that the reference writes and rank 0 of the check reads."""
+
+
+@dataclass(frozen=True)
+class LaunchResult:
+    """How a launch ended. ``ranks`` holds one result per rank if it is ok, else ``ends`` says how each ended."""
+
+    status: str
+    reason: str = ""
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+    ends: list[RankEnd] = field(default_factory=list)
+    total_s: float = 0.0
+    start_method: str = "fork"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the fork server found: the part of the environment that only torch can tell."""
+
+    torch: str
+    cuda_devices: int
+    nccl: str | None
+    warm_up_s: float

@@ -1,0 +1,132 @@
+"""The launcher: the parent's side of the fork server. One call runs all ranks of a job and says how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from types import TracebackType
+from typing import Any, Self
+
+from bench.job import Job, LaunchResult, Machine
+from bench.record import decode
+
+PRELOAD = ("torch", "torch.distributed", "bench.worker")
+"""What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
+
+
+_warming: dict[frozenset[str], Launcher] = {}
+
+
+def warm_up(preload: tuple[str, ...]) -> None:
+    """Starts a fork server ahead of its use: it imports torch while the caller does something else."""
+    _warming[frozenset(preload)] = Launcher(preload)
+
+
+def launcher_for(preload: tuple[str, ...]) -> Launcher:
+    """The launcher that is warming up for these modules, else a new one; one that warms up for others is closed."""
+    found = _warming.pop(frozenset(preload), None)
+    while _warming:
+        _warming.popitem()[1].close()
+    return found or Launcher(preload)
+
+
+class LaunchError(RuntimeError):
+    """The fork server itself could not be started."""
+
+
+class Launcher:
+    """Starts a fork server and sends it jobs. Close it, or leave its ``with`` block, to end every process.
+
+    The server starts warming up at once and in parallel; ``machine`` waits for it.
+    """
+
+    def __init__(self, preload: tuple[str, ...] = ()) -> None:
+        self._preload = [*PRELOAD, *preload]
+        self._machine: Machine | None = None
+        self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def machine(self) -> Machine:
+        """What torch found on this machine; blocks until the server is warm."""
+        if self._machine is None:
+            line = self._stream.readline()
+            if not line:
+                self._errors.seek(0)
+                last = self._errors.read().decode(errors="replace").strip().splitlines() or ["no output"]
+                raise LaunchError(f"the fork server died while it imported {', '.join(self._preload)}: {last[-1]}")
+            self._machine = decode(json.loads(line), Machine, "machine")
+        return self._machine
+
+    def launch(self, job: Job) -> LaunchResult:
+        """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
+        assert self.machine
+        try:
+            self._stream.write(json.dumps(dataclasses.asdict(job)) + "\n")
+            self._stream.flush()
+            line = self._stream.readline()
+        except OSError:
+            line = ""
+        if not line:
+            ending = self._process.wait()
+            self.close()
+            self._start()
+            return LaunchResult("failed", f"the fork server ended with code {ending}; a new one was started")
+        result: LaunchResult = decode(json.loads(line), LaunchResult, "result")
+        return result
+
+    def close(self) -> None:
+        """Ends the server and, with it, every rank."""
+        self._stream.close()
+        self._socket.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its ranks asked the kernel to die with it
+            self._process.wait()
+        self._errors.close()
+
+    def _start(self) -> None:
+        self._machine = None
+        self._socket, theirs = socket.socketpair()
+        self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.forkserver", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=(theirs.fileno(),),
+                env=server_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=self._errors,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        self._stream = self._socket.makefile("rw", encoding="utf-8")
+        self._stream.write(json.dumps(self._preload) + "\n")
+        self._stream.flush()
+
+
+def server_environment() -> dict[str, str]:
+    """The server's environment: one thread while it is warm, and collectives that stay on this machine."""
+    quiet = {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+    inherited = dict(os.environ)
+    for name in ("GLOO_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG"):
+        if name in inherited:
+            del quiet[name]
+    return inherited | quiet

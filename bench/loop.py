@@ -1,0 +1,90 @@
+"""The training loop: steps over global batches, the same for every engine.
+
+Step ``s`` trains on the global samples ``[s*G, (s+1)*G)``, of which rank ``r`` takes the ``r``-th of N
+equal shares and cuts it into ``accumulate`` micro-batches. The loop owns data and clock; the engine may
+touch neither.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bench.engines.base import Batch, Engine, LossFunction
+from bench.measure.timing import Marks, marks
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which samples a rank trains on."""
+
+    rank: int
+    world_size: int
+    rank_batch: int
+    accumulate: int
+
+    def micro_batches(self, step: int) -> list[range]:
+        """Global sample indices of each micro-batch of ``step``."""
+        first = (step * self.world_size + self.rank) * self.rank_batch
+        micro = self.rank_batch // self.accumulate
+        return [range(first + index * micro, first + (index + 1) * micro) for index in range(self.accumulate)]
+
+
+def train_step(engine: Engine, micro_batches: list[Batch], loss_fn: LossFunction, clock: Marks | None = None) -> Tensor:
+    """One step; returns the mean loss over the rank's share (on the device, not waited for)."""
+    losses = []
+    for index, batch in enumerate(micro_batches):
+        losses.append(engine.forward_backward(batch, loss_fn, sync=index == len(micro_batches) - 1))
+    if clock:
+        clock.mark()
+    engine.optimizer_step()
+    if clock:
+        clock.mark()
+    return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Samples of one rank, one entry per step."""
+
+    forward_backward_s: list[float]
+    optimizer_s: list[float]
+    losses: list[float]
+    wall_s: float
+
+    @property
+    def step_s(self) -> list[float]:
+        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+
+
+def timed_steps(
+    engine: Engine, steps: list[list[Batch]], count: int, loss_fn: LossFunction, device: torch.device
+) -> Timed:
+    """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection."""
+    losses = []
+    gc.collect()
+    gc.disable()
+    try:
+        synchronize(device)
+        dist.barrier()
+        clock = marks(device)
+        started = time.perf_counter()
+        clock.mark()
+        for step in range(count):
+            losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
+        synchronize(device)
+        wall_s = time.perf_counter() - started
+    finally:
+        gc.enable()
+    intervals = clock.intervals_s()
+    return Timed(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

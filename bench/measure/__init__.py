@@ -1,0 +1,1 @@
+"""Instruments: each measures one thing and is checked against a case with a known answer."""

@@ -1,0 +1,104 @@
+"""Where a sweep ran: hardware, versions, settings and source, so that a number can be traced to its machine."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.job import Machine
+
+PACKAGES = ("torch", "torchvision", "deepspeed", "hydra-core", "mlflow-skinny", "numpy")
+PREFIXES = ("OMP_", "MKL_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "CUDA_", "CUBLAS_", "DS_", "SLURM_")
+"""Environment variables that change what is measured."""
+
+
+def collect(machine: Machine) -> dict[str, Any]:
+    """The environment of this process and of the ranks that it starts, in JSON types. Needs no torch."""
+    return {
+        "time": now(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "torch": machine.torch,
+        "nccl": machine.nccl,
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu_model": cpu_model(),
+        "cores": usable_cores(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_average": list(os.getloadavg()),
+        "gpus": gpus(),
+        "git": git_state(Path(__file__).resolve().parent),
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)},
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+FINGERPRINT = ("torch", "cpu_model", "cores", "gpus")
+"""What must be equal for two records to belong to one sweep."""
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What sets two environments apart, as ``torch: 2.11.0 then, 2.15.0 now``."""
+    return [
+        f"{key}: {before.get(key)} then, {now.get(key)} now" for key in FINGERPRINT if before.get(key) != now.get(key)
+    ]
+
+
+def usable_cores() -> int:
+    """CPUs that this process may use: its affinity, bounded by the control group's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def gpus() -> list[dict[str, str]]:
+    """What the driver says of each GPU; empty where there is no driver."""
+    fields = ("name", "driver_version", "memory.total", "pstate", "clocks.max.sm")
+    answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+    return [dict(zip(fields, line.split(", "), strict=False)) for line in answer.splitlines()]
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit of the source that runs, and whether it has uncommitted changes; empty outside a checkout."""
+    commit = output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    return (
+        {"commit": commit, "dirty": bool(output(["git", "-C", str(folder), "status", "--porcelain"]))} if commit else {}
+    )
+
+
+def output(command: list[str]) -> str:
+    """What a command prints; empty if it is missing or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,58 @@
+"""Marks in time on a rank: wall clock on a CPU, events on a GPU's stream.
+
+A mark never waits. On a GPU it is an event recorded on the current stream, read once, after one
+synchronization behind the last step, so that timing does not serialize what it times.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import torch
+
+
+class Marks(Protocol):
+    """A sequence of marks."""
+
+    def mark(self) -> None:
+        """Adds a mark here."""
+        ...
+
+    def intervals_s(self) -> list[float]:
+        """Seconds between consecutive marks; waits for the device."""
+        ...
+
+
+class CpuMarks:
+    """Marks of the monotonic wall clock."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def mark(self) -> None:
+        self._times.append(time.perf_counter())
+
+    def intervals_s(self) -> list[float]:
+        return [after - before for before, after in zip(self._times, self._times[1:], strict=False)]
+
+
+class CudaMarks:
+    """Events on the current stream; they are read after one synchronization."""
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def intervals_s(self) -> list[float]:
+        torch.cuda.synchronize()
+        pairs = zip(self._events, self._events[1:], strict=False)
+        return [before.elapsed_time(after) / 1000 for before, after in pairs]
+
+
+def marks(device: torch.device) -> Marks:
+    return CudaMarks() if device.type == "cuda" else CpuMarks()

@@ -1,0 +1,19 @@
+"""Verdicts: what a reader has to know before using a cell's numbers. They flag a cell and never drop it."""
+
+from __future__ import annotations
+
+from bench.record import Record
+
+ENOUGH_LAUNCHES = 6
+"""The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
+
+
+def verdicts(record: Record, oversubscribed: bool) -> list[str]:
+    found = []
+    if oversubscribed:
+        found.append("oversubscribed")
+    if record.model and record.model.synthetic_data:
+        found.append("synthetic_data")
+    if record.launches and len(record.launches) < ENOUGH_LAUNCHES:
+        found.append("too_few_launches")
+    return found

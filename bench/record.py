@@ -1,0 +1,268 @@
+"""The Record: everything measured about one cell, as plain data that outlives the code that wrote it.
+
+A record is one JSON file. It is written atomically, read strictly (an unknown or missing field is an
+error that names it) and needs nothing but the standard library, so that analysis runs where torch is
+not installed.
+
+History of ``SCHEMA_VERSION``:
+  1  first version
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable", "parity_failed", "interrupted"]
+STATUSES: tuple[str, ...] = typing.get_args(Status)
+
+
+class RecordError(ValueError):
+    """A file is not a record that this version can read; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the model, in the order of ``module.named_parameters()``."""
+
+    name: str
+    shape: list[int]
+    requires_grad: bool
+    unit: int
+    """Index of the sharding unit that owns it; -1 for what is left to the root."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was trained and on what data, as counted on the built module."""
+
+    workload: str
+    unit: str
+    """What one sample is counted in for throughput: ``sample`` or ``token``."""
+    units_per_sample: int
+    flops_per_unit: float
+    """Forward and backward floating-point operations per unit, counted by running one sample."""
+    parameters: list[Parameter]
+    buffer_bytes: int
+    data: str
+    synthetic_data: bool
+    data_digest: str
+    """SHA-256 of the tensors of the first global batch."""
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(element_count(parameter.shape) for parameter in self.parameters)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Training compared with a single process on the same global batches."""
+
+    steps: int
+    loss_error: float
+    """Largest relative error of a step's global loss."""
+    weights_error: float
+    """Distance between the final weights over the length of the reference's path (docs/method.md)."""
+    tolerance: float
+    losses: list[float]
+    reference_losses: list[float]
+
+    @property
+    def error(self) -> float:
+        """The larger of the two errors; NaN if either is."""
+        errors = (self.loss_error, self.weights_error)
+        return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # False for NaN
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes held by one rank, counted at the allocator in a launch of its own."""
+
+    state_bytes: dict[str, int]
+    """Model state between backward and update, by kind: params, master, grads, optimizer, buffers."""
+    rest_bytes: int
+    """Allocated when the step began."""
+    peak_bytes: int
+    """Largest allocation during the step."""
+    reserved_bytes: int | None = None
+    """Held by CUDA's caching allocator at the peak; None on a CPU."""
+
+    @property
+    def model_state_bytes(self) -> int:
+        return sum(self.state_bytes.values())
+
+
+@dataclass(frozen=True)
+class RankSamples:
+    """Raw samples of one rank in one launch; every list has one entry per step."""
+
+    forward_backward_s: list[float]
+    optimizer_s: list[float]
+    warmup_step_s: list[float]
+    wall_s: float
+    """From the barrier before the first measured step to the end of the last one."""
+    losses: list[float]
+    """Mean loss over this rank's share of each measured step's global batch."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One fresh launch of all ranks: the independent sample of every statistic."""
+
+    round: int
+    started_at: str
+    seconds: dict[str, float]
+    """Where this launch's time went on the slowest rank, and ``total`` as the parent saw it."""
+    ranks: list[RankSamples]
+
+    def step_times_s(self) -> list[float]:
+        """Time of each measured step: the slowest rank's."""
+        steps = len(self.ranks[0].forward_backward_s)
+        return [
+            max(rank.forward_backward_s[step] + rank.optimizer_s[step] for rank in self.ranks) for step in range(steps)
+        ]
+
+
+@dataclass(frozen=True)
+class RankEnd:
+    """How a rank of a failed launch ended, and the last thing it said."""
+
+    rank: int
+    ending: str
+    last_words: str
+
+
+@dataclass
+class Record:
+    """One cell: what was asked, what took effect, what was measured, and how it ended."""
+
+    cell_id: str
+    sweep_id: str
+    config: dict[str, Any]
+    """Every knob as it was set; null means the default of the engine or workload."""
+    resolved: dict[str, Any]
+    """What took effect: world size, threads, device, backend, batch sizes, and the engine's own description."""
+    environment: dict[str, Any]
+    status: Status = "interrupted"
+    reason: str = ""
+    verdicts: list[str] = field(default_factory=list)
+    model: Model | None = None
+    parity: Parity | None = None
+    memory: list[RankMemory] = field(default_factory=list)
+    """One entry per rank, from the launch that checks the cell; empty where it was not measured."""
+    launches: list[Launch] = field(default_factory=list)
+    failure: list[RankEnd] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per step over all ranks."""
+        return int(self.resolved["global_batch"])
+
+    @property
+    def final_loss(self) -> float | None:
+        """Mean over the ranks of the last launch's last measured loss."""
+        if not self.launches:
+            return None
+        losses = [rank.losses[-1] for rank in self.launches[-1].ranks]
+        return sum(losses) / len(losses)
+
+    def write(self, path: Path) -> None:
+        """Writes the record so that a reader, or a crash, sees the old file or the new one, never a part."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "w", encoding="utf-8") as file:
+                json.dump(dataclasses.asdict(self), file, allow_nan=True)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Reads one record. Raises RecordError, naming the file and the field, if it is not one."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path}: not a readable record: {error}") from error
+        if not isinstance(document, dict):
+            raise RecordError(f"{path}: not a record: the file holds no JSON object")
+        version = document.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RecordError(f"{path}: schema_version is {version!r}; this version reads {SCHEMA_VERSION}")
+        try:
+            record = decode(document, cls, "record")
+        except ValueError as error:
+            raise RecordError(f"{path}: {error}") from error
+        assert isinstance(record, cls)
+        return record
+
+
+def element_count(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def decode(value: Any, kind: Any, where: str) -> Any:
+    """Turns parsed JSON into ``kind`` (a dataclass, a container of them, or a plain type), checking every type."""
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in typing.get_args(kind):
+            return None
+        return decode(value, next(part for part in typing.get_args(kind) if part is not type(None)), where)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(str, typing.get_args(kind)))}")
+        return value
+    if origin is list:
+        (item,) = typing.get_args(kind)
+        return [decode(entry, item, f"{where}[{index}]") for index, entry in enumerate(expect(value, list, where))]
+    if origin is dict:
+        _, item = typing.get_args(kind)
+        return {key: decode(entry, item, f"{where}.{key}") for key, entry in expect(value, dict, where).items()}
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(expect(value, dict, where), kind, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return expect(value, kind, where)
+
+
+_type_hints = functools.cache(typing.get_type_hints)
+
+
+def _decode_dataclass(document: dict[str, Any], kind: Any, where: str) -> Any:
+    hints = _type_hints(kind)
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    unknown = sorted(set(document) - set(fields))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}")
+    for name, entry in fields.items():
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and name not in document:
+            raise ValueError(f"{where}: field {name!r} is missing")
+    return kind(**{name: decode(value, hints[name], f"{where}.{name}") for name, value in document.items()})
+
+
+def expect(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {kind.__name__}, found {type(value).__name__}")
+    return value

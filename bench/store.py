@@ -1,0 +1,43 @@
+"""Where records are kept: one file a cell in the sweep's folder, and a way out when that folder fails."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bench.record import Record, RecordError
+
+
+class RecordStore:
+    """Writes records to ``folder/records``; if that fails, to a rescue folder, so that nothing measured is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.warnings: list[str] = []
+        self._rescue: Path | None = None
+        (folder / "records").mkdir(parents=True, exist_ok=True)
+
+    def write(self, record: Record) -> None:
+        """Replaces the cell's record. Raises OSError only if the rescue folder fails too."""
+        if self._rescue is None:
+            try:
+                record.write(self.folder / "records" / f"{record.cell_id}.json")
+                return
+            except OSError as error:
+                self._rescue = Path(tempfile.mkdtemp(prefix="bench-rescued-"))
+                self.warnings.append(f"{self.folder} cannot be written ({error}); records go to {self._rescue}")
+                self.folder = self._rescue
+                (self.folder / "records").mkdir()
+        record.write(self.folder / "records" / f"{record.cell_id}.json")
+
+    def existing(self) -> dict[str, Record]:
+        """Records of an earlier run in this folder, by cell; an unreadable one counts as missing, with a warning."""
+        found = {}
+        for path in sorted((self.folder / "records").glob("*.json")):
+            try:
+                record = Record.read(path)
+            except RecordError as error:
+                self.warnings.append(f"{error}; its cell is measured again")
+                continue
+            found[record.cell_id] = record
+        return found

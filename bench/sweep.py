@@ -1,0 +1,265 @@
+"""A sweep: plans all cells, checks each, times them in interleaved rounds, and ends with a report.
+
+    plan    every request resolved on this machine, or refused by name
+    check   one launch a cell: parity, model state, peak bytes; cells that train the same share a reference
+    rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
+    finish  report and tracking, also after Ctrl-C
+
+The record of a cell is rewritten after each of its launches: whatever stops a sweep, what was measured stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import engines
+from bench.breakdown import Breakdown
+from bench.cells import Cell, plan, reference_key
+from bench.config import Config, ConfigError
+from bench.job import LaunchResult
+from bench.launch import Launcher, LaunchError, launcher_for
+from bench.measure import environment
+from bench.measure.verdicts import verdicts
+from bench.progress import SweepProgress
+from bench.record import Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
+from bench.store import RecordStore
+from bench.tracking import open_tracker
+
+BAD = ("failed", "timeout", "oom", "parity_failed")
+"""Statuses that make the sweep's exit code 1; a refusal is an answer, not a failure."""
+INTERRUPTED = 130
+
+
+def run(configs: list[Config], folder: Path) -> int:
+    """Runs every cell that ``configs`` ask for; the exit code. Raises ConfigError before anything starts."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    breakdown = Breakdown()
+    if configs[0].resume and not (folder / "records").is_dir():
+        raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
+    store = RecordStore(folder)
+    preload = engines.preload(*(config.engine["package"] for config in configs))
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        try:
+            with launcher_for(preload) as launcher:
+                # The server imports torch on one core while this process imports what the end needs.
+                from analysis.load import frame
+                from analysis.report import write_report
+                from analysis.terminal import print_summary
+
+                tracker = open_tracker(configs[0].tracking)
+                machine = launcher.machine
+                breakdown.lap("warm-up")
+                cells = plan(configs, machine, environment.usable_cores())
+                sweep = Sweep(cells, store, launcher, environment.collect(machine), Path(scratch), breakdown)
+                if configs[0].resume:
+                    sweep.resume()
+                code = sweep.run()
+        except LaunchError as error:
+            raise ConfigError(str(error)) from error
+    breakdown.lap("")
+    records = list(sweep.records.values())
+    table = frame(records)
+    try:
+        paths = write_report(records, store.folder, store.warnings, table=table)
+    except OSError as error:
+        paths, code = None, code or 1
+        store.warnings.append(f"no report ({error}); later: python -m analysis report {store.folder} --out FOLDER")
+    breakdown.lap("report")
+    tracker.log_sweep(records, store.folder)
+    breakdown.lap("tracking")
+    if configs[0].measure.timing_breakdown:
+        breakdown.show()
+    print_summary(table, paths, [*store.warnings, *tracker.warnings])
+    return code
+
+
+class Sweep:
+    """All cells of one sweep and their records."""
+
+    def __init__(
+        self,
+        cells: list[Cell],
+        store: RecordStore,
+        launcher: Launcher,
+        environment_now: dict[str, Any],
+        scratch: Path,
+        breakdown: Breakdown,
+    ) -> None:
+        self.cells = cells
+        self.store = store
+        self.launcher = launcher
+        self.environment = environment_now
+        self.scratch = scratch
+        self.breakdown = breakdown
+        self.models: dict[str, Model | LaunchResult] = {}
+        self.records = {cell.id: self._new_record(cell) for cell in cells}
+
+    def _new_record(self, cell: Cell) -> Record:
+        record = Record(
+            cell_id=cell.id,
+            sweep_id=self.store.folder.name,
+            config=dataclasses.asdict(cell.config),
+            resolved=cell.resolved(),
+            environment=self.environment,
+        )
+        if cell.status:
+            record.status, record.reason = cell.status, cell.reason
+        return record
+
+    def resume(self) -> None:
+        """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine."""
+        for cell_id, earlier in self.store.existing().items():
+            changed = environment.differences(earlier.environment, self.environment)
+            if changed:
+                raise ConfigError(f"resume: {self.store.folder} was measured elsewhere ({'; '.join(changed)})")
+            if cell_id in self.records and earlier.status in ("ok", "interrupted"):
+                self.records[cell_id] = earlier
+
+    def run(self) -> int:
+        """Checks and times all cells; the exit code."""
+        self._show_plan()
+        todo = [cell for cell in self.cells if not cell.status]
+        launches = sum(self._launches_left(cell) for cell in todo)
+        code = 0
+        try:
+            with SweepProgress(launches) as self.progress:
+                for cell in todo:
+                    if not self._checked(cell):
+                        self._check(cell)
+                self._run_rounds(todo)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            print("interrupted: what is finished is kept and reported", file=sys.stderr)
+        for cell in self.cells:
+            self._write(cell)
+        statuses = [record.status for record in self.records.values()]
+        return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
+
+    def _show_plan(self) -> None:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        run_here = [cell for cell in self.cells if not cell.status]
+        names = [cell.id for cell in self.cells]
+        devices = ", ".join(sorted({f"{cell.device} over {cell.backend}" for cell in run_here})) or "nothing to run"
+        console.print(f"{len(names)} cells, {devices}; records in {self.store.folder}", markup=False)
+        for cell in self.cells:
+            threads = f", {cell.threads} thread(s) a rank" if cell.device == "cpu" else ""
+            note = f"{cell.status}: {cell.reason}" if cell.status else f"global batch {cell.global_batch}{threads}"
+            console.print(f"  {cell.id}  {note}", markup=False)
+        crowded = sorted({cell.config.gpus for cell in run_here if cell.oversubscribed(self.launcher.machine)})
+        if crowded:
+            what = f"{self.cells[0].cores} cores" if run_here[0].device == "cpu" else "the GPUs"
+            console.print(
+                f"oversubscribed: world sizes {', '.join(map(str, crowded))} share {what}; "
+                "their times say nothing about scaling",
+                markup=False,
+            )
+
+    def _checked(self, cell: Cell) -> bool:
+        record, measure = self.records[cell.id], cell.config.measure
+        return bool(
+            record.model and (record.parity or not measure.parity_steps) and (record.memory or not measure.memory)
+        )
+
+    def _launches_left(self, cell: Cell) -> int:
+        rounds = cell.config.repeats - len(self.records[cell.id].launches)
+        return max(0, rounds) + (not self._checked(cell))
+
+    def _check(self, cell: Cell) -> None:
+        """Parity, model state and peak bytes of one cell, against a reference that is trained when first needed."""
+        record = self.records[cell.id]
+        self.progress.start(f"check {cell.id}")
+        model = self._reference(cell)
+        if isinstance(model, LaunchResult):
+            self._fail(cell, model, "the single-process reference: ")
+            return
+        record.model = model
+        measure = cell.config.measure
+        if measure.parity_steps or measure.memory:
+            result = self.launcher.launch(cell.job("check", self.scratch))
+            self.breakdown.add("check", result.total_s)
+            if result.status != "ok":
+                self._fail(cell, result)
+                return
+            self._take_check(record, result.ranks)
+        self._write(cell)
+        self.progress.advance(f"checked {cell.id}")
+        if record.status == "parity_failed":
+            self.progress.note(f"{cell.id}: parity_failed: {record.reason}")
+            self.progress.advance(cell.id, cell.config.repeats)
+
+    def _take_check(self, record: Record, ranks: list[dict[str, Any]]) -> None:
+        record.resolved["engine"] = ranks[0]["describe"]
+        if ranks[0]["memory"]:
+            record.memory = [decode(rank["memory"], RankMemory, "memory") for rank in ranks]
+        if ranks[0]["parity"]:
+            record.parity = decode(ranks[0]["parity"], Parity, "parity")
+            if not record.parity.passed:
+                record.status = "parity_failed"
+                record.reason = (
+                    f"differs from a single process by {record.parity.error:.2g} of its training path; "
+                    f"tolerance {record.parity.tolerance:g}"
+                )
+
+    def _reference(self, cell: Cell) -> Model | LaunchResult:
+        job = cell.job("reference", self.scratch)
+        key = reference_key(job)
+        if key not in self.models:
+            result = self.launcher.launch(job)
+            self.breakdown.add("reference", result.total_s)
+            self.models[key] = decode(result.ranks[0]["model"], Model, "model") if result.status == "ok" else result
+        return self.models[key]
+
+    def _run_rounds(self, cells: list[Cell]) -> None:
+        order = random.Random(cells[0].config.seed if cells else 0)
+        for number in range(max((cell.config.repeats for cell in cells), default=0)):
+            shuffled = order.sample(cells, len(cells))
+            for cell in shuffled:
+                record = self.records[cell.id]
+                done = any(launch.round == number for launch in record.launches)
+                if number < cell.config.repeats and not done and record.status in ("ok", "interrupted"):
+                    self._launch(cell, number)
+
+    def _launch(self, cell: Cell, number: int) -> None:
+        record = self.records[cell.id]
+        self.progress.start(f"round {number + 1}/{cell.config.repeats} {cell.id}")
+        started_at = environment.now()
+        result = self.launcher.launch(cell.job("timing", self.scratch))
+        if result.status != "ok":
+            self._fail(cell, result)
+            return
+        phases = {name for rank in result.ranks for name in rank["seconds"]}
+        seconds = {name: max(rank["seconds"].get(name, 0.0) for rank in result.ranks) for name in sorted(phases)}
+        self.breakdown.add_launch(seconds, result.total_s)
+        samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+        record.launches.append(Launch(number, started_at, seconds | {"total_s": result.total_s}, samples))
+        record.resolved["start_method"] = result.start_method
+        record.status = "ok"
+        self._write(cell)
+        self.progress.advance(f"round {number + 1}/{cell.config.repeats}")
+
+    def _fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
+        record = self.records[cell.id]
+        left = self._launches_left(cell)
+        record.status = decode(result.status, Status, "status")
+        record.reason = prefix + result.reason
+        record.failure = result.ends
+        self._write(cell)
+        self.progress.note(f"{cell.id}: {record.status}: {record.reason}")
+        self.progress.advance(cell.id, left)
+
+    def _write(self, cell: Cell) -> None:
+        record = self.records[cell.id]
+        record.verdicts = verdicts(record, cell.oversubscribed(self.launcher.machine))
+        self.store.write(record)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,248 @@
+"""One rank, from process group to result: the only module where an engine meets a workload."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import gc
+import hashlib
+import importlib
+import json
+import os
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import workloads
+from bench import loop, parity, record
+from bench.engines.base import Batch, Engine, RankContext
+from bench.job import Job, WorkloadSpec
+from bench.measure import memory
+from workloads.base import Workload
+
+
+def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
+    """Everything that one rank does in one launch; its result in JSON types. Raises what goes wrong."""
+    seconds = Stopwatch()
+    device = prepare_process(job, rank)
+    if job.purpose == "reference":
+        return reference(job, device)
+    join_group(job, rank, device, rendezvous)
+    seconds.lap("init_s")
+    result = check(job, rank, device) if job.purpose == "check" else timing(job, rank, device, seconds)
+    dist.barrier()  # rank 0 holds the store: nobody leaves before all are done
+    return result | {"seconds": seconds.laps}
+
+
+class Stopwatch:
+    """Names for the phases of a rank's life, in seconds."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def prepare_process(job: Job, rank: int) -> torch.device:
+    """Threads, determinism, seeds and the device of this rank."""
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.workload.seed)
+    torch.use_deterministic_algorithms(job.deterministic)
+    if job.spec.device != "cuda":
+        return torch.device("cpu")
+    torch.backends.cudnn.deterministic = job.deterministic
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    device = torch.device("cuda", rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def join_group(job: Job, rank: int, device: torch.device, rendezvous: socket.socket) -> None:
+    """Initialises the default process group through a store on the socket that the fork server opened."""
+    host, port = rendezvous.getsockname()
+    timeout = datetime.timedelta(seconds=job.timeout_s)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host,
+        port,
+        job.world_size,
+        is_master=rank == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=os.dup(rendezvous.fileno()) if rank == 0 else None,
+    )
+    dist.init_process_group(
+        job.spec.backend,
+        store=store,
+        rank=rank,
+        world_size=job.world_size,
+        timeout=timeout,
+        device_id=device if job.spec.backend == "nccl" else None,
+    )
+
+
+def workload(spec: WorkloadSpec) -> Workload:
+    """The workload, with its data; loaded once in the fork server and inherited by its ranks."""
+    return _load_workload(json.dumps(asdict(spec)))
+
+
+@functools.lru_cache(maxsize=2)
+def _load_workload(spec: str) -> Workload:
+    return workloads.load(**json.loads(spec))
+
+
+def create_engine(package: str) -> Engine:
+    engine: Engine = importlib.import_module(f"{package}.adapter").create()
+    return engine
+
+
+def set_up(job: Job, rank: int, device: torch.device) -> tuple[Workload, Engine]:
+    work = workload(job.workload)
+    module = work.build().to(device)
+    engine = create_engine(job.engine)
+    engine.setup(module, work.units(module), job.spec, RankContext(rank, job.world_size, device))
+    return work, engine
+
+
+def share_of(job: Job, rank: int) -> loop.Share:
+    return loop.Share(rank, job.spec.world_size, job.rank_batch, job.spec.accumulate)
+
+
+def batches(work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
+    """This rank's micro-batches of ``step``, on the device."""
+    return [tuple(entry.to(device) for entry in work.batch(indices)) for indices in share.micro_batches(step)]
+
+
+def timing(job: Job, rank: int, device: torch.device, seconds: Stopwatch) -> dict[str, Any]:
+    """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
+    work, engine = set_up(job, rank, device)
+    share = share_of(job, rank)
+    pool = [batches(work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
+    seconds.lap("setup_s")
+    warmup = loop.timed_steps(engine, pool, job.warmup, work.loss, device)
+    seconds.lap("warmup_s")
+    measured = loop.timed_steps(engine, pool, job.steps, work.loss, device)
+    seconds.lap("measured_s")
+    engine.teardown()
+    samples = record.RankSamples(
+        forward_backward_s=measured.forward_backward_s,
+        optimizer_s=measured.optimizer_s,
+        warmup_step_s=warmup.step_s,
+        wall_s=measured.wall_s,
+        losses=measured.losses,
+    )
+    return {"samples": asdict(samples)}
+
+
+def check(job: Job, rank: int, device: torch.device) -> dict[str, Any]:
+    """Parity against the reference, then the memory of a step. Nothing here is timed."""
+    counter = memory.step_memory(device)
+    with counter:
+        work, engine = set_up(job, rank, device)
+        share = share_of(job, rank)
+        result: dict[str, Any] = {"describe": engine.describe(), "parity": None, "memory": None}
+        losses = [
+            loop.train_step(engine, batches(work, share, step, device), work.loss) for step in range(job.parity_steps)
+        ]
+        if job.parity_steps:
+            result["parity"] = compare_with_reference(job, rank, engine, losses)
+        if job.memory:
+            state = memory_of_step(job, engine, work, share, device, counter)
+        engine.teardown()
+    if job.memory:
+        result["memory"] = asdict(
+            record.RankMemory(state, counter.rest_bytes(), counter.peak_bytes(), counter.reserved_bytes())
+        )
+    return result
+
+
+def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Tensor]) -> dict[str, Any] | None:
+    """Collective; the result is rank 0's."""
+    means = torch.stack(losses).float()
+    dist.all_reduce(means)
+    means /= job.world_size
+    weights = engine.full_state_dict()
+    if rank:
+        return None
+    reference = parity.Reference.load(Path(job.reference))
+    return asdict(parity.compare(reference, means.tolist(), weights, job.spec.precision))
+
+
+def memory_of_step(
+    job: Job, engine: Engine, work: Workload, share: loop.Share, device: torch.device, counter: memory.StepMemory
+) -> dict[str, int]:
+    """Model state between backward and update, and (in ``counter``) the peak of a whole step.
+
+    Optimizer state exists from the first update on, and DDP rebuilds its buckets after it: two steps go ahead.
+    """
+    for step in range(job.parity_steps, 2):
+        loop.train_step(engine, batches(work, share, step, device), work.loss)
+    micro_batches = batches(work, share, max(job.parity_steps, 2), device)
+    gc.collect()
+    with counter.step():
+        for index, batch in enumerate(micro_batches):
+            engine.forward_backward(batch, work.loss, sync=index == len(micro_batches) - 1)
+        state = memory.state_bytes(engine.state())
+        engine.optimizer_step()
+    return state
+
+
+def reference(job: Job, device: torch.device) -> dict[str, Any]:
+    """The single process that parity compares with, and what the model is."""
+    work = workload(job.workload)
+    shares = [share_of(job, rank) for rank in range(job.spec.world_size)]
+    steps = [
+        [batch for share in shares for batch in batches(work, share, step, device)] for step in range(job.parity_steps)
+    ]
+    trained = parity.train_reference(work.build(), steps, work.loss, job.spec, device)
+    trained.save(Path(job.reference))
+    first = [entry for share in shares for batch in batches(work, share, 0, device) for entry in batch]
+    return {"model": asdict(model_facts(work, digest(first)))}
+
+
+def model_facts(work: Workload, data_digest: str) -> record.Model:
+    """What is trained, counted on a built module rather than typed in."""
+    module = work.build()
+    owner = {id(weight): index for index, unit in enumerate(work.units(module)) for weight in unit.parameters()}
+    parameters = [
+        record.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1))
+        for name, weight in module.named_parameters()
+    ]
+    info = work.info
+    return record.Model(
+        workload=info.name,
+        unit=info.unit,
+        units_per_sample=info.units_per_sample,
+        flops_per_unit=flops_per_sample(work, module) / info.units_per_sample,
+        parameters=parameters,
+        buffer_bytes=sum(buffer.nbytes for buffer in module.buffers()),
+        data=info.data.description,
+        synthetic_data=info.data.synthetic,
+        data_digest=data_digest,
+    )
+
+
+def flops_per_sample(work: Workload, module: nn.Module) -> float:
+    """Forward and backward operations of matrix products, convolutions and attention, per sample."""
+    samples = 2  # BatchNorm needs more than one
+    with FlopCounterMode(display=False) as counter:
+        work.loss(module, work.batch(range(samples))).backward()
+    return float(counter.get_total_flops()) / samples
+
+
+def digest(tensors: list[Tensor]) -> str:
+    """SHA-256 over the bytes of tensors, in order."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()

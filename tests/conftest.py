@@ -1,0 +1,102 @@
+"""What tests share: one warm fork server for all, and cells made without Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench import engines
+from bench.cells import Cell, plan
+from bench.config import CONF, Config, Measure
+from bench.job import Machine
+from bench.launch import Launcher
+
+MakeCell = Callable[..., Cell]
+CPU_ONLY = Machine(torch="2.15.0", cuda_devices=0, nccl=None, warm_up_s=0.0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_tests:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in gpu_tests:
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def group(name: str, choice: str) -> dict[str, Any]:
+    """The content of a config group's file."""
+    document: dict[str, Any] = yaml.safe_load((CONF / name / f"{choice}.yaml").read_text())
+    found: dict[str, Any] = document.get(name, document)
+    return found
+
+
+@pytest.fixture
+def make_config() -> Callable[..., Config]:
+    def make(engine: str = "torch", workload: str | dict[str, Any] = "digits", **knobs: Any) -> Config:
+        measure = Measure(**knobs.pop("measure", {"parity_steps": 3}))
+        chosen = group("workload", workload) if isinstance(workload, str) else workload
+        settings: dict[str, Any] = {
+            "batch_size": 8,
+            "steps": 2,
+            "warmup": 1,
+            "repeats": 1,
+            "timeout_s": 60.0,
+            "threads": 1,
+        }
+        return Config(engine=group("engine", engine), workload=chosen, measure=measure, **(settings | knobs))
+
+    return make
+
+
+@pytest.fixture
+def make_cell(make_config: Callable[..., Config]) -> MakeCell:
+    def make(**knobs: Any) -> Cell:
+        return plan([make_config(**knobs)], CPU_ONLY, cores=2)[0]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    with Launcher(engines.preload("bench.engines.torch")) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps references, which cells with the same training share."""
+    return tmp_path_factory.mktemp("references")
+
+
+@pytest.fixture
+def run_check(launcher: Launcher, scratch: Path) -> Callable[[Cell], list[dict[str, Any]]]:
+    """Runs a cell's check launch and returns every rank's result; fails with the last words of the ranks."""
+
+    def run(cell: Cell) -> list[dict[str, Any]]:
+        assert cell.status is None, cell.reason
+        jobs = [cell.job("check", scratch)]
+        if not Path(jobs[0].reference).exists():
+            jobs.insert(0, cell.job("reference", scratch))
+        for job in jobs:
+            result = launcher.launch(job)
+            assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
+        return result.ranks
+
+    return run
+
+
+@pytest.fixture
+def timing_job(scratch: Path) -> Callable[..., Any]:
+    """A timing job of a cell, with changes."""
+
+    def make(cell: Cell, **changes: Any) -> Any:
+        return dataclasses.replace(cell.job("timing", scratch), **changes)
+
+    return make

@@ -1,0 +1,111 @@
+"""What every engine owes: the same assertions for each, on real ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell
+from bench.config import options
+from tests.conftest import MakeCell
+
+RunCheck = Callable[[Cell], list[dict[str, Any]]]
+
+ENGINES = options("engine")
+STAGES = (0, 1, 2, 3)
+PARAMETERS = 567_498
+"""Of the digits workload."""
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=STAGES)
+def stage(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def check_parity(cell: Cell, run_check: RunCheck) -> None:
+    if cell.status:
+        assert "engine=" in cell.reason
+        pytest.skip(cell.reason)
+    parity = run_check(cell)[0]["parity"]
+    assert max(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4])
+def test_training_equals_a_single_process_at_any_world_size(
+    engine: str, stage: int, gpus: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    check_parity(make_cell(engine=engine, stage=stage, gpus=gpus), run_check)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+def test_training_equals_a_single_process_with_any_optimizer(
+    engine: str, stage: int, optimizer: str, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    lr = 0.05 if optimizer == "sgd" else 1e-3
+    check_parity(make_cell(engine=engine, stage=stage, gpus=2, optimizer=optimizer, lr=lr), run_check)
+
+
+@pytest.mark.parametrize("precision", ["amp_bf16", "bf16", "bf16_master"])
+def test_training_equals_a_single_process_at_any_precision(
+    engine: str, stage: int, precision: str, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    check_parity(make_cell(engine=engine, stage=stage, gpus=2, precision=precision), run_check)
+
+
+def test_loss_scaling_equals_a_single_process(
+    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
+    check_parity(make_cell(engine=engine, stage=stage, gpus=2, precision="amp_fp16", workload=mlp), run_check)
+
+
+def test_accumulation_and_clipping_equal_a_single_process(
+    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    cell = make_cell(engine=engine, stage=stage, gpus=2, accumulate=4, clip_norm=0.1, optimizer="sgd", lr=0.1)
+    check_parity(cell, run_check)
+
+
+@pytest.mark.parametrize("workload", ["gpt", "cnn_cifar", "resnet18"])
+def test_every_workload_trains_at_every_stage(
+    engine: str, stage: int, workload: str, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    cell = make_cell(
+        engine=engine,
+        stage=stage,
+        gpus=2,
+        workload=workload,
+        batch_size=4,
+        optimizer="sgd",
+        lr=0.01,
+        measure={"parity_steps": 2},
+    )
+    check_parity(cell, run_check)
+
+
+def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck) -> None:
+    """fp32 Adam: 4 + 4 + 8 bytes a parameter, of which the stage divides some by N=2."""
+    ranks = run_check(make_cell(engine=engine, stage=stage, gpus=2))
+    held = [rank["memory"]["state_bytes"] for rank in ranks]
+    whole = {"params": 4 * PARAMETERS, "grads": 4 * PARAMETERS, "optimizer": 8 * PARAMETERS}
+    sharded = {0: (), 1: ("optimizer",), 2: ("optimizer", "grads"), 3: ("optimizer", "grads", "params")}[stage]
+    for kind, size in whole.items():
+        total = sum(state[kind] for state in held)
+        if kind in sharded:
+            assert size <= total <= 1.005 * size, kind
+        elif stage < 2 or engine != "torch":  # torch's stage 2 shards parameters too, outside forward and backward
+            assert all(size <= state[kind] <= 1.005 * size for state in held), kind
+
+
+def test_the_peak_is_above_what_was_there_at_rest(engine: str, make_cell: MakeCell, run_check: RunCheck) -> None:
+    for rank in run_check(make_cell(engine=engine, stage=3, gpus=2)):
+        memory = rank["memory"]
+        assert 0 < memory["rest_bytes"] < memory["peak_bytes"]
+        assert memory["peak_bytes"] > sum(memory["state_bytes"].values())

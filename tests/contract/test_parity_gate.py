@@ -1,0 +1,49 @@
+"""The parity gate itself: it passes a right engine and stops each wrong one, at every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell, plan
+from bench.config import Config
+from tests.conftest import CPU_ONLY
+
+WRONG = ("unreduced", "summed", "first_rank_only", "last_micro_batch", "stale")
+
+
+@pytest.fixture
+def parity_of(
+    make_config: Callable[..., Config], run_check: Callable[[Cell], list[dict[str, Any]]]
+) -> Callable[..., dict[str, Any]]:
+    def parity(fault: str, precision: str) -> dict[str, Any]:
+        config = make_config(
+            gpus=2,
+            optimizer="sgd",
+            lr=0.05,
+            accumulate=2,
+            precision=precision,
+            batch_size=16,
+            measure={"parity_steps": 4, "memory": False},
+        )
+        config.engine = {"name": "wrong", "package": "tests.wrong_engine", "fault": fault}
+        result: dict[str, Any] = run_check(plan([config], CPU_ONLY, cores=2)[0])[0]["parity"]
+        return result
+
+    return parity
+
+
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16"])
+def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
+    parity_of: Callable[..., dict[str, Any]], precision: str
+) -> None:
+    def error(fault: str) -> tuple[float, float]:
+        parity = parity_of(fault, precision)
+        return max(parity["loss_error"], parity["weights_error"]), parity["tolerance"]
+
+    right, tolerance = error("none")
+    assert right < tolerance / 2
+    wrong = {fault: error(fault)[0] for fault in WRONG}
+    assert min(wrong.values()) > 1.2 * tolerance, wrong

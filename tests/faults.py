@@ -1,0 +1,70 @@
+"""A workload whose chosen rank comes to grief in its loss: what a launcher has to survive."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from workloads.base import Batch, DataInfo, WorkloadInfo, reseeded
+
+
+class Faulty:
+    """A small linear model. ``how`` is what happens on ``rank``: see ``strike``; ``none`` is a sound workload."""
+
+    def __init__(self, *, seed: int, data_dir: str | None, how: str, rank: int = 0) -> None:
+        self.seed = seed
+        self.how = how
+        self.rank = rank
+        self.info = WorkloadInfo("faulty", "sample", 1, DataInfo("ones", synthetic=True, samples=64))
+
+    def build(self) -> nn.Module:
+        with reseeded(self.seed):
+            return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        assert isinstance(module, nn.Sequential)
+        return [module[0], module[2]]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        return (torch.tensor([[float(index % 64)] * 8 for index in indices]) / 64,)
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        if dist.is_initialized() and dist.get_rank() == self.rank:
+            strike(self.how)
+        return (module(batch[0]) - batch[0]).square().mean()
+
+
+def strike(how: str) -> None:
+    if how == "raise":
+        raise RuntimeError("the model is broken")
+    if how == "exit":
+        print("leaving early", file=sys.stderr, flush=True)
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "crash":
+        ctypes.string_at(0)
+    if how == "hang":
+        hang_here()
+    if how == "exhaust":
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + (64 << 20), in_use + (64 << 20)))
+        torch.ones(1 << 30)
+    if how == "children":
+        if os.fork() == 0:
+            hang_here()
+        raise RuntimeError("left a child behind")
+
+
+def hang_here() -> None:
+    time.sleep(3600)

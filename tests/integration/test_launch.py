@@ -1,0 +1,142 @@
+"""The launcher: how a launch ends when a rank comes to grief, and what is left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.job import LaunchResult
+from bench.launch import Launcher
+from tests.conftest import MakeCell
+
+
+def faulty(how: str, rank: int = 1) -> dict[str, Any]:
+    return {"name": "faulty", "factory": "tests.faults:Faulty", "how": how, "rank": rank}
+
+
+@pytest.fixture
+def strike(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]) -> Callable[..., LaunchResult]:
+    def run(how: str, gpus: int = 2, timeout_s: float = 60.0) -> LaunchResult:
+        return launcher.launch(timing_job(make_cell(workload=faulty(how), gpus=gpus), timeout_s=timeout_s))
+
+    return run
+
+
+def rank_processes(launcher: Launcher) -> list[psutil.Process]:
+    return psutil.Process(launcher._process.pid).children(recursive=True)
+
+
+def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., LaunchResult]) -> None:
+    result = strike("none", gpus=3)
+    assert result.status == "ok"
+    assert result.start_method == "fork"
+    assert [len(rank["samples"]["forward_backward_s"]) for rank in result.ranks] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "reason"),
+    [
+        ("raise", "failed", "rank 1: RuntimeError: the model is broken"),
+        ("exit", "failed", "rank 1: exited with code 3"),
+        ("kill", "failed", "rank 1: killed by signal 9 (SIGKILL)"),
+        ("crash", "failed", "rank 1: killed by signal 11 (SIGSEGV)"),
+        ("exhaust", "oom", "rank 1: RuntimeError:"),
+        ("children", "failed", "rank 1: RuntimeError: left a child behind"),
+    ],
+)
+def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
+    strike: Callable[..., LaunchResult], launcher: Launcher, how: str, status: str, reason: str
+) -> None:
+    started = time.monotonic()
+    result = strike(how)
+    assert (result.status, result.reason[: len(reason)]) == (status, reason)
+    assert time.monotonic() - started < 30
+    assert rank_processes(launcher) == []
+    assert [end.rank for end in result.ends] == [0, 1]
+    if how in ("exit", "raise", "crash"):
+        assert result.ends[1].last_words
+
+
+def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
+    strike: Callable[..., LaunchResult], launcher: Launcher
+) -> None:
+    started = time.monotonic()
+    result = strike("hang", timeout_s=2.0)
+    assert time.monotonic() - started < 2 + 5
+    assert (result.status, result.reason) == ("timeout", "rank 0, 1 still running after timeout_s=2")
+    assert "hang_here" in result.ends[1].last_words
+    assert rank_processes(launcher) == []
+
+
+def test_the_launcher_works_after_a_failure(strike: Callable[..., LaunchResult]) -> None:
+    assert strike("kill").status == "failed"
+    assert strike("none").status == "ok"
+
+
+def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
+    make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    job = timing_job(make_cell(workload=faulty("hang"), gpus=2))
+    with Launcher() as launcher:
+        assert launcher.machine
+        server, ranks = psutil.Process(launcher._process.pid), []
+
+        def kill_when_ranks_run() -> None:
+            while len(ranks) < 2:
+                time.sleep(0.05)
+                ranks[:] = server.children()
+            server.kill()
+
+        killer = threading.Thread(target=kill_when_ranks_run)
+        killer.start()
+        result = launcher.launch(job)
+        killer.join()
+        assert (result.status, "fork server" in result.reason) == ("failed", True)
+        assert wait_until(lambda: not any(rank.is_running() for rank in ranks))
+        sound = timing_job(make_cell(workload=faulty("none"), gpus=2))
+        assert launcher.launch(sound).status == "ok"
+
+
+def test_ranks_die_with_the_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys\n"
+        "from bench.launch import Launcher\n"
+        "launcher = Launcher()\n"
+        "launcher.machine\n"
+        "print(launcher._process.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert parent.stdout
+    server = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert wait_until(lambda: not psutil.pid_exists(server))
+
+
+def test_a_server_that_touched_cuda_or_has_threads_spawns_its_ranks(
+    make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    with Launcher(("tests.threaded",)) as launcher:
+        result = launcher.launch(timing_job(make_cell(workload=faulty("none"), gpus=2)))
+    assert result.status == "ok", result
+    assert result.start_method == "spawn (the fork server has 2 threads)"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False

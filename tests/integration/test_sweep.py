@@ -1,0 +1,168 @@
+"""python -m bench as a person uses it: what a sweep leaves behind, whatever happens to it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.record import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTY = (f"hydra.searchpath=[file://{ROOT}/tests/conf]", "workload=faulty")
+QUICK = ("steps=2", "warmup=1", "repeats=2", "measure.parity_steps=2", "threads=1")
+
+
+def command(*arguments: str, module: str = "bench") -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def run(cwd: Path, *arguments: str, module: str = "bench") -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        command(*arguments, module=module), cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def records(folder: Path) -> dict[str, Record]:
+    return {path.stem: Record.read(path) for path in (folder / "records").glob("*.json")}
+
+
+def summary(folder: Path) -> list[dict[str, str]]:
+    with (folder / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage=5"], "bench: stage=5 is not valid; valid: 0, 1, 2, 3"),
+        (["-m", "gpus=0,1"], "bench: gpus=0 is not valid; valid: a whole number of at least 1"),
+        (["bukcet_mb=3"], "bench: bukcet_mb is not a knob; did you mean bucket_mb?"),
+        (["-m", "workload=nope"], "bench: workload=nope is unknown; valid: cnn_cifar"),
+        (["batch_size=3", "accumulate=2"], "bench: batch_size=3 cannot be shared evenly"),
+        (["resume=true"], "bench: resume=true found no earlier sweep"),
+        (["hydra.run.dir=/proc/nowhere"], "bench: "),
+        (["experiment=smoke", "hydra.sweep.dir=/proc/nowhere"], "bench: "),
+    ],
+)
+def test_bad_input_is_refused_with_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode != 0
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    sweep = (
+        *("-m", *FAULTY, "workload.how=none,raise", "stage=0,2", "bucket_mb=null,1", "gpus=2", *QUICK),
+        *("tracking=none", f"hydra.sweep.dir={folder}"),
+    )
+    done = run(tmp_path, *sweep)
+    assert done.returncode == 1
+    found = records(folder)
+    by_setting = {(r.config["stage"], r.config["bucket_mb"], r.config["workload"]["how"]): r for r in found.values()}
+    assert {setting: record.status for setting, record in by_setting.items()} == {
+        (0, None, "none"): "ok",
+        (0, 1, "none"): "ok",
+        (2, None, "none"): "ok",
+        (2, 1, "none"): "unsupported",
+        (0, None, "raise"): "failed",
+        (0, 1, "raise"): "failed",
+        (2, None, "raise"): "failed",
+        (2, 1, "raise"): "unsupported",
+    }
+    failed = by_setting[0, None, "raise"]
+    assert failed.reason == "rank 0: RuntimeError: the model is broken"
+    assert "the model is broken" in failed.failure[0].last_words
+    sound = by_setting[0, None, "none"]
+    assert [launch.round for launch in sound.launches] == [0, 1]
+    assert sound.parity and sound.parity.passed and sound.model and sound.memory
+    assert sound.verdicts == ["synthetic_data", "too_few_launches"]
+    assert {row["status"] for row in summary(folder)} == {"ok", "unsupported", "failed"}
+    assert (folder / "report.html").exists() and (folder / "report.md").exists()
+    assert done.stdout.strip().splitlines()[-1].endswith("report.html")
+
+    kept = {cell: record.launches for cell, record in found.items() if record.status == "ok"}
+    missing = sound.cell_id
+    (folder / "records" / f"{missing}.json").unlink()
+    resumed = run(tmp_path, *sweep, "resume=true")
+    assert "Traceback" not in resumed.stderr and "bench:" not in resumed.stderr, resumed.stderr
+    again = records(folder)
+    assert set(again) == set(found)
+    assert again[missing].status == "ok" and again[missing].launches != kept[missing]
+    assert all(again[cell].launches == launches for cell, launches in kept.items() if cell != missing)
+
+
+def test_a_single_run_is_logged_as_a_parent_and_a_child(tmp_path: Path) -> None:
+    done = run(tmp_path, "gpus=2", "batch_size=8", *QUICK, "hydra.run.dir=out")
+    assert done.returncode == 0, done.stderr
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("ddp-zero-bench")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    (child,) = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    row = summary(tmp_path / "out")[0]
+    for name in ("step_time_s", "throughput_per_s", "model_state_bytes", "peak_bytes"):
+        assert child.data.metrics[name] == pytest.approx(float(row[name]))
+    assert child.data.params["stage"] == "0" and child.data.tags["status"] == "ok"
+    assert len(client.get_metric_history(child.info.run_id, "series/step_time_s")) == 2
+    assert {"report.html", "summary.csv"} <= {entry.path for entry in client.list_artifacts(parent.info.run_id)}
+    assert [entry.path for entry in client.list_artifacts(child.info.run_id)] == [f"{row['cell_id']}.json"]
+
+
+def test_a_dead_tracking_server_costs_a_warning_and_the_records_can_be_logged_later(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run(tmp_path, *FAULTY, *QUICK, "tracking.uri=http://127.0.0.1:9", "hydra.run.dir=out")
+    assert done.returncode == 0, done.stderr
+    assert "not logged to MLflow" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 120
+    uri = f"sqlite:///{tmp_path}/later.db"
+    later = run(tmp_path, "import", "out", "--uri", uri, module="bench.tracking")
+    assert (later.returncode, later.stdout) == (0, "out: 1 records\n"), later.stderr
+    missing = run(tmp_path, "import", "nowhere", "--uri", uri, module="bench.tracking")
+    assert missing.returncode == 1 and "no records" in missing.stderr
+
+
+def test_ctrl_c_keeps_and_reports_what_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    arguments = ("-m", *FAULTY, "stage=0,1", "gpus=1", "repeats=500", "steps=2", "warmup=0", "tracking=none")
+    sweep = subprocess.Popen(
+        command(*arguments, f"hydra.sweep.dir={folder}"),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while (
+        sweep.poll() is None
+        and time.monotonic() < deadline
+        and not any(r.launches for r in (records(folder) if folder.exists() else {}).values())
+    ):
+        time.sleep(0.2)
+    children = psutil.Process(sweep.pid).children(recursive=True)
+    sweep.send_signal(signal.SIGINT)
+    output, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130, errors
+    assert "interrupted: what is finished is kept and reported" in errors
+    assert any(record.status == "ok" for record in records(folder).values())
+    assert len(summary(folder)) == 2
+    assert output.strip().splitlines()[-1].endswith("report.html")
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)

@@ -1,0 +1,92 @@
+"""Cells: how a request is resolved on a machine, and what makes two cells the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cells import plan, reference_key
+from bench.config import Config, ConfigError
+from bench.measure.verdicts import verdicts
+from bench.record import Launch, Record
+from tests.conftest import CPU_ONLY
+
+EIGHT_GPUS = dataclasses.replace(CPU_ONLY, cuda_devices=8, nccl="2.30.7")
+
+
+def test_without_a_gpu_ranks_are_processes_over_gloo(make_config: Callable[..., Config]) -> None:
+    cell = plan([make_config(gpus=8)], CPU_ONLY, cores=2)[0]
+    assert (cell.device, cell.backend, cell.status) == ("cpu", "gloo", None)
+    assert cell.oversubscribed(CPU_ONLY)
+
+
+def test_with_gpus_ranks_use_them_over_nccl(make_config: Callable[..., Config]) -> None:
+    cells = plan([make_config(gpus=8), make_config(gpus=16)], EIGHT_GPUS, cores=64)
+    assert [(cell.device, cell.backend) for cell in cells] == [("cuda", "nccl"), ("cuda", "gloo")]
+    assert [cell.oversubscribed(EIGHT_GPUS) for cell in cells] == [False, True]
+
+
+def test_a_rank_has_the_same_threads_at_every_world_size(make_config: Callable[..., Config]) -> None:
+    cells = plan([make_config(gpus=n, threads=None) for n in (1, 2, 4)], CPU_ONLY, cores=16)
+    assert [cell.threads for cell in cells] == [4, 4, 4]
+
+
+def test_nccl_without_a_gpu_for_each_rank_is_refused_by_name(make_config: Callable[..., Config]) -> None:
+    cell = plan([make_config(gpus=16, backend="nccl")], EIGHT_GPUS, cores=64)[0]
+    assert cell.status == "unsupported"
+    assert "backend=nccl needs a GPU for each of gpus=16 ranks" in cell.reason
+
+
+def test_a_device_that_is_not_there_is_refused(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match="device=cuda is not possible here"):
+        plan([make_config(device="cuda")], CPU_ONLY, cores=2)
+
+
+def test_equal_requests_are_one_cell_and_other_knobs_another(make_config: Callable[..., Config]) -> None:
+    same = [make_config(), make_config(repeats=9), make_config(resume=True, timeout_s=1.0)]
+    assert len(plan(same, CPU_ONLY, cores=2)) == 1
+    other = [make_config(), make_config(lr=1.0), make_config(bucket_mb=1.0), make_config(seed=1)]
+    assert len({cell.id for cell in plan(other, CPU_ONLY, cores=2)}) == 4
+
+
+def test_stages_share_a_reference_and_world_sizes_do_not(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    cells = plan([make_config(stage=stage, gpus=gpus) for stage in (0, 3) for gpus in (1, 2)], CPU_ONLY, cores=2)
+    assert len({reference_key(cell.job("reference", tmp_path)) for cell in cells}) == 2
+
+
+def test_strong_scaling_shares_the_batch_and_weak_scaling_repeats_it(make_config: Callable[..., Config]) -> None:
+    strong, weak = plan([make_config(gpus=4, scaling=scaling) for scaling in ("strong", "weak")], CPU_ONLY, cores=2)
+    assert (strong.rank_batch, strong.global_batch) == (2, 8)
+    assert (weak.rank_batch, weak.global_batch) == (8, 32)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "reason"),
+    [
+        ({"stage": 2, "bucket_mb": 1.0}, "engine=torch at stage=2 has no bucket_mb"),
+        ({"stage": 0, "overlap": False}, "engine=torch at stage=0 cannot set overlap=false"),
+        ({"stage": 1, "precision": "bf16_master"}, "engine=torch at stage=1 has no precision=bf16_master"),
+    ],
+)
+def test_what_the_torch_engine_cannot_honour_is_refused_by_name(
+    make_config: Callable[..., Config], knobs: dict[str, object], reason: str
+) -> None:
+    cell = plan([make_config(engine="torch", **knobs)], CPU_ONLY, cores=2)[0]
+    assert (cell.status, cell.reason[: len(reason)]) == ("unsupported", reason)
+
+
+def test_an_engine_that_cannot_be_imported_is_refused_by_name(make_config: Callable[..., Config]) -> None:
+    config = make_config()
+    config.engine["package"] = "nowhere.engine"
+    cell = plan([config], CPU_ONLY, cores=2)[0]
+    assert (cell.status, "nowhere.engine cannot be imported" in cell.reason) == ("unsupported", True)
+
+
+def test_verdicts_flag_what_a_reader_must_know() -> None:
+    record = Record("id", "sweep", {}, {}, {}, launches=[Launch(0, "", {}, [])])
+    assert verdicts(record, oversubscribed=True) == ["oversubscribed", "too_few_launches"]
+    record.launches *= 6
+    assert verdicts(record, oversubscribed=False) == []

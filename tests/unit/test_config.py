@@ -1,0 +1,76 @@
+"""Knobs: what is refused, and how the refusal reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import cli
+from bench.config import Config, ConfigError, check, knobs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage=5"], "stage=5 is not valid; valid: 0, 1, 2, 3"),
+        (["-m", "stage=0,7"], "stage=7 is not valid; valid: 0, 1, 2, 3"),
+        (["gpus=0"], "gpus=0 is not valid; valid: a whole number of at least 1"),
+        (["gpus=1.5"], "gpus=1.5 is not valid"),
+        (["gpus=null"], "gpus=null is not valid"),
+        (["bukcet_mb=3"], "bukcet_mb is not a knob; did you mean bucket_mb?"),
+        (["bucket_mb=0"], "bucket_mb=0 is not valid; valid: a number above 0, null"),
+        (["bucket_mb=inf"], "bucket_mb=inf is not valid"),
+        (["overlap=maybe"], "overlap=maybe is not valid; valid: true, false, null"),
+        (["workload=nope"], "workload=nope is unknown; valid: cnn_cifar, digits"),
+        (["-m", "engine=torch,nope"], "engine=nope is unknown; valid: "),
+        (["precision=fp8"], "precision=fp8 is not valid; valid: fp32, amp_bf16"),
+        (["workload=mlp", "workload.dpeth=3"], "workload.dpeth is not an option of workload=mlp; valid: bias, depth"),
+        (["engine.foo=1"], "engine.foo is not an option of engine="),
+        (["measure.parity_step=1"], "measure.parity_step is not a knob; did you mean measure.parity_steps?"),
+        (["stage=[1"], "'stage=[1' cannot be read as an override"),
+        (["repeats=true"], "repeats=true is not valid"),
+    ],
+)
+def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        cli.check_overrides(arguments)
+    assert str(refusal.value).startswith(message)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "stage=0,1,2,3", "gpus=1,2,4,8"],
+        ["workload=mlp", "workload.depth=20", "bucket_mb=null", "overlap=false", "lr=1"],
+        ["-m", "gpus=range(1,4)"],
+        ["hydra.sweep.dir=/tmp/x", "tracking=none", "tracking.uri=null", "engine.gradient_as_bucket_view=false"],
+        ["hydra.searchpath=[file:///elsewhere]", "workload=mine", "workload.size=3"],
+    ],
+)
+def test_a_good_override_passes(arguments: list[str]) -> None:
+    cli.check_overrides(arguments)
+
+
+def test_a_share_that_is_not_whole_is_refused_by_name(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"batch_size=10 .* gpus=4 .*; valid: a multiple of 4"):
+        check(make_config(batch_size=10, gpus=4, scaling="strong"))
+    with pytest.raises(ConfigError, match=r"accumulate=3; valid: a multiple of 3"):
+        check(make_config(batch_size=10, accumulate=3))
+    check(make_config(batch_size=12, gpus=2, scaling="strong", accumulate=3))
+
+
+def test_help_explains_every_knob() -> None:
+    table = cli.knob_table()
+    for path, spec, value in knobs(Config()):
+        assert isinstance(value, dict) or f"  {path}=" in table
+        assert len(spec.metadata["help"]) > 10, path
+
+
+def test_resume_takes_the_newest_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("2026-01-01_00-00-00", "2026-02-01_00-00-00"):
+        (tmp_path / "results" / "runs" / name / "records").mkdir(parents=True)
+    assert cli.run_folder(True) == "2026-02-01_00-00-00"

@@ -1,0 +1,11 @@
+"""An engine that computes something else, on purpose: the negative control of parity."""
+
+from __future__ import annotations
+
+from bench.engines.spec import EngineSpec
+
+PRELOAD = ()
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Refuses nothing."""

@@ -1,0 +1,66 @@
+"""Plain replicas with one fault each (the option ``fault``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.optimizers import build_optimizer
+from bench.engines.precision import autocast, cast_inputs, weight_dtype
+from bench.engines.spec import EngineSpec
+
+
+class WrongEngine:
+    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale."""
+
+    def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
+        self.spec, self.context = spec, context
+        self.fault = spec.options["fault"]
+        self.module = module.to(weight_dtype(spec.precision))
+        self.weights = list(self.module.parameters())
+        self.optimizer = build_optimizer(spec.optimizer, self.weights, spec.lr)
+        self.previous: list[Tensor] | None = None
+
+    def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
+        if self.fault == "last_micro_batch":
+            self.optimizer.zero_grad()
+        with autocast(self.spec.precision, "cpu"):
+            loss = loss_fn(self.module, cast_inputs(batch, weight_dtype(self.spec.precision)))
+        (loss / self.spec.accumulate).backward()
+        return loss.detach()
+
+    def optimizer_step(self) -> None:
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        if self.fault != "unreduced":
+            for gradient in gradients:
+                if self.fault == "first_rank_only":
+                    dist.broadcast(gradient, 0)
+                    continue
+                dist.all_reduce(gradient)
+                if self.fault != "summed":
+                    gradient /= self.context.world_size
+        if self.fault == "stale":
+            now = [gradient.clone() for gradient in gradients]
+            for gradient, earlier in zip(gradients, self.previous or now, strict=True):
+                gradient.copy_(earlier)
+            self.previous = now
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state(self) -> dict[str, list[Tensor]]:
+        return {"params": list(self.weights)}
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.module.named_parameters()}
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def teardown(self) -> None: ...
+
+
+def create() -> Engine:
+    return WrongEngine()

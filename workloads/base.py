@@ -1,0 +1,97 @@
+"""What a workload is: a model, its data and its loss, the same on every rank and at every world size.
+
+A workload is built once in each rank's process (or inherited from the fork server) and must be a pure
+function of its arguments: same weights, same samples, whatever the rank and the world size. It knows
+nothing of ranks, engines or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, ...]
+"""Inputs and targets; dimension 0 of each tensor indexes the samples."""
+
+
+class WorkloadError(ValueError):
+    """A factory, an option or a data folder is not valid; the message is one line that names it and what is valid."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Where the samples come from."""
+
+    description: str
+    synthetic: bool
+    samples: int
+    """Distinct samples; global indices wrap around at this number."""
+
+
+@dataclass(frozen=True)
+class WorkloadInfo:
+    """What a workload's numbers are counted in."""
+
+    name: str
+    unit: str
+    """What throughput counts: ``sample`` or ``token``."""
+    units_per_sample: int
+    data: DataInfo
+
+
+class Workload(Protocol):
+    """One model, its data and its loss. Constructed as ``factory(seed=..., data_dir=..., **options)``."""
+
+    info: WorkloadInfo
+
+    def build(self) -> nn.Module:
+        """A new model on the CPU in fp32, in training mode, with the same weights each time."""
+        ...
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        """The sharding units of a built ``module``, in the order that forward visits them; they must not nest.
+
+        Parameters of no unit belong to the root. Stage 3 gathers one unit at a time.
+        """
+        ...
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The samples with these global indices (any non-negative integers), on the CPU."""
+        ...
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The mean loss over ``batch``, a scalar; calls ``module`` exactly as training would."""
+        ...
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A CPU generator; the only source of randomness that a workload may use."""
+    return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def reseeded(seed: int) -> Iterator[None]:
+    """Seeds torch's default CPU generator inside and restores it after: for modules that draw their own weights.
+
+    ``torch.manual_seed`` would also seed the accelerators, which a fork server must not touch.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def check_count(workload: str, option: str, value: object) -> None:
+    """Refuses an option's value that is not a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: a whole number of at least 1")
+
+
+def check_choice(workload: str, option: str, value: object, choices: Sequence[object]) -> None:
+    """Refuses an option's value that is none of ``choices``."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: {', '.join(map(str, choices))}")

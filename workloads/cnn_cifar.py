@@ -1,0 +1,50 @@
+"""The tutorials' two-convolution network on CIFAR-10."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workloads import data
+from workloads.base import Batch, WorkloadInfo, reseeded
+
+
+class CnnCifar:
+    """Two convolutions with max-pooling and two linear layers, 2,175,626 parameters; cross-entropy on the logits.
+
+    CIFAR-10 in ``data_dir`` where that is set, else fixed synthetic images of its shape.
+    """
+
+    def __init__(self, *, seed: int, data_dir: str | None) -> None:
+        self._seed = seed
+        self._source = data.cifar10(seed, data_dir)
+        self.info = WorkloadInfo("cnn_cifar", unit="sample", units_per_sample=1, data=self._source.info)
+
+    def build(self) -> nn.Module:
+        with reseeded(self._seed):
+            return network()
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        return list(module.children())
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        return self._source.batch(indices)
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(module(images).float(), labels)
+
+
+def network() -> nn.Module:
+    """Maps images (n, 3, 32, 32) to logits (n, 10); its children are its sharding units."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            conv2=nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            hidden=nn.Sequential(nn.Flatten(), nn.Linear(128 * 8 * 8, 256), nn.ReLU()),
+            output=nn.Linear(256, 10),
+        )
+    )

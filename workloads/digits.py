@@ -1,0 +1,55 @@
+"""A small convolutional network on scikit-learn's handwritten digits: real data, made for CPUs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workloads import data
+from workloads.base import Batch, WorkloadInfo, check_count, reseeded
+
+
+class Digits:
+    """``depth`` convolutions of ``width`` channels at 8x8, max-pooling to 4x4, and two linear layers; cross-entropy.
+
+    Neither batch norm nor dropout, so that a step does not depend on how the global batch is cut. The default has
+    567,498 parameters; forward and backward of 32 samples take 7 ms on one CPU thread. The data is always real
+    and comes with scikit-learn, so ``data_dir`` is not needed.
+    """
+
+    def __init__(self, *, seed: int, data_dir: str | None, width: int = 64, depth: int = 2) -> None:
+        check_count("digits", "width", width)
+        check_count("digits", "depth", depth)
+        self._seed = seed
+        self._width = width
+        self._depth = depth
+        self._source = data.digits(seed)
+        self.info = WorkloadInfo("digits", unit="sample", units_per_sample=1, data=self._source.info)
+
+    def build(self) -> nn.Module:
+        with reseeded(self._seed):
+            return network(self._width, self._depth)
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        return list(module.children())
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        return self._source.batch(indices)
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(module(images).float(), labels)
+
+
+def network(width: int, depth: int) -> nn.Module:
+    """Maps images (n, 1, 8, 8) to logits (n, 10); its children are its sharding units."""
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    for block in range(depth):
+        convolution = nn.Conv2d(width if block else 1, width, kernel_size=3, padding=1)
+        blocks[f"conv{block + 1}"] = nn.Sequential(convolution, nn.ReLU())
+    blocks["hidden"] = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * width, 8 * width), nn.ReLU())
+    blocks["output"] = nn.Linear(8 * width, 10)
+    return nn.Sequential(blocks)
