@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.engines.base import Batch, LossFunction
 from bench.engines.optimizers import build_optimizer
-from bench.engines.precision import autocast, cast_inputs, weight_dtype
+from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
 from bench.record import Parity
 
@@ -45,7 +45,7 @@ def train_reference(
 ) -> Reference:
     """Trains ``module`` for ``len(steps)`` steps; each step is a list of equal micro-batches of one global batch."""
     dtype = weight_dtype(spec.precision)
-    module = module.to(device=device, dtype=dtype)
+    module = cast_module(module.to(device), spec.precision)
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     masters = [weight.detach().clone().float() for weight in weights] if spec.precision == "bf16_master" else weights
     initial = _copy(module)
@@ -53,7 +53,7 @@ def train_reference(
     scaler = torch.amp.GradScaler(device.type, enabled=spec.precision == "amp_fp16")
     losses = []
     for micro_batches in steps:
-        gradients = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+        gradients = [torch.zeros_like(weight, dtype=at_least_fp32(weight.dtype)) for weight in weights]
         loss_sum = 0.0
         for batch in micro_batches:
             with autocast(spec.precision, device.type):
@@ -62,7 +62,7 @@ def train_reference(
             loss_sum += float(loss.detach())
             for total, weight in zip(gradients, weights, strict=True):
                 if weight.grad is not None:
-                    total += weight.grad.float() / len(micro_batches)
+                    total += weight.grad.to(total.dtype) / len(micro_batches)
                     weight.grad = None
         for master, total in zip(masters, gradients, strict=True):
             master.grad = total.to(master.dtype)
@@ -78,6 +78,10 @@ def train_reference(
                     weight.copy_(master)
         losses.append(loss_sum / len(micro_batches))
     return Reference(losses, initial, _copy(module))
+
+
+def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def compare(reference: Reference, losses: list[float], weights: dict[str, Tensor], precision: str) -> Parity:

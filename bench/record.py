@@ -76,6 +76,8 @@ class Parity:
     tolerance: float
     losses: list[float]
     reference_losses: list[float]
+    weights_digest: str = ""
+    """SHA-256 of the final weights' bytes, by which runs are compared bit by bit."""
 
     @property
     def error(self) -> float:

@@ -168,14 +168,15 @@ def check(job: Job, rank: int, device: torch.device) -> dict[str, Any]:
 
 def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Tensor]) -> dict[str, Any] | None:
     """Collective; the result is rank 0's."""
-    means = torch.stack(losses).float()
+    means = torch.stack(losses).double()
     dist.all_reduce(means)
     means /= job.world_size
     weights = engine.full_state_dict()
     if rank:
         return None
     reference = parity.Reference.load(Path(job.reference))
-    return asdict(parity.compare(reference, means.tolist(), weights, job.spec.precision))
+    compared = parity.compare(reference, means.tolist(), weights, job.spec.precision)
+    return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
 
 
 def memory_of_step(
@@ -244,5 +245,5 @@ def digest(tensors: list[Tensor]) -> str:
     """SHA-256 over the bytes of tensors, in order."""
     total = hashlib.sha256()
     for tensor in tensors:
-        total.update(tensor.cpu().contiguous().numpy().tobytes())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

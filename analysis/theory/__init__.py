@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from analysis.theory import torch_engine
+from analysis.theory import native_engine, torch_engine
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.setting import Setting, elements, setting
 from bench.record import Record
@@ -29,7 +29,10 @@ class Theory:
     """Bytes that a rank sends per step if every collective is bandwidth-optimal (mean over ranks)."""
 
 
-ENGINES = {"torch": Theory(torch_engine.state, torch_engine.transient, torch_engine.sent)}
+ENGINES = {
+    "native": Theory(native_engine.state, native_engine.transient, native_engine.sent),
+    "torch": Theory(torch_engine.state, torch_engine.transient, torch_engine.sent),
+}
 
 
 def predict_state(record: Record) -> dict[str, int] | None:

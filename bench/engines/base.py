@@ -49,7 +49,8 @@ class Engine(Protocol):
         ...
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
-        """One micro-batch; returns its loss (detached, unscaled). ``sync=False`` must not reduce gradients.
+        """One micro-batch; returns its loss (detached, unscaled). ``sync=False`` must not reduce gradients, unless the
+        engine keeps no place for whole gradients (native at stages 2 and 3 adds each micro-batch up in its shard).
 
         The engine divides the gradient by ``spec.accumulate``; the last micro-batch of a step has ``sync=True``.
         """

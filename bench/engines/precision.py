@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 AUTOCAST = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 """Precisions that compute in a lower dtype over fp32 weights."""
@@ -14,6 +14,11 @@ AUTOCAST = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 def weight_dtype(precision: str) -> torch.dtype:
     """The dtype that forward and backward see the weights in."""
     return torch.bfloat16 if precision in ("bf16", "bf16_master") else torch.float32
+
+
+def cast_module(module: nn.Module, precision: str) -> nn.Module:
+    """The module with weights and buffers in bf16 for bf16 precisions; otherwise as it was built."""
+    return module.to(torch.bfloat16) if weight_dtype(precision) == torch.bfloat16 else module
 
 
 def autocast(precision: str, device_type: str) -> contextlib.AbstractContextManager[object]:

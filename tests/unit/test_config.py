@@ -46,7 +46,7 @@ def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: 
         ["-m", "stage=0,1,2,3", "gpus=1,2,4,8"],
         ["workload=mlp", "workload.depth=20", "bucket_mb=null", "overlap=false", "lr=1"],
         ["-m", "gpus=range(1,4)"],
-        ["hydra.sweep.dir=/tmp/x", "tracking=none", "tracking.uri=null", "engine.gradient_as_bucket_view=false"],
+        ["engine=torch", "tracking=none", "tracking.uri=null", "engine.gradient_as_bucket_view=false"],
         ["hydra.searchpath=[file:///elsewhere]", "workload=mine", "workload.size=3"],
     ],
 )

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
-from bench.engines.precision import autocast, cast_inputs, weight_dtype
+from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
 
 
@@ -27,7 +27,7 @@ class TorchEngine:
         self.context = context
         self.sharded = spec.stage >= 2
         if not (self.sharded and spec.precision == "bf16_master"):
-            module = module.to(weight_dtype(spec.precision))
+            module = cast_module(module, spec.precision)
         self.module = self._shard(module, units) if self.sharded else self._replicate(module)
         self.optimizer = self._build_optimizer()
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=spec.precision == "amp_fp16")

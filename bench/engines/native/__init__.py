@@ -1,0 +1,35 @@
+"""The native engine: DDP and ZeRO 1-3 in one design, where every knob means the same thing at every stage.
+
+Parameters lie flat in buckets. A bucket is cut into N equal shards, of which rank r owns the r-th. What a stage
+keeps whole and what it keeps as a shard is all that tells the stages apart:
+
+    stage   parameters      gradients       optimizer state   collectives per bucket and step
+    0       whole           whole           whole             all-reduce gradients
+    1       whole           whole, reduced  shard             reduce-scatter gradients, all-gather parameters
+    2       whole           shard           shard             the same; the bucket is freed once reduced
+    3       shard           shard           shard             all-gather parameters (forward and backward),
+                                                              reduce-scatter gradients
+
+Read in this order:
+
+    layout.py        which element lies where, and which rank owns it
+    collectives.py   reduce-scatter and all-gather, on gloo and on NCCL
+    bucket.py        a bucket's parameters: flat, as views, and (stage 3) gathered and freed
+    gradients.py     backward: gradients into buckets, buckets onto the wire
+    units.py         stage 3: which bucket is whole when
+    update.py        optimizer, clipping by the global norm, loss scaling
+    adapter.py       the step, from setup to optimizer_step
+    checkpoint.py    sharded save, and load into any stage and world size
+
+Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distributed (VLDB 2020), section 3.2.
+"""
+
+from __future__ import annotations
+
+from bench.engines.spec import EngineSpec
+
+PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Refuses nothing: every knob is honoured at every stage."""

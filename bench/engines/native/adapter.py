@@ -1,0 +1,184 @@
+"""The native engine's step, from setup to optimizer_step; the package's docstring says where to read on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.native import checkpoint
+from bench.engines.native.bucket import Bucket
+from bench.engines.native.collectives import collectives
+from bench.engines.native.gradients import GradientReducer
+from bench.engines.native.layout import lay_out
+from bench.engines.native.units import Group, UnitSchedule, group_units
+from bench.engines.native.update import LossScale, ShardOptimizer
+from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.spec import EngineSpec, EngineUnsupported
+
+BUCKET_MB = 25.0
+"""Default cap of a bucket at stages 0 to 2, as DistributedDataParallel's; stage 3 keeps each unit apart by default."""
+MIB = 1 << 20
+
+
+class NativeEngine:
+    """DDP and ZeRO 1-3 over flat buckets."""
+
+    def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
+        refuse_module(module)
+        self.spec = spec
+        self.context = context
+        self.module = cast_module(module, spec.precision)
+        self.names = dict(self.module.named_parameters())
+        self.collectives = collectives(context, spec.backend)
+        self.overlap = spec.overlap is not False
+        self.loss_scale = LossScale(enabled=spec.precision == "amp_fp16")
+        self._agree_on_start()
+        self.groups = self._group(units)
+        self.buckets = [bucket for group in self.groups for bucket in group.buckets]
+        for bucket in self.buckets:
+            bucket.keep_shard(
+                partitioned=spec.stage >= 1, master=spec.precision == "bf16_master", freeable=spec.stage == 3
+            )
+        self.schedule = UnitSchedule(self.groups if spec.stage == 3 else [], prefetch=self.overlap)
+        self.reducer = GradientReducer(self._backward_order(), self.collectives, stage=spec.stage, overlap=self.overlap)
+        if spec.stage == 3:
+            self.reducer.on_full = Bucket.free
+        self.optimizer = ShardOptimizer(self.reducer.gradients, spec, self.collectives)
+
+    def _agree_on_start(self) -> None:
+        """Every rank starts from rank 0's weights and buffers."""
+        for tensor in (*self.names.values(), *self.module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+
+    def _group(self, units: list[nn.Module]) -> list[Group]:
+        """Stage 3: a group per unit (or run of units). Else one, of all trainable parameters, last ones first."""
+        cap = None if self.spec.bucket_mb is None else self.spec.bucket_mb * MIB
+        if self.spec.stage == 3:
+            grouped = group_units(self.module, units, cap)
+            return [Group(modules, self._buckets(parameters, cap)) for modules, parameters in grouped]
+        trainable = [parameter for parameter in self.names.values() if parameter.requires_grad]
+        return [Group([self.module], self._buckets(trainable[::-1], cap or BUCKET_MB * MIB))]
+
+    def _buckets(self, parameters: list[nn.Parameter], cap: float | None) -> list[Bucket]:
+        """Buckets of ``parameters`` in their order, apart by dtype and by whether they are trained."""
+        kinds: dict[tuple[torch.dtype, bool], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            kinds.setdefault((parameter.dtype, parameter.requires_grad), []).append(parameter)
+        return [
+            Bucket(layout, same, self.collectives)
+            for same in kinds.values()
+            for layout in lay_out(
+                [parameter.numel() for parameter in same],
+                range(len(same)),
+                cap,
+                self.context.world_size,
+                same[0].element_size(),
+            )
+        ]
+
+    def _backward_order(self) -> list[Bucket]:
+        """Buckets in the order in which backward fills them: units from the last to the first, the root at the end."""
+        if self.spec.stage < 3:
+            return self.buckets
+        units = [group for group in self.groups if group.modules != [self.module]]
+        root = [group for group in self.groups if group.modules == [self.module]]
+        return [bucket for group in (*units[::-1], *root) for bucket in group.buckets[::-1]]
+
+    @property
+    def _divisor(self) -> int:
+        """Gradients are means over ranks and micro-batches."""
+        return self.context.world_size * self.spec.accumulate
+
+    @property
+    def _divides_loss(self) -> bool:
+        """Whether the divisor is folded into the loss, which costs nothing; in bf16 its rounding would."""
+        return weight_dtype(self.spec.precision) != torch.bfloat16
+
+    def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
+        self.schedule.begin_forward()
+        with autocast(self.spec.precision, self.context.device.type):
+            loss = loss_fn(self.module, cast_inputs(batch, weight_dtype(self.spec.precision)))
+        self.schedule.begin_backward()
+        self.reducer.begin(reduce=sync or self.spec.stage >= 2)
+        scale = self.loss_scale.value / (self._divisor if self._divides_loss else 1)
+        (loss if scale == 1 else loss * scale).backward()
+        self.reducer.end()
+        self.schedule.end_backward()
+        return loss.detach()
+
+    def optimizer_step(self) -> None:
+        self.optimizer.step(1 if self._divides_loss else self._divisor, self.loss_scale)
+        for gradients in self.reducer.gradients:
+            gradients.clear()
+
+    def state(self) -> dict[str, list[Tensor]]:
+        master = self.spec.precision == "bf16_master"
+        frozen: list[Tensor] = [parameter for parameter in self.names.values() if not parameter.requires_grad]
+        held: dict[str, list[Tensor]] = {"params": [] if self.spec.stage == 3 else frozen, "master": []}
+        for bucket in self.buckets:
+            if bucket.is_whole:
+                held["params"].append(bucket.whole)
+            if bucket.owns_shard:
+                held["master" if master and bucket.trainable else "params"].append(bucket.shard)
+        held["grads"] = [tensor for gradients in self.reducer.gradients for tensor in gradients.held()]
+        held["optimizer"] = self.optimizer.state()
+        held["buffers"] = list(self.module.buffers())
+        return held
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        for group in self.groups:
+            group.gather()
+        whole = {name: parameter.detach().clone() for name, parameter in self.names.items()}
+        if self.spec.stage == 3:
+            for group in self.groups:
+                group.free()
+        return whole
+
+    def describe(self) -> dict[str, Any]:
+        sizes = [bucket.whole.numel() * bucket.whole.element_size() for bucket in self.buckets]
+        return {
+            "library": f"native, torch {torch.__version__}",
+            "overlap": self.overlap,
+            "bucket_mb": self.spec.bucket_mb or (None if self.spec.stage == 3 else BUCKET_MB),
+            "buckets": len(self.buckets),
+            "largest_bucket_bytes": max(sizes, default=0),
+            "reduce_dtype": str(weight_dtype(self.spec.precision)).removeprefix("torch."),
+            "buffers": "local to each rank after a common start",
+        }
+
+    def teardown(self) -> None:
+        """Nothing: hooks and buckets go with the process."""
+
+    def save(self, folder: Path) -> None:
+        """Writes a checkpoint, between steps. Collective."""
+        checkpoint.save(self, folder)
+
+    def load(self, folder: Path) -> None:
+        """Goes on from a checkpoint of any stage and world size. Collective; raises CheckpointError."""
+        checkpoint.load(self, folder)
+
+
+def refuse_module(module: nn.Module) -> None:
+    """Raises EngineUnsupported, by name, for parameters that cannot lie in a flat bucket."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
+            raise EngineUnsupported(f"engine=native: {name or 'the module'} has sparse gradients (sparse=True)")
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise EngineUnsupported(f"engine=native: {name} is not initialised (lazy module); run it once first")
+        if parameter.is_complex() or parameter.is_meta or parameter.layout != torch.strided:
+            raise EngineUnsupported(
+                f"engine=native: {name} is {parameter.dtype} {parameter.layout} on {parameter.device}; "
+                "parameters must be real, dense and on the device"
+            )
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise EngineUnsupported("engine=native: the module has no parameter that requires a gradient")
+
+
+def create() -> Engine:
+    return NativeEngine()

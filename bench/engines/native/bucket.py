@@ -1,0 +1,78 @@
+"""A bucket of parameters: one flat tensor, of which the module's parameters are views.
+
+``whole`` is the flat tensor in the dtype of computation. ``shard`` is what the optimizer updates: ``whole`` itself
+(stage 0), this rank's part of it (stages 1 and 2), or a tensor of its own: fp32 master weights, and at stage 3, where
+``whole`` has memory only while its unit computes.
+
+The storage of ``whole`` is resized, never replaced: tensors that autograd saved for backward are views of it and find
+their values again once it is gathered anew. A parameter of a freed bucket is empty, so that touching it outside its
+module's forward is an error about its shape and not a read of freed memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench.engines.native.collectives import Collectives, Finish
+from bench.engines.native.layout import Layout
+
+
+class Bucket:
+    """The parameters of one layout on one rank."""
+
+    def __init__(self, layout: Layout, parameters: list[nn.Parameter], collectives: Collectives) -> None:
+        self.layout = layout
+        self.collectives = collectives
+        self.parameters = [parameters[slot.parameter] for slot in layout.slots]
+        self.trainable = self.parameters[0].requires_grad
+        self.own = layout.shard(collectives.rank)
+        like = self.parameters[0]
+        self.whole = torch.zeros(layout.size, dtype=like.dtype, device=like.device)
+        self.views = [
+            self.whole[slot.offset : slot.offset + slot.count].view(parameter.shape)
+            for slot, parameter in zip(layout.slots, self.parameters, strict=True)
+        ]
+        for view, parameter in zip(self.views, self.parameters, strict=True):
+            view.copy_(parameter.detach())
+            parameter.data = view
+        self.is_whole = True
+        self.shard = self.whole
+        self.owns_shard = False
+        self._empty = self.whole.new_empty(0)
+        self._bytes = self.whole.untyped_storage().nbytes()
+
+    def keep_shard(self, *, partitioned: bool, master: bool, freeable: bool) -> None:
+        """Settles what the optimizer updates; see the module's docstring."""
+        part = (self.whole[self.own] if partitioned else self.whole).detach()
+        self.owns_shard = freeable or (master and self.trainable)
+        if self.owns_shard:
+            part = part.to(torch.float32 if master and self.trainable else part.dtype, copy=True)
+        self.shard = part
+
+    def publish(self) -> None:
+        """Writes an updated shard that has memory of its own into its place in ``whole``, if that is there."""
+        if self.owns_shard and self.is_whole:
+            place = self.whole if self.shard.numel() == self.whole.numel() else self.whole[self.own]
+            place.copy_(self.shard)
+
+    def start_gather(self) -> Finish:
+        """Stage 3: allocates ``whole`` and gathers it from all shards; the parameters are usable once finished."""
+        self.whole.untyped_storage().resize_(self._bytes)
+        self.whole[self.own].copy_(self.shard)
+        finish = self.collectives.all_gather(self.whole)
+
+        def complete() -> None:
+            finish()
+            for view, parameter in zip(self.views, self.parameters, strict=True):
+                parameter.data = view
+            self.is_whole = True
+
+        return complete
+
+    def free(self) -> None:
+        """Stage 3: gives back the memory of ``whole``."""
+        for parameter in self.parameters:
+            parameter.data = self._empty
+        self.whole.untyped_storage().resize_(0)
+        self.is_whole = False

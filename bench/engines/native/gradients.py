@@ -1,0 +1,153 @@
+"""Backward: gradients come into their buckets as autograd makes them, and a full bucket goes onto the wire.
+
+Every rank launches buckets in the order in which they were laid out, whatever order they fill in, so that collectives
+meet. With overlap a bucket is launched as soon as it and all before it are full; without, after backward. A parameter
+that backward did not reach contributes zero.
+
+    stages 0, 1   a bucket's gradients have memory of their own for good; micro-batches add up there
+    stages 2, 3   a bucket has memory from its first gradient until it is reduced; what is kept is this rank's shard,
+                  and micro-batches add up in the shard, so each of them is reduced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.engines.native.bucket import Bucket
+from bench.engines.native.collectives import Collectives, Finish
+
+IN_FLIGHT = 2
+"""Buckets that may be on the wire at once: bounds the memory of stages 2 and 3."""
+
+
+class BucketGradients:
+    """The gradients of one bucket: ``flat`` while they are collected, ``result`` once they are reduced."""
+
+    def __init__(self, bucket: Bucket, stage: int) -> None:
+        self.bucket = bucket
+        self.transient = stage >= 2
+        self.partitioned = stage >= 1
+        self.flat: Tensor | None = None
+        self.result: Tensor | None = None
+        self.written: set[int] = set()
+        self.missing = 0
+
+    def expect(self) -> None:
+        """A backward begins: every parameter's gradient is missing."""
+        self.missing = len(self.bucket.parameters)
+
+    def add(self, slot_number: int, gradient: Tensor) -> None:
+        if self.flat is None:
+            self.flat = torch.empty_like(self.bucket.whole)
+        slot = self.bucket.layout.slots[slot_number]
+        place = self.flat[slot.offset : slot.offset + slot.count].view(gradient.shape)
+        if slot_number in self.written:
+            place += gradient
+        else:
+            place.copy_(gradient)
+            self.written.add(slot_number)
+        self.missing -= 1
+
+    def fill_gaps(self) -> Tensor:
+        """The whole bucket, with zeros for parameters that have no gradient and for padding."""
+        layout = self.bucket.layout
+        if self.flat is None:
+            self.flat = torch.empty_like(self.bucket.whole)
+        for gap in layout.gaps:
+            self.flat[gap].zero_()
+        for number, slot in enumerate(layout.slots):
+            if number not in self.written:
+                self.flat[slot.offset : slot.offset + slot.count].zero_()
+        return self.flat
+
+    def reduce(self, collectives: Collectives) -> Finish:
+        """Starts the reduction; once finished, ``result`` has the sum over ranks: all of it (stage 0) or the shard."""
+        flat = self.fill_gaps()
+        self.written.clear()
+        if not self.partitioned:
+            self.result = flat
+            return collectives.all_reduce(flat)
+        earlier = self.result
+        own = flat[self.bucket.own]
+        out = torch.empty_like(own) if self.transient else own
+        finish = collectives.reduce_scatter(flat, out)
+
+        def complete() -> None:
+            finish()
+            self.result = out
+            if self.transient:
+                self.result = out if earlier is None else earlier.add_(out)
+                self.flat = None
+
+        return complete
+
+    def clear(self) -> None:
+        """The update is done."""
+        self.result = None
+        self.written.clear()
+        if self.transient:
+            self.flat = None
+
+    def held(self) -> list[Tensor]:
+        """The memory that gradients have now."""
+        return [tensor for tensor in (self.flat, self.result) if tensor is not None]
+
+
+class GradientReducer:
+    """Hooks every trainable parameter, and reduces the buckets of a backward."""
+
+    def __init__(self, buckets: list[Bucket], collectives: Collectives, *, stage: int, overlap: bool) -> None:
+        self.gradients = [BucketGradients(bucket, stage) for bucket in buckets if bucket.trainable]
+        self.on_full: Callable[[Bucket], None] = lambda bucket: None
+        """Called when all gradients of a bucket have come: stage 3 then frees its parameters."""
+        self._collectives = collectives
+        self._overlap = overlap
+        self._reducing = False
+        self._next = 0
+        self._flying: list[Finish] = []
+        for gradients in self.gradients:
+            for number, parameter in enumerate(gradients.bucket.parameters):
+                parameter.register_post_accumulate_grad_hook(self._hook(gradients, number))
+
+    def begin(self, *, reduce: bool) -> None:
+        """A backward begins; its gradients are reduced, or only added up."""
+        self._reducing = reduce
+        self._next = 0
+        for gradients in self.gradients:
+            gradients.expect()
+
+    def end(self) -> None:
+        """Backward has ended: launches what is left and waits for all of it."""
+        if not self._reducing:
+            return
+        while self._next < len(self.gradients):
+            self._launch()
+        for finish in self._flying:
+            finish()
+        self._flying.clear()
+
+    def _hook(self, gradients: BucketGradients, number: int) -> Callable[[Tensor], None]:
+        def collect(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            gradients.add(number, parameter.grad)
+            parameter.grad = None
+            if gradients.missing == 0:
+                self.on_full(gradients.bucket)
+                if self._reducing and self._overlap:
+                    self._launch_full()
+
+        return collect
+
+    def _launch_full(self) -> None:
+        while self._next < len(self.gradients) and self.gradients[self._next].missing == 0:
+            self._launch()
+
+    def _launch(self) -> None:
+        gradients = self.gradients[self._next]
+        self._next += 1
+        self._flying.append(gradients.reduce(self._collectives))
+        if gradients.transient and len(self._flying) > (IN_FLIGHT if self._overlap else 1):
+            self._flying.pop(0)()

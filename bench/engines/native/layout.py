@@ -1,0 +1,78 @@
+"""Where every element lies: parameters in buckets, buckets in shards. Pure arithmetic, no tensors.
+
+A bucket is a run of parameters laid one after another. Each starts at a multiple of ``ALIGN_BYTES``, so that kernels
+take the same path for a parameter wherever it lies (results do not depend on the bucket size), and the bucket is
+padded until it divides into N aligned shards. Rank r owns elements [r*S, (r+1)*S), S the size of a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ALIGN_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter's place in its bucket, in elements."""
+
+    parameter: int
+    """Position in the list of parameters that was laid out."""
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One bucket: its slots, and how it is cut."""
+
+    slots: tuple[Slot, ...]
+    size: int
+    """Elements with padding; a multiple of the world size."""
+    world_size: int
+
+    @property
+    def shard_size(self) -> int:
+        return self.size // self.world_size
+
+    @property
+    def gaps(self) -> list[slice]:
+        """The padding: elements of no parameter."""
+        starts = [*(slot.offset for slot in self.slots), self.size]
+        ends = [0, *(slot.offset + slot.count for slot in self.slots)]
+        return [slice(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
+
+    def shard(self, rank: int) -> slice:
+        """The elements that ``rank`` owns."""
+        return slice(rank * self.shard_size, (rank + 1) * self.shard_size)
+
+
+def lay_out(
+    counts: Sequence[int], order: Sequence[int], cap_bytes: float | None, world_size: int, element_bytes: int
+) -> list[Layout]:
+    """Cuts parameters of ``counts`` elements, taken in ``order``, into buckets of at most ``cap_bytes``.
+
+    A parameter is never cut: one that is larger than the cap has a bucket of its own. ``None`` means one bucket.
+    """
+    align = max(1, ALIGN_BYTES // element_bytes)
+    cap = float("inf") if cap_bytes is None else cap_bytes / element_bytes
+    buckets: list[list[Slot]] = []
+    end = 0
+    for parameter in order:
+        offset, count = round_up(end, align), counts[parameter]
+        if not buckets or offset + count > cap:
+            buckets.append([])
+            offset = 0
+        buckets[-1].append(Slot(parameter, offset, count))
+        end = offset + count
+    return [_close(slots, world_size, align) for slots in buckets]
+
+
+def _close(slots: list[Slot], world_size: int, align: int) -> Layout:
+    used = slots[-1].offset + slots[-1].count
+    return Layout(tuple(slots), world_size * round_up(-(-used // world_size), align), world_size)
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

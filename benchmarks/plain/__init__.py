@@ -1,0 +1,11 @@
+"""Plain torch training in one process: the compute that an engine's overhead is counted from."""
+
+from __future__ import annotations
+
+from bench.engines.spec import EngineSpec
+
+PRELOAD = ()
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Refuses nothing; it is only ever run on one rank."""

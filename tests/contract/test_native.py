@@ -1,0 +1,90 @@
+"""The native engine beyond the contract of all: exact numbers, exact bytes, models as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell
+from tests.conftest import MakeCell
+from tests.models import MODELS
+
+RunCheck = Callable[[Cell], list[dict[str, Any]]]
+SGD = {"optimizer": "sgd", "lr": 0.05}
+
+
+def odd(kind: str, **options: Any) -> dict[str, Any]:
+    return {"name": kind, "factory": "tests.models:Odd", "kind": kind, **options}
+
+
+@pytest.fixture
+def parity(make_cell: MakeCell, run_check: RunCheck) -> Callable[..., dict[str, Any]]:
+    def run(**knobs: Any) -> dict[str, Any]:
+        knobs = {"engine": "native", "measure": {"parity_steps": 4, "memory": False}} | knobs
+        result: dict[str, Any] = run_check(make_cell(**knobs))[0]["parity"]
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_as_people_write_them_train_alike_at_every_stage(
+    kind: str, parity: Callable[..., dict[str, Any]]
+) -> None:
+    found = [parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in (0, 1, 2, 3) for gpus in (2, 3)]
+    assert max(p["weights_error"] for p in found) < 1e-5
+    for gpus in (0, 1):
+        assert len({p["weights_digest"] for p in found[gpus::2]}) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("gpus", [2, 3])
+def test_weights_are_equal_bit_by_bit_at_any_stage_bucket_size_and_overlap(
+    optimizer: str, gpus: int, parity: Callable[..., dict[str, Any]]
+) -> None:
+    digests = {
+        (stage, bucket_mb, overlap): parity(
+            stage=stage, bucket_mb=bucket_mb, overlap=overlap, gpus=gpus, optimizer=optimizer, workload="gpt"
+        )["weights_digest"]
+        for stage in (0, 1, 2, 3)
+        for bucket_mb, overlap in ((None, True), (0.05, True), (0.2, False))
+    }
+    assert len(set(digests.values())) == 1, digests
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_fp64_training_equals_a_single_process_to_the_last_digits(
+    gpus: int, stage: int, parity: Callable[..., dict[str, Any]]
+) -> None:
+    found = parity(workload=odd("double"), stage=stage, gpus=gpus, measure={"parity_steps": 50, "memory": False}, **SGD)
+    assert max(found["weights_error"], found["loss_error"]) <= 1e-13
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_fp32_training_stays_with_a_single_process_for_50_steps(
+    stage: int, parity: Callable[..., dict[str, Any]]
+) -> None:
+    for optimizer, lr in (("sgd", 0.05), ("adamw", 1e-3)):
+        found = parity(
+            stage=stage,
+            gpus=3,
+            optimizer=optimizer,
+            lr=lr,
+            workload=odd("structured"),
+            measure={"parity_steps": 50, "memory": False},
+        )
+        assert max(found["weights_error"], found["loss_error"]) <= 1e-5
+
+
+def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., dict[str, Any]]) -> None:
+    for knobs in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
+        found = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **knobs) for stage in (0, 1, 2, 3)]
+        assert max(p["weights_error"] for p in found) < 1e-5, knobs
+
+
+def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., dict[str, Any]]) -> None:
+    for stage in (0, 3):
+        assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD)["weights_error"] < 1e-5

@@ -1,0 +1,54 @@
+"""Predicted model state against what engines really hold, on the rank that holds most, to the byte."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.theory import predict_state
+from bench.cells import Cell
+from bench.config import options
+from bench.launch import Launcher
+from bench.record import Model, Record, decode
+from tests.conftest import MakeCell
+
+
+@pytest.mark.parametrize("engine", options("engine"))
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"gpus": 3},
+        {"gpus": 2, "precision": "bf16_master"},
+        {"gpus": 2, "precision": "bf16", "optimizer": "sgd"},
+        {"gpus": 4, "bucket_mb": 0.3, "workload": "gpt", "optimizer": "rmsprop"},
+    ],
+    ids=str,
+)
+def test_predicted_model_state_is_what_the_engine_holds(
+    engine: str,
+    stage: int,
+    knobs: dict[str, Any],
+    make_cell: MakeCell,
+    run_check: Callable[[Cell], list[dict[str, Any]]],
+    launcher: Launcher,
+    scratch: Path,
+) -> None:
+    cell = make_cell(engine=engine, stage=stage, **knobs)
+    if cell.status:
+        pytest.skip(cell.reason)
+    ranks = run_check(cell)
+    facts = launcher.launch(dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts.pt")))
+    record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
+    record.model = decode(facts.ranks[0]["model"], Model, "model")
+    record.resolved["engine"] = ranks[0]["describe"]
+    held = max((rank["memory"]["state_bytes"] for rank in ranks), key=lambda state: sum(state.values()))
+    predicted = predict_state(record)
+    assert predicted is not None
+    assert {kind: size for kind, size in predicted.items() if size} == {
+        kind: size for kind, size in held.items() if size
+    }

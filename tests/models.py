@@ -1,0 +1,217 @@
+"""Models as people write them: what an engine meets beyond a stack of layers. One workload, chosen by ``kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from workloads.base import Batch, DataInfo, WorkloadInfo, reseeded
+
+WIDTH = 12
+
+
+class Tied(nn.Module):
+    """The last layer's weight is the first one's, in another unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.middle = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.last.weight = self.first.weight
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.middle(torch.tanh(self.first(inputs)))))  # type: ignore[no-any-return]
+
+
+class Frozen(nn.Module):
+    """A frozen layer between trained ones, and a frozen weight beside a trained bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.last = nn.Linear(WIDTH, WIDTH)
+        self.last.weight.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.frozen(torch.tanh(self.first(inputs)))))  # type: ignore[no-any-return]
+
+
+class Unused(nn.Module):
+    """A layer that no forward reaches, and one whose output is thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.never = nn.Linear(WIDTH, 5)
+        self.discarded = nn.Linear(WIDTH, 3)
+        self.last = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(inputs))
+        self.discarded(hidden)
+        return self.last(hidden)  # type: ignore[no-any-return]
+
+
+class Twice(nn.Module):
+    """One layer called three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for _ in range(3):
+            inputs = torch.tanh(self.again(inputs))
+        return self.last(inputs)  # type: ignore[no-any-return]
+
+
+class OddShapes(nn.Module):
+    """Scalars, a vector of 1, a parameter of the root, and fewer elements than ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.shift = nn.Parameter(torch.zeros(1))
+        self.first = nn.Linear(WIDTH, 7)
+        self.last = nn.Linear(7, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(inputs) * self.scale + self.shift))  # type: ignore[no-any-return]
+
+
+class Scalar(nn.Module):
+    """A single element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * self.scale
+
+
+class MixedTypes(nn.Module):
+    """fp64 weights behind fp32 ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, WIDTH).double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(inputs)).double())  # type: ignore[no-any-return]
+
+
+class Double(nn.Module):
+    """fp64 throughout, for parity to the last digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(WIDTH, 31), nn.Tanh(), nn.Linear(31, WIDTH)).double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs.double())  # type: ignore[no-any-return]
+
+
+class Checkpointed(nn.Module):
+    """Activation checkpointing around each unit and around two at once."""
+
+    def __init__(self, *, reentrant: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()) for _ in range(4))
+        self.reentrant = reentrant
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.requires_grad_()
+        for block in self.blocks[:2]:
+            inputs = checkpoint(block, inputs, use_reentrant=self.reentrant)
+        return checkpoint(lambda x: self.blocks[3](self.blocks[2](x)), inputs, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """torch's own attention, which reads its output projection's weights without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(WIDTH, 3, 24, dropout=0.0, batch_first=True)
+        self.norm = nn.BatchNorm1d(WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.norm(self.layer(inputs[:, None])[:, 0])  # type: ignore[no-any-return]
+
+
+class Structured(nn.Module):
+    """Units that return dictionaries and tuples."""
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, inputs: dict[str, Tensor]) -> dict[str, object]:
+            return {"hidden": torch.tanh(self.layer(inputs["hidden"])), "extra": (inputs["hidden"].detach(), None)}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(self.Unit() for _ in range(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        state = {"hidden": inputs}
+        for unit in self.units:
+            state = unit(state)
+        return state["hidden"]
+
+
+MODELS = {
+    "tied": Tied,
+    "frozen": Frozen,
+    "unused": Unused,
+    "twice": Twice,
+    "odd_shapes": OddShapes,
+    "scalar": Scalar,
+    "mixed_types": MixedTypes,
+    "double": Double,
+    "checkpointed": lambda: Checkpointed(reentrant=False),
+    "checkpointed_reentrant": lambda: Checkpointed(reentrant=True),
+    "attention": Attention,
+    "structured": Structured,
+}
+
+
+class Odd:
+    """Regression of a fixed target with one of MODELS; its units are the children, or those of a list of units."""
+
+    def __init__(self, *, seed: int, data_dir: str | None, kind: str, input_gradients: bool = False) -> None:
+        self.seed, self.kind, self.input_gradients = seed, kind, input_gradients
+        self.info = WorkloadInfo(kind, "sample", 1, DataInfo("noise", synthetic=True, samples=509))
+        generator = torch.Generator().manual_seed(seed + 1)
+        self.inputs = torch.randn(509, WIDTH, generator=generator)
+
+    def build(self) -> nn.Module:
+        with reseeded(self.seed):
+            module: nn.Module = MODELS[self.kind]()
+        return module
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        children = list(module.children())
+        return [unit for child in children for unit in (child if isinstance(child, nn.ModuleList) else [child])]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        rows = self.inputs[[index % 509 for index in indices]]
+        return rows, rows.roll(1, dims=1) * 0.5
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = batch
+        if not self.input_gradients:
+            return (module(inputs) - targets).square().mean()
+        inputs = inputs.clone().requires_grad_()
+        output = module(inputs)
+        loss = (output - targets).square().mean()
+        inputs.register_hook(lambda gradient: gradient)
+        return loss

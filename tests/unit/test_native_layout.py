@@ -1,0 +1,57 @@
+"""The layout: every element of every parameter lies in one place and is owned by one rank."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.engines.native.layout import ALIGN_BYTES, Layout, lay_out
+
+COUNTS = st.lists(st.integers(0, 5000), min_size=1, max_size=12)
+CAPS = st.one_of(st.none(), st.floats(1, 30_000))
+
+
+def layouts(counts: list[int], cap: float | None, world_size: int, element_bytes: int) -> list[Layout]:
+    return lay_out(counts, range(len(counts)), cap, world_size, element_bytes)
+
+
+@given(COUNTS, CAPS, st.integers(1, 9), st.sampled_from([2, 4, 8]))
+def test_every_element_is_owned_exactly_once(
+    counts: list[int], cap: float | None, world_size: int, element_bytes: int
+) -> None:
+    found = layouts(counts, cap, world_size, element_bytes)
+    assert [slot.parameter for layout in found for slot in layout.slots] == list(range(len(counts)))
+    for layout in found:
+        owners = [0] * layout.size
+        for rank in range(world_size):
+            for element in range(*layout.shard(rank).indices(layout.size)):
+                owners[element] += 1
+        assert owners == [1] * layout.size
+        used = [0] * layout.size
+        for slot in layout.slots:
+            assert slot.count == counts[slot.parameter]
+            for element in range(slot.offset, slot.offset + slot.count):
+                used[element] += 1
+        for gap in layout.gaps:
+            for element in range(gap.start, gap.stop):
+                used[element] += 1
+        assert used == [1] * layout.size
+
+
+@given(COUNTS, CAPS, st.integers(1, 9), st.sampled_from([2, 4, 8]))
+def test_a_bucket_keeps_within_its_cap_unless_it_is_one_parameter(
+    counts: list[int], cap: float | None, world_size: int, element_bytes: int
+) -> None:
+    for layout in layouts(counts, cap, world_size, element_bytes):
+        last = layout.slots[-1]
+        if cap is not None and len(layout.slots) > 1:
+            assert (last.offset + last.count) * element_bytes <= cap
+        padding = layout.size - sum(slot.count for slot in layout.slots)
+        assert padding * element_bytes < ALIGN_BYTES * (len(layout.slots) + 2 * world_size)
+
+
+@given(COUNTS, st.integers(1, 9), st.sampled_from([2, 4, 8]))
+def test_shards_and_parameters_are_aligned(counts: list[int], world_size: int, element_bytes: int) -> None:
+    for layout in layouts(counts, None, world_size, element_bytes):
+        assert layout.shard_size * element_bytes % ALIGN_BYTES == 0
+        assert all(slot.offset * element_bytes % ALIGN_BYTES == 0 for slot in layout.slots)
