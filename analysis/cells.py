@@ -8,7 +8,15 @@ from typing import Any
 
 from bench.record import Record
 
-UNRELATED = ("tracking.", "measure.", "resume", "repeats", "timeout_s", "engine.package", "workload.factory")
+UNRELATED = (
+    "tracking",
+    "measure.timing_breakdown",
+    "resume",
+    "repeats",
+    "timeout_s",
+    "engine.package",
+    "workload.factory",
+)
 """Knobs that say how a sweep was run and kept; they do not make another cell."""
 
 TASK = ("workload", "scaling", "batch_size", "data_dir", "device", "seed", "steps", "warmup")

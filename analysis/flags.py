@@ -14,10 +14,18 @@ MEANINGS = {
     "oversubscribed": "more ranks than cores or GPUs. Stages can be compared with each other at one world size; "
     "nothing here tells how they scale.",
     "synthetic_data": "the data are made up. Time and memory are real; loss and accuracy mean nothing.",
-    "too_few_launches": "too few launches for intervals at 95 %; each number's level says what they attain. More: "
+    "parity_unchecked": "timed without comparing them with a single process.",
+    "loss_not_finite": "training diverged: listed, never ranked.",
+    "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
     "repeats=6 or above.",
 }
-LETTERS = {"oversubscribed": "o", "synthetic_data": "s", "too_few_launches": "f"}
+LETTERS = {
+    "oversubscribed": "o",
+    "synthetic_data": "s",
+    "too_few_launches": "f",
+    "parity_unchecked": "u",
+    "loss_not_finite": "n",
+}
 """For tables without room for words."""
 
 STATUS_MEANINGS = {
@@ -27,7 +35,7 @@ STATUS_MEANINGS = {
     "unsupported": "refused by the engine before it started",
     "unavailable": "a library is missing",
     "parity_failed": "computes something else than one process does: never ranked or drawn",
-    "interrupted": "stopped before all launches were done: not ranked or drawn",
+    "interrupted": "stopped before its first launch ended",
 }
 
 

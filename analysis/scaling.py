@@ -66,7 +66,7 @@ def efficiency(record: Record, base: Record) -> Efficiency:
     different sweeps share no rounds and are resampled apart.
     """
     size, base_size = world_size(record), world_size(base)
-    if record is base:
+    if size == base_size:
         return Efficiency(Interval(1.0, 1.0, 1.0, 1.0, len(record.launches)), base_size, 1.0)
     per_round, base_per_round = _throughputs(record), _throughputs(base)
     value = median(per_round.values()) / median(base_per_round.values())

@@ -85,11 +85,11 @@ def step_time_s(launch: Launch) -> float:
 
 
 def throughput_per_s(record: Record, launch: Launch) -> float:
-    """Global units over total time: global_batch · units_per_sample · steps / Σ step time (a step's slowest rank)."""
+    """Global units over total time: global_batch · units_per_sample · steps / the slowest rank's wall time."""
     if record.model is None:
         return nan
-    times = launch.step_times_s()
-    return record.global_batch * record.model.units_per_sample * len(times) / sum(times)
+    steps = len(launch.ranks[0].losses)
+    return record.global_batch * record.model.units_per_sample * steps / max(rank.wall_s for rank in launch.ranks)
 
 
 def _interval(value: float, resampled: Floats, launches: int, nominal: float) -> Interval:

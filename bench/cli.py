@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
@@ -78,7 +79,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("bench: interrupted before anything was measured", file=sys.stderr)
+        print("bench: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
         if os.environ.get(FULL_ERROR) == "1":
@@ -96,9 +97,14 @@ def warm_up(arguments: list[str]) -> None:
     launch.warm_up(engines.preload(*packages))
 
 
+def overrides_of(arguments: list[str]) -> list[str]:
+    """The overrides among command-line arguments, without flags and their values."""
+    return list(get_args_parser().parse_args(arguments).overrides)
+
+
 def check_overrides(arguments: list[str]) -> None:
     """Refuses misspelt knobs and invalid values. Raises ConfigError with one line that says what is valid."""
-    texts = [argument for argument in arguments if not argument.startswith("-")]
+    texts = overrides_of(arguments)
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
     except OverrideParseException as error:
@@ -123,12 +129,14 @@ def values_of(override: Override) -> list[Any]:
     """The value of an override, or each value of a sweep."""
     if not override.is_sweep_override():
         return [override.value()]
+    if isinstance(override.value(), Glob):
+        raise ConfigError(f"{override.input_line} cannot be expanded; name the values")
     return list(override.sweep_iterator(transformer=lambda value: value))
 
 
 def _check_group(group: str, values: list[Any]) -> None:
     for value in values:
-        if value is not None and str(value) not in options(group):
+        if str(value) not in options(group) and not (value is None and group == "experiment"):
             raise ConfigError(f"{group}={value} is unknown; valid: {', '.join(options(group))}")
 
 
@@ -141,7 +149,8 @@ def _is_option(key: str, overrides: list[Override]) -> bool:
     if "experiment" in given or any(other.startswith("hydra.searchpath") for other in given):
         return True
     names = [str(value) for value in given.get(group, [_default_option(group)])]
-    allowed = sorted({option for choice in names for option in group_options(group, choice)})
+    _check_group(group, names)
+    allowed = sorted(set.intersection(*(set(group_options(group, choice)) for choice in names)))
     if name.split(".")[0] not in allowed:
         raise ConfigError(f"{key} is not an option of {group}={','.join(names)}; valid: {', '.join(allowed) or 'none'}")
     return True

@@ -19,9 +19,16 @@ class ConfigError(ValueError):
     """A setting is invalid; the message is one line that names it and says what is valid."""
 
 
-def knob(default: Any, text: str, *choices: str, least: float | None = None, above: float | None = None) -> Any:
-    """A field with its documentation and its bounds: one of ``choices``, at least ``least``, greater than ``above``."""
-    metadata = {"help": text, "choices": choices, "least": least, "above": above}
+def knob(
+    default: Any,
+    text: str,
+    *choices: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field with its documentation and its bounds: at least, above, at most."""
+    metadata = {"help": text, "choices": choices, "least": least, "above": above, "most": most}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -110,12 +117,12 @@ class Config:
     optimizer: str = knob("adam", "optimizer; sgd has momentum 0.9", "sgd", "adam", "adamw", "rmsprop")
     lr: float = knob(1e-3, "learning rate", above=0)
     clip_norm: float | None = knob(None, "bound of the global gradient norm over all ranks and shards", above=0)
-    steps: int = knob(24, "measured steps per launch", least=1)
+    steps: int = knob(45, "measured steps per launch", least=1)
     warmup: int = knob(2, "steps before them that are recorded apart", least=0)
     repeats: int = knob(
         3, "fresh launches per cell, one per round; a launch is the independent sample of every interval", least=1
     )
-    seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0)
+    seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0, most=2**32 - 1)
     deterministic: bool = knob(False, "deterministic algorithms only (torch.use_deterministic_algorithms)")
     threads: int | None = knob(
         None,
@@ -123,7 +130,7 @@ class Config:
         "same machine at every world size",
         least=1,
     )
-    timeout_s: float = knob(300.0, "seconds after which a launch is ended as a timeout", above=0)
+    timeout_s: float = knob(300.0, "seconds after which a launch is ended as a timeout", above=0, most=1e6)
     data_dir: str | None = knob(None, "folder with real data sets (torchvision's layout); null: fixed synthetic data")
     resume: bool = knob(
         False, "run only what the sweep's folder lacks: hydra.sweep.dir, else the newest under results/runs"
@@ -146,6 +153,24 @@ def check(config: Config) -> None:
             f"batch_size={config.batch_size} cannot be shared evenly by gpus={config.gpus} (scaling={config.scaling}) "
             f"and accumulate={config.accumulate}; valid: a multiple of {ranks * config.accumulate}"
         )
+
+
+SWEEP_WIDE = ("tracking", "resume", "repeats", "timeout_s", "measure.timing_breakdown")
+"""Knobs of a sweep as a whole."""
+
+
+def check_sweep(configs: list[Config]) -> None:
+    """Raises ConfigError if what belongs to the sweep as a whole differs between its cells."""
+    for path in SWEEP_WIDE:
+        values = []
+        for config in configs:
+            value: Any = config
+            for name in path.split("."):
+                value = getattr(value, name)
+            if value not in values:
+                values.append(value)
+        if len(values) > 1:
+            raise ConfigError(f"{path} cannot be swept: it is one for all cells; give it a single value")
 
 
 def knobs(config: Any, prefix: str = "") -> list[tuple[str, dataclasses.Field[Any], Any]]:
@@ -173,6 +198,8 @@ def valid_values(spec: dataclasses.Field[Any]) -> str:
             words += f" of at least {spec.metadata['least']:g}"
         if spec.metadata["above"] is not None:
             words += f" above {spec.metadata['above']:g}"
+        if spec.metadata["most"] is not None:
+            words += f", at most {spec.metadata['most']:.10g}"
     return words + (", null" if str(spec.type).endswith("| None") else "")
 
 
@@ -195,7 +222,10 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
         or (limits["choices"] and str(value) not in limits["choices"])
         or (limits["least"] is not None and value < limits["least"])
         or (limits["above"] is not None and value <= limits["above"])
+        or (limits["most"] is not None and value > limits["most"])
     )
     if bad:
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        if isinstance(value, str) and types:
+            shown = repr(str(value))
         raise ConfigError(f"{path}={shown} is not valid; valid: {valid_values(spec)}")

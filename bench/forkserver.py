@@ -240,12 +240,12 @@ def select_now(fd: int) -> bool:
 
 
 def oom_kill_count() -> int:
-    """Processes of this control group that the kernel killed for want of memory; 0 where it cannot be read."""
-    try:
-        lines = Path("/sys/fs/cgroup/memory.events").read_text().split("\n")
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    """Processes that the kernel killed for want of memory, of this control group or machine; 0 if it does not say."""
+    for place in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+        with contextlib.suppress(OSError):
+            lines = Path(place).read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
 
 
 def fork_obstacle() -> str | None:
@@ -318,14 +318,13 @@ def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:
     """
     code = 0
     try:
-        answer = run()
+        data = json.dumps(run()).encode()
     except BaseException as error:
         traceback.print_exc()
-        answer = {"error": describe_error(error)}
+        data = json.dumps({"error": describe_error(error)}).encode()
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    data = json.dumps(answer).encode()
     while data:
         data = data[os.write(result_fd, data) :]
     os._exit(code)
@@ -334,12 +333,13 @@ def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:
 def describe_error(error: BaseException) -> dict[str, str]:
     """An exception as a status, its type and the first line of its message."""
     from bench.engines.spec import EngineUnavailable, EngineUnsupported
+    from bench.worker import WorkloadError
 
     lines = str(error).strip().splitlines() or [""]
     name = type(error).__name__
     text = str(error).lower()
     status = "failed"
-    if isinstance(error, EngineUnsupported):
+    if isinstance(error, EngineUnsupported | WorkloadError):
         status = "unsupported"
     elif isinstance(error, EngineUnavailable):
         status = "unavailable"

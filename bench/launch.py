@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -62,9 +63,9 @@ class Launcher:
         if self._machine is None:
             line = self._stream.readline()
             if not line:
-                self._errors.seek(0)
-                last = self._errors.read().decode(errors="replace").strip().splitlines() or ["no output"]
-                raise LaunchError(f"the fork server died while it imported {', '.join(self._preload)}: {last[-1]}")
+                raise LaunchError(
+                    f"the fork server died while it imported {', '.join(self._preload)}: {self._last_line()}"
+                )
             self._machine = decode(json.loads(line), Machine, "machine")
         return self._machine
 
@@ -78,16 +79,23 @@ class Launcher:
         except OSError:
             line = ""
         if not line:
-            ending = self._process.wait()
+            ending, last = self._process.wait(), self._last_line()
             self.close()
             self._start()
-            return LaunchResult("failed", f"the fork server ended with code {ending}; a new one was started")
+            return LaunchResult("failed", f"the fork server ended with code {ending} ({last}); a new one was started")
         result: LaunchResult = decode(json.loads(line), LaunchResult, "result")
         return result
 
+    def _last_line(self) -> str:
+        """The last thing that the server said."""
+        self._errors.seek(0)
+        lines: list[str] = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no output"
+
     def close(self) -> None:
         """Ends the server and, with it, every rank."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what was not yet sent to a server that died
+            self._stream.close()
         self._socket.close()
         try:
             self._process.wait(timeout=5)

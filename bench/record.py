@@ -99,9 +99,11 @@ class RankMemory:
     rest_bytes: int
     """Allocated when the step began."""
     peak_bytes: int
-    """Largest allocation during the step."""
+    """Largest allocation during a step: the median over the steps that were watched."""
     reserved_bytes: int | None = None
     """Held by CUDA's caching allocator at the peak; None on a CPU."""
+    step_peaks_bytes: list[int] = field(default_factory=list)
+    """Peak of each watched step. They differ where a communication thread lets go of a buffer sooner or later."""
 
     @property
     def model_state_bytes(self) -> int:
@@ -128,7 +130,7 @@ class Launch:
     round: int
     started_at: str
     seconds: dict[str, float]
-    """Where this launch's time went on the slowest rank, and ``total`` as the parent saw it."""
+    """Where this launch's time went on the slowest rank, and ``total_s`` as the parent saw it."""
     ranks: list[RankSamples]
 
     def step_times_s(self) -> list[float]:
@@ -178,7 +180,7 @@ class Record:
     @property
     def final_loss(self) -> float | None:
         """Mean over the ranks of the last launch's last measured loss."""
-        if not self.launches:
+        if not self.launches or not self.launches[-1].ranks:
             return None
         losses = [rank.losses[-1] for rank in self.launches[-1].ranks]
         return sum(losses) / len(losses)

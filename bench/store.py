@@ -31,13 +31,15 @@ class RecordStore:
         record.write(self.folder / "records" / f"{record.cell_id}.json")
 
     def existing(self) -> dict[str, Record]:
-        """Records of an earlier run in this folder, by cell; an unreadable one counts as missing, with a warning."""
+        """Records of an earlier run in this folder, by cell; an unreadable one is set aside, with a warning."""
         found = {}
         for path in sorted((self.folder / "records").glob("*.json")):
             try:
                 record = Record.read(path)
             except RecordError as error:
-                self.warnings.append(f"{error}; its cell is measured again")
+                aside = path.with_name(f"{path.name}.unreadable")
+                path.rename(aside)
+                self.warnings.append(f"{error}; kept as {aside.name}")
                 continue
             found[record.cell_id] = record
         return found

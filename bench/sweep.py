@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.console import Console
 from bench import engines
 from bench.breakdown import Breakdown
 from bench.cells import Cell, plan, reference_key
-from bench.config import Config, ConfigError
+from bench.config import Config, ConfigError, check_sweep
 from bench.job import LaunchResult
 from bench.launch import Launcher, LaunchError, launcher_for
 from bench.measure import environment
@@ -31,7 +30,7 @@ from bench.measure.verdicts import verdicts
 from bench.progress import SweepProgress
 from bench.record import Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
 from bench.store import RecordStore
-from bench.tracking import open_tracker
+from bench.tracking import Tracker, open_tracker
 
 BAD = ("failed", "timeout", "oom", "parity_failed")
 """Statuses that make the sweep's exit code 1; a refusal is an answer, not a failure."""
@@ -40,43 +39,69 @@ INTERRUPTED = 130
 
 def run(configs: list[Config], folder: Path) -> int:
     """Runs every cell that ``configs`` ask for; the exit code. Raises ConfigError before anything starts."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    check_sweep(configs)
+    settings = configs[0]
     breakdown = Breakdown()
-    if configs[0].resume and not (folder / "records").is_dir():
-        raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
-    store = RecordStore(folder)
+    store = open_store(folder, resume=settings.resume)
     preload = engines.preload(*(config.engine["package"] for config in configs))
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         try:
             with launcher_for(preload) as launcher:
                 # The server imports torch on one core while this process imports what the end needs.
-                from analysis.load import frame
-                from analysis.report import write_report
-                from analysis.terminal import print_summary
+                import analysis.report
+                import analysis.terminal  # noqa: F401
 
-                tracker = open_tracker(configs[0].tracking)
+                tracker = open_tracker(settings.tracking, folder)
                 machine = launcher.machine
                 breakdown.lap("warm-up")
                 cells = plan(configs, machine, environment.usable_cores())
                 sweep = Sweep(cells, store, launcher, environment.collect(machine), Path(scratch), breakdown)
-                if configs[0].resume:
+                if settings.resume:
                     sweep.resume()
                 code = sweep.run()
         except LaunchError as error:
             raise ConfigError(str(error)) from error
     breakdown.lap("")
-    records = list(sweep.records.values())
+    try:
+        return finish(sweep, tracker, code, show_breakdown=settings.measure.timing_breakdown)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; the records are whole, report them with: python -m analysis report {store.folder}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def open_store(folder: Path, *, resume: bool) -> RecordStore:
+    """The sweep's folder. Raises ConfigError if it holds a sweep already, or none to resume."""
+    held = any((folder / "records").glob("*.json"))
+    if resume and not held:
+        raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
+    if held and not resume:
+        raise ConfigError(
+            f"{folder} holds a sweep already; resume=true goes on with it, hydra.sweep.dir=... names another"
+        )
+    return RecordStore(folder)
+
+
+def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -> int:
+    """Report, tracking, and the table on the terminal; the exit code."""
+    from analysis.load import frame
+    from analysis.report import write_report
+    from analysis.terminal import print_summary
+
+    store, records = sweep.store, list((sweep.earlier | sweep.records).values())
     table = frame(records)
     try:
         paths = write_report(records, store.folder, store.warnings, table=table)
     except OSError as error:
         paths, code = None, code or 1
         store.warnings.append(f"no report ({error}); later: python -m analysis report {store.folder} --out FOLDER")
-    breakdown.lap("report")
-    tracker.log_sweep(records, store.folder)
-    breakdown.lap("tracking")
-    if configs[0].measure.timing_breakdown:
-        breakdown.show()
+    sweep.breakdown.lap("report")
+    tracker.log_sweep(list(sweep.records.values()), store.folder)
+    sweep.breakdown.lap("tracking")
+    if show_breakdown:
+        sweep.breakdown.show()
     print_summary(table, paths, [*store.warnings, *tracker.warnings])
     return code
 
@@ -101,12 +126,16 @@ class Sweep:
         self.breakdown = breakdown
         self.models: dict[str, Model | LaunchResult] = {}
         self.records = {cell.id: self._new_record(cell) for cell in cells}
+        self.earlier: dict[str, Record] = {}
+        """What the folder held before; reported, and logged only where it was taken over."""
 
     def _new_record(self, cell: Cell) -> Record:
+        config = dataclasses.asdict(cell.config)
+        del config["tracking"]  # says nothing of the cell, and an address may hold a password
         record = Record(
             cell_id=cell.id,
             sweep_id=self.store.folder.name,
-            config=dataclasses.asdict(cell.config),
+            config=config,
             resolved=cell.resolved(),
             environment=self.environment,
         )
@@ -116,7 +145,8 @@ class Sweep:
 
     def resume(self) -> None:
         """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine."""
-        for cell_id, earlier in self.store.existing().items():
+        self.earlier = self.store.existing()
+        for cell_id, earlier in self.earlier.items():
             changed = environment.differences(earlier.environment, self.environment)
             if changed:
                 raise ConfigError(f"resume: {self.store.folder} was measured elsewhere ({'; '.join(changed)})")
@@ -178,7 +208,8 @@ class Sweep:
         self.progress.start(f"check {cell.id}")
         model = self._reference(cell)
         if isinstance(model, LaunchResult):
-            self._fail(cell, model, "the single-process reference: ")
+            refused = model.status in ("unsupported", "unavailable")
+            self._fail(cell, model, "" if refused else "the single-process reference: ")
             return
         record.model = model
         measure = cell.config.measure
@@ -259,7 +290,3 @@ class Sweep:
         record = self.records[cell.id]
         record.verdicts = verdicts(record, cell.oversubscribed(self.launcher.machine))
         self.store.write(record)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -48,15 +48,22 @@ class Tracker:
             self.warnings.append(unreachable(error, folder))
 
     def _log_sweep(self, client: MlflowClient, records: list[Record], folder: Path) -> None:
+        parent = client.create_run(self._experiment_id, run_name=folder.name, tags=parent_tags(records))
+        try:
+            self._log_children(client, records, parent.info.run_id, folder)
+        except BaseException:
+            client.set_terminated(parent.info.run_id, "KILLED")
+            raise
+        client.set_terminated(parent.info.run_id)
+
+    def _log_children(self, client: MlflowClient, records: list[Record], parent_id: str, folder: Path) -> None:
         from analysis.load import frame
 
-        parent = client.create_run(self._experiment_id, run_name=folder.name, tags=parent_tags(records))
         for position, row in frame(records).iterrows():
-            self._log_cell(client, records[int(str(position))], dict(row.items()), parent.info.run_id, folder)
+            self._log_cell(client, records[int(str(position))], dict(row.items()), parent_id, folder)
         for path in sorted(folder.iterdir()):
             if path.name != "records" and not path.name.startswith("."):
-                client.log_artifact(parent.info.run_id, str(path), "report" if path.is_dir() else None)
-        client.set_terminated(parent.info.run_id)
+                client.log_artifact(parent_id, str(path), "report" if path.is_dir() else None)
 
     def _log_cell(
         self, client: MlflowClient, record: Record, row: Mapping[Any, Any], parent_id: str, folder: Path
@@ -75,7 +82,7 @@ class Tracker:
         client.set_terminated(run_id, "FINISHED" if record.status == "ok" else "FAILED")
 
 
-def open_tracker(settings: Tracking) -> Tracker:
+def open_tracker(settings: Tracking, folder: Path) -> Tracker:
     """A tracker for these settings; one that only warns if the store cannot be used."""
     if settings.kind == "none" or settings.uri is None:
         return Tracker()
@@ -83,7 +90,7 @@ def open_tracker(settings: Tracking) -> Tracker:
         return connect(settings)
     except Exception as error:  # mlflow missing, server down, database locked, no permission: never the sweep's end
         tracker = Tracker()
-        tracker.warnings.append(unreachable(error, None))
+        tracker.warnings.append(unreachable(error, folder))
         return tracker
 
 
@@ -92,7 +99,9 @@ def connect(settings: Tracking) -> Tracker:
     assert settings.uri is not None
     parts = urlparse(settings.uri)
     if parts.scheme in ("http", "https") and parts.hostname:
-        socket.create_connection((parts.hostname, parts.port or 443), timeout=REACH_S).close()
+        socket.create_connection(
+            (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=REACH_S
+        ).close()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -111,9 +120,9 @@ def connect(settings: Tracking) -> Tracker:
     return Tracker(client, client.create_experiment(settings.experiment, artifact_location=place))
 
 
-def unreachable(error: Exception, folder: Path | None) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"not logged to MLflow ({lines[0]}); later: python -m bench.tracking import {folder or 'RESULTS_FOLDER'}"
+def unreachable(error: Exception, folder: Path) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"not logged to MLflow ({line[:120]}); later: python -m bench.tracking import {folder}"
 
 
 def cell_name(record: Record) -> str:
@@ -165,8 +174,6 @@ def _mean_losses(record: Record) -> list[float]:
 
 def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
-        if name == "tracking":
-            continue
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}.")
         else:

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import socket
+import statistics
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,13 @@ from bench import loop, parity, record
 from bench.engines.base import Batch, Engine, RankContext
 from bench.job import Job, WorkloadSpec
 from bench.measure import memory
-from workloads.base import Workload
+from workloads.base import Workload, WorkloadError
+
+__all__ = ["WorkloadError", "run", "workload"]
+
+
+WATCHED_STEPS = 3
+"""Steps whose peak memory is counted."""
 
 
 def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
@@ -161,7 +168,13 @@ def check(job: Job, rank: int, device: torch.device) -> dict[str, Any]:
         engine.teardown()
     if job.memory:
         result["memory"] = asdict(
-            record.RankMemory(state, counter.rest_bytes(), counter.peak_bytes(), counter.reserved_bytes())
+            record.RankMemory(
+                state,
+                counter.rest_bytes(),
+                statistics.median_low(counter.peaks_bytes()),
+                counter.reserved_bytes(),
+                counter.peaks_bytes(),
+            )
         )
     return result
 
@@ -182,19 +195,21 @@ def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Ten
 def memory_of_step(
     job: Job, engine: Engine, work: Workload, share: loop.Share, device: torch.device, counter: memory.StepMemory
 ) -> dict[str, int]:
-    """Model state between backward and update, and (in ``counter``) the peak of a whole step.
+    """Model state between backward and update, and (in ``counter``) the peaks of whole steps.
 
     Optimizer state exists from the first update on, and DDP rebuilds its buckets after it: two steps go ahead.
     """
     for step in range(job.parity_steps, 2):
         loop.train_step(engine, batches(work, share, step, device), work.loss)
-    micro_batches = batches(work, share, max(job.parity_steps, 2), device)
-    gc.collect()
-    with counter.step():
-        for index, batch in enumerate(micro_batches):
-            engine.forward_backward(batch, work.loss, sync=index == len(micro_batches) - 1)
-        state = memory.state_bytes(engine.state())
-        engine.optimizer_step()
+    state: dict[str, int] = {}
+    for step in range(max(job.parity_steps, 2), max(job.parity_steps, 2) + WATCHED_STEPS):
+        micro_batches = batches(work, share, step, device)
+        gc.collect()
+        with counter.step():
+            for index, batch in enumerate(micro_batches):
+                engine.forward_backward(batch, work.loss, sync=index == len(micro_batches) - 1)
+            state = memory.state_bytes(engine.state())
+            engine.optimizer_step()
     return state
 
 

@@ -30,7 +30,7 @@ from bench.record import Launch, RankSamples, decode
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"depth": 6, "width": 512, "batch_size": 32},
-    "resnet18": {"batch_size": 2},
+    "resnet18": {"batch_size": 1},
     "gpt": {"batch_size": 8},
     "digits": {"batch_size": 32},
 }

@@ -2,7 +2,7 @@
 
 ``python -m tests.checkpoint_ranks`` reads one launch a line as JSON, forks its ranks and answers with one line: for
 each rank the outcomes of its actions, or null where it died. A launch is {"ranks": N, "spec": {...}, "model": kind,
-"actions": [[name, argument...], ...]}.
+"seed": of the weights, "actions": [[name, argument...], ...]}.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ class Ranks:
             env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         )
 
-    def launch(self, actions: list[list[Any]], *, ranks: int = 2, model: str = "plain", **spec: Any) -> list[Any]:
+    def launch(
+        self, actions: list[list[Any]], *, ranks: int = 2, model: str = "plain", seed: int = 7, **spec: Any
+    ) -> list[Any]:
         assert self._server.stdin is not None and self._server.stdout is not None
-        request = {"ranks": ranks, "spec": spec, "model": model, "actions": actions}
+        request = {"ranks": ranks, "spec": spec, "model": model, "seed": seed, "actions": actions}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         found: list[Any] = json.loads(self._server.stdout.readline())
@@ -99,19 +101,20 @@ def run_rank(request: dict[str, Any], rank: int, store: Path) -> list[Any]:
     return outcomes
 
 
-def build(kind: str) -> Any:
+def build(kind: str, seed: int) -> Any:
     """``plain`` trains alike at any world size; ``rich`` has what else a checkpoint must carry."""
     import torch
     from torch import nn
 
     class Rich(nn.Module):
-        """Tied and frozen weights, a scalar, local buffers, dropout, and fewer elements than ranks."""
+        """Tied weights, frozen ones (not contiguous), a scalar, local buffers, and dropout."""
 
         def __init__(self) -> None:
             super().__init__()
             self.first = nn.Linear(WIDTH, WIDTH)
             self.norm = nn.BatchNorm1d(WIDTH)
             self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+            self.frozen.weight.data = self.frozen.weight.data.t()
             self.scale = nn.Parameter(torch.tensor(1.5))
             self.tied = nn.Linear(WIDTH, WIDTH, bias=False)
             self.tied.weight = self.first.weight
@@ -121,7 +124,7 @@ def build(kind: str) -> Any:
             hidden = nn.functional.dropout(self.norm(self.first(inputs)), 0.2, self.training)
             return self.tied(torch.tanh(self.frozen(hidden)) * self.scale)
 
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     if kind == "rich":
         return Rich()
     width = {"wide": 24, "large": 2000}.get(kind, 20)
@@ -158,7 +161,7 @@ class Trainer:
         }
         self.rank, self.ranks = rank, request["ranks"]
         self.engine = NativeEngine()
-        module = build(request["model"])
+        module = build(request["model"], request["seed"])
         torch.manual_seed(rank)
         self.engine.setup(
             module,

@@ -83,7 +83,7 @@ def cpu_model() -> str:
 
 def gpus() -> list[dict[str, str]]:
     """What the driver says of each GPU; empty where there is no driver."""
-    fields = ("name", "driver_version", "memory.total", "pstate", "clocks.max.sm")
+    fields = ("name", "driver_version", "memory.total", "clocks.max.sm")
     answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
     return [dict(zip(fields, line.split(", "), strict=False)) for line in answer.splitlines()]
 
@@ -97,8 +97,11 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 
 def output(command: list[str]) -> str:
-    """What a command prints; empty if it is missing or fails."""
+    """What a command prints; empty if it is missing, fails, or hangs."""
     if shutil.which(command[0]) is None:
         return ""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -20,7 +20,7 @@ WINDOW = "bench.memory.step"
 
 
 class StepMemory(Protocol):
-    """Counts what is allocated at the begin of a step and at its peak."""
+    """Counts what is allocated at the begin of steps and at their peaks."""
 
     def __enter__(self) -> Self: ...
 
@@ -29,17 +29,19 @@ class StepMemory(Protocol):
     ) -> None: ...
 
     def step(self) -> Any:
-        """Context of the step to be counted; entered once."""
+        """Context of a step to be counted."""
         ...
 
     def rest_bytes(self) -> int:
-        """Allocated when the step began; valid after the outer context."""
+        """Allocated when the last step began; valid, as all figures, after the outer context."""
         ...
 
-    def peak_bytes(self) -> int: ...
+    def peaks_bytes(self) -> list[int]:
+        """The peak of each step."""
+        ...
 
     def reserved_bytes(self) -> int | None:
-        """Held by the caching allocator at its peak; None where there is none."""
+        """Most that the caching allocator held; None where there is none."""
         ...
 
 
@@ -48,7 +50,7 @@ class CpuStepMemory:
 
     def __init__(self) -> None:
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
-        self._rest = self._peak = 0
+        self._rest, self._peaks = 0, list[int]()
 
     def __enter__(self) -> Self:
         self._profile.__enter__()
@@ -57,7 +59,7 @@ class CpuStepMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._profile.__exit__(kind, error, at)
         if kind is None:
-            self._rest, self._peak = peak_in_window(allocation_events(self._profile))
+            self._rest, self._peaks = peaks_in_windows(allocation_events(self._profile))
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -67,8 +69,8 @@ class CpuStepMemory:
     def rest_bytes(self) -> int:
         return self._rest
 
-    def peak_bytes(self) -> int:
-        return self._peak
+    def peaks_bytes(self) -> list[int]:
+        return self._peaks
 
     def reserved_bytes(self) -> int | None:
         return None
@@ -78,7 +80,8 @@ class CudaStepMemory:
     """The caching allocator's own statistics."""
 
     def __init__(self) -> None:
-        self._rest = self._peak = self._reserved = 0
+        self._rest = self._reserved = 0
+        self._peaks: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -94,14 +97,14 @@ class CudaStepMemory:
         self._rest = torch.cuda.memory_allocated()
         yield
         torch.cuda.synchronize()
-        self._peak = torch.cuda.max_memory_allocated()
-        self._reserved = torch.cuda.max_memory_reserved()
+        self._peaks.append(torch.cuda.max_memory_allocated())
+        self._reserved = max(self._reserved, torch.cuda.max_memory_reserved())
 
     def rest_bytes(self) -> int:
         return self._rest
 
-    def peak_bytes(self) -> int:
-        return self._peak
+    def peaks_bytes(self) -> list[int]:
+        return self._peaks
 
     def reserved_bytes(self) -> int | None:
         return self._reserved
@@ -129,19 +132,21 @@ def allocation_events(profiled: profile) -> list[Event]:
     return sorted(events, key=lambda event: event[0])
 
 
-def peak_in_window(events: list[Event]) -> tuple[int, int]:
-    """Bytes allocated when the window began, and the most while it was open."""
-    allocated = rest = peak = 0
+def peaks_in_windows(events: list[Event]) -> tuple[int, list[int]]:
+    """Bytes allocated when the last window began, and the most while each was open."""
+    allocated = rest = 0
+    peaks: list[int] = []
     inside = False
     for _, what, size in events:
         allocated += size
         if what == "begin":
-            inside, rest, peak = True, allocated, allocated
+            inside, rest = True, allocated
+            peaks.append(allocated)
         elif what == "end":
             inside = False
         elif inside:
-            peak = max(peak, allocated)
-    return rest, peak
+            peaks[-1] = max(peaks[-1], allocated)
+    return rest, peaks
 
 
 def state_bytes(state: dict[str, list[Tensor]]) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.record import Record
 
 ENOUGH_LAUNCHES = 6
@@ -14,6 +16,10 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("oversubscribed")
     if record.model and record.model.synthetic_data:
         found.append("synthetic_data")
+    if record.launches and record.parity is None:
+        found.append("parity_unchecked")
+    if record.final_loss is not None and not math.isfinite(record.final_loss):
+        found.append("loss_not_finite")
     if record.launches and len(record.launches) < ENOUGH_LAUNCHES:
         found.append("too_few_launches")
     return found

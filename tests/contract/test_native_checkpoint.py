@@ -82,7 +82,7 @@ def test_training_goes_on_bit_by_bit(stage: int, settings: dict[str, Any], ranks
     folder = str(tmp_path / "checkpoint")
     knobs = {"stage": stage, "model": "rich"} | settings
     first = ranks.launch([["train", 0, 3], ["save", folder], ["state"], ["train", 3, 6], ["state"]], **knobs)
-    again = ranks.launch([["draw"], ["load", folder], ["state"], ["train", 3, 6], ["state"]], **knobs)
+    again = ranks.launch([["draw"], ["load", folder], ["state"], ["train", 3, 6], ["state"]], seed=8, **knobs)
     assert [outcomes[2:] for outcomes in again] == [outcomes[2:] for outcomes in first]
     assert [outcomes[1] for outcomes in first + again] == [None] * 4
     assert first[0][2] != first[0][4]
@@ -111,8 +111,8 @@ def test_another_stage_and_world_size_go_on_from_the_same_weights(
     (stage, count), (other_stage, other_count) = source, target
     first = ranks.launch([["train", 0, 3], ["save", folder], *look], stage=stage, ranks=count, **knobs)
     actions = [["load", folder], ["save", back], *look]
-    other = ranks.launch(actions, stage=other_stage, ranks=other_count, bucket_mb=0.002, **knobs)
-    home = ranks.launch([["load", back], *look], stage=stage, ranks=count, **knobs)
+    other = ranks.launch(actions, stage=other_stage, ranks=other_count, bucket_mb=0.002, seed=8, **knobs)
+    home = ranks.launch([["load", back], *look], stage=stage, ranks=count, seed=9, **knobs)
     for outcomes in (*other, *home):
         assert outcomes[-3] == first[0][-3]
     if model == "plain":  # without local buffers and dropout, training is the same but for rounding
@@ -160,11 +160,13 @@ def test_weights_are_rounded_to_another_precision(ranks: Ranks, tmp_path: Path) 
     assert ranks.launch(actions, precision="bf16_master", stage=0)[0][0] is None
 
 
-def test_a_truncated_shard_is_refused_by_name(copy: Path, refusal: Callable[..., str]) -> None:
-    size = (copy / SHARD).stat().st_size
-    with (copy / SHARD).open("r+b") as file:
+@pytest.mark.parametrize("name", ["rank-00000-of-00002.pt", SHARD])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_truncated_shard_is_refused_by_name(name: str, count: int, copy: Path, refusal: Callable[..., str]) -> None:
+    size = (copy / name).stat().st_size
+    with (copy / name).open("r+b") as file:
         file.truncate(size - 1)
-    assert refusal(copy) == f"{SHARD} has {size - 1} bytes, expected {size}"
+    assert refusal(copy, ranks=count) == f"{name} has {size - 1} bytes, expected {size}"
 
 
 def test_a_missing_shard_is_refused_by_name(copy: Path, refusal: Callable[..., str]) -> None:

@@ -106,6 +106,17 @@ def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
         assert launcher.launch(sound).status == "ok"
 
 
+def test_a_fork_server_that_dies_while_idle_is_replaced(make_cell: MakeCell, timing_job: Callable[..., Any]) -> None:
+    job = timing_job(make_cell(workload=faulty("none"), gpus=2))
+    with Launcher() as launcher:
+        assert launcher.machine
+        launcher._process.kill()
+        launcher._process.wait()
+        lost = launcher.launch(job)
+        assert (lost.status, "fork server ended with code -9" in lost.reason) == ("failed", True)
+        assert launcher.launch(job).status == "ok"
+
+
 def test_ranks_die_with_the_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(

@@ -65,7 +65,7 @@ def test_bad_input_is_refused_with_one_line(tmp_path: Path, arguments: list[str]
 def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     sweep = (
-        *("-m", *FAULTY, "workload.how=none,raise", "stage=0,2", "bucket_mb=null,1", "gpus=2", *QUICK),
+        *("-m", *FAULTY, "engine=torch", "workload.how=none,raise", "stage=0,2", "bucket_mb=null,1", "gpus=2", *QUICK),
         *("tracking=none", f"hydra.sweep.dir={folder}"),
     )
     done = run(tmp_path, *sweep)
@@ -92,6 +92,10 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     assert {row["status"] for row in summary(folder)} == {"ok", "unsupported", "failed"}
     assert (folder / "report.html").exists() and (folder / "report.md").exists()
     assert done.stdout.strip().splitlines()[-1].endswith("report.html")
+
+    again = run(tmp_path, *sweep)
+    assert (again.returncode, "holds a sweep already; resume=true" in again.stderr) == (1, True)
+    assert records(folder) == found
 
     kept = {cell: record.launches for cell, record in found.items() if record.status == "ok"}
     missing = sound.cell_id

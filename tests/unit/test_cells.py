@@ -87,6 +87,6 @@ def test_an_engine_that_cannot_be_imported_is_refused_by_name(make_config: Calla
 
 def test_verdicts_flag_what_a_reader_must_know() -> None:
     record = Record("id", "sweep", {}, {}, {}, launches=[Launch(0, "", {}, [])])
-    assert verdicts(record, oversubscribed=True) == ["oversubscribed", "too_few_launches"]
+    assert verdicts(record, oversubscribed=True) == ["oversubscribed", "parity_unchecked", "too_few_launches"]
     record.launches *= 6
-    assert verdicts(record, oversubscribed=False) == []
+    assert verdicts(record, oversubscribed=False) == ["parity_unchecked"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from bench.config import Config, ConfigError, check, knobs
+from bench.config import Config, ConfigError, check, check_sweep, knobs
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from bench.config import Config, ConfigError, check, knobs
         (["bukcet_mb=3"], "bukcet_mb is not a knob; did you mean bucket_mb?"),
         (["bucket_mb=0"], "bucket_mb=0 is not valid; valid: a number above 0, null"),
         (["bucket_mb=inf"], "bucket_mb=inf is not valid"),
-        (["overlap=maybe"], "overlap=maybe is not valid; valid: true, false, null"),
+        (["overlap=maybe"], "overlap='maybe' is not valid; valid: true, false, null"),
         (["workload=nope"], "workload=nope is unknown; valid: cnn_cifar, digits"),
         (["-m", "engine=torch,nope"], "engine=nope is unknown; valid: "),
         (["precision=fp8"], "precision=fp8 is not valid; valid: fp32, amp_bf16"),
@@ -60,6 +60,12 @@ def test_a_share_that_is_not_whole_is_refused_by_name(make_config: Callable[...,
     with pytest.raises(ConfigError, match=r"accumulate=3; valid: a multiple of 3"):
         check(make_config(batch_size=10, accumulate=3))
     check(make_config(batch_size=12, gpus=2, scaling="strong", accumulate=3))
+
+
+def test_what_belongs_to_the_sweep_cannot_be_swept(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match="repeats cannot be swept"):
+        check_sweep([make_config(repeats=1), make_config(repeats=2)])
+    check_sweep([make_config(stage=0), make_config(stage=1)])
 
 
 def test_help_explains_every_knob() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.engines.spec import EngineSpec
 from bench.loop import Share, timed_steps
-from bench.measure.memory import CpuStepMemory, peak_in_window, state_bytes
+from bench.measure.memory import CpuStepMemory, peaks_in_windows, state_bytes
 from bench.parity import Reference, compare, train_reference, weights_error
 
 MIB = 1 << 20
@@ -75,7 +75,7 @@ def test_the_peak_of_a_window_counts_what_was_there_before() -> None:
         (7, "end", 0),
         (8, "allocate", 1000),
     ]
-    assert peak_in_window(events) == (100, 130)
+    assert peaks_in_windows(events) == (100, [130])
 
 
 def test_a_cpu_step_of_known_size_is_counted_exactly() -> None:
@@ -87,7 +87,7 @@ def test_a_cpu_step_of_known_size_is_counted_exactly() -> None:
             temporary = torch.zeros(3 * MIB // 4)
             del temporary
         after = torch.zeros(9 * MIB // 4)
-    assert (counter.rest_bytes(), counter.peak_bytes()) == (MIB, 4 * MIB)
+    assert (counter.rest_bytes(), counter.peaks_bytes()) == (MIB, [4 * MIB])
     del kept, after
 
 

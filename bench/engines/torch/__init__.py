@@ -16,6 +16,13 @@ PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.optim", "tor
 def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers have no setting for."""
     wrapper = "DistributedDataParallel" if spec.stage < 2 else "fully_shard"
+    view = spec.options.get("gradient_as_bucket_view")
+    if not isinstance(view, bool):
+        raise EngineUnsupported(f"engine.gradient_as_bucket_view={view} is not valid; valid: true, false")
+    if spec.stage >= 2 and not view:
+        raise EngineUnsupported(
+            f"engine=torch at stage={spec.stage} has no gradient_as_bucket_view=false: {wrapper} has no buckets"
+        )
     if spec.stage >= 2 and spec.bucket_mb is not None:
         raise EngineUnsupported(
             f"engine=torch at stage={spec.stage} has no bucket_mb: fully_shard communicates per unit, not per bucket"
