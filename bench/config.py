@@ -27,7 +27,7 @@ def knob(
     above: float | None = None,
     most: float | None = None,
 ) -> Any:
-    """A field with its documentation and its bounds: at least, above, at most."""
+    """A field with its documentation and bounds: one of ``choices``, at least, above, at most."""
     metadata = {"help": text, "choices": choices, "least": least, "above": above, "most": most}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
