@@ -30,7 +30,7 @@ class Bucket:
         like = self.parameters[0]
         self.whole = torch.zeros(layout.size, dtype=like.dtype, device=like.device)
         self.views = [
-            self.whole[slot.offset : slot.offset + slot.count].view(parameter.shape)
+            self.whole[slot.elements].view(parameter.shape)
             for slot, parameter in zip(layout.slots, self.parameters, strict=True)
         ]
         for view, parameter in zip(self.views, self.parameters, strict=True):

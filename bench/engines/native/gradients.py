@@ -43,7 +43,7 @@ class BucketGradients:
         if self.flat is None:
             self.flat = torch.empty_like(self.bucket.whole)
         slot = self.bucket.layout.slots[slot_number]
-        place = self.flat[slot.offset : slot.offset + slot.count].view(gradient.shape)
+        place = self.flat[slot.elements].view(gradient.shape)
         if slot_number in self.written:
             place += gradient
         else:
@@ -60,7 +60,7 @@ class BucketGradients:
             self.flat[gap].zero_()
         for number, slot in enumerate(layout.slots):
             if number not in self.written:
-                self.flat[slot.offset : slot.offset + slot.count].zero_()
+                self.flat[slot.elements].zero_()
         return self.flat
 
     def reduce(self, collectives: Collectives) -> Finish:

@@ -22,6 +22,11 @@ class Slot:
     offset: int
     count: int
 
+    @property
+    def elements(self) -> slice:
+        """The elements of the bucket that are the parameter's."""
+        return slice(self.offset, self.offset + self.count)
+
 
 @dataclass(frozen=True)
 class Layout:
