@@ -14,6 +14,9 @@ MEANINGS = {
     "oversubscribed": "more ranks than cores or GPUs. Stages can be compared with each other at one world size; "
     "nothing here tells how they scale.",
     "synthetic_data": "the data are made up. Time and memory are real; loss and accuracy mean nothing.",
+    "outside_parity": "does not compute what one process does, by design: listed, never called fastest.",
+    "straggler": "one rank was slowed on purpose.",
+    "skewed_data": "ranks were dealt unequal samples on purpose.",
     "parity_unchecked": "timed without comparing them with a single process.",
     "loss_not_finite": "training diverged: listed, never ranked.",
     "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
@@ -25,6 +28,9 @@ LETTERS = {
     "too_few_launches": "f",
     "parity_unchecked": "u",
     "loss_not_finite": "n",
+    "outside_parity": "p",
+    "straggler": "l",
+    "skewed_data": "k",
 }
 """For tables without room for words."""
 

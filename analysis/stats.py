@@ -85,11 +85,20 @@ def step_time_s(launch: Launch) -> float:
 
 
 def throughput_per_s(record: Record, launch: Launch) -> float:
-    """Global units over total time: global_batch · units_per_sample · steps / the slowest rank's wall time."""
+    """Global units over total time: global_batch · units_per_sample · steps / the slowest rank's wall time.
+
+    Ranks that do not wait for each other are counted until the first of them has taken all its steps: from then on
+    fewer would be at work.
+    """
     if record.model is None:
         return nan
-    steps = len(launch.ranks[0].losses)
-    return record.global_batch * record.model.units_per_sample * steps / max(rank.wall_s for rank in launch.ranks)
+    units_per_step = record.global_batch * record.model.units_per_sample / len(launch.ranks)
+    if record.resolved.get("synchronous", True):
+        total_s = max(rank.wall_s for rank in launch.ranks)
+        return units_per_step * sum(len(rank.losses) for rank in launch.ranks) / total_s
+    total_s = min(rank.wall_s for rank in launch.ranks)
+    done = sum(int(np.sum(np.cumsum(rank.step_times_s()) <= total_s)) for rank in launch.ranks)
+    return units_per_step * done / total_s
 
 
 def _interval(value: float, resampled: Floats, launches: int, nominal: float) -> Interval:

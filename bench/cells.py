@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import engines
 from bench.config import Config, ConfigError
-from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
+from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
 from bench.record import Status
 
@@ -74,12 +74,28 @@ class Cell:
             lr=config.lr,
             clip_norm=config.clip_norm,
             accumulate=config.accumulate,
+            compression=config.compression,
+            shard_size=config.shard_size,
+            local_steps=config.local_steps,
+            compile=config.compile,
+            join=config.data_skew == "samples",
             options={key: value for key, value in config.engine.items() if key not in ("name", "package")},
         )
+
+    def traits(self) -> Traits:
+        """What the harness must know of the engine under these settings."""
+        return engines.traits(self.config.engine["package"], self.spec())
+
+    def outside_parity(self) -> str:
+        """Why training cannot equal a single process's; empty if it must."""
+        if self.config.data_skew == "samples":
+            return "ranks hold unequal numbers of samples"
+        return self.traits().outside_parity
 
     def job(self, purpose: Purpose, scratch: Path) -> Job:
         config = self.config
         options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
+        traits = self.traits()
         workload = WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
         job = Job(
             purpose=purpose,
@@ -91,17 +107,23 @@ class Cell:
             steps=config.steps,
             warmup=config.warmup,
             batch_pool=config.measure.batch_pool,
-            parity_steps=config.measure.parity_steps,
+            parity_steps=0 if self.outside_parity() else config.measure.parity_steps,
             memory=config.measure.memory,
             threads=self.cores if purpose == "reference" else self.threads,
             deterministic=config.deterministic,
             timeout_s=config.timeout_s,
             reference="",
+            ranks_per_replica=traits.ranks_per_replica,
+            servers=0 if purpose == "reference" else traits.servers,
+            data_skew=config.data_skew,
+            straggler_rank=config.straggler.rank,
+            straggler_factor=config.straggler.factor,
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
 
     def resolved(self) -> dict[str, Any]:
         """What the Record holds beside the request; the engine's own description is added once it has run."""
+        traits = Traits() if self.status else self.traits()
         return {
             "world_size": self.config.gpus,
             "device": self.device,
@@ -111,6 +133,10 @@ class Cell:
             "rank_batch": self.rank_batch,
             "global_batch": self.global_batch,
             "accumulate": self.config.accumulate,
+            "ranks_per_replica": traits.ranks_per_replica,
+            "servers": traits.servers,
+            "synchronous": traits.synchronous,
+            "outside_parity": "" if self.status else self.outside_parity(),
             "engine": {},
         }
 
@@ -120,6 +146,7 @@ def reference_key(job: Job) -> str:
     spec = job.spec
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
+    same += [job.ranks_per_replica, job.data_skew]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -133,7 +160,7 @@ def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
         cell = Cell(config, device, resolve_backend(config, device, machine), threads, cores, None, "")
         try:
             refuse_backend(cell, machine)
-            engines.refuse(config.engine["package"], cell.spec())
+            engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
         except EngineUnsupported as error:
             cell = dataclasses.replace(cell, status="unsupported", reason=str(error))
         except EngineUnavailable as error:
@@ -151,14 +178,18 @@ def resolve_device(config: Config, machine: Machine) -> str:
 
 
 def resolve_backend(config: Config, device: str, machine: Machine) -> str:
-    if config.backend == "auto":
-        own_gpu = device == "cuda" and config.gpus <= machine.cuda_devices
-        return "nccl" if own_gpu and machine.nccl else "gloo"
-    return config.backend
+    if config.backend != "auto":
+        return config.backend
+    own_gpu = device == "cuda" and config.gpus <= machine.cuda_devices
+    return "nccl" if own_gpu and machine.nccl and "nccl" in engines.backends(config.engine["package"]) else "gloo"
 
 
 def refuse_backend(cell: Cell, machine: Machine) -> None:
     """Raises EngineUnsupported for a backend that no engine could use here."""
+    if cell.backend == "mpi" and not machine.mpi:
+        raise EngineUnsupported(
+            "backend=mpi: this torch was built without MPI, as all published wheels are. Valid: gloo"
+        )
     gpus = machine.cuda_devices if cell.device == "cuda" else 0
     if cell.backend == "nccl" and cell.config.gpus > gpus:
         raise EngineUnsupported(

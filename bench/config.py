@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.engines.spec import COMPRESSIONS, OPTIMIZERS, PRECISIONS
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -63,6 +65,16 @@ class Tracking:
 
 
 @dataclass
+class Straggler:
+    """One slow rank, on purpose."""
+
+    rank: int | None = knob(None, "the rank that is slowed; null: none", least=0)
+    factor: float = knob(
+        2.0, "its forward and backward take this many times as long; only timed steps are slowed", least=1
+    )
+
+
+@dataclass
 class Config:
     """One cell of a sweep, as asked for."""
 
@@ -79,17 +91,19 @@ class Config:
     gpus: int = knob(1, "world size: one rank per GPU, or that many CPU processes where there is no GPU", least=1)
     device: str = knob("auto", "auto takes CUDA where a GPU is visible", "auto", "cpu", "cuda")
     backend: str = knob(
-        "auto", "collectives; auto takes nccl where each rank has a GPU of its own, else gloo", "auto", "gloo", "nccl"
+        "auto",
+        "collectives; auto takes nccl where each rank has a GPU of its own, else gloo; mpi only where torch was built "
+        "with it",
+        "auto",
+        "gloo",
+        "nccl",
+        "mpi",
     )
     precision: str = knob(
         "fp32",
         "amp_*: autocast over fp32 weights (amp_fp16 with loss scaling); bf16: weights, gradients and optimizer state "
         "in bf16; bf16_master: bf16 with fp32 master weights and optimizer state",
-        "fp32",
-        "amp_bf16",
-        "amp_fp16",
-        "bf16",
-        "bf16_master",
+        *PRECISIONS,
     )
     bucket_mb: float | None = knob(
         None,
@@ -114,7 +128,21 @@ class Config:
         "micro-batches that each rank's share of a step is cut into; only the last one communicates gradients",
         least=1,
     )
-    optimizer: str = knob("adam", "optimizer; sgd has momentum 0.9", "sgd", "adam", "adamw", "rmsprop")
+    compression: str = knob(
+        "none",
+        "what gradients are compressed to on the wire; powersgd is a low-rank approximation and outside parity",
+        *COMPRESSIONS,
+    )
+    shard_size: int | None = knob(
+        None,
+        "ranks that share one copy of the model state; groups of them are replicas (hybrid sharding). null: all ranks",
+        least=1,
+    )
+    local_steps: int = knob(
+        1, "steps that each rank takes on its own between averages of the weights (post-local SGD); 1: none", least=1
+    )
+    compile: bool = knob(False, "put the model through torch.compile, before anything is timed")
+    optimizer: str = knob("adam", "optimizer; sgd has momentum 0.9", *OPTIMIZERS)
     lr: float = knob(1e-3, "learning rate", above=0)
     clip_norm: float | None = knob(None, "bound of the global gradient norm over all ranks and shards", above=0)
     steps: int = knob(45, "measured steps per launch", least=1)
@@ -122,6 +150,15 @@ class Config:
     repeats: int = knob(
         3, "fresh launches per cell, one per round; a launch is the independent sample of every interval", least=1
     )
+    data_skew: str = knob(
+        "none",
+        "how samples are dealt to ranks. labels: sorted by class, so that each rank sees few classes of a global "
+        "batch. samples: the last rank has half as many batches as the others (needs an engine with Join)",
+        "none",
+        "labels",
+        "samples",
+    )
+    straggler: Straggler = field(default_factory=Straggler)
     seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0, most=2**32 - 1)
     deterministic: bool = knob(False, "deterministic algorithms only (torch.use_deterministic_algorithms)")
     threads: int | None = knob(
@@ -147,6 +184,11 @@ def check(config: Config) -> None:
         for key in ("name", "package" if group == "engine" else "factory"):
             if not getattr(config, group).get(key):
                 raise ConfigError(f"{group}.{key} is not set; choose {group}= one of {', '.join(options(group))}")
+    if config.straggler.rank is not None and config.straggler.rank >= config.gpus:
+        raise ConfigError(
+            f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "
+            f"valid: 0 to {config.gpus - 1}, null"
+        )
     ranks = config.gpus if config.scaling == "strong" else 1
     if config.batch_size % (ranks * config.accumulate):
         raise ConfigError(

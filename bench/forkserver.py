@@ -139,8 +139,8 @@ class Launch:
         self.selector.register(self.lifeline, selectors.EVENT_READ, None)
         with socket.socket() as rendezvous:
             rendezvous.bind(("127.0.0.1", 0))
-            rendezvous.listen(self.job.world_size + 8)
-            for number in range(self.job.world_size):
+            rendezvous.listen(self.job.world_size + self.job.servers + 8)
+            for number in range(self.job.world_size + self.job.servers):
                 start = spawn_rank if why_spawn else fork_rank
                 rank = start(self.job, number, rendezvous)
                 self.ranks.append(rank)
@@ -192,7 +192,7 @@ class Launch:
                     pass
         answers = [rank.answer() for rank in self.ranks]
         if not timed_out and all("error" not in answer and answer for answer in answers):
-            return LaunchResult("ok", ranks=answers)
+            return LaunchResult("ok", ranks=answers[: self.job.world_size], servers=answers[self.job.world_size :])
         ends = [rank.end() for rank in self.ranks]
         if timed_out:
             still = ", ".join(str(rank.rank) for rank in self.ranks if rank.stopped_by_us)
@@ -401,7 +401,8 @@ def machine(warm_up_s: float) -> Machine:
     nccl = None
     if torch.distributed.is_nccl_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version()))
-    return Machine(torch.__version__, torch.cuda.device_count(), nccl, warm_up_s)
+    mpi = torch.distributed.is_mpi_available()
+    return Machine(torch.__version__, torch.cuda.device_count(), nccl, warm_up_s, mpi)
 
 
 def send(stream: Any, message: dict[str, Any]) -> None:

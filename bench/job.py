@@ -49,15 +49,24 @@ class Job:
     timeout_s: float
     reference: str
     """File that the reference writes and rank 0 of the check reads."""
+    ranks_per_replica: int = 1
+    """Consecutive ranks that train on the same samples, because they compute one replica together."""
+    servers: int = 0
+    """Processes beside the ranks, numbered after them, that run the engine's ``serve``."""
+    data_skew: str = "none"
+    straggler_rank: int | None = None
+    straggler_factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class LaunchResult:
-    """How a launch ended. ``ranks`` holds one result per rank if it is ok, else ``ends`` says how each ended."""
+    """How a launch ended. If it is ok, ``ranks`` holds one result per rank and ``servers`` one per server;
+    else ``ends`` says how each process ended."""
 
     status: str
     reason: str = ""
     ranks: list[dict[str, Any]] = field(default_factory=list)
+    servers: list[dict[str, Any]] = field(default_factory=list)
     ends: list[RankEnd] = field(default_factory=list)
     total_s: float = 0.0
     start_method: str = "fork"
@@ -71,3 +80,5 @@ class Machine:
     cuda_devices: int
     nccl: str | None
     warm_up_s: float
+    mpi: bool = False
+    """Whether torch was built with MPI."""

@@ -7,15 +7,17 @@ touch neither.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.engines.base import Batch, Engine, LossFunction
+from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
 from bench.measure.timing import Marks, marks
 
 
@@ -27,6 +29,11 @@ class Share:
     world_size: int
     rank_batch: int
     accumulate: int
+
+    def global_batch(self, step: int) -> range:
+        """Global sample indices of ``step``, of all shares."""
+        size = self.world_size * self.rank_batch
+        return range(step * size, (step + 1) * size)
 
     def micro_batches(self, step: int) -> list[range]:
         """Global sample indices of each micro-batch of ``step``."""
@@ -63,9 +70,18 @@ class Timed:
 
 
 def timed_steps(
-    engine: Engine, steps: list[list[Batch]], count: int, loss_fn: LossFunction, device: torch.device
+    engine: Engine,
+    steps: list[list[Batch]],
+    count: int,
+    loss_fn: LossFunction,
+    device: torch.device,
+    *,
+    join: bool = False,
 ) -> Timed:
-    """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection."""
+    """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection.
+
+    With ``join``, ranks may have unequal counts; a rank that is done answers the others' collectives, off the clock.
+    """
     losses = []
     gc.collect()
     gc.disable()
@@ -75,10 +91,11 @@ def timed_steps(
         clock = marks(device)
         started = time.perf_counter()
         clock.mark()
-        for step in range(count):
-            losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
-        synchronize(device)
-        wall_s = time.perf_counter() - started
+        with cast(JoinableEngine, engine).join() if join else contextlib.nullcontext():
+            for step in range(count):
+                losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
+            synchronize(device)
+            wall_s = time.perf_counter() - started
     finally:
         gc.enable()
     intervals = clock.intervals_s()

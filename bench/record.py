@@ -122,6 +122,9 @@ class RankSamples:
     losses: list[float]
     """Mean loss over this rank's share of each measured step's global batch."""
 
+    def step_times_s(self) -> list[float]:
+        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -132,13 +135,13 @@ class Launch:
     seconds: dict[str, float]
     """Where this launch's time went on the slowest rank, and ``total_s`` as the parent saw it."""
     ranks: list[RankSamples]
+    servers: list[dict[str, Any]] = field(default_factory=list)
+    """What each parameter server counted."""
 
     def step_times_s(self) -> list[float]:
-        """Time of each measured step: the slowest rank's."""
-        steps = len(self.ranks[0].forward_backward_s)
-        return [
-            max(rank.forward_backward_s[step] + rank.optimizer_s[step] for rank in self.ranks) for step in range(steps)
-        ]
+        """Time of each measured step: the slowest rank's, of those that had that many steps."""
+        ranks = [rank.step_times_s() for rank in self.ranks]
+        return [max(times[step] for times in ranks if step < len(times)) for step in range(max(map(len, ranks)))]
 
 
 @dataclass(frozen=True)

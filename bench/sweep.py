@@ -270,7 +270,9 @@ class Sweep:
         seconds = {name: max(rank["seconds"].get(name, 0.0) for rank in result.ranks) for name in sorted(phases)}
         self.breakdown.add_launch(seconds, result.total_s)
         samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
-        record.launches.append(Launch(number, started_at, seconds | {"total_s": result.total_s}, samples))
+        record.launches.append(
+            Launch(number, started_at, seconds | {"total_s": result.total_s}, samples, result.servers)
+        )
         record.resolved["start_method"] = result.start_method
         record.status = "ok"
         self._write(cell)

@@ -169,7 +169,7 @@ def _mean_losses(record: Record) -> list[float]:
     if not record.launches:
         return []
     ranks = [rank.losses for rank in record.launches[-1].ranks]
-    return [sum(losses) / len(losses) for losses in zip(*ranks, strict=True) if all(map(math.isfinite, losses))]
+    return [sum(losses) / len(losses) for losses in zip(*ranks, strict=False) if all(map(math.isfinite, losses))]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

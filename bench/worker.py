@@ -12,18 +12,21 @@ import os
 import socket
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 from torch.utils.flop_counter import FlopCounterMode
 
 import workloads
-from bench import loop, parity, record
-from bench.engines.base import Batch, Engine, RankContext
+from bench import loop, parity, record, straggler
+from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
 from bench.job import Job, WorkloadSpec
 from bench.measure import memory
 from workloads.base import Workload, WorkloadError
@@ -41,9 +44,14 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     device = prepare_process(job, rank)
     if job.purpose == "reference":
         return reference(job, device)
-    join_group(job, rank, device, rendezvous)
+    store = open_store(job, rank, rendezvous)
+    if rank >= job.world_size:
+        server: dict[str, Any] = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
+        return server
+    join_group(job, rank, device, store)
     seconds.lap("init_s")
-    result = check(job, rank, device) if job.purpose == "check" else timing(job, rank, device, seconds)
+    context = RankContext(rank, job.world_size, device, store)
+    result = check(job, context) if job.purpose == "check" else timing(job, context, seconds)
     dist.barrier()  # rank 0 holds the store: nobody leaves before all are done
     return result | {"seconds": seconds.laps}
 
@@ -75,25 +83,29 @@ def prepare_process(job: Job, rank: int) -> torch.device:
     return device
 
 
-def join_group(job: Job, rank: int, device: torch.device, rendezvous: socket.socket) -> None:
-    """Initialises the default process group through a store on the socket that the fork server opened."""
+def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
+    """The store by which the processes of this launch meet, on the socket that the fork server opened."""
     host, port = rendezvous.getsockname()
-    timeout = datetime.timedelta(seconds=job.timeout_s)
-    store = dist.TCPStore(  # type: ignore[attr-defined]
+    store: Store = dist.TCPStore(  # type: ignore[attr-defined]
         host,
         port,
         job.world_size,
         is_master=rank == 0,
-        timeout=timeout,
+        timeout=datetime.timedelta(seconds=job.timeout_s),
         wait_for_workers=False,
         master_listen_fd=os.dup(rendezvous.fileno()) if rank == 0 else None,
     )
+    return store
+
+
+def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:
+    """Initialises the default process group, of all ranks and no server."""
     dist.init_process_group(
         job.spec.backend,
         store=store,
         rank=rank,
         world_size=job.world_size,
-        timeout=timeout,
+        timeout=datetime.timedelta(seconds=job.timeout_s),
         device_id=device if job.spec.backend == "nccl" else None,
     )
 
@@ -108,37 +120,60 @@ def _load_workload(spec: str) -> Workload:
     return workloads.load(**json.loads(spec))
 
 
-def create_engine(package: str) -> Engine:
-    engine: Engine = importlib.import_module(f"{package}.adapter").create()
+def adapter(job: Job) -> ModuleType:
+    return importlib.import_module(f"{job.engine}.adapter")
+
+
+def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
+    engine: Engine = adapter(job).create()
+    engine.setup(module, units, job.spec, context)
     return engine
 
 
-def set_up(job: Job, rank: int, device: torch.device) -> tuple[Workload, Engine]:
+def share_of(job: Job, rank: int) -> loop.Share:
+    """What a rank trains on; the ranks of one replica train on the same."""
+    together = job.ranks_per_replica
+    replicas = job.spec.world_size // together
+    return loop.Share(rank // together, replicas, job.rank_batch * together, job.spec.accumulate)
+
+
+def batches(job: Job, work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
+    """A rank's micro-batches of ``step``, on the device."""
+    dealt = by_label(work, share.global_batch(step)) if job.data_skew == "labels" else None
+    found = []
+    for indices in share.micro_batches(step):
+        samples: Sequence[int] = [dealt[index] for index in indices] if dealt else indices
+        found.append(tuple(entry.to(device) for entry in work.batch(samples)))
+    return found
+
+
+def by_label(work: Workload, indices: range) -> dict[int, int]:
+    """Who stands where when the samples of a global batch are sorted by their class labels (one a sample)."""
+    labels = work.batch(indices)[-1]
+    if labels.dim() != 1 or labels.is_floating_point():
+        raise WorkloadError(
+            f"data_skew=labels needs one class label a sample; workload={work.info.name} has none. Valid: none, samples"
+        )
+    order = torch.argsort(labels, stable=True).tolist()
+    return {index: indices[position] for index, position in zip(indices, order, strict=True)}
+
+
+def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
+    """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
+    rank, device = context.rank, context.device
     work = workload(job.workload)
     module = work.build().to(device)
-    engine = create_engine(job.engine)
-    engine.setup(module, work.units(module), job.spec, RankContext(rank, job.world_size, device))
-    return work, engine
-
-
-def share_of(job: Job, rank: int) -> loop.Share:
-    return loop.Share(rank, job.spec.world_size, job.rank_batch, job.spec.accumulate)
-
-
-def batches(work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
-    """This rank's micro-batches of ``step``, on the device."""
-    return [tuple(entry.to(device) for entry in work.batch(indices)) for indices in share.micro_batches(step)]
-
-
-def timing(job: Job, rank: int, device: torch.device, seconds: Stopwatch) -> dict[str, Any]:
-    """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
-    work, engine = set_up(job, rank, device)
     share = share_of(job, rank)
-    pool = [batches(work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
+    pool = [batches(job, work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
+    loss_fn: LossFunction = work.loss
+    if rank == job.straggler_rank:
+        own_s = straggler.compute_s(module, pool[0][0], work.loss, job.spec.precision, device)
+        loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
+    engine = set_up(job, module, work.units(module), context)
     seconds.lap("setup_s")
-    warmup = loop.timed_steps(engine, pool, job.warmup, work.loss, device)
+    warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")
-    measured = loop.timed_steps(engine, pool, job.steps, work.loss, device)
+    measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
     seconds.lap("measured_s")
     engine.teardown()
     samples = record.RankSamples(
@@ -151,20 +186,31 @@ def timing(job: Job, rank: int, device: torch.device, seconds: Stopwatch) -> dic
     return {"samples": asdict(samples)}
 
 
-def check(job: Job, rank: int, device: torch.device) -> dict[str, Any]:
+def steps_of(job: Job, rank: int, steps: int) -> int:
+    """How many steps a rank has; under ``data_skew=samples`` the last one has half."""
+    short = job.data_skew == "samples" and rank == job.world_size - 1
+    return max(1, steps // 2) if short and steps else steps
+
+
+def check(job: Job, context: RankContext) -> dict[str, Any]:
     """Parity against the reference, then the memory of a step. Nothing here is timed."""
+    rank, device = context.rank, context.device
     counter = memory.step_memory(device)
     with counter:
-        work, engine = set_up(job, rank, device)
+        work = workload(job.workload)
+        module = work.build().to(device)
+        engine = set_up(job, module, work.units(module), context)
+        del module
         share = share_of(job, rank)
         result: dict[str, Any] = {"describe": engine.describe(), "parity": None, "memory": None}
         losses = [
-            loop.train_step(engine, batches(work, share, step, device), work.loss) for step in range(job.parity_steps)
+            loop.train_step(engine, batches(job, work, share, step, device), work.loss)
+            for step in range(job.parity_steps)
         ]
         if job.parity_steps:
             result["parity"] = compare_with_reference(job, rank, engine, losses)
         if job.memory:
-            state = memory_of_step(job, engine, work, share, device, counter)
+            state = memory_of_steps(job, engine, work, context, counter)
         engine.teardown()
     if job.memory:
         result["memory"] = asdict(
@@ -192,18 +238,19 @@ def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Ten
     return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
 
 
-def memory_of_step(
-    job: Job, engine: Engine, work: Workload, share: loop.Share, device: torch.device, counter: memory.StepMemory
+def memory_of_steps(
+    job: Job, engine: Engine, work: Workload, context: RankContext, counter: memory.StepMemory
 ) -> dict[str, int]:
     """Model state between backward and update, and (in ``counter``) the peaks of whole steps.
 
     Optimizer state exists from the first update on, and DDP rebuilds its buckets after it: two steps go ahead.
     """
+    share, device = share_of(job, context.rank), context.device
     for step in range(job.parity_steps, 2):
-        loop.train_step(engine, batches(work, share, step, device), work.loss)
+        loop.train_step(engine, batches(job, work, share, step, device), work.loss)
     state: dict[str, int] = {}
     for step in range(max(job.parity_steps, 2), max(job.parity_steps, 2) + WATCHED_STEPS):
-        micro_batches = batches(work, share, step, device)
+        micro_batches = batches(job, work, share, step, device)
         gc.collect()
         with counter.step():
             for index, batch in enumerate(micro_batches):
@@ -216,13 +263,14 @@ def memory_of_step(
 def reference(job: Job, device: torch.device) -> dict[str, Any]:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
-    shares = [share_of(job, rank) for rank in range(job.spec.world_size)]
+    shares = [share_of(job, rank) for rank in range(0, job.spec.world_size, job.ranks_per_replica)]
     steps = [
-        [batch for share in shares for batch in batches(work, share, step, device)] for step in range(job.parity_steps)
+        [batch for share in shares for batch in batches(job, work, share, step, device)]
+        for step in range(job.parity_steps)
     ]
     trained = parity.train_reference(work.build(), steps, work.loss, job.spec, device)
     trained.save(Path(job.reference))
-    first = [entry for share in shares for batch in batches(work, share, 0, device) for entry in batch]
+    first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in batch]
     return {"model": asdict(model_facts(work, digest(first)))}
 
 

@@ -1,6 +1,7 @@
 """Engines: one package each (see ``base``), named in conf/engine/; a user's own may live anywhere on Python's path.
 
-What an engine refuses and what its ranks import are asked of its package here, without importing torch.
+What an engine honours and what its ranks import are asked of its package here, without importing torch.
+``python -m bench.engines`` prints it as a table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import contextlib
 import importlib
 from types import ModuleType
 
-from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits
+
+REQUIRED = ("CAPABILITIES", "PRELOAD", "refuse")
 
 
 def load(package: str) -> ModuleType:
@@ -18,15 +21,33 @@ def load(package: str) -> ModuleType:
         module = importlib.import_module(package)
     except ImportError as error:
         raise EngineUnsupported(f"engine.package={package} cannot be imported ({error})") from error
-    missing = [name for name in ("refuse", "PRELOAD") if not hasattr(module, name)]
+    missing = [name for name in REQUIRED if not hasattr(module, name)]
     if missing:
         raise EngineUnsupported(f"engine.package={package} is not an engine: it lacks {' and '.join(missing)}")
     return module
 
 
-def refuse(package: str, spec: EngineSpec) -> None:
+def refuse(name: str, package: str, spec: EngineSpec) -> None:
     """Raises EngineUnsupported or EngineUnavailable if the engine cannot honour ``spec``."""
-    load(package).refuse(spec)
+    module = load(package)
+    capabilities: Capabilities = module.CAPABILITIES
+    capabilities.refuse(name, spec)
+    module.refuse(spec)
+
+
+def backends(package: str) -> tuple[str, ...]:
+    """The backends that the engine can use; none of a broken package."""
+    with contextlib.suppress(EngineUnsupported):
+        found: tuple[str, ...] = load(package).CAPABILITIES.backends
+        return found
+    return ()
+
+
+def traits(package: str, spec: EngineSpec) -> Traits:
+    """How a launch with ``spec`` differs from plain data parallelism, for a spec that is not refused."""
+    module = load(package)
+    found: Traits = module.traits(spec) if hasattr(module, "traits") else Traits()
+    return found
 
 
 def preload(*packages: str) -> tuple[str, ...]:

@@ -5,19 +5,23 @@ training step. It does not own data, clocks, processes or process groups: those 
 
 Each engine is a package (conf/engine/NAME.yaml names it) with two parts:
 
-- the package itself, importable without torch, says what the engine honours: ``refuse(spec)`` and
-  ``PRELOAD``, the modules that its ranks would otherwise import one by one;
-- ``adapter.py`` does the work: ``create()`` returns the Engine. It is imported only by ranks.
+- the package itself, importable without torch, says what the engine honours: ``CAPABILITIES``, ``refuse(spec)`` for
+  what cannot go together, ``PRELOAD``, the modules that its ranks would otherwise import one by one, and, where it
+  differs from plain data parallelism, ``traits(spec)``;
+- ``adapter.py`` does the work: ``create()`` returns the Engine. It is imported only by ranks. An engine with servers
+  also has ``serve(spec, context: ServerContext)``, which returns what a server counted, in JSON types.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 
 from bench.engines.spec import EngineSpec
 
@@ -35,6 +39,17 @@ class RankContext:
     rank: int
     world_size: int
     device: torch.device
+    store: Store
+    """The store by which the processes of this launch met, for engines that make groups of their own."""
+
+
+@dataclass(frozen=True)
+class ServerContext:
+    """Where a server stands: a process that is no rank of the default group (``Traits.servers``)."""
+
+    index: int
+    servers: int
+    store: Store
 
 
 class Engine(Protocol):
@@ -73,5 +88,13 @@ class Engine(Protocol):
         ...
 
     def teardown(self) -> None:
-        """Releases what a process exit would not."""
+        """Releases what a process exit would not, and says goodbye to servers."""
+        ...
+
+
+class JoinableEngine(Engine, Protocol):
+    """An engine with the knob ``join``."""
+
+    def join(self) -> contextlib.AbstractContextManager[object]:
+        """A context that ranks may leave after unequal numbers of steps; it ends when the last one leaves."""
         ...

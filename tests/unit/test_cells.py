@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cells import plan, reference_key
-from bench.config import Config, ConfigError
+from bench.config import Config, ConfigError, Straggler
 from bench.measure.verdicts import verdicts
 from bench.record import Launch, Record
 from tests.conftest import CPU_ONLY
@@ -85,8 +85,15 @@ def test_an_engine_that_cannot_be_imported_is_refused_by_name(make_config: Calla
     assert (cell.status, "nowhere.engine cannot be imported" in cell.reason) == ("unsupported", True)
 
 
-def test_verdicts_flag_what_a_reader_must_know() -> None:
-    record = Record("id", "sweep", {}, {}, {}, launches=[Launch(0, "", {}, [])])
+def test_verdicts_flag_what_a_reader_must_know(make_config: Callable[..., Config]) -> None:
+    plain = dataclasses.asdict(make_config())
+    record = Record("id", "sweep", plain, {}, {}, launches=[Launch(0, "", {}, [])])
     assert verdicts(record, oversubscribed=True) == ["oversubscribed", "parity_unchecked", "too_few_launches"]
     record.launches *= 6
     assert verdicts(record, oversubscribed=False) == ["parity_unchecked"]
+
+
+def test_verdicts_flag_what_was_done_on_purpose(make_config: Callable[..., Config]) -> None:
+    slow = dataclasses.asdict(make_config(gpus=2, straggler=Straggler(rank=1), data_skew="labels"))
+    record = Record("id", "sweep", slow, {"outside_parity": "stale gradients"}, {})
+    assert verdicts(record, oversubscribed=False) == ["outside_parity", "straggler", "skewed_data"]

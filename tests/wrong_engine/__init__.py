@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bench.engines.spec import EngineSpec
+from bench.engines.spec import Capabilities, EngineSpec
 
+CAPABILITIES = Capabilities(stages={0: "plain replicas"}, knobs=("accumulate",))
 PRELOAD = ()
 
 

@@ -26,10 +26,19 @@ Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distri
 
 from __future__ import annotations
 
-from bench.engines.spec import EngineSpec
+from bench.engines.spec import Capabilities, EngineSpec
 
+CAPABILITIES = Capabilities(
+    stages={
+        0: "all-reduce per bucket",
+        1: "reduce-scatter and all-gather per bucket",
+        2: "the same, gradients kept as shards",
+        3: "units gathered in forward and backward",
+    },
+    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+)
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")
 
 
 def refuse(spec: EngineSpec) -> None:
-    """Refuses nothing: every knob is honoured at every stage."""
+    """Refuses nothing more: every knob that it has is honoured at every stage."""

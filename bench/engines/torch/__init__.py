@@ -8,17 +8,24 @@ stage 3  fully_shard with reshard_after_forward=True
 
 from __future__ import annotations
 
-from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, option
 
+CAPABILITIES = Capabilities(
+    stages={
+        0: "DistributedDataParallel",
+        1: "DistributedDataParallel and ZeroRedundancyOptimizer",
+        2: "fully_shard, reshard_after_forward=False",
+        3: "fully_shard, reshard_after_forward=True",
+    },
+    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+)
 PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.optim", "torch.distributed.fsdp", "torch.profiler")
 
 
 def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers have no setting for."""
     wrapper = "DistributedDataParallel" if spec.stage < 2 else "fully_shard"
-    view = spec.options.get("gradient_as_bucket_view")
-    if not isinstance(view, bool):
-        raise EngineUnsupported(f"engine.gradient_as_bucket_view={view} is not valid; valid: true, false")
+    view = option(spec, "gradient_as_bucket_view", True, False)
     if spec.stage >= 2 and not view:
         raise EngineUnsupported(
             f"engine=torch at stage={spec.stage} has no gradient_as_bucket_view=false: {wrapper} has no buckets"
