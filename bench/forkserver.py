@@ -41,6 +41,8 @@ GRACE_S = 1.0
 STACKS_S = 0.3
 """Time for a rank that still runs to write its stacks before it is killed."""
 PR_SET_PDEATHSIG = 1
+LOST_PEER = ("connection closed", "connection reset", "peer", "one of the ranks")
+"""What collectives say when another rank is gone (gloo, NCCL, Horovod)."""
 
 
 class Cancelled(Exception):
@@ -229,7 +231,10 @@ def blame(rank: Rank) -> tuple[int, int]:
     error = rank.answer().get("error")
     if error is None:
         return (1 if rank.wait_status else 5, rank.rank)
-    lost_peer = any(word in error["message"].lower() for word in ("connection closed", "connection reset", "peer"))
+    lost_peer = any(
+        word in error["message"].lower()
+        for word in ("connection closed", "connection reset", "peer", "one of the ranks")
+    )
     return (3 if lost_peer else 2, rank.rank)
 
 

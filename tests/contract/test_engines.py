@@ -15,6 +15,12 @@ RunCheck = Callable[[Cell], list[dict[str, Any]]]
 
 ENGINES = options("engine")
 STAGES = (0, 1, 2, 3)
+SHARDED_BEYOND_ITS_STAGE = (("torch", 2), ("deepspeed", 1))
+"""fully_shard has no stage that keeps parameters; DeepSpeed frees gradients of others from stage 1 on."""
+HELD_BY_VIEWS = (("deepspeed", 1, "grads"), ("deepspeed", 2, "grads"))
+"""DeepSpeed's shards of gradients are views, which keep the whole gradient of a parameter at their edge."""
+WRONG = {("deepspeed", 0, "bf16_master"): "differs by a quarter of the training path even on one rank"}
+"""What parity finds in published engines. A cell that is here and passes is to be taken out."""
 PARAMETERS = 567_498
 """Of the digits workload."""
 
@@ -56,7 +62,12 @@ def test_training_equals_a_single_process_with_any_optimizer(
 def test_training_equals_a_single_process_at_any_precision(
     engine: str, stage: int, precision: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    check_parity(make_cell(engine=engine, stage=stage, gpus=2, precision=precision), run_check)
+    cell = make_cell(engine=engine, stage=stage, gpus=2, precision=precision)
+    if (engine, stage, precision) not in WRONG:
+        check_parity(cell, run_check)
+        return
+    parity = run_check(cell)[0]["parity"]
+    assert parity["weights_error"] > parity["tolerance"], "it is right now"
 
 
 def test_loss_scaling_equals_a_single_process(
@@ -92,20 +103,28 @@ def test_every_workload_trains_at_every_stage(
 
 def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck) -> None:
     """fp32 Adam: 4 + 4 + 8 bytes a parameter, of which the stage divides some by N=2."""
-    ranks = run_check(make_cell(engine=engine, stage=stage, gpus=2))
+    cell = make_cell(engine=engine, stage=stage, gpus=2)
+    if cell.status:
+        pytest.skip(cell.reason)
+    ranks = run_check(cell)
     held = [rank["memory"]["state_bytes"] for rank in ranks]
     whole = {"params": 4 * PARAMETERS, "grads": 4 * PARAMETERS, "optimizer": 8 * PARAMETERS}
     sharded = {0: (), 1: ("optimizer",), 2: ("optimizer", "grads"), 3: ("optimizer", "grads", "params")}[stage]
     for kind, size in whole.items():
         total = sum(state[kind] for state in held)
-        if kind in sharded:
+        if (engine, stage, kind) in HELD_BY_VIEWS:
+            assert total >= size, kind
+        elif kind in sharded:
             assert size <= total <= 1.005 * size, kind
-        elif stage < 2 or engine != "torch":  # torch's stage 2 shards parameters too, outside forward and backward
+        elif (engine, stage) not in SHARDED_BEYOND_ITS_STAGE:
             assert all(size <= state[kind] <= 1.005 * size for state in held), kind
 
 
 def test_the_peak_is_above_what_was_there_at_rest(engine: str, make_cell: MakeCell, run_check: RunCheck) -> None:
-    for rank in run_check(make_cell(engine=engine, stage=3, gpus=2)):
+    cell = make_cell(engine=engine, stage=3, gpus=2)
+    if cell.status:
+        cell = make_cell(engine=engine, stage=0, gpus=2)
+    for rank in run_check(cell):
         memory = rank["memory"]
         assert 0 < memory["rest_bytes"] < memory["peak_bytes"]
         assert memory["peak_bytes"] > sum(memory["state_bytes"].values())

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from analysis.theory import predict_state
+from analysis.theory import ENGINES, predict_state
 from bench.cells import Cell
-from bench.config import options
 from bench.launch import Launcher
 from bench.record import Model, Record, decode
 from tests.conftest import MakeCell
 
 
-@pytest.mark.parametrize("engine", options("engine"))
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize(
     "knobs",

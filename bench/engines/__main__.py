@@ -1,0 +1,162 @@
+"""``python -m bench.engines``: what each engine honours, as the engines themselves declare it.
+
+A row per engine and stage. Each setting is asked for alone, on top of the defaults, at the world size and on the
+device given; a yes is a setting that the engine would run, and a test holds every yes against a real run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from bench import engines
+from bench.config import CONF, options
+from bench.engines.spec import (
+    COMPRESSIONS,
+    OPTIMIZERS,
+    PRECISIONS,
+    EngineSpec,
+    EngineUnavailable,
+    EngineUnsupported,
+)
+
+STAGES = (0, 1, 2, 3)
+SETTINGS: dict[str, tuple[Any, ...]] = {
+    "precision": PRECISIONS,
+    "optimizer": OPTIMIZERS,
+    "bucket_mb": (1.0,),
+    "overlap": (True, False),
+    "clip_norm": (1.0,),
+    "accumulate": (2,),
+    "compression": COMPRESSIONS[1:],
+    "shard_size": (2,),
+    "local_steps": (4,),
+    "compile": (True,),
+    "join": (True,),
+}
+"""What is asked for, one value at a time."""
+BACKENDS = {"gloo": "cpu", "nccl": "cuda"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What an engine says to one setting at one stage."""
+
+    engine: str
+    stage: int
+    setting: str
+    value: Any
+    answer: str
+    """``yes``, ``refused``, or ``unavailable``: its library is not installed."""
+    reason: str
+    """Why not; empty for a yes."""
+
+
+def declared(world_size: int, backend: str, only: list[str] | None = None) -> Iterator[Answer]:
+    """Every answer of every engine. A stage that is refused as it is has one answer, of the setting ``stage``."""
+    for name in only or options("engine"):
+        document = yaml.safe_load((CONF / "engine" / f"{name}.yaml").read_text(encoding="utf-8"))
+        package = document.pop("package")
+        own = {key: value for key, value in document.items() if key != "name"}
+        for stage in STAGES:
+            plain = plain_spec(stage, world_size, backend, own)
+            yield (first := ask(name, package, plain, "stage", stage))
+            if first.answer == "refused":
+                continue
+            for setting, values in SETTINGS.items():
+                for value in values:
+                    asked = dataclasses.replace(plain, **{setting: value})
+                    yield ask(name, package, asked, setting, value)
+
+
+def plain_spec(stage: int, world_size: int, backend: str, own: dict[str, Any]) -> EngineSpec:
+    """The defaults of every knob."""
+    return EngineSpec(
+        stage=stage,
+        world_size=world_size,
+        device=BACKENDS[backend],
+        backend=backend,
+        precision="fp32",
+        bucket_mb=None,
+        overlap=None,
+        optimizer="adam",
+        lr=1e-3,
+        clip_norm=None,
+        accumulate=1,
+        options=own,
+    )
+
+
+def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> Answer:
+    answer, reason = "yes", ""
+    try:
+        engines.refuse(name, package, spec)
+    except EngineUnsupported as error:
+        answer, reason = "refused", str(error)
+    except EngineUnavailable as error:
+        answer, reason = "unavailable", str(error)
+    return Answer(name, spec.stage, setting, value, answer, reason)
+
+
+MARKS = {"yes": "+", "refused": "[dim]·[/dim]", "unavailable": "?"}
+
+
+def show(answers: list[Answer], *, reasons: bool) -> None:
+    """The matrix on the terminal: a row per setting, a column per engine with a mark for each stage."""
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 1), show_edge=False)
+    table.add_column("setting")
+    names = list(dict.fromkeys(answer.engine for answer in answers))
+    for name in names:
+        table.add_column(name.replace("_", " "))
+    table.add_row("[dim]stage[/dim]", *["[dim]0 1 2 3[/dim]"] * len(names))
+    found = {(answer.engine, answer.stage, answer.setting, answer.value): answer.answer for answer in answers}
+    rows = [("stage", None), *((setting, value) for setting, values in SETTINGS.items() for value in values)]
+    for setting, value in rows:
+        marks = [
+            " ".join(
+                MARKS[found.get((name, stage, setting, stage if value is None else value), "refused")]
+                for stage in STAGES
+            )
+            for name in names
+        ]
+        table.add_row("alone" if value is None else f"{setting}={str(value).lower()}", *marks)
+    console.print(table)
+    console.print("+ honoured   · refused   ? would be, but its library is not installed")
+    if not reasons:
+        console.print("--reasons says why", style="dim")
+        return
+    for reason in dict.fromkeys(answer.reason for answer in answers if answer.reason):
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__.partition(":")[2].strip())
+    parser.add_argument("engines", nargs="*", metavar="ENGINE", help=f"of {', '.join(options('engine'))}; default: all")
+    parser.add_argument("--gpus", type=int, default=4, help="world size (default: %(default)s)")
+    parser.add_argument("--backend", choices=sorted(BACKENDS), default="gloo", help="(default: %(default)s)")
+    parser.add_argument("--reasons", action="store_true", help="say why each refused setting is refused")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line and answer, for other programs")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.engines if name not in options("engine")]
+    if unknown:
+        parser.error(f"engine {unknown[0]} is unknown; valid: {', '.join(options('engine'))}")
+    answers = list(declared(arguments.gpus, arguments.backend, arguments.engines))
+    if arguments.json:
+        for answer in answers:
+            print(json.dumps(dataclasses.asdict(answer)))
+    else:
+        show(answers, reasons=arguments.reasons)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

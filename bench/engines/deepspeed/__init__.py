@@ -1,0 +1,54 @@
+"""DeepSpeed's ZeRO, configured as its documentation says: what it honours and what it refuses.
+
+stage 0  DeepSpeedEngine alone: gradients are all-reduced after backward
+stage 1  DeepSpeedZeroOptimizer, which also keeps a second copy of the weights as shards, in fp32 too
+stage 2  the same, with gradients partitioned
+stage 3  DeepSpeedZeroOptimizer_Stage3, its thresholds set so that the smallest parameter is sharded
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, option
+
+CAPABILITIES = Capabilities(
+    stages={
+        0: "all-reduce after backward",
+        1: "optimizer state partitioned",
+        2: "and gradients",
+        3: "and parameters",
+    },
+    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+)
+INSTALLED = importlib.util.find_spec("deepspeed") is not None
+PRELOAD = (
+    "torch.profiler",
+    "torch._dynamo.repro.after_dynamo",  # some of its functions are compiled by torch when first called
+    "torch._inductor.compile_fx",
+    *(("bench.engines.deepspeed.library",) if INSTALLED else ()),
+)
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Raises EngineUnavailable without the library, EngineUnsupported for what its configuration cannot say."""
+    if not INSTALLED:
+        raise EngineUnavailable(
+            "engine=deepspeed needs a library that is not installed; on Linux: pip install 'ddp-zero-bench[deepspeed]'"
+        )
+    kernel = option(spec, "kernel", "torch", "deepspeed")
+    if kernel == "deepspeed" and spec.optimizer not in ("adam", "adamw"):
+        raise EngineUnsupported(
+            f"engine.kernel=deepspeed has no optimizer={spec.optimizer}: its fused kernels are adam and adamw"
+        )
+    if spec.stage == 0:
+        refuse_at_stage_0(spec)
+
+
+def refuse_at_stage_0(spec: EngineSpec) -> None:
+    if spec.bucket_mb is not None:
+        raise EngineUnsupported("engine=deepspeed at stage=0 has no bucket_mb: it reduces all gradients at once")
+    if spec.precision == "bf16":
+        raise EngineUnsupported("engine=deepspeed at stage=0 has no precision=bf16: it would keep fp32 master weights")
+    if spec.overlap:
+        raise EngineUnsupported("engine=deepspeed at stage=0 has no overlap=true: it reduces after backward")

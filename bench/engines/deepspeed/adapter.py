@@ -1,0 +1,137 @@
+"""DeepSpeed's ZeRO behind the engine protocol."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
+from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
+from bench.engines.spec import EngineSpec
+
+MIB = 1 << 20
+BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's default of both bucket sizes; it allocates them whole, 2 GB in fp32."""
+
+
+class DeepSpeed:
+    """``deepspeed.initialize`` with the configuration that ``configuration`` writes down."""
+
+    def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
+        from bench.engines.deepspeed.library import deepspeed
+
+        self.spec = spec
+        self.library = deepspeed
+        self.names = [name for name, _ in module.named_parameters()]
+        self.configuration = configuration(spec, sum(weight.numel() for weight in module.parameters()))
+        os.environ["LOCAL_RANK"] = str(context.device.index or 0)
+        deepspeed.init_distributed(dist_init_required=False, verbose=False)
+        own = spec.options["kernel"] == "deepspeed"
+        weights = [weight for weight in module.parameters() if weight.requires_grad]
+        fused = {"fused": True} if spec.optimizer in FUSED else {}
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=module,
+            model_parameters=weights,
+            optimizer=None if own else build_optimizer(spec.optimizer, weights, spec.lr, **fused),
+            config=self.configuration,
+        )
+
+    def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
+        loss = loss_fn(self.engine, cast_inputs(batch, weight_dtype(self.spec.precision)))
+        self.engine.backward(loss)
+        if not sync:
+            self.engine.step()  # counts the micro-batch
+        return loss.detach()
+
+    def optimizer_step(self) -> None:
+        self.engine.step()
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """What its optimizer wrappers keep; their bucket buffers are seen only in the peak."""
+        weights = list(self.engine.module.parameters())
+        wrapper = self.engine.optimizer
+        inner = getattr(wrapper, "optimizer", wrapper)
+        partitions = getattr(wrapper, "fp32_partitioned_groups_flat", None)  # stage 3 lends them to the optimizer
+        updated = partitions or [weight for group in inner.param_groups for weight in group["params"]]
+        reduced = [part for parts in getattr(wrapper, "averaged_gradients", {}).values() for part in parts or []]
+        flat = getattr(wrapper, "grad_partitions_flat_buffer", None)
+        return {
+            "params": [getattr(weight, "ds_tensor", weight) for weight in weights],
+            "master": [weight for weight in updated if all(weight is not other for other in weights)],
+            "grads": [
+                *(tensor.grad for tensor in (*weights, *updated) if tensor.grad is not None),
+                *([flat] if flat is not None else reduced),
+            ],
+            "optimizer": [value for held in inner.state.values() for value in held.values() if torch.is_tensor(value)],
+            "buffers": list(self.engine.module.buffers()),
+        }
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        weights = list(self.engine.module.parameters())
+        with self.library.zero.GatheredParameters(weights, enabled=self.spec.stage == 3):
+            return {name: weight.detach().clone() for name, weight in zip(self.names, weights, strict=True)}
+
+    def describe(self) -> dict[str, Any]:
+        return {"library": f"deepspeed {self.library.__version__}", "configuration": self.configuration}
+
+    def teardown(self) -> None:
+        """Nothing: the process leaves with ``os._exit``."""
+
+
+def configuration(spec: EngineSpec, parameters: int) -> dict[str, Any]:
+    """DeepSpeed's JSON configuration (https://www.deepspeed.ai/docs/config-json/) for a model of so many parameters."""
+    written: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,  # only for what it prints: the loop owns the batches
+        "gradient_accumulation_steps": spec.accumulate,
+        "gradient_clipping": spec.clip_norm or 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero(spec, parameters),
+    }
+    if spec.options["kernel"] == "deepspeed":
+        kind, settings = OPTIMIZERS[spec.optimizer]
+        defaults = kind([torch.zeros(1)], **settings).defaults
+        written["optimizer"] = {
+            "type": "Adam",
+            "params": {name: defaults[name] for name in ("betas", "eps", "weight_decay")}
+            | {"lr": spec.lr, "adam_w_mode": spec.optimizer == "adamw"},
+        }
+    if spec.precision in AUTOCAST:
+        dtype = str(AUTOCAST[spec.precision]).removeprefix("torch.")
+        written["torch_autocast"] = {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
+    if spec.precision in ("bf16", "bf16_master"):
+        pure = spec.precision == "bf16"
+        written["bf16"] = {"enabled": True, "bf16_master_weights_and_grads": pure, "bf16_optimizer_states": pure}
+    return written
+
+
+def zero(spec: EngineSpec, parameters: int) -> dict[str, Any]:
+    """The ``zero_optimization`` part. Sizes count elements, of the dtype that gradients are reduced in.
+
+    A default bucket larger than the model is cut to the model: the rest would never be filled.
+    """
+    elements = min(BUCKET_ELEMENTS, parameters)
+    if spec.bucket_mb is not None:
+        elements = int(spec.bucket_mb * MIB) // weight_dtype(spec.precision).itemsize
+    elements = max(elements // 2 * 2, 2)  # it takes even numbers only
+    written: dict[str, Any] = {
+        "stage": spec.stage,
+        "reduce_bucket_size": elements,
+        "allgather_bucket_size": elements,
+    }
+    if spec.overlap is not None:
+        written["overlap_comm"] = spec.overlap
+    if spec.stage == 3:
+        written |= {
+            "stage3_param_persistence_threshold": 0,  # its default keeps parameters below 100,000 elements whole
+            "stage3_model_persistence_threshold": 0,
+        }
+    return written
+
+
+def create() -> Engine:
+    return DeepSpeed()

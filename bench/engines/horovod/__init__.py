@@ -1,0 +1,43 @@
+"""Horovod 0.28.1, its last release, over its own gloo: what it honours and what it refuses.
+
+``hvd.DistributedOptimizer`` hands each gradient to a background thread as soon as backward has made it. Every
+``cycle_time_ms`` the threads of all ranks agree on the gradients that all of them have, copy these into a fusion
+buffer of at most ``bucket_mb``, all-reduce it and copy them back.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported
+
+INSTALLED = importlib.util.find_spec("horovod") is not None
+
+CAPABILITIES = Capabilities(
+    stages={0: "hvd.DistributedOptimizer"},
+    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate", "compression", "join"),
+    precisions=("fp32", "amp_bf16", "amp_fp16"),
+    backends=("gloo",),
+    why_not={
+        "stage": "Horovod keeps the whole model state on every rank",
+        "precision": "Horovod reduces no bfloat16 tensors",
+        "backend": "scripts/build_horovod.sh builds it for gloo",
+    },
+)
+
+PRELOAD = ("torch._dynamo", "torch.profiler")
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for what Horovod has no setting for, EngineUnavailable where it is not installed."""
+    if spec.device == "cuda":
+        raise EngineUnsupported("engine=horovod has no device=cuda: scripts/build_horovod.sh builds it for CPU")
+    if spec.compression not in ("none", "fp16"):
+        raise EngineUnsupported(f"engine=horovod has no compression={spec.compression}: it has none, fp16")
+    cycle_time = spec.options.get("cycle_time_ms")
+    if not isinstance(cycle_time, int | float) or isinstance(cycle_time, bool) or cycle_time < 0:
+        raise EngineUnsupported(f"engine.cycle_time_ms={cycle_time} is not valid; valid: a number of at least 0")
+    if not INSTALLED:
+        raise EngineUnavailable(
+            "engine=horovod needs horovod, which is not installed: scripts/build_horovod.sh builds it"
+        )

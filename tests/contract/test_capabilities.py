@@ -1,0 +1,52 @@
+"""``python -m bench.engines``: every yes is held against a real run, and every no says why."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.config import options
+from bench.engines.__main__ import Answer, declared
+from bench.launch import Launcher
+from tests.conftest import MakeCell
+
+RANKS = 4
+ANSWERS = list(declared(RANKS, "gloo"))
+TINY = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 8}
+
+
+def words(answer: Answer) -> str:
+    return f"{answer.engine}-{answer.stage}-{answer.setting}={answer.value}"
+
+
+@pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer.answer == "yes"], ids=words)
+def test_every_yes_is_a_run(
+    answer: Answer, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    knobs = {"stage": answer.stage}
+    knobs |= {"data_skew": "samples"} if answer.setting == "join" else {answer.setting: answer.value}
+    cell = make_cell(engine=answer.engine, gpus=RANKS, workload=TINY, batch_size=4, **knobs)
+    assert cell.status is None, cell.reason
+    result = launcher.launch(timing_job(cell, steps=2, warmup=0, timeout_s=120.0))
+    assert result.status == "ok", f"{result.reason}\n{result.ends}"
+
+
+def test_every_no_names_the_engine_and_the_setting() -> None:
+    refused = [answer for answer in ANSWERS if answer.answer == "refused"]
+    assert refused
+    for answer in refused:
+        assert f"engine={answer.engine}" in answer.reason
+        assert f"{answer.setting}=" in answer.reason or f"no {answer.setting}" in answer.reason, answer
+
+
+def test_the_matrix_can_be_piped() -> None:
+    command = [sys.executable, "-m", "bench.engines", "native", "--json"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {json.loads(line)["answer"] for line in lines} <= {"yes", "refused", "unavailable"}
+    unknown = subprocess.run([*command[:-2], "nope"], capture_output=True, text=True, check=False)
+    assert (unknown.returncode, ", ".join(options("engine")) in unknown.stderr) == (2, True)
