@@ -41,6 +41,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that cannot show ± shows something
     with cli.one_line_errors():
         cli.register()
+        sys.argv[1:] = cli.name_module(sys.argv[1:])
         cli.check_overrides(sys.argv[1:])
         cli.warm_up(sys.argv[1:])
         single_run()

@@ -30,6 +30,8 @@ from bench.config import CONF, Config, ConfigError, check, check_value, knobs, o
 
 GROUPS = ("engine", "workload", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
+OWN_MODULE = "module:"
+"""Begins the name of a workload that is a person's own model."""
 
 FULL_ERROR = "BENCH_FULL_ERROR"
 """Set where the person asked for tracebacks; HYDRA_FULL_ERROR itself is always set (see ``bench.__main__``)."""
@@ -41,6 +43,7 @@ Benchmarks DDP and ZeRO training: one cell, or (with -m) every combination of co
   python -m bench -m stage=0,1,2,3 gpus=1,2,4,8
   python -m bench -m workload=resnet18 precision=fp32,amp_bf16 bucket_mb=1,25,100
   python -m bench experiment=smoke
+  python -m bench workload=module:my_models.net:Net stage=3 gpus=2
 
 Each sweep writes records, a summary, figures and a report to results/runs/DATE_TIME/
 (hydra.sweep.dir=FOLDER moves it) and logs to MLflow. resume=true goes on where one was cut off.
@@ -54,6 +57,7 @@ def register() -> None:
     store.store(name="schema", node=Config, provider="bench")
     store.store(group="hydra/help", name="bench", node=_help_node(), provider="bench")
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)
 
 
 def from_hydra(composed: DictConfig) -> Config:
@@ -71,6 +75,16 @@ def run_folder(resume: bool) -> str:
     """Name of the sweep's folder under results/runs: the time now, or, to resume, the newest one there."""
     found = sorted(path.name for path in RUNS.glob("*") if (path / "records").is_dir()) if resume else []
     return found[-1] if found else datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def factory_name(path: str | None) -> str:
+    """The name of a person's own model (workload=module), by which cells and reports know it. Raises ConfigError."""
+    module, _, attribute = (path or "").partition(":")
+    if not all(name.isidentifier() for name in (*module.split("."), attribute)):
+        raise ConfigError(
+            f"workload.path={path or 'null'} is not valid; valid: module:attribute, as in my_models.net:Net"
+        )
+    return attribute
 
 
 @contextlib.contextmanager
@@ -100,6 +114,29 @@ def warm_up(arguments: list[str]) -> None:
 def overrides_of(arguments: list[str]) -> list[str]:
     """The overrides among command-line arguments, without flags and their values."""
     return list(get_args_parser().parse_args(arguments).overrides)
+
+
+def name_module(arguments: list[str]) -> list[str]:
+    """``workload=module:path.to:factory`` as ``workload=module workload.path=path.to:factory``, which Hydra knows.
+
+    Raises ConfigError where what follows ``module:`` is malformed, or it is one of several choices.
+    """
+    rewritten = []
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        choices = value.split(",")
+        if group != "workload" or not any(choice.strip().startswith(OWN_MODULE) for choice in choices):
+            rewritten.append(argument)
+            continue
+        path = value.removeprefix(OWN_MODULE)
+        if len(choices) > 1:
+            raise ConfigError(
+                f"{argument} cannot be swept; valid: one workload=module:path.to:factory, or several models of your "
+                "own as workload=module workload.path=path.to:factory,path.to:another"
+            )
+        factory_name(path)
+        rewritten += ["workload=module", f"workload.path={path}"]
+    return rewritten
 
 
 def check_overrides(arguments: list[str]) -> None:

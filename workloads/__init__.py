@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from workloads.base import Workload, WorkloadError
 
-__all__ = ["Workload", "WorkloadError", "load"]
+__all__ = ["Workload", "WorkloadError", "is_workload", "load", "resolve"]
 
 _ALWAYS_PASSED = ("seed", "data_dir")
 _PROTOCOL = ("info", "build", "units", "batch", "loss")
@@ -21,37 +20,44 @@ def load(factory: str, *, seed: int, data_dir: str | None, options: dict[str, An
 
     Raises WorkloadError where the factory cannot be found or does not take an option.
     """
-    make = _resolve(factory)
+    make = resolve(factory, f"factory {factory}")
     _check_arguments(factory, make, options)
     made = make(seed=seed, data_dir=data_dir, **options)
-    missing = [name for name in _PROTOCOL if not hasattr(made, name)]
-    if missing:
+    if not is_workload(made):
+        missing = [name for name in _PROTOCOL if not hasattr(made, name)]
         raise WorkloadError(f"factory {factory}: what it made has no {missing[0]!r}; valid: {', '.join(_PROTOCOL)}")
     workload: Workload = made
     return workload
 
 
-def _resolve(factory: str) -> Callable[..., Any]:
-    module_name, _, attribute = factory.partition(":")
+def is_workload(made: object) -> bool:
+    """Whether ``made`` has the members of ``workloads.base.Workload``."""
+    return all(hasattr(made, name) for name in _PROTOCOL)
+
+
+def resolve(path: str, named: str) -> Callable[..., Any]:
+    """The callable at ``path`` (``module:attribute``). Raises WorkloadError, which calls it ``named``."""
+    module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
-        raise WorkloadError(f"factory {factory!r} is not valid; valid: module:attribute, as in workloads.digits:Digits")
+        raise WorkloadError(f"{named} is not valid; valid: module:attribute, as in workloads.digits:Digits")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:
         raise WorkloadError(
-            f"factory {factory}: cannot import {module_name} ({error}); valid: a module on Python's path"
+            f"{named}: cannot import {module_name} ({type(error).__name__}: {error}); valid: a module on Python's path"
         ) from error
     make: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(make):
-        valid = ", ".join(name for name in vars(module) if _is_factory(module, name)) or "none"
-        raise WorkloadError(f"factory {factory}: {module_name} has no callable {attribute!r}; valid: {valid}")
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+        found = [name for name in own if callable(vars(module)[name])]
+        valid = [name for name in found if _is_factory(vars(module)[name])] or found
+        raise WorkloadError(
+            f"{named}: {module_name} has no callable {attribute!r}; valid: {', '.join(valid) or 'none'}"
+        )
     return make
 
 
-def _is_factory(module: ModuleType, name: str) -> bool:
-    value = getattr(module, name)
-    if not callable(value) or getattr(value, "__module__", None) != module.__name__:
-        return False
+def _is_factory(value: Callable[..., Any]) -> bool:
     return set(_ALWAYS_PASSED) <= set(inspect.signature(value).parameters)
 
 

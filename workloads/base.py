@@ -39,7 +39,7 @@ class WorkloadInfo:
 
     name: str
     unit: str
-    """What throughput counts: ``sample`` or ``token``."""
+    """What throughput counts: ``sample``, ``token`` or ``frame``."""
     units_per_sample: int
     data: DataInfo
 

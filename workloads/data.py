@@ -9,6 +9,7 @@ They are made by elementwise arithmetic alone, so that they do not depend on the
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,13 +22,20 @@ from workloads.base import Batch, DataInfo, WorkloadError, seeded
 
 SAMPLES = 257
 """Samples of a synthetic source."""
-IMAGENET_SAMPLES = 61
-"""Samples of synthetic ImageNet: 37 MB on each rank."""
+LARGE_SAMPLES = 61
+"""Samples where one is large: 37 MB on each rank of synthetic ImageNet, 20 MB of ten seconds of speech."""
+SMALL_SAMPLES = 65_537
+"""Samples where one is small and many different ones are the point: 8 MB on each rank for the recommender."""
 
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def samples_of(shape: Sequence[int]) -> int:
+    """How many samples of this shape a synthetic source holds."""
+    return SAMPLES if math.prod(shape) <= 2**14 else LARGE_SAMPLES
 
 
 class Source(Protocol):
@@ -111,7 +119,7 @@ def read_digits() -> tuple[Tensor, Tensor]:
 def cifar10(seed: int, data_dir: str | None) -> Source:
     """Images (n, 3, 32, 32), standardised, and labels (n) of 10 classes: CIFAR-10 in ``data_dir``, else synthetic."""
     if data_dir is None:
-        return synthetic_images(seed, (3, 32, 32), classes=10, samples=SAMPLES)
+        return synthetic_images(seed, (3, 32, 32), classes=10)
     folder = Path(data_dir).expanduser()
     expected = folder / "cifar-10-batches-py"
     if not expected.is_dir():
@@ -135,7 +143,7 @@ def imagenet(seed: int, data_dir: str | None) -> Source:
     Real ones from ``data_dir/imagenet/train/CLASS/FILE`` (any number of classes up to 1000), else synthetic.
     """
     if data_dir is None:
-        return synthetic_images(seed, (3, 224, 224), classes=1000, samples=IMAGENET_SAMPLES)
+        return synthetic_images(seed, (3, 224, 224), classes=1000)
     folder = Path(data_dir).expanduser() / "imagenet" / "train"
     layout = f"images in {folder}/CLASS/"
     if not folder.is_dir():
@@ -149,9 +157,10 @@ def imagenet(seed: int, data_dir: str | None) -> Source:
     return source
 
 
-def synthetic_images(seed: int, shape: tuple[int, int, int], *, classes: int, samples: int) -> Source:
+def synthetic_images(seed: int, shape: tuple[int, int, int], *, classes: int) -> Source:
     """Images (n, *shape) and labels (n): noise over a fainter pattern of 4x4 patches that the class sets."""
     channels, height, width = shape
+    samples = samples_of(shape)
     generator = _generator(seed)
     labels = torch.randint(classes, (samples,), generator=generator)
     patterns = torch.randn(classes, channels, 4, 4, generator=generator) * 0.25
@@ -161,40 +170,105 @@ def synthetic_images(seed: int, shape: tuple[int, int, int], *, classes: int, sa
     return Bank(f"{samples} fixed synthetic {size} images, {classes} classes", images, labels, synthetic=True)
 
 
-def tokens(seed: int, *, vocabulary: int, length: int, samples: int = SAMPLES) -> Source:
-    """Inputs and targets, each (n, length) token ids; a target is the token that follows its input.
-
-    A first-order Markov chain: each token has four successors, equally likely, and low ids are the common ones.
-    The best possible loss is thus at most log 4 = 1.39 nats.
-    """
+def arrays(seed: int, shape: Sequence[int], *, classes: int) -> Source:
+    """Inputs (n, *shape) and labels (n): noise over a fainter pattern, constant but along the first dimension."""
+    samples = samples_of(shape)
     generator = _generator(seed)
-    skewed = torch.rand(vocabulary, 4, generator=generator).pow(3)
-    successors = (skewed * vocabulary).long()
-    moves = torch.randint(4, (samples, length), generator=generator)
-    chain = torch.empty(samples, length + 1, dtype=torch.int64)
-    chain[:, 0] = torch.randint(vocabulary, (samples,), generator=generator)
-    for position in range(length):
-        chain[:, position + 1] = successors[chain[:, position], moves[:, position]]
+    labels = torch.randint(classes, (samples,), generator=generator)
+    patterns = torch.randn(classes, shape[0], generator=generator) * 0.25
+    inputs = torch.randn(samples, *shape, generator=generator) * 0.5
+    inputs += patterns[labels].view(samples, shape[0], *[1] * (len(shape) - 1))
+    size = "x".join(map(str, shape))
+    return Bank(f"{samples} fixed synthetic samples of {size}, {classes} classes", inputs, labels, synthetic=True)
+
+
+def tokens(seed: int, *, vocabulary: int, length: int, samples: int = SAMPLES) -> Source:
+    """Inputs and targets, each (n, length) token ids; a target is the token that follows its input."""
+    chain = _chain(_generator(seed), vocabulary, samples, length + 1)
     description = f"{samples} fixed synthetic sequences of {length} tokens, vocabulary {vocabulary}"
     return Bank(description, chain[:, :-1], chain[:, 1:], synthetic=True)
 
 
-def vectors(seed: int, *, width: int, samples: int = SAMPLES) -> Source:
-    """Inputs and targets, each (n, width) of unit variance; a target is its input with columns and signs changed."""
+def masked_tokens(seed: int, *, vocabulary: int, length: int, masked: int, samples: int = SAMPLES) -> Source:
+    """Token ids (n, length), ``masked`` positions of each sample (n, masked), and the tokens that stood there.
+
+    The last id of the vocabulary stands in their place and nowhere else.
+    """
+    generator = _generator(seed)
+    whole = _chain(generator, vocabulary - 1, samples, length)
+    positions = torch.rand(samples, length, generator=generator).argsort(dim=1)[:, :masked].sort(dim=1).values
+    inputs = whole.scatter(1, positions, vocabulary - 1)
+    description = f"{samples} fixed synthetic sequences of {length} tokens, {masked} masked, vocabulary {vocabulary}"
+    return Bank(description, inputs, positions, whole.gather(1, positions), synthetic=True)
+
+
+def vectors(seed: int, *, width: int, outputs: int | None = None, samples: int = SAMPLES) -> Source:
+    """Inputs (n, width) and targets (n, outputs) of unit variance.
+
+    A target is its input with columns and signs changed, cut or repeated to ``outputs`` (None: as many).
+    """
+    outputs = outputs or width
     generator = _generator(seed)
     inputs = torch.randn(samples, width, generator=generator)
-    order = torch.randperm(width, generator=generator)
-    signs = torch.randint(2, (width,), generator=generator) * 2 - 1
-    return Bank(f"{samples} fixed synthetic vectors of {width}", inputs, inputs[:, order] * signs, synthetic=True)
+    order = torch.randperm(width, generator=generator)[torch.arange(outputs) % width]
+    signs = torch.randint(2, (outputs,), generator=generator) * 2 - 1
+    shape = f"{width}" if outputs == width else f"{width} and their targets of {outputs}"
+    return Bank(f"{samples} fixed synthetic vectors of {shape}", inputs, inputs[:, order] * signs, synthetic=True)
+
+
+def clicks(seed: int, *, dense: int, tables: int, rows: int, samples: int = SMALL_SAMPLES) -> Source:
+    """Dense features (n, dense), a row of each table (n, tables), and whether it was clicked (n), as labels 0 and 1.
+
+    Row k is drawn in proportion to 1/(k + 1), about: few rows are in most samples. A quarter of the samples are
+    clicked, those in which the first dense feature and the popularity of the first table's row are high.
+    """
+    generator = _generator(seed)
+    features = torch.randn(samples, dense, generator=generator)
+    drawn = torch.rand(samples, tables, generator=generator, dtype=torch.float64)
+    indices = (torch.pow(float(rows + 1), drawn).long() - 1).clamp(max=rows - 1)
+    score = features[:, 0] - drawn[:, 0]
+    clicked = score > score.sort().values[samples * 3 // 4]
+    description = f"{samples} fixed synthetic samples of {dense} dense features and a row of each of {tables} tables"
+    return Bank(description, features, indices, clicked.long(), synthetic=True)
+
+
+def utterances(seed: int, *, frames: int, mels: int, stride: int, classes: int) -> Source:
+    """Log-mel features (n, frames, mels) and the class of each ``stride`` frames (n, frames // stride).
+
+    Noise over a fainter spectrum that the class sets.
+    """
+    samples = samples_of((frames, mels))
+    generator = _generator(seed)
+    labels = torch.randint(classes, (samples, frames // stride), generator=generator)
+    spectra = torch.randn(classes, mels, generator=generator) * 0.25
+    features = torch.randn(samples, frames, mels, generator=generator) * 0.5
+    features += spectra[labels].repeat_interleave(stride, dim=1)
+    description = f"{samples} fixed synthetic utterances of {frames} frames of {mels}, {classes} classes"
+    return Bank(description, features, labels, synthetic=True)
 
 
 def refuse_data_dir(workload: str, data_dir: str | None) -> None:
-    """Raises WorkloadError where a person named a folder and the workload has no real data to read from it."""
+    """Raises WorkloadError where a person named a folder that the workload would not read."""
     if data_dir is not None:
         raise WorkloadError(
-            f"{workload} reads no real data, so data_dir={data_dir} is not valid; "
-            "valid: data_dir unset (null), which gives fixed synthetic data"
+            f"{workload} reads nothing from a folder, so data_dir={data_dir} is not valid; valid: data_dir unset (null)"
         )
+
+
+def _chain(generator: torch.Generator, vocabulary: int, samples: int, length: int) -> Tensor:
+    """Token ids (samples, length) of a first-order Markov chain.
+
+    Each token has four successors, equally likely, and low ids are the common ones. The best possible loss of
+    predicting the next one is thus at most log 4 = 1.39 nats.
+    """
+    skewed = torch.rand(vocabulary, 4, generator=generator).pow(3)
+    successors = (skewed * vocabulary).long()
+    moves = torch.randint(4, (samples, length - 1), generator=generator)
+    chain = torch.empty(samples, length, dtype=torch.int64)
+    chain[:, 0] = torch.randint(vocabulary, (samples,), generator=generator)
+    for position in range(length - 1):
+        chain[:, position + 1] = successors[chain[:, position], moves[:, position]]
+    return chain
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -12,24 +11,16 @@ from torch import Tensor, nn
 
 from workloads import data
 from workloads.base import Batch, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.transformer import Block, Size, draw
 
-
-@dataclass(frozen=True)
-class Size:
-    """The numbers that set a decoder's shape."""
-
-    layers: int
-    heads: int
-    width: int
-    vocabulary: int = 50257
-    context: int = 1024
-
+VOCABULARY = 50257
+CONTEXT = 1024
 
 SIZES = {
     "tiny": Size(layers=2, heads=4, width=64, vocabulary=256, context=64),
-    "124M": Size(layers=12, heads=12, width=768),
-    "355M": Size(layers=24, heads=16, width=1024),
-    "1.5B": Size(layers=48, heads=25, width=1600),
+    "124M": Size(layers=12, heads=12, width=768, vocabulary=VOCABULARY, context=CONTEXT),
+    "355M": Size(layers=24, heads=16, width=1024, vocabulary=VOCABULARY, context=CONTEXT),
+    "1.5B": Size(layers=48, heads=25, width=1600, vocabulary=VOCABULARY, context=CONTEXT),
 }
 
 
@@ -78,21 +69,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(size.vocabulary, size.width)
         self.positions = nn.Embedding(size.context, size.width)
-        self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
+        self.blocks = nn.ModuleList(Block(size.width, size.heads, causal=True) for _ in range(size.layers))
         self.norm = nn.LayerNorm(size.width)
         self.head = nn.Linear(size.width, size.vocabulary, bias=False)
         if tie:
             self.head.weight = self.tokens.weight
-        self._draw(size.layers)
-
-    def _draw(self, layers: int) -> None:
-        """Normal weights of 0.02, less where the residual stream sums 2 x ``layers`` of them; biases zero."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.dim() == 2:
-                residual = name.endswith("project.weight")
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers) if residual else 0.02)
+        draw(self, size.layers)
 
     def forward(self, tokens: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -101,51 +83,3 @@ class Decoder(nn.Module):
             stream = block(stream)
         logits: Tensor = self.head(self.norm(stream))
         return logits
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each on the normalised stream (n, length, width) and added to it."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(size.width)
-        self.attention = Attention(size)
-        self.feed_forward_norm = nn.LayerNorm(size.width)
-        self.feed_forward = FeedForward(size)
-
-    def forward(self, stream: Tensor) -> Tensor:
-        stream = stream + self.attention(self.attention_norm(stream))
-        stream = stream + self.feed_forward(self.feed_forward_norm(stream))
-        return stream
-
-
-class Attention(nn.Module):
-    """Causal self-attention over (n, length, width)."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.heads = size.heads
-        # No bias: softmax cancels a key's, so its gradient is rounding noise, which Adam would turn into updates.
-        self.query_key_value = nn.Linear(size.width, 3 * size.width, bias=False)
-        self.project = nn.Linear(size.width, size.width)
-
-    def forward(self, stream: Tensor) -> Tensor:
-        samples, length, width = stream.shape
-        joint = self.query_key_value(stream).view(samples, length, 3, self.heads, width // self.heads)
-        query, key, value = joint.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        projected: Tensor = self.project(mixed.transpose(1, 2).reshape(samples, length, width))
-        return projected
-
-
-class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between them, with GELU."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.expand = nn.Linear(size.width, 4 * size.width)
-        self.project = nn.Linear(4 * size.width, size.width)
-
-    def forward(self, stream: Tensor) -> Tensor:
-        projected: Tensor = self.project(F.gelu(self.expand(stream), approximate="tanh"))
-        return projected

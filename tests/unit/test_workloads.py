@@ -18,14 +18,17 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import workloads
-from workloads import Workload, WorkloadError, cnn_cifar, data, gpt, mlp, resnet
+from workloads import Workload, WorkloadError, bert, cnn_cifar, data, gpt, mlp, resnet, vit
 from workloads.base import Batch, check_choice, check_count, seeded
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "workload"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-TINY = ["cnn_cifar", "digits", "gpt", "mlp"]
+SMALL: dict[str, dict[str, Any]] = {"vit_b_16": {"size": "tiny"}, "module": {"path": "workloads.cnn_cifar:network"}}
+"""Options without which a workload is too large to run here, or is none."""
+TINY = [name for name in NAMES if not name.startswith("resnet")]
 
 every_workload = pytest.mark.parametrize("name", NAMES)
 tiny_workloads = pytest.mark.parametrize("name", TINY)
@@ -47,14 +50,21 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def load(name: str, seed: int = 0, data_dir: str | None = None, **options: Any) -> Workload:
-    found = settings(name)
-    assert found.pop("name") == name
-    return workloads.load(found.pop("factory"), seed=seed, data_dir=data_dir, options=found | options)
+    found = settings(name) | SMALL.get(name, {}) | options
+    del found["name"]
+    return workloads.load(found.pop("factory"), seed=seed, data_dir=data_dir, options=found)
 
 
 @cache
 def shared(name: str) -> Workload:
     return load(name)
+
+
+def name_of(name: str) -> str:
+    """What a workload calls itself where nothing but its configuration is set."""
+    found = settings(name)
+    del found["name"]
+    return workloads.load(found.pop("factory"), seed=0, data_dir=None, options=found).info.name
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -84,8 +94,7 @@ def test_weights_are_the_same_each_time_and_for_each_instance(name: str) -> None
 @tiny_workloads
 def test_another_seed_gives_other_weights_and_samples(name: str) -> None:
     other = load(name, seed=1)
-    first, second = next(shared(name).build().parameters()), next(other.build().parameters())
-    assert not torch.equal(first, second)
+    assert not same(tuple(shared(name).build().parameters()), tuple(other.build().parameters()))
     assert not same(shared(name).batch(range(4)), other.batch(range(4)))
 
 
@@ -110,7 +119,7 @@ def test_a_model_is_built_on_the_cpu_in_fp32_for_training(name: str) -> None:
 def test_units_are_in_the_module_and_do_not_nest(name: str) -> None:
     module = shared(name).build()
     units = shared(name).units(module)
-    assert len(units) > 1
+    assert len(units) > 1 or name == "linear"
     modules = {id(part) for part in module.modules()} - {id(module)}
     inside = [{id(part) for part in unit.modules()} for unit in units]
     assert all(parts <= modules for parts in inside)
@@ -164,8 +173,9 @@ def test_gpt_has_the_published_number_of_parameters_less_the_qkv_biases(size: st
     assert count(decoder) == published - shape.layers * 3 * shape.width
 
 
-def test_an_untied_head_has_a_weight_of_its_own() -> None:
-    tied, untied = shared("gpt").build(), load("gpt", tie=False).build()
+@pytest.mark.parametrize("name", ["bert", "gpt"])
+def test_an_untied_head_has_a_weight_of_its_own(name: str) -> None:
+    tied, untied = shared(name).build(), load(name, tie=False).build()
     assert count(untied) - count(tied) == 256 * 64
     assert tied.get_parameter("head.weight") is tied.get_parameter("tokens.weight")
 
@@ -191,11 +201,109 @@ def test_gpt_does_not_see_later_tokens() -> None:
     assert not torch.equal(before[:, 40:], after[:, 40:])
 
 
-def test_gpt_counts_tokens_and_its_context_can_be_set() -> None:
-    workload = load("gpt", context=16)
+@pytest.mark.parametrize(("name", "shapes"), [("gpt", [(3, 16), (3, 16)]), ("bert", [(3, 16), (3, 2), (3, 2)])])
+def test_tokens_are_counted_and_the_context_can_be_set(name: str, shapes: list[tuple[int, int]]) -> None:
+    workload = load(name, context=16)
     assert (workload.info.unit, workload.info.units_per_sample) == ("token", 16)
-    assert [tuple(part.shape) for part in workload.batch(range(3))] == [(3, 16), (3, 16)]
+    assert [tuple(part.shape) for part in workload.batch(range(3))] == shapes
     assert workload.build().get_parameter("positions.weight").shape == (16, 64)
+
+
+def test_bert_base_has_the_published_parameters_less_qkv_biases_and_segments() -> None:
+    with torch.device("meta"):
+        encoder = bert.Encoder(bert.SIZES["base"], tie=True)
+    assert count(encoder) == 109_514_298 - 12 * 3 * 768 - 2 * 768
+
+
+def test_bert_sees_tokens_on_both_sides() -> None:
+    module = shared("bert").build()
+    tokens, masked, _ = shared("bert").batch([0])
+    middle = masked[:, 4:5]
+    with torch.no_grad():
+        before = module(tokens, middle)
+        for place in (0, 63):
+            changed = tokens.clone()
+            changed[:, place] = (changed[:, place] + 1) % 255
+            assert not torch.equal(before, module(changed, middle))
+
+
+def test_vit_b_16_has_its_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        assert count(vit.network("b_16")) == 86_567_656
+
+
+def test_vit_computes_what_torchvisions_does() -> None:
+    from torchvision.models import VisionTransformer  # type: ignore[import-untyped]
+
+    workload, module = shared("vit_b_16"), shared("vit_b_16").build()
+    theirs = VisionTransformer(32, 4, num_layers=2, num_heads=4, hidden_dim=64, mlp_dim=256, num_classes=10)
+    theirs.load_state_dict(module.state_dict())
+    batch = workload.batch(range(4))
+    losses = [workload.loss(network, batch) for network in (module, theirs)]
+    torch.testing.assert_close(losses[0], losses[1])
+    for loss in losses:
+        loss.backward()
+    for (name, ours), reference in zip(module.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, reference.grad, msg=name)
+
+
+def test_vit_on_imagenet_takes_its_shape() -> None:
+    images, _ = load("vit_b_16", size="b_16").batch([0])
+    assert images.shape == (1, 3, 224, 224)
+
+
+def test_speech_gives_a_class_for_every_four_frames() -> None:
+    features, classes = shared("speech").batch(range(3))
+    assert (shared("speech").info.unit, shared("speech").info.units_per_sample) == ("frame", 64)
+    assert features.shape == (3, 64, 80) and classes.shape == (3, 16)
+    assert shared("speech").build()(features).shape == (3, 16, 32)
+
+
+def test_nearly_all_of_a_recommender_is_in_its_tables() -> None:
+    workload = load("recommender", tables=3, rows=500, width=8)
+    module = workload.build()
+    assert count(module.get_submodule("tables")) == 3 * 500 * 8
+    assert count(module.get_submodule("bottom")) == 13 * 64 + 64 + 64 * 8 + 8
+    assert count(module.get_submodule("top")) == (8 + 6) * 64 + 64 + 64 + 1  # 6 pairs of 3 rows and the dense features
+    assert count(shared("recommender").build().get_submodule("tables")) > 0.9 * count(shared("recommender").build())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "bias", "parameters"), [(1, 1, True, 2), (10, 10, False, 100), (3, 7, True, 28)]
+)
+def test_linear_is_one_layer(inputs: int, outputs: int, bias: bool, parameters: int) -> None:
+    workload = load("linear", inputs=inputs, outputs=outputs, bias=bias)
+    module = workload.build()
+    assert isinstance(module, nn.Linear) and count(module) == parameters
+    assert [tuple(part.shape) for part in workload.batch(range(4))] == [(4, inputs), (4, outputs)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens"), [("gpt", "124M", 1024), ("bert", "base", 512), ("vit_b_16", "b_16", 197)]
+)
+def test_a_large_transformer_takes_six_operations_for_each_weight_and_token(name: str, size: str, tokens: int) -> None:
+    workload = load(name, size=size)
+    with torch.device("meta"):
+        module = workload.build()
+    head = 30522 * 768 + 768 * 768 if name == "bert" else 0  # at the masked positions only
+    matrices = count(module) * tokens - head * (tokens - 77)
+    with FlopCounterMode(display=False) as counter:
+        workload.loss(module, tuple(part.to("meta") for part in workload.batch([0]))).backward()
+    assert 0.98 < counter.get_total_flops() / (6 * matrices) < 1.2  # positions take none; attention is on top
+
+
+@tiny_workloads
+def test_no_gradient_is_rounding_noise(name: str) -> None:
+    """Adam makes a full update of any gradient: one that is zero but for rounding would move the weight at random."""
+    workload, module = shared(name), shared(name).build()
+    batch = workload.batch(range(8))
+    workload.loss(module, batch).backward()
+    exact = shared(name).build().double()
+    workload.loss(exact, tuple(part.double() if part.is_floating_point() else part for part in batch)).backward()
+    for (parameter, found), expected in zip(module.named_parameters(), exact.parameters(), strict=True):
+        assert found.grad is not None and expected.grad is not None, f"{parameter} is not used"
+        off = (found.grad.double() - expected.grad).abs() > 0.5 * expected.grad.abs()
+        assert off.double().mean() < 0.01, parameter
 
 
 def test_the_zero_recipes_mlp_has_twenty_layers_of_2000() -> None:
@@ -281,6 +389,23 @@ def test_a_token_has_at_most_four_successors() -> None:
     inputs, targets = data.tokens(0, vocabulary=50, length=64).batch(range(data.SAMPLES))
     pairs = {(int(a), int(b)) for a, b in zip(inputs.flatten(), targets.flatten(), strict=True)}
     assert max(sum(first == token for first, _ in pairs) for token in range(50)) <= 4
+
+
+def test_masked_tokens_are_equally_many_in_each_sample() -> None:
+    inputs, positions, targets = data.masked_tokens(0, vocabulary=50, length=20, masked=3).batch(range(data.SAMPLES))
+    assert torch.equal((inputs == 49).sum(dim=1), torch.full((data.SAMPLES,), 3))
+    assert torch.all(inputs.gather(1, positions) == 49)
+    assert targets.max() < 49
+    assert len(torch.unique(positions, dim=0)) > data.SAMPLES / 2
+
+
+def test_few_rows_of_a_table_are_in_most_samples() -> None:
+    _, indices, clicked = data.clicks(0, dense=2, tables=3, rows=1000).batch(range(10_000))
+    assert indices.min() == 0 and indices.max() == 999
+    for table in indices.unbind(dim=1):
+        common = table.bincount(minlength=1000).sort(descending=True).values.cumsum(0) / len(table)
+        assert common[0] == pytest.approx(0.1, abs=0.01) and common[29] == pytest.approx(0.5, abs=0.02)
+    assert clicked.double().mean() == pytest.approx(0.25, abs=0.01)
 
 
 # Losses
@@ -375,7 +500,7 @@ def cifar_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["cnn_cifar", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn_cifar", "resnet18", "vit_b_16"])
 def test_cifar_10_is_read_from_the_folder(name: str, cifar_folder: Path) -> None:
     workload = load(name, data_dir=str(cifar_folder))
     assert workload.info.data.samples == 10 and not workload.info.data.synthetic
@@ -391,11 +516,21 @@ def test_cifar_10_is_read_from_the_folder(name: str, cifar_folder: Path) -> None
     assert bool(torch.isfinite(workload.loss(workload.build(), (images, labels))))
 
 
-@pytest.mark.parametrize("name", ["cnn_cifar", "resnet18", "resnet50"])
-def test_a_folder_without_the_data_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    wanted, looked_for = ("ImageNet", "imagenet/train") if name == "resnet50" else ("CIFAR-10", "cifar-10-batches-py")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cnn_cifar", {}),
+        ("resnet18", {}),
+        ("resnet50", {}),
+        ("vit_b_16", {"size": "tiny"}),
+        ("vit_b_16", {"size": "b_16"}),
+    ],
+)
+def test_a_folder_without_the_data_is_refused_by_name(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    large = name == "resnet50" or options.get("size") == "b_16"
+    wanted, looked_for = ("ImageNet", "imagenet/train") if large else ("CIFAR-10", "cifar-10-batches-py")
     with pytest.raises(WorkloadError) as caught:
-        load(name, data_dir=str(tmp_path))
+        load(name, data_dir=str(tmp_path), **options)
     message = str(caught.value)
     assert f"data_dir={tmp_path}" in message and wanted in message and looked_for in message
     assert "synthetic" in message and "\n" not in message
@@ -437,9 +572,9 @@ def test_an_imagenet_class_without_images_is_refused_by_name(imagenet_folder: Pa
         load("resnet50", data_dir=str(imagenet_folder))
 
 
-@pytest.mark.parametrize("name", ["gpt", "mlp"])
-def test_a_folder_is_refused_where_there_is_no_real_data_to_read(name: str, tmp_path: Path) -> None:
-    with pytest.raises(WorkloadError, match=f"{name} reads no real data"):
+@pytest.mark.parametrize("name", [name for name in TINY if name not in ("cnn_cifar", "vit_b_16")])
+def test_a_folder_is_refused_where_there_is_nothing_to_read_from_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="reads nothing from a folder"):
         load(name, data_dir=str(tmp_path))
 
 
@@ -452,8 +587,12 @@ def test_a_configuration_lists_exactly_its_factorys_options(name: str) -> None:
     module, attribute = found["factory"].split(":")
     taken = inspect.signature(getattr(sys.modules[module], attribute)).parameters
     assert set(found) - {"name", "factory"} == set(taken) - {"seed", "data_dir"}
-    if name != "resnet50":
-        assert all(found[option] == taken[option].default for option in set(found) - {"name", "factory"})
+    defaults = {option: taken[option].default for option in set(found) - {"name", "factory"}}
+    if name == "resnet50":
+        defaults |= {"depth": 50, "data": "imagenet"}
+    if name == "module":
+        defaults |= {"path": None, "input": list(defaults["input"])}
+    assert {option: found[option] for option in defaults} == defaults
 
 
 @every_workload
@@ -462,7 +601,8 @@ def test_a_configuration_names_its_workload_and_a_batch_size(name: str) -> None:
     assert text.startswith("# @package _global_\n# ")
     document = OmegaConf.create(text)
     assert set(document) == {"batch_size", "workload"} and document.batch_size >= 1
-    assert document.workload.name == name == shared(name).info.name
+    if name != "module":  # has the name of what it is given
+        assert document.workload.name == name == name_of(name)
 
 
 @pytest.mark.parametrize(
@@ -497,6 +637,17 @@ def test_an_unknown_option_is_refused_with_the_valid_ones() -> None:
         ("mlp", {"bias": 1}, "mlp: bias=1 is not valid; valid: True, False"),
         ("gpt", {"size": "125M"}, "gpt: size='125M' is not valid; valid: tiny, 124M, 355M, 1.5B"),
         ("gpt", {"context": 0}, "gpt: context=0 is not valid"),
+        ("bert", {"size": "124M"}, "bert: size='124M' is not valid; valid: tiny, base"),
+        ("speech", {"size": "large"}, "speech: size='large' is not valid; valid: tiny, base"),
+        ("vit_b_16", {"size": "b_32"}, "vit: size='b_32' is not valid; valid: b_16, tiny"),
+        ("linear", {"inputs": 0}, "linear: inputs=0 is not valid"),
+        ("recommender", {"rows": 1.5}, "recommender: rows=1.5 is not valid"),
+        ("module", {"loss": "nll"}, "module: loss='nll' is not valid; valid: cross_entropy, mse, output"),
+        ("module", {"input": [3, 0]}, "module: input=0 is not valid"),
+        ("module", {"input": 3}, "module: input=3 is not valid; valid: a list of sizes"),
+        ("module", {"input": []}, r"module: input=\(\) is not valid; valid: a list of sizes"),
+        ("module", {"kwargs": [3]}, r"module: kwargs=\[3\] is not valid; valid: \{NAME: VALUE, ...\}, null"),
+        ("module", {"input_kind": "tokens"}, r"input=\[3, 32, 32\] .* is not valid; valid: input=\[LENGTH\]"),
         ("resnet18", {"depth": 34}, "resnet: depth=34 is not valid; valid: 18, 50"),
         ("resnet18", {"data": "cifar"}, "resnet: data='cifar' is not valid; valid: cifar10, imagenet"),
     ],

@@ -1,0 +1,96 @@
+"""A speech recogniser: convolutions that shorten the sequence, then a transformer encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workloads import data
+from workloads.base import Batch, WorkloadInfo, check_choice, reseeded
+from workloads.transformer import Block, draw
+
+MELS = 80
+"""Log-mel features of a frame."""
+STRIDE = 4
+"""Frames that the convolutions make one position of."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers that set a recogniser's shape."""
+
+    layers: int
+    heads: int
+    width: int
+    frames: int
+    classes: int
+
+
+SIZES = {
+    "tiny": Size(layers=2, heads=4, width=64, frames=64, classes=32),
+    "base": Size(layers=12, heads=12, width=768, frames=1000, classes=500),
+}
+
+
+class Speech:
+    """The class of every four frames of log-mel features; throughput counts frames (10 ms of speech each).
+
+    Cross-entropy frame by frame, as acoustic models and HuBERT are trained: unlike CTC it is deterministic on every
+    device and takes equally many operations for each sample. ``size`` is tiny (2 layers of 64, 0.64 s) or base
+    (HuBERT-base's 12 layers of 768 and 500 classes, 10 s).
+    """
+
+    def __init__(self, *, seed: int, data_dir: str | None, size: str = "tiny") -> None:
+        check_choice("speech", "size", size, list(SIZES))
+        data.refuse_data_dir("speech", data_dir)
+        self._seed = seed
+        self._size = SIZES[size]
+        frames, classes = self._size.frames, self._size.classes
+        self._source = data.utterances(seed, frames=frames, mels=MELS, stride=STRIDE, classes=classes)
+        self.info = WorkloadInfo("speech", unit="frame", units_per_sample=frames, data=self._source.info)
+
+    def build(self) -> nn.Module:
+        with reseeded(self._seed):
+            return Recogniser(self._size)
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        """The convolutions, the blocks and the head; positions and the last norm are left to the root."""
+        blocks = module.get_submodule("blocks").children()
+        return [module.get_submodule("subsampling"), *blocks, module.get_submodule("head")]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        return self._source.batch(indices)
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        features, classes = batch
+        return F.cross_entropy(module(features).float().flatten(0, 1), classes.flatten())
+
+
+class Recogniser(nn.Module):
+    """Maps features (n, frames, MELS) to logits (n, frames // STRIDE, classes)."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.subsampling = nn.Sequential(
+            nn.Conv1d(MELS, size.width, kernel_size=3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv1d(size.width, size.width, kernel_size=3, stride=2, padding=1),
+            nn.GELU(),
+        )
+        self.positions = nn.Embedding(size.frames // STRIDE, size.width)
+        self.blocks = nn.ModuleList(Block(size.width, size.heads, causal=False) for _ in range(size.layers))
+        self.norm = nn.LayerNorm(size.width)
+        self.head = nn.Linear(size.width, size.classes)
+        draw(self, size.layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        stream = self.subsampling(features.transpose(1, 2)).transpose(1, 2)
+        stream = stream + self.positions(torch.arange(stream.shape[1], device=stream.device))
+        for block in self.blocks:
+            stream = block(stream)
+        logits: Tensor = self.head(self.norm(stream))
+        return logits
