@@ -86,6 +86,8 @@ def _overrides(record: Record) -> dict[str, str]:
             continue
         word = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
         found[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = word
+    if "workload.path" in found:  # a user's model, which bears its own name
+        found["workload"] = "module"
     return found
 
 

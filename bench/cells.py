@@ -95,26 +95,26 @@ class Cell:
     def job(self, purpose: Purpose, scratch: Path) -> Job:
         config = self.config
         options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
-        traits = self.traits()
+        traits, alone = self.traits(), purpose in ("reference", "resolution")
         workload = WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
         job = Job(
             purpose=purpose,
             engine=config.engine["package"],
             spec=self.spec(),
             workload=workload,
-            world_size=1 if purpose == "reference" else config.gpus,
+            world_size=1 if alone else config.gpus,
             rank_batch=self.rank_batch,
             steps=config.steps,
             warmup=config.warmup,
             batch_pool=config.measure.batch_pool,
             parity_steps=0 if self.outside_parity() else config.measure.parity_steps,
             memory=config.measure.memory,
-            threads=self.cores if purpose == "reference" else self.threads,
+            threads=self.cores if alone else self.threads,
             deterministic=config.deterministic,
             timeout_s=config.timeout_s,
             reference="",
             ranks_per_replica=traits.ranks_per_replica,
-            servers=0 if purpose == "reference" else traits.servers,
+            servers=0 if alone else traits.servers,
             data_skew=config.data_skew,
             straggler_rank=config.straggler.rank,
             straggler_factor=config.straggler.factor,

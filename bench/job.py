@@ -8,7 +8,7 @@ from typing import Any, Literal
 from bench.engines.spec import EngineSpec
 from bench.record import RankEnd
 
-Purpose = Literal["reference", "check", "timing"]
+Purpose = Literal["reference", "resolution", "check", "timing"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Job:
     """One launch: ``world_size`` fresh processes with one purpose.
 
     - ``reference``: a single process, no engine; trains the parity steps and counts what the model is.
+    - ``resolution``: the same process again from weights that differ in the last bit: how finely parity can judge.
     - ``check``: parity against the reference, then model state and peak bytes of a step. Nothing is timed.
     - ``timing``: warm-up and measured steps. Nothing else is observed.
     """

@@ -23,6 +23,15 @@ TOLERANCE = {"fp32": 1e-3, "amp_bf16": 0.03, "amp_fp16": 0.03, "bf16": 0.15, "bf
 """Largest parity error by precision (docs/method.md says how they were chosen; tests hold wrong engines to them)."""
 
 
+def nudge(module: nn.Module, dtype: torch.dtype, seed: int) -> None:
+    """Changes each weight by at most half a unit in its last place in ``dtype``, up or down."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in module.parameters():
+            draw = torch.rand(weight.shape, generator=noise).to(weight.device) * 2 - 1
+            weight.mul_(1 + torch.finfo(dtype).eps * draw)
+
+
 @dataclass(frozen=True)
 class Reference:
     """A single-process training run, on the CPU."""

@@ -64,6 +64,9 @@ class Model:
         return sum(element_count(parameter.shape) for parameter in self.parameters)
 
 
+WIDEST_TOLERANCE = 0.15
+
+
 @dataclass(frozen=True)
 class Parity:
     """Training compared with a single process on the same global batches."""
@@ -76,6 +79,9 @@ class Parity:
     tolerance: float
     losses: list[float]
     reference_losses: list[float]
+    resolution: float | None = None
+    """Error of one process whose initial weights differ in the last bit: no two runs of this model agree better.
+    Measured only where the usual tolerance is missed, which it then widens."""
     weights_digest: str = ""
     """SHA-256 of the final weights' bytes, by which runs are compared bit by bit."""
 
@@ -88,6 +94,16 @@ class Parity:
     @property
     def passed(self) -> bool:
         return self.error <= self.tolerance  # False for NaN
+
+    def widened(self, resolution: float) -> Parity:
+        """The same, judged as finely as the model itself allows; a resolution that is no number changes nothing.
+
+        A model that amplifies rounding beyond WIDEST_TOLERANCE cannot be judged, and no engine passes on it.
+        """
+        tolerance = self.tolerance
+        if resolution > tolerance:  # False for NaN
+            tolerance = max(tolerance, min(WIDEST_TOLERANCE, resolution))
+        return dataclasses.replace(self, tolerance=tolerance, resolution=resolution)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import workloads
 from bench import loop, parity, record, straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
+from bench.engines.precision import weight_dtype
 from bench.job import Job, WorkloadSpec
 from bench.measure import memory
 from workloads.base import Workload, WorkloadError
@@ -44,6 +45,8 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     device = prepare_process(job, rank)
     if job.purpose == "reference":
         return reference(job, device)
+    if job.purpose == "resolution":
+        return resolution(job, device)
     store = open_store(job, rank, rendezvous)
     if rank >= job.world_size:
         server: dict[str, Any] = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
@@ -263,15 +266,29 @@ def memory_of_steps(
 def reference(job: Job, device: torch.device) -> dict[str, Any]:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
-    shares = [share_of(job, rank) for rank in range(0, job.spec.world_size, job.ranks_per_replica)]
-    steps = [
-        [batch for share in shares for batch in batches(job, work, share, step, device)]
-        for step in range(job.parity_steps)
-    ]
-    trained = parity.train_reference(work.build(), steps, work.loss, job.spec, device)
+    trained = parity.train_reference(work.build(), global_batches(job, work, device), work.loss, job.spec, device)
     trained.save(Path(job.reference))
-    first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in batch]
+    first = [entry for batch in global_batches(job, work, device, steps=1)[0] for entry in batch]
     return {"model": asdict(model_facts(work, digest(first)))}
+
+
+def resolution(job: Job, device: torch.device) -> dict[str, Any]:
+    """The parity error of the reference against itself, begun from weights that differ in the last bit."""
+    work = workload(job.workload)
+    module = work.build()
+    parity.nudge(module, weight_dtype(job.spec.precision), job.workload.seed)
+    trained = parity.train_reference(module, global_batches(job, work, device), work.loss, job.spec, device)
+    against = parity.Reference.load(Path(job.reference))
+    return {"resolution": parity.compare(against, trained.losses, trained.final, job.spec.precision).error}
+
+
+def global_batches(job: Job, work: Workload, device: torch.device, steps: int | None = None) -> list[list[Batch]]:
+    """The micro-batches of all ranks, for each parity step."""
+    shares = [share_of(job, rank) for rank in range(0, job.spec.world_size, job.ranks_per_replica)]
+    return [
+        [batch for share in shares for batch in batches(job, work, share, step, device)]
+        for step in range(job.parity_steps if steps is None else steps)
+    ]
 
 
 def model_facts(work: Workload, data_digest: str) -> record.Model:

@@ -98,7 +98,8 @@ class Capabilities:
             value = getattr(spec, name)
             if name not in self.knobs and value != neutral:
                 why = f": {self.why_not[name]}" if name in self.why_not else ""
-                raise EngineUnsupported(f"engine={engine} has no {name}={as_written(value)}{why}")
+                asked = " (data_skew=samples)" if name == "join" else ""
+                raise EngineUnsupported(f"engine={engine} has no {name}={as_written(value)}{asked}{why}")
 
 
 @dataclass(frozen=True)

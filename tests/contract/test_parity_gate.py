@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.cells import Cell, plan
 from bench.config import Config
+from bench.launch import Launcher
+from bench.record import Parity
 from tests.conftest import CPU_ONLY
 
 WRONG = ("unreduced", "summed", "first_rank_only", "last_micro_batch", "stale")
@@ -47,3 +52,18 @@ def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
     assert right < tolerance / 2
     wrong = {fault: error(fault)[0] for fault in WRONG}
     assert min(wrong.values()) > 1.2 * tolerance, wrong
+
+
+def test_a_wrong_engine_fails_however_finely_the_model_can_be_judged(
+    make_config: Callable[..., Config], launcher: Launcher, scratch: Path
+) -> None:
+    """Where an engine misses the tolerance, it is widened to what one process reaches from a nudge of its weights."""
+    cell = plan([make_config(gpus=2, optimizer="adam")], CPU_ONLY, cores=2)[0]
+    assert launcher.launch(cell.job("reference", scratch)).status == "ok"
+    resolution = launcher.launch(cell.job("resolution", scratch)).ranks[0]["resolution"]
+    assert 0 < resolution < 1e-3
+    missed = Parity(3, loss_error=0.0, weights_error=0.01, tolerance=1e-3, losses=[], reference_losses=[])
+    assert not missed.widened(resolution).passed
+    assert missed.widened(0.02).passed
+    assert not dataclasses.replace(missed, weights_error=0.3).widened(0.5).passed
+    assert not missed.widened(math.nan).passed
