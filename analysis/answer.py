@@ -61,7 +61,7 @@ def _best(part: pd.DataFrame, settings: list[str]) -> str:
     if len(part) == 1 or not settings:
         return f"{speed}{_held(fastest)}. Nothing else ran here to compare it with."
     said = _fastest(part, fastest, settings, speed)
-    measured = part[part["peak_bytes"].notna()]
+    measured = part[part["peak_bytes"].notna() & ~part["verdicts"].str.contains("state_on_servers")]
     if measured.empty or not known(fastest["peak_bytes"]):
         return f"{said} Memory was not measured."
     leanest = measured.sort_values(["peak_bytes", "throughput_per_s"], ascending=[True, False]).iloc[0]

@@ -15,6 +15,8 @@ MEANINGS = {
     "nothing here tells how they scale.",
     "synthetic_data": "the data are made up. Time and memory are real; loss and accuracy mean nothing.",
     "outside_parity": "does not compute what one process does, by design: listed, never called fastest.",
+    "state_on_servers": "servers beside the ranks hold part of the model state, outside state and peak: never called "
+    "leanest.",
     "straggler": "one rank was slowed on purpose.",
     "skewed_data": "ranks were dealt unequal samples on purpose.",
     "parity_unchecked": "timed without comparing them with a single process.",
@@ -29,6 +31,7 @@ LETTERS = {
     "parity_unchecked": "u",
     "loss_not_finite": "n",
     "outside_parity": "p",
+    "state_on_servers": "v",
     "straggler": "l",
     "skewed_data": "k",
 }

@@ -55,10 +55,11 @@ class Cell:
         return self.rank_batch * self.config.gpus
 
     def oversubscribed(self, machine: Machine) -> bool:
-        """Whether ranks share a core or a GPU."""
+        """Whether ranks share a GPU, or ranks and servers share a core."""
         if self.device == "cuda":
             return self.config.gpus > machine.cuda_devices
-        return self.config.gpus * self.threads > self.cores
+        servers = 0 if self.status else self.traits().servers
+        return (self.config.gpus + servers) * self.threads > self.cores
 
     def spec(self) -> EngineSpec:
         config = self.config

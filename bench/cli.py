@@ -229,7 +229,7 @@ def knob_table() -> str:
     for group in ("engine", "workload"):
         lines.append(f"\nOptions of each {group} ({group}.NAME=VALUE):")
         for choice in options(group):
-            lines.append(f"  {choice:12}{', '.join(group_options(group, choice)) or '-'}")
+            lines.append(f"  {choice:18}{', '.join(group_options(group, choice)) or '-'}")
     return "\n".join(lines).replace("$", "$$") + "\n"
 
 

@@ -73,11 +73,11 @@ class Stopwatch:
 
 
 def prepare_process(job: Job, rank: int) -> torch.device:
-    """Threads, determinism, seeds and the device of this rank."""
+    """Threads, determinism, seeds and the device of this rank; a server stays on the host."""
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.workload.seed)
     torch.use_deterministic_algorithms(job.deterministic)
-    if job.spec.device != "cuda":
+    if job.spec.device != "cuda" or rank >= job.world_size:
         return torch.device("cpu")
     torch.backends.cudnn.deterministic = job.deterministic
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32

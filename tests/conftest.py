@@ -39,8 +39,9 @@ def group(name: str, choice: str) -> dict[str, Any]:
 
 @pytest.fixture
 def make_config() -> Callable[..., Config]:
-    def make(engine: str = "torch", workload: str | dict[str, Any] = "digits", **knobs: Any) -> Config:
+    def make(engine: str | dict[str, Any] = "torch", workload: str | dict[str, Any] = "digits", **knobs: Any) -> Config:
         measure = Measure(**knobs.pop("measure", {"parity_steps": 3}))
+        engine = group("engine", engine) if isinstance(engine, str) else engine
         chosen = group("workload", workload) if isinstance(workload, str) else workload
         settings: dict[str, Any] = {
             "batch_size": 8,
@@ -50,7 +51,7 @@ def make_config() -> Callable[..., Config]:
             "timeout_s": 60.0,
             "threads": 1,
         }
-        return Config(engine=group("engine", engine), workload=chosen, measure=measure, **(settings | knobs))
+        return Config(engine=engine, workload=chosen, measure=measure, **(settings | knobs))
 
     return make
 

@@ -130,7 +130,9 @@ def count_option(spec: EngineSpec, name: str, least: int = 1) -> int:
     """An engine's own option that is a whole number. Raises EngineUnsupported if it is not, or below ``least``."""
     value = spec.options.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise EngineUnsupported(f"engine.{name}={value} is not valid; valid: a whole number of at least {least}")
+        raise EngineUnsupported(
+            f"engine.{name}={as_written(value)} is not valid; valid: a whole number of at least {least}"
+        )
     return value
 
 

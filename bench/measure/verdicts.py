@@ -20,6 +20,8 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("outside_parity")
     elif record.launches and record.parity is None:
         found.append("parity_unchecked")
+    if record.resolved.get("servers"):
+        found.append("state_on_servers")
     if record.config["straggler"]["rank"] is not None:
         found.append("straggler")
     if record.config["data_skew"] != "none":

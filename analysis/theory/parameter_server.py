@@ -1,0 +1,36 @@
+"""Engine ``parameter_server``: what a worker keeps and sends, to the byte, padding included.
+
+Trainable parameters lie in one flat fp32 tensor, gradients in another, each cut into a slice for every server. The
+optimizer is the servers'. Each parameter starts at a multiple of 64 bytes and slices are equal, as native's buckets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from analysis.theory import native_engine
+from analysis.theory.setting import Setting, elements
+
+
+def state(known: Setting) -> dict[str, int] | None:
+    """Bytes of model state by kind; the same on every worker."""
+    flat = 4 * flat_elements(known)
+    frozen = 4 * (elements(known.parameters) - elements(known.trainable))
+    return {"params": flat + frozen, "master": 0, "grads": flat, "optimizer": 0, "buffers": known.buffer_bytes}
+
+
+def transient(known: Setting) -> int:
+    """Most bytes beside state and activations: autocast's 2-byte copies of the weights."""
+    return 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
+
+
+def sent(known: Setting) -> float:
+    """Bytes that a worker sends per step: its gradient, once, at any world size. It receives as much."""
+    return 4 * flat_elements(known)
+
+
+def flat_elements(known: Setting) -> int:
+    """Elements of the flat tensor."""
+    sliced = replace(known, world_size=int(known.options["servers"]))
+    return sum(bucket.size for bucket in native_engine.lay_out(sliced, known.trainable, inf, 0))
