@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from analysis.theory import native_engine, parameter_server, torch_engine
+from analysis.theory import deepspeed_engine, native_engine, parameter_server, torch_engine
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.setting import Setting, elements, setting
 from bench.record import Record
@@ -30,6 +30,7 @@ class Theory:
 
 
 ENGINES = {
+    "deepspeed": Theory(deepspeed_engine.state, deepspeed_engine.transient, deepspeed_engine.sent),
     "native": Theory(native_engine.state, native_engine.transient, native_engine.sent),
     "parameter_server": Theory(parameter_server.state, parameter_server.transient, parameter_server.sent),
     "torch": Theory(torch_engine.state, torch_engine.transient, torch_engine.sent),
