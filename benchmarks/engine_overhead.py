@@ -1,10 +1,12 @@
 """Engines against each other: the time that a step takes over its compute, at each stage.
 
-    python -m benchmarks.engine_overhead [--rounds 6] [--workloads mlp resnet18 gpt] [--ranks 2 4] [--steps 12]
+    python -m benchmarks.engine_overhead [--rounds 6] [--engines native torch deepspeed]
+                                         [--workloads mlp resnet18 gpt] [--ranks 2 4] [--steps 12]
 
 Compute is the same forward, backward and unsharded update in one process without communication, with the threads of
 one rank. Overhead is a step's time minus that. All launches of a round are shuffled, rounds are interleaved, and a
-ratio is paired by round: its median, and the bootstrap interval with the level that so many rounds attain.
+ratio is paired by round: its median, and the bootstrap interval with the level that so many rounds attain. Ctrl-C ends
+it after the last whole round, which is shown as if it had been asked for.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def group(name: str, choice: str) -> dict[str, Any]:
     return found
 
 
-def requests(workloads: list[str], ranks: list[int], steps: int) -> dict[Key, Config]:
+def requests(engines: list[str], workloads: list[str], ranks: list[int], steps: int) -> dict[Key, Config]:
     """Every cell that is compared, and the plain one of each workload."""
     plain = {"name": "plain", "package": "benchmarks.plain"}
     found = {}
@@ -55,7 +57,7 @@ def requests(workloads: list[str], ranks: list[int], steps: int) -> dict[Key, Co
         common: dict[str, Any] = {"batch_size": changes.pop("batch_size"), "steps": steps, "threads": 1}
         common["workload"] = group("workload", workload) | changes
         found[workload, "plain", 0, 1] = Config(engine=plain, **common)
-        for engine in options("engine"):
+        for engine in engines:
             for stage in (0, 1, 2, 3):
                 for size in ranks:
                     found[workload, engine, stage, size] = Config(
@@ -68,17 +70,26 @@ def measure(cells: dict[Key, Cell], launcher: Launcher, rounds: int) -> dict[Key
     """A launch's median step time in seconds, one per round."""
     samples: dict[Key, list[float]] = {key: [] for key in cells}
     for number in range(rounds):
-        for key in random.Random(number).sample(list(cells), len(cells)):
-            result = launcher.launch(cells[key].job("timing", Path()))
-            if result.status != "ok":
-                sys.exit(f"{key}: {result.status}: {result.reason}")
-            ranks = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
-            samples[key].append(median(Launch(number, "", {}, ranks).step_times_s()))
+        try:
+            taken = {key: step_s(cells[key], launcher) for key in random.Random(number).sample(list(cells), len(cells))}
+        except KeyboardInterrupt:
+            break
+        for key, seconds in taken.items():
+            samples[key].append(seconds)
         print(f"round {number + 1}/{rounds}", file=sys.stderr)
     return samples
 
 
-def show(samples: dict[Key, list[float]]) -> None:
+def step_s(cell: Cell, launcher: Launcher) -> float:
+    """The median step time of one launch."""
+    result = launcher.launch(cell.job("timing", Path()))
+    if result.status != "ok":
+        sys.exit(f"{cell.id}: {result.status}: {result.reason}")
+    ranks = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+    return median(Launch(0, "", {}, ranks).step_times_s())
+
+
+def show(samples: dict[Key, list[float]], engines: list[str]) -> None:
     table = Table(title="Step and overhead in ms (median), and native's overhead and step over the best peer's")
     for column in ("workload", "ranks", "stage", "compute", "engine", "step", "overhead", "overhead ×", "step ×"):
         table.add_column(column, justify="left" if column in ("workload", "engine") else "right")
@@ -87,7 +98,7 @@ def show(samples: dict[Key, list[float]]) -> None:
         compute = samples[workload, "plain", 0, 1]
         steps = {
             engine: samples[workload, engine, stage, size]
-            for engine in options("engine")
+            for engine in engines
             if (workload, engine, stage, size) in samples
         }
         over = {engine: [step - base for step, base in zip(steps[engine], compute, strict=True)] for engine in steps}
@@ -121,16 +132,20 @@ def words(ratio: Interval) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine_overhead", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--engines", nargs="+", default=["native", "torch", "deepspeed"], choices=options("engine"))
     parser.add_argument("--workloads", nargs="+", default=["mlp", "resnet18", "gpt"], choices=sorted(SMALL))
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
-    asked = requests(arguments.workloads, arguments.ranks, arguments.steps)
+    asked = requests(arguments.engines, arguments.workloads, arguments.ranks, arguments.steps)
     packages = [config.engine["package"] for config in asked.values()]
     with Launcher(engines.preload(*packages)) as launcher:
         cells = {key: plan([config], launcher.machine, usable_cores())[0] for key, config in asked.items()}
         runnable = {key: cell for key, cell in cells.items() if cell.status is None}
-        show(measure(runnable, launcher, arguments.rounds))
+        samples = measure(runnable, launcher, arguments.rounds)
+        if not all(samples.values()):
+            sys.exit("not one whole round was measured")
+        show(samples, arguments.engines)
 
 
 if __name__ == "__main__":
