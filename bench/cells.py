@@ -115,6 +115,8 @@ class Cell:
             timeout_s=config.timeout_s,
             reference="",
             ranks_per_replica=traits.ranks_per_replica,
+            microbatches=traits.microbatches,
+            partial_sums=traits.partial_sums,
             servers=0 if alone else traits.servers,
             data_skew=config.data_skew,
             straggler_rank=config.straggler.rank,
@@ -147,7 +149,7 @@ def reference_key(job: Job) -> str:
     spec = job.spec
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
-    same += [job.ranks_per_replica, job.data_skew]
+    same += [job.ranks_per_replica, job.microbatches, job.data_skew]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -162,6 +164,7 @@ def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
         try:
             refuse_backend(cell, machine)
             engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
+            refuse_straggler(cell)
         except EngineUnsupported as error:
             cell = dataclasses.replace(cell, status="unsupported", reason=str(error))
         except EngineUnavailable as error:
@@ -196,4 +199,14 @@ def refuse_backend(cell: Cell, machine: Machine) -> None:
         raise EngineUnsupported(
             f"backend=nccl needs a GPU for each of gpus={cell.config.gpus} ranks; device={cell.device} has {gpus}. "
             "Valid here: gloo"
+        )
+
+
+def refuse_straggler(cell: Cell) -> None:
+    """Raises EngineUnsupported where a rank has no forward and backward of its own that could be slowed."""
+    config, together = cell.config, cell.traits().ranks_per_replica
+    if config.straggler.rank is not None and together > 1:
+        raise EngineUnsupported(
+            f"engine={config.engine['name']} has no straggler.rank={config.straggler.rank}: {together} ranks share one "
+            "forward and backward, and a straggler is slowed by the time of a whole one"
         )

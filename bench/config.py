@@ -141,7 +141,7 @@ class Config:
     local_steps: int = knob(
         1, "steps that each rank takes on its own between averages of the weights (post-local SGD); 1: none", least=1
     )
-    compile: bool = knob(False, "put the model through torch.compile, before anything is timed")
+    compile: bool = knob(False, "put the model through torch.compile; the first warm-up step does it")
     optimizer: str = knob("adam", "optimizer; sgd has momentum 0.9", *OPTIMIZERS)
     lr: float = knob(1e-3, "learning rate", above=0)
     clip_norm: float | None = knob(None, "bound of the global gradient norm over all ranks and shards", above=0)
@@ -184,6 +184,8 @@ def check(config: Config) -> None:
         for key in ("name", "package" if group == "engine" else "factory"):
             if not getattr(config, group).get(key):
                 raise ConfigError(f"{group}.{key} is not set; choose {group}= one of {', '.join(options(group))}")
+    if config.compile and not config.warmup:
+        raise ConfigError("compile=true needs warmup of at least 1: the first step of each launch compiles")
     if config.straggler.rank is not None and config.straggler.rank >= config.gpus:
         raise ConfigError(
             f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "

@@ -52,6 +52,10 @@ class Job:
     """File that the reference writes and rank 0 of the check reads."""
     ranks_per_replica: int = 1
     """Consecutive ranks that train on the same samples, because they compute one replica together."""
+    microbatches: int = 1
+    """Parts that the engine cuts each micro-batch into."""
+    partial_sums: bool = False
+    """Whether ranks add up partial results of a layer."""
     servers: int = 0
     """Processes beside the ranks, numbered after them, that run the engine's ``serve``."""
     data_skew: str = "none"

@@ -13,7 +13,7 @@ import socket
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,6 +140,12 @@ def share_of(job: Job, rank: int) -> loop.Share:
     return loop.Share(rank // together, replicas, job.rank_batch * together, job.spec.accumulate)
 
 
+def reference_shares(job: Job) -> list[loop.Share]:
+    """The shares of all replicas, cut as finely as the engine cuts them."""
+    shares = [share_of(job, rank) for rank in range(0, job.spec.world_size, job.ranks_per_replica)]
+    return [replace(share, accumulate=share.accumulate * job.microbatches) for share in shares]
+
+
 def batches(job: Job, work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
     """A rank's micro-batches of ``step``, on the device."""
     dealt = by_label(work, share.global_batch(step)) if job.data_skew == "labels" else None
@@ -237,7 +243,8 @@ def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Ten
     if rank:
         return None
     reference = parity.Reference.load(Path(job.reference))
-    compared = parity.compare(reference, means.tolist(), weights, job.spec.precision)
+    limit = parity.tolerance(job.spec.precision, job.spec.compression, partial_sums=job.partial_sums)
+    compared = parity.compare(reference, means.tolist(), weights, job.spec.precision, limit)
     return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
 
 
@@ -284,7 +291,7 @@ def resolution(job: Job, device: torch.device) -> dict[str, Any]:
 
 def global_batches(job: Job, work: Workload, device: torch.device, steps: int | None = None) -> list[list[Batch]]:
     """The micro-batches of all ranks, for each parity step."""
-    shares = [share_of(job, rank) for rank in range(0, job.spec.world_size, job.ranks_per_replica)]
+    shares = reference_shares(job)
     return [
         [batch for share in shares for batch in batches(job, work, share, step, device)]
         for step in range(job.parity_steps if steps is None else steps)

@@ -90,6 +90,8 @@ def run_check(launcher: Launcher, scratch: Path) -> Callable[[Cell], list[dict[s
             jobs.insert(0, cell.job("reference", scratch))
         for job in jobs:
             result = launcher.launch(job)
+            if result.status == "unsupported" and "engine=" in result.reason:
+                pytest.skip(result.reason)  # what only the built module could show
             assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
         return result.ranks
 

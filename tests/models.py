@@ -146,6 +146,13 @@ class Attention(nn.Module):
         return self.norm(self.layer(inputs[:, None])[:, 0])  # type: ignore[no-any-return]
 
 
+class Normalised(nn.Sequential):
+    """A chain with batch statistics."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(WIDTH, WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+
+
 class Structured(nn.Module):
     """Units that return dictionaries and tuples."""
 
@@ -180,6 +187,7 @@ MODELS = {
     "checkpointed": lambda: Checkpointed(reentrant=False),
     "checkpointed_reentrant": lambda: Checkpointed(reentrant=True),
     "attention": Attention,
+    "normalised": Normalised,
     "structured": Structured,
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workloads import data
 from workloads.base import Batch, WorkloadInfo, check_choice, check_count, reseeded
-from workloads.transformer import Block, Size, draw
+from workloads.transformer import TP_PLAN, Block, Size, draw
 
 MASKED = 0.15
 """Share of the positions of a sample that are masked."""
@@ -82,6 +82,7 @@ class Encoder(nn.Module):
         if tie:
             self.head.weight = self.tokens.weight
         draw(self, size.layers)
+        self.tp_plan = TP_PLAN
 
     def forward(self, tokens: Tensor, masked: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)

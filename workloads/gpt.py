@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workloads import data
 from workloads.base import Batch, WorkloadInfo, check_choice, check_count, reseeded
-from workloads.transformer import Block, Size, draw
+from workloads.transformer import TP_PLAN, Block, Size, draw
 
 VOCABULARY = 50257
 CONTEXT = 1024
@@ -75,11 +75,40 @@ class Decoder(nn.Module):
         if tie:
             self.head.weight = self.tokens.weight
         draw(self, size.layers)
+        self.tp_plan = TP_PLAN
+        # A plain list: the parts are this module's own and keep their names.
+        self.pipeline_plan = [Embed(self.tokens, self.positions), *self.blocks, Predict(self.norm, self.head)]
 
     def forward(self, tokens: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         stream = self.tokens(tokens) + self.positions(positions)
         for block in self.blocks:
             stream = block(stream)
+        logits: Tensor = self.head(self.norm(stream))
+        return logits
+
+
+class Embed(nn.Module):
+    """What a pipeline's first stage does before the blocks."""
+
+    def __init__(self, tokens: nn.Embedding, positions: nn.Embedding) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.positions = positions
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embedded: Tensor = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        return embedded
+
+
+class Predict(nn.Module):
+    """What a pipeline's last stage does after the blocks."""
+
+    def __init__(self, norm: nn.LayerNorm, head: nn.Linear) -> None:
+        super().__init__()
+        self.norm = norm
+        self.head = head
+
+    def forward(self, stream: Tensor) -> Tensor:
         logits: Tensor = self.head(self.norm(stream))
         return logits

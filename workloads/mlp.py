@@ -52,4 +52,11 @@ def network(depth: int, width: int, bias: bool) -> nn.Module:
         # torch's default shrinks gradients by 2.4 per layer: after 20 of them Adam would follow rounding noise.
         nn.init.kaiming_normal_(linear.weight, nonlinearity="linear" if layer == depth - 1 else "relu")
         layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    module = nn.Sequential(*layers[:-1])
+    module.tp_plan = tp_plan(depth)  # type: ignore[assignment]
+    return module
+
+
+def tp_plan(depth: int) -> dict[str, str]:
+    """Layers in pairs: the first sliced by outputs, the second by inputs. A last one without a partner stays whole."""
+    return {str(2 * layer): ("colwise", "rowwise")[layer % 2] for layer in range(depth - depth % 2)}

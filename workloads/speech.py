@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workloads import data
 from workloads.base import Batch, WorkloadInfo, check_choice, reseeded
-from workloads.transformer import Block, draw
+from workloads.transformer import TP_PLAN, Block, draw
 
 MELS = 80
 """Log-mel features of a frame."""
@@ -86,6 +86,7 @@ class Recogniser(nn.Module):
         self.norm = nn.LayerNorm(size.width)
         self.head = nn.Linear(size.width, size.classes)
         draw(self, size.layers)
+        self.tp_plan = TP_PLAN
 
     def forward(self, features: Tensor) -> Tensor:
         stream = self.subsampling(features.transpose(1, 2)).transpose(1, 2)

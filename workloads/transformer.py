@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+TP_PLAN = {"*.feed_forward.expand": "colwise", "*.feed_forward.project": "rowwise"}
+"""How blocks are sliced for tensor parallelism. Attention stays whole: a slice of its joint query, key and value
+would not be a set of heads."""
+
 
 @dataclass(frozen=True)
 class Size:

@@ -56,9 +56,12 @@ def predict_sent(record: Record) -> float | None:
 
 
 def predict_paper(record: Record) -> tuple[float, float] | None:
-    """Bytes of model state and bytes sent, per rank, by the paper's formulas for any engine: perfect partition."""
+    """Bytes of model state and bytes sent, per rank, by the paper's formulas for any engine: perfect partition.
+
+    None where several ranks compute a replica: the paper has no model parallelism.
+    """
     known = setting(record)
-    if known is None:
+    if known is None or int(record.resolved.get("ranks_per_replica") or 1) > 1:
         return None
     widths, count = known.widths, elements(known.parameters)
     optimizer = widths.master + known.optimizer.moments * widths.moment
@@ -68,5 +71,7 @@ def predict_paper(record: Record) -> tuple[float, float] | None:
 
 def _theory(record: Record) -> tuple[Theory, Setting] | None:
     known = setting(record)
+    if known and known.compression == "powersgd":
+        return None  # what it keeps and sends depends on which gradients it finds worth compressing
     theory = ENGINES.get(known.engine) if known else None
     return (theory, known) if theory and known else None

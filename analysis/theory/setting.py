@@ -61,6 +61,10 @@ class Setting:
     buffer_bytes: int
     """As counted on the module in fp32; engines that cast floating-point buffers to 16 bits hold less."""
     accumulate: int = 1
+    shard_size: int | None = None
+    """Ranks that share one copy of what is sharded; None: all."""
+    compression: str = "none"
+    local_steps: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     """The engine's own settings (engine.*)."""
     described: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +73,11 @@ class Setting:
     @property
     def trainable(self) -> list[Parameter]:
         return [parameter for parameter in self.parameters if parameter.requires_grad]
+
+    @property
+    def shards(self) -> int:
+        """Into how many parts a copy of the sharded state is cut."""
+        return self.shard_size or self.world_size
 
     @property
     def fraction(self) -> float:
@@ -98,6 +107,9 @@ def setting(record: Record) -> Setting | None:
         optimizer=optimizer,
         parameters=record.model.parameters,
         buffer_bytes=record.model.buffer_bytes,
+        shard_size=config.get("shard_size"),
+        compression=str(config.get("compression") or "none"),
+        local_steps=int(config.get("local_steps") or 1),
         accumulate=int(record.resolved.get("accumulate") or config.get("accumulate") or 1),
         options=engine,
         described=described if isinstance(described, Mapping) else {},

@@ -73,8 +73,8 @@ def _sharded(known: Setting) -> dict[str, int]:
     exist only while a unit is gathered.
     """
     widths, optimizer = known.widths, known.optimizer
-    kept = sum(shard_elements(parameter.shape, known.world_size) for parameter in known.parameters)
-    trained = sum(shard_elements(parameter.shape, known.world_size) for parameter in known.trainable)
+    kept = sum(shard_elements(parameter.shape, known.shards) for parameter in known.parameters)
+    trained = sum(shard_elements(parameter.shape, known.shards) for parameter in known.trainable)
     own_width = widths.master or widths.param
     counters = len(known.trainable) * optimizer.counter_bytes
     return {
@@ -89,18 +89,19 @@ def _sharded(known: Setting) -> dict[str, int]:
 def transient(known: Setting) -> int:
     """Most bytes beside state and activations, the optimizer's own temporaries left out.
 
-    Stages 0 and 1: nothing, or autocast's 2-byte copies of the weights. Stage 2: all parameters, plus the largest
-    unit's gradients whole and their reduction buffer. Stage 3: the current and the prefetched unit's parameters,
-    the root's, and the same gradients. With accumulation, all gradients stay whole until the last micro-batch.
+    Stages 0 and 1: autocast's 2-byte copies of the weights, and copies of gradients that are compressed. Stage 2: all
+    parameters, plus the largest unit's gradients whole and their reduction buffer. Stage 3: the current and the
+    prefetched unit's parameters, the root's, and the same gradients. With accumulation, all gradients stay whole until
+    the last micro-batch.
     """
     cast = 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
     if known.stage <= 1:
-        return cast
+        return cast + (0 if known.compression == "none" else elements(known.trainable) * _reduce_bytes(known))
     units: dict[int, list[Parameter]] = {}
     for parameter in known.parameters:
         units.setdefault(parameter.unit, []).append(parameter)
     padded = {
-        unit: sum(shard_elements(parameter.shape, known.world_size) * known.world_size for parameter in members)
+        unit: sum(shard_elements(parameter.shape, known.shards) * known.shards for parameter in members)
         for unit, members in units.items()
     }
     largest, whole = max(padded.values(), default=0), sum(padded.values())
@@ -112,18 +113,26 @@ def transient(known: Setting) -> int:
 def sent(known: Setting) -> float:
     """Bytes sent per rank and step (mean over ranks) with bandwidth-optimal collectives; f = (N-1)/N.
 
-    Stage 0: all-reduce of gradients, 2f·P·b_g. Stage 1: the same and a broadcast of each parameter from its owner,
-    f·P·b_p. Stages 2 and 3: reduce-scatter f·P·b_g and all-gather f·P·b_p in each micro-batch's forward, at stage 3
-    again in its backward (the root too: ``reshard_after_forward`` is set, not left to fully_shard). Padding and the
-    collectives of buffers, clipping and the loss are left out.
+    Stage 0: all-reduce of gradients, 2f·P·b_g; with k local steps an all-reduce of parameters in their place, every
+    k-th step. Stage 1: gradients the same and a broadcast of each parameter from its owner, f·P·b_p. Stages 2 and 3:
+    reduce-scatter f·P·b_g and all-gather f·P·b_p in each micro-batch's forward, at stage 3 again in its backward (the
+    root too: ``reshard_after_forward`` is set, not left to fully_shard); with hybrid sharding f is that of the ranks
+    that share a copy, and the copies all-reduce their shards of gradients. Padding and the collectives of buffers,
+    clipping and the loss are left out.
     """
     gradients = elements(known.trainable)
+    if known.local_steps > 1:
+        return known.fraction * 2 * gradients * known.widths.param / known.local_steps
     if known.stage <= 1:
         updated = gradients * known.widths.param if known.stage == 1 else 0
-        return known.fraction * (2 * gradients * known.widths.grad + updated)
+        return known.fraction * (2 * gradients * _reduce_bytes(known) + updated)
     once = elements(known.parameters)
     gathers = once if known.stage == 2 else 2 * once
-    return known.fraction * (gathers * known.widths.param * known.accumulate + gradients * _reduce_bytes(known))
+    replicas = known.world_size / known.shards
+    within = (known.shards - 1) / known.shards
+    between = 2 * (replicas - 1) / replicas * gradients / known.shards
+    reduced = (within * gradients + between) * _reduce_bytes(known)
+    return within * gathers * known.widths.param * known.accumulate + reduced
 
 
 def _reduce_bytes(known: Setting) -> int:

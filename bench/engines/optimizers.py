@@ -19,7 +19,10 @@ FUSED = ("sgd", "adam", "adamw")
 """Optimizers for which torch has a fused kernel on CPU and on CUDA."""
 
 
-def build_optimizer(name: str, parameters: Iterable[Tensor], lr: float, **more: Any) -> torch.optim.Optimizer:
-    """``name`` over ``parameters``; ``more`` selects an implementation (``fused``, ``foreach``)."""
+def build_optimizer(
+    name: str, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float, **more: Any
+) -> torch.optim.Optimizer:
+    """``name`` over ``parameters`` or groups of them; ``more`` selects an implementation (``fused``, ``foreach``)."""
     kind, settings = OPTIMIZERS[name]
-    return kind(list(parameters), lr=lr, **settings, **more)  # type: ignore[call-arg]
+    listed: list[Any] = list(parameters)
+    return kind(listed, lr=lr, **settings, **more)  # type: ignore[call-arg]

@@ -110,6 +110,10 @@ class Traits:
     """Processes beside the ranks that run the adapter's ``serve`` (parameter servers)."""
     ranks_per_replica: int = 1
     """Ranks that compute one replica together and so train on the same samples (model parallelism)."""
+    microbatches: int = 1
+    """Parts that the engine cuts each micro-batch into; the process that parity compares with cuts it likewise."""
+    partial_sums: bool = False
+    """Ranks add up partial results of a layer, each rounded to the precision in which it is computed."""
     outside_parity: str = ""
     """Why the weights cannot be a single process's; such a cell is run, flagged and never ranked."""
     synchronous: bool = True
@@ -134,6 +138,15 @@ def count_option(spec: EngineSpec, name: str, least: int = 1) -> int:
             f"engine.{name}={as_written(value)} is not valid; valid: a whole number of at least {least}"
         )
     return value
+
+
+def refuse_degree(engine: str, spec: EngineSpec) -> None:
+    """Raises EngineUnsupported unless the ranks divide into replicas of ``engine.degree`` ranks."""
+    degree = count_option(spec, "degree", least=2)
+    if spec.world_size % degree:
+        raise EngineUnsupported(
+            f"engine={engine} with engine.degree={degree} has no gpus={spec.world_size}: valid: a multiple of {degree}"
+        )
 
 
 def as_written(value: Any) -> str:

@@ -25,6 +25,8 @@ from tests.conftest import MakeCell
         {"gpus": 2, "precision": "bf16_master"},
         {"gpus": 2, "precision": "bf16", "optimizer": "sgd"},
         {"gpus": 4, "bucket_mb": 0.3, "workload": "gpt", "optimizer": "rmsprop"},
+        {"gpus": 4, "shard_size": 2, "workload": "gpt"},
+        {"gpus": 2, "compression": "bf16"},
     ],
     ids=str,
 )

@@ -4,11 +4,25 @@ stage 0  DistributedDataParallel
 stage 1  DistributedDataParallel and ZeroRedundancyOptimizer
 stage 2  fully_shard (FSDP2) with reshard_after_forward=False
 stage 3  fully_shard with reshard_after_forward=True
+
+ddp.py wraps for stages 0 and 1, fsdp.py shards for 2 and 3, adapter.py takes the step.
 """
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, option
+import os
+import shutil
+from collections.abc import Iterator
+
+from bench.engines.spec import (
+    Capabilities,
+    EngineSpec,
+    EngineUnavailable,
+    EngineUnsupported,
+    Traits,
+    count_option,
+    option,
+)
 
 CAPABILITIES = Capabilities(
     stages={
@@ -17,28 +31,166 @@ CAPABILITIES = Capabilities(
         2: "fully_shard, reshard_after_forward=False",
         3: "fully_shard, reshard_after_forward=True",
     },
-    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+    knobs=(
+        "bucket_mb",
+        "overlap",
+        "clip_norm",
+        "accumulate",
+        "compression",
+        "shard_size",
+        "local_steps",
+        "compile",
+        "join",
+    ),
 )
-PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.optim", "torch.distributed.fsdp", "torch.profiler")
+PRELOAD = (
+    "torch._dynamo",
+    "torch.nn.parallel",
+    "torch.distributed.algorithms.ddp_comm_hooks",
+    "torch.distributed.algorithms.model_averaging.averagers",
+    "torch.distributed.optim",
+    "torch.distributed.fsdp",
+    "torch.profiler",
+)
+
+Refusal = tuple[bool, str, str]
+"""Whether it applies, what is refused, and why."""
 
 
 def refuse(spec: EngineSpec) -> None:
-    """Raises EngineUnsupported for what torch's wrappers have no setting for."""
-    wrapper = "DistributedDataParallel" if spec.stage < 2 else "fully_shard"
-    view = option(spec, "gradient_as_bucket_view", True, False)
-    if spec.stage >= 2 and not view:
-        raise EngineUnsupported(
-            f"engine=torch at stage={spec.stage} has no gradient_as_bucket_view=false: {wrapper} has no buckets"
-        )
-    if spec.stage >= 2 and spec.bucket_mb is not None:
-        raise EngineUnsupported(
-            f"engine=torch at stage={spec.stage} has no bucket_mb: fully_shard communicates per unit, not per bucket"
-        )
-    if spec.overlap is False:
-        raise EngineUnsupported(
-            f"engine=torch at stage={spec.stage} cannot set overlap=false: {wrapper} always communicates in backward"
-        )
-    if spec.stage < 2 and spec.precision == "bf16_master":
-        raise EngineUnsupported(
-            f"engine=torch at stage={spec.stage} has no precision=bf16_master: {wrapper} keeps no master weights"
-        )
+    """Raises EngineUnsupported for what torch's wrappers cannot do, EngineUnavailable if there is no compiler."""
+    option(spec, "gradient_as_bucket_view", True, False)
+    option(spec, "static_graph", True, False)
+    count_option(spec, "powersgd_rank")
+    for applies, what, why in _replicated(spec) if spec.stage < 2 else _sharded(spec):
+        if applies:
+            raise EngineUnsupported(f"engine=torch at stage={spec.stage} {what}: {why}")
+    if spec.compile:
+        _need_compiler(spec.device)
+
+
+def traits(spec: EngineSpec) -> Traits:
+    """What makes the weights differ from a single process's by design."""
+    if spec.compression == "powersgd":
+        return Traits(outside_parity="compression=powersgd reduces a low-rank approximation of the gradients")
+    if spec.local_steps > 1:
+        why = f"local_steps={spec.local_steps} lets each rank step on its own gradients between averages of the weights"
+        return Traits(outside_parity=why)
+    return Traits()
+
+
+def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
+    """Stages 0 and 1."""
+    ddp = "DistributedDataParallel"
+    low = spec.compression in ("bf16", "fp16")
+    power = spec.compression == "powersgd"
+    local = spec.local_steps > 1
+    static = bool(spec.options["static_graph"])
+    yield spec.overlap is False, "cannot set overlap=false", f"{ddp} always communicates in backward"
+    yield spec.precision == "bf16_master", "has no precision=bf16_master", f"{ddp} keeps no master weights"
+    yield spec.shard_size is not None, f"has no shard_size={spec.shard_size}", f"{ddp} shards nothing among some ranks"
+    yield (
+        low and spec.precision == "bf16",
+        f"has no compression={spec.compression} with precision=bf16",
+        "gradients have 2 bytes already",
+    )
+    yield (
+        power and spec.bucket_mb is not None,
+        "has no bucket_mb with compression=powersgd",
+        "over gloo its hook mismatches the collectives of several buckets, so all gradients go in one",
+    )
+    yield (
+        power and spec.precision == "amp_fp16",
+        "has no compression=powersgd with precision=amp_fp16",
+        "its error feedback would be added to gradients of another loss scale",
+    )
+    yield (
+        local and spec.stage == 1,
+        f"has no local_steps={spec.local_steps}",
+        "ZeroRedundancyOptimizer updates each weight on one rank only",
+    )
+    yield (
+        local and spec.compression != "none",
+        f"has no compression={spec.compression} with local_steps={spec.local_steps}",
+        "no gradient is sent",
+    )
+    yield (
+        local and spec.clip_norm is not None,
+        f"has no clip_norm with local_steps={spec.local_steps}",
+        "there is no global gradient whose norm could be bounded",
+    )
+    yield (
+        local and spec.join,
+        f"has no join=true (data_skew=samples) with local_steps={spec.local_steps}",
+        "averaging the weights is not part of Join, so a rank that has run out would be missed",
+    )
+    yield (
+        static and spec.accumulate > 1,
+        "has no engine.static_graph=true with accumulate",
+        f"{ddp} fixes the graph in the first backward, which no_sync hides from it",
+    )
+    yield (
+        static and spec.compile,
+        "has no engine.static_graph=true with compile=true",
+        "torch.compile's DDPOptimizer cannot cut a static graph at the buckets",
+    )
+    yield (
+        spec.compile and spec.bucket_mb is not None and spec.bucket_mb < 1,
+        f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
+        "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and refuses smaller ones after it",
+    )
+    yield (
+        spec.join and spec.stage == 1 and spec.accumulate > 1,
+        "has no accumulate with join=true (data_skew=samples)",
+        "a rank that has run out takes a step for each forward of the others",
+    )
+    yield (
+        spec.join and spec.stage == 1 and spec.precision == "amp_fp16",
+        "has no precision=amp_fp16 with join=true (data_skew=samples)",
+        "a rank that has run out steps on gradients that nobody unscales",
+    )
+    yield (
+        spec.join and spec.stage == 1 and spec.clip_norm is not None,
+        "has no clip_norm with join=true (data_skew=samples)",
+        "a rank that has run out steps on gradients that nobody clips",
+    )
+
+
+def _sharded(spec: EngineSpec) -> Iterator[Refusal]:
+    """Stages 2 and 3."""
+    view = bool(spec.options["gradient_as_bucket_view"])
+    size = spec.shard_size
+    yield not view, "has no gradient_as_bucket_view=false", "fully_shard has no buckets"
+    yield bool(spec.options["static_graph"]), "has no engine.static_graph=true", "it is DistributedDataParallel's"
+    yield spec.bucket_mb is not None, "has no bucket_mb", "fully_shard communicates per unit, not per bucket"
+    yield spec.overlap is False, "cannot set overlap=false", "fully_shard always communicates in backward"
+    yield (
+        spec.compression != "none",
+        f"has no compression={spec.compression}",
+        "fully_shard takes no communication hook",
+    )
+    yield spec.local_steps > 1, f"has no local_steps={spec.local_steps}", "no rank has the weights to step on its own"
+    yield (
+        spec.join,
+        "has no join=true (data_skew=samples)",
+        "a module under fully_shard cannot be joined (torch's Join)",
+    )
+    yield (
+        size is not None and (size < 2 or spec.world_size % size > 0),
+        f"has no shard_size={size}",
+        f"valid with gpus={spec.world_size}: {_divisors(spec.world_size)}",
+    )
+
+
+def _divisors(count: int) -> str:
+    """What ``shard_size`` may be, in words."""
+    return ", ".join(str(size) for size in range(2, count + 1) if count % size == 0) or "null"
+
+
+def _need_compiler(device: str) -> None:
+    """torch.compile writes C++ for a CPU; on a GPU, Triton builds its launchers with a C compiler."""
+    asked = os.environ.get("CXX" if device == "cpu" else "CC")
+    tried = (asked,) if asked else ("g++",) if device == "cpu" else ("gcc", "clang")
+    if not any(shutil.which(compiler) for compiler in tried):
+        name = "C++ compiler" if device == "cpu" else "C compiler"
+        raise EngineUnavailable(f"compile=true needs a {name}, and {' or '.join(tried)} is not installed")

@@ -1,0 +1,47 @@
+"""Pipeline parallelism by torch.distributed.pipelining, with data parallelism over the replicas.
+
+``engine.degree`` consecutive ranks compute one replica: each holds a stage, a part of the chain of layers that the
+module is, and passes activations on and their gradients back. A replica's batch is cut into ``engine.microbatches`` so
+that the stages work at the same time.
+
+stages.py cuts the chain, adapter.py takes the step.
+"""
+
+from __future__ import annotations
+
+from bench.engines.spec import (
+    Capabilities,
+    EngineSpec,
+    EngineUnsupported,
+    Traits,
+    count_option,
+    option,
+    refuse_degree,
+)
+
+CAPABILITIES = Capabilities(
+    stages={0: "PipelineStage; an all-reduce of gradients over replicas"},
+    precisions=("fp32", "amp_bf16", "bf16"),
+    why_not={
+        "stage": "a stage of the pipeline is whole on its rank (0)",
+        "precision": "it has fp32, amp_bf16, bf16: no loss scaling and no master weights",
+        "accumulate": "engine.microbatches is its accumulation",
+        "clip_norm": "no rank sees the global norm",
+    },
+)
+PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.pipelining", "torch.profiler")
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for what cannot be cut or scheduled."""
+    refuse_degree("pipeline", spec)
+    degree, microbatches = spec.options["degree"], count_option(spec, "microbatches")
+    if option(spec, "schedule", "gpipe", "1f1b") == "1f1b" and microbatches < degree:
+        raise EngineUnsupported(
+            f"engine=pipeline with engine.schedule=1f1b has no engine.microbatches={microbatches}: "
+            f"valid: at least engine.degree={degree}"
+        )
+
+
+def traits(spec: EngineSpec) -> Traits:
+    return Traits(ranks_per_replica=spec.options["degree"], microbatches=spec.options["microbatches"])

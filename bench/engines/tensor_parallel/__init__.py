@@ -1,0 +1,46 @@
+"""Tensor parallelism by torch's parallelize_module, with data parallelism over the replicas.
+
+``engine.degree`` consecutive ranks compute one replica: each holds a slice of the layers that the module's ``tp_plan``
+names, and they exchange activations. The rest of the module is whole on each of them.
+
+stage 0  replicas under DistributedDataParallel
+stage 3  replicas under fully_shard, so that each rank keeps 1/(replicas x degree) of a sliced layer
+"""
+
+from __future__ import annotations
+
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits, refuse_degree
+
+CAPABILITIES = Capabilities(
+    stages={
+        0: "parallelize_module; DistributedDataParallel over replicas",
+        3: "parallelize_module; fully_shard over replicas",
+    },
+    knobs=("accumulate",),
+    precisions=("fp32", "amp_bf16", "bf16"),
+    why_not={
+        "stage": "torch combines parallelize_module with DistributedDataParallel (0) and fully_shard (3)",
+        "clip_norm": "torch's clip_grad_norm_ does not mix sliced and whole gradients",
+    },
+)
+PRELOAD = (
+    "torch._dynamo",
+    "torch.nn.parallel",
+    "torch.distributed.tensor.parallel",
+    "torch.distributed.fsdp",
+    "torch.profiler",
+)
+
+
+def refuse(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported if the ranks do not divide into replicas, or parity could not be judged."""
+    refuse_degree("tensor_parallel", spec)
+    if spec.optimizer == "rmsprop" and spec.precision != "fp32":
+        raise EngineUnsupported(
+            f"engine=tensor_parallel has no optimizer=rmsprop with precision={spec.precision}: its first update is "
+            "10 lr whatever the gradient, which makes the rounding of partial sums too large to tell from an error"
+        )
+
+
+def traits(spec: EngineSpec) -> Traits:
+    return Traits(ranks_per_replica=spec.options["degree"], partial_sums=True)

@@ -1,0 +1,177 @@
+"""Stages 0 and 1: DistributedDataParallel and what its communication hooks and Join make of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.distributed.algorithms.ddp_comm_hooks.post_localSGD_hook import PostLocalSGDState, post_localSGD_hook
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+from torch.distributed.algorithms.join import Join, Joinable, JoinHook
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.nn.parallel import DistributedDataParallel
+
+from bench.engines.spec import EngineSpec, EngineUnsupported
+
+MIB = 1 << 20
+
+
+def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> DistributedDataParallel:
+    """``module`` under DDP, with the communication hook that ``spec`` asks for; compiled if it asks for that."""
+    cap_mb = one_bucket_mb(module) if spec.compression == "powersgd" else spec.bucket_mb
+    bucket: dict[str, Any] = {} if cap_mb is None else {"bucket_cap_mb": cap_mb}
+    ddp = DistributedDataParallel(
+        module,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=spec.options["gradient_as_bucket_view"],
+        static_graph=spec.options["static_graph"],
+        **bucket,
+    )
+    if spec.compile:
+        ddp.compile()  # outside DDP: DDPOptimizer then cuts the graph at the buckets, and backward can overlap
+    return ddp
+
+
+def one_bucket_mb(module: nn.Module) -> float:
+    """A cap that all gradients fit in. DDP never puts two dtypes in one bucket."""
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    dtypes = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})
+    if len(dtypes) > 1:
+        raise EngineUnsupported(
+            f"engine=torch has no compression=powersgd for a module of {' and '.join(dtypes)}: it needs a single bucket"
+        )
+    return 1 + sum(weight.nbytes for weight in weights) / MIB
+
+
+Hook = tuple[Any, Any]
+"""A communication hook's state and the hook."""
+
+
+def communication_hook(spec: EngineSpec) -> Hook | None:
+    """How gradients are reduced, where it is not DDP's own all-reduce."""
+    if spec.compression == "bf16":
+        return None, default_hooks.bf16_compress_hook
+    if spec.compression == "fp16":
+        return None, default_hooks.fp16_compress_hook
+    if spec.compression == "powersgd":
+        state = PowerSGDState(
+            process_group=None,
+            matrix_approximation_rank=spec.options["powersgd_rank"],
+            start_powerSGD_iter=2,  # the least that it allows: DDP rebuilds its buckets after the first step
+            orthogonalization_epsilon=1e-8,  # else a gradient of zeros becomes 0/0
+        )
+        return state, powerSGD_hook
+    if spec.local_steps > 1:
+        alone = PostLocalSGDState(
+            process_group=None, subgroup=None, start_localSGD_iter=0, post_local_gradient_allreduce=False
+        )
+        return alone, post_localSGD_hook
+    return None
+
+
+def kept_by(state: Any) -> list[Tensor]:
+    """The tensors that a hook's state keeps from step to step: PowerSGD's unsent error and its factors."""
+    if not isinstance(state, PowerSGDState):
+        return []
+    return [entry for kept in (state.error_dict, state.p_memory_dict, state.q_memory_dict) for entry in kept.values()]
+
+
+class ShadowGradients(Joinable):
+    """Gives ZeroRedundancyOptimizer the gradients that it steps on once this rank has run out of batches.
+
+    Join lets such a rank answer DDP's reductions with zeros and then step, since its shard of the weights is needed.
+    But DDP drops the result of those reductions, and the optimizer's documentation leaves setting ``grad`` to the
+    user. This stands between the two: it is DDP's communication hook and, as a Joinable, runs after DDP and before
+    the optimizer.
+    """
+
+    def __init__(self, ddp: DistributedDataParallel, hook: Hook | None) -> None:
+        super().__init__()
+        self._ddp = ddp
+        self._hook: Hook = hook or (None, default_hooks.allreduce_hook)
+        self._reduced: list[tuple[Tensor, Tensor]] = []
+        self.out_of_batches = False
+        # A lambda: DDP compares a hook's annotations with classes, and ours are strings.
+        ddp.register_comm_hook(None, lambda _, bucket: self._reduce(bucket))
+
+    def _reduce(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        if self.out_of_batches:
+            self._reduced += zip(bucket.parameters(), bucket.gradients(), strict=True)
+        state, hook = self._hook
+        future: torch.futures.Future[Tensor] = hook(state, bucket)
+        return future
+
+    def set_gradients(self) -> None:
+        for weight, gradient in self._reduced:
+            weight.grad = gradient
+        self._reduced.clear()
+
+    def drop_gradients(self) -> None:
+        self._ddp.zero_grad()
+
+    def join_hook(self, **_: Any) -> JoinHook:
+        return _ShadowHook(self)
+
+    @property
+    def join_device(self) -> torch.device:
+        device: torch.device = self._ddp.join_device
+        return device
+
+    @property
+    def join_process_group(self) -> Any:
+        return self._ddp.join_process_group
+
+
+class _ShadowHook(JoinHook):
+    def __init__(self, shadow: ShadowGradients) -> None:
+        self._shadow = shadow
+
+    def main_hook(self) -> None:
+        self._shadow.set_gradients()
+
+    def post_hook(self, is_last_joiner: bool) -> None:
+        self._shadow.drop_gradients()
+
+
+@contextlib.contextmanager
+def joined(
+    ddp: DistributedDataParallel, shadow: ShadowGradients | None, optimizer: torch.optim.Optimizer
+) -> Iterator[None]:
+    """torch's Join over what communicates: DDP and, at stage 1, its sharded optimizer.
+
+    At stage 0 that is all that torch has: a rank that has run out is given the others' weights in the end, but its
+    optimizer has missed their steps.
+    """
+    if shadow is None:
+        with Join([ddp]):
+            yield
+        return
+    assert isinstance(optimizer, ZeroRedundancyOptimizer)
+    try:
+        with Join([ddp, shadow, optimizer]):
+            yield
+            shadow.out_of_batches = True  # from here on this rank only answers the others
+    finally:
+        shadow.out_of_batches = False
+
+
+def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) -> dict[str, Any]:
+    """What took effect, in JSON types."""
+    cap_mb = one_bucket_mb(ddp.module) if spec.compression == "powersgd" else spec.bucket_mb
+    described: dict[str, Any] = {
+        "wrapper": "DistributedDataParallel",
+        "bucket_mb": 25.0 if cap_mb is None else cap_mb,
+        "first_bucket_mb": 1.0 if cap_mb is None else cap_mb,
+        "gradient_as_bucket_view": ddp.gradient_as_bucket_view,
+        "static_graph": ddp.static_graph,
+        "communication_hook": hook[1].__name__ if hook else None,
+    }
+    if spec.compression in ("bf16", "fp16"):
+        described["reduce_dtype"] = {"bf16": "bfloat16", "fp16": "float16"}[spec.compression]
+    if spec.local_steps > 1:
+        described["average_weights_every_steps"] = spec.local_steps
+    return described

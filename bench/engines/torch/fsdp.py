@@ -1,0 +1,36 @@
+"""Stages 2 and 3: fully_shard over all ranks, or over groups of them that are replicas of each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from bench.engines.base import RankContext
+from bench.engines.spec import EngineSpec
+
+
+def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> nn.Module:
+    """``module`` under fully_shard, unit by unit and what is left at the root."""
+    policy = MixedPrecisionPolicy()
+    if spec.precision == "bf16_master":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
+        for buffer in module.buffers():  # fully_shard casts parameters and inputs, but no buffer
+            buffer.data = buffer.to(torch.bfloat16) if buffer.is_floating_point() else buffer.data
+    over = mesh(spec, context)
+    for unit in units:
+        if spec.compile:
+            unit.compile()  # per unit: between units, fully_shard gathers and frees
+        fully_shard(unit, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy)
+    fully_shard(module, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy)
+    return module
+
+
+def mesh(spec: EngineSpec, context: RankContext) -> DeviceMesh:
+    """All ranks in a row; with ``shard_size``, replicas x ranks that share one (hybrid sharding, HSDP)."""
+    kind, ranks = context.device.type, context.world_size
+    size = spec.shard_size or ranks
+    if size == ranks:
+        return init_device_mesh(kind, (ranks,))
+    return init_device_mesh(kind, (ranks // size, size), mesh_dim_names=("replicate", "shard"))

@@ -1,0 +1,255 @@
+"""PyTorch's own knobs: each takes effect, stays within parity or says why it cannot, and is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell, plan
+from bench.config import Config, ConfigError, check
+from bench.launch import Launcher
+from tests.conftest import CPU_ONLY, MakeCell
+from tests.contract.test_native_bytes import PARAMETERS_BYTES, loopback_bytes
+
+MakeConfig = Callable[..., Config]
+RunCheck = Callable[[Cell], list[dict[str, Any]]]
+
+PARAMETERS = 567_498
+"""Of the digits workload."""
+MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
+MATRICES = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 1024, "bias": False}
+"""Of PARAMETERS_BYTES."""
+
+
+def planned(make_config: MakeConfig, options: dict[str, Any], **knobs: Any) -> Cell:
+    """A cell whose engine has these options."""
+    config = make_config(engine="torch", **knobs)
+    config.engine = config.engine | options
+    return plan([config], CPU_ONLY, cores=2)[0]
+
+
+def assert_parity(ranks: list[dict[str, Any]], tolerance: float | None = None) -> None:
+    parity = ranks[0]["parity"]
+    limit = parity["tolerance"] if tolerance is None else tolerance
+    assert max(parity["loss_error"], parity["weights_error"]) <= limit, parity
+
+
+@pytest.mark.parametrize(
+    ("knobs", "share"),
+    [
+        ({}, 1.0),
+        ({"compression": "bf16"}, 0.5),
+        ({"compression": "fp16"}, 0.5),
+        ({"compression": "powersgd"}, 1 / 512),
+        ({"local_steps": 4}, 0.25),
+    ],
+    ids=str,
+)
+def test_less_is_on_the_wire(
+    knobs: dict[str, Any],
+    share: float,
+    make_cell: MakeCell,
+    launcher: Launcher,
+    timing_job: Callable[..., Any],
+) -> None:
+    """Of the all-reduce of fp32 gradients, counted on the loopback interface.
+
+    What else this machine sends to itself is counted too: the least of several counts is the least disturbed. Rank 1
+    of a matrix of 1024 x 1024 has 2 x 1024 elements, a 512th.
+    """
+    cell = make_cell(engine="torch", gpus=2, workload=MATRICES, batch_size=1, **knobs)
+
+    def sent(steps: int) -> int:
+        before = loopback_bytes()
+        result = launcher.launch(timing_job(cell, steps=steps))
+        assert result.status == "ok", result
+        return loopback_bytes() - before
+
+    few, many = [], []
+    while len(few) < 8:
+        few.append(sent(3))
+        many.append(sent(43))
+        counted = (min(many) - min(few)) / 40 / 2 / PARAMETERS_BYTES
+        if abs(counted - share) <= 0.01:
+            return
+    pytest.fail(f"share of a plain all-reduce that was sent: {counted}; bytes of 3 and 43 steps: {few}, {many}")
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("compression", ["bf16", "fp16"])
+def test_compressed_gradients_stay_within_parity(
+    stage: int, compression: str, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    cell = make_cell(engine="torch", stage=stage, gpus=4, compression=compression, optimizer="sgd", lr=0.05)
+    ranks = run_check(cell)
+    assert_parity(ranks, 0.02)
+    assert ranks[0]["describe"]["communication_hook"] == f"{compression}_compress_hook"
+    assert ranks[0]["describe"]["reduce_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[compression]
+    assert_parity(run_check(make_cell(engine="torch", stage=stage, gpus=2, compression=compression)))
+
+
+def test_compression_goes_with_loss_scaling(make_cell: MakeCell, run_check: RunCheck) -> None:
+    knobs = {"gpus": 2, "precision": "amp_fp16", "workload": MLP, "compression": "fp16"}
+    assert_parity(run_check(make_cell(engine="torch", **knobs)), 0.02)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
+    stage: int, make_config: MakeConfig, run_check: RunCheck
+) -> None:
+    held = {}
+    for rank in (1, 4):
+        knobs = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp"}
+        cell = planned(make_config, {"powersgd_rank": rank}, **knobs)
+        assert cell.outside_parity() == "compression=powersgd reduces a low-rank approximation of the gradients"
+        ranks = run_check(cell)
+        assert ranks[0]["parity"] is None
+        assert ranks[0]["describe"]["communication_hook"] == "powerSGD_hook"
+        held[rank] = ranks[0]["memory"]["state_bytes"]["grads"]
+    gradients = 4 * 4 * 257 * 256
+    assert held[1] > 2 * gradients * 0.99, "gradients, and as much again that was not sent yet"
+    assert held[4] - held[1] == 3 * 4 * 4 * (256 + 256), "three more columns and rows for each of four matrices"
+
+
+@pytest.mark.parametrize("knobs", [{}, {"precision": "amp_fp16", "workload": MLP}, {"accumulate": 2}], ids=str)
+def test_local_steps_are_outside_parity(knobs: dict[str, Any], make_cell: MakeCell, run_check: RunCheck) -> None:
+    cell = make_cell(engine="torch", gpus=2, local_steps=3, **knobs)
+    assert "local_steps=3 lets each rank step on its own gradients" in cell.outside_parity()
+    ranks = run_check(cell)
+    assert ranks[0]["parity"] is None
+    assert ranks[0]["describe"]["average_weights_every_steps"] == 3
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
+    stage: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2))
+    assert_parity(ranks)
+    assert ranks[0]["describe"]["shard_size"] == 2
+    for rank in ranks:
+        assert rank["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 2, rel=0.005)
+    whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4))
+    assert whole[0]["describe"]["shard_size"] == 4
+    assert whole[0]["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
+
+
+def test_hybrid_sharding_clips_by_the_global_norm_and_accumulates(make_cell: MakeCell, run_check: RunCheck) -> None:
+    knobs = {"accumulate": 2, "clip_norm": 0.1, "optimizer": "sgd", "lr": 0.1}
+    assert_parity(run_check(make_cell(engine="torch", stage=3, gpus=4, shard_size=2, **knobs)))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_static_graph_computes_the_same(stage: int, make_config: MakeConfig, run_check: RunCheck) -> None:
+    ranks = run_check(planned(make_config, {"static_graph": True}, stage=stage, gpus=2))
+    assert ranks[0]["describe"]["static_graph"] is True
+    assert_parity(ranks)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_compiled_module_computes_the_same_and_compiles_before_the_clock_starts(
+    stage: int, make_cell: MakeCell, run_check: RunCheck, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    knobs = {"gpus": 2, "compile": True, "workload": MLP, "accumulate": 2, "timeout_s": 300.0}
+    cell = make_cell(engine="torch", stage=stage, **knobs)
+    ranks = run_check(cell)
+    assert ranks[0]["describe"]["compile"]
+    assert_parity(ranks)
+    result = launcher.launch(timing_job(cell, steps=4))
+    samples = result.ranks[0]["samples"]
+    measured = max(a + b for a, b in zip(samples["forward_backward_s"], samples["optimizer_s"], strict=True))
+    assert samples["warmup_step_s"][0] > 0.3 > measured, samples
+
+
+def test_compiling_needs_a_step_before_the_clock_starts(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match="compile=true needs warmup of at least 1"):
+        check(make_config(compile=True, warmup=0))
+
+
+def test_without_a_compiler_compiling_is_unavailable(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    cell = make_cell(engine="torch", compile=True)
+    assert cell.status == "unavailable"
+    assert cell.reason == "compile=true needs a C++ compiler, and no-such-compiler is not installed"
+
+
+def ragged(
+    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any], **knobs: Any
+) -> list[dict[str, Any]]:
+    """Samples of ranks of which the last one has half as many batches."""
+    cell = make_cell(engine="torch", data_skew="samples", **knobs)
+    assert cell.status is None, cell.reason
+    assert cell.outside_parity()
+    result = launcher.launch(timing_job(cell, steps=6, warmup=knobs.get("warmup", 2)))
+    assert result.status == "ok", result.ends
+    return [rank["samples"] for rank in result.ranks]
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("knobs", [{}, {"compression": "bf16"}, {"compression": "powersgd"}], ids=str)
+def test_a_rank_that_has_run_out_does_not_stop_the_others(
+    stage: int, knobs: dict[str, Any], make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    ranks = ragged(make_cell, launcher, timing_job, stage=stage, gpus=3, **knobs)
+    assert [len(rank["losses"]) for rank in ranks] == [6, 6, 3]
+    assert [len(rank["warmup_step_s"]) for rank in ranks] == [2, 2, 1]
+
+
+def test_a_sharded_optimizer_goes_on_training_the_shard_of_a_rank_that_has_run_out(
+    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    whole, sharded = (
+        ragged(make_cell, launcher, timing_job, stage=stage, gpus=2, warmup=0)[0]["losses"] for stage in (0, 1)
+    )
+    assert sharded == pytest.approx(whole, rel=1e-5)
+
+
+def test_ranks_may_see_few_classes_each(
+    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    result = launcher.launch(timing_job(make_cell(engine="torch", gpus=2, data_skew="labels")))
+    assert result.status == "ok", result.ends
+
+
+@pytest.mark.parametrize(
+    ("knobs", "options", "reason"),
+    [
+        ({"stage": 2, "compression": "bf16"}, {}, "has no compression=bf16: fully_shard takes no communication hook"),
+        ({"compression": "fp16", "precision": "bf16"}, {}, "has no compression=fp16 with precision=bf16"),
+        ({"compression": "powersgd", "bucket_mb": 1.0}, {}, "has no bucket_mb with compression=powersgd"),
+        ({"compression": "powersgd", "precision": "amp_fp16"}, {}, "has no compression=powersgd with precision=amp_fp"),
+        ({"stage": 0, "shard_size": 2}, {}, "has no shard_size=2: DistributedDataParallel shards nothing"),
+        ({"stage": 1, "shard_size": 4}, {}, "has no shard_size=4: DistributedDataParallel shards nothing"),
+        ({"stage": 3, "shard_size": 3}, {}, "has no shard_size=3: valid with gpus=4: 2, 4"),
+        ({"stage": 2, "shard_size": 1}, {}, "has no shard_size=1: valid with gpus=4: 2, 4"),
+        ({"stage": 1, "local_steps": 2}, {}, "has no local_steps=2: ZeroRedundancyOptimizer updates each weight on"),
+        ({"stage": 3, "local_steps": 2}, {}, "has no local_steps=2: no rank has the weights"),
+        ({"local_steps": 2, "clip_norm": 1.0}, {}, "has no clip_norm with local_steps=2"),
+        ({"local_steps": 2, "compression": "bf16"}, {}, "has no compression=bf16 with local_steps=2"),
+        ({"local_steps": 2, "data_skew": "samples"}, {}, "has no join=true (data_skew=samples) with local_steps=2"),
+        ({"stage": 3, "data_skew": "samples"}, {}, "has no join=true (data_skew=samples)"),
+        ({"stage": 1, "data_skew": "samples", "accumulate": 2}, {}, "has no accumulate with join=true"),
+        ({"stage": 1, "data_skew": "samples", "clip_norm": 1.0}, {}, "has no clip_norm with join=true"),
+        ({"stage": 1, "data_skew": "samples", "precision": "amp_fp16"}, {}, "has no precision=amp_fp16 with join=true"),
+        ({"compile": True, "bucket_mb": 0.5}, {}, "has no bucket_mb=0.5 with compile=true"),
+        ({"accumulate": 2}, {"static_graph": True}, "has no engine.static_graph=true with accumulate"),
+        ({"compile": True}, {"static_graph": True}, "has no engine.static_graph=true with compile=true"),
+        ({"stage": 2}, {"static_graph": True}, "has no engine.static_graph=true: it is DistributedDataParallel's"),
+    ],
+    ids=str,
+)
+def test_what_cannot_go_together_is_refused_by_name(
+    knobs: dict[str, Any], options: dict[str, Any], reason: str, make_config: MakeConfig
+) -> None:
+    cell = planned(make_config, options, gpus=4, **knobs)
+    assert cell.status == "unsupported"
+    assert f"engine=torch at stage={knobs.get('stage', 0)} {reason}" in cell.reason
+
+
+@pytest.mark.parametrize("options", [{"powersgd_rank": 0}, {"static_graph": "yes"}], ids=str)
+def test_an_option_out_of_bounds_is_refused(options: dict[str, Any], make_config: MakeConfig) -> None:
+    cell = planned(make_config, options, gpus=2)
+    assert cell.status == "unsupported"
+    assert f"engine.{next(iter(options))}=" in cell.reason
