@@ -11,6 +11,7 @@ from bench.record import Record
 UNRELATED = (
     "tracking",
     "measure.timing_breakdown",
+    "measure.collectives",
     "resume",
     "repeats",
     "timeout_s",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.cells import frozen, identity, knobs, world_size
+from analysis.comm import sent_bytes
 from analysis.memory import KINDS, memory
 from analysis.scaling import Efficiency, devices, efficiencies
 from bench.record import Record, RecordError
@@ -26,7 +27,8 @@ COLUMNS = [
     *["model_state_bytes", "model_state_predicted_bytes", "peak_bytes", "final_loss"],
     *["throughput_per_s_low", "throughput_per_s_high", "scaling_efficiency_low", "scaling_efficiency_high"],
     *["scaling_baseline_gpus", "scaling_cap", "launches", "interval_level"],
-    *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "unit", "parameters", "devices"],
+    *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes"],
+    *["unit", "parameters", "devices"],
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
     *["sweep_id", "cell_id"],
@@ -159,6 +161,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "model_state_paper_bytes": held.paper_bytes,
         "transient_predicted_bytes": held.transient_bytes,
         "sent_predicted_bytes": held.sent_bytes,
+        "sent_bytes": sent_bytes(record),
         "final_loss": record.final_loss,
         "unit": record.model.unit if record.model else None,
         "parameters": record.model.parameter_count if record.model else None,

@@ -121,6 +121,7 @@ class Cell:
             data_skew=config.data_skew,
             straggler_rank=config.straggler.rank,
             straggler_factor=config.straggler.factor,
+            collectives=config.measure.collectives,
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
 
@@ -139,6 +140,7 @@ class Cell:
             "ranks_per_replica": traits.ranks_per_replica,
             "servers": traits.servers,
             "synchronous": traits.synchronous,
+            "uncounted": traits.uncounted,
             "outside_parity": "" if self.status else self.outside_parity(),
             "engine": {},
         }

@@ -44,6 +44,9 @@ class Measure:
         3, "untimed steps compared with a single process on the same global batches; 0 skips parity", least=0
     )
     memory: bool = knob(True, "count peak bytes and model state at the allocator, in a launch that is not timed")
+    collectives: bool = knob(
+        True, "list the collectives of a step with their sizes, in the same launch: kind, dtype, elements, ranks"
+    )
     batch_pool: int = knob(
         8, "distinct global batches that are made before the clock starts; measured steps cycle through them", least=1
     )

@@ -27,7 +27,8 @@ class Job:
 
     - ``reference``: a single process, no engine; trains the parity steps and counts what the model is.
     - ``resolution``: the same process again from weights that differ in the last bit: how finely parity can judge.
-    - ``check``: parity against the reference, then model state and peak bytes of a step. Nothing is timed.
+    - ``check``: parity against the reference, then model state and peak bytes of a step, then the collectives of
+      another. Nothing is timed.
     - ``timing``: warm-up and measured steps. Nothing else is observed.
     """
 
@@ -61,6 +62,7 @@ class Job:
     data_skew: str = "none"
     straggler_rank: int | None = None
     straggler_factor: float = 1.0
+    collectives: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import functools
 import json
 import math
 import os
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -127,6 +128,30 @@ class RankMemory:
 
 
 @dataclass(frozen=True)
+class Collective:
+    """Collectives of one step that are alike, as a rank called them; ``send`` and ``recv`` are point to point."""
+
+    kind: str
+    """all_reduce, reduce_scatter, all_gather, broadcast, send, recv, ...: ``bench.measure.comm.CALLS``."""
+    dtype: str
+    """As torch names it, such as ``float32``; empty for a barrier."""
+    elements: int
+    """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
+    group_size: int
+    count: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole array of one of them."""
+        bits = re.search(r"\d+", self.dtype)  # such as 16 in bfloat16; a bool is a byte
+        return self.elements * (int(bits.group()) // 8 if bits else 1)
+
+    @property
+    def total_bytes(self) -> int:
+        return self.count * self.size_bytes
+
+
+@dataclass(frozen=True)
 class RankSamples:
     """Raw samples of one rank in one launch; every list has one entry per step."""
 
@@ -187,6 +212,10 @@ class Record:
     parity: Parity | None = None
     memory: list[RankMemory] = field(default_factory=list)
     """One entry per rank, from the launch that checks the cell; empty where it was not measured."""
+    collectives: list[Collective] | None = None
+    """Rank 0's collectives in one step, from the same launch; None where they were not counted."""
+    collectives_by_rank: list[list[Collective]] = field(default_factory=list)
+    """Every rank's, where they are not all alike."""
     launches: list[Launch] = field(default_factory=list)
     failure: list[RankEnd] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION

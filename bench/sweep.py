@@ -1,7 +1,7 @@
 """A sweep: plans all cells, checks each, times them in interleaved rounds, and ends with a report.
 
     plan    every request resolved on this machine, or refused by name
-    check   one launch a cell: parity, model state, peak bytes; cells that train the same share a reference
+    check   one launch a cell: parity, model state, peak bytes, collectives; cells that train the same share a reference
     rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
     finish  report and tracking, also after Ctrl-C
 
@@ -28,7 +28,7 @@ from bench.launch import Launcher, LaunchError, launcher_for
 from bench.measure import environment
 from bench.measure.verdicts import verdicts
 from bench.progress import SweepProgress
-from bench.record import Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
+from bench.record import Collective, Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
 from bench.store import RecordStore
 from bench.tracking import Tracker, open_tracker
 
@@ -196,7 +196,10 @@ class Sweep:
     def _checked(self, cell: Cell) -> bool:
         record, measure = self.records[cell.id], cell.config.measure
         return bool(
-            record.model and (record.parity or not measure.parity_steps) and (record.memory or not measure.memory)
+            record.model
+            and (record.parity or not measure.parity_steps)
+            and (record.memory or not measure.memory)
+            and (record.collectives is not None or not measure.collectives)
         )
 
     def _launches_left(self, cell: Cell) -> int:
@@ -204,7 +207,7 @@ class Sweep:
         return max(0, rounds) + (not self._checked(cell))
 
     def _check(self, cell: Cell) -> None:
-        """Parity, model state and peak bytes of one cell, against a reference that is trained when first needed."""
+        """Parity, memory and collectives of one cell, against a reference that is trained when first needed."""
         record = self.records[cell.id]
         self.progress.start(f"check {cell.id}")
         model = self._reference(cell)
@@ -214,7 +217,7 @@ class Sweep:
             return
         record.model = model
         measure = cell.config.measure
-        if measure.parity_steps or measure.memory:
+        if measure.parity_steps or measure.memory or measure.collectives:
             result = self.launcher.launch(cell.job("check", self.scratch))
             self.breakdown.add("check", result.total_s)
             if result.status != "ok":
@@ -232,6 +235,10 @@ class Sweep:
         record.resolved["engine"] = ranks[0]["describe"]
         if ranks[0]["memory"]:
             record.memory = [decode(rank["memory"], RankMemory, "memory") for rank in ranks]
+        if ranks[0]["collectives"] is not None:
+            ledgers = [decode(rank["collectives"], list[Collective], "collectives") for rank in ranks]
+            record.collectives = ledgers[0]
+            record.collectives_by_rank = ledgers if any(ledger != ledgers[0] for ledger in ledgers) else []
         if ranks[0]["parity"]:
             record.parity = decode(ranks[0]["parity"], Parity, "parity")
             if not record.parity.passed:

@@ -29,12 +29,14 @@ from bench import loop, parity, record, straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
 from bench.engines.precision import weight_dtype
 from bench.job import Job, WorkloadSpec
-from bench.measure import memory
+from bench.measure import comm, memory
 from workloads.base import Workload, WorkloadError
 
 __all__ = ["WorkloadError", "run", "workload"]
 
 
+UNSTEADY_STEPS = 2
+"""Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
 WATCHED_STEPS = 3
 """Steps whose peak memory is counted."""
 
@@ -202,7 +204,7 @@ def steps_of(job: Job, rank: int, steps: int) -> int:
 
 
 def check(job: Job, context: RankContext) -> dict[str, Any]:
-    """Parity against the reference, then the memory of a step. Nothing here is timed."""
+    """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
     rank, device = context.rank, context.device
     counter = memory.step_memory(device)
     with counter:
@@ -211,16 +213,26 @@ def check(job: Job, context: RankContext) -> dict[str, Any]:
         engine = set_up(job, module, work.units(module), context)
         del module
         share = share_of(job, rank)
-        result: dict[str, Any] = {"describe": engine.describe(), "parity": None, "memory": None}
+        result: dict[str, Any] = {
+            "describe": engine.describe(),
+            "parity": None,
+            "memory": None,
+            "collectives": None,
+        }
         losses = [
             loop.train_step(engine, batches(job, work, share, step, device), work.loss)
             for step in range(job.parity_steps)
         ]
         if job.parity_steps:
             result["parity"] = compare_with_reference(job, rank, engine, losses)
+        if job.memory or job.collectives:
+            for step in range(job.parity_steps, UNSTEADY_STEPS):
+                loop.train_step(engine, batches(job, work, share, step, device), work.loss)
         if job.memory:
             state = memory_of_steps(job, engine, work, context, counter)
-        engine.teardown()
+    if job.collectives:
+        result["collectives"] = [asdict(line) for line in collectives_of_step(job, engine, work, context)]
+    engine.teardown()
     if job.memory:
         result["memory"] = asdict(
             record.RankMemory(
@@ -251,15 +263,11 @@ def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Ten
 def memory_of_steps(
     job: Job, engine: Engine, work: Workload, context: RankContext, counter: memory.StepMemory
 ) -> dict[str, int]:
-    """Model state between backward and update, and (in ``counter``) the peaks of whole steps.
-
-    Optimizer state exists from the first update on, and DDP rebuilds its buckets after it: two steps go ahead.
-    """
+    """Model state between backward and update, and (in ``counter``) the peaks of whole steps."""
     share, device = share_of(job, context.rank), context.device
-    for step in range(job.parity_steps, 2):
-        loop.train_step(engine, batches(job, work, share, step, device), work.loss)
     state: dict[str, int] = {}
-    for step in range(max(job.parity_steps, 2), max(job.parity_steps, 2) + WATCHED_STEPS):
+    first = max(job.parity_steps, UNSTEADY_STEPS)
+    for step in range(first, first + WATCHED_STEPS):
         micro_batches = batches(job, work, share, step, device)
         gc.collect()
         with counter.step():
@@ -268,6 +276,16 @@ def memory_of_steps(
             state = memory.state_bytes(engine.state())
             engine.optimizer_step()
     return state
+
+
+def collectives_of_step(job: Job, engine: Engine, work: Workload, context: RankContext) -> list[record.Collective]:
+    """What this rank calls in one step, after those whose memory was counted."""
+    step = max(job.parity_steps, UNSTEADY_STEPS) + WATCHED_STEPS
+    micro_batches = batches(job, work, share_of(job, context.rank), step, context.device)
+    ledger = comm.Ledger()
+    with ledger:
+        loop.train_step(engine, micro_batches, work.loss)
+    return ledger.lines()
 
 
 def reference(job: Job, device: torch.device) -> dict[str, Any]:

@@ -118,6 +118,8 @@ class Traits:
     """Why the weights cannot be a single process's; such a cell is run, flagged and never ranked."""
     synchronous: bool = True
     """False: ranks do not wait for each other, so a step of all ranks does not exist."""
+    uncounted: str = ""
+    """What communicates past torch.distributed's operators, so that the ledger of collectives lacks it."""
 
 
 def option(spec: EngineSpec, name: str, *valid: Any) -> Any:

@@ -14,7 +14,7 @@ from bench.engines.spec import EngineSpec
 
 
 class WrongEngine:
-    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale."""
+    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale, extra_all_reduce."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         self.spec, self.context = spec, context
@@ -42,6 +42,8 @@ class WrongEngine:
                 dist.all_reduce(gradient)
                 if self.fault != "summed":
                     gradient /= self.context.world_size
+        if self.fault == "extra_all_reduce":
+            dist.all_reduce(gradients[0].clone())
         if self.fault == "stale":
             now = [gradient.clone() for gradient in gradients]
             for gradient, earlier in zip(gradients, self.previous or now, strict=True):

@@ -27,7 +27,10 @@ class DeepSpeed:
         self.spec = spec
         self.library = deepspeed
         self.names = [name for name, _ in module.named_parameters()]
-        self.configuration = configuration(spec, sum(weight.numel() for weight in module.parameters()))
+        largest = max(
+            sum(weight.numel() for weight in unit.parameters()) for unit in [*units, module][: len(units) or 1]
+        )
+        self.configuration = configuration(spec, sum(weight.numel() for weight in module.parameters()), largest)
         os.environ["LOCAL_RANK"] = str(context.device.index or 0)
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         own = spec.options["kernel"] == "deepspeed"
@@ -82,7 +85,7 @@ class DeepSpeed:
         """Nothing: the process leaves with ``os._exit``."""
 
 
-def configuration(spec: EngineSpec, parameters: int) -> dict[str, Any]:
+def configuration(spec: EngineSpec, parameters: int, largest_unit: int) -> dict[str, Any]:
     """DeepSpeed's JSON configuration (https://www.deepspeed.ai/docs/config-json/) for a model of so many parameters."""
     written: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,  # only for what it prints: the loop owns the batches
@@ -90,7 +93,7 @@ def configuration(spec: EngineSpec, parameters: int) -> dict[str, Any]:
         "gradient_clipping": spec.clip_norm or 0.0,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": zero(spec, parameters),
+        "zero_optimization": zero(spec, parameters, largest_unit),
     }
     if spec.options["kernel"] == "deepspeed":
         kind, settings = OPTIMIZERS[spec.optimizer]
@@ -109,10 +112,12 @@ def configuration(spec: EngineSpec, parameters: int) -> dict[str, Any]:
     return written
 
 
-def zero(spec: EngineSpec, parameters: int) -> dict[str, Any]:
+def zero(spec: EngineSpec, parameters: int, largest_unit: int) -> dict[str, Any]:
     """The ``zero_optimization`` part. Sizes count elements, of the dtype that gradients are reduced in.
 
-    A default bucket larger than the model is cut to the model: the rest would never be filled.
+    A default bucket larger than the model is cut to the model: the rest would never be filled. Stage 3's defaults
+    are made for large models: they keep parameters below 100,000 elements whole, and release none before a billion
+    are gathered, so a small model would be gathered once a step and kept.
     """
     elements = min(BUCKET_ELEMENTS, parameters)
     if spec.bucket_mb is not None:
@@ -127,8 +132,11 @@ def zero(spec: EngineSpec, parameters: int) -> dict[str, Any]:
         written["overlap_comm"] = spec.overlap
     if spec.stage == 3:
         written |= {
-            "stage3_param_persistence_threshold": 0,  # its default keeps parameters below 100,000 elements whole
+            "stage3_param_persistence_threshold": 0,
             "stage3_model_persistence_threshold": 0,
+            "stage3_prefetch_bucket_size": largest_unit,
+            "stage3_max_live_parameters": 2 * largest_unit,
+            "stage3_max_reuse_distance": 0,
         }
     return written
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 
 INSTALLED = importlib.util.find_spec("horovod") is not None
 
@@ -41,3 +41,8 @@ def refuse(spec: EngineSpec) -> None:
         raise EngineUnavailable(
             "engine=horovod needs horovod, which is not installed: scripts/build_horovod.sh builds it"
         )
+
+
+def traits(spec: EngineSpec) -> Traits:
+    """Plain data parallelism, over a library of its own."""
+    return Traits(uncounted="Horovod's all-reduces are its own library's")

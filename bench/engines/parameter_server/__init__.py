@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
         "join": "a server in sync mode waits for every worker",
     },
 )
+UNCOUNTED = "pushes and pulls go over a process group of their own"
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler")
 
 
@@ -70,9 +71,10 @@ def traits(spec: EngineSpec) -> Traits:
     """Servers beside the ranks; and, in async and bounded mode, workers that do not wait for each other."""
     servers = count_option(spec, "servers")
     if spec.options["mode"] == "sync" or spec.world_size == 1:
-        return Traits(servers=servers)
+        return Traits(servers=servers, uncounted=UNCOUNTED)
     return Traits(
         servers=servers,
         outside_parity="each gradient is an update of its own, of parameters that others have moved on since",
         synchronous=False,
+        uncounted=UNCOUNTED,
     )

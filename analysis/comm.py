@@ -1,0 +1,42 @@
+"""What the collectives of a step, as they were counted, send at their bandwidth optimum."""
+
+from __future__ import annotations
+
+from bench.record import Collective, Record
+
+
+def line_sent_bytes(line: Collective) -> float | None:
+    """Bytes that a rank sends for all of a line (mean over the ranks of the group); None for an unknown kind.
+
+    With f = (N-1)/N and S the bytes of the whole array: all-reduce 2f·S, reduce-scatter, all-gather and all-to-all
+    f·S. To or from one rank: broadcast and reduce f·S, gather and scatter f·S/N. A send is S, a receive nothing.
+    """
+    ranks = line.group_size
+    share = {
+        "all_reduce": 2 * (ranks - 1),
+        "reduce_scatter": ranks - 1,
+        "all_gather": ranks - 1,
+        "all_to_all": ranks - 1,
+        "broadcast": ranks - 1,
+        "reduce": ranks - 1,
+        "gather": (ranks - 1) / ranks,
+        "scatter": (ranks - 1) / ranks,
+        "send": ranks,
+        "recv": 0,
+        "barrier": 0,
+    }.get(line.kind)
+    return None if share is None else line.total_bytes * share / ranks
+
+
+def sent_bytes(record: Record) -> float | None:
+    """Bytes that a rank sends in the counted step, mean over ranks; None where that is not, or not all, known."""
+    if record.collectives is None or record.resolved.get("uncounted"):
+        return None
+    total = 0.0
+    ledgers = record.collectives_by_rank or [record.collectives]
+    for line in (line for ledger in ledgers for line in ledger):
+        sent = line_sent_bytes(line)
+        if sent is None:
+            return None
+        total += sent
+    return total / len(ledgers)

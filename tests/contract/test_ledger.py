@@ -1,0 +1,168 @@
+"""The ledger of collectives against formulas: what engines call in a step, to the byte, whoever calls it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.comm import sent_bytes
+from analysis.theory import predict_sent
+from bench.cells import Cell
+from bench.launch import Launcher
+from bench.record import Collective, Model, Record, decode
+from tests.conftest import MakeCell
+
+Ledger = list[Collective]
+Counted = Callable[[Cell], tuple[Record, list[Ledger]]]
+
+DEPTH, WIDTH = 3, 64
+WEIGHT = WIDTH * WIDTH
+MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": DEPTH, "width": WIDTH, "bias": False}
+"""No biases, and sizes that divide evenly: nothing is padded."""
+QUICK = {"parity_steps": 0, "memory": False}
+
+
+@pytest.fixture
+def counted(run_check: Callable[[Cell], list[dict[str, Any]]], launcher: Launcher, scratch: Path) -> Counted:
+    """A cell's record as a sweep would keep it, and the ledger of each rank."""
+
+    def count(cell: Cell) -> tuple[Record, list[Ledger]]:
+        if cell.status:
+            pytest.skip(cell.reason)
+        ranks = run_check(cell)
+        facts = launcher.launch(dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts")))
+        record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
+        record.model = decode(facts.ranks[0]["model"], Model, "model")
+        record.resolved["engine"] = ranks[0]["describe"]
+        ledgers = [decode(rank["collectives"], Ledger, "collectives") for rank in ranks]
+        record.collectives, record.collectives_by_rank = ledgers[0], ledgers
+        return record, ledgers
+
+    return count
+
+
+def amount(ledger: Ledger) -> dict[str, tuple[int, int]]:
+    """Calls and elements in all, by kind."""
+    found: dict[str, tuple[int, int]] = {}
+    for line in ledger:
+        count, elements = found.get(line.kind, (0, 0))
+        found[line.kind] = count + line.count, elements + line.count * line.elements
+    return found
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"gpus": 2}, {"gpus": 4}, {"gpus": 2, "accumulate": 2, "precision": "bf16"}], ids=str
+)
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_what_is_called_sends_what_was_predicted_to_the_byte(
+    engine: str, stage: int, knobs: dict[str, Any], make_cell: MakeCell, counted: Counted
+) -> None:
+    record, ledgers = counted(make_cell(engine=engine, stage=stage, workload=MLP, measure=QUICK, **knobs))
+    assert sent_bytes(record) == predict_sent(record)
+    assert all(line.group_size == knobs["gpus"] for ledger in ledgers for line in ledger)
+
+
+def test_the_reducer_of_ddp_is_seen_though_it_calls_from_cpp(make_cell: MakeCell, counted: Counted) -> None:
+    cell = make_cell(engine="torch", stage=0, gpus=2, workload=MLP, measure=QUICK)
+    assert counted(cell)[1] == [[Collective("all_reduce", "float32", DEPTH * WEIGHT, 2, 1)]] * 2
+
+
+def test_each_owner_broadcasts_at_torchs_stage_1(make_cell: MakeCell, counted: Counted) -> None:
+    cell = make_cell(engine="torch", stage=1, gpus=2, workload=MLP, measure=QUICK)
+    expected = {"all_reduce": (1, DEPTH * WEIGHT), "broadcast": (DEPTH, DEPTH * WEIGHT)}
+    assert [amount(ledger) for ledger in counted(cell)[1]] == [expected] * 2
+
+
+@pytest.mark.parametrize(("stage", "gathers"), [(2, 1), (3, 2)])
+def test_fully_shard_gathers_each_unit_and_reduces_it_once(
+    stage: int, gathers: int, make_cell: MakeCell, counted: Counted
+) -> None:
+    cell = make_cell(engine="torch", stage=stage, gpus=2, workload=MLP, measure=QUICK)
+    assert counted(cell)[1][0] == [
+        Collective("all_gather", "float32", WEIGHT, 2, gathers * DEPTH),
+        Collective("reduce_scatter", "float32", WEIGHT, 2, DEPTH),
+    ]
+
+
+def test_native_sends_each_peer_its_shard(make_cell: MakeCell, counted: Counted) -> None:
+    """Stage 0 among four ranks: a shard to each of three peers to reduce, and again to gather."""
+    cell = make_cell(engine="native", stage=0, gpus=4, workload=MLP, measure=QUICK)
+    shard = DEPTH * WEIGHT // 4
+    expected = [Collective("recv", "float32", shard, 4, 6), Collective("send", "float32", shard, 4, 6)]
+    assert counted(cell)[1] == [expected] * 4
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_micro_batches_before_the_last_call_nothing_at_stages_that_keep_gradients(
+    engine: str, stage: int, make_cell: MakeCell, counted: Counted
+) -> None:
+    def ledgers(accumulate: int) -> list[Ledger]:
+        cell = make_cell(
+            engine=engine, stage=stage, gpus=2, workload=MLP, accumulate=accumulate, batch_size=8, measure=QUICK
+        )
+        return counted(cell)[1]
+
+    assert ledgers(4) == ledgers(1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "stage", "norms"), [("native", 0, [1]), ("native", 3, [1]), ("torch", 0, []), ("torch", 3, [DEPTH])]
+)
+def test_clipping_has_a_line_of_its_own(
+    engine: str, stage: int, norms: list[int], make_cell: MakeCell, counted: Counted
+) -> None:
+    """DDP needs none, since each rank has all gradients; fully_shard reduces a norm of each parameter (DTensor)."""
+    cell = make_cell(engine=engine, stage=stage, gpus=2, workload=MLP, clip_norm=1.0, measure=QUICK)
+    small = [line for line in counted(cell)[1][0] if line.elements < WEIGHT // 2]
+    assert [(line.kind, line.elements, line.count) for line in small] == [("all_reduce", size, 1) for size in norms]
+
+
+def test_buffers_of_batchnorm_are_lines_of_their_own(make_cell: MakeCell, counted: Counted) -> None:
+    cell = make_cell(engine="torch", stage=0, gpus=2, workload="resnet18", batch_size=2, measure=QUICK)
+    record, ledgers = counted(cell)
+    assert record.model is not None
+    broadcast = [line for line in ledgers[0] if line.kind == "broadcast"]
+    assert sum(line.total_bytes for line in broadcast) == record.model.buffer_bytes
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_is_seen(stage: int, make_cell: MakeCell, counted: Counted) -> None:
+    """At least the gradients, once over."""
+    cell = make_cell(engine="deepspeed", stage=stage, gpus=2, workload=MLP, measure=QUICK)
+    record, ledgers = counted(cell)
+    sent = sent_bytes(record)
+    assert sent is not None and sent >= 4 * DEPTH * WEIGHT, ledgers[0]
+
+
+def test_model_state_is_the_same_whether_collectives_are_counted_or_not(
+    make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
+) -> None:
+    def memory(*, collectives: bool) -> list[dict[str, Any]]:
+        measure = {"parity_steps": 2, "collectives": collectives}
+        ranks = run_check(make_cell(engine="native", stage=1, gpus=2, workload=MLP, measure=measure))
+        assert all((rank["collectives"] is not None) == collectives for rank in ranks)
+        return [rank["memory"]["state_bytes"] for rank in ranks]
+
+    assert memory(collectives=True) == memory(collectives=False)
+
+
+def test_messages_past_torch_are_owned_up_to(make_cell: MakeCell, counted: Counted) -> None:
+    record, ledgers = counted(make_cell(engine="parameter_server", gpus=2, workload=MLP, measure=QUICK))
+    assert "group of their own" in record.resolved["uncounted"]
+    assert ledgers == [[], []]
+    assert sent_bytes(record) is None
+
+
+def test_an_all_reduce_too_many_is_seen(make_cell: MakeCell, counted: Counted) -> None:
+    def ledger(fault: str) -> Ledger:
+        engine = {"name": "wrong", "package": "tests.wrong_engine", "fault": fault}
+        return counted(make_cell(engine=engine, gpus=2, workload=MLP, measure=QUICK))[1][0]
+
+    assert ledger("none") == [Collective("all_reduce", "float32", WEIGHT, 2, DEPTH)]
+    assert ledger("extra_all_reduce") == [Collective("all_reduce", "float32", WEIGHT, 2, DEPTH + 1)]
