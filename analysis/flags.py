@@ -19,6 +19,7 @@ MEANINGS = {
     "leanest.",
     "straggler": "one rank was slowed on purpose.",
     "skewed_data": "ranks were dealt unequal samples on purpose.",
+    "shaped_network": "ranks met over links of a set rate and delay: times are that network's, not this machine's.",
     "parity_unchecked": "timed without comparing them with a single process.",
     "loss_not_finite": "training diverged: listed, never ranked.",
     "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
@@ -34,6 +35,7 @@ LETTERS = {
     "state_on_servers": "v",
     "straggler": "l",
     "skewed_data": "k",
+    "shaped_network": "w",
 }
 """For tables without room for words."""
 

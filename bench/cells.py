@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import engines
+from bench import engines, network
 from bench.config import Config, ConfigError
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
@@ -122,6 +122,7 @@ class Cell:
             straggler_rank=config.straggler.rank,
             straggler_factor=config.straggler.factor,
             collectives=config.measure.collectives,
+            network=None if alone else config.network.link(config.gpus),
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
 
@@ -141,9 +142,18 @@ class Cell:
             "servers": traits.servers,
             "synchronous": traits.synchronous,
             "uncounted": traits.uncounted,
+            "network": self._resolved_network(traits.servers),
             "outside_parity": "" if self.status else self.outside_parity(),
             "engine": {},
         }
+
+    def _resolved_network(self, servers: int) -> dict[str, Any] | None:
+        """The lab as the launches make it, in numbers; None without one."""
+        link = None if self.status else self.config.network.link(self.config.gpus)
+        if link is None:
+            return None
+        host_of_rank = [link.host_of(rank, self.config.gpus) for rank in range(self.config.gpus)]
+        return dataclasses.asdict(link) | {"hosts": link.hosts + servers, "host_of_rank": host_of_rank}
 
 
 def reference_key(job: Job) -> str:
@@ -167,6 +177,7 @@ def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
             refuse_backend(cell, machine)
             engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
             refuse_straggler(cell)
+            refuse_network(cell)
         except EngineUnsupported as error:
             cell = dataclasses.replace(cell, status="unsupported", reason=str(error))
         except EngineUnavailable as error:
@@ -212,3 +223,21 @@ def refuse_straggler(cell: Cell) -> None:
             f"engine={config.engine['name']} has no straggler.rank={config.straggler.rank}: {together} ranks share one "
             "forward and backward, and a straggler is slowed by the time of a whole one"
         )
+
+
+def refuse_network(cell: Cell) -> None:
+    """Raises EngineUnsupported for a lab that cannot be made here, or that not all traffic would go through."""
+    config = cell.config
+    link = config.network.link(config.gpus)
+    if link is None:
+        return
+    if link.hosts > config.gpus:
+        raise EngineUnsupported(
+            f"network.hosts={link.hosts} is more than gpus={config.gpus}; valid: 1 to {config.gpus}, null"
+        )
+    if cell.backend != "gloo":
+        raise EngineUnsupported(f"network=lab cannot hold backend={cell.backend} to its links. Valid: gloo")
+    if engines.load(config.engine["package"]).CAPABILITIES.only_loopback:
+        raise EngineUnsupported(f"engine={config.engine['name']} has no network=lab: its ranks meet over 127.0.0.1")
+    if obstacle := network.obstacle(link):
+        raise EngineUnsupported(obstacle)

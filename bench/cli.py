@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import engines, launch
 from bench.config import CONF, Config, ConfigError, check, check_value, knobs, options, valid_values
 
-GROUPS = ("engine", "workload", "measure", "tracking", "experiment")
+GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
 OWN_MODULE = "module:"
 """Begins the name of a workload that is a person's own model."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import network
 from bench.engines.spec import COMPRESSIONS, OPTIMIZERS, PRECISIONS
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -28,9 +30,13 @@ def knob(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    form: tuple[Callable[[str], float], str] | None = None,
 ) -> Any:
-    """A field with its documentation and bounds: one of ``choices``, at least, above, at most."""
-    metadata = {"help": text, "choices": choices, "least": least, "above": above, "most": most}
+    """A field with its documentation and bounds: one of ``choices``, at least, above, at most.
+
+    ``form`` is for text that stands for a number: what reads it, raising ValueError, and what is valid, in words.
+    """
+    metadata = {"help": text, "choices": choices, "least": least, "above": above, "most": most, "form": form}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -75,6 +81,41 @@ class Straggler:
     factor: float = knob(
         2.0, "its forward and backward take this many times as long; only timed steps are slowed", least=1
     )
+
+
+@dataclass
+class Network:
+    """The network between ranks (conf/network/)."""
+
+    kind: str = knob(
+        "none",
+        "lab: each rank is a host of its own, a network namespace behind a link of known rate and delay (Linux, root; "
+        "gloo only). none: this machine as it is",
+        "none",
+        "lab",
+    )
+    rate: str | None = knob(
+        None,
+        "what each host of the lab can send, and can receive; null: unshaped",
+        form=(network.bits_per_s, "a rate from 8kbit to 100gbit, such as 100mbit"),
+    )
+    delay: str | None = knob(
+        None,
+        "from any host of the lab to any other, one way; null: none is added",
+        form=(network.delay_s, "a time from 10us to 10s, such as 1ms"),
+    )
+    hosts: int | None = knob(
+        None,
+        "hosts that the ranks share, in order; ranks on one host are not slowed by its link. null: one per rank",
+        least=1,
+    )
+
+    def link(self, ranks: int) -> network.Link | None:
+        """The lab's links for so many ranks; None without a lab."""
+        if self.kind == "none":
+            return None
+        rate = None if self.rate is None else network.bits_per_s(self.rate)
+        return network.Link(rate, network.delay_s(self.delay) if self.delay else 0.0, self.hosts or ranks)
 
 
 @dataclass
@@ -162,6 +203,7 @@ class Config:
         "samples",
     )
     straggler: Straggler = field(default_factory=Straggler)
+    network: Network = field(default_factory=Network)
     seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0, most=2**32 - 1)
     deterministic: bool = knob(False, "deterministic algorithms only (torch.use_deterministic_algorithms)")
     threads: int | None = knob(
@@ -194,6 +236,10 @@ def check(config: Config) -> None:
             f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "
             f"valid: 0 to {config.gpus - 1}, null"
         )
+    for name in ("rate", "delay", "hosts"):
+        value = getattr(config.network, name)
+        if config.network.kind == "none" and value is not None:
+            raise ConfigError(f"network.{name}={value} needs network=lab; with network=none, valid: null")
     ranks = config.gpus if config.scaling == "strong" else 1
     if config.batch_size % (ranks * config.accumulate):
         raise ConfigError(
@@ -237,6 +283,8 @@ def valid_values(spec: dataclasses.Field[Any]) -> str:
     kind = str(spec.type).removesuffix(" | None")
     if spec.metadata["choices"]:
         words = ", ".join(spec.metadata["choices"])
+    elif spec.metadata["form"]:
+        words = spec.metadata["form"][1]
     elif kind == "bool":
         words = "true, false"
     else:
@@ -255,6 +303,14 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def has_form(text: str, read: Callable[[str], float]) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
     """Raises ConfigError if ``value`` has the wrong type for the knob or lies outside its bounds."""
     kind, optional = str(spec.type).removesuffix(" | None"), str(spec.type).endswith("| None")
@@ -270,6 +326,7 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
         or (limits["least"] is not None and value < limits["least"])
         or (limits["above"] is not None and value <= limits["above"])
         or (limits["most"] is not None and value > limits["most"])
+        or (limits["form"] and not has_form(str(value), limits["form"][0]))
     )
     if bad:
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value

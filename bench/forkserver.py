@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.job import Job, LaunchResult, Machine
+from bench.network import Lab, NetworkError
 from bench.record import RankEnd, decode
 
 LAST_WORDS_BYTES = 4096
@@ -119,6 +120,7 @@ class Launch:
         self.job = job
         self.lifeline = lifeline
         self.ranks: list[Rank] = []
+        self.lab: Lab | None = None
         self.selector = selectors.DefaultSelector()
         self.oom_kills = oom_kill_count()
 
@@ -129,6 +131,8 @@ class Launch:
             self._start(why_spawn)
             timed_out = not self._wait(started + self.job.timeout_s)
             result = self._result(timed_out)
+        except NetworkError as error:
+            result = LaunchResult("unsupported", str(error))
         finally:
             self._clear()
         return dataclasses.replace(
@@ -139,15 +143,26 @@ class Launch:
 
     def _start(self, why_spawn: str | None) -> None:
         self.selector.register(self.lifeline, selectors.EVENT_READ, None)
-        with socket.socket() as rendezvous:
-            rendezvous.bind(("127.0.0.1", 0))
-            rendezvous.listen(self.job.world_size + self.job.servers + 8)
-            for number in range(self.job.world_size + self.job.servers):
+        processes = self.job.world_size + self.job.servers
+        if self.job.network:
+            self.lab = Lab(self.job.network, self._host_of(processes - 1) + 1)
+        with self._inside(0) as address, socket.socket() as rendezvous:
+            rendezvous.bind((address, 0))
+            rendezvous.listen(processes + 8)
+            for number in range(processes):
                 start = spawn_rank if why_spawn else fork_rank
-                rank = start(self.job, number, rendezvous)
+                with self._inside(number):
+                    rank = start(self.job, number, rendezvous)
                 self.ranks.append(rank)
                 for fd in (rank.pid_fd, rank.result_fd, rank.log_fd):
                     self.selector.register(fd, selectors.EVENT_READ, rank)
+
+    def _host_of(self, number: int) -> int:
+        return self.job.network.host_of(number, self.job.world_size) if self.job.network else 0
+
+    def _inside(self, number: int) -> contextlib.AbstractContextManager[str]:
+        """The address where a process lives; what is started or opened within the block is there too."""
+        return self.lab.inside(self._host_of(number)) if self.lab else contextlib.nullcontext("127.0.0.1")
 
     def _wait(self, deadline: float) -> bool:
         """Until all ranks have ended, or one has failed and the rest are stopped. False if time ran out."""
@@ -219,6 +234,8 @@ class Launch:
                 rank.reap()
             rank.close()
         self.selector.close()
+        if self.lab:
+            self.lab.close()
 
 
 def blame(rank: Rank) -> tuple[int, int]:

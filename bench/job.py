@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.engines.spec import EngineSpec
+from bench.network import Link
 from bench.record import RankEnd
 
 Purpose = Literal["reference", "resolution", "check", "timing"]
@@ -63,6 +64,8 @@ class Job:
     straggler_rank: int | None = None
     straggler_factor: float = 1.0
     collectives: bool = False
+    network: Link | None = None
+    """The lab that the launch runs in; None: the machine as it is."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class Capabilities:
     backends: tuple[str, ...] = ("gloo", "nccl")
     why_not: dict[str, str] = field(default_factory=dict)
     """By setting: why anything else is refused. Ends the sentence "... has no precision=bf16: "."""
+    only_loopback: bool = False
+    """Whether its ranks meet in a way of their own that cannot leave one host (no ``network=lab``)."""
 
     def refuse(self, engine: str, spec: EngineSpec) -> None:
         """Raises EngineUnsupported, naming the setting, if ``spec`` asks for what is not listed."""

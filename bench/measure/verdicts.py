@@ -24,6 +24,8 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("state_on_servers")
     if record.config["straggler"]["rank"] is not None:
         found.append("straggler")
+    if record.config["network"]["kind"] != "none":
+        found.append("shaped_network")
     if record.config["data_skew"] != "none":
         found.append("skewed_data")
     if record.final_loss is not None and not math.isfinite(record.final_loss):

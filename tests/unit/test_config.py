@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from bench.config import Config, ConfigError, check, check_sweep, knobs
+from bench.config import Config, ConfigError, Network, check, check_sweep, knobs
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ from bench.config import Config, ConfigError, check, check_sweep, knobs
         (["measure.parity_step=1"], "measure.parity_step is not a knob; did you mean measure.parity_steps?"),
         (["stage=[1"], "'stage=[1' cannot be read as an override"),
         (["repeats=true"], "repeats=true is not valid"),
+        (["network=wifi"], "network=wifi is unknown; valid: lab, none"),
+        (["network.rate=1gigabit"], "network.rate=1gigabit is not valid; valid: a rate from 8kbit to 100gbit, such as"),
+        (["-m", "network.rate=1gbit,0mbit"], "network.rate=0mbit is not valid"),
+        (["network.rate=100"], "network.rate=100 is not valid"),
+        (["network.delay=1"], "network.delay=1 is not valid; valid: a time from 10us to 10s, such as 1ms, null"),
+        (["network.hosts=0"], "network.hosts=0 is not valid"),
     ],
 )
 def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: str) -> None:
@@ -47,6 +53,7 @@ def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: 
         ["workload=mlp", "workload.depth=20", "bucket_mb=null", "overlap=false", "lr=1"],
         ["-m", "gpus=range(1,4)"],
         ["engine=torch", "tracking=none", "tracking.uri=null", "engine.gradient_as_bucket_view=false"],
+        ["-m", "network=lab", "network.rate=100mbit,1.5gbit,null", "network.delay=1ms", "network.hosts=2"],
         ["hydra.searchpath=[file:///elsewhere]", "workload=mine", "workload.size=3"],
     ],
 )
@@ -60,6 +67,12 @@ def test_a_share_that_is_not_whole_is_refused_by_name(make_config: Callable[...,
     with pytest.raises(ConfigError, match=r"accumulate=3; valid: a multiple of 3"):
         check(make_config(batch_size=10, accumulate=3))
     check(make_config(batch_size=12, gpus=2, scaling="strong", accumulate=3))
+
+
+def test_a_link_without_the_lab_is_refused(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"^network.rate=1gbit needs network=lab; with network=none, valid: null$"):
+        check(make_config(network=Network(rate="1gbit")))
+    check(make_config(network=Network("lab", rate="1gbit")))
 
 
 def test_what_belongs_to_the_sweep_cannot_be_swept(make_config: Callable[..., Config]) -> None:

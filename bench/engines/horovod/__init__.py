@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     knobs=("bucket_mb", "overlap", "clip_norm", "accumulate", "compression", "join"),
     precisions=("fp32", "amp_bf16", "amp_fp16"),
     backends=("gloo",),
+    only_loopback=True,
     why_not={
         "stage": "Horovod keeps the whole model state on every rank",
         "precision": "Horovod reduces no bfloat16 tensors",

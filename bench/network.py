@@ -1,0 +1,244 @@
+"""The network lab: puts the ranks of a launch into hosts of their own, behind links of known rate and delay.
+
+    host 0: lab0 --\\
+    host 1: lab0 ---  switch        each a network namespace; 10.77.0.0/16; nothing in the machine's own namespace
+    host 2: lab0 --/
+
+Without a delay, lab0 is a veth pair to a bridge, and a token bucket at either end bounds what a host sends and what it
+receives. With one, lab0 is a TUN device and a process of ours the switch (``bench.relay``): many kernels have no netem.
+
+The namespaces have no names. The fork server holds them by descriptors, and a process that is forked inside one stays
+there; so all are gone, links included, once the server has closed them or is dead and its ranks with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+INTERFACE = "lab0"
+"""What a host's link is called within the host."""
+
+CLONE_NEWNET = 0x40000000
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
+TUN = "/dev/net/tun"
+STATUS = Path("/proc/self/status")
+
+BUCKET_S = 0.002
+"""How long a link may run ahead of its rate after a pause."""
+LEAST_BUCKET_BYTES = 1 << 16
+"""No less than a packet as the kernel hands it to a device."""
+QUEUE_S = 0.05
+"""How long a packet may wait for its turn at a port before the switch drops it."""
+PACKET_S = 0.0005
+"""How long a packet takes at most, for links with a delay, down to packets of 1500 bytes."""
+
+_UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+class NetworkError(RuntimeError):
+    """The lab cannot be made here; the message is one line that names the setting and what is needed."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the hosts of a launch are connected."""
+
+    bits_per_s: float | None
+    """What each host sends and receives at most; None: as fast as the machine can."""
+    delay_s: float
+    """From any host to any other, one way."""
+    hosts: int
+    """Among which the ranks are dealt in order. Servers have a host each, beside them."""
+
+    def host_of(self, number: int, ranks: int) -> int:
+        """Where a rank lives, or (from ``ranks`` on) a server."""
+        return number * self.hosts // ranks if number < ranks else self.hosts + number - ranks
+
+
+def bits_per_s(text: str) -> float:
+    """Such as ``100mbit``. Raises ValueError."""
+    return _quantity(text, ("kbit", "mbit", "gbit"), 8e3, 1e11)
+
+
+def delay_s(text: str) -> float:
+    """Such as ``1ms``. Raises ValueError."""
+    return _quantity(text, ("us", "ms", "s"), 1e-5, 10.0)
+
+
+def _quantity(text: str, units: tuple[str, ...], least: float, most: float) -> float:
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?)({'|'.join(units)})", text)
+    value = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not least <= value <= most:
+        raise ValueError(text)
+    return value
+
+
+def obstacle(link: Link) -> str | None:
+    """Why this process cannot make such a lab, as far as can be told without trying; None if it may."""
+    if not sys.platform.startswith("linux"):
+        return f"network=lab needs Linux; this is {sys.platform}"
+    missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
+    if missing:
+        return f"network=lab needs {' and '.join(missing)}, from iproute2 (apt-get install iproute2)"
+    held = next(int(line.split()[1], 16) for line in STATUS.read_text().splitlines() if line.startswith("CapEff:"))
+    if not (held >> CAP_NET_ADMIN & 1 and held >> CAP_SYS_ADMIN & 1):
+        return "network=lab needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), to make network namespaces"
+    if link.delay_s and not os.access(TUN, os.R_OK | os.W_OK):
+        return f"network.delay needs {TUN}, which cannot be opened here; valid: null"
+    return None
+
+
+class Lab:
+    """The hosts of one launch. Close it to be rid of them; before that, end the processes in them."""
+
+    def __init__(self, link: Link, hosts: int) -> None:
+        """Raises NetworkError."""
+        self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._spaces: list[int] = []
+        self._devices: list[int] = []
+        self._relay: subprocess.Popen[bytes] | None = None
+        try:
+            for _ in range(hosts):
+                self._spaces.append(self._new_space())
+            if link.delay_s:
+                self._connect_by_relay(link)
+            else:
+                self._connect_by_bridge(link)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise NetworkError(f"network=lab: a network namespace cannot be made here ({error})") from error
+            raise
+
+    @contextlib.contextmanager
+    def inside(self, host: int) -> Iterator[str]:
+        """The address of a host. What is forked or opened within the block belongs to it, and gloo uses its link.
+
+        Only the calling thread moves.
+        """
+        before = os.environ.get("GLOO_SOCKET_IFNAME")
+        with self._entered(self._spaces[host]):
+            os.environ["GLOO_SOCKET_IFNAME"] = INTERFACE
+            try:
+                yield address(host)
+            finally:
+                if before is None:
+                    del os.environ["GLOO_SOCKET_IFNAME"]
+                else:
+                    os.environ["GLOO_SOCKET_IFNAME"] = before
+
+    def close(self) -> None:
+        if self._relay is not None:
+            self._relay.kill()
+            self._relay.wait()
+        for fd in (*self._devices, *self._spaces, self._own):
+            os.close(fd)
+        self._devices, self._spaces, self._relay = [], [], None
+
+    def _new_space(self) -> int:
+        _check(_libc.unshare(CLONE_NEWNET))
+        try:
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            _check(_libc.setns(self._own, CLONE_NEWNET))
+
+    @contextlib.contextmanager
+    def _entered(self, space: int) -> Iterator[None]:
+        _check(_libc.setns(space, CLONE_NEWNET))
+        try:
+            yield
+        finally:
+            _check(_libc.setns(self._own, CLONE_NEWNET))
+
+    def _connect_by_bridge(self, link: Link) -> None:
+        switch = self._new_space()
+        self._spaces.append(switch)
+        hosts = self._spaces[:-1]
+        links, shapes = ["link add bridge0 type bridge", "link set bridge0 up"], []
+        for host, space in enumerate(hosts):
+            place = f"/proc/{os.getpid()}/fd/{space}"
+            links.append(f"link add port{host} type veth peer name {INTERFACE} netns {place}")
+            links.append(f"link set port{host} master bridge0 up")
+            shapes += _shape(f"port{host}", link.bits_per_s)
+        with self._entered(switch):
+            _batch("ip", links)
+            _batch("tc", shapes)
+        for host, space in enumerate(hosts):
+            with self._entered(space):
+                _batch("ip", _bring_up(host))
+                _batch("tc", _shape(INTERFACE, link.bits_per_s))
+
+    def _connect_by_relay(self, link: Link) -> None:
+        for host, space in enumerate(self._spaces):
+            with self._entered(space):
+                self._devices.append(_open_tun())
+                _batch("ip", [f"link set {INTERFACE} mtu {_packet_bytes(link.bits_per_s)}", *_bring_up(host)])
+                _batch("tc", _shape(INTERFACE, link.bits_per_s))
+        program = Path(__file__).with_name("relay.py")
+        settings = [os.getpid(), link.delay_s, link.bits_per_s or 0.0, *self._devices]
+        self._relay = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(program), *map(str, settings)],
+            pass_fds=self._devices,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def address(host: int) -> str:
+    return f"10.77.{(host + 1) // 256}.{(host + 1) % 256}"
+
+
+def _bring_up(host: int) -> list[str]:
+    return ["link set lo up", f"addr add {address(host)}/16 dev {INTERFACE}", f"link set {INTERFACE} up"]
+
+
+def _shape(device: str, rate: float | None) -> list[str]:
+    if rate is None:
+        return []
+    bucket = max(LEAST_BUCKET_BYTES, round(rate / 8 * BUCKET_S))
+    limit = bucket + round(rate / 8 * QUEUE_S)
+    return [f"qdisc add dev {device} root tbf rate {round(rate)}bit burst {bucket} limit {limit}"]
+
+
+def _packet_bytes(rate: float | None) -> int:
+    return 65000 if rate is None else min(65000, max(1500, round(rate / 8 * PACKET_S)))
+
+
+def _open_tun() -> int:
+    device = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH14x", INTERFACE.encode(), IFF_TUN | IFF_NO_PI))
+    except OSError:
+        os.close(device)
+        raise
+    return device
+
+
+def _batch(tool: str, lines: list[str]) -> None:
+    """Runs commands of ``ip`` or ``tc`` in the namespace that this thread is in."""
+    if not lines:
+        return
+    done = subprocess.run([tool, "-batch", "-"], input="\n".join(lines), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise NetworkError(f"network=lab: {tool} failed ({said[0]})")
