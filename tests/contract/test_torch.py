@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
@@ -159,8 +160,8 @@ def test_a_compiled_module_computes_the_same_and_compiles_before_the_clock_start
     assert_parity(ranks)
     result = launcher.launch(timing_job(cell, steps=4))
     samples = result.ranks[0]["samples"]
-    measured = max(a + b for a, b in zip(samples["forward_backward_s"], samples["optimizer_s"], strict=True))
-    assert samples["warmup_step_s"][0] > 0.3 > measured, samples
+    measured = [a + b for a, b in zip(samples["forward_backward_s"], samples["optimizer_s"], strict=True)]
+    assert samples["warmup_step_s"][0] > 5 * median(measured), samples
 
 
 def test_compiling_needs_a_step_before_the_clock_starts(make_config: MakeConfig) -> None:

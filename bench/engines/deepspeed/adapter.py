@@ -27,10 +27,8 @@ class DeepSpeed:
         self.spec = spec
         self.library = deepspeed
         self.names = [name for name, _ in module.named_parameters()]
-        largest = max(
-            sum(weight.numel() for weight in unit.parameters()) for unit in [*units, module][: len(units) or 1]
-        )
-        self.configuration = configuration(spec, sum(weight.numel() for weight in module.parameters()), largest)
+        largest_unit = max(map(parameter_count, units or [module]))
+        self.configuration = configuration(spec, parameter_count(module), largest_unit)
         os.environ["LOCAL_RANK"] = str(context.device.index or 0)
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         own = spec.options["kernel"] == "deepspeed"
@@ -83,6 +81,10 @@ class DeepSpeed:
 
     def teardown(self) -> None:
         """Nothing: the process leaves with ``os._exit``."""
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def configuration(spec: EngineSpec, parameters: int, largest_unit: int) -> dict[str, Any]:
