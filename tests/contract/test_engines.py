@@ -70,6 +70,13 @@ def test_training_equals_a_single_process_at_any_precision(
     assert parity["weights_error"] > parity["tolerance"], "it is right now"
 
 
+def test_three_ranks_divide_gradients_without_rounding_them(
+    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    """A third of a loss, folded into it before a backward in 16 bits, would round every activation's gradient anew."""
+    check_parity(make_cell(engine=engine, stage=stage, gpus=3, precision="amp_bf16"), run_check)
+
+
 def test_loss_scaling_equals_a_single_process(
     engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:

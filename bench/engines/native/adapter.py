@@ -17,7 +17,7 @@ from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.layout import lay_out
 from bench.engines.native.units import Group, UnitSchedule, group_units
 from bench.engines.native.update import LossScale, ShardOptimizer
-from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec, EngineUnsupported
 
 BUCKET_MB = 25.0
@@ -96,8 +96,10 @@ class NativeEngine:
 
     @property
     def _divides_loss(self) -> bool:
-        """Whether the divisor is folded into the loss, which costs nothing; in bf16 its rounding would."""
-        return weight_dtype(self.spec.precision) != torch.bfloat16
+        """Whether the divisor is folded into the loss, which costs nothing where it does not round: in fp32, or in
+        autocast's 16 bits if it is a power of two. Else gradients are divided before the update."""
+        power_of_two = self._divisor & (self._divisor - 1) == 0
+        return self.spec.precision == "fp32" or (self.spec.precision in AUTOCAST and power_of_two)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         self.schedule.begin_forward()
