@@ -88,14 +88,15 @@ def run_rank(request: dict[str, Any], rank: int, store: Path) -> list[Any]:
     import torch.distributed as dist
 
     ranks = request["ranks"]
+    meeting = dist.FileStore(str(store), ranks)
     dist.init_process_group(
         "gloo",
-        store=dist.FileStore(str(store), ranks),
+        store=meeting,
         rank=rank,
         world_size=ranks,
         timeout=datetime.timedelta(seconds=30),
     )
-    trainer = Trainer(request, rank)
+    trainer = Trainer(request, rank, meeting)
     outcomes = [getattr(trainer, name)(*arguments) for name, *arguments in request["actions"]]
     dist.barrier()
     return outcomes
@@ -139,7 +140,7 @@ def build(kind: str, seed: int) -> Any:
 class Trainer:
     """One rank. Its public methods are the actions; what they return goes into JSON."""
 
-    def __init__(self, request: dict[str, Any], rank: int) -> None:
+    def __init__(self, request: dict[str, Any], rank: int, store: Any) -> None:
         import torch
 
         from bench.engines.base import RankContext
@@ -167,7 +168,7 @@ class Trainer:
             module,
             list(module.children()),
             EngineSpec(**(settings | request["spec"])),
-            RankContext(rank, self.ranks, torch.device("cpu")),
+            RankContext(rank, self.ranks, torch.device("cpu"), store),
         )
 
     def train(self, start: int, stop: int) -> None:
