@@ -223,13 +223,14 @@ class Trainer:
     def save(self, folder: str, trouble: str | None = None) -> str | None:
         """Saves, in ``trouble`` or none; the refusal, if it is refused."""
         from bench.engines.native import checkpoint
+        from bench.engines.native.checkpoint import writing
 
         if trouble == "crash":
             checkpoint.complete = lambda *_: os._exit(1)
         if trouble == "disk full" and self.rank == self.ranks - 1:
-            checkpoint.sync = self._disk_full
+            writing.sync = self._disk_full
         if trouble == "no exchange":
-            checkpoint.exchange = lambda *_: False
+            writing.exchange = lambda *_: False
         return self._refusal(self.engine.save, folder)
 
     def load(self, folder: str) -> str | None:

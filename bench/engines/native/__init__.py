@@ -19,7 +19,7 @@ Read in this order:
     units.py         stage 3: which bucket is whole when
     update.py        optimizer, clipping by the global norm, loss scaling
     adapter.py       the step, from setup to optimizer_step
-    checkpoint.py    sharded save, and load into any stage and world size
+    checkpoint/      sharded save, and load into any stage and world size
 
 Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distributed (VLDB 2020), section 3.2.
 """

@@ -1,0 +1,108 @@
+"""What a rank keeps, by parameter and element: views of its shards, of the optimizer's state and of the buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.engines.native.bucket import Bucket
+
+if TYPE_CHECKING:
+    from bench.engines.native.adapter import NativeEngine
+
+WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the module."""
+
+    shape: list[int]
+    dtype: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """Elements of a flattened parameter from ``start`` on, in views of the tensors in which this rank keeps them."""
+
+    name: str
+    start: int
+    tensors: dict[str, Tensor]
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.tensors[WEIGHT].numel()
+
+
+def parameters_of(engine: NativeEngine) -> dict[str, Parameter]:
+    """All parameters, in the dtypes in which they are saved."""
+    kept = {name: (parameter.shape, parameter.dtype) for name, parameter in engine.names.items()}
+    for bucket in engine.buckets:
+        for name, view in zip(names_in(engine, bucket), bucket.views, strict=True):
+            kept[name] = (view.shape, bucket.shard.dtype)
+    return {
+        name: Parameter(list(shape), str(dtype).removeprefix("torch."), engine.names[name].requires_grad)
+        for name, (shape, dtype) in kept.items()
+    }
+
+
+def names_in(engine: NativeEngine, bucket: Bucket) -> list[str]:
+    names = {id(parameter): name for name, parameter in engine.names.items()}
+    return [names[id(parameter)] for parameter in bucket.parameters]
+
+
+def kept_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
+    """What this rank keeps of each parameter in a bucket, or just what it owns of it."""
+    for bucket in engine.buckets:
+        tensors = {WEIGHT: bucket.shard, **state_tensors(engine, bucket)}
+        kept = bucket.own if bucket.shard.numel() < bucket.layout.size else slice(0, bucket.layout.size)
+        wanted = bucket.own if own else kept
+        for name, slot in zip(names_in(engine, bucket), bucket.layout.slots, strict=True):
+            start, stop = max(slot.offset, wanted.start), min(slot.offset + slot.count, wanted.stop)
+            if start < stop:
+                place = slice(start - kept.start, stop - kept.start)
+                yield Part(name, start - slot.offset, {key: tensor[place] for key, tensor in tensors.items()})
+
+
+def loose_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
+    """The same of parameters in no bucket: frozen ones that every rank has whole (stages 0 to 2)."""
+    bucketed = {name for bucket in engine.buckets for name in names_in(engine, bucket)}
+    rank, ranks = (engine.context.rank, engine.context.world_size) if own else (0, 1)
+    for name, parameter in engine.names.items():
+        start, stop = parameter.numel() * rank // ranks, parameter.numel() * (rank + 1) // ranks
+        if name not in bucketed and start < stop:
+            yield Part(name, start, {WEIGHT: parameter.detach().reshape(-1)[start:stop]})
+
+
+def optimizer_state(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:
+    """The entries of torch's optimizer for the bucket's shard."""
+    for entry, shard, optimizer in zip(
+        engine.optimizer.gradients, engine.optimizer.shards, engine.optimizer.optimizers, strict=True
+    ):
+        if entry.bucket is bucket:
+            return {key: value for key, value in optimizer.state.get(shard, {}).items() if isinstance(value, Tensor)}
+    return {}
+
+
+def state_tensors(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:
+    """Those that have an element per element of the shard."""
+    return {key: value for key, value in optimizer_state(engine, bucket).items() if value.dim() > 0}
+
+
+def persistent_buffers(engine: NativeEngine) -> dict[str, Tensor]:
+    transient = {
+        f"{path}.{name}" if path else name
+        for path, module in engine.module.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    return {name: buffer for name, buffer in engine.module.named_buffers() if name not in transient}
+
+
+def random_generators(engine: NativeEngine) -> dict[str, Tensor]:
+    cuda = engine.context.device.type == "cuda"
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(engine.context.device)} if cuda else {})

@@ -1,0 +1,91 @@
+"""Loading: all that is checked before anything changes, then what this rank keeps, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bench.engines.native.checkpoint.index import Index, check_coverage, check_fit, pieces_of, read_index, shard_name
+from bench.engines.native.checkpoint.kept import WEIGHT, Part, kept_parts, loose_parts, persistent_buffers
+from bench.engines.native.checkpoint.shards import check_shard, open_shard
+
+if TYPE_CHECKING:
+    from bench.engines.native.adapter import NativeEngine
+
+
+def checked(engine: NativeEngine, folder: Path) -> Index:
+    """The index, if it fits the engine; this rank's share of the files has been read and found sound."""
+    index = read_index(folder)
+    check_fit(engine, index)
+    check_coverage(index)
+    for name in list(index.files)[engine.context.rank :: engine.context.world_size]:
+        check_shard(folder / name, index)
+    return index
+
+
+def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
+    """Fills what this rank keeps."""
+    if engine.spec.stage == 3:
+        for group in engine.groups:
+            group.free()
+    create_optimizer_state(engine, index)
+    opened: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def shard(name: str) -> dict[str, dict[str, Any]]:
+        if name not in opened:
+            opened[name] = open_shard(folder / name)
+        return opened[name]
+
+    for part in kept_parts(engine, own=False):
+        fill(part, index, shard)
+    for part in loose_parts(engine, own=False):
+        fill(part, index, shard)
+        parameter = engine.names[part.name]
+        parameter.copy_(part.tensors[WEIGHT].view(parameter.shape))  # the part is a copy if it is not contiguous
+    same_ranks = index.world_size == engine.context.world_size
+    mine = shard(shard_name(engine.context.rank if same_ranks else 0, index.world_size))
+    for name, buffer in persistent_buffers(engine).items():
+        buffer.copy_(mine["buffers"][name])
+    if same_ranks:
+        restore_random_generators(engine, mine["random"])
+    if engine.loss_scale.enabled and index.loss_scale is not None:
+        engine.loss_scale.value = index.loss_scale["value"]
+        engine.loss_scale.good_steps = int(index.loss_scale["good_steps"])
+
+
+def create_optimizer_state(engine: NativeEngine, index: Index) -> None:
+    """State as torch's optimizers make it at their first step, all zeros; none if none was saved."""
+    for shard, optimizer in zip(engine.optimizer.shards, engine.optimizer.optimizers, strict=True):
+        entries = {key: torch.tensor(value, dtype=torch.float32) for key, value in index.scalars.items()}
+        entries |= {key: torch.zeros_like(shard) for key in index.state}
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": {0: entries} if entries else {}})
+
+
+def fill(part: Part, index: Index, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
+    """Copies the part's elements from the files that have them, rounding to the part's dtypes."""
+    for start, stop, file in pieces_of(index, part.name):
+        first, last = max(part.start, start), min(part.stop, stop)
+        if first < last:
+            piece = shard(file)["pieces"][part.name]
+            for key, tensor in part.tensors.items():
+                tensor[first - part.start : last - part.start].copy_(piece[key][first - start : last - start])
+
+
+def restore_random_generators(engine: NativeEngine, states: dict[str, Tensor]) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"].clone())
+    if "cuda" in states and engine.context.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].clone(), engine.context.device)
+
+
+def bring_up_to_date(engine: NativeEngine) -> None:
+    """Parameters from the shards, as after an update; at stage 3 they are gathered when they are used."""
+    for bucket in engine.buckets:
+        bucket.publish()
+    if engine.spec.stage in (1, 2):
+        for finish in [engine.collectives.all_gather(bucket.whole) for bucket in engine.buckets]:
+            finish()
