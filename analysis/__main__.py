@@ -1,4 +1,4 @@
-"""The command line of analysis: ``python -m analysis report PATH...``."""
+"""The command line of analysis: ``python -m analysis report PATH...`` and ``python -m analysis compare A B``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ examples:
   python -m analysis report results/runs/A results/runs/B --out comparison
       one report on the cells of two sweeps
   python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-cell
+"""
+COMPARISONS = """\
+examples:
+  python -m analysis compare results/runs/monday results/runs/tuesday
+      every cell of tuesday against the same cell of monday
+  python -m analysis compare results/runs/today --between engine=torch,native
+      within one sweep: native against torch, at each stage and world size
+  python -m analysis compare results/runs/today --between bucket_mb=25,4 --same 5
+      any knob; a step within 5 % counts as the same
+
+exit code: 0 if nothing is slower, 1 if a cell is slower or no longer ends well, 2 if nothing could be compared
 """
 
 
@@ -40,33 +51,91 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write; default: PATH if it is one folder, else ./report"
     )
+    report.set_defaults(run=_report)
+    compare = commands.add_parser(
+        "compare",
+        help="compare two sweeps, or two settings of one, cell by cell",
+        description="Prints what sets the environments apart, then for each cell the step time of the second side over "
+        "the first's, with its interval, and a verdict: faster, slower, same, or cannot tell and how many launches "
+        "would.",
+        epilog=COMPARISONS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="two places of records, or one --between")
+    compare.add_argument(
+        "--between", type=_two_values, metavar="KNOB=A,B", help="compare cells of one place that differ in this alone"
+    )
+    compare.add_argument(
+        "--same", type=float, default=2.0, metavar="PERCENT", help="what counts as the same step time; default: 2"
+    )
+    compare.set_defaults(run=_compare)
     return found
+
+
+def _two_values(text: str) -> tuple[str, tuple[str, str]]:
+    knob, _, values = text.partition("=")
+    first, _, second = values.partition(",")
+    if not (knob and first and second) or "," in second:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: KNOB=A,B such as engine=torch,native")
+    return knob, (first, second)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
     asked = parser().parse_args(arguments)
+    from analysis.compare import NothingToCompare
     from analysis.load import NoRecords
 
     try:
-        return _report(asked.paths, asked.out)
-    except NoRecords as error:
+        code: int = asked.run(asked)
+        return code
+    except (NoRecords, NothingToCompare) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: the report cannot be written: {error}", file=sys.stderr)
     return 2
 
 
-def _report(paths: list[Path], out: Path | None) -> int:
+def _report(asked: argparse.Namespace) -> int:
     from analysis.load import frame, load
     from analysis.report import write_report
     from analysis.terminal import print_summary
 
-    found = load(paths)
+    found = load(asked.paths)
     table = frame(found.records)
-    written = write_report(found.records, out or _home(paths), found.warnings, table=table)
+    written = write_report(found.records, asked.out or _home(asked.paths), found.warnings, table=table)
     print_summary(table, written, found.warnings)
     return 0
+
+
+def _compare(asked: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis import compare
+    from analysis.load import load
+    from analysis.terminal import PIPE_WIDTH
+
+    places, margin = (1 if asked.between else 2), asked.same / 100
+    if len(asked.paths) != places or not margin > 0:
+        need = "one PATH with --between" if asked.between else "two PATHs, or one and --between KNOB=A,B"
+        raise compare.NothingToCompare(f"compare needs {need}, and --same above 0")
+    sets = [load([path]) for path in asked.paths]
+    if asked.between:
+        knob, values = asked.between
+        pairs, alone = compare.pair_values(sets[0].records, knob, values)
+        sides = values
+    else:
+        knob = None
+        pairs, alone = compare.pair_sets(sets[0].records, sets[1].records)
+        sides = ("first", "second")
+    for warning in (line for found in sets for line in found.warnings):
+        print(f"warning: {warning}", file=sys.stderr)
+    outcomes = [compare.compare(pair, margin) for pair in pairs]
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = PIPE_WIDTH
+    compare.show(outcomes, alone, sides, knob=knob, margin=margin, out=out)
+    return 1 if compare.failed(outcomes) else 0
 
 
 def _home(paths: list[Path]) -> Path:

@@ -1,0 +1,271 @@
+"""Two sets of cells against each other: what a step of the second takes over one of the first, and how sure that is.
+
+Cells are paired by all their knobs, less the one that tells the sides apart. Within a sweep they are compared round by
+round, so that what slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis import stats
+from analysis.cells import flatten, frozen, identity, knobs, label
+from analysis.memory import memory
+from analysis.scaling import is_ranked
+from analysis.stats import ENOUGH_LAUNCHES, Interval
+from analysis.units import counted, known, mib, ms, number
+from bench.record import Record
+
+Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+MARGIN = 0.02
+REACH = 1.96 + 1.28
+"""Standard errors that the margin must hold for equal cells to be found the same in four of five comparisons: the
+interval's half width (95 %), and how far its middle strays to either side (80 %)."""
+MEDIAN_WASTE = 1.2533
+"""Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
+MOMENTARY = ("time", "load_average")
+"""Entries of the environment that differ between any two sweeps."""
+
+
+class NothingToCompare(ValueError):
+    """No cell of one side has a counterpart on the other; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One cell on both sides."""
+
+    first: Record
+    second: Record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pair compares. Ratios are second over first: above 1 is slower, or more."""
+
+    pair: Pair
+    verdict: Verdict
+    step: Interval
+    """Of the step time: the median of the rounds' ratios, or of two sweeps the ratio of the medians; NaN where either
+    side was not timed."""
+    needed: int | None
+    """Launches a side that would settle it; None where it is settled, or nothing is known of the spread."""
+    peak: float
+    """Of the peak memory; NaN where either side does not know it."""
+
+
+def pair_sets(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Pair], list[Record]]:
+    """Cells of two sets that have the same knobs, and those of either that have no counterpart.
+
+    Raises NothingToCompare if there is no pair, or if a set has a cell twice.
+    """
+    return _pair(_by_knobs(first, None, "the first set"), _by_knobs(second, None, "the second set"))
+
+
+def pair_values(records: Sequence[Record], knob: str, values: tuple[str, str]) -> tuple[list[Pair], list[Record]]:
+    """Cells of one set that differ in ``knob`` alone: the first value against the second.
+
+    Raises NothingToCompare as ``pair_sets``, or if a value does not occur.
+    """
+    sides = []
+    for value in values:
+        side = [record for record in records if _has(knobs(record).get(knob), value)]
+        if not side:
+            there = sorted({as_written(knobs(record).get(knob)) for record in records})
+            raise NothingToCompare(f"no cell has {knob}={value}; there are {', '.join(there)}")
+        sides.append(_by_knobs(side, knob, f"{knob}={value}"))
+    return _pair(*sides)
+
+
+def _by_knobs(records: Sequence[Record], knob: str | None, where: str) -> dict[Any, Record]:
+    found: dict[Any, Record] = {}
+    for record in records:
+        named = knobs(record)
+        key = identity(
+            named, without=[name for name in named if knob and (name == knob or name.startswith(f"{knob}."))]
+        )
+        if key in found:
+            raise NothingToCompare(f"{where} has the cell {record.cell_id} twice; name the sweeps one by one")
+        found[key] = record
+    return found
+
+
+def _pair(first: dict[Any, Record], second: dict[Any, Record]) -> tuple[list[Pair], list[Record]]:
+    pairs = [Pair(record, second[key]) for key, record in first.items() if key in second]
+    if not pairs:
+        raise NothingToCompare("no cell of the one has the same knobs as a cell of the other")
+    alone = [record for key, record in first.items() if key not in second]
+    return pairs, alone + [record for key, record in second.items() if key not in first]
+
+
+def _has(value: Any, wanted: str) -> bool:
+    try:
+        return not isinstance(value, bool) and float(value) == float(wanted)
+    except (TypeError, ValueError):
+        return as_written(value) == wanted
+
+
+def as_written(value: Any) -> str:
+    """A knob's value as a person would give it."""
+    return value if isinstance(value, str) else frozen(value)
+
+
+def compare(pair: Pair, margin: float) -> Outcome:
+    """The verdict on one pair; a ratio within 1/(1+margin) to 1+margin counts as the same."""
+    peak = _ratio(memory(pair.second).peak_bytes, memory(pair.first).peak_bytes)
+    if not is_ranked(pair.first) or not is_ranked(pair.second):
+        verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
+        return Outcome(pair, verdict, stats.NOTHING, None, peak)
+    first, second, paired = _samples(pair)
+    if paired:
+        step = stats.median_interval([after / before for before, after in zip(first, second, strict=True)])
+    else:
+        step = stats.ratio_interval(second, first, paired=False)
+    verdict = judge(step, margin)
+    needed = launches_needed(first, second, paired=paired, margin=margin) if verdict == "cannot tell" else None
+    return Outcome(pair, verdict, step, needed, peak)
+
+
+def judge(step: Interval, margin: float) -> Verdict:
+    """``same`` if the whole interval lies within the margin, else ``faster`` or ``slower`` if it leaves out 1."""
+    if not known(step.low):
+        return "cannot tell"
+    if step.low >= 1 / (1 + margin) and step.high <= 1 + margin:
+        return "same"
+    return "faster" if step.high < 1 else "slower" if step.low > 1 else "cannot tell"
+
+
+def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: bool, margin: float) -> int | None:
+    """Launches a side that would mostly find equal cells the same.
+
+    From the spread s of the logarithms, as if they were normal: a median of n has the standard error 1.2533·s/sqrt(n),
+    and the margin must hold 3.24 of them. An estimate from few launches is itself rough.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    logs = [[math.log(value) for value in side] for side in (first, second)]
+    if paired:
+        spread = stdev(after - before for before, after in zip(*logs, strict=True))
+    else:
+        spread = math.hypot(*(stdev(side) for side in logs))
+    return max(ENOUGH_LAUNCHES, math.ceil(float(REACH * MEDIAN_WASTE * spread / math.log1p(margin)) ** 2))
+
+
+def _samples(pair: Pair) -> tuple[list[float], list[float], bool]:
+    """Step times of both sides, one a launch; paired by round where both come from one sweep."""
+    first, second = (
+        {launch.round: stats.step_time_s(launch) for launch in record.launches} for record in (pair.first, pair.second)
+    )
+    rounds = sorted(set(first) & set(second))
+    if pair.first.sweep_id == pair.second.sweep_id and rounds:
+        return [first[key] for key in rounds], [second[key] for key in rounds], True
+    return list(first.values()), list(second.values()), False
+
+
+def _ratio(top: float | None, bottom: float | None) -> float:
+    return top / bottom if top and bottom else math.nan
+
+
+def environment_differences(pairs: Sequence[Pair]) -> list[str]:
+    """What sets the environments of the two sides apart, such as ``torch: 2.11.0 | 2.15.0``."""
+    sides: list[dict[str, set[str]]] = [{}, {}]
+    for pair in pairs:
+        for side, record in zip(sides, (pair.first, pair.second), strict=True):
+            for name, value in flatten(record.environment).items():
+                side.setdefault(name, set()).add(as_written(value))
+    names = [name for name in dict.fromkeys([*sides[0], *sides[1]]) if name not in MOMENTARY]
+    missing = {"not recorded"}
+    words = {name: [", ".join(sorted(side.get(name, missing))) for side in sides] for name in names}
+    return [f"{name}: {first} | {second}" for name, (first, second) in words.items() if first != second]
+
+
+def failed(outcomes: Sequence[Outcome]) -> bool:
+    """Whether a script should stop: a cell is slower, or no longer ends well."""
+    return any(outcome.verdict in ("slower", "broken") for outcome in outcomes)
+
+
+def show(
+    outcomes: Sequence[Outcome],
+    alone: Sequence[Record],
+    sides: tuple[str, str],
+    *,
+    knob: str | None,
+    margin: float,
+    out: Console,
+) -> None:
+    """Prints the differences of environment, then a row a pair, then what it comes to."""
+    for line in environment_differences([outcome.pair for outcome in outcomes]):
+        out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
+    out.print(table(outcomes, sides, knob))
+    for line in summary(outcomes, alone, sides, margin):
+        out.print(Text(line), soft_wrap=True)
+
+
+def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None) -> Table:
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    names = telling([outcome.pair.first for outcome in outcomes], knob)
+    for name in (*names, f"{sides[0]} ms", f"{sides[1]} ms", "step ×", "interval", "peak MiB", "peak ×", "verdict"):
+        found.add_column(name, justify="left" if name in (*names, "verdict") else "right", overflow="fold")
+    styles = {"slower": "red", "broken": "bold red", "faster": "green"}
+    for outcome in outcomes:
+        first, second, step = outcome.pair.first, outcome.pair.second, outcome.step
+        named = knobs(first)
+        found.add_row(
+            *(label(name, named.get(name)) for name in names),
+            *(ms(_step_s(side)) for side in (first, second)),
+            number(step.value, 3) if known(step.value) else "",
+            f"{step.low:.3f} to {step.high:.3f}" if known(step.low) else "",
+            mib(memory(second).peak_bytes),
+            f"{outcome.peak:.3f}" if known(outcome.peak) else "",
+            verdict_words(outcome),
+            style=styles.get(outcome.verdict, ""),
+        )
+    return found
+
+
+def _step_s(record: Record) -> float:
+    return stats.median_interval([stats.step_time_s(launch) for launch in record.launches]).value
+
+
+def telling(records: Sequence[Record], knob: str | None) -> list[str]:
+    """The knobs that tell the pairs apart; engine, stage and world size if there is but one pair."""
+    named = [knobs(record) for record in records]
+    names = list(dict.fromkeys(name for cell in named for name in cell if name != knob))
+    varying = [name for name in names if len({frozen(cell.get(name)) for cell in named}) > 1]
+    plain = [name for name in varying if "." not in name]
+    return plain or varying or [name for name in ("engine", "stage", "gpus") if name != knob]
+
+
+def verdict_words(outcome: Outcome) -> str:
+    if outcome.verdict == "cannot tell":
+        return f"cannot tell; about {outcome.needed} launches would" if outcome.needed else "cannot tell: one launch"
+    if outcome.verdict == "broken":
+        return f"broken: {outcome.pair.second.status}"
+    if outcome.verdict == "not compared":
+        return f"not compared: {outcome.pair.first.status}, {outcome.pair.second.status}"
+    return outcome.verdict
+
+
+def summary(outcomes: Sequence[Outcome], alone: Sequence[Record], sides: tuple[str, str], margin: float) -> list[str]:
+    """What the table comes to, in lines."""
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    levels = sorted({outcome.step.level for outcome in outcomes if known(outcome.step.low)})
+    level = " to ".join(f"{100 * level:.0f} %" for level in dict.fromkeys((*levels[:1], *levels[-1:]))) or "no level"
+    lines = [
+        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {said}. "
+        f"Same: all of the interval ({level}) within ±{100 * margin:g} %."
+    ]
+    if alone:
+        lines.append(f"without a counterpart: {', '.join(sorted({record.cell_id for record in alone}))}")
+    return lines
