@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.cells import Cell
 from bench.config import options
+from bench.launch import Launcher
 from tests.conftest import MakeCell
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
@@ -136,3 +139,15 @@ def test_the_peak_is_above_what_was_there_at_rest(engine: str, make_cell: MakeCe
         memory = rank["memory"]
         assert 0 < memory["rest_bytes"] < memory["peak_bytes"]
         assert memory["peak_bytes"] > sum(memory["state_bytes"].values())
+
+
+def test_a_launch_ends_cleanly_and_leaves_no_process(engine: str, make_cell: MakeCell, launcher: Launcher) -> None:
+    cells = [make_cell(engine=engine, stage=stage, gpus=2, workload="mlp") for stage in STAGES]
+    runnable = [cell for cell in cells if cell.status is None]
+    if not runnable:
+        pytest.skip(cells[0].reason)
+    cell = runnable[-1]
+    result = launcher.launch(cell.job("timing", Path()))
+    assert (result.status, result.reason, result.ends) == ("ok", "", [])
+    assert len(result.ranks) == 2
+    assert not psutil.Process(launcher._process.pid).children(recursive=True)
