@@ -1,4 +1,4 @@
-"""The command line of analysis: ``python -m analysis report PATH...`` and ``python -m analysis compare A B``."""
+"""The command line of analysis: ``python -m analysis report``, ``advise`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ examples:
   python -m analysis report results/runs/A results/runs/B --out comparison
       one report on the cells of two sweeps
   python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-cell
+"""
+ADVICE = """\
+examples:
+  python -m analysis advise results/runs/today
+      the fastest settings of each task, leanest first, with the overrides to paste
+  python -m analysis advise results/runs/today --memory 16GiB --min-efficiency 0.8 --gpus 8
+
+exit code: 0 if there is a setting that keeps the limits, 1 if there is none, 2 if nothing could be read
 """
 COMPARISONS = """\
 examples:
@@ -52,6 +60,19 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="where to write; default: PATH if it is one folder, else ./report"
     )
     report.set_defaults(run=_report)
+    advise = commands.add_parser(
+        "advise",
+        help="say which settings to use under limits of memory and efficiency",
+        description="Prints, for each task, the fastest settings that keep the limits (all that cannot be told from "
+        "the fastest, the leanest first), slower ones that need less memory, and what was left out and why.",
+        epilog=ADVICE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    advise.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="records, as for report")
+    advise.add_argument("--memory", type=_bytes, metavar="SIZE", help="most peak memory of a rank, such as 16GiB")
+    advise.add_argument("--min-efficiency", type=_share, metavar="SHARE", help="least scaling efficiency, such as 0.8")
+    advise.add_argument("--gpus", type=int, metavar="N", help="most ranks")
+    advise.set_defaults(run=_advise)
     compare = commands.add_parser(
         "compare",
         help="compare two sweeps, or two settings of one, cell by cell",
@@ -70,6 +91,25 @@ def parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=_compare)
     return found
+
+
+def _bytes(text: str) -> float:
+    from analysis.units import bytes_of
+
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: from 0 to 1, such as 0.8")
+    return value
 
 
 def _two_values(text: str) -> tuple[str, tuple[str, str]]:
@@ -106,6 +146,19 @@ def _report(asked: argparse.Namespace) -> int:
     written = write_report(found.records, asked.out or _home(asked.paths), found.warnings, table=table)
     print_summary(table, written, found.warnings)
     return 0
+
+
+def _advise(asked: argparse.Namespace) -> int:
+    from analysis.advise import Limits, advise, lines
+    from analysis.load import frame, load
+
+    found = load(asked.paths)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    limits = Limits(memory_bytes=asked.memory, efficiency=asked.min_efficiency, gpus=asked.gpus)
+    given = advise(found.records, frame(found.records), limits)
+    print("\n\n".join("\n".join(lines(advice)) for advice in given))
+    return 0 if any(advice.tied for advice in given) else 1
 
 
 def _compare(asked: argparse.Namespace) -> int:

@@ -1,0 +1,206 @@
+"""What to use: the fastest settings that keep a user's limits, with all that cannot be told from the fastest.
+
+Settings are compared by throughput over all ranks, round by round within a sweep. A setting is *tied* unless the whole
+interval of the fastest's throughput over its own lies above 1. Of tied settings the one that needs least memory
+stands first: it costs nothing that was measured.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis import stats
+from analysis.cells import frozen, is_task, knobs
+from analysis.compare import as_written
+from analysis.layout import describe, panels
+from analysis.load import varying
+from analysis.stats import Interval
+from analysis.units import known, number, percent, size
+from bench.record import Record
+
+UNFIT = ("outside_parity", "simulated", "loss_not_finite")
+"""Verdicts on cells that are never advised."""
+ALWAYS_NAMED = ("engine", "workload", "stage", "gpus")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a setting must keep. None asks for nothing."""
+
+    memory_bytes: float | None = None
+    """Of the peak of the rank that needs most."""
+    efficiency: float | None = None
+    """The least scaling efficiency."""
+    gpus: int | None = None
+    """The most ranks."""
+
+    def broken_by(self, row: pd.Series) -> str | None:
+        """Why a cell is not admissible; None if it is."""
+        if row["status"] != "ok":
+            return str(row["status"]).replace("_", " ")
+        for verdict in UNFIT:
+            if verdict in row["verdicts"].split(";"):
+                return verdict.replace("_", " ")
+        if self.gpus is not None and row["gpus"] > self.gpus:
+            return f"more than {self.gpus} ranks"
+        if self.memory_bytes is not None and not row["peak_bytes"] <= self.memory_bytes:
+            return f"peak {size(row['peak_bytes'])}" if known(row["peak_bytes"]) else "peak not measured"
+        if self.efficiency is not None and not row["scaling_efficiency"] >= self.efficiency:
+            return (
+                f"efficiency {percent(row['scaling_efficiency'])}"
+                if known(row["scaling_efficiency"])
+                else "no efficiency"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One admissible setting."""
+
+    name: str
+    """What tells it from the others, in words."""
+    row: pd.Series
+    behind: Interval
+    """The fastest's throughput over its own."""
+    overrides: str
+    """What to paste behind ``python -m bench``."""
+
+    @property
+    def tied(self) -> bool:
+        return not self.behind.low > 1  # also where one launch leaves no interval
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The advice for one task: cells that do the same work."""
+
+    task: str
+    tied: list[Choice]
+    """What cannot be told from the fastest, the leanest first; empty if nothing is admissible."""
+    front: list[Choice]
+    """Of all admissible settings those than which none is both faster and leaner, fastest first."""
+    refused: list[tuple[str, str]]
+    """Settings that break a limit, and how."""
+
+
+def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> list[Advice]:
+    """One Advice for each task in ``table``, the frame of ``records``."""
+    names = varying(table)
+    settings = [name for name in names if not is_task(name)]
+    return [
+        _advise(records, panel.table, panel.title, settings or ["stage", "gpus"], limits)
+        for panel in panels(table, [name for name in names if is_task(name)])
+    ]
+
+
+def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings: list[str], limits: Limits) -> Advice:
+    broken = {index: limits.broken_by(row) for index, row in table.iterrows()}
+    refused = [(describe(row, settings), why) for index, row in table.iterrows() if (why := broken[index])]
+    fit = table[[broken[index] is None for index in table.index]]
+    if fit.empty:
+        return Advice(task, [], [], refused)
+    fastest = records[int(str(fit["throughput_per_s"].idxmax()))]
+    choices = [
+        Choice(
+            describe(row, settings),
+            row,
+            throughput_ratio(fastest, records[int(str(index))]),
+            overrides(records[int(str(index))], settings),
+        )
+        for index, row in fit.sort_values("throughput_per_s", ascending=False).iterrows()
+    ]
+    tied = sorted((choice for choice in choices if choice.tied), key=lambda choice: _peak(choice.row))
+    return Advice(task, tied, pareto(choices), refused)
+
+
+def throughput_ratio(first: Record, second: Record) -> Interval:
+    """Throughput of the first over the second's: the median of the rounds' ratios, or of two sweeps that of medians."""
+    sides = [
+        {launch.round: stats.throughput_per_s(record, launch) for launch in record.launches}
+        for record in (first, second)
+    ]
+    rounds = sorted(set(sides[0]) & set(sides[1]))
+    if first.sweep_id == second.sweep_id and rounds:
+        return stats.median_interval([sides[0][key] / sides[1][key] for key in rounds])
+    return stats.ratio_interval(list(sides[0].values()), list(sides[1].values()), paired=False)
+
+
+def pareto(choices: Sequence[Choice]) -> list[Choice]:
+    """The choices, fastest first, each leaner than all that are faster."""
+    front: list[Choice] = []
+    for choice in choices:
+        if not front or _peak(choice.row) < _peak(front[-1].row):
+            front.append(choice)
+    return front
+
+
+def _peak(row: pd.Series) -> float:
+    return float(row["peak_bytes"]) if known(row["peak_bytes"]) else math.inf
+
+
+def overrides(record: Record, settings: Sequence[str]) -> str:
+    """The knobs that make the setting, as they are given on the command line."""
+    named = knobs(record)
+    names = dict.fromkeys((*ALWAYS_NAMED, *settings))
+    return shlex.join(
+        f"{name}={as_written(named[name])}"
+        for name in names
+        if name in named and (name in ALWAYS_NAMED or frozen(named[name]) != "null")
+    )
+
+
+def lines(advice: Advice) -> list[str]:
+    """The advice in words, a line each."""
+    said = [advice.task] if advice.task else []
+    if not advice.tied:
+        return [*said, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
+    first = advice.tied[0]
+    said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}"]
+    if len(advice.tied) > 1:
+        said.append("As fast, as far as these launches tell:")
+        said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in advice.tied[1:]]
+    slower = [choice for choice in advice.front if not choice.tied]
+    if slower:
+        said.append("Slower, for less memory:")
+        said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in slower]
+    if advice.refused:
+        said.append("Left out:")
+        said += [f"  {name}: {why}" for name, why in advice.refused]
+    return said
+
+
+def _figures(choice: Choice) -> str:
+    row = choice.row
+    said = [f"{number(row['throughput_per_s'])} {row['unit']}s/s"]
+    if known(row["peak_bytes"]):
+        said.append(f"peak {size(row['peak_bytes'])} a rank")
+    if row["gpus"] != row["scaling_baseline_gpus"] and known(row["scaling_efficiency"]):
+        said.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
+    if "oversubscribed" in row["verdicts"].split(";"):
+        said.append("oversubscribed: says nothing about scaling")
+    return ", ".join(said)
+
+
+def _reason(advice: Advice) -> str:
+    fastest = advice.front[0]
+    if len(advice.tied) == 1:
+        return "It is the fastest, and no other setting is tied with it."
+    level = advice.tied[0].behind.level_text() if advice.tied[0] is not fastest else advice.tied[1].behind.level_text()
+    if advice.tied[0].row.name == fastest.row.name:
+        return f"It is the fastest, and of those tied with it the leanest. Intervals: {level}."
+    return f"It needs the least memory of those tied with the fastest ({fastest.name}). Intervals: {level}."
+
+
+def _behind(choice: Choice) -> str:
+    behind = choice.behind
+    if not known(behind.low):
+        return "one launch: nothing to tell them apart by"
+    if behind.value == behind.low == behind.high == 1:
+        return "the fastest"
+    return f"the fastest has {behind.value:.3f} times its throughput ({behind.low:.3f} to {behind.high:.3f})"
