@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import tempfile
+import weakref
 from pathlib import Path
 
 from bench.record import Record, RecordError
 
 
+class FolderBusy(Exception):
+    """Another sweep writes into the folder."""
+
+
 class RecordStore:
-    """Writes records to ``folder/records``; if that fails, to a rescue folder, so that nothing measured is lost."""
+    """Writes records to ``folder/records``; if that fails, to a rescue folder, so that nothing measured is lost.
+
+    The folder is this process's until it ends, however it ends. Raises FolderBusy if it is another's.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.warnings: list[str] = []
         self._rescue: Path | None = None
         (folder / "records").mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderBusy(f"another sweep is writing into {folder}") from error
+        except OSError:
+            pass  # a file system without locks
 
     def write(self, record: Record) -> None:
         """Replaces the cell's record. Raises OSError only if the rescue folder fails too."""

@@ -29,7 +29,7 @@ from bench.measure import environment
 from bench.measure.verdicts import verdicts
 from bench.progress import SweepProgress
 from bench.record import Collective, Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
-from bench.store import RecordStore
+from bench.store import FolderBusy, RecordStore
 from bench.tracking import Tracker, open_tracker
 
 BAD = ("failed", "timeout", "oom", "parity_failed")
@@ -81,7 +81,10 @@ def open_store(folder: Path, *, resume: bool) -> RecordStore:
         raise ConfigError(
             f"{folder} holds a sweep already; resume=true goes on with it, hydra.sweep.dir=... names another"
         )
-    return RecordStore(folder)
+    try:
+        return RecordStore(folder)
+    except FolderBusy as error:
+        raise ConfigError(f"{error}; hydra.sweep.dir=... names another") from error
 
 
 def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -> int:
@@ -179,7 +182,10 @@ class Sweep:
         run_here = [cell for cell in self.cells if not cell.status]
         names = [cell.id for cell in self.cells]
         devices = ", ".join(sorted({f"{cell.device} over {cell.backend}" for cell in run_here})) or "nothing to run"
-        console.print(f"{len(names)} cells, {devices}; records in {self.store.folder}", markup=False)
+        console.print(
+            f"{len(names)} cell{'' if len(names) == 1 else 's'}, {devices}; records in {self.store.folder}",
+            markup=False,
+        )
         for cell in self.cells:
             threads = f", {cell.threads} thread(s) a rank" if cell.device == "cpu" else ""
             note = f"{cell.status}: {cell.reason}" if cell.status else f"global batch {cell.global_batch}{threads}"

@@ -47,6 +47,13 @@ class Tracker:
         except Exception as error:  # any failure of the store: the records are safe, say how to log them later
             self.warnings.append(unreachable(error, folder))
 
+    def has(self, sweep_id: str) -> bool:
+        """Whether the experiment has a run of this sweep."""
+        if self._client is None:
+            return False
+        name = sweep_id.replace("'", "")
+        return bool(self._client.search_runs([self._experiment_id], f"tags.sweep = '{name}'", max_results=1))
+
     def _log_sweep(self, client: MlflowClient, records: list[Record], folder: Path) -> None:
         parent = client.create_run(self._experiment_id, run_name=folder.name, tags=parent_tags(records))
         try:
@@ -180,8 +187,8 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def import_folders(paths: list[Path], settings: Tracking) -> int:
-    """Logs every sweep found in ``paths``; the exit code."""
+def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False) -> int:
+    """Logs every sweep found in ``paths``, less those that the experiment has, unless ``again``; the exit code."""
     code = 0
     tracker = connect(settings)
     for folder in paths:
@@ -195,6 +202,9 @@ def import_folders(paths: list[Path], settings: Tracking) -> int:
         if not records:
             print(f"{folder}: no records in {folder / 'records'}", file=sys.stderr)
             code = 1
+            continue
+        if not again and tracker.has(records[0].sweep_id):
+            print(f"{folder}: already in experiment {settings.experiment}; --again logs it once more")
             continue
         tracker.log_sweep(records, folder)
         print(f"{folder}: {len(records)} records")
@@ -211,10 +221,11 @@ def main() -> int:
     imported.add_argument("paths", nargs="+", type=Path, help="a sweep's folder (results/runs/DATE_TIME)")
     imported.add_argument("--uri", default=defaults.uri, help="MLflow store or server (default: %(default)s)")
     imported.add_argument("--experiment", default=defaults.experiment, help="MLflow experiment (default: %(default)s)")
+    imported.add_argument("--again", action="store_true", help="log also sweeps that the experiment has already")
     arguments = parser.parse_args()
     settings = Tracking(uri=arguments.uri, experiment=arguments.experiment)
     try:
-        return import_folders(arguments.paths, settings)
+        return import_folders(arguments.paths, settings, again=arguments.again)
     except Exception as error:  # whatever the store says, one line of it
         print(f"bench.tracking: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.record import Launch, Model, Parameter, Parity, RankMemory, RankSamples, Record, RecordError
-from bench.store import RecordStore
+from bench.store import FolderBusy, RecordStore
 
 
 @pytest.fixture
@@ -104,3 +104,11 @@ def test_a_damaged_record_counts_as_missing(record: Record, tmp_path: Path) -> N
     (tmp_path / "records" / "other.json").write_text("{")
     assert list(store.existing()) == ["torch-s0-n2"]
     assert "other.json" in store.warnings[0]
+
+
+def test_a_folder_is_one_sweeps_at_a_time(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    with pytest.raises(FolderBusy, match="another sweep is writing into"):
+        RecordStore(tmp_path)
+    del store
+    RecordStore(tmp_path)
