@@ -113,7 +113,7 @@ def test_every_workload_trains_at_every_stage(
 
 def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck) -> None:
     """fp32 Adam: 4 + 4 + 8 bytes a parameter, of which the stage divides some by N=2."""
-    cell = make_cell(engine=engine, stage=stage, gpus=2)
+    cell = make_cell(engine=engine, stage=stage, gpus=2, measure={"memory": True})
     if cell.status or cell.traits().ranks_per_replica > 1:  # a part of the model: tests/contract/test_model_parallel.py
         pytest.skip(cell.reason or "no rank has a whole copy")
     ranks = run_check(cell)
@@ -132,9 +132,9 @@ def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell:
 
 
 def test_the_peak_is_above_what_was_there_at_rest(engine: str, make_cell: MakeCell, run_check: RunCheck) -> None:
-    cell = make_cell(engine=engine, stage=3, gpus=2)
+    cell = make_cell(engine=engine, stage=3, gpus=2, measure={"memory": True})
     if cell.status:
-        cell = make_cell(engine=engine, stage=0, gpus=2)
+        cell = make_cell(engine=engine, stage=0, gpus=2, measure={"memory": True})
     for rank in run_check(cell):
         memory = rank["memory"]
         assert 0 < memory["rest_bytes"] < memory["peak_bytes"]

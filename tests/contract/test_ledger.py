@@ -23,7 +23,7 @@ DEPTH, WIDTH = 3, 64
 WEIGHT = WIDTH * WIDTH
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": DEPTH, "width": WIDTH, "bias": False}
 """No biases, and sizes that divide evenly: nothing is padded."""
-QUICK = {"parity_steps": 0, "memory": False}
+QUICK = {"parity_steps": 0, "collectives": True}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_model_state_is_the_same_whether_collectives_are_counted_or_not(
     make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
 ) -> None:
     def memory(*, collectives: bool) -> list[dict[str, Any]]:
-        measure = {"parity_steps": 2, "collectives": collectives}
+        measure = {"parity_steps": 2, "memory": True, "collectives": collectives}
         ranks = run_check(make_cell(engine="native", stage=1, gpus=2, workload=MLP, measure=measure))
         assert all((rank["collectives"] is not None) == collectives for rank in ranks)
         return [rank["memory"]["state_bytes"] for rank in ranks]

@@ -20,6 +20,7 @@ from tests.conftest import CPU_ONLY, MakeCell
 MakeConfig = Callable[..., Config]
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
 
+MEMORY = {"memory": True}
 GPT = {"name": "gpt", "factory": "workloads.gpt:GPT", "size": "tiny", "context": 32, "tie": True}
 UNTIED = GPT | {"tie": False}
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 4, "width": 64}
@@ -119,7 +120,7 @@ def test_a_slice_of_each_layer_is_kept_and_sharded_over_the_replicas_at_stage_3(
     make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     """The plan slices all four layers, of the rowwise ones all but the bias."""
-    weights = {"engine": "tensor_parallel", "workload": MLP | {"bias": False}}
+    weights = {"engine": "tensor_parallel", "workload": MLP | {"bias": False}, "measure": MEMORY}
     for stage, gpus, parts in ((0, 2, 2), (0, 4, 2), (3, 4, 4)):
         ranks = run_check(make_cell(stage=stage, gpus=gpus, **weights))
         assert ranks[0]["describe"]["sliced_share"] == 1
@@ -137,7 +138,7 @@ def test_attention_stays_whole(make_cell: MakeCell, run_check: RunCheck) -> None
 
 
 def test_each_stage_of_a_pipeline_keeps_its_own_layers(make_cell: MakeCell, run_check: RunCheck) -> None:
-    ranks = run_check(make_cell(engine="pipeline", gpus=4, workload=MLP))
+    ranks = run_check(make_cell(engine="pipeline", gpus=4, workload=MLP, measure=MEMORY))
     assert ranks[0]["describe"]["parameters_per_stage"] == [MLP_PARAMETERS // 2] * 2
     assert [rank["memory"]["state_bytes"]["params"] for rank in ranks] == [4 * MLP_PARAMETERS // 2] * 4
 

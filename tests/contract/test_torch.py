@@ -17,6 +17,7 @@ from tests.contract.test_native_bytes import PARAMETERS_BYTES, loopback_bytes
 MakeConfig = Callable[..., Config]
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
 
+MEMORY = {"memory": True}
 PARAMETERS = 567_498
 """Of the digits workload."""
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
@@ -102,7 +103,7 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
 ) -> None:
     held = {}
     for rank in (1, 4):
-        knobs = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp"}
+        knobs = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp", "measure": MEMORY}
         cell = planned(make_config, {"powersgd_rank": rank}, **knobs)
         assert cell.outside_parity() == "compression=powersgd reduces a low-rank approximation of the gradients"
         ranks = run_check(cell)
@@ -127,12 +128,12 @@ def test_local_steps_are_outside_parity(knobs: dict[str, Any], make_cell: MakeCe
 def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
     stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2))
+    ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2, measure=MEMORY))
     assert_parity(ranks)
     assert ranks[0]["describe"]["shard_size"] == 2
     for rank in ranks:
         assert rank["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 2, rel=0.005)
-    whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4))
+    whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4, measure=MEMORY))
     assert whole[0]["describe"]["shard_size"] == 4
     assert whole[0]["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
 
