@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := uv==0.13.8
-SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --quiet --python $(RUN)
+SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra nvml --quiet --python $(RUN)
 ARGS ?=
 
 .PHONY: bench test setup dependencies lint microbench clean

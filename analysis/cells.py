@@ -12,6 +12,7 @@ UNRELATED = (
     "tracking",
     "measure.timing_breakdown",
     "measure.collectives",
+    "measure.ceiling",
     "resume",
     "repeats",
     "timeout_s",

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.canvas import FAINT, INK, PAPER, canvas
 from analysis.cells import frozen, label
+from analysis.flags import DISTURBANCES
 from analysis.layout import Layout, Panel
 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<"]
@@ -67,6 +68,7 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
     if layout.axis in ("gpus", "bucket_mb", "batch_size"):
         _lines(axes, shown, colours)
     _marks(axes, shown, colours)
+    _disturbed(axes, shown[shown["disturbed"]])
     _frame(axes, layout, places, top * factor)
     axes.set_ylabel(quantity.axis.format(scale=scale, unit=_unit(panel.peers)))
     if layout.axis == "gpus" and shown["crowded"].any():
@@ -108,6 +110,7 @@ def _placed(
             "high": table[f"{column}_high"] * factor,
             "look": keys.map(looks),
             "crowded": table["verdicts"].str.contains("oversubscribed"),
+            "disturbed": table["verdicts"].str.contains("|".join(DISTURBANCES)),
         }
     )
 
@@ -150,6 +153,11 @@ def _marks(axes: Axes, shown: pd.DataFrame, colours: Any) -> None:
             capsize=2.5,
             zorder=3,
         )
+
+
+def _disturbed(axes: Axes, points: pd.DataFrame) -> None:
+    """A cross over each cell that was disturbed while it was timed."""
+    axes.plot(points["x"], points["y"], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=4)
 
 
 def _frame(axes: Axes, layout: Layout, places: dict[str, float], top: float) -> None:

@@ -22,6 +22,12 @@ MEANINGS = {
     "shaped_network": "ranks met over links of a set rate and delay: times are that network's, not this machine's.",
     "parity_unchecked": "timed without comparing them with a single process.",
     "loss_not_finite": "training diverged: listed, never ranked.",
+    "throttled": "a quota, heat or a power limit held the machine back during measured steps.",
+    "foreign_process": "others used these CPUs or GPUs during measured steps.",
+    "allocator_retries": "GPU memory ran out within measured steps, which then waited for it to be freed.",
+    "not_steady": "steps became slower or faster within a launch, beyond chance (1 cell in 100).",
+    "clock_drift": "clocks did not agree on how long the measured steps took.",
+    "ceiling_disturbed": "others used these CPUs or GPUs while the ceiling was measured: MFU may be too high.",
     "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
     "repeats=6 or above.",
 }
@@ -36,8 +42,17 @@ LETTERS = {
     "straggler": "l",
     "skewed_data": "k",
     "shaped_network": "w",
+    "throttled": "t",
+    "foreign_process": "x",
+    "allocator_retries": "a",
+    "not_steady": "y",
+    "clock_drift": "c",
+    "ceiling_disturbed": "m",
 }
 """For tables without room for words."""
+
+DISTURBANCES = ("throttled", "foreign_process", "allocator_retries", "not_steady", "clock_drift")
+"""Verdicts on what happened while a cell was timed; another run may be without them."""
 
 STATUS_MEANINGS = {
     "failed": "a rank raised or died",
@@ -77,9 +92,18 @@ def verdicts(table: pd.DataFrame) -> list[Flag]:
     held = timed["verdicts"].str.split(";").explode()
     names = [name for name in dict.fromkeys(held) if name]
     noun = "cell" if len(timed) == len(table) else "timed cell"
-    return [
-        Flag(name, MEANINGS.get(name, ""), which(timed.loc[held.index[held == name]], timed, noun)) for name in names
-    ]
+    found = []
+    for name in names:
+        part = timed.loc[held.index[held == name]]
+        found.append(Flag(name, MEANINGS.get(name, ""), which(part, timed, noun), example(name, part)))
+    return found
+
+
+def example(name: str, part: pd.DataFrame) -> str:
+    """What was seen in one of the cells that bear a verdict; empty where the verdict says it all."""
+    said = (entry.partition(": ") for reasons in part["verdict_reasons"] for entry in reasons.split(" | "))
+    first = next((reason for verdict, _, reason in said if verdict == name), "")
+    return f"One of them: {first}" if first and len(part) > 1 else capital(first)
 
 
 def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:

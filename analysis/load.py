@@ -14,6 +14,7 @@ from analysis import stats
 from analysis.cells import frozen, identity, knobs, world_size
 from analysis.comm import sent_bytes
 from analysis.memory import KINDS, memory
+from analysis.mfu import joules_per_step, utilization
 from analysis.scaling import Efficiency, devices, efficiencies
 from bench.record import Record, RecordError
 
@@ -31,7 +32,8 @@ COLUMNS = [
     *["unit", "parameters", "devices"],
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
-    *["sweep_id", "cell_id"],
+    *["mfu", "mfu_low", "mfu_high", "ceiling_flops_per_s", "joules_per_step", "joules_per_sample"],
+    *["verdict_reasons", "sweep_id", "cell_id"],
 ]
 """Columns of summary.csv, in order; other knobs that vary follow them."""
 
@@ -168,6 +170,16 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "devices": devices(record),
         "sweep_id": record.sweep_id,
         "cell_id": record.cell_id,
+    }
+    mfu, joules = utilization(record, throughput), joules_per_step(record)
+    values |= {
+        "mfu": mfu.value,
+        "mfu_low": mfu.low,
+        "mfu_high": mfu.high,
+        "ceiling_flops_per_s": record.ceiling.flops_per_s if record.ceiling else nan,
+        "joules_per_step": joules,
+        "joules_per_sample": joules / record.global_batch if joules == joules else nan,
+        "verdict_reasons": " | ".join(f"{name}: {reason}" for name, reason in record.verdict_reasons.items()),
     }
     values |= {f"{kind}_bytes": (held.state or {}).get(kind, 0 if held.state else None) for kind in KINDS}
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}

@@ -43,7 +43,10 @@ class Plot:
     """Panels that were not drawn."""
 
 
-INTERVAL = "Bars are bootstrap intervals over launches, at the level that so many launches attain."
+INTERVAL = (
+    "Bars are bootstrap intervals over launches, at the level that so many launches attain. A cross: disturbed while "
+    "it was timed (see the verdicts)."
+)
 
 KINDS = [
     Kind(

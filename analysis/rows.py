@@ -26,6 +26,7 @@ class Row:
     throughput: str
     efficiency: str
     efficiency_interval: str
+    mfu: str
     state_mib: str
     predicted_mib: str
     peak_mib: str
@@ -65,6 +66,7 @@ def _row(row: pd.Series, names: Sequence[str]) -> Row:
         throughput=units.number(row["throughput_per_s"], 4),
         efficiency=units.percent(row["scaling_efficiency"], 3),
         efficiency_interval=span(row, "scaling_efficiency", 100) if row["gpus"] != row["scaling_baseline_gpus"] else "",
+        mfu=units.percent(row["mfu"], 3),
         state_mib=units.mib(row["model_state_bytes"]),
         predicted_mib=units.mib(row["model_state_predicted_bytes"]),
         peak_mib=units.mib(row["peak_bytes"]),

@@ -13,6 +13,7 @@ from bench import engines, network
 from bench.config import Config, ConfigError
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
+from bench.measure.ceiling import dtype_of
 from bench.record import Status
 
 NOT_IDENTITY = ("repeats", "timeout_s", "resume", "tracking")
@@ -117,12 +118,12 @@ class Cell:
             ranks_per_replica=traits.ranks_per_replica,
             microbatches=traits.microbatches,
             partial_sums=traits.partial_sums,
-            servers=0 if alone else traits.servers,
+            servers=0 if alone or purpose == "ceiling" else traits.servers,
             data_skew=config.data_skew,
             straggler_rank=config.straggler.rank,
             straggler_factor=config.straggler.factor,
             collectives=config.measure.collectives,
-            network=None if alone else config.network.link(config.gpus),
+            network=None if alone or purpose == "ceiling" else config.network.link(config.gpus),
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
 
@@ -163,6 +164,11 @@ def reference_key(job: Job) -> str:
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
     same += [job.ranks_per_replica, job.microbatches, job.data_skew]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def ceiling_key(job: Job) -> tuple[object, ...]:
+    """Cells with the same key share one ceiling: as many ranks, on as many threads, multiply the same numbers."""
+    return job.spec.device, dtype_of(job.spec.precision), job.threads, job.world_size
 
 
 def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:

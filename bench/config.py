@@ -53,6 +53,9 @@ class Measure:
     collectives: bool = knob(
         True, "list the collectives of a step with their sizes, in the same launch: kind, dtype, elements, ranks"
     )
+    ceiling: bool = knob(
+        True, "time matrix products on all ranks at once, once a setting, as the peak that MFU is measured against"
+    )
     batch_pool: int = knob(
         8, "distinct global batches that are made before the clock starts; measured steps cycle through them", least=1
     )

@@ -9,7 +9,7 @@ from bench.engines.spec import EngineSpec
 from bench.network import Link
 from bench.record import RankEnd
 
-Purpose = Literal["reference", "resolution", "check", "timing"]
+Purpose = Literal["reference", "resolution", "check", "ceiling", "timing"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Job:
     - ``resolution``: the same process again from weights that differ in the last bit: how finely parity can judge.
     - ``check``: parity against the reference, then model state and peak bytes of a step, then the collectives of
       another. Nothing is timed.
+    - ``ceiling``: what all ranks at once reach in matrix products alone, without engine or workload.
     - ``timing``: warm-up and measured steps. Nothing else is observed.
     """
 

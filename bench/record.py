@@ -178,11 +178,28 @@ class Launch:
     ranks: list[RankSamples]
     servers: list[dict[str, Any]] = field(default_factory=list)
     """What each parameter server counted."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """What may have disturbed the measured steps, as counted around them (docs/method.md); absent where unknown."""
+    foreign: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the other processes that used most meanwhile, by name."""
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""
         ranks = [rank.step_times_s() for rank in self.ranks]
         return [max(times[step] for times in ranks if step < len(times)) for step in range(max(map(len, ranks)))]
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a rank reaches in matrix products alone, all ranks of the cell at once: the measured peak of MFU."""
+
+    flops_per_s: float
+    """Of each rank."""
+    dtype: str
+    size: int
+    """Rows and columns of the square matrices."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """As of a launch."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +225,10 @@ class Record:
     status: Status = "interrupted"
     reason: str = ""
     verdicts: list[str] = field(default_factory=list)
+    verdict_reasons: dict[str, str] = field(default_factory=dict)
+    """By verdict, what was seen and what to do about it; for those that depend on the launches' conditions."""
+    ceiling: Ceiling | None = None
+    """None where it was not measured."""
     model: Model | None = None
     parity: Parity | None = None
     memory: list[RankMemory] = field(default_factory=list)

@@ -21,14 +21,14 @@ from rich.console import Console
 
 from bench import engines
 from bench.breakdown import Breakdown
-from bench.cells import Cell, plan, reference_key
+from bench.cells import Cell, ceiling_key, plan, reference_key
 from bench.config import Config, ConfigError, check_sweep
 from bench.job import LaunchResult
 from bench.launch import Launcher, LaunchError, launcher_for
-from bench.measure import environment
-from bench.measure.verdicts import verdicts
+from bench.measure import conditions, environment
+from bench.measure.verdicts import disturbances, verdicts
 from bench.progress import SweepProgress
-from bench.record import Collective, Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
+from bench.record import Ceiling, Collective, Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
 from bench.store import FolderBusy, RecordStore
 from bench.tracking import Tracker, open_tracker
 
@@ -129,6 +129,7 @@ class Sweep:
         self.breakdown = breakdown
         self.resolutions: dict[str, float] = {}
         self.models: dict[str, Model | LaunchResult] = {}
+        self.ceilings: dict[object, Ceiling | None] = {}
         self.records = {cell.id: self._new_record(cell) for cell in cells}
         self.earlier: dict[str, Record] = {}
         """What the folder held before; reported, and logged only where it was taken over."""
@@ -223,6 +224,8 @@ class Sweep:
             return
         record.model = model
         measure = cell.config.measure
+        if measure.ceiling:
+            record.ceiling = self._ceiling(cell)
         if measure.parity_steps or measure.memory or measure.collectives:
             result = self.launcher.launch(cell.job("check", self.scratch))
             self.breakdown.add("check", result.total_s)
@@ -266,6 +269,22 @@ class Sweep:
             self.resolutions[key] = result.ranks[0]["resolution"] if result.status == "ok" else 0.0
         return self.resolutions[key]
 
+    def _ceiling(self, cell: Cell) -> Ceiling | None:
+        """The peak of the cell's ranks; None, with a note, where it could not be measured."""
+        job = cell.job("ceiling", self.scratch)
+        key = ceiling_key(job)
+        if key not in self.ceilings:
+            result = self.launcher.launch(job)
+            self.breakdown.add("ceiling", result.total_s)
+            self.ceilings[key] = None
+            if result.status == "ok":
+                found = decode(result.ranks[0]["ceiling"], Ceiling, "ceiling")
+                disturbing = conditions.together(rank["conditions"] for rank in result.ranks)
+                self.ceilings[key] = dataclasses.replace(found, conditions=disturbing)
+            else:
+                self.progress.note(f"{cell.id}: no ceiling and so no MFU: {result.status}: {result.reason}")
+        return self.ceilings[key]
+
     def _reference(self, cell: Cell) -> Model | LaunchResult:
         job = cell.job("reference", self.scratch)
         key = reference_key(job)
@@ -298,7 +317,15 @@ class Sweep:
         self.breakdown.add_launch(seconds, result.total_s)
         samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
         record.launches.append(
-            Launch(number, started_at, seconds | {"total_s": result.total_s}, samples, result.servers)
+            Launch(
+                number,
+                started_at,
+                seconds | {"total_s": result.total_s},
+                samples,
+                result.servers,
+                conditions=conditions.together(rank["conditions"] for rank in result.ranks),
+                foreign=result.ranks[0]["foreign"],
+            )
         )
         record.resolved["start_method"] = result.start_method
         record.status = "ok"
@@ -317,5 +344,6 @@ class Sweep:
 
     def _write(self, cell: Cell) -> None:
         record = self.records[cell.id]
+        record.verdict_reasons = disturbances(record)
         record.verdicts = verdicts(record, cell.oversubscribed(self.launcher.machine))
         self.store.write(record)

@@ -154,6 +154,7 @@ def parent_tags(records: list[Record]) -> dict[str, str]:
 def cell_tags(record: Record) -> dict[str, str]:
     tags = {"sweep": record.sweep_id, "status": record.status, "verdicts": ",".join(record.verdicts)}
     tags |= {name: str(value) for name, value in record.resolved.items() if isinstance(value, str | int)}
+    tags |= {f"verdict.{name}": reason[:500] for name, reason in record.verdict_reasons.items()}
     return tags | ({"reason": record.reason[:500]} if record.reason else {})
 
 

@@ -29,7 +29,7 @@ from bench import loop, parity, record, straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
 from bench.engines.precision import weight_dtype
 from bench.job import Job, WorkloadSpec
-from bench.measure import comm, memory
+from bench.measure import ceiling, comm, conditions, memory
 from workloads.base import Workload, WorkloadError
 
 __all__ = ["WorkloadError", "run", "workload"]
@@ -56,7 +56,10 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     join_group(job, rank, device, store)
     seconds.lap("init_s")
     context = RankContext(rank, job.world_size, device, store)
-    result = check(job, context) if job.purpose == "check" else timing(job, context, seconds)
+    if job.purpose == "ceiling":
+        result = peak(job, context)
+    else:
+        result = check(job, context) if job.purpose == "check" else timing(job, context, seconds)
     dist.barrier()  # rank 0 holds the store: nobody leaves before all are done
     return result | {"seconds": seconds.laps}
 
@@ -181,10 +184,13 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
         own_s = straggler.compute_s(module, pool[0][0], work.loss, job.spec.precision, device)
         loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
     engine = set_up(job, module, work.units(module), context)
+    watch = conditions.Watch(rank, context.world_size, device)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")
+    watch.begin()
     measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
+    observed = watch.end()
     seconds.lap("measured_s")
     engine.teardown()
     samples = record.RankSamples(
@@ -194,7 +200,15 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
         wall_s=measured.wall_s,
         losses=measured.losses,
     )
-    return {"samples": asdict(samples)}
+    return {"samples": asdict(samples)} | observed
+
+
+def peak(job: Job, context: RankContext) -> dict[str, Any]:
+    """What this rank reaches in matrix products, with all others, and what disturbed it."""
+    watch = conditions.Watch(context.rank, context.world_size, context.device)
+    watch.begin()
+    found = ceiling.measure(job.spec.precision, context.device)
+    return {"ceiling": asdict(found)} | watch.end()
 
 
 def steps_of(job: Job, rank: int, steps: int) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from bench.job import Machine
+from bench.measure import energy, nvml
 
 PACKAGES = ("torch", "torchvision", "deepspeed", "hydra-core", "mlflow-skinny", "numpy")
 PREFIXES = ("OMP_", "MKL_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "CUDA_", "CUBLAS_", "DS_", "SLURM_")
@@ -35,6 +36,7 @@ def collect(machine: Machine) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "load_average": list(os.getloadavg()),
         "gpus": gpus(),
+        "not_measured": not_measured(),
         "git": git_state(Path(__file__).resolve().parent),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)},
     }
@@ -86,6 +88,14 @@ def gpus() -> list[dict[str, str]]:
     fields = ("name", "driver_version", "memory.total", "clocks.max.sm")
     answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
     return [dict(zip(fields, line.split(", "), strict=False)) for line in answer.splitlines()]
+
+
+def not_measured() -> dict[str, str]:
+    """Which instruments this machine has nothing for, and why."""
+    found = {"energy of the processor": energy.why_not()}
+    if shutil.which("nvidia-smi") and nvml.load() is None:
+        found["throttling, energy and processes of GPUs"] = "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
+    return {what: why for what, why in found.items() if why}
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from bench.record import Record
+from bench.measure.steadiness import change
+from bench.record import Launch, Record
 
 ENOUGH_LAUNCHES = 6
 """The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
+
+Conditions = dict[str, float]
+"""What ``bench.measure.conditions`` counted, by name."""
+
+FOREIGN_SHARE = 0.1
+"""Of the time of the CPUs that we may use, taken by others."""
+TICK_S = 0.01
+"""The coarsest tick by which a kernel charges CPU time."""
+NAMED_SHARE = 0.1
+"""Of what others took, by a process that is worth naming."""
+GPU_LIMITED_SHARE = 0.01
+"""Of the measured time, with clocks held down."""
+FALSE_ALARMS = 0.01
+"""Of cells whose steps are all alike, called not steady: the chance is shared out to their launches."""
+LEAST_CHANGE = 0.05
+"""Of a step's median time; less is no one's concern, however sure."""
+CLOCK_S, CLOCK_SHARE = 1e-3, 1e-3
+"""How far clocks may part: for the reading, and for each second between. A time daemon slews by at most 0.0005."""
+GPU_CLOCK_SHARE = 0.05
 
 
 def verdicts(record: Record, oversubscribed: bool) -> list[str]:
@@ -32,4 +53,112 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("loss_not_finite")
     if record.launches and len(record.launches) < ENOUGH_LAUNCHES:
         found.append("too_few_launches")
+    return found + list(disturbances(record))
+
+
+def disturbances(record: Record) -> dict[str, str]:
+    """By verdict, in how many launches the measured steps were disturbed, how badly at worst, and what to do.
+
+    Judged from what the record holds alone. One launch is enough to flag the cell.
+    """
+    found = {}
+    launches = record.launches
+    by_verdict = {
+        "throttled": [throttled(launch.conditions) for launch in launches],
+        "foreign_process": [foreign_process(launch.conditions, launch.foreign) for launch in launches],
+        "allocator_retries": [allocator_retries(launch.conditions) for launch in launches],
+        "not_steady": [not_steady(launch, len(launches)) for launch in launches],
+        "clock_drift": [clock_drift(launch.conditions) for launch in launches],
+    }
+    for name, seen in by_verdict.items():
+        worst = max((cause for cause in seen if cause), default=None, key=lambda cause: cause.size)
+        if worst:
+            count = sum(cause is not None for cause in seen)
+            found[name] = f"in {count} of {len(seen)} launches; at worst {worst.words}"
+    ceiling = record.ceiling and (foreign_process(record.ceiling.conditions) or throttled(record.ceiling.conditions))
+    if ceiling:
+        found["ceiling_disturbed"] = ceiling.words
     return found
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a launch is flagged."""
+
+    size: float
+    """By which launches are compared."""
+    words: str
+    """What was seen, with its number; then what to do about it."""
+
+
+def throttled(seen: Conditions) -> Cause | None:
+    """Any stop by the control group's quota, any thermal event of a CPU, or a GPU held back for a share of the time."""
+    window_s, stopped_s = seen.get("window_s", math.inf), seen.get("throttled_s", 0.0)
+    if seen.get("throttled_periods"):
+        words = f"the CPU quota stopped processes for {stopped_s:.2g} s; raise the quota, or use fewer threads or ranks"
+        return Cause(stopped_s, words)
+    if seen.get("thermal_throttles"):
+        words = f"the processor was too hot {seen['thermal_throttles']:.0f} times; cool it, or lower its clock for good"
+        return Cause(seen["thermal_throttles"], words)
+    limits = {name: value for name, value in seen.items() if name.startswith("gpu_") and name.endswith("_limited_s")}
+    name = max(limits, default="", key=lambda entry: limits[entry])
+    if name and limits[name] > GPU_LIMITED_SHARE * window_s:
+        cause = name.removeprefix("gpu_").removesuffix("_limited_s")
+        words = f"the GPU's {cause} limit held its clocks down for {limits[name]:.2g} s of {window_s:.2g} s; lock them"
+        return Cause(limits[name], words)
+    return None
+
+
+def foreign_process(seen: Conditions, foreign: Conditions | None = None) -> Cause | None:
+    """Other processes, or guests of the same host, took a share of the CPUs that sampling cannot explain."""
+    if seen.get("gpu_foreign_processes"):
+        return Cause(math.inf, f"{seen['gpu_foreign_processes']:.0f} other processes on the GPUs; end them")
+    if "foreign_cpu_s" not in seen:
+        return None
+    total_s = seen["cpus"] * seen["window_s"]
+    # The kernel charges CPU time by ticks: n of them count a process that runs half of the time to sqrt(n)/2.
+    sampling_s = math.sqrt(total_s * TICK_S) / 2
+    limit_s = max(FOREIGN_SHARE * total_s, 3 * sampling_s)
+    taken_s = max(seen["foreign_cpu_s"], seen["stolen_cpu_s"])
+    if taken_s <= limit_s:
+        return None
+    share = f"{taken_s / total_s:.0%} of the CPU time"
+    if seen["stolen_cpu_s"] > seen["foreign_cpu_s"]:
+        return Cause(taken_s / total_s, f"the hypervisor gave {share} to other guests; use a dedicated host")
+    names = ", ".join(name for name, seconds in (foreign or {}).items() if seconds >= NAMED_SHARE * taken_s)
+    return Cause(taken_s / total_s, f"others took {share}{f' ({names})' if names else ''}; end them, or run again")
+
+
+def allocator_retries(seen: Conditions) -> Cause | None:
+    count = seen.get("alloc_retries", 0.0)
+    words = f"{count:.0f} times the GPU was full and cached memory was given back within a step; use a smaller batch"
+    return Cause(count, words) if count else None
+
+
+def not_steady(launch: Launch, launches: int) -> Cause | None:
+    """A change within the launch that chance would show in 1 of 100 cells whose steps are all alike."""
+    # Only steps that all ranks have: under data_skew=samples one leaves early, on purpose.
+    count = min((len(rank.losses) for rank in launch.ranks), default=0)
+    if count < 2:
+        return None
+    steps = launch.step_times_s()[:count]
+    found = change(steps)
+    off = abs(math.log(found.ratio)) if found.ratio > 0 else math.inf
+    if found.p > FALSE_ALARMS / launches or off < math.log(1 + LEAST_CHANGE):
+        return None
+    words = f"steps took {found.ratio:.2f} times as long from step {found.step + 1} on; raise warmup, or run again"
+    return Cause(off, words)
+
+
+def clock_drift(seen: Conditions) -> Cause | None:
+    """The wall clock was set, the monotonic one was slewed beyond what a time daemon may, or a GPU's clock changed."""
+    bound_s = CLOCK_S + CLOCK_SHARE * seen.get("window_s", 0.0)
+    step_s, slew_s = seen.get("clock_step_s", 0.0), seen.get("clock_slew_s", 0.0)
+    if abs(step_s) > bound_s:
+        return Cause(abs(step_s), f"the wall clock was set by {step_s:.3g} s; was the machine suspended or migrated?")
+    if abs(slew_s) > bound_s:
+        return Cause(abs(slew_s), f"the monotonic clock was slewed by {slew_s:.3g} s; stop the time daemon meanwhile")
+    change_of_gpu = seen.get("gpu_clock_change", 0.0)
+    if abs(change_of_gpu) > GPU_CLOCK_SHARE:
+        return Cause(abs(change_of_gpu), f"a GPU's clock changed by {change_of_gpu:+.0%}; lock it (nvidia-smi -lgc)")
+    return None

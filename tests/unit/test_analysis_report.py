@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import html
 import io
 import re
 import subprocess
@@ -18,7 +19,10 @@ from test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sw
 from analysis import origin
 from analysis.__main__ import main
 from analysis.answer import answers
+from analysis.canvas import style
+from analysis.curves import TIME, curve
 from analysis.flags import failures, verdicts
+from analysis.layout import layout, panels
 from analysis.load import frame
 from analysis.report import ReportPaths, markdown_text, write_csv, write_report
 from analysis.terminal import print_summary
@@ -131,7 +135,7 @@ def test_markdown_tables_keep_their_shape(troubled: ReportPaths) -> None:
     lines = troubled.markdown.read_text(encoding="utf-8").splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith("| stage"))
     table = lines[start : start + 18]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {12}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {13}
     assert markdown_text("a|b\n<c>") == r"a\|b &lt;c&gt;"
 
 
@@ -163,6 +167,25 @@ def test_failures_and_verdicts_name_their_cells() -> None:
     assert {flag.name: flag.cells for flag in failures(table)}["oom"] == "stage 3 · 8 ranks"
     said = {flag.name: flag.cells for flag in verdicts(frame(sweep()))}
     assert said == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
+
+
+def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path: Path) -> None:
+    reason = "in 2 of 5 launches; at worst others took 40% of the CPU time (make); end them, or run again"
+    records = sweep((0,), (1, 2))
+    records[1].verdicts = [*records[1].verdicts, "foreign_process"]
+    records[1].verdict_reasons = {"foreign_process": reason}
+    paths = write_report(records, tmp_path)
+    said = f"others used these CPUs or GPUs during measured steps. {reason.replace('in', 'In', 1)}."
+    assert said in html.unescape(paths.html.read_text(encoding="utf-8"))
+    assert said in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
+    assert f"foreign_process: {reason}" in paths.csv.read_text(encoding="utf-8")
+    with style():
+        drawn = frame(records)
+        place = layout(drawn)
+        figure = curve(panels(drawn, place.panels)[0], place, TIME)
+        assert figure
+        crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+        assert [len(line.get_xdata()) for line in crosses] == [1]
 
 
 def steps(gpus: int, stage: int, *times: float, peak: int = 6_000_000, **changes: object) -> Record:

@@ -1,0 +1,279 @@
+"""What may have disturbed the measured steps: counters read before and after them, off the clock.
+
+Rank 0 reads what the machine has once: processors, control group, clocks. The first rank on a GPU reads that GPU,
+and each rank on a GPU its own allocator. What a machine does not show is left out, never zero. Judging is
+``bench.measure.verdicts``'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.measure import nvml
+from bench.measure.energy import Meter
+
+if TYPE_CHECKING:
+    import torch
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+CPUS = Path("/sys/devices/system/cpu")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+ADDED_UP = ("alloc_retries", "gpu_energy_j", "gpu_foreign_processes")
+"""Conditions that ranks share out; of all others the largest counts."""
+NAMED = 3
+"""How many foreign processes are named."""
+
+
+@dataclass(frozen=True)
+class Process:
+    name: str
+    parent: int
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """The same moment on three clocks, in seconds."""
+
+    wall: float
+    monotonic: float
+    raw: float
+    """As the hardware ticks, without the corrections of a time daemon."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What rank 0 reads; counters since boot."""
+
+    clocks: Clocks
+    busy_s: float
+    """CPU seconds of all processes, on the CPUs that this one may use."""
+    stolen_s: float
+    """CPU seconds that the hypervisor gave to other guests."""
+    throttling: dict[str, float]
+    processes: dict[int, Process]
+
+
+class Watch:
+    """The conditions of one rank's measured steps."""
+
+    def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
+        self._rank, self._device = rank, device
+        self._machine: Machine | None = None
+        self._meter: Meter | None = None
+        self._gpu: nvml.Gpu | None = None
+        self._ranks_on_gpu = 0
+        if device.type == "cuda":
+            import torch
+
+            gpus = torch.cuda.device_count()
+            if rank < gpus:
+                self._gpu, self._ranks_on_gpu = nvml.gpu(device), len(range(rank, world_size, gpus))
+        self._counters: dict[str, float] = {}
+        self._clock_hz: float | None = None
+
+    def begin(self) -> None:
+        """Reads all counters; the measured steps follow."""
+        self._counters = self._read_device()
+        self._clock_hz = self._gpu.clock_hz() if self._gpu else None
+        if self._rank == 0:
+            self._meter = Meter()
+            self._machine = read_machine()
+
+    def end(self) -> dict[str, Any]:
+        """What happened since ``begin``: ``conditions`` by name, and ``foreign`` CPU seconds by process name."""
+        found: dict[str, float] = {}
+        foreign: dict[str, float] = {}
+        if self._machine:
+            after = read_machine()
+            found, foreign = between(self._machine, after, os.getppid())
+        joules = self._meter.joules() if self._meter else None
+        if joules is not None:
+            found["cpu_energy_j"] = joules
+        for name, value in self._read_device().items():
+            if name in self._counters:
+                found[name] = value - self._counters[name]
+        if self._gpu:
+            found |= self._gauges(self._gpu)
+        return {"conditions": found, "foreign": foreign}
+
+    def _read_device(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if self._device.type == "cuda":
+            import torch
+
+            found["alloc_retries"] = float(torch.cuda.memory_stats(self._device).get("num_alloc_retries", 0))
+        if self._gpu:
+            found |= {f"gpu_{name}_limited_s": seconds for name, seconds in self._gpu.limited_s().items()}
+            joules = self._gpu.energy_j()
+            if joules is not None:
+                found["gpu_energy_j"] = joules
+        return found
+
+    def _gauges(self, gpu: nvml.Gpu) -> dict[str, float]:
+        found, clock_hz, processes = {}, gpu.clock_hz(), gpu.processes()
+        if clock_hz and self._clock_hz:
+            found["gpu_clock_change"] = clock_hz / self._clock_hz - 1
+        if processes is not None:  # counted: a container may see the ids of another namespace
+            found["gpu_foreign_processes"] = float(max(0, processes - self._ranks_on_gpu))
+        return found
+
+
+def together(ranks: Iterable[dict[str, float]]) -> dict[str, float]:
+    """The conditions of a launch from those of its ranks."""
+    found: dict[str, float] = {}
+    for conditions in ranks:
+        for name, value in conditions.items():
+            if name not in found:
+                found[name] = value
+            elif name in ADDED_UP:
+                found[name] += value
+            else:
+                found[name] = max(found[name], value, key=abs)
+    return found
+
+
+def read_machine() -> Machine:
+    clocks = read_clocks()
+    busy_s, stolen_s = cpu_s((PROC / "stat").read_text(), os.sched_getaffinity(0))
+    throttling: dict[str, float] = {}
+    membership = PROC / "self/cgroup"
+    for place in control_groups(membership.read_text()) if membership.exists() else []:
+        with contextlib.suppress(OSError):
+            for name, value in throttled((place / "cpu.stat").read_text()).items():
+                throttling[name] = throttling.get(name, 0.0) + value
+    throttling |= thermal_throttles()
+    return Machine(clocks, busy_s, stolen_s, throttling, read_processes())
+
+
+def between(before: Machine, after: Machine, server: int) -> tuple[dict[str, float], dict[str, float]]:
+    """What changed on the machine, and the CPU seconds of the foreign processes that used most, by name.
+
+    Ours are the sweep's process, its fork server (``server``) and all that descend from that. ``foreign_cpu_s`` is
+    what the CPUs did less what ours did, so it holds processes too short-lived to be named.
+    """
+    monotonic_s = after.clocks.monotonic - before.clocks.monotonic
+    mine = ours(after.processes, server)
+    used = {
+        pid: process.cpu_s - before.processes[pid].cpu_s if pid in before.processes else process.cpu_s
+        for pid, process in after.processes.items()
+    }
+    own_s = sum(seconds for pid, seconds in used.items() if pid in mine)
+    found = {
+        "window_s": monotonic_s,
+        "cpus": float(len(os.sched_getaffinity(0))),
+        "own_cpu_s": own_s,
+        "foreign_cpu_s": after.busy_s - before.busy_s - own_s,
+        "stolen_cpu_s": after.stolen_s - before.stolen_s,
+        "clock_step_s": after.clocks.wall - before.clocks.wall - monotonic_s,
+        "clock_slew_s": monotonic_s - (after.clocks.raw - before.clocks.raw),
+    }
+    found |= {name: value - before.throttling.get(name, 0.0) for name, value in after.throttling.items()}
+    named: dict[str, float] = {}
+    for pid, seconds in used.items():
+        if pid not in mine and seconds > 0:
+            name = after.processes[pid].name
+            named[name] = named.get(name, 0.0) + seconds
+    return found, dict(sorted(named.items(), key=lambda entry: -entry[1])[:NAMED])
+
+
+def read_clocks() -> Clocks:
+    """All clocks as close together as three tries get them."""
+    tries = []
+    for _ in range(3):
+        first = time.perf_counter()
+        wall, raw = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
+        last = time.perf_counter()
+        tries.append((last - first, Clocks(wall, (first + last) / 2, raw)))
+    return min(tries, key=lambda entry: entry[0])[1]
+
+
+def cpu_s(stat: str, cpus: Iterable[int]) -> tuple[float, float]:
+    """Seconds for which ``cpus`` ran processes, and for which they were stolen, from the text of /proc/stat.
+
+    Interrupts are left out: those of the network serve our own ranks.
+    """
+    wanted = {f"cpu{cpu}" for cpu in cpus}
+    busy = stolen = 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name in wanted:  # user nice system idle iowait irq softirq steal
+            busy += sum(map(int, fields[:3]))
+            stolen += int(fields[7]) if len(fields) > 7 else 0
+    return busy / TICKS_PER_S, stolen / TICKS_PER_S
+
+
+def control_groups(text: str) -> list[Path]:
+    """Folders of the CPU controller's groups that this process is in, outer ones too, from /proc/self/cgroup."""
+    found = []
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = CGROUPS / controllers if controllers else CGROUPS
+        place = top / path.strip("/")
+        while True:
+            found.append(place)
+            if place == top:
+                break
+            place = place.parent
+    return found
+
+
+def throttled(stat: str) -> dict[str, float]:
+    """What a group's quota cost, from the text of cpu.stat of either version; empty where it has none."""
+    values = dict(line.split() for line in stat.splitlines() if len(line.split()) == 2)
+    if "nr_throttled" not in values:
+        return {}
+    seconds = int(values["throttled_usec"]) / 1e6 if "throttled_usec" in values else int(values["throttled_time"]) / 1e9
+    return {"throttled_periods": float(values["nr_throttled"]), "throttled_s": seconds}
+
+
+def thermal_throttles() -> dict[str, float]:
+    """How often the CPUs that this process may use, or their package, were too hot; empty where it is not told."""
+    counts = []
+    for cpu in os.sched_getaffinity(0):
+        for name in ("core_throttle_count", "package_throttle_count"):
+            with contextlib.suppress(OSError, ValueError):
+                counts.append(int((CPUS / f"cpu{cpu}" / "thermal_throttle" / name).read_text()))
+    return {"thermal_throttles": float(sum(counts))} if counts else {}
+
+
+def read_processes() -> dict[int, Process]:
+    """Every process that this one can see, with its CPU seconds so far."""
+    found = {}
+    for name in os.listdir(PROC):
+        if name.isdecimal():
+            with contextlib.suppress(OSError):  # ended meanwhile, or hidden
+                found[int(name)] = process((PROC / name / "stat").read_text())
+    return found
+
+
+def process(stat: str) -> Process:
+    """From the text of /proc/PID/stat, where the name may hold spaces and brackets."""
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return Process(name, int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS_PER_S)
+
+
+def ours(processes: dict[int, Process], server: int) -> set[int]:
+    """The fork server, all that descend from it, and its parent."""
+    children: dict[int, list[int]] = {}
+    for pid, entry in processes.items():
+        children.setdefault(entry.parent, []).append(pid)
+    found, left = set(), [server]
+    while left:
+        pid = left.pop()
+        found.add(pid)
+        left += children.get(pid, [])
+    if server in processes:
+        found.add(processes[server].parent)
+    return found

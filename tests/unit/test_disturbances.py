@@ -1,0 +1,303 @@
+"""What disturbs a measurement: counters read from known texts, and verdicts on known conditions and step times."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cells import Cell
+from bench.launch import Launcher
+from bench.measure import conditions, energy
+from bench.measure.conditions import Clocks, Machine, Process, Watch
+from bench.measure.steadiness import change, ranks
+from bench.measure.verdicts import disturbances
+from bench.record import Ceiling, Launch, RankSamples, Record
+from tests.conftest import MakeCell
+
+QUIET = {"window_s": 1.0, "cpus": 2.0, "own_cpu_s": 1.5, "foreign_cpu_s": 0.04, "stolen_cpu_s": 0.0}
+CPU = torch.device("cpu")
+
+
+def launch(steps: list[float] | None = None, **seen: float) -> Launch:
+    times = steps or [0.01, 0.01]
+    ranks = [RankSamples(times, [0.0] * len(times), [], sum(times), [1.0] * len(times))]
+    return Launch(0, "", {}, ranks, conditions=QUIET | seen)
+
+
+def judged(*launches: Launch) -> dict[str, str]:
+    return disturbances(Record("id", "sweep", {}, {}, {}, launches=list(launches)))
+
+
+def test_cpu_time_is_that_of_our_cpus_without_interrupts_and_steal_apart() -> None:
+    # user nice system idle iowait irq softirq steal
+    text = (
+        "cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 100 20 30 999 9 7 8 5 0 0\ncpu1 1000 0 0 0 0 0 0 70 0 0\ncpu10 1 1 1 0 0 0 0 1\n"
+    )
+    tick = 1 / conditions.TICKS_PER_S
+    assert conditions.cpu_s(text, [0]) == pytest.approx((150 * tick, 5 * tick))
+    assert conditions.cpu_s(text, [0, 10]) == pytest.approx((153 * tick, 6 * tick))
+
+
+def test_a_quota_is_read_in_both_versions_of_control_groups() -> None:
+    second = "usage_usec 90\nnr_periods 10\nnr_throttled 3\nthrottled_usec 250000\n"
+    first = "nr_periods 10\nnr_throttled 3\nthrottled_time 250000000\n"
+    assert conditions.throttled(first) == conditions.throttled(second) == {"throttled_periods": 3, "throttled_s": 0.25}
+    assert conditions.throttled("usage_usec 90\nuser_usec 80\n") == {}
+
+
+def test_the_groups_that_hold_this_process_are_found_with_those_around_them() -> None:
+    top = conditions.CGROUPS
+    assert conditions.control_groups("0::/a/b\n") == [top / "a/b", top / "a", top]
+    hybrid = "4:memory:/m\n2:cpu,cpuacct:/job\n1:cpuset:/x\n0::/\n"
+    assert conditions.control_groups(hybrid) == [top / "cpu,cpuacct/job", top / "cpu,cpuacct", top]
+
+
+def test_a_process_may_have_any_name() -> None:
+    fields = " ".join(["S", "7", *["0"] * 9, "150", "50", *["0"] * 30])
+    assert conditions.process(f"42 (a) R 1 (b) {fields}") == Process("a) R 1 (b", 7, 200 / conditions.TICKS_PER_S)
+
+
+def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() -> None:
+    parents = {10: 1, 20: 10, 30: 20, 31: 20, 40: 30, 50: 10, 60: 1}
+    names = {10: "sweep", 20: "server", 30: "rank", 31: "rank", 40: "loader", 50: "make", 60: "browser"}
+
+    def machine(cpu_s: float, busy_s: float, moment: float, wall: float) -> Machine:
+        clocks = Clocks(wall, moment, moment * 1.00001)
+        processes = {pid: Process(names[pid], parent, cpu_s) for pid, parent in parents.items()}
+        return Machine(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, processes)
+
+    found, foreign = conditions.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
+    assert (found["own_cpu_s"], found["foreign_cpu_s"], found["window_s"]) == pytest.approx((1.25, 0.75, 1.0))
+    assert (found["clock_step_s"], found["throttled_s"]) == pytest.approx((-3.0, 0.25))
+    assert found["clock_slew_s"] == pytest.approx(-1e-5, rel=1e-3)
+    assert foreign == pytest.approx({"make": 0.25, "browser": 0.25})
+
+
+@pytest.fixture
+def burners(launcher: Launcher) -> Iterator[None]:
+    """A process of somebody else on every core."""
+    assert launcher.machine  # warm
+    started = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(len(os.sched_getaffinity(0)))]
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("burners")
+def test_a_process_that_burns_beside_a_launch_is_found_and_named(
+    launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    cell: Cell = make_cell(engine="native", workload="mlp", gpus=2, batch_size=512, steps=40)
+    result = launcher.launch(timing_job(cell))
+    assert result.status == "ok", result.reason
+    seen, foreign = result.ranks[0]["conditions"], result.ranks[0]["foreign"]
+    assert result.ranks[1]["conditions"] == {}  # the machine is read once
+    assert foreign["sh"] > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
+    # Nobody can have had more than the CPUs have, but for the ticks by which time is charged.
+    assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
+    reason = disturbances(Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], [], seen, foreign)]))
+    assert reason["foreign_process"].startswith("in 1 of 1 launches; at worst others took ")
+    assert "(sh" in reason["foreign_process"] or ", sh" in reason["foreign_process"]
+
+
+def test_others_are_flagged_beyond_a_tenth_of_the_cpus_and_what_sampling_explains() -> None:
+    assert judged(launch()) == {}
+    assert judged(launch(foreign_cpu_s=0.19)) == judged(launch(foreign_cpu_s=-0.3)) == {}
+    words = judged(launch(), launch(foreign_cpu_s=0.5), launch(foreign_cpu_s=1.0))["foreign_process"]
+    assert words.startswith("in 2 of 3 launches; at worst others took 50% of the CPU time")
+    # Four ticks of 10 ms are half of what two CPUs have in 40 ms, and may be chance.
+    assert judged(launch(window_s=0.04, foreign_cpu_s=0.04)) == {}
+    assert "hypervisor" in judged(launch(stolen_cpu_s=0.6))["foreign_process"]
+    assert "2 other processes on the GPUs" in judged(launch(gpu_foreign_processes=2))["foreign_process"]
+
+
+def test_a_disturbed_ceiling_is_flagged_as_such() -> None:
+    record = Record("id", "sweep", {}, {}, {}, launches=[launch()])
+    record.ceiling = Ceiling(1e9, "float32", 512, QUIET)
+    assert disturbances(record) == {}
+    record.ceiling = replace(record.ceiling, conditions=QUIET | {"foreign_cpu_s": 1.0})
+    assert list(disturbances(record)) == ["ceiling_disturbed"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({"throttled_periods": 3, "throttled_s": 0.25}, "the CPU quota stopped processes for 0.25 s"),
+        ({"thermal_throttles": 2}, "too hot 2 times"),
+        ({"gpu_thermal_limited_s": 0.3, "gpu_power_limited_s": 0.1}, "the GPU's thermal limit held its clocks down"),
+    ],
+)
+def test_throttling_is_flagged_with_its_cause(seen: dict[str, float], said: str) -> None:
+    assert said in judged(launch(), launch(**seen))["throttled"]
+    assert judged(launch(**dict.fromkeys(seen, 0.0))) == {}
+
+
+def test_a_retry_of_the_allocator_is_flagged() -> None:
+    assert judged(launch(alloc_retries=0.0)) == {}
+    assert "4 times the GPU was full" in judged(launch(alloc_retries=4.0))["allocator_retries"]
+
+
+@pytest.mark.parametrize("by_s", [3.0, -0.5, 0.01])
+def test_a_clock_that_is_set_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+    watch = Watch(0, 1, CPU)
+    watch.begin()
+    real = time.time
+    monkeypatch.setattr(conditions.time, "time", lambda: real() + by_s)
+    seen = watch.end()["conditions"]
+    assert seen["clock_step_s"] == pytest.approx(by_s, abs=0.002)
+    assert "the wall clock was set by" in judged(launch(**seen))["clock_drift"]
+
+
+def test_clocks_may_part_by_what_reading_and_a_time_daemon_explain() -> None:
+    assert judged(launch(clock_step_s=0.001, clock_slew_s=-0.0005, gpu_clock_change=0.03)) == {}
+    assert "slewed by -0.005 s" in judged(launch(clock_slew_s=-0.005))["clock_drift"]
+    assert "a GPU's clock changed by -20%" in judged(launch(gpu_clock_change=-0.2))["clock_drift"]
+
+
+def test_places_are_shared_by_equal_values() -> None:
+    assert ranks([0.3, 0.1, 0.3, 0.2]) == [3.5, 1, 3.5, 2]
+
+
+def noise(generator: random.Random, count: int, spread: float = 0.05) -> list[float]:
+    """Step times that are alike: lognormal, one in thirty of them five times as long."""
+    return [
+        0.01 * generator.lognormvariate(0, spread) * (5 if generator.random() < 1 / 30 else 1) for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("steps", [20, 45, 150])
+def test_steps_that_are_alike_are_called_unsteady_no_more_often_than_stated(steps: int) -> None:
+    generator, cells, launches = random.Random(steps), 800, 3
+    alarms = sum(
+        any(change(noise(generator, steps)).p <= 0.01 / launches for _ in range(launches)) for _ in range(cells)
+    )
+    assert alarms <= 18  # 8 are expected at most; 19 or more would be chance in 1 of 1000 tries
+    assert not any("not_steady" in judged(launch(noise(generator, steps))) for _ in range(20))
+
+
+def test_a_drift_and_a_jump_are_found_wherever_they_stand() -> None:
+    generator = random.Random(7)
+    found = {"drift": 0, "jump": 0}
+    for _ in range(50):
+        drifting = [step * (1 + 0.3 * at / 45) for at, step in enumerate(noise(generator, 45))]
+        jumping = [step * (1.2 if at >= 15 else 1.0) for at, step in enumerate(noise(generator, 45))]
+        found["drift"] += "not_steady" in judged(launch(drifting))
+        found["jump"] += "not_steady" in judged(launch(jumping))
+    assert min(found.values()) >= 47, found
+    slower = [(0.013 if at >= 22 else 0.01) + 1e-6 * (at * 7 % 15) for at in range(45)]
+    assert "steps took 1.30 times as long from step 23 on" in judged(launch(slower))["not_steady"]
+
+
+def test_a_change_too_small_to_matter_or_one_odd_step_is_not_flagged() -> None:
+    sure = [0.01 + 1e-8 * at for at in range(100)] + [0.0102 + 1e-8 * at for at in range(100)]
+    assert change(sure).p < 1e-6 and judged(launch(sure)) == {}
+    assert judged(launch([1.0 if at == 20 else 0.01 + 1e-6 * (at * 7 % 45) for at in range(45)])) == {}
+
+
+def test_a_launch_is_the_sum_of_what_ranks_share_and_the_worst_of_the_rest() -> None:
+    seen = conditions.together(
+        [
+            {"gpu_energy_j": 3.0, "gpu_clock_change": 0.1, "window_s": 1.0},
+            {"gpu_energy_j": 4.0, "gpu_clock_change": -0.2},
+        ]
+    )
+    assert seen == {"gpu_energy_j": 7.0, "gpu_clock_change": -0.2, "window_s": 1.0}
+
+
+class FakeNvml(SimpleNamespace):
+    """nvidia-ml-py over two GPUs; counters go on by a set amount with each reading."""
+
+    class NVMLError(Exception):
+        pass
+
+    NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
+    NVML_PERF_POLICY_BOARD_LIMIT, NVML_PERF_POLICY_RELIABILITY = 3, 5
+    NVML_CLOCK_SM = 1
+
+    def __init__(self) -> None:
+        super().__init__(energy_mj={"GPU-0": 1_000, "GPU-1": 9_000}, clock_mhz=[1980, 1485], refused=set())
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: str) -> int:
+        if gpu in self.refused:
+            raise self.NVMLError
+        self.energy_mj[gpu] += 2_500
+        return int(self.energy_mj[gpu])
+
+    def nvmlDeviceGetViolationStatus(self, gpu: str, policy: int) -> SimpleNamespace:
+        if policy != self.NVML_PERF_POLICY_POWER:
+            raise self.NVMLError
+        return SimpleNamespace(violationTime=self.energy_mj[gpu] * 100_000)
+
+    def nvmlDeviceGetClockInfo(self, gpu: str, kind: int) -> int:
+        return int(self.clock_mhz[0 if self.energy_mj[gpu] < 5_000 else 1])
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: str) -> list[int]:
+        return [11, 12, 13]
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    found = FakeNvml()
+    monkeypatch.setattr("bench.measure.nvml.load", lambda: found)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid=str(device.index)))
+    monkeypatch.setattr("torch.cuda.memory_stats", lambda device: {"num_alloc_retries": 5})
+    return found
+
+
+def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:
+    watches = [Watch(rank, 3, torch.device("cuda", rank % 2)) for rank in (1, 2)]  # 0 and 2 share a GPU
+    for watch in watches:
+        watch.begin()
+    own, shared = [watch.end()["conditions"] for watch in watches]
+    assert own["gpu_energy_j"] == 2.5 and own["gpu_power_limited_s"] == pytest.approx(0.25)
+    assert own["gpu_foreign_processes"] == 2 and "gpu_thermal_limited_s" not in own
+    assert shared == {"alloc_retries": 0.0}
+    first = Watch(0, 3, torch.device("cuda", 0))
+    first.begin()
+    nvml.energy_mj["GPU-0"] = 6_000
+    seen = first.end()["conditions"]
+    assert seen["gpu_foreign_processes"] == 1  # of three, two are ours
+    assert seen["gpu_clock_change"] == pytest.approx(-0.25)
+
+
+def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml.refused.add("GPU-1")
+    watch = Watch(1, 2, torch.device("cuda", 1))
+    watch.begin()
+    assert "gpu_energy_j" not in watch.end()["conditions"]
+    monkeypatch.setattr("bench.measure.nvml.load", lambda: None)
+    without = Watch(1, 2, torch.device("cuda", 1))
+    without.begin()
+    assert without.end()["conditions"] == {"alloc_retries": 0.0}
+
+
+def test_the_energy_of_packages_is_added_up_and_survives_a_counter_that_wraps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    assert energy.Meter().joules() is None and "shows no counter" in energy.why_not()
+    for name, microjoules in (("intel-rapl:0", 5_000_000), ("intel-rapl:0:0", 1), ("intel-rapl:1", 9_500_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(str(microjoules))
+        (tmp_path / name / "max_energy_range_uj").write_text("10000000")
+    meter = energy.Meter()
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("7000000")
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("1000000")
+    assert meter.joules() == pytest.approx(2.0 + 1.5) and energy.why_not() == ""
