@@ -37,9 +37,10 @@ class Answers:
 def answers(table: pd.DataFrame) -> list[Answers]:
     """For each task, an answer per world size and one on scaling.
 
-    Only cells that ended ok are compared, and none that by design computes something else than one process does.
+    Only cells that ended ok are compared, and none that by design computes something else than one process does or
+    whose other ranks are not there.
     """
-    comparable = (table["status"] == "ok") & ~table["verdicts"].str.contains("outside_parity")
+    comparable = (table["status"] == "ok") & ~table["verdicts"].str.contains("outside_parity|simulated")
     ranked = table[comparable & table["throughput_per_s"].notna()]
     names = varying(table)
     settings = [name for name in names if not is_task(name) and name != "gpus"]

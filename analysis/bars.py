@@ -89,7 +89,8 @@ class Rows:
             last = frozen(value)
             name = layout.series or layout.axis
             self.places.append(at)
-            self.names.append(label(name, row[name]))
+            simulated = ", simulated" if "simulated" in row["verdicts"] else ""
+            self.names.append(label(name, row[name]) + simulated)
             at += 1
         self.span = at
         self.height = max(ROW * at, 0.6)

@@ -73,6 +73,8 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
     axes.set_ylabel(quantity.axis.format(scale=scale, unit=_unit(panel.peers)))
     if layout.axis == "gpus" and shown["crowded"].any():
         _crowd(axes, [places[frozen(value)] for value in table.loc[shown["crowded"], "gpus"]])
+    if table["verdicts"].str.contains("simulated").any():
+        axes.text(0.01, 0.985, "hollow: simulated, compute only", transform=axes.transAxes, va="top", fontsize=8.5)
     if quantity.is_efficiency:
         _limits(axes, table, places)
     return figure
@@ -98,7 +100,7 @@ def _series(table: pd.DataFrame, knob: str | None) -> dict[str, str]:
 def _placed(
     table: pd.DataFrame, layout: Layout, places: dict[str, float], looks: dict[str, int], column: str, factor: float
 ) -> pd.DataFrame:
-    """The panel's points in axis coordinates: x, y, low, high, look of the series, and whether ranks shared cores."""
+    """The panel's points in axis coordinates: x, y, low, high, look of the series, and what makes a mark hollow."""
     keys = table[layout.series].map(frozen) if layout.series else pd.Series("", index=table.index)
     turn = keys.map({key: at for at, key in enumerate(looks)})
     step = SPREAD / max(len(looks) - 1, 1)
@@ -111,6 +113,7 @@ def _placed(
             "look": keys.map(looks),
             "crowded": table["verdicts"].str.contains("oversubscribed"),
             "disturbed": table["verdicts"].str.contains("|".join(DISTURBANCES)),
+            "hollow": table["verdicts"].str.contains("oversubscribed|simulated"),
         }
     )
 
@@ -136,8 +139,8 @@ def _lines(axes: Axes, shown: pd.DataFrame, colours: Any) -> None:
 
 
 def _marks(axes: Axes, shown: pd.DataFrame, colours: Any) -> None:
-    """A mark and its interval per cell; hollow where ranks shared cores."""
-    for (series, crowded), points in shown.groupby(["look", "crowded"]):
+    """A mark and its interval per cell; hollow where ranks shared cores or were not there."""
+    for (series, hollow), points in shown.groupby(["look", "hollow"]):
         look = int(str(series))
         reach = np.abs(points[["low", "high"]].to_numpy().T - points["y"].to_numpy())
         axes.errorbar(
@@ -146,7 +149,7 @@ def _marks(axes: Axes, shown: pd.DataFrame, colours: Any) -> None:
             yerr=np.nan_to_num(reach),
             fmt=MARKERS[look % len(MARKERS)],
             color=colours[look],
-            markerfacecolor=PAPER if crowded else colours[look],
+            markerfacecolor=PAPER if hollow else colours[look],
             markersize=5.5,
             markeredgewidth=1.3,
             elinewidth=1.3,

@@ -15,6 +15,8 @@ MEANINGS = {
     "nothing here tells how they scale.",
     "synthetic_data": "the data are made up. Time and memory are real; loss and accuracy mean nothing.",
     "outside_parity": "does not compute what one process does, by design: listed, never called fastest.",
+    "simulated": "rank 0 ran alone (backend=fake). Its memory and what it calls are real, its time is compute only, "
+    "and nothing was trained together: no throughput, no efficiency, never compared.",
     "state_on_servers": "servers beside the ranks hold part of the model state, outside state and peak: never called "
     "leanest.",
     "straggler": "one rank was slowed on purpose.",
@@ -47,7 +49,8 @@ LETTERS = {
     "allocator_retries": "a",
     "not_steady": "y",
     "clock_drift": "c",
-    "ceiling_disturbed": "m",
+    "ceiling_disturbed": "g",
+    "simulated": "m",
 }
 """For tables without room for words."""
 
@@ -87,8 +90,8 @@ def failures(table: pd.DataFrame) -> list[Flag]:
 
 
 def verdicts(table: pd.DataFrame) -> list[Flag]:
-    """One entry per verdict on cells that were timed."""
-    timed = table[table["launches"] > 0]
+    """One entry per verdict on cells that were timed, or searched for their largest batch."""
+    timed = table[(table["launches"] > 0) | (table["search_tried"] > 0)]
     held = timed["verdicts"].str.split(";").explode()
     names = [name for name in dict.fromkeys(held) if name]
     noun = "cell" if len(timed) == len(table) else "timed cell"

@@ -16,6 +16,7 @@ from analysis.comm import sent_bytes
 from analysis.memory import KINDS, memory
 from analysis.mfu import joules_per_step, utilization
 from analysis.scaling import Efficiency, devices, efficiencies
+from analysis.search import SEARCH_COLUMNS, search_columns
 from bench.record import Record, RecordError
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
@@ -33,6 +34,7 @@ COLUMNS = [
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
     *["mfu", "mfu_low", "mfu_high", "ceiling_flops_per_s", "joules_per_step", "joules_per_sample"],
+    *SEARCH_COLUMNS,
     *["verdict_reasons", "sweep_id", "cell_id"],
 ]
 """Columns of summary.csv, in order; other knobs that vary follow them."""
@@ -138,7 +140,8 @@ def _follows(keys: pd.DataFrame, name: str, owner: str) -> bool:
 def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) -> dict[str, Any]:
     """One cell in SI units; NaN or None where there is nothing to say."""
     step = stats.median_interval([stats.step_time_s(launch) for launch in record.launches])
-    throughput = stats.median_interval([stats.throughput_per_s(record, launch) for launch in record.launches])
+    trained = [] if record.resolved.get("simulated") else record.launches  # else of ranks that are not there
+    throughput = stats.median_interval([stats.throughput_per_s(record, launch) for launch in trained])
     held = memory(record)
     values: dict[str, Any] = {axis: named.get(axis) for axis in AXES}
     values |= {
@@ -164,7 +167,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "transient_predicted_bytes": held.transient_bytes,
         "sent_predicted_bytes": held.sent_bytes,
         "sent_bytes": sent_bytes(record),
-        "final_loss": record.final_loss,
+        "final_loss": record.final_loss if trained else None,
         "unit": record.model.unit if record.model else None,
         "parameters": record.model.parameter_count if record.model else None,
         "devices": devices(record),
@@ -182,6 +185,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "verdict_reasons": " | ".join(f"{name}: {reason}" for name, reason in record.verdict_reasons.items()),
     }
     values |= {f"{kind}_bytes": (held.state or {}).get(kind, 0 if held.state else None) for kind in KINDS}
+    values |= search_columns(record)
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
     if efficiency:
         values |= {

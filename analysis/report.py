@@ -14,11 +14,22 @@ from markupsafe import Markup
 
 from analysis import flags, origin, plots, rows
 from analysis.answer import answers
+from analysis.largest_batch import search_rows
 from analysis.ledger import ledger_rows
 from analysis.load import AXES, COLUMNS, frame
 from bench.record import STATUSES, Record
 
-WHOLE = ("stage", "gpus", "launches", "scaling_baseline_gpus", "parameters", "devices")
+WHOLE = (
+    "stage",
+    "gpus",
+    "launches",
+    "scaling_baseline_gpus",
+    "parameters",
+    "devices",
+    "search_tried",
+    "max_batch",
+    "unfit_batch",
+)
 """Columns that hold whole numbers, as do all others that end in ``_bytes``."""
 FRACTIONAL = ("model_state_paper_bytes", "sent_predicted_bytes", "sent_bytes")
 """Bytes per rank on average, which need not be whole."""
@@ -88,6 +99,7 @@ def contents(
         "rows": rows.rows(table, names),
         "unit": f"{units[0]}s" if len(units) == 1 else "units",
         "levels": rows.levels(table),
+        "searches": search_rows(table, names),
         "ledger": ledger_rows(records, table, names),
         "plots": drawn,
         "environment": origin.environment_rows(records),

@@ -30,8 +30,10 @@ class Efficiency:
 
 
 def is_ranked(record: Record) -> bool:
-    """Only cells that ended well and were timed are compared with others; a failed parity never is."""
-    return record.status == "ok" and bool(record.launches) and record.model is not None
+    """Only cells that ended well and were timed are compared with others; a failed parity never is, nor is a simulated
+    cell, whose time is compute only."""
+    timed = record.status == "ok" and bool(record.launches) and record.model is not None
+    return timed and not record.resolved.get("simulated")
 
 
 def is_oversubscribed(record: Record) -> bool:

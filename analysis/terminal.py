@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import flags, units
+from analysis.largest_batch import search_rows
 from analysis.layout import panels
 from analysis.load import varying
 from analysis.report import ReportPaths
-from analysis.rows import ALWAYS, levels
+from analysis.rows import ALWAYS, headings, knob_names, levels
 
 PIPE_WIDTH = 120
 """Columns of an output that is not a terminal, where a table may not be cropped."""
@@ -37,6 +38,8 @@ def print_summary(
         wide = _table(panel.table, gap=2)
         fits = out.measure(wide, options=out.options.update(max_width=PIPE_WIDTH)).maximum <= out.width
         out.print(wide if fits else _table(panel.table, gap=1))
+    if (table["search_tried"] > 0).any():
+        out.print(_searches(table))
     for line, style in _notes(table, warnings):
         out.print(Text(line, style=style), soft_wrap=not out.is_terminal)
     if paths is not None:
@@ -51,6 +54,17 @@ def _table(part: pd.DataFrame, gap: int) -> Table:
     for _, row in part.iterrows():
         crowded = "oversubscribed" in row["verdicts"]
         found.add_row(*_words(row), style="" if row["status"] == "ok" and not crowded else "dim" if crowded else BAD)
+    return found
+
+
+def _searches(table: pd.DataFrame) -> Table:
+    """What each search found, in samples per rank and MiB."""
+    names = knob_names(table)
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in (*headings(names), "limit", "largest batch", "peak", "too large"):
+        found.add_column(name, justify="right")
+    for row in search_rows(table, names):
+        found.add_row(*row.knobs, row.limit, row.largest, row.peak, row.unfit)
     return found
 
 
@@ -75,9 +89,10 @@ def _words(row: pd.Series) -> list[str]:
 def _notes(table: pd.DataFrame, warnings: Sequence[str]) -> list[tuple[str, str]]:
     """Lines below the table, each with its style: units, verdicts, failures, warnings."""
     unit = "/".join(f"{name}s" for name in table["unit"].dropna().unique())
+    reached = f"; ±: interval at {levels(table)}" if levels(table) else ""
     notes = []
     if unit:
-        notes.append((f"/s: {unit} of all ranks; state, peak: MiB per rank; ±: interval at {levels(table)}", "dim"))
+        notes.append((f"/s: {unit} of all ranks; state, peak: MiB per rank{reached}", "dim"))
     for flag in flags.verdicts(table):
         notes.append((f"{flags.letters(flag.name)}: {flag.name.replace('_', ' ')}, {flag.cells}", CARE))
     for flag in flags.failures(table):

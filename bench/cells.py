@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from bench.config import Config, ConfigError
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
 from bench.measure.ceiling import dtype_of
-from bench.record import Status
+from bench.record import Search, Status
+from bench.search import MOST, size_bytes
 
 NOT_IDENTITY = ("repeats", "timeout_s", "resume", "tracking")
 """Knobs that say how often or how long to try and where to log, not what is measured."""
@@ -55,12 +57,37 @@ class Cell:
     def global_batch(self) -> int:
         return self.rank_batch * self.config.gpus
 
+    @property
+    def simulated(self) -> bool:
+        """Whether rank 0 runs alone, in a world that is not there."""
+        return self.backend == "fake"
+
+    @property
+    def processes(self) -> int:
+        """Ranks that there are."""
+        return 1 if self.simulated else self.config.gpus
+
     def oversubscribed(self, machine: Machine) -> bool:
         """Whether ranks share a GPU, or ranks and servers share a core."""
         if self.device == "cuda":
-            return self.config.gpus > machine.cuda_devices
+            return self.processes > machine.cuda_devices
         servers = 0 if self.status else self.traits().servers
-        return (self.config.gpus + servers) * self.threads > self.cores
+        return (self.processes + servers) * self.threads > self.cores
+
+    @property
+    def searches(self) -> bool:
+        """Whether the cell looks for its largest batch instead of being timed."""
+        return self.config.search != "none"
+
+    def search(self) -> Search:
+        """The search that the cell asks for, nothing tried yet. A batch divides into whole micro-batches."""
+        limit, traits = self.config.memory_limit, self.traits()
+        parts = traits.microbatches // gcd(traits.microbatches, traits.ranks_per_replica)
+        return Search(
+            limit_bytes=None if limit is None else size_bytes(limit),
+            granule=self.config.accumulate * parts,
+            most=self.config.search_most or MOST,
+        )
 
     def spec(self) -> EngineSpec:
         config = self.config
@@ -90,6 +117,8 @@ class Cell:
 
     def outside_parity(self) -> str:
         """Why training cannot equal a single process's; empty if it must."""
+        if self.simulated:
+            return f"backend=fake runs rank 0 of {self.config.gpus} alone, so there is no training to compare"
         if self.config.data_skew == "samples":
             return "ranks hold unequal numbers of samples"
         return self.traits().outside_parity
@@ -104,12 +133,12 @@ class Cell:
             engine=config.engine["package"],
             spec=self.spec(),
             workload=workload,
-            world_size=1 if alone else config.gpus,
+            world_size=1 if alone else self.processes,
             rank_batch=self.rank_batch,
             steps=config.steps,
             warmup=config.warmup,
             batch_pool=config.measure.batch_pool,
-            parity_steps=0 if self.outside_parity() else config.measure.parity_steps,
+            parity_steps=0 if self.outside_parity() or self.searches else config.measure.parity_steps,
             memory=config.measure.memory,
             threads=self.cores if alone else self.threads,
             deterministic=config.deterministic,
@@ -122,7 +151,8 @@ class Cell:
             data_skew=config.data_skew,
             straggler_rank=config.straggler.rank,
             straggler_factor=config.straggler.factor,
-            collectives=config.measure.collectives,
+            collectives=config.measure.collectives and not self.searches,
+            memory_limit_bytes=self.search().limit_bytes if self.searches and not alone else None,
             network=None if alone or purpose == "ceiling" else config.network.link(config.gpus),
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
@@ -141,6 +171,7 @@ class Cell:
             "accumulate": self.config.accumulate,
             "ranks_per_replica": traits.ranks_per_replica,
             "servers": traits.servers,
+            "simulated": self.simulated,
             "synchronous": traits.synchronous,
             "uncounted": traits.uncounted,
             "network": self._resolved_network(traits.servers),
@@ -162,7 +193,7 @@ def reference_key(job: Job) -> str:
     spec = job.spec
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
-    same += [job.ranks_per_replica, job.microbatches, job.data_skew]
+    same += [job.ranks_per_replica, job.microbatches, job.data_skew, job.spec.backend == "fake"]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -173,7 +204,7 @@ def ceiling_key(job: Job) -> tuple[object, ...]:
 
 def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
     """Resolves every request on this machine; equal ones are one cell. Raises ConfigError for what it lacks."""
-    most_ranks = max(config.gpus for config in configs)
+    most_ranks = max(1 if config.backend == "fake" else config.gpus for config in configs)
     cells = {}
     for config in configs:
         device = resolve_device(config, machine)
@@ -182,6 +213,8 @@ def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
         try:
             refuse_backend(cell, machine)
             engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
+            refuse_simulated(cell)
+            refuse_search(cell)
             refuse_straggler(cell)
             refuse_network(cell)
         except EngineUnsupported as error:
@@ -219,6 +252,26 @@ def refuse_backend(cell: Cell, machine: Machine) -> None:
             f"backend=nccl needs a GPU for each of gpus={cell.config.gpus} ranks; device={cell.device} has {gpus}. "
             "Valid here: gloo"
         )
+
+
+def refuse_simulated(cell: Cell) -> None:
+    """Raises EngineUnsupported for what a rank that runs alone would have of the others."""
+    config = cell.config
+    if cell.simulated and config.straggler.rank is not None:
+        raise EngineUnsupported(f"backend=fake has no straggler.rank={config.straggler.rank}: nobody waits for a rank")
+    if cell.simulated and config.data_skew != "none":
+        raise EngineUnsupported(f"backend=fake has no data_skew={config.data_skew}: nobody holds the other samples")
+
+
+def refuse_search(cell: Cell) -> None:
+    """Raises ConfigError for a search without a limit, EngineUnsupported for one without a batch to try."""
+    if not cell.searches:
+        return
+    search = cell.search()
+    if search.limit_bytes is None and cell.device == "cpu":
+        raise ConfigError("search=max_batch needs memory_limit on device=cpu; valid: a size such as 2GiB or 500MB")
+    if search.most < search.granule:
+        raise EngineUnsupported(f"search_most={search.most} is less than one batch; valid: at least {search.granule}")
 
 
 def refuse_straggler(cell: Cell) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench import network
 from bench.engines.spec import COMPRESSIONS, OPTIMIZERS, PRECISIONS
+from bench.search import MOST, size_bytes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -140,11 +141,13 @@ class Config:
     backend: str = knob(
         "auto",
         "collectives; auto takes nccl where each rank has a GPU of its own, else gloo; mpi only where torch was built "
-        "with it",
+        "with it. fake: rank 0 of gpus=N runs alone, for worlds larger than the machine: its memory and what it calls "
+        "are real, its time is compute only, and the cell is marked simulated",
         "auto",
         "gloo",
         "nccl",
         "mpi",
+        "fake",
     )
     precision: str = knob(
         "fp32",
@@ -207,6 +210,20 @@ class Config:
     )
     straggler: Straggler = field(default_factory=Straggler)
     network: Network = field(default_factory=Network)
+    search: str = knob(
+        "none",
+        "max_batch: find the largest batch per rank that stays within memory_limit, beginning at batch_size, by "
+        "launches that measure memory only (neither parity nor time; steps, warmup and repeats mean nothing)",
+        "none",
+        "max_batch",
+    )
+    memory_limit: str | None = knob(
+        None,
+        "memory per rank that search=max_batch may use. On a CPU it is held against the allocator's peak in a step, "
+        "on a GPU it bounds the allocator, and null is the whole GPU",
+        form=(size_bytes, "a size such as 2GiB or 500MB"),
+    )
+    search_most: int | None = knob(None, f"largest batch per rank that search=max_batch tries; null: {MOST}", least=1)
     seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0, most=2**32 - 1)
     deterministic: bool = knob(False, "deterministic algorithms only (torch.use_deterministic_algorithms)")
     threads: int | None = knob(
@@ -239,6 +256,7 @@ def check(config: Config) -> None:
             f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "
             f"valid: 0 to {config.gpus - 1}, null"
         )
+    check_search(config)
     for name in ("rate", "delay", "hosts"):
         value = getattr(config.network, name)
         if config.network.kind == "none" and value is not None:
@@ -249,6 +267,19 @@ def check(config: Config) -> None:
             f"batch_size={config.batch_size} cannot be shared evenly by gpus={config.gpus} (scaling={config.scaling}) "
             f"and accumulate={config.accumulate}; valid: a multiple of {ranks * config.accumulate}"
         )
+
+
+def check_search(config: Config) -> None:
+    """Raises ConfigError for what a search for the largest batch needs or has no use for."""
+    if config.search == "none":
+        for name in ("memory_limit", "search_most"):
+            if getattr(config, name) is not None:
+                raise ConfigError(f"{name}={getattr(config, name)} needs search=max_batch; else, valid: null")
+        return
+    if not config.measure.memory:
+        raise ConfigError("search=max_batch needs measure.memory=true: it measures nothing else")
+    if config.straggler.rank is not None:
+        raise ConfigError("search=max_batch has no straggler.rank: only timed steps are slowed, and it times none")
 
 
 SWEEP_WIDE = ("tracking", "resume", "repeats", "timeout_s", "measure.timing_breakdown")

@@ -368,7 +368,9 @@ def describe_error(error: BaseException) -> dict[str, str]:
     elif (
         isinstance(error, MemoryError)
         or name == "OutOfMemoryError"
-        or any(words in text for words in ("can't allocate memory", "cannot allocate memory", "bad_alloc"))
+        or any(
+            words in text for words in ("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
+        )
     ):
         status = "oom"
     return {"status": status, "type": name, "message": lines[0][:500]}

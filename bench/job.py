@@ -40,7 +40,8 @@ class Job:
     spec: EngineSpec
     workload: WorkloadSpec
     world_size: int
-    """Processes in this launch; the reference has one and plays ``spec.world_size`` ranks."""
+    """Processes in this launch; the reference has one and plays ``spec.world_size`` ranks, a simulated world one
+    of them."""
     rank_batch: int
     """Samples per step and rank."""
     steps: int
@@ -65,6 +66,8 @@ class Job:
     straggler_rank: int | None = None
     straggler_factor: float = 1.0
     collectives: bool = False
+    memory_limit_bytes: int | None = None
+    """What a rank's caching allocator may take of its GPU; None: all."""
     network: Link | None = None
     """The lab that the launch runs in; None: the machine as it is."""
 

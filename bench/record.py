@@ -203,6 +203,47 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One batch size that a search tried."""
+
+    batch: int
+    """Samples per step and rank."""
+    peak_bytes: int | None
+    """Most that any rank had allocated in a watched step; None where a rank ran out of memory."""
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for the largest batch that fits a memory limit (``bench.search``), as far as it got."""
+
+    limit_bytes: int | None
+    """Per rank; None: all that the GPU has."""
+    granule: int
+    """Only multiples of it are tried."""
+    most: int
+    """No larger batch is tried."""
+    tried: list[Trial] = field(default_factory=list)
+
+    @property
+    def smallest_unfit(self) -> int | None:
+        """The smallest batch seen not to fit; None if all that was tried did."""
+        return min((trial.batch for trial in self.tried if not trial.fits), default=None)
+
+    @property
+    def largest_fit(self) -> int:
+        """The largest batch seen to fit, below all seen not to; 0 if none did."""
+        beyond = self.smallest_unfit
+        fits = (trial.batch for trial in self.tried if trial.fits)
+        return max((batch for batch in fits if beyond is None or batch < beyond), default=0)
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The peak at the largest batch that fits."""
+        return next((trial.peak_bytes for trial in self.tried if trial.batch == self.largest_fit), None)
+
+
+@dataclass(frozen=True)
 class RankEnd:
     """How a rank of a failed launch ended, and the last thing it said."""
 
@@ -238,6 +279,8 @@ class Record:
     collectives_by_rank: list[list[Collective]] = field(default_factory=list)
     """Every rank's, where they are not all alike."""
     launches: list[Launch] = field(default_factory=list)
+    search: Search | None = None
+    """Of a cell that looks for its largest batch; ``memory`` is then that of the largest seen to fit."""
     failure: list[RankEnd] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import engines
+from bench import engines, search
 from bench.breakdown import Breakdown
 from bench.cells import Cell, ceiling_key, plan, reference_key
 from bench.config import Config, ConfigError, check_sweep
@@ -28,7 +28,19 @@ from bench.launch import Launcher, LaunchError, launcher_for
 from bench.measure import conditions, environment
 from bench.measure.verdicts import disturbances, verdicts
 from bench.progress import SweepProgress
-from bench.record import Ceiling, Collective, Launch, Model, Parity, RankMemory, RankSamples, Record, Status, decode
+from bench.record import (
+    Ceiling,
+    Collective,
+    Launch,
+    Model,
+    Parity,
+    RankMemory,
+    RankSamples,
+    Record,
+    Search,
+    Status,
+    decode,
+)
 from bench.store import FolderBusy, RecordStore
 from bench.tracking import Tracker, open_tracker
 
@@ -167,9 +179,11 @@ class Sweep:
         try:
             with SweepProgress(launches) as self.progress:
                 for cell in todo:
-                    if not self._checked(cell):
+                    if cell.searches:
+                        self._search(cell)
+                    elif not self._checked(cell):
                         self._check(cell)
-                self._run_rounds(todo)
+                self._run_rounds([cell for cell in todo if not cell.searches])
         except KeyboardInterrupt:
             code = INTERRUPTED
             print("interrupted: what is finished is kept and reported", file=sys.stderr)
@@ -190,6 +204,9 @@ class Sweep:
         for cell in self.cells:
             threads = f", {cell.threads} thread(s) a rank" if cell.device == "cpu" else ""
             note = f"{cell.status}: {cell.reason}" if cell.status else f"global batch {cell.global_batch}{threads}"
+            if cell.searches and not cell.status:
+                note = f"search={cell.config.search} from {cell.rank_batch} samples a rank{threads}"
+            note += ", simulated: rank 0 runs alone" if cell.simulated and not cell.status else ""
             console.print(f"  {cell.id}  {note}", markup=False)
         crowded = sorted({cell.config.gpus for cell in run_here if cell.oversubscribed(self.launcher.machine)})
         if crowded:
@@ -204,12 +221,14 @@ class Sweep:
         record, measure = self.records[cell.id], cell.config.measure
         return bool(
             record.model
-            and (record.parity or not measure.parity_steps)
+            and (record.parity or not measure.parity_steps or record.resolved.get("outside_parity"))
             and (record.memory or not measure.memory)
             and (record.collectives is not None or not measure.collectives)
         )
 
     def _launches_left(self, cell: Cell) -> int:
+        if cell.searches:
+            return int(self.records[cell.id].status != "ok")  # nobody knows how many; it counts as one
         rounds = cell.config.repeats - len(self.records[cell.id].launches)
         return max(0, rounds) + (not self._checked(cell))
 
@@ -217,14 +236,10 @@ class Sweep:
         """Parity, memory and collectives of one cell, against a reference that is trained when first needed."""
         record = self.records[cell.id]
         self.progress.start(f"check {cell.id}")
-        model = self._reference(cell)
-        if isinstance(model, LaunchResult):
-            refused = model.status in ("unsupported", "unavailable")
-            self._fail(cell, model, "" if refused else "the single-process reference: ")
+        if not self._take_model(cell):
             return
-        record.model = model
         measure = cell.config.measure
-        if measure.ceiling:
+        if measure.ceiling and not cell.simulated:
             record.ceiling = self._ceiling(cell)
         if measure.parity_steps or measure.memory or measure.collectives:
             result = self.launcher.launch(cell.job("check", self.scratch))
@@ -238,6 +253,45 @@ class Sweep:
         if record.status == "parity_failed":
             self.progress.note(f"{cell.id}: parity_failed: {record.reason}")
             self.progress.advance(cell.id, cell.config.repeats)
+
+    def _take_model(self, cell: Cell) -> bool:
+        """What the model is, from the reference; False if that failed, and the cell with it."""
+        model = self._reference(cell)
+        if isinstance(model, LaunchResult):
+            refused = model.status in ("unsupported", "unavailable")
+            self._fail(cell, model, "" if refused else "the single-process reference: ")
+            return False
+        self.records[cell.id].model = model
+        return True
+
+    def _search(self, cell: Cell) -> None:
+        """Launches batch after batch until the largest that fits is bracketed; each trial is kept at once."""
+        record = self.records[cell.id]
+        if record.status == "ok" or not (record.model or self._take_model(cell)):
+            return
+
+        def launch(batch: int) -> LaunchResult:
+            self.progress.start(f"search {cell.id}: batch {batch}")
+            result = self.launcher.launch(dataclasses.replace(cell.job("check", self.scratch), rank_batch=batch))
+            self.breakdown.add("search", result.total_s)
+            return result
+
+        def keep(found: Search, result: LaunchResult) -> None:
+            record.search = found
+            if found.tried[-1].batch == found.largest_fit:
+                record.memory = search.memory_of(result)
+                record.resolved["engine"] = result.ranks[0]["describe"]
+                record.resolved["rank_batch"] = found.largest_fit
+                record.resolved["global_batch"] = found.largest_fit * cell.config.gpus
+            self._write(cell)
+
+        failed = search.run(record.search or cell.search(), cell.rank_batch, launch, keep)
+        if failed:
+            self._fail(cell, failed)
+            return
+        record.status = "ok"
+        self._write(cell)
+        self.progress.advance(f"searched {cell.id}")
 
     def _take_check(self, cell: Cell, ranks: list[dict[str, Any]]) -> None:
         record = self.records[cell.id]

@@ -28,6 +28,7 @@ import workloads
 from bench import loop, parity, record, straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
 from bench.engines.precision import weight_dtype
+from bench.engines.spec import EngineUnsupported
 from bench.job import Job, WorkloadSpec
 from bench.measure import ceiling, comm, conditions, memory
 from workloads.base import Workload, WorkloadError
@@ -55,7 +56,7 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
         return server
     join_group(job, rank, device, store)
     seconds.lap("init_s")
-    context = RankContext(rank, job.world_size, device, store)
+    context = RankContext(rank, job.spec.world_size, device, store)
     if job.purpose == "ceiling":
         result = peak(job, context)
     else:
@@ -88,7 +89,19 @@ def prepare_process(job: Job, rank: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     device = torch.device("cuda", rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
+    if job.memory_limit_bytes is not None:
+        limit_memory(job.memory_limit_bytes, device)
     return device
+
+
+def limit_memory(limit_bytes: int, device: torch.device) -> None:
+    """Bounds what the caching allocator takes. Raises EngineUnsupported for more than the GPU has."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    if limit_bytes > total:
+        raise EngineUnsupported(
+            f"memory_limit is {limit_bytes} bytes, but {device} has {total}; valid: at most that, null (all of it)"
+        )
+    torch.cuda.set_per_process_memory_fraction(limit_bytes / total, device)
 
 
 def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
@@ -108,6 +121,11 @@ def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
 
 def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:
     """Initialises the default process group, of all ranks and no server."""
+    if job.spec.backend == "fake":
+        from bench import simulated  # private parts of torch, which nobody else needs
+
+        simulated.join_group(rank, job.spec.world_size)
+        return
     dist.init_process_group(
         job.spec.backend,
         store=store,
@@ -146,8 +164,9 @@ def share_of(job: Job, rank: int) -> loop.Share:
 
 
 def reference_shares(job: Job) -> list[loop.Share]:
-    """The shares of all replicas, cut as finely as the engine cuts them."""
-    shares = [share_of(job, rank) for rank in range(0, job.spec.world_size, job.ranks_per_replica)]
+    """The shares of all replicas that there are, cut as finely as the engine cuts them."""
+    ranks = 1 if job.spec.backend == "fake" else job.spec.world_size
+    shares = [share_of(job, rank) for rank in range(0, ranks, job.ranks_per_replica)]
     return [replace(share, accumulate=share.accumulate * job.microbatches) for share in shares]
 
 

@@ -40,7 +40,7 @@ def _flat(known: Setting) -> dict[str, int]:
     ends = list(pairwise(accumulate(sizes, initial=0)))
     reaching = [
         sum(end - start for start, end in ends if start < (rank + 1) * shard and end > rank * shard)
-        for rank in range(size)
+        for rank in (range(size) if known.rank is None else [known.rank])
     ]
     return {
         "params": (shard * size + elements(known.parameters) - sum(sizes)) * widths.param,

@@ -53,7 +53,8 @@ def _replicated(known: Setting) -> dict[str, int]:
     owned = zero_partition(sizes, known.world_size) if known.stage == 1 else [list(range(len(sizes)))]
     per_element = optimizer.moments * widths.moment + widths.master
     largest = max(
-        owned, key=lambda rank: sum(sizes[index] for index in rank) * per_element + len(rank) * optimizer.counter_bytes
+        owned if known.stage == 0 or known.rank is None else [owned[known.rank]],
+        key=lambda rank: sum(sizes[index] for index in rank) * per_element + len(rank) * optimizer.counter_bytes,
     )
     held = sum(sizes[index] for index in largest)
     copies = 1 if known.options.get("gradient_as_bucket_view", True) else 2  # else DDP's buckets hold them once more

@@ -41,6 +41,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "local_steps": (4,),
     "compile": (True,),
     "join": (True,),
+    "backend": ("fake",),
 }
 """What is asked for, one value at a time."""
 BACKENDS = {"gloo": "cpu", "nccl": "cuda"}

@@ -40,7 +40,7 @@ class EngineSpec:
     device: str
     """``cpu`` or ``cuda``."""
     backend: str
-    """``gloo`` or ``nccl``."""
+    """``gloo``, ``nccl``, or ``fake``: this is the only rank there is (``bench.simulated``)."""
     precision: str
     """One of ``PRECISIONS``."""
     bucket_mb: float | None

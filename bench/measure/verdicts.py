@@ -37,7 +37,9 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("oversubscribed")
     if record.model and record.model.synthetic_data:
         found.append("synthetic_data")
-    if record.resolved.get("outside_parity"):
+    if record.resolved.get("simulated"):
+        found.append("simulated")
+    elif record.resolved.get("outside_parity"):
         found.append("outside_parity")
     elif record.launches and record.parity is None:
         found.append("parity_unchecked")
@@ -49,7 +51,7 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("shaped_network")
     if record.config["data_skew"] != "none":
         found.append("skewed_data")
-    if record.final_loss is not None and not math.isfinite(record.final_loss):
+    if "simulated" not in found and record.final_loss is not None and not math.isfinite(record.final_loss):
         found.append("loss_not_finite")
     if record.launches and len(record.launches) < ENOUGH_LAUNCHES:
         found.append("too_few_launches")

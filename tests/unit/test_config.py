@@ -37,6 +37,8 @@ from bench.config import Config, ConfigError, Network, check, check_sweep, knobs
         (["network.rate=100"], "network.rate=100 is not valid"),
         (["network.delay=1"], "network.delay=1 is not valid; valid: a time from 10us to 10s, such as 1ms, null"),
         (["network.hosts=0"], "network.hosts=0 is not valid"),
+        (["memory_limit=2"], "memory_limit=2 is not valid; valid: a size such as 2GiB or 500MB, null"),
+        (["search=min_batch"], "search=min_batch is not valid; valid: none, max_batch"),
     ],
 )
 def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: str) -> None:

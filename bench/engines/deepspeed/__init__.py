@@ -20,6 +20,7 @@ CAPABILITIES = Capabilities(
         3: "and parameters",
     },
     knobs=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+    backends=("gloo", "nccl", "fake"),
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
 PRELOAD = (

@@ -47,7 +47,10 @@ class Collectives(Protocol):
 
 
 def collectives(context: RankContext, backend: str) -> Collectives:
-    return NcclCollectives(context) if backend == "nccl" else GlooCollectives(context)
+    """Those of the backend; ``fake`` calls what gloo or, on a GPU, NCCL would."""
+    if backend == "nccl" or (backend == "fake" and context.device.type == "cuda"):
+        return NcclCollectives(context)
+    return SimulatedCollectives(context) if backend == "fake" else GlooCollectives(context)
 
 
 class GlooCollectives:
@@ -103,6 +106,21 @@ class GlooCollectives:
             works.append(dist.irecv(receive[source], source, tag=self._started))
             works.append(dist.isend(send[target], target, tag=self._started))
         return [work for work in works if work is not None]
+
+
+class SimulatedCollectives(GlooCollectives):
+    """The same sends and receives of one rank among ranks that are not there (``bench.simulated``).
+
+    A fake receive leaves its buffer as it was. What a peer would send if it held what this rank holds comes into it,
+    so that nothing is computed from uninitialised memory.
+    """
+
+    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> list[dist.Work]:
+        works = super()._exchange(send, receive)
+        for source, tensor in enumerate(receive):
+            if source != self.rank:
+                tensor.copy_(send[self.rank])
+        return works
 
 
 def wait(work: dist.Work | None) -> None:

@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     },
     knobs=("accumulate",),
     precisions=("fp32", "amp_bf16", "bf16"),
+    backends=("gloo", "nccl", "fake"),
     why_not={
         "stage": "torch combines parallelize_module with DistributedDataParallel (0) and fully_shard (3)",
         "clip_norm": "torch's clip_grad_norm_ does not mix sliced and whole gradients",

@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
         "compile",
         "join",
     ),
+    backends=("gloo", "nccl", "fake"),
 )
 PRELOAD = (
     "torch._dynamo",
