@@ -1,4 +1,4 @@
-"""Figures with a row a cell: model state by kind, measured above predicted, and the peak of a step."""
+"""Figures with a row a cell: model state by kind, and the peak of a step by what it is for; predicted below."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.canvas import INK, PAPER, WIDTH, canvas
 from analysis.cells import frozen, label
 from analysis.layout import Layout, Panel
-from analysis.memory import KINDS
+from analysis.memory import KINDS, PARTS
+from analysis.memory_ledger import part
 from analysis.units import known, number
 
 HATCHES = {"params": "", "master": "....", "grads": "////", "optimizer": "xxxx", "buffers": "++++"}
@@ -50,27 +51,50 @@ def state_bars(panel: Panel, layout: Layout) -> Figure | None:
     return figure
 
 
+PART_WORDS = {
+    "state": "model state",
+    "gathered": "gathered parameters",
+    "communication": "gradients not yet reduced, buckets, buffers",
+    "activations": "activations, batch",
+    "temporaries": "temporaries",
+}
+PART_HATCHES = {"state": "", "gathered": "xxxx", "communication": "////", "activations": "....", "temporaries": "++++"}
+PREDICTED = {"state": "model_state", "communication": "working", "activations": "activations"}
+"""Columns of what is predicted, by the part that shows it; what is gathered is in ``working``."""
+
+
 def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
-    """The most that a rank allocated during a step, of which model state; None if not measured."""
+    """The most that a rank held during a step by what it was for, predicted below; None if not measured."""
     table = panel.table[panel.table["peak_bytes"].notna()]
     if table.empty:
         return None
-    colours = sns.color_palette("colorblind", 5)
+    colours = dict(zip(PARTS, sns.color_palette("colorblind", len(PARTS)), strict=True))
     legend = [
-        Patch(facecolor=colours[0], edgecolor=INK, lw=0.5, label="model state"),
-        Patch(facecolor=PAPER, edgecolor=INK, lw=0.5, hatch="////", label="activations and temporaries"),
+        Patch(facecolor=colours[name], edgecolor=INK, lw=0.5, hatch=PART_HATCHES[name], label=PART_WORDS[name])
+        for name in PARTS
     ]
+    legend.append(Patch(facecolor=PAPER, edgecolor=INK, lw=0.8, label="predicted at most (below)"))
     rows = Rows(table, layout)
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
     unit = _unit(panel.peers["peak_bytes"].max())
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
-        state = min(row["model_state_bytes"], row["peak_bytes"]) / UNITS[unit]
-        peak = row["peak_bytes"] / UNITS[unit]
-        axes.barh(at, state, 0.6, color=colours[0], edgecolor=INK, linewidth=0.5)
-        axes.barh(at, peak - state, 0.6, left=state, facecolor=PAPER, edgecolor=INK, linewidth=0.5, hatch="////")
-        rows.say(axes, at, peak, number(peak))
+        _stack(axes, at - 0.12, 0.46, _peak_parts(row, unit), colours, filled=True, hatches=PART_HATCHES)
+        predicted = row["peak_predicted_bytes"]
+        if known(predicted):
+            below = [(name, row[f"{column}_predicted_bytes"] / UNITS[unit]) for name, column in PREDICTED.items()]
+            _stack(axes, at + 0.24, 0.18, below, colours, filled=False, hatches=PART_HATCHES)
+        right = max(row["peak_bytes"], predicted if known(predicted) else 0) / UNITS[unit]
+        rows.say(axes, at, right, number(row["peak_bytes"] / UNITS[unit]))
     rows.frame(axes, f"peak memory per rank ({unit})", panel.peers["peak_bytes"].max() / UNITS[unit])
     return figure
+
+
+def _peak_parts(row: pd.Series, unit: str) -> list[tuple[str, float]]:
+    """Widths by part; what was not taken apart is model state, and the rest of the peak."""
+    if known(row["peak_params_bytes"]):
+        return [(name, part(row, name) / UNITS[unit]) for name in PARTS]
+    state = min(row["model_state_bytes"], row["peak_bytes"])
+    return [("state", state / UNITS[unit]), ("temporaries", (row["peak_bytes"] - state) / UNITS[unit])]
 
 
 class Rows:
@@ -118,12 +142,19 @@ class Rows:
 
 
 def _stack(
-    axes: Axes, at: float, thick: float, parts: list[tuple[str, float]], colours: dict[str, Any], *, filled: bool
+    axes: Axes,
+    at: float,
+    thick: float,
+    parts: list[tuple[str, float]],
+    colours: dict[str, Any],
+    *,
+    filled: bool,
+    hatches: dict[str, str] = HATCHES,
 ) -> None:
     left = 0.0
     for kind, width in parts:
         face = colours[kind] if filled else PAPER
-        hatch = HATCHES[kind] if filled else None
+        hatch = hatches[kind] if filled else None
         axes.barh(at, width, thick, left=left, facecolor=face, edgecolor=INK, linewidth=0.5, hatch=hatch)
         left += width
 

@@ -13,7 +13,8 @@ import pandas as pd
 from analysis import stats
 from analysis.cells import frozen, identity, knobs, world_size
 from analysis.comm import sent_bytes
-from analysis.memory import KINDS, memory
+from analysis.memory import COLUMNS as MEMORY_COLUMNS
+from analysis.memory import KINDS, columns, memory
 from analysis.mfu import joules_per_step, utilization
 from analysis.scaling import Efficiency, devices, efficiencies
 from analysis.search import SEARCH_COLUMNS, search_columns
@@ -33,6 +34,7 @@ COLUMNS = [
     *["unit", "parameters", "devices"],
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
+    *MEMORY_COLUMNS,
     *["mfu", "mfu_low", "mfu_high", "ceiling_flops_per_s", "joules_per_step", "joules_per_sample"],
     *SEARCH_COLUMNS,
     *["verdict_reasons", "sweep_id", "cell_id"],
@@ -187,6 +189,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
     values |= {f"{kind}_bytes": (held.state or {}).get(kind, 0 if held.state else None) for kind in KINDS}
     values |= search_columns(record)
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
+    values |= columns(held)
     if efficiency:
         values |= {
             "scaling_efficiency": efficiency.interval.value,

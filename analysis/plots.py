@@ -85,7 +85,8 @@ KINDS = [
         "peak_memory",
         "Peak memory per rank",
         "The most that any rank had allocated at one moment of a step, counted at the allocator in a launch that was "
-        "not timed. What exceeds model state is activations, gathered parameters and temporaries.",
+        "not timed, by what it was for at that moment; below each bar what is predicted at most: model state, what "
+        "the engine needs to gather and reduce, and the activations of a single process.",
         peak_bars,
         subject="memory",
     ),

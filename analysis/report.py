@@ -17,6 +17,7 @@ from analysis.answer import answers
 from analysis.largest_batch import search_rows
 from analysis.ledger import ledger_rows
 from analysis.load import AXES, COLUMNS, frame
+from analysis.memory_ledger import higher_stages, memory_rows
 from bench.record import STATUSES, Record
 
 WHOLE = (
@@ -101,6 +102,8 @@ def contents(
         "levels": rows.levels(table),
         "searches": search_rows(table, names),
         "ledger": ledger_rows(records, table, names),
+        "memory": memory_rows(table, names),
+        "higher_stages": higher_stages(table, names),
         "plots": drawn,
         "environment": origin.environment_rows(records),
         "commands": origin.commands(records),

@@ -193,7 +193,7 @@ def reference_key(job: Job) -> str:
     spec = job.spec
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
-    same += [job.ranks_per_replica, job.microbatches, job.data_skew, job.spec.backend == "fake"]
+    same += [job.ranks_per_replica, job.microbatches, job.data_skew, job.memory, job.spec.backend == "fake"]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -59,6 +59,8 @@ class Model:
     synthetic_data: bool
     data_digest: str
     """SHA-256 of the tensors of the first global batch."""
+    activation_bytes: int | None = None
+    """What forward of a rank's micro-batch leaves for backward, counted at the allocator of a single process."""
 
     @property
     def parameter_count(self) -> int:
@@ -121,6 +123,14 @@ class RankMemory:
     """Held by CUDA's caching allocator at the peak; None on a CPU."""
     step_peaks_bytes: list[int] = field(default_factory=list)
     """Peak of each watched step. They differ where a communication thread lets go of a buffer sooner or later."""
+    rest_by_kind: dict[str, int] = field(default_factory=dict)
+    """What ``rest_bytes`` is made of, as ``bench.measure.blocks.KINDS`` names it; sums to it."""
+    peak_by_kind: dict[str, int] = field(default_factory=dict)
+    """The same of ``peak_bytes``."""
+    peak_phase: str = ""
+    """What the step was at when it needed most: ``forward``, ``backward`` or ``update``."""
+    beyond_allocator_bytes: int | None = None
+    """Held on the GPU by this process beyond ``reserved_bytes``; None on a CPU, and where the driver does not say."""
 
     @property
     def model_state_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import gc
@@ -10,7 +11,6 @@ import importlib
 import json
 import os
 import socket
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import workloads
 from bench import loop, parity, record, straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
-from bench.engines.precision import weight_dtype
+from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, WorkloadSpec
 from bench.measure import ceiling, comm, conditions, memory
@@ -239,8 +239,8 @@ def steps_of(job: Job, rank: int, steps: int) -> int:
 def check(job: Job, context: RankContext) -> dict[str, Any]:
     """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
     rank, device = context.rank, context.device
-    counter = memory.step_memory(device)
-    with counter:
+    counter = memory.StepMemory(device)
+    with counter if job.memory else contextlib.nullcontext():
         work = workload(job.workload)
         module = work.build().to(device)
         engine = set_up(job, module, work.units(module), context)
@@ -262,20 +262,12 @@ def check(job: Job, context: RankContext) -> dict[str, Any]:
             for step in range(job.parity_steps, UNSTEADY_STEPS):
                 loop.train_step(engine, batches(job, work, share, step, device), work.loss)
         if job.memory:
-            state = memory_of_steps(job, engine, work, context, counter)
+            memory_of_steps(job, engine, work, context, counter)
     if job.collectives:
         result["collectives"] = [asdict(line) for line in collectives_of_step(job, engine, work, context)]
     engine.teardown()
     if job.memory:
-        result["memory"] = asdict(
-            record.RankMemory(
-                state,
-                counter.rest_bytes(),
-                statistics.median_low(counter.peaks_bytes()),
-                counter.reserved_bytes(),
-                counter.peaks_bytes(),
-            )
-        )
+        result["memory"] = asdict(counter.result())
     return result
 
 
@@ -293,22 +285,32 @@ def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Ten
     return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
 
 
-def memory_of_steps(
-    job: Job, engine: Engine, work: Workload, context: RankContext, counter: memory.StepMemory
-) -> dict[str, int]:
-    """Model state between backward and update, and (in ``counter``) the peaks of whole steps."""
+def memory_of_steps(job: Job, engine: Engine, work: Workload, context: RankContext, counter: memory.StepMemory) -> None:
+    """Counts whole steps, with what is in memory when each begins and between its backward and update."""
     share, device = share_of(job, context.rank), context.device
-    state: dict[str, int] = {}
     first = max(job.parity_steps, UNSTEADY_STEPS)
     for step in range(first, first + WATCHED_STEPS):
         micro_batches = batches(job, work, share, step, device)
         gc.collect()
-        with counter.step():
-            for index, batch in enumerate(micro_batches):
-                engine.forward_backward(batch, work.loss, sync=index == len(micro_batches) - 1)
-            state = memory.state_bytes(engine.state())
-            engine.optimizer_step()
-    return state
+        watched_step(job, engine, work, counter, micro_batches)
+        del micro_batches
+
+
+def watched_step(
+    job: Job, engine: Engine, work: Workload, counter: memory.StepMemory, micro_batches: list[Batch]
+) -> None:
+    inputs = [entry for batch in micro_batches for entry in batch]
+    with watched_parameters(job), counter.step(engine.state(), inputs):
+        for index, batch in enumerate(micro_batches):
+            counter.forward()
+            engine.forward_backward(batch, work.loss, sync=index == len(micro_batches) - 1)
+        counter.between(engine.state())
+        engine.optimizer_step()
+
+
+def watched_parameters(job: Job) -> contextlib.AbstractContextManager[None]:
+    """A compiled module has no hooks that could watch them."""
+    return contextlib.nullcontext() if job.spec.compile else memory.gathered_parameters()
 
 
 def collectives_of_step(job: Job, engine: Engine, work: Workload, context: RankContext) -> list[record.Collective]:
@@ -327,7 +329,23 @@ def reference(job: Job, device: torch.device) -> dict[str, Any]:
     trained = parity.train_reference(work.build(), global_batches(job, work, device), work.loss, job.spec, device)
     trained.save(Path(job.reference))
     first = [entry for batch in global_batches(job, work, device, steps=1)[0] for entry in batch]
-    return {"model": asdict(model_facts(work, digest(first)))}
+    facts = replace(model_facts(work, digest(first)), activation_bytes=activation_bytes(job, work, device))
+    return {"model": asdict(facts)}
+
+
+def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | None:
+    """What one rank's micro-batch leaves for backward, without an engine; None where a rank has a part of a replica."""
+    if job.ranks_per_replica > 1 or not job.memory:
+        return None
+    counter = memory.StepMemory(device)
+    with counter:
+        module = cast_module(work.build().to(device), job.spec.precision)
+        batch = batches(job, work, share_of(job, 0), 0, device)[0]
+        with counter.step({"params": list(module.parameters()), "buffers": list(module.buffers())}, batch):
+            with autocast(job.spec.precision, device.type):
+                loss = work.loss(module, cast_inputs(batch, weight_dtype(job.spec.precision)))
+            loss.backward()
+    return counter.trace.most_bytes("activations")
 
 
 def resolution(job: Job, device: torch.device) -> dict[str, Any]:

@@ -14,7 +14,10 @@ from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.setting import Setting, elements, setting
 from bench.record import Record
 
-__all__ = ["ENGINES", "Theory", "predict_paper", "predict_sent", "predict_state", "predict_transient"]
+__all__ = [
+    *("ENGINES", "Theory", "predict_cast", "predict_paper", "predict_rest", "predict_sent", "predict_state"),
+    "predict_transient",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ ENGINES = {
     "torch": Theory(torch_engine.state, torch_engine.transient, torch_engine.sent),
 }
 
+GRADIENTS_KEPT = {"deepspeed": (3,), "native": (0, 1), "parameter_server": (0,), "torch": (0, 1)}
+"""Stages at which an engine's gradients have memory of their own that outlives the update."""
+
 
 def predict_state(record: Record) -> dict[str, int] | None:
     """Bytes of model state by kind (params, master, grads, optimizer, buffers) on the rank that holds most."""
@@ -43,10 +49,27 @@ def predict_state(record: Record) -> dict[str, int] | None:
     return found[0].state(found[1]) if found else None
 
 
+def predict_rest(record: Record) -> int | None:
+    """Bytes of model state between steps: all but the gradients, where the update frees them."""
+    state, known = predict_state(record), setting(record)
+    if state is None or known is None:
+        return None
+    kept = state["grads"] if known.stage in GRADIENTS_KEPT.get(known.engine, ()) else 0
+    if known.engine == "torch" and not known.options.get("gradient_as_bucket_view", True):
+        kept //= 2  # DDP keeps its buckets, and the update frees what was copied out of them
+    return sum(state.values()) - state["grads"] + kept
+
+
 def predict_transient(record: Record) -> int | None:
     """Bytes that the engine needs at most beside model state and activations."""
     found = _theory(record)
     return found[0].transient(found[1]) if found else None
+
+
+def predict_cast(record: Record) -> int:
+    """Bytes of autocast's 2-byte copies of the weights, which a transient prediction counts in."""
+    known = setting(record)
+    return 2 * elements(known.parameters) if known and known.precision.startswith("amp_") else 0
 
 
 def predict_sent(record: Record) -> float | None:

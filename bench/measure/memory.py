@@ -1,56 +1,41 @@
-"""Memory of one rank, counted at the allocator: model state by kind, and the peak of a step.
+"""Memory of one rank, counted at the allocator: what a step holds at rest and at its peak, and what for.
 
-On a GPU the caching allocator keeps the figures. A CPU has no such counter, but the profiler reports each
-allocation and each release; their running sum is what is allocated. It starts at zero with the profiler,
-which therefore has to be started before the model is built.
+Both kinds of device are watched by the profiler (``blocks.py``), which starts before the model is built, since what
+was allocated before it is not seen. A CPU's figures are its running sum. On a GPU the caching allocator keeps figures
+of its own, which count; what the profiler did not see of them is the kind ``unseen``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import os
+import statistics
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.hooks import RemovableHandle
 
-WINDOW = "bench.memory.step"
-
-
-class StepMemory(Protocol):
-    """Counts what is allocated at the begin of steps and at their peaks."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
-
-    def step(self) -> Any:
-        """Context of a step to be counted."""
-        ...
-
-    def rest_bytes(self) -> int:
-        """Allocated when the last step began; valid, as all figures, after the outer context."""
-        ...
-
-    def peaks_bytes(self) -> list[int]:
-        """The peak of each step."""
-        ...
-
-    def reserved_bytes(self) -> int | None:
-        """Most that the caching allocator held; None where there is none."""
-        ...
+from bench.measure import blocks
+from bench.measure.environment import output
+from bench.record import RankMemory
 
 
-class CpuStepMemory:
-    """The running sum of the profiler's allocation events; its context begins before the model is built."""
+class StepMemory:
+    """Watches the allocator; its context begins before the model is built, and figures are valid after it."""
 
-    def __init__(self) -> None:
-        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
-        self._rest, self._peaks = 0, list[int]()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True)
+        self._counted: list[CudaCounters] = []
+        self._beyond: int | None = None
+        self._state: dict[str, int] = {}
+        self.trace = blocks.Trace()
 
     def __enter__(self) -> Self:
         self._profile.__enter__()
@@ -59,94 +44,129 @@ class CpuStepMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._profile.__exit__(kind, error, at)
         if kind is None:
-            self._rest, self._peaks = peaks_in_windows(allocation_events(self._profile))
+            self._beyond = beyond_allocator_bytes() if self._counted else None
+            self.trace = blocks.Reader().read(blocks.events_of(self._profile, self._device.type))
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        with record_function(WINDOW):
+    def step(self, state: dict[str, list[Tensor]], batch: Iterable[Tensor]) -> Iterator[None]:
+        """Context of a step to be watched, which begins with ``state`` and trains on ``batch``."""
+        counters = CudaCounters(self._device) if self._device.type == "cuda" else None
+        with record_function(blocks.STEP):
+            label_state(state | {"batch": list(batch), "other": reachable(self._device.type)})
+            del state, batch
             yield
+        if counters:
+            counters.stop()
+            self._counted.append(counters)
 
-    def rest_bytes(self) -> int:
-        return self._rest
+    def forward(self) -> None:
+        """A micro-batch begins."""
+        blocks.mark("forward")
 
-    def peaks_bytes(self) -> list[int]:
-        return self._peaks
+    def between(self, state: dict[str, list[Tensor]]) -> None:
+        """Backward has ended and the update comes; ``state`` is what the engine keeps."""
+        self._state = state_bytes(state)
+        label_state(state)
+        blocks.mark("update")
 
-    def reserved_bytes(self) -> int | None:
-        return None
+    def result(self) -> RankMemory:
+        """The figures of the last step at rest, and of that with the median peak."""
+        steps = self.trace.steps
+        rest_bytes, peaks = steps[-1].rest_bytes, [step.peak_bytes for step in steps]
+        if self._counted:
+            rest_bytes, peaks = self._counted[-1].rest_bytes, [counted.peak_bytes for counted in self._counted]
+        peak_bytes = statistics.median_low(peaks)
+        typical = steps[peaks.index(peak_bytes)]
+        return RankMemory(
+            state_bytes=self._state,
+            rest_bytes=rest_bytes,
+            peak_bytes=peak_bytes,
+            reserved_bytes=max((counted.reserved_bytes for counted in self._counted), default=None),
+            step_peaks_bytes=peaks,
+            rest_by_kind=completed(self.trace.rest_by_kind(steps[-1]), rest_bytes),
+            peak_by_kind=completed(self.trace.peak_by_kind(typical), peak_bytes),
+            peak_phase=typical.peak_phase,
+            beyond_allocator_bytes=self._beyond,
+        )
 
 
-class CudaStepMemory:
-    """The caching allocator's own statistics."""
+class CudaCounters:
+    """The caching allocator's own statistics of one step, from construction to ``stop``."""
 
-    def __init__(self) -> None:
-        self._rest = self._reserved = 0
-        self._peaks: list[int] = []
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        self.rest_bytes = torch.cuda.memory_allocated(device)
+        self.peak_bytes = self.reserved_bytes = 0
 
-    def __enter__(self) -> Self:
-        return self
+    def stop(self) -> None:
+        torch.cuda.synchronize(self._device)
+        self.peak_bytes = torch.cuda.max_memory_allocated(self._device)
+        self.reserved_bytes = torch.cuda.max_memory_reserved(self._device)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        self._rest = torch.cuda.memory_allocated()
+def label_state(state: dict[str, list[Tensor]]) -> None:
+    for kind, tensors in state.items():
+        blocks.label(kind, map(local, tensors))
+
+
+def reachable(device_type: str) -> list[Tensor]:
+    """The tensors that Python can reach and that this process made after it was forked."""
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if kind in (Tensor, nn.Parameter) or is_dtensor(kind)}
+    found = [entry for entry in objects if type(entry) in kinds]
+    return [tensor for tensor in found if tensor.device.type == device_type and tensor.layout is torch.strided]
+
+
+def completed(by_kind: dict[str, int], measured: int) -> dict[str, int]:
+    """``by_kind`` with what the counter holds beyond it as ``unseen`` (negative: a release was not seen)."""
+    unseen = measured - sum(by_kind.values())
+    return by_kind | {"unseen": unseen} if unseen else by_kind
+
+
+def beyond_allocator_bytes() -> int | None:
+    """What this process holds on its GPU beyond what the caching allocator reserved: context, kernels, NCCL's buffers.
+
+    None where the driver does not tell processes apart, as in most containers.
+    """
+    listed = output(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"])
+    used = used_by(os.getpid(), listed)
+    return None if used is None else used - torch.cuda.memory_reserved()
+
+
+def used_by(process: int, listed: str) -> int | None:
+    """Bytes of a process in the driver's list of ``pid, MiB`` lines; None if it is not there."""
+    for line in listed.splitlines():
+        pid, _, mib = line.partition(",")
+        if pid.strip() == str(process) and mib.strip().isdigit():
+            return int(mib) << 20
+    return None
+
+
+@contextmanager
+def gathered_parameters() -> Iterator[None]:
+    """While it is open, parameters are labelled ``gathered`` where a module computes with them.
+
+    That is after a module's forward, and in backward as a parameter's gradient arrives. What is state keeps that kind.
+    """
+    handles: dict[int, RemovableHandle] = {}
+
+    def seen(parameter: Tensor) -> None:
+        blocks.label("gathered", [local(parameter.detach())])
+
+    def after_forward(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            seen(parameter)
+            if parameter.requires_grad and parameter.is_leaf and id(parameter) not in handles:
+                handles[id(parameter)] = parameter.register_post_accumulate_grad_hook(seen)
+
+    forward = register_module_forward_hook(after_forward)
+    try:
         yield
-        torch.cuda.synchronize()
-        self._peaks.append(torch.cuda.max_memory_allocated())
-        self._reserved = max(self._reserved, torch.cuda.max_memory_reserved())
-
-    def rest_bytes(self) -> int:
-        return self._rest
-
-    def peaks_bytes(self) -> list[int]:
-        return self._peaks
-
-    def reserved_bytes(self) -> int | None:
-        return self._reserved
-
-
-def step_memory(device: torch.device) -> StepMemory:
-    return CudaStepMemory() if device.type == "cuda" else CpuStepMemory()
-
-
-Event = tuple[int, str, int]
-"""Time in ns, what happened (``allocate``, ``begin`` or ``end`` of the window), bytes (negative: released)."""
-
-
-def allocation_events(profiled: profile) -> list[Event]:
-    """Every CPU allocation of a finished profile, and the window's begin and end. Reads torch's kineto results."""
-    events: list[Event] = []
-    assert profiled.profiler is not None
-    for event in profiled.profiler.kineto_results.events():  # type: ignore[union-attr]
-        name = event.name()
-        if name == "[memory]" and event.device_type() == torch.profiler.DeviceType.CPU:
-            events.append((event.start_ns(), "allocate", event.nbytes()))  # type: ignore[union-attr]
-        elif name == WINDOW:
-            events.append((event.start_ns(), "begin", 0))
-            events.append((event.end_ns(), "end", 0))
-    return sorted(events, key=lambda event: event[0])
-
-
-def peaks_in_windows(events: list[Event]) -> tuple[int, list[int]]:
-    """Bytes allocated when the last window began, and the most while each was open."""
-    allocated = rest = 0
-    peaks: list[int] = []
-    inside = False
-    for _, what, size in events:
-        allocated += size
-        if what == "begin":
-            inside, rest = True, allocated
-            peaks.append(allocated)
-        elif what == "end":
-            inside = False
-        elif inside:
-            peaks[-1] = max(peaks[-1], allocated)
-    return rest, peaks
+    finally:
+        for handle in (forward, *handles.values()):
+            handle.remove()
 
 
 def state_bytes(state: dict[str, list[Tensor]]) -> dict[str, int]:
@@ -166,4 +186,8 @@ def state_bytes(state: dict[str, list[Tensor]]) -> dict[str, int]:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a DTensor that this rank holds; any other tensor as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return tensor.to_local() if is_dtensor(type(tensor)) else tensor  # type: ignore[attr-defined]
+
+
+def is_dtensor(kind: type) -> bool:
+    return issubclass(kind, Tensor) and hasattr(kind, "to_local")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.engines.spec import EngineSpec
 from bench.loop import Share, timed_steps
-from bench.measure.memory import CpuStepMemory, peaks_in_windows, state_bytes
+from bench.measure.memory import StepMemory, state_bytes
 from bench.parity import Reference, compare, train_reference, weights_error
 
 MIB = 1 << 20
@@ -63,31 +63,17 @@ def test_the_clock_tells_the_phases_of_a_step_apart(monkeypatch: pytest.MonkeyPa
     assert timed.losses == [1.0] * 5
 
 
-def test_the_peak_of_a_window_counts_what_was_there_before() -> None:
-    events = [
-        (0, "allocate", 100),
-        (1, "allocate", 50),
-        (2, "allocate", -50),
-        (3, "begin", 0),
-        (4, "allocate", 30),
-        (5, "allocate", -30),
-        (6, "allocate", 20),
-        (7, "end", 0),
-        (8, "allocate", 1000),
-    ]
-    assert peaks_in_windows(events) == (100, [130])
-
-
 def test_a_cpu_step_of_known_size_is_counted_exactly() -> None:
-    with CpuStepMemory() as counter:
+    with StepMemory(torch.device("cpu")) as counter:
         kept = torch.zeros(MIB // 4)
-        with counter.step():
+        with counter.step({}, []):
             temporary = torch.zeros(2 * MIB // 4)
             del temporary
             temporary = torch.zeros(3 * MIB // 4)
             del temporary
         after = torch.zeros(9 * MIB // 4)
-    assert (counter.rest_bytes(), counter.peaks_bytes()) == (MIB, [4 * MIB])
+    memory = counter.result()
+    assert (memory.rest_bytes, memory.step_peaks_bytes) == (MIB, [4 * MIB])
     del kept, after
 
 
