@@ -93,13 +93,13 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def _bytes(text: str) -> float:
-    from analysis.units import bytes_of
+def _bytes(text: str) -> int:
+    from bench.sizes import size_bytes
 
     try:
-        return bytes_of(text)
+        return size_bytes(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; valid: such as 16GiB or 500MB") from error
 
 
 def _share(text: str) -> float:
@@ -137,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(asked: argparse.Namespace) -> int:
+    from analysis.collectives import fit_rows
     from analysis.load import frame, load
     from analysis.report import write_report
     from analysis.terminal import print_summary
@@ -144,7 +145,7 @@ def _report(asked: argparse.Namespace) -> int:
     found = load(asked.paths)
     table = frame(found.records)
     written = write_report(found.records, asked.out or _home(asked.paths), found.warnings, table=table)
-    print_summary(table, written, found.warnings)
+    print_summary(table, written, found.warnings, by_size=fit_rows(found.records, table))
     return 0
 
 

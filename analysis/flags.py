@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.layout import describe
 from analysis.load import varying
 from analysis.units import counted
+from bench.record import NO_ENGINE
 
 MEANINGS = {
     "oversubscribed": "more ranks than cores or GPUs. Stages can be compared with each other at one world size; "
@@ -116,7 +117,7 @@ def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
     worlds = sorted(part["gpus"].unique())
     if len(part) > 1 and set(table.index[table["gpus"].isin(worlds)]) == set(part.index):
         return f"all {counted(len(part), noun)} with {joined([str(world) for world in worlds])} ranks"
-    names = varying(table) or ["stage", "gpus"]
+    names = varying(table) or (["gpus"] if (table["engine"] == NO_ENGINE).all() else ["stage", "gpus"])
     words = [describe(row, names) for _, row in part.iterrows()]
     if len(words) > 4:
         words = [*words[:3], f"{len(words) - 3} more"]

@@ -18,7 +18,7 @@ from analysis.memory import KINDS, columns, memory
 from analysis.mfu import joules_per_step, utilization
 from analysis.scaling import Efficiency, devices, efficiencies
 from analysis.search import SEARCH_COLUMNS, search_columns
-from bench.record import Record, RecordError
+from bench.record import NO_ENGINE, Record, RecordError
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
 """Knobs that have a column of their own, as they were asked for; empty means the engine's own default."""
@@ -94,11 +94,21 @@ def _check(record: Record) -> None:
         raise RecordError("config names no engine or no workload")
     if record.launches and not isinstance(record.resolved.get("global_batch"), int):
         raise RecordError("launches were timed but resolved.global_batch is missing")
+    if record.config["engine"].get("name") == NO_ENGINE:
+        return _check_collectives(record)
     for launch in record.launches:
         series = [steps for rank in launch.ranks for steps in (rank.forward_backward_s, rank.optimizer_s, rank.losses)]
         counts = {len(steps) for steps in series}
         if not series or 0 in counts or (len(counts) > 1 and not record.resolved.get("outside_parity")):
             raise RecordError(f"launch of round {launch.round} has no steps, or ranks differ in their number")
+
+
+def _check_collectives(record: Record) -> None:
+    """The same of a record that timed collectives: every launch has each kind and size, with times of some length."""
+    kept = {tuple((entry.kind, entry.size_bytes) for entry in launch.collective_times) for launch in record.launches}
+    times = [entry.times_s for launch in record.launches for entry in launch.collective_times]
+    if len(kept) > 1 or () in kept or not all(series and min(series) > 0 for series in times):
+        raise RecordError("launches timed no collectives, or not the same ones, or some took no time")
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -141,8 +151,9 @@ def _follows(keys: pd.DataFrame, name: str, owner: str) -> bool:
 
 def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) -> dict[str, Any]:
     """One cell in SI units; NaN or None where there is nothing to say."""
-    step = stats.median_interval([stats.step_time_s(launch) for launch in record.launches])
-    trained = [] if record.resolved.get("simulated") else record.launches  # else of ranks that are not there
+    timed = [launch for launch in record.launches if launch.ranks]
+    step = stats.median_interval([stats.step_time_s(launch) for launch in timed])
+    trained = [] if record.resolved.get("simulated") else timed  # else of ranks that are not there
     throughput = stats.median_interval([stats.throughput_per_s(record, launch) for launch in trained])
     held = memory(record)
     values: dict[str, Any] = {axis: named.get(axis) for axis in AXES}
@@ -160,8 +171,8 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "throughput_per_s": throughput.value,
         "throughput_per_s_low": throughput.low,
         "throughput_per_s_high": throughput.high,
-        "launches": step.launches,
-        "interval_level": step.level if step.launches > 1 else nan,
+        "launches": len(record.launches),
+        "interval_level": stats.attainable(len(record.launches)) if len(record.launches) > 1 else nan,
         "model_state_bytes": held.state_bytes,
         "model_state_predicted_bytes": held.predicted_bytes,
         "peak_bytes": held.peak_bytes,

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.cells import flatten, frozen, label
 from analysis.load import varying
 from analysis.units import counted, size
-from bench.record import Record
+from bench.record import NO_ENGINE, Record
 
 NOT_REPEATED = ("tracking.", "resume", "engine.package", "workload.factory", "measure.timing_breakdown")
 """Knobs that a command to run a sweep again leaves to the reader."""
@@ -23,14 +23,20 @@ def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
     """What was run, such as ``8 cells: torch, digits, fp32; stage 0, 1, 2, 3 × 1, 2 ranks; 5 launches of 20 steps``."""
     names = varying(table)
     is_full = len(table) == prod(table[name].map(frozen).nunique() for name in names)
+    of_training = ("engine", "stage", "precision", "scaling")
+    is_training = bool((table["engine"] != NO_ENGINE).any())
     fixed = [name for name in ("engine", "workload", "stage", "gpus", "precision", "scaling") if name not in names]
+    fixed = [name for name in fixed if is_training or name not in of_training]
     said = [
         ", ".join(label(name, table.iloc[0][name]) for name in fixed),
         (" × " if is_full else "; ").join(_values(name, table[name].tolist()) for name in names),
     ]
     if launches := _range([len(record.launches) for record in records if record.launches]):
-        steps = _range([len(launch.step_times_s()) for record in records for launch in record.launches[:1]])
-        said.append(f"{_plural(launches, 'launch')} of {_plural(steps, 'measured step')} a cell")
+        steps = _range(
+            [len(launch.step_times_s()) for record in records for launch in record.launches[:1] if launch.ranks]
+        )
+        of_steps = f" of {_plural(steps, 'measured step')}" if steps else ""
+        said.append(f"{_plural(launches, 'launch')}{of_steps} a cell")
     return f"{counted(len(records), 'cell')}: {'; '.join(filter(None, said))}"
 
 
@@ -72,7 +78,7 @@ def commands(records: Sequence[Record]) -> list[str]:
     groups: dict[object, list[dict[str, str]]] = {}
     for record in records:
         cell = _overrides(record)
-        groups.setdefault((record.sweep_id, cell["engine"], cell["workload"], tuple(cell)), []).append(cell)
+        groups.setdefault((record.sweep_id, cell.get("engine"), cell["workload"], tuple(cell)), []).append(cell)
     lines: list[str] = []
     for cells in groups.values():
         lines += [_command(cells)] if _is_product(cells) else [_command([cell]) for cell in cells]
@@ -82,9 +88,11 @@ def commands(records: Sequence[Record]) -> list[str]:
 def _overrides(record: Record) -> dict[str, str]:
     found = {}
     for name, value in flatten(record.config).items():
-        if value == {} or name.startswith(NOT_REPEATED):
+        if value in ({}, NO_ENGINE) or name.startswith(NOT_REPEATED):
             continue
         word = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+        if isinstance(value, list):
+            word = f"[{','.join(map(str, value))}]"
         found[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = word
     if "workload.path" in found:  # a user's model, which bears its own name
         found["workload"] = "module"

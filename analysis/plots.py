@@ -98,7 +98,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
 
     Only cells that ended ok are drawn.
     """
-    shown = table[table["status"] == "ok"]
+    shown = table[(table["status"] == "ok") & table["step_time_s"].notna()]
     if shown.empty:
         return []
     place = layout(shown)

@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import flags, origin, plots, rows
+from analysis import collectives, collectives_plot, flags, origin, plots, rows
 from analysis.answer import answers
 from analysis.largest_batch import search_rows
 from analysis.ledger import ledger_rows
@@ -56,7 +56,8 @@ def write_report(
     table = frame(records) if table is None else table
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(table, folder / "summary.csv")
-    drawn = plots.draw(table, folder / "figures")
+    collectives.write_csv(records, table, folder / "collectives.csv")
+    drawn = plots.draw(table, folder / "figures") + collectives_plot.draw(records, table, folder / "figures")
     content = contents(records, table, drawn, warnings)
     paths = ReportPaths(
         csv=folder / "summary.csv",
@@ -82,7 +83,8 @@ def contents(
     records: Sequence[Record], table: pd.DataFrame, drawn: Sequence[plots.Plot], warnings: Sequence[str]
 ) -> dict[str, Any]:
     """What both templates show, in the order in which they show it."""
-    names = rows.knob_names(table)
+    trained = table[~collectives.is_benchmark(table)]
+    names = rows.knob_names(trained if len(trained) else table)
     counts = table["status"].value_counts()
     environments = {str(record.environment): record.environment for record in records}
     units = table["unit"].dropna().unique()
@@ -95,15 +97,17 @@ def contents(
         "failures": flags.failures(table),
         "verdicts": flags.verdicts(table),
         "warnings": list(warnings),
-        "answers": answers(table),
+        "answers": answers(trained),
         "knobs": rows.headings(names),
-        "rows": rows.rows(table, names),
+        "rows": rows.rows(trained, names),
         "unit": f"{units[0]}s" if len(units) == 1 else "units",
         "levels": rows.levels(table),
-        "searches": search_rows(table, names),
-        "ledger": ledger_rows(records, table, names),
-        "memory": memory_rows(table, names),
-        "higher_stages": higher_stages(table, names),
+        "searches": search_rows(trained, names),
+        "ledger": ledger_rows(records, trained, names),
+        "memory": memory_rows(trained, names),
+        "higher_stages": higher_stages(trained, names),
+        "collectives": collectives.fit_rows(records, table),
+        "collectives_headings": collectives.HEADINGS,
         "plots": drawn,
         "environment": origin.environment_rows(records),
         "commands": origin.commands(records),

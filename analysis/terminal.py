@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import flags, units
+from analysis import collectives, flags, units
 from analysis.largest_batch import search_rows
 from analysis.layout import panels
 from analysis.load import varying
@@ -23,16 +23,23 @@ BAD, CARE = "bold red", "yellow"
 
 
 def print_summary(
-    table: pd.DataFrame, paths: ReportPaths | None, warnings: Sequence[str] = (), *, console: Console | None = None
+    table: pd.DataFrame,
+    paths: ReportPaths | None,
+    warnings: Sequence[str] = (),
+    *,
+    by_size: Sequence[collectives.Row] = (),
+    console: Console | None = None,
 ) -> None:
     """Prints a table of cells for each combination of the knobs that vary beside stage and world size.
 
-    Then come legend, failures and warnings, and last the paths. Plain text where the output is not a terminal.
+    Then come ``by_size``, a row each, legend, failures and warnings, and last the paths. Plain text where the output is
+    not a terminal.
     """
     out = console or Console(highlight=False)
     if not out.is_terminal and console is None:
         out.width = PIPE_WIDTH
-    for panel in panels(table, [name for name in varying(table) if name not in ALWAYS]):
+    trained = table[~collectives.is_benchmark(table)]
+    for panel in panels(trained, [name for name in varying(trained) if name not in ALWAYS]):
         if panel.title:
             out.print(Text(panel.title, style="bold"))
         wide = _table(panel.table, gap=2)
@@ -40,6 +47,9 @@ def print_summary(
         out.print(wide if fits else _table(panel.table, gap=1))
     if (table["search_tried"] > 0).any():
         out.print(_searches(table))
+    if by_size:
+        out.print(_fits_table(by_size))
+        out.print(Text("t = α + β·S, off the line: sizes further from it than they spread", style="dim"))
     for line, style in _notes(table, warnings):
         out.print(Text(line, style=style), soft_wrap=not out.is_terminal)
     if paths is not None:
@@ -65,6 +75,16 @@ def _searches(table: pd.DataFrame) -> Table:
         found.add_column(name, justify="right")
     for row in search_rows(table, names):
         found.add_row(*row.knobs, row.limit, row.largest, row.peak, row.unfit)
+    return found
+
+
+def _fits_table(fits: Sequence[collectives.Row]) -> Table:
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in collectives.HEADINGS:
+        is_text = name in ("cell", "collective", "off the line")
+        found.add_column(name, justify="left" if is_text else "right", no_wrap=name != "off the line")
+    for fit in fits:
+        found.add_row(fit.cell, fit.kind, fit.alpha, fit.bandwidth, fit.bus, fit.off)
     return found
 
 

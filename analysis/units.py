@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -51,15 +49,6 @@ def size(size_bytes: float) -> str:
             break
         scaled /= 1024
     return f"{number(scaled)} {unit}"
-
-
-def bytes_of(text: str) -> float:
-    """The bytes of a size such as ``16GiB``, ``80 GB`` or ``512MiB``. Raises ValueError if it is none."""
-    found = re.fullmatch(r"\s*([0-9.]+)\s*(?:([KMGT])(i?))?B?\s*", text, re.IGNORECASE)
-    if not found or not float(found[1]) > 0:
-        raise ValueError(f"{text!r} is not a size; valid: such as 16GiB, 80GB, 512MiB")
-    power = " KMGT".index(found[2].upper()) if found[2] else 0
-    return float(found[1]) * math.pow(1024 if found[3] else 1000, power)
 
 
 def percent(fraction: float | None, digits: int = 0) -> str:

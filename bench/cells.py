@@ -10,13 +10,14 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
-from bench import engines, network
+from bench import collectives, engines, network
 from bench.config import Config, ConfigError
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
 from bench.measure.ceiling import dtype_of
 from bench.record import Search, Status
-from bench.search import MOST, size_bytes
+from bench.search import MOST
+from bench.sizes import size_bytes
 
 NOT_IDENTITY = ("repeats", "timeout_s", "resume", "tracking")
 """Knobs that say how often or how long to try and where to log, not what is measured."""
@@ -40,6 +41,8 @@ class Cell:
         """Readable and unique: the same for the same setting on the same kind of machine."""
         config = self.config
         digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()[:8]
+        if not self.trains:
+            return "-".join((config.workload["name"], f"n{config.gpus}", self.backend, digest))
         parts = (config.engine["name"], f"s{config.stage}", f"n{config.gpus}", config.workload["name"])
         return "-".join((*parts, config.precision, digest))
 
@@ -47,6 +50,16 @@ class Cell:
         asked = {key: value for key, value in dataclasses.asdict(self.config).items() if key not in NOT_IDENTITY}
         asked["measure"].pop("timing_breakdown")
         return asked | {"device": self.device, "backend": self.backend, "threads": self.threads}
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has an engine and a model; ``workload=collectives`` has neither."""
+        return not collectives.is_asked(self.config)
+
+    @property
+    def measured(self) -> Purpose:
+        """The purpose of its repeated launches."""
+        return "timing" if self.trains else "collectives"
 
     @property
     def rank_batch(self) -> int:
@@ -212,10 +225,13 @@ def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
         cell = Cell(config, device, resolve_backend(config, device, machine), threads, cores, None, "")
         try:
             refuse_backend(cell, machine)
-            engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
-            refuse_simulated(cell)
-            refuse_search(cell)
-            refuse_straggler(cell)
+            if cell.trains:
+                engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
+                refuse_simulated(cell)
+                refuse_search(cell)
+                refuse_straggler(cell)
+            else:
+                collectives.refuse(config, cell.backend)
             refuse_network(cell)
         except EngineUnsupported as error:
             cell = dataclasses.replace(cell, status="unsupported", reason=str(error))

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import engines, launch
-from bench.config import CONF, Config, ConfigError, check, check_value, knobs, options, valid_values
+from bench.config import CONF, Config, ConfigError, check, check_value, default_option, knobs, options, valid_values
 
 GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
@@ -106,7 +106,7 @@ def warm_up(arguments: list[str]) -> None:
     if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
         return  # --help and its like run nothing
     named = next((argument.removeprefix("engine=") for argument in arguments if argument.startswith("engine=")), None)
-    files = [CONF / "engine" / f"{name}.yaml" for name in (named or _default_option("engine")).split(",")]
+    files = [CONF / "engine" / f"{name}.yaml" for name in (named or default_option("engine")).split(",")]
     packages = [yaml.safe_load(file.read_text(encoding="utf-8"))["package"] for file in files if file.exists()]
     launch.warm_up(engines.preload(*packages))
 
@@ -185,7 +185,7 @@ def _is_option(key: str, overrides: list[Override]) -> bool:
     given = {override.key_or_group: values_of(override) for override in overrides}
     if "experiment" in given or any(other.startswith("hydra.searchpath") for other in given):
         return True
-    names = [str(value) for value in given.get(group, [_default_option(group)])]
+    names = [str(value) for value in given.get(group, [default_option(group)])]
     _check_group(group, names)
     allowed = sorted(set.intersection(*(set(group_options(group, choice)) for choice in names)))
     if name.split(".")[0] not in allowed:
@@ -198,11 +198,6 @@ def group_options(group: str, choice: str) -> list[str]:
     document = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"))
     document = document.get(group, document)
     return sorted(set(document) - {"name", "factory", "package"})
-
-
-def _default_option(group: str) -> str:
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    return next(str(entry[group]) for entry in defaults if isinstance(entry, dict) and group in entry)
 
 
 def _refuse_key(key: str, known: list[str]) -> None:

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench import network
 from bench.engines.spec import COMPRESSIONS, OPTIMIZERS, PRECISIONS
-from bench.search import MOST, size_bytes
+from bench.search import MOST
+from bench.sizes import size_bytes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -335,6 +338,12 @@ def valid_values(spec: dataclasses.Field[Any]) -> str:
 def options(group: str) -> list[str]:
     """The names in a config group, one file each."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def default_option(group: str) -> str:
+    """What a config group is where nobody names it."""
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    return next(str(entry[group]) for entry in defaults if isinstance(entry, dict) and group in entry)
 
 
 def has_form(text: str, read: Callable[[str], float]) -> bool:

@@ -9,7 +9,7 @@ from bench.engines.spec import EngineSpec
 from bench.network import Link
 from bench.record import RankEnd
 
-Purpose = Literal["reference", "resolution", "check", "ceiling", "timing"]
+Purpose = Literal["reference", "resolution", "check", "ceiling", "timing", "collectives"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Job:
       another. Nothing is timed.
     - ``ceiling``: what all ranks at once reach in matrix products alone, without engine or workload.
     - ``timing``: warm-up and measured steps. Nothing else is observed.
+    - ``collectives``: the collectives themselves, by size; no engine, and ``steps`` and ``warmup`` are iterations.
     """
 
     purpose: Purpose

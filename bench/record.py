@@ -28,6 +28,10 @@ Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable",
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 
+NO_ENGINE = "-"
+"""The name of the engine in the record of a cell that trains nothing (``workload=collectives``)."""
+
+
 class RecordError(ValueError):
     """A file is not a record that this version can read; the message names the file and the field."""
 
@@ -178,6 +182,18 @@ class RankSamples:
 
 
 @dataclass(frozen=True)
+class CollectiveTimes:
+    """One collective at one size, timed by itself."""
+
+    kind: str
+    """all_reduce, reduce_scatter, all_gather, broadcast or all_to_all."""
+    size_bytes: int
+    """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
+    times_s: list[float]
+    """Of each iteration: the slowest rank's."""
+
+
+@dataclass(frozen=True)
 class Launch:
     """One fresh launch of all ranks: the independent sample of every statistic."""
 
@@ -192,11 +208,14 @@ class Launch:
     """What may have disturbed the measured steps, as counted around them (docs/method.md); absent where unknown."""
     foreign: dict[str, float] = field(default_factory=dict)
     """CPU seconds of the other processes that used most meanwhile, by name."""
+    collective_times: list[CollectiveTimes] = field(default_factory=list)
+    """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""
         ranks = [rank.step_times_s() for rank in self.ranks]
-        return [max(times[step] for times in ranks if step < len(times)) for step in range(max(map(len, ranks)))]
+        most = max(map(len, ranks), default=0)
+        return [max(times[step] for times in ranks if step < len(times)) for step in range(most)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ largest batch that was seen to fit and the smallest that was seen not to are nei
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 
 from bench.job import LaunchResult
@@ -19,16 +18,6 @@ MOST = 65536
 """Largest batch per rank that is tried where ``search_most`` does not say."""
 GROWTH = 8
 """How many times as large as what fits the next trial may be."""
-SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-
-
-def size_bytes(text: str) -> int:
-    """A size such as ``2GiB`` or ``1.5GB``. Raises ValueError if it is none, or below a byte."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kKMGT]?i?B)", text)
-    if not found or found[2] not in SIZES or float(found[1]) * SIZES[found[2]] < 1:
-        raise ValueError(text)
-    return int(float(found[1]) * SIZES[found[2]])
 
 
 def run(

@@ -29,8 +29,10 @@ from bench.measure import conditions, environment
 from bench.measure.verdicts import disturbances, verdicts
 from bench.progress import SweepProgress
 from bench.record import (
+    NO_ENGINE,
     Ceiling,
     Collective,
+    CollectiveTimes,
     Launch,
     Model,
     Parity,
@@ -101,6 +103,7 @@ def open_store(folder: Path, *, resume: bool) -> RecordStore:
 
 def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -> int:
     """Report, tracking, and the table on the terminal; the exit code."""
+    from analysis.collectives import fit_rows
     from analysis.load import frame
     from analysis.report import write_report
     from analysis.terminal import print_summary
@@ -117,7 +120,7 @@ def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -
     sweep.breakdown.lap("tracking")
     if show_breakdown:
         sweep.breakdown.show()
-    print_summary(table, paths, [*store.warnings, *tracker.warnings])
+    print_summary(table, paths, [*store.warnings, *tracker.warnings], by_size=fit_rows(records, table))
     return code
 
 
@@ -149,6 +152,8 @@ class Sweep:
     def _new_record(self, cell: Cell) -> Record:
         config = dataclasses.asdict(cell.config)
         del config["tracking"]  # says nothing of the cell, and an address may hold a password
+        if not cell.trains:
+            config["engine"] = {"name": NO_ENGINE}
         record = Record(
             cell_id=cell.id,
             sweep_id=self.store.folder.name,
@@ -203,7 +208,8 @@ class Sweep:
         )
         for cell in self.cells:
             threads = f", {cell.threads} thread(s) a rank" if cell.device == "cpu" else ""
-            note = f"{cell.status}: {cell.reason}" if cell.status else f"global batch {cell.global_batch}{threads}"
+            work = f"global batch {cell.global_batch}" if cell.trains else "collectives by size"
+            note = f"{cell.status}: {cell.reason}" if cell.status else f"{work}{threads}"
             if cell.searches and not cell.status:
                 note = f"search={cell.config.search} from {cell.rank_batch} samples a rank{threads}"
             note += ", simulated: rank 0 runs alone" if cell.simulated and not cell.status else ""
@@ -219,7 +225,7 @@ class Sweep:
 
     def _checked(self, cell: Cell) -> bool:
         record, measure = self.records[cell.id], cell.config.measure
-        return bool(
+        return not cell.trains or bool(
             record.model
             and (record.parity or not measure.parity_steps or record.resolved.get("outside_parity"))
             and (record.memory or not measure.memory)
@@ -362,14 +368,15 @@ class Sweep:
         record = self.records[cell.id]
         self.progress.start(f"round {number + 1}/{cell.config.repeats} {cell.id}")
         started_at = environment.now()
-        result = self.launcher.launch(cell.job("timing", self.scratch))
+        result = self.launcher.launch(cell.job(cell.measured, self.scratch))
         if result.status != "ok":
             self._fail(cell, result)
             return
         phases = {name for rank in result.ranks for name in rank["seconds"]}
         seconds = {name: max(rank["seconds"].get(name, 0.0) for rank in result.ranks) for name in sorted(phases)}
         self.breakdown.add_launch(seconds, result.total_s)
-        samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+        samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks if "samples" in rank]
+        times = decode(result.ranks[0].get("collective_times", []), list[CollectiveTimes], "collective_times")
         record.launches.append(
             Launch(
                 number,
@@ -379,6 +386,7 @@ class Sweep:
                 result.servers,
                 conditions=conditions.together(rank["conditions"] for rank in result.ranks),
                 foreign=result.ranks[0]["foreign"],
+                collective_times=times,
             )
         )
         record.resolved["start_method"] = result.start_method

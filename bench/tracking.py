@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from bench.config import Tracking
-from bench.record import Record, RecordError
+from bench.record import NO_ENGINE, Record, RecordError
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -135,6 +135,8 @@ def unreachable(error: Exception, folder: Path) -> str:
 def cell_name(record: Record) -> str:
     """What a person reads in MLflow's list: ``torch stage 3, 4 ranks, digits fp32``."""
     config = record.config
+    if config["engine"]["name"] == NO_ENGINE:
+        return f"{config['workload']['name']}, {config['gpus']} ranks, {record.resolved['backend']}"
     return (
         f"{config['engine']['name']} stage {config['stage']}, {config['gpus']} ranks, "
         f"{config['workload']['name']} {config['precision']}"
@@ -166,6 +168,11 @@ def cell_metrics(record: Record, row: Mapping[Any, Any]) -> Iterator[Metric]:
     for name, value in row.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             yield Metric(name, float(value), now, 0)
+    from analysis.collectives import metrics
+
+    for name, value in metrics(record).items():
+        if math.isfinite(value):
+            yield Metric(name, value, now, 0)
     launches = [launch.step_times_s() for launch in record.launches]
     for step, values in enumerate(zip(*launches, strict=False)):
         yield Metric("series/step_time_s", statistics.median(values), now, step)

@@ -25,12 +25,13 @@ from torch.distributed.distributed_c10d import Store
 from torch.utils.flop_counter import FlopCounterMode
 
 import workloads
-from bench import loop, parity, record, straggler
+from bench import collectives, loop, parity, record, straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerContext
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, WorkloadSpec
 from bench.measure import ceiling, comm, conditions, memory
+from bench.measure import collectives as collectives_by_size
 from workloads.base import Workload, WorkloadError
 
 __all__ = ["WorkloadError", "run", "workload"]
@@ -59,6 +60,8 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     context = RankContext(rank, job.spec.world_size, device, store)
     if job.purpose == "ceiling":
         result = peak(job, context)
+    elif job.purpose == "collectives":
+        result = collective_times(job, context, seconds)
     else:
         result = check(job, context) if job.purpose == "check" else timing(job, context, seconds)
     dist.barrier()  # rank 0 holds the store: nobody leaves before all are done
@@ -228,6 +231,17 @@ def peak(job: Job, context: RankContext) -> dict[str, Any]:
     watch.begin()
     found = ceiling.measure(job.spec.precision, context.device)
     return {"ceiling": asdict(found)} | watch.end()
+
+
+def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
+    """``workload=collectives``: the same times on every rank, and what disturbed this one."""
+    asked = collectives.asked(job.workload.options)
+    watch = conditions.Watch(context.rank, context.world_size, context.device)
+    watch.begin()
+    found = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
+    observed = watch.end()
+    seconds.lap("measured_s")
+    return {"collective_times": [asdict(times) for times in found]} | observed
 
 
 def steps_of(job: Job, rank: int, steps: int) -> int:

@@ -42,7 +42,8 @@ def make_config() -> Callable[..., Config]:
     """Configs of a tiny cell, of which parity alone is checked unless ``measure`` asks for more."""
 
     def make(engine: str | dict[str, Any] = "torch", workload: str | dict[str, Any] = "digits", **knobs: Any) -> Config:
-        measure = Measure(**({"parity_steps": 3, "memory": False, "collectives": False} | knobs.pop("measure", {})))
+        quick = {"parity_steps": 3, "memory": "search" in knobs, "collectives": False, "ceiling": False}
+        measure = Measure(**(quick | knobs.pop("measure", {})))
         engine = group("engine", engine) if isinstance(engine, str) else engine
         chosen = group("workload", workload) if isinstance(workload, str) else workload
         settings: dict[str, Any] = {

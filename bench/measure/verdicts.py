@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bench.measure.steadiness import change
-from bench.record import Launch, Record
+from bench.record import NO_ENGINE, Launch, Record
 
 ENOUGH_LAUNCHES = 6
 """The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
@@ -41,7 +41,7 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("simulated")
     elif record.resolved.get("outside_parity"):
         found.append("outside_parity")
-    elif record.launches and record.parity is None:
+    elif record.launches and record.parity is None and record.config["engine"]["name"] != NO_ENGINE:
         found.append("parity_unchecked")
     if record.resolved.get("servers"):
         found.append("state_on_servers")

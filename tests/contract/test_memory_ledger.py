@@ -16,7 +16,7 @@ from bench.record import Model, RankMemory, Record, decode
 from tests.conftest import MakeCell
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
-QUICK = {"parity_steps": 0, "collectives": False}
+QUICK = {"parity_steps": 0, "memory": True}
 
 
 @pytest.fixture

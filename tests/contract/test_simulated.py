@@ -25,7 +25,7 @@ from tests.conftest import MakeCell
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 3, "width": 64, "bias": False}
 UNEVEN = MLP | {"width": 37, "bias": True}
 """Nothing divides by the world size."""
-QUICK = {"parity_steps": 0}
+QUICK = {"parity_steps": 0, "memory": True, "collectives": True}
 ENGINES = ("native", "torch", "deepspeed")
 MODELS: dict[Path, Model] = {}
 RunCheck = Callable[[Cell], list[dict[str, Any]]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from test_analysis_fakes import bare, cell, launch, measured, write_all
 from analysis.__main__ import main
 from analysis.advise import Advice, Limits, advise, lines
 from analysis.load import frame
-from analysis.units import bytes_of
 from bench.record import Record
 
 WOBBLE = (1.0, 1.3, 0.9, 1.1, 1.2, 1.0)
@@ -99,16 +97,3 @@ def test_the_command_ends_with_1_if_nothing_keeps_the_limits(
     with pytest.raises(SystemExit, match="2"):
         main(["advise", str(folder), "--memory", "much"])
     assert "'much' is not a size; valid: such as 16GiB" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "text, size", [("16GiB", 16 * 2**30), ("80GB", 80e9), ("512 MiB", 2**29), ("1.5k", 1500), ("100", 100)]
-)
-def test_a_size_is_read_with_its_unit(text: str, size: float) -> None:
-    assert math.isclose(bytes_of(text), size)
-
-
-@pytest.mark.parametrize("text", ["", "0GiB", "-1MiB", "GiB", "1 parsec"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size"):
-        bytes_of(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import html
 import io
@@ -301,15 +300,6 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
         assert main(["report", *arguments]) == 2
         errors = capsys.readouterr().err
         assert errors.startswith("error: ") and errors.count("\n") == 1
-
-
-def test_analysis_imports_of_bench_only_the_record() -> None:
-    for path in (Path(__file__).parents[2] / "analysis").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in names:
-                assert name == "bench.record" or name.partition(".")[0] not in ("bench", "torch", "hydra", "mlflow")
 
 
 def test_importing_analysis_and_its_command_line_stays_light() -> None:

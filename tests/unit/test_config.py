@@ -23,7 +23,7 @@ from bench.config import Config, ConfigError, Network, check, check_sweep, knobs
         (["bucket_mb=0"], "bucket_mb=0 is not valid; valid: a number above 0, null"),
         (["bucket_mb=inf"], "bucket_mb=inf is not valid"),
         (["overlap=maybe"], "overlap='maybe' is not valid; valid: true, false, null"),
-        (["workload=nope"], "workload=nope is unknown; valid: bert, cnn_cifar, digits"),
+        (["workload=nope"], "workload=nope is unknown; valid: bert, calibrated, cnn_cifar, collectives, "),
         (["-m", "engine=torch,nope"], "engine=nope is unknown; valid: "),
         (["precision=fp8"], "precision=fp8 is not valid; valid: fp32, amp_bf16"),
         (["workload=mlp", "workload.dpeth=3"], "workload.dpeth is not an option of workload=mlp; valid: bias, depth"),

@@ -19,7 +19,8 @@ from analysis.terminal import print_summary
 from bench.cells import plan
 from bench.config import Config, ConfigError, Straggler, check
 from bench.record import Record, Search, Trial
-from bench.search import next_batch, size_bytes
+from bench.search import next_batch
+from bench.sizes import size_bytes
 from bench.tracking import cell_metrics
 from tests.conftest import CPU_ONLY, group
 

@@ -25,7 +25,7 @@ from workloads import Workload, WorkloadError, bert, cnn_cifar, data, gpt, mlp, 
 from workloads.base import Batch, check_choice, check_count, seeded
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "workload"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "collectives")  # has no model
 SMALL: dict[str, dict[str, Any]] = {"vit_b_16": {"size": "tiny"}, "module": {"path": "workloads.cnn_cifar:network"}}
 """Options without which a workload is too large to run here, or is none."""
 TINY = [name for name in NAMES if not name.startswith("resnet")]

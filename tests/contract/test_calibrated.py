@@ -1,0 +1,117 @@
+"""The time instrument against a workload whose time is known: each engine's steps take what the closed form says.
+
+A sleep is never too short, so the closed form bounds every step from below; a busy machine only makes steps longer, so
+from above it is the shortest one that is held to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from analysis.theory.calibrated import Calibrated
+from bench.cells import Cell
+from bench.config import Network, Straggler, options
+from bench.launch import Launcher
+from bench.record import Launch, Parity, RankSamples, decode
+from tests.conftest import MakeCell, group
+from tests.integration.test_network import no_lab
+
+STEPS = 4
+TRAINERS = ("native", "torch", "deepspeed")
+Measure = Callable[[Cell], Launch]
+
+
+def layers(**changes: Any) -> dict[str, Any]:
+    """Two layers of 40 ms with hardly any parameters, unless changed."""
+    small = {"layers": 2, "forward_s": 0.015, "backward_s": 0.025, "parameters_mib": 0.01}
+    return group("workload", "calibrated") | small | changes
+
+
+@pytest.fixture
+def measure(launcher: Launcher, timing_job: Callable[..., Any]) -> Measure:
+    """One launch of a cell's timing job, as a record holds it."""
+
+    def launch(cell: Cell) -> Launch:
+        if cell.status:
+            pytest.skip(cell.reason)
+        result = launcher.launch(timing_job(cell))
+        assert result.status == "ok", f"{result.reason}\n{result.ends}"
+        return Launch(0, "", {}, [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks])
+
+    return launch
+
+
+def truth(cell: Cell) -> Calibrated:
+    return Calibrated.of({"workload": cell.config.workload, "accumulate": cell.config.accumulate})
+
+
+def check(step_times_s: list[float], expected_s: float, most: float) -> None:
+    assert expected_s <= min(step_times_s) <= most * expected_s, (expected_s, step_times_s)
+
+
+@pytest.mark.parametrize("engine", TRAINERS)
+@pytest.mark.parametrize("stage", [1, 3])
+def test_what_takes_a_set_time_is_trained_like_any_other(
+    engine: str, stage: int, make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
+) -> None:
+    cell = make_cell(engine=engine, stage=stage, gpus=2, workload=layers(forward_s=0.0, backward_s=0.0))
+    assert decode(run_check(cell)[0]["parity"], Parity, "parity").passed
+
+
+@pytest.mark.parametrize("engine", options("engine"))
+def test_a_step_of_one_rank_takes_the_time_of_its_layers(engine: str, make_cell: MakeCell, measure: Measure) -> None:
+    cell = make_cell(engine=engine, workload=layers(), steps=STEPS)
+    check(measure(cell).step_times_s(), truth(cell).compute_s(), most=1.5)
+
+
+def test_each_micro_batch_takes_the_time_of_its_layers(make_cell: MakeCell, measure: Measure) -> None:
+    cell = make_cell(engine="native", workload=layers(), steps=STEPS, accumulate=2)
+    check(measure(cell).step_times_s(), 2 * 0.08, most=1.5)
+
+
+def test_what_takes_the_time_is_not_compiled_away(make_cell: MakeCell, measure: Measure) -> None:
+    cell = make_cell(engine="torch", workload=layers(), steps=STEPS, compile=True)
+    check(measure(cell).step_times_s(), truth(cell).compute_s(), most=1.5)
+
+
+@pytest.mark.parametrize("engine", TRAINERS)
+@pytest.mark.parametrize(("stage", "gpus"), [(0, 4), (3, 2)])
+def test_several_ranks_take_little_longer_than_one_also_on_two_cores(
+    engine: str, stage: int, gpus: int, make_cell: MakeCell, measure: Measure
+) -> None:
+    """Weak scaling near 1: four ranks that computed on two cores would take at least twice as long."""
+    cell = make_cell(engine=engine, stage=stage, gpus=gpus, workload=layers(), steps=STEPS)
+    check(measure(cell).step_times_s(), truth(cell).compute_s(), most=1.8)
+
+
+@pytest.mark.parametrize("engine", TRAINERS)
+def test_a_straggler_makes_every_step_its_own(engine: str, make_cell: MakeCell, measure: Measure) -> None:
+    cell = make_cell(engine=engine, gpus=2, workload=layers(), steps=STEPS, straggler=Straggler(rank=1, factor=3.0))
+    check(measure(cell).step_times_s(), truth(cell).compute_s(factor=3.0), most=1.4)
+
+
+@pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
+@pytest.mark.parametrize("overlap", [True, False])
+def test_over_a_link_of_known_rate_overlap_leaves_only_the_last_bucket_exposed(
+    overlap: bool, make_cell: MakeCell, measure: Measure
+) -> None:
+    """Two ranks send S bytes each to all-reduce S: 0.5 MiB are 42 ms at 100 Mbit/s, less than a layer's backward.
+
+    A link that was idle may run 64 KiB ahead, 5 ms.
+    """
+    cell = make_cell(
+        engine="native",
+        gpus=2,
+        workload=layers(layers=4, forward_s=0.01, backward_s=0.06, parameters_mib=0.5),
+        steps=STEPS,
+        bucket_mb=0.5,
+        overlap=overlap,
+        optimizer="sgd",
+        network=Network("lab", "100mbit"),
+    )
+    expected_s = truth(cell).step_s(0.5 * 2**20 * 8 / 1e8, overlap=overlap)
+    assert expected_s == pytest.approx(0.28 + (1 if overlap else 4) * 0.042, rel=0.01)
+    assert 0.95 * expected_s <= min(measure(cell).step_times_s()) <= 1.3 * expected_s

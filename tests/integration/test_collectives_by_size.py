@@ -1,0 +1,104 @@
+"""Collectives by size on real ranks: what is measured, over links whose rate and delay are known, and in a sweep."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.collectives import Fit, fits
+from analysis.report import write_report
+from bench.breakdown import Breakdown
+from bench.cells import Cell, plan
+from bench.collectives import KINDS
+from bench.config import Config, Network
+from bench.launch import Launcher
+from bench.record import CollectiveTimes, Launch, Record, decode
+from bench.store import RecordStore
+from bench.sweep import Sweep
+from tests.conftest import MakeCell, group
+from tests.integration.test_network import needs_delay, no_lab
+
+Times = Callable[[Cell], list[CollectiveTimes]]
+
+
+@pytest.fixture
+def times(launcher: Launcher, scratch: Path) -> Times:
+    """One launch of a cell."""
+
+    def launch(cell: Cell) -> list[CollectiveTimes]:
+        assert cell.status is None, cell.reason
+        result = launcher.launch(cell.job(cell.measured, scratch))
+        assert result.status == "ok", f"{result.reason}\n{result.ends}"
+        found = [decode(rank["collective_times"], list[CollectiveTimes], "times") for rank in result.ranks]
+        assert all(rank == found[0] for rank in found)  # the slowest rank's, on all of them
+        return found[0]
+
+    return launch
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    return group("workload", "collectives") | changes
+
+
+@pytest.mark.parametrize(("gpus", "dtype"), [(2, "float32"), (3, "bfloat16")])
+def test_every_kind_is_timed_at_every_size(gpus: int, dtype: str, make_cell: MakeCell, times: Times) -> None:
+    """Ranks check what they received; a wrong result would fail the launch."""
+    sizes = [1000, 8 << 20]
+    workload = options(sizes=sizes, dtype=dtype)
+    found = times(make_cell(engine="native", workload=workload, gpus=gpus, batch_size=64, steps=5))
+    assert [entry.kind for entry in found] == [kind for kind in KINDS for _ in sizes]
+    for small, large in zip(found[::2], found[1::2], strict=True):
+        assert len(small.times_s) == len(large.times_s) == 5
+        assert small.size_bytes >= 1000 and large.size_bytes >= 8 << 20
+        assert 0 < min(small.times_s) < min(large.times_s)
+
+
+def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fit]:
+    """The line of each kind over links of 100 Mbit/s, through each size's shortest time: others share the cores."""
+    workload = options(kinds=["all_reduce", "all_gather", "broadcast"], sizes=[1 << 10, 1 << 18, 1 << 20])
+    lab = Network("lab", "100mbit", delay)
+    cell = make_cell(engine="native", workload=workload, gpus=2, batch_size=64, steps=5, network=lab)
+    shortest = [CollectiveTimes(entry.kind, entry.size_bytes, [min(entry.times_s)]) for entry in times(cell)]
+    record = Record("id", "sweep", {}, {"world_size": 2}, {}, launches=[Launch(0, "", {}, [], [], shortest)])
+    return {fit.kind: fit for fit in fits(record)}
+
+
+@pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
+@needs_delay
+def test_the_line_has_the_rate_of_the_link_and_its_delay(make_cell: MakeCell, times: Times) -> None:
+    near, far = (fitted(times, make_cell, delay) for delay in (None, "10ms"))
+    for kind, fit in near.items():
+        assert fit.bus == pytest.approx(1e8 / 8, rel=0.3), kind
+        assert 0.5 < far[kind].bus / (1e8 / 8) < 1.3, kind
+        hops = 4 if kind == "all_reduce" else 2  # gloo asks for each message before it is sent
+        assert 0.6 * hops * 0.01 < far[kind].alpha_s.value - fit.alpha_s.value < 1.8 * hops * 0.01, kind
+
+
+def test_a_sweep_of_collectives_is_reported_and_resumed(
+    tmp_path: Path, launcher: Launcher, make_config: Callable[..., Config]
+) -> None:
+    workload = options(kinds=["all_reduce", "broadcast"], sizes=[1024, 65536])
+
+    def sweep(repeats: int) -> dict[str, Record]:
+        knobs = {"engine": "native", "workload": workload, "batch_size": 64, "gpus": 2, "steps": 3, "repeats": repeats}
+        cells = plan([make_config(**knobs), make_config(**knobs, stage=3)], launcher.machine, cores=2)
+        running = Sweep(cells, RecordStore(tmp_path), launcher, {}, tmp_path, Breakdown())
+        if repeats > 1:
+            running.resume()
+        assert running.run() == 0
+        return {path.stem: Record.read(path) for path in (tmp_path / "records").glob("*.json")}
+
+    first, second = sweep(repeats=1), sweep(repeats=2)
+    assert sorted(record.status for record in first.values()) == ["ok", "unsupported"]
+    (timed,) = (name for name, record in first.items() if record.status == "ok")
+    assert second[timed].launches[:1] == first[timed].launches and len(second[timed].launches) == 2
+    assert second[timed].config["engine"] == {"name": "-"} and second[timed].model is None
+    paths = write_report(list(second.values()), tmp_path)
+    text = paths.markdown.read_text()
+    assert "## Collectives by size" in text and "no stage=3: nothing is trained" in text
+    with (tmp_path / "collectives.csv").open(newline="") as file:
+        assert [row["size_bytes"] for row in csv.DictReader(file)] == ["1024", "65536"] * 2
