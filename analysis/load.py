@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import stats
+from analysis import attribution, stats
 from analysis.cells import frozen, identity, knobs, world_size
 from analysis.comm import sent_bytes
 from analysis.memory import COLUMNS as MEMORY_COLUMNS
@@ -31,6 +31,7 @@ COLUMNS = [
     *["throughput_per_s_low", "throughput_per_s_high", "scaling_efficiency_low", "scaling_efficiency_high"],
     *["scaling_baseline_gpus", "scaling_cap", "launches", "interval_level"],
     *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes"],
+    *attribution.COLUMNS,
     *["unit", "parameters", "devices"],
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
@@ -201,6 +202,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
     values |= search_columns(record)
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
     values |= columns(held)
+    values |= attribution.columns(record)
     if efficiency:
         values |= {
             "scaling_efficiency": efficiency.interval.value,

@@ -14,6 +14,7 @@ from analysis.bars import peak_bars, state_bars
 from analysis.canvas import Drawing, save, style
 from analysis.curves import EFFICIENCY, THROUGHPUT, TIME, curve
 from analysis.layout import MOST_PANELS, Layout, Panel, layout, panels
+from analysis.steps import part_bars
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ KINDS = [
         "Units (samples or tokens) that all ranks trained on together, over the total time of the measured steps; "
         "the median over launches. " + INTERVAL,
         partial(curve, quantity=THROUGHPUT),
+    ),
+    Kind(
+        "step_parts",
+        "What a step is made of",
+        "From a profiled launch, mean over steps and ranks. Exposed is communication with no computation beside it "
+        "and every rank taking part; overlap is the share of all communication that ran beside computation.",
+        part_bars,
     ),
     Kind(
         "model_state",

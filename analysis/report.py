@@ -14,10 +14,12 @@ from markupsafe import Markup
 
 from analysis import collectives, collectives_plot, flags, origin, plots, rows
 from analysis.answer import answers
+from analysis.attribution import PARTS
 from analysis.largest_batch import search_rows
 from analysis.ledger import ledger_rows
 from analysis.load import AXES, COLUMNS, frame
 from analysis.memory_ledger import higher_stages, memory_rows
+from analysis.steps import WORDS, step_rows
 from bench.record import STATUSES, Record
 
 WHOLE = (
@@ -104,6 +106,8 @@ def contents(
         "levels": rows.levels(table),
         "searches": search_rows(trained, names),
         "ledger": ledger_rows(records, trained, names),
+        "steps": step_rows(records, trained, names),
+        "parts": [WORDS.get(part, part) for part in PARTS],
         "memory": memory_rows(trained, names),
         "higher_stages": higher_stages(trained, names),
         "collectives": collectives.fit_rows(records, table),

@@ -136,7 +136,23 @@ class Cell:
             return "ranks hold unequal numbers of samples"
         return self.traits().outside_parity
 
-    def job(self, purpose: Purpose, scratch: Path) -> Job:
+    def unprofiled(self) -> str:
+        """Why steps cannot be attributed to their parts; empty if they can."""
+        return "ranks have unequal numbers of steps (data_skew=samples)" if self.config.data_skew == "samples" else ""
+
+    def unsilenced(self) -> str:
+        """Why the cell cannot be timed without communication; empty if it can."""
+        config = self.config
+        if config.gpus == 1:
+            return "one rank has nobody to send to"
+        if config.precision == "amp_fp16":
+            return "precision=amp_fp16 skips updates when what it received is infinite"
+        if config.data_skew == "samples":
+            return "ranks that are done would wait for the others for ever (data_skew=samples)"
+        reason = self.traits().unsilenced
+        return f"engine={config.engine['name']}: {reason}" if reason else ""
+
+    def job(self, purpose: Purpose, scratch: Path, *, silent: bool = False) -> Job:
         config = self.config
         options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
         traits, alone = self.traits(), purpose in ("reference", "resolution")
@@ -167,6 +183,7 @@ class Cell:
             collectives=config.measure.collectives and not self.searches,
             memory_limit_bytes=self.search().limit_bytes if self.searches and not alone else None,
             network=None if alone or purpose == "ceiling" else config.network.link(config.gpus),
+            silent=silent,
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
 

@@ -60,6 +60,11 @@ class Measure:
     ceiling: bool = knob(
         True, "time matrix products on all ranks at once, once a setting, as the peak that MFU is measured against"
     )
+    profile: bool = knob(
+        False,
+        "attribute the time of a step to computation, exposed communication, waiting and the rest: a profiled launch, "
+        "and beside each timed launch one whose collectives send nothing",
+    )
     batch_pool: int = knob(
         8, "distinct global batches that are made before the clock starts; measured steps cycle through them", least=1
     )

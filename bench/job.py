@@ -9,7 +9,7 @@ from bench.engines.spec import EngineSpec
 from bench.network import Link
 from bench.record import RankEnd
 
-Purpose = Literal["reference", "resolution", "check", "ceiling", "timing", "collectives"]
+Purpose = Literal["reference", "resolution", "check", "ceiling", "timing", "profile", "collectives"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Job:
       another. Nothing is timed.
     - ``ceiling``: what all ranks at once reach in matrix products alone, without engine or workload.
     - ``timing``: warm-up and measured steps. Nothing else is observed.
+    - ``profile``: what a few steps are made of, under torch's profiler.
     - ``collectives``: the collectives themselves, by size; no engine, and ``steps`` and ``warmup`` are iterations.
     """
 
@@ -71,6 +72,8 @@ class Job:
     """What a rank's caching allocator may take of its GPU; None: all."""
     network: Link | None = None
     """The lab that the launch runs in; None: the machine as it is."""
+    silent: bool = False
+    """Whether collectives send nothing and wait for nobody (torch's fake process group)."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
+from bench.measure.timeline import Watch
 from bench.measure.timing import Marks, marks
 
 
@@ -63,6 +65,7 @@ class Timed:
     optimizer_s: list[float]
     losses: list[float]
     wall_s: float
+    backlog_s: float | None = None
 
     @property
     def step_s(self) -> list[float]:
@@ -94,12 +97,28 @@ def timed_steps(
         with cast(JoinableEngine, engine).join() if join else contextlib.nullcontext():
             for step in range(count):
                 losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
+            launched_s = time.perf_counter() - started
             synchronize(device)
             wall_s = time.perf_counter() - started
     finally:
         gc.enable()
     intervals = clock.intervals_s()
-    return Timed(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s)
+    backlog_s = wall_s - launched_s if device.type == "cuda" else None
+    return Timed(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s, backlog_s)
+
+
+def profiled_steps(
+    engine: Engine, fetch: Callable[[int], list[Batch]], count: int, loss_fn: LossFunction, watch: Watch
+) -> None:
+    """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start."""
+    gc.collect()
+    dist.barrier()
+    with watch:
+        for step in range(count):
+            with watch.step() as phases:
+                micro_batches = fetch(step)
+                phases.mark()
+                train_step(engine, micro_batches, loss_fn, phases)
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""A world larger than the machine (``backend=fake``): one real rank among ranks that are not there.
+"""A rank among ranks that are not there (``backend=fake``), or that it does not hear (``bench.measure.fake``).
 
 torch's fake process group takes every other rank to hold what this one holds. So a collective has a result, made on
 the spot from this rank's own data, and training goes on with numbers that are finite and mean nothing.
@@ -20,7 +20,7 @@ def join_group(rank: int, world_size: int) -> None:
     options = FakeProcessGroup.Options()
     if not hasattr(options, "simulate_uniform_ranks"):
         raise EngineUnsupported(
-            "backend=fake needs torch 2.15 or later: in this one a fake collective has no result. Valid: gloo, nccl"
+            "torch's fake process group needs torch 2.15 or later: its collectives had no result. Valid: gloo, nccl"
         )
     options.simulate_uniform_ranks = True
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size, pg_options=options)

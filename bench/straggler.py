@@ -12,9 +12,11 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from bench.engines.base import Batch, LossFunction
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.measure.timeline import COMPUTED
 
 TRIALS = 3
 
@@ -41,7 +43,8 @@ def slowed(loss_fn: LossFunction, extra_s: float, device: torch.device) -> LossF
     def late(module: nn.Module, batch: Batch) -> Tensor:
         loss = loss_fn(module, batch)
         _wait(device)
-        time.sleep(extra_s)
+        with record_function(COMPUTED + "straggler"):
+            time.sleep(extra_s)
         return loss
 
     return late

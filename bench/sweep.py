@@ -2,6 +2,7 @@
 
     plan    every request resolved on this machine, or refused by name
     check   one launch a cell: parity, model state, peak bytes, collectives; cells that train the same share a reference
+    profile if asked for, another: what the time of a step is made of
     rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
     finish  report and tracking, also after Ctrl-C
 
@@ -11,6 +12,7 @@ The record of a cell is rewritten after each of its launches: whatever stops a s
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from bench.measure.verdicts import disturbances, verdicts
 from bench.progress import SweepProgress
 from bench.record import (
     NO_ENGINE,
+    Attribution,
     Ceiling,
     Collective,
     CollectiveTimes,
@@ -41,6 +44,7 @@ from bench.record import (
     Record,
     Search,
     Status,
+    StepParts,
     decode,
 )
 from bench.store import FolderBusy, RecordStore
@@ -188,6 +192,8 @@ class Sweep:
                         self._search(cell)
                     elif not self._checked(cell):
                         self._check(cell)
+                    if self._to_profile(cell):
+                        self._profile(cell)
                 self._run_rounds([cell for cell in todo if not cell.searches])
         except KeyboardInterrupt:
             code = INTERRUPTED
@@ -235,8 +241,34 @@ class Sweep:
     def _launches_left(self, cell: Cell) -> int:
         if cell.searches:
             return int(self.records[cell.id].status != "ok")  # nobody knows how many; it counts as one
-        rounds = cell.config.repeats - len(self.records[cell.id].launches)
-        return max(0, rounds) + (not self._checked(cell))
+        rounds = max(0, cell.config.repeats - len(self.records[cell.id].launches))
+        silent = rounds if cell.config.measure.profile and not cell.unsilenced() else 0
+        return rounds + silent + (not self._checked(cell)) + self._to_profile(cell)
+
+    def _to_profile(self, cell: Cell) -> bool:
+        record = self.records[cell.id]
+        return cell.config.measure.profile and not record.attribution and record.status in ("ok", "interrupted")
+
+    def _profile(self, cell: Cell) -> None:
+        """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""
+        record = self.records[cell.id]
+        found = Attribution(unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced())
+        if not found.unprofiled:
+            self.progress.start(f"profile {cell.id}")
+            result = self.launcher.launch(cell.job("profile", self.scratch))
+            self.breakdown.add("profile", result.total_s)
+            if result.status == "ok":
+                steps = [decode(rank["parts"], list[StepParts], "parts") for rank in result.ranks]
+                known = all(rank["straggler_known"] for rank in result.ranks)
+                unknown = "" if known else "not all ranks meet in every collective, in the same order"
+                unknown = cell.traits().uncounted or unknown
+                found = dataclasses.replace(found, steps=steps, straggler_unknown=unknown)
+            else:
+                found = dataclasses.replace(found, unprofiled=f"{result.status}: {result.reason}")
+                self.progress.note(f"{cell.id}: no profile: {found.unprofiled}")
+        record.attribution = found
+        self._write(cell)
+        self.progress.advance(f"profiled {cell.id}")
 
     def _check(self, cell: Cell) -> None:
         """Parity, memory and collectives of one cell, against a reference that is trained when first needed."""
@@ -258,7 +290,7 @@ class Sweep:
         self.progress.advance(f"checked {cell.id}")
         if record.status == "parity_failed":
             self.progress.note(f"{cell.id}: parity_failed: {record.reason}")
-            self.progress.advance(cell.id, cell.config.repeats)
+            self.progress.advance(cell.id, self._launches_left(cell))
 
     def _take_model(self, cell: Cell) -> bool:
         """What the model is, from the reference; False if that failed, and the cell with it."""
@@ -365,34 +397,59 @@ class Sweep:
                     self._launch(cell, number)
 
     def _launch(self, cell: Cell, number: int) -> None:
-        record = self.records[cell.id]
-        self.progress.start(f"round {number + 1}/{cell.config.repeats} {cell.id}")
-        started_at = environment.now()
-        result = self.launcher.launch(cell.job(cell.measured, self.scratch))
-        if result.status != "ok":
-            self._fail(cell, result)
+        record, where = self.records[cell.id], f"round {number + 1}/{cell.config.repeats}"
+        self.progress.start(f"{where} {cell.id}")
+        found = self._timed(cell, number)
+        if isinstance(found, LaunchResult):
+            self._fail(cell, found)
             return
+        record.launches.append(found)
+        record.status = "ok"
+        self._write(cell)
+        self.progress.advance(where)
+        if cell.config.measure.profile and not cell.unsilenced():
+            self._launch_silent(cell, number)
+            self.progress.advance(where)
+
+    def _launch_silent(self, cell: Cell, number: int) -> None:
+        """The same with nothing sent. One that fails leaves a reason, and the cell goes on."""
+        record = self.records[cell.id]
+        if record.attribution and not record.attribution.not_silenced:
+            found = self._timed(cell, number, silent=True)
+            reason = ""
+            if isinstance(found, LaunchResult):
+                reason = f"{found.status}: {found.reason}"
+            elif not all(math.isfinite(loss) for rank in found.ranks for loss in rank.losses):
+                reason = "its numbers are not finite, and not as fast to compute with"
+            else:
+                record.attribution.silent.append(found)
+            if reason:
+                record.attribution = dataclasses.replace(record.attribution, not_silenced=reason)
+                self.progress.note(f"{cell.id}: no launch without communication: {reason}")
+            self._write(cell)
+
+    def _timed(self, cell: Cell, number: int, *, silent: bool = False) -> Launch | LaunchResult:
+        """A launch that was timed, or how it failed."""
+        started_at = environment.now()
+        result = self.launcher.launch(cell.job(cell.measured, self.scratch, silent=silent))
+        if result.status != "ok":
+            return result
         phases = {name for rank in result.ranks for name in rank["seconds"]}
         seconds = {name: max(rank["seconds"].get(name, 0.0) for rank in result.ranks) for name in sorted(phases)}
         self.breakdown.add_launch(seconds, result.total_s)
         samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks if "samples" in rank]
         times = decode(result.ranks[0].get("collective_times", []), list[CollectiveTimes], "collective_times")
-        record.launches.append(
-            Launch(
-                number,
-                started_at,
-                seconds | {"total_s": result.total_s},
-                samples,
-                result.servers,
-                conditions=conditions.together(rank["conditions"] for rank in result.ranks),
-                foreign=result.ranks[0]["foreign"],
-                collective_times=times,
-            )
+        self.records[cell.id].resolved["start_method"] = result.start_method
+        return Launch(
+            number,
+            started_at,
+            seconds | {"total_s": result.total_s},
+            samples,
+            result.servers,
+            conditions=conditions.together(rank["conditions"] for rank in result.ranks),
+            foreign=result.ranks[0]["foreign"],
+            collective_times=times,
         )
-        record.resolved["start_method"] = result.start_method
-        record.status = "ok"
-        self._write(cell)
-        self.progress.advance(f"round {number + 1}/{cell.config.repeats}")
 
     def _fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
         record = self.records[cell.id]

@@ -30,7 +30,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext, ServerC
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, WorkloadSpec
-from bench.measure import ceiling, comm, conditions, memory
+from bench.measure import ceiling, comm, conditions, fake, memory, timeline
 from bench.measure import collectives as collectives_by_size
 from workloads.base import Workload, WorkloadError
 
@@ -41,6 +41,7 @@ UNSTEADY_STEPS = 2
 """Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
 WATCHED_STEPS = 3
 """Steps whose peak memory is counted."""
+PROFILED_STEPS = 10
 
 
 def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
@@ -62,9 +63,13 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
         result = peak(job, context)
     elif job.purpose == "collectives":
         result = collective_times(job, context, seconds)
+    elif job.purpose == "check":
+        result = check(job, context)
+    elif job.purpose == "profile":
+        result = profiled(job, context)
     else:
-        result = check(job, context) if job.purpose == "check" else timing(job, context, seconds)
-    dist.barrier()  # rank 0 holds the store: nobody leaves before all are done
+        result = timing(job, context, seconds)
+    meet(job, context, "end")  # rank 0 holds the store: nobody leaves before all are done
     return result | {"seconds": seconds.laps}
 
 
@@ -124,6 +129,9 @@ def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
 
 def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:
     """Initialises the default process group, of all ranks and no server."""
+    if job.silent:
+        fake.join_group(rank, job.world_size)
+        return
     if job.spec.backend == "fake":
         from bench import simulated  # private parts of torch, which nobody else needs
 
@@ -137,6 +145,14 @@ def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:
         timeout=datetime.timedelta(seconds=job.timeout_s),
         device_id=device if job.spec.backend == "nccl" else None,
     )
+
+
+def meet(job: Job, context: RankContext, where: str) -> None:
+    """Returns once all ranks are here."""
+    if job.silent:
+        fake.meet(context.store, context.rank, context.world_size, where)
+    else:
+        dist.barrier()
 
 
 def workload(spec: WorkloadSpec) -> Workload:
@@ -197,18 +213,12 @@ def by_label(work: Workload, indices: range) -> dict[int, int]:
 def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
     """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
     rank, device = context.rank, context.device
-    work = workload(job.workload)
-    module = work.build().to(device)
-    share = share_of(job, rank)
-    pool = [batches(job, work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
-    loss_fn: LossFunction = work.loss
-    if rank == job.straggler_rank:
-        own_s = straggler.compute_s(module, pool[0][0], work.loss, job.spec.precision, device)
-        loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
-    engine = set_up(job, module, work.units(module), context)
+    engine, pool, loss_fn = ready(job, context)
     watch = conditions.Watch(rank, context.world_size, device)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
+    if job.silent:
+        meet(job, context, "measured")  # the barrier of the steps waits for nobody
     seconds.lap("warmup_s")
     watch.begin()
     measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
@@ -221,6 +231,7 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
         warmup_step_s=warmup.step_s,
         wall_s=measured.wall_s,
         losses=measured.losses,
+        backlog_s=measured.backlog_s,
     )
     return {"samples": asdict(samples)} | observed
 
@@ -242,6 +253,42 @@ def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> dict
     observed = watch.end()
     seconds.lap("measured_s")
     return {"collective_times": [asdict(times) for times in found]} | observed
+
+
+def ready(job: Job, context: RankContext) -> tuple[Engine, list[list[Batch]], LossFunction]:
+    """The engine, a pool of batches, and the loss function, slow on a straggler."""
+    rank, device = context.rank, context.device
+    work = workload(job.workload)
+    module = work.build().to(device)
+    share = share_of(job, rank)
+    pool = [batches(job, work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
+    loss_fn: LossFunction = work.loss
+    if rank == job.straggler_rank:
+        own_s = straggler.compute_s(module, pool[0][0], work.loss, job.spec.precision, device)
+        loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
+    return set_up(job, module, work.units(module), context), pool, loss_fn
+
+
+def profiled(job: Job, context: RankContext) -> dict[str, Any]:
+    """What a few steps are made of. Their batches are made within them, as in training."""
+    rank, device = context.rank, context.device
+    engine, pool, loss_fn = ready(job, context)
+    work, share, first = workload(job.workload), share_of(job, rank), max(job.warmup, UNSTEADY_STEPS)
+    loop.timed_steps(engine, pool, first, loss_fn, device)
+    watch = timeline.Watch(device)
+    count = min(job.steps, PROFILED_STEPS)
+    loop.profiled_steps(engine, lambda step: batches(job, work, share, first + step, device), count, loss_fn, watch)
+    engine.teardown()
+    steps = watch.steps()
+    of_ranks: list[Any] = [None] * job.world_size
+    dist.all_gather_object(of_ranks, [step.issues for step in steps])
+    all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None
+    skews = [timeline.skews(issues, rank) if all_meet else None for issues in zip(*of_ranks, strict=True)]
+    parts = [
+        asdict(timeline.parts(step, skew or [], step_s))
+        for step, skew, step_s in zip(steps, skews, watch.step_s(), strict=True)
+    ]
+    return {"parts": parts, "straggler_known": None not in skews}
 
 
 def steps_of(job: Job, rank: int, steps: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 
 from bench.measure.steadiness import change
@@ -53,6 +54,10 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("skewed_data")
     if "simulated" not in found and record.final_loss is not None and not math.isfinite(record.final_loss):
         found.append("loss_not_finite")
+    if record.attribution and record.attribution.disagrees(record.launches):
+        found.append("instruments_disagree")
+    if record.launches and all(map(host_bound, record.launches)):
+        found.append("host_bound")
     if record.launches and len(record.launches) < ENOUGH_LAUNCHES:
         found.append("too_few_launches")
     return found + list(disturbances(record))
@@ -81,6 +86,15 @@ def disturbances(record: Record) -> dict[str, str]:
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words
     return found
+
+
+def host_bound(launch: Launch) -> bool:
+    """Whether a GPU was done, within half a step, when its host had launched the last step: it had waited for it.
+
+    A host that is ahead leaves at least the last step to do.
+    """
+    left = [rank.backlog_s for rank in launch.ranks if rank.backlog_s is not None]
+    return bool(left) and min(left) < statistics.median(launch.step_times_s()) / 2
 
 
 @dataclass(frozen=True)

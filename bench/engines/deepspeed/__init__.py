@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, option
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Traits, option
 
 CAPABILITIES = Capabilities(
     stages={
@@ -29,6 +29,11 @@ PRELOAD = (
     "torch._inductor.compile_fx",
     *(("bench.engines.deepspeed.library",) if INSTALLED else ()),
 )
+
+
+def traits(spec: EngineSpec) -> Traits:
+    """Stage 3 has its ranks compare what they agreed on when it is set up."""
+    return Traits(unsilenced="ranks would not hear that they agree" if spec.stage == 3 else "")
 
 
 def refuse(spec: EngineSpec) -> None:

@@ -46,4 +46,7 @@ def refuse(spec: EngineSpec) -> None:
 
 def traits(spec: EngineSpec) -> Traits:
     """Plain data parallelism, over a library of its own."""
-    return Traits(uncounted="Horovod's all-reduces are its own library's")
+    return Traits(
+        uncounted="Horovod's all-reduces are its own library's",
+        unsilenced="Horovod's all-reduces are its own library's",
+    )

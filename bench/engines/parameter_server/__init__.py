@@ -43,6 +43,7 @@ CAPABILITIES = Capabilities(
     },
 )
 UNCOUNTED = "pushes and pulls go over a process group of their own"
+UNSILENCED = "ranks and servers would still meet over a process group of their own"
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler")
 
 
@@ -71,10 +72,11 @@ def traits(spec: EngineSpec) -> Traits:
     """Servers beside the ranks; and, in async and bounded mode, workers that do not wait for each other."""
     servers = count_option(spec, "servers")
     if spec.options["mode"] == "sync" or spec.world_size == 1:
-        return Traits(servers=servers, uncounted=UNCOUNTED)
+        return Traits(servers=servers, uncounted=UNCOUNTED, unsilenced=UNSILENCED)
     return Traits(
         servers=servers,
         outside_parity="each gradient is an update of its own, of parameters that others have moved on since",
         synchronous=False,
         uncounted=UNCOUNTED,
+        unsilenced=UNSILENCED,
     )

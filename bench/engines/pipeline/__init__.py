@@ -45,4 +45,8 @@ def refuse(spec: EngineSpec) -> None:
 
 
 def traits(spec: EngineSpec) -> Traits:
-    return Traits(ranks_per_replica=spec.options["degree"], microbatches=spec.options["microbatches"])
+    return Traits(
+        ranks_per_replica=spec.options["degree"],
+        microbatches=spec.options["microbatches"],
+        unsilenced="stages would no longer wait for each other, which is more than communication",
+    )

@@ -1,0 +1,233 @@
+"""What a profiled step is made of: its interval on one rank, cut into parts that exclude each other.
+
+On a CPU the interval is the training thread's. It *computes* while an operator runs there, autograd's own work around
+it included, but not within the call of a collective or the wait for one. It *communicates* within those, since gloo
+copies there, and while gloo (or MPI) runs a collective on a thread of its own; a send or receive has no such thread
+and counts until it has been waited for.
+
+On a GPU the interval is the device's. It computes while a kernel runs that is not NCCL's; NCCL's are communication.
+
+    data        while the batch is fetched
+    exposed     communication and no computation, all ranks having called the collective
+    straggler   the same, but a rank had not called it yet: start skew, not transfer
+    optimizer   the rest of the update
+    compute     the rest of what is computed
+    host        what is left: Python, launches; on a GPU, no kernel runs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch.profiler import DeviceType, ProfilerActivity, profile, record_function
+
+from bench.measure.intervals import Interval, Intervals, difference, intersection, total, union
+from bench.measure.timing import marks
+from bench.record import StepParts
+
+STEP, WAIT = "bench.step", "bench.wait"
+DATA, FORWARD_BACKWARD, OPTIMIZER = "bench.data", "bench.forward_backward", "bench.optimizer"
+COMPUTED = "calibrated."
+"""Begin of the names of ranges that stand for computation without being an operator."""
+CALLS = ("c10d::", "_c10d_functional::")
+IN_FLIGHT = ("gloo:", "mpi:")
+KERNELS_OF_NCCL = re.compile(r"nccl.*Kernel")
+"""As HolisticTraceAnalysis tells them."""
+COPIES = ("Memcpy", "Memset")
+
+Issue = tuple[str, int]
+"""Kind of a collective, and when a rank called it (CPU) or began to run it (GPU), in ns of the host's clock."""
+
+
+@dataclass
+class StepTimeline:
+    """One step of one rank, every set merged."""
+
+    interval: Interval
+    data: Intervals
+    optimizer: Intervals
+    compute: Intervals
+    communication: Intervals
+    issues: list[Issue] = field(default_factory=list)
+
+
+class Watch:
+    """Profiles the steps in its context. Never at work while anything is timed for another purpose."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])]
+        self._profile = profile(activities=activities, acc_events=True)
+        self._clock = marks(device)
+        self._await: Any = None
+
+    def __enter__(self) -> Self:
+        """Begins; waits for a collective get a name in the profile."""
+        waited = self._await = dist.Work.wait
+
+        def named(work: dist.Work, *arguments: Any, **named_arguments: Any) -> Any:
+            with record_function(WAIT):
+                return waited(work, *arguments, **named_arguments)
+
+        dist.Work.wait = named  # type: ignore[method-assign, assignment]
+        self._profile.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        self._profile.__exit__(kind, error, at)
+        dist.Work.wait = self._await  # type: ignore[method-assign]
+
+    @contextmanager
+    def step(self) -> Iterator[Phases]:
+        """A step, which begins with the fetching of its batch."""
+        self._clock.mark()
+        with record_function(STEP):
+            yield Phases()
+        self._clock.mark()
+
+    def step_s(self) -> list[float]:
+        """Time of each step by the clock that also times the unprofiled ones."""
+        return self._clock.intervals_s()[::2]
+
+    def steps(self) -> list[StepTimeline]:
+        """What was seen, after the context."""
+        assert self._profile.profiler is not None
+        events = list(self._profile.profiler.kineto_results.events())  # type: ignore[union-attr]
+        return gpu_steps(events) if self._on_gpu else cpu_steps(events)
+
+
+class Phases:
+    """Marks that name the phases of a step in the profile, each from the mark before it."""
+
+    def __init__(self) -> None:
+        self._next = iter((DATA, FORWARD_BACKWARD, OPTIMIZER))
+        self._open: Any = None
+        self._turn()
+
+    def mark(self) -> None:
+        self._open.__exit__(None, None, None)
+        self._turn()
+
+    def _turn(self) -> None:
+        name = next(self._next, None)
+        if name:
+            self._open = record_function(name)
+            self._open.__enter__()
+
+    def intervals_s(self) -> list[float]:
+        raise NotImplementedError("the profile has them")
+
+
+def cpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
+    """The steps in kineto's events, on the thread that trains."""
+    thread = next((event.start_thread_id() for event in events if event.name() == STEP), None)
+    here = [event for event in events if event.start_thread_id() == thread and not event.is_async()]
+    flying = [event for event in events if event.name().startswith(IN_FLIGHT) and event.is_async()]
+    calls = [event for event in here if event.name().startswith(CALLS)]
+    waits = [event for event in here if event.name() == WAIT]
+    called = union(map(span, [*calls, *waits]))
+    operators = [event for event in here if not event.is_user_annotation() or event.name().startswith(COMPUTED)]
+    return cut(
+        [span(event) for event in here if event.name() == STEP],
+        data=spans(here, DATA),
+        optimizer=spans(here, OPTIMIZER),
+        compute=difference(union(map(span, operators)), called),
+        communication=union(called, map(span, flying)),
+        issues=[(event.name(), event.start_ns()) for event in calls if "wait" not in event.name()],
+    )
+
+
+def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
+    """The steps in kineto's events, on the device: from the first kernel of a step to the first one of the next."""
+    device = [event for event in events if event.device_type() == DeviceType.CUDA]
+    ranges = [event for event in device if event.is_user_annotation()]
+    kernels = [event for event in device if not event.is_user_annotation() and not event.name().startswith(COPIES)]
+    nccl = [event for event in kernels if KERNELS_OF_NCCL.match(event.name())]
+    others = [event for event in kernels if not KERNELS_OF_NCCL.match(event.name())]
+    begins = sorted(event.start_ns() for event in ranges if event.name() == STEP)
+    ends = [*begins[1:], max((event.end_ns() for event in device), default=0)]
+    return cut(
+        list(zip(begins, ends, strict=True)) if begins else [],
+        data=spans(ranges, DATA),
+        optimizer=spans(ranges, OPTIMIZER),
+        compute=union(map(span, others)),
+        communication=union(map(span, nccl)),
+        issues=[(event.name().partition("(")[0], event.start_ns()) for event in nccl],
+    )
+
+
+def span(event: Any) -> Interval:
+    return event.start_ns(), event.end_ns()
+
+
+def spans(events: Sequence[Any], name: str) -> Intervals:
+    return union(span(event) for event in events if event.name() == name)
+
+
+def cut(
+    steps: Sequence[Interval],
+    *,
+    data: Intervals,
+    optimizer: Intervals,
+    compute: Intervals,
+    communication: Intervals,
+    issues: list[Issue],
+) -> list[StepTimeline]:
+    """Each step's share of what happened."""
+    issues = sorted(issues, key=lambda issue: issue[1])
+    return [
+        StepTimeline(
+            interval=step,
+            data=intersection(data, [step]),
+            optimizer=intersection(optimizer, [step]),
+            compute=intersection(compute, [step]),
+            communication=intersection(communication, [step]),
+            issues=[issue for issue in issues if step[0] <= issue[1] < step[1]],
+        )
+        for step in sorted(steps)
+    ]
+
+
+def skews(of_ranks: Sequence[Sequence[Issue]], rank: int) -> Intervals | None:
+    """While ``rank`` had called a collective of a step and another rank had not yet.
+
+    The n-th call of one rank meets the n-th of the others. None where ranks do not call the same kinds in the same
+    order, so that nobody can tell.
+    """
+    kinds = [[kind for kind, _ in issues] for issues in of_ranks]
+    if any(other != kinds[0] for other in kinds):
+        return None
+    last = [max(times) for times in zip(*([at for _, at in issues] for issues in of_ranks), strict=True)]
+    return union(zip((at for _, at in of_ranks[rank]), last, strict=True))
+
+
+def parts(step: StepTimeline, skew: Intervals, step_s: float) -> StepParts:
+    """The parts of one step; ``skew`` is when its collectives waited for another rank to call them."""
+    whole = [step.interval]
+    left = difference(whole, step.data)
+    bare = difference(intersection(left, step.communication), step.compute)
+    late = intersection(bare, skew)
+    left = difference(left, bare)
+    update = intersection(left, step.optimizer)
+    left = difference(left, update)
+    computed = intersection(left, step.compute)
+    return StepParts(
+        step_s=step_s,
+        compute_s=total(computed) / 1e9,
+        exposed_s=total(difference(bare, late)) / 1e9,
+        straggler_s=total(late) / 1e9,
+        optimizer_s=total(update) / 1e9,
+        data_s=total(intersection(whole, step.data)) / 1e9,
+        host_s=total(difference(left, computed)) / 1e9,
+        communication_s=total(step.communication) / 1e9,
+        overlapped_s=total(intersection(step.communication, step.compute)) / 1e9,
+    )

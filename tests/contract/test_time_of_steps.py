@@ -1,0 +1,118 @@
+"""Where time goes, in launches whose truth is known: layers sleep, one rank is late by a known time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell
+from bench.config import Network, Straggler
+from bench.launch import Launcher
+from bench.record import Launch, RankSamples, StepParts, decode
+from tests.conftest import MakeCell
+
+LAYERS, FORWARD_S, BACKWARD_S = 3, 0.01, 0.02
+COMPUTE_S = LAYERS * (FORWARD_S + BACKWARD_S)
+LATE = Straggler(rank=1, factor=2.0)
+Profile = Callable[..., list[dict[str, float]]]
+
+
+def layers(parameters_mib: float) -> dict[str, Any]:
+    return {
+        **{"name": "calibrated", "factory": "workloads.calibrated:Calibrated"},
+        **{"layers": LAYERS, "forward_s": FORWARD_S, "backward_s": BACKWARD_S, "parameters_mib": parameters_mib},
+    }
+
+
+@pytest.fixture
+def profile(launcher: Launcher, scratch: Path, make_cell: MakeCell) -> Profile:
+    """The parts of a step of each rank, medians over steps."""
+
+    def run(engine: str, workload: dict[str, Any], **knobs: Any) -> list[dict[str, float]]:
+        cell = make_cell(engine=engine, gpus=2, steps=4, workload=workload, **knobs)
+        if cell.status:
+            pytest.skip(cell.reason)
+        result = launcher.launch(cell.job("profile", scratch))
+        assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
+        found = []
+        for rank in result.ranks:
+            steps = decode(rank["parts"], list[StepParts], "parts")
+            assert rank["straggler_known"]
+            gaps = [abs(1 - sum(step.parts_s.values()) / step.step_s) for step in steps]
+            assert statistics.median(gaps) < 0.02
+            names = [*steps[0].parts_s, "communication", "overlapped", "step"]
+            found.append({name: statistics.median(getattr(step, f"{name}_s") for step in steps) for name in names})
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 3), ("torch", 0), ("torch", 3)])
+def test_layers_that_sleep_are_computation(engine: str, stage: int, profile: Profile) -> None:
+    for rank in profile(engine, layers(0.25), stage=stage):
+        assert COMPUTE_S <= rank["compute"] < rank["step"]
+        assert rank["communication"] > 0
+
+
+def test_nothing_overlaps_where_communication_follows_backward(profile: Profile) -> None:
+    for rank in profile("native", layers(8), overlap=False):
+        assert rank["overlapped"] < 0.1 * rank["communication"]
+        assert rank["exposed"] + rank["straggler"] > 0.8 * rank["communication"]
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_on_a_link_of_known_rate_only_the_last_bucket_is_exposed(engine: str, profile: Profile) -> None:
+    """A layer's 256 KiB take 21 ms at 100 Mbit/s; but the last, each has 40 ms of another's backward beside it."""
+    workload = layers(0.25) | {"backward_s": 2 * BACKWARD_S}
+    layer_s = 2**21 / 100e6
+    ranks = profile(engine, workload, bucket_mb=0.25, overlap=True, network=Network(kind="lab", rate="100mbit"))
+    for rank in ranks:
+        assert rank["overlapped"] > 0.4 * rank["communication"]
+        assert 0.4 * layer_s < rank["exposed"] < 2 * layer_s
+
+
+@pytest.mark.parametrize("engine", ["native", "torch", "deepspeed"])
+def test_who_waits_for_a_straggler_waits_its_delay(engine: str, profile: Profile) -> None:
+    waiting, late = profile(engine, layers(0.25), straggler=LATE)
+    assert waiting["straggler"] == pytest.approx(COMPUTE_S, rel=0.4)
+    assert late["straggler"] < 0.2 * COMPUTE_S
+    assert late["compute"] > 1.9 * COMPUTE_S
+    assert waiting["exposed"] < 0.5 * COMPUTE_S
+
+
+@pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 3), ("torch", 0), ("torch", 3)])
+def test_without_communication_nobody_waits(
+    engine: str, stage: int, make_cell: MakeCell, launcher: Launcher, scratch: Path
+) -> None:
+    """The rank that is not late then takes its own time; its wait, at least the other's delay, is gone."""
+    cell = make_cell(engine=engine, stage=stage, gpus=2, steps=4, workload=layers(0.25), straggler=LATE)
+    assert cell.unsilenced() == ""
+    sent, silent = (list(map(statistics.median, timed(cell, launcher, scratch, silent=on))) for on in (False, True))
+    assert sent[0] - silent[0] > 0.5 * COMPUTE_S
+    assert silent[1] - silent[0] > 0.5 * COMPUTE_S > sent[1] - sent[0]
+
+
+def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> list[list[float]]:
+    """Step times of each rank."""
+    result = launcher.launch(cell.job("timing", scratch, silent=silent))
+    assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
+    samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+    return [rank.step_times_s() for rank in Launch(0, "", {}, samples).ranks]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "reason"),
+    [
+        ({"gpus": 1}, "one rank"),
+        ({"engine": "pipeline", "gpus": 2, "workload": "mlp"}, "engine=pipeline: stages"),
+        ({"engine": "parameter_server", "gpus": 2}, "engine=parameter_server: ranks and servers"),
+        ({"engine": "native", "gpus": 2, "precision": "amp_fp16"}, "precision=amp_fp16"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_silenced_says_why(knobs: dict[str, Any], reason: str, make_cell: MakeCell) -> None:
+    assert make_cell(**knobs).unsilenced().startswith(reason)

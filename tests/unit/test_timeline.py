@@ -1,0 +1,126 @@
+"""What a step is made of, from profiles whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.profiler import DeviceType
+
+from bench.measure.intervals import total, union
+from bench.measure.timeline import StepTimeline, cpu_steps, gpu_steps, parts, skews
+from bench.record import StepParts
+
+MS = 1_000_000
+
+
+@dataclass
+class Event:
+    """As kineto has them, in ms."""
+
+    what: str
+    begin: float
+    end: float
+    kind: str = "op"
+    """op, range, flying, kernel, or device range."""
+    thread: int = 1
+
+    def name(self) -> str:
+        return self.what
+
+    def start_ns(self) -> int:
+        return round(self.begin * MS)
+
+    def end_ns(self) -> int:
+        return round(self.end * MS)
+
+    def start_thread_id(self) -> int:
+        return self.thread
+
+    def is_async(self) -> bool:
+        return self.kind == "flying"
+
+    def is_user_annotation(self) -> bool:
+        return "range" in self.kind
+
+    def device_type(self) -> Any:
+        return DeviceType.CUDA if self.kind in ("kernel", "device range") else DeviceType.CPU
+
+
+def attributed(step: StepTimeline, skew: list[tuple[int, int]] | None = None) -> StepParts:
+    found = parts(step, skew or [], total([step.interval]) / 1e9)
+    assert sum(found.parts_s.values()) == pytest.approx(found.step_s)
+    return found
+
+
+def in_ms(found: StepParts) -> dict[str, float]:
+    return {name: round(1e3 * seconds, 6) for name, seconds in found.parts_s.items() if seconds}
+
+
+def test_a_cpu_step_is_cut_into_its_parts() -> None:
+    """Backward meets a wait for an all-reduce that runs from 30 to 60; another thread's operators are not ours."""
+    events = [
+        Event("bench.step", 0, 100, "range"),
+        Event("bench.data", 0, 5, "range"),
+        Event("aten::index", 1, 4),
+        Event("bench.forward_backward", 5, 70, "range"),
+        Event("aten::mm", 6, 20),
+        Event("DistributedDataParallel.forward", 5, 28, "range"),
+        Event("calibrated.forward", 20, 25, "range"),
+        Event("autograd::engine::evaluate_function: MmBackward0", 28, 65),
+        Event("c10d::allreduce_", 29, 30),
+        Event("gloo:all_reduce", 30, 60, "flying", thread=2),
+        Event("aten::copy_", 30, 60, thread=2),
+        Event("bench.wait", 40, 60, "range"),
+        Event("bench.optimizer", 70, 98, "range"),
+        Event("aten::add_", 71, 90),
+    ]
+    (step,) = cpu_steps(events)
+    found = attributed(step)
+    assert in_ms(found) == {"data": 5, "compute": 14 + 5 + 1 + 10 + 5, "exposed": 21, "optimizer": 28, "host": 11}
+    assert (found.communication_s, found.overlapped_s) == (0.031, 0.01)
+    assert step.issues == [("c10d::allreduce_", 29 * MS)]
+    late = attributed(step, union([(29 * MS, 45 * MS)]))
+    assert (late.straggler_s, late.exposed_s) == (0.006, 0.015)
+
+
+def test_a_gpu_step_ends_where_the_next_begins_on_the_device() -> None:
+    events = [
+        Event("bench.step", 0, 3, "range"),
+        Event("bench.step", 3, 6, "range"),
+        Event("bench.step", 10, 48, "device range"),
+        Event("bench.step", 50, 80, "device range"),
+        Event("bench.data", 10, 12, "device range"),
+        Event("bench.optimizer", 42, 48, "device range"),
+        Event("Memcpy HtoD", 10, 12, "kernel"),
+        Event("sgemm", 12, 30, "kernel"),
+        Event("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevComm*)", 20, 40, "kernel"),
+        Event("multi_tensor_apply", 42, 48, "kernel"),
+        Event("sgemm", 50, 80, "kernel"),
+    ]
+    first, second = map(attributed, gpu_steps(events))
+    assert in_ms(first) == {"data": 2, "compute": 18, "exposed": 10, "optimizer": 6, "host": 4}
+    assert (first.communication_s, first.overlapped_s) == (0.02, 0.01)
+    assert in_ms(second) == {"compute": 30}
+
+
+def test_a_rank_waits_from_its_own_call_to_the_last_one() -> None:
+    ranks = [[("a", 10), ("b", 50)], [("a", 30), ("b", 40)], [("a", 20), ("b", 60)]]
+    assert skews(ranks, 0) == [(10, 30), (50, 60)]
+    assert skews(ranks, 1) == [(40, 60)]
+    assert skews([ranks[0], [("b", 1), ("a", 2)]], 0) is None
+    assert skews([[], []], 1) == []
+
+
+spans = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=8).map(union)
+
+
+@given(spans, spans, spans, spans, spans)
+def test_parts_add_up_whatever_happens(data: Any, optimizer: Any, compute: Any, communication: Any, skew: Any) -> None:
+    step = StepTimeline((0, 100), data, optimizer, compute, communication)
+    found = attributed(step, skew)
+    assert min(found.parts_s.values()) >= 0
+    assert found.exposed_s + found.straggler_s <= found.communication_s - found.overlapped_s + 1e-15
