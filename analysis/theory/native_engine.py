@@ -2,8 +2,8 @@
 
 Each parameter starts at a multiple of 64 bytes in its bucket, and a bucket is padded until it divides into N shards
 that are multiples of 64 bytes. Stages 0 to 2 lay all trainable parameters, last ones first, into buckets of at most
-the bucket size (25 MiB by default; frozen parameters stay as they are). Stage 3 has buckets for each unit, or for
-units in a row that fit the bucket size together, and for the root.
+the bucket size (by default 8 MiB on gloo and 25 MiB on NCCL; frozen parameters stay as they are). Stage 3 has buckets
+for each unit, or for units in a row that fit the bucket size together, and for the root.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from bench.record import Parameter, element_count
 
 ALIGN_BYTES = 64
 MIB = 1 << 20
-IN_FLIGHT = 2
-"""Buckets on the wire while the next one fills."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def transient(known: Setting) -> int:
     """
     widths, found = known.widths, buckets(known)
     largest = max((bucket.size for bucket in found if bucket.trainable), default=0)
-    flying = min(IN_FLIGHT + 1, sum(bucket.trainable for bucket in found))
+    flying = min(int(known.described.get("in_flight", 1)) + 1, sum(bucket.trainable for bucket in found))
     received = flying * largest * known.fraction * widths.grad
     collected = flying * largest * widths.grad if known.stage >= 2 else 0
     groups: dict[int, int] = {}

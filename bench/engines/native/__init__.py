@@ -26,7 +26,7 @@ Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distri
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec
+from bench.engines.spec import Capabilities, EngineSpec, count_option
 
 CAPABILITIES = Capabilities(
     stages={
@@ -42,4 +42,6 @@ PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkp
 
 
 def refuse(spec: EngineSpec) -> None:
-    """Refuses nothing more: every knob that it has is honoured at every stage."""
+    """Every knob that it has is honoured at every stage. Raises EngineUnsupported for an option that makes no sense."""
+    if "in_flight" in spec.options:
+        count_option(spec, "in_flight")

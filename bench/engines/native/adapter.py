@@ -13,15 +13,13 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.native import checkpoint
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import collectives
-from bench.engines.native.gradients import GradientReducer
+from bench.engines.native.gradients import IN_FLIGHT, GradientReducer
 from bench.engines.native.layout import lay_out
 from bench.engines.native.units import Group, UnitSchedule, group_units
 from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec, EngineUnsupported
 
-BUCKET_MB = 25.0
-"""Default cap of a bucket at stages 0 to 2, as DistributedDataParallel's; stage 3 keeps each unit apart by default."""
 MIB = 1 << 20
 
 
@@ -45,7 +43,13 @@ class NativeEngine:
                 partitioned=spec.stage >= 1, master=spec.precision == "bf16_master", freeable=spec.stage == 3
             )
         self.schedule = UnitSchedule(self.groups if spec.stage == 3 else [], prefetch=self.overlap)
-        self.reducer = GradientReducer(self._backward_order(), self.collectives, stage=spec.stage, overlap=self.overlap)
+        self.reducer = GradientReducer(
+            self._backward_order(),
+            self.collectives,
+            stage=spec.stage,
+            overlap=self.overlap,
+            in_flight=spec.options.get("in_flight", IN_FLIGHT),
+        )
         if spec.stage == 3:
             self.reducer.on_full = Bucket.free
         self.optimizer = ShardOptimizer(self.reducer.gradients, spec, self.collectives)
@@ -57,12 +61,12 @@ class NativeEngine:
 
     def _group(self, units: list[nn.Module]) -> list[Group]:
         """Stage 3: a group per unit (or run of units). Else one, of all trainable parameters, last ones first."""
-        cap = None if self.spec.bucket_mb is None else self.spec.bucket_mb * MIB
+        cap = None if self.bucket_mb is None else self.bucket_mb * MIB
         if self.spec.stage == 3:
             grouped = group_units(self.module, units, cap)
             return [Group(modules, self._buckets(parameters, cap)) for modules, parameters in grouped]
         trainable = [parameter for parameter in self.names.values() if parameter.requires_grad]
-        return [Group([self.module], self._buckets(trainable[::-1], cap or BUCKET_MB * MIB))]
+        return [Group([self.module], self._buckets(trainable[::-1], cap))]
 
     def _buckets(self, parameters: list[nn.Parameter], cap: float | None) -> list[Bucket]:
         """Buckets of ``parameters`` in their order, apart by dtype and by whether they are trained."""
@@ -88,6 +92,11 @@ class NativeEngine:
         units = [group for group in self.groups if group.modules != [self.module]]
         root = [group for group in self.groups if group.modules == [self.module]]
         return [bucket for group in (*units[::-1], *root) for bucket in group.buckets[::-1]]
+
+    @property
+    def bucket_mb(self) -> float | None:
+        """Cap of a bucket in MiB; None at stage 3: a bucket per unit."""
+        return self.spec.bucket_mb or (None if self.spec.stage == 3 else self.collectives.bucket_mb)
 
     @property
     def _divisor(self) -> int:
@@ -146,7 +155,8 @@ class NativeEngine:
         return {
             "library": f"native, torch {torch.__version__}",
             "overlap": self.overlap,
-            "bucket_mb": self.spec.bucket_mb or (None if self.spec.stage == 3 else BUCKET_MB),
+            "bucket_mb": self.bucket_mb,
+            "in_flight": self.reducer.in_flight,
             "buckets": len(self.buckets),
             "largest_bucket_bytes": max(sizes, default=0),
             "reduce_dtype": str(weight_dtype(self.spec.precision)).removeprefix("torch."),

@@ -19,8 +19,9 @@ from torch import Tensor
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import Collectives, Finish
 
-IN_FLIGHT = 2
-"""Buckets that may be on the wire at once: bounds the memory of stages 2 and 3."""
+IN_FLIGHT = 1
+"""Buckets that stay on the wire when another one is launched: bounds what is received at once, and at stages 2 and 3
+what is collected."""
 
 
 class BucketGradients:
@@ -99,12 +100,15 @@ class BucketGradients:
 class GradientReducer:
     """Hooks every trainable parameter, and reduces the buckets of a backward."""
 
-    def __init__(self, buckets: list[Bucket], collectives: Collectives, *, stage: int, overlap: bool) -> None:
+    def __init__(
+        self, buckets: list[Bucket], collectives: Collectives, *, stage: int, overlap: bool, in_flight: int
+    ) -> None:
         self.gradients = [BucketGradients(bucket, stage) for bucket in buckets if bucket.trainable]
         self.on_full: Callable[[Bucket], None] = lambda bucket: None
         """Called when all gradients of a bucket have come: stage 3 then frees its parameters."""
         self._collectives = collectives
         self._overlap = overlap
+        self.in_flight = in_flight
         self._reducing = False
         self._next = 0
         self._flying: list[Finish] = []
@@ -125,9 +129,8 @@ class GradientReducer:
             return
         while self._next < len(self.gradients):
             self._launch()
-        for finish in self._flying:
-            finish()
-        self._flying.clear()
+        while self._flying:
+            self._flying.pop(0)()
 
     def _hook(self, gradients: BucketGradients, number: int) -> Callable[[Tensor], None]:
         def collect(parameter: Tensor) -> None:
@@ -149,5 +152,5 @@ class GradientReducer:
         gradients = self.gradients[self._next]
         self._next += 1
         self._flying.append(gradients.reduce(self._collectives))
-        if gradients.transient and len(self._flying) > (IN_FLIGHT if self._overlap else 1):
+        if len(self._flying) > self.in_flight:
             self._flying.pop(0)()
