@@ -63,6 +63,19 @@ def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: C
     assert held.peak_phase == "backward"
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_native_peaks_at_most_a_unit_above_theory(
+    stage: int, make_cell: MakeCell, measured: Callable[[Cell], Record]
+) -> None:
+    """The unit is the gradient that autograd hands over. (In bf16 the CPU's matrix product takes scratch beside it.)"""
+    mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 6, "width": 256, "bias": False}
+    record = measured(make_cell(engine="native", stage=stage, gpus=2, workload=mlp, bucket_mb=0.25, measure=QUICK))
+    unit_bytes, predicted = 4 * 256 * 256, memory(record).peak_predicted_bytes
+    assert predicted is not None
+    for held in record.memory:
+        assert held.peak_bytes <= predicted + unit_bytes + held.peak_by_kind.get("batch", 0)
+
+
 def test_fully_shard_without_resharding_keeps_what_it_gathered(
     make_cell: MakeCell, measured: Callable[[Cell], Record]
 ) -> None:
