@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.cells import frozen, is_task, knobs
-from analysis.compare import as_written
+from analysis.compare import as_written, ratio, samples
 from analysis.layout import describe, panels
 from analysis.load import varying
 from analysis.stats import Interval
@@ -120,15 +120,9 @@ def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings:
 
 
 def throughput_ratio(first: Record, second: Record) -> Interval:
-    """Throughput of the first over the second's: the median of the rounds' ratios, or of two sweeps that of medians."""
-    sides = [
-        {launch.round: stats.throughput_per_s(record, launch) for launch in record.launches}
-        for record in (first, second)
-    ]
-    rounds = sorted(set(sides[0]) & set(sides[1]))
-    if first.sweep_id == second.sweep_id and rounds:
-        return stats.median_interval([sides[0][key] / sides[1][key] for key in rounds])
-    return stats.ratio_interval(list(sides[0].values()), list(sides[1].values()), paired=False)
+    """Throughput of the first over the second's."""
+    above, below, paired = samples(first, second, stats.throughput_per_s)
+    return ratio(above, below, paired=paired)
 
 
 def pareto(choices: Sequence[Choice]) -> list[Choice]:
@@ -188,13 +182,16 @@ def _figures(choice: Choice) -> str:
 
 
 def _reason(advice: Advice) -> str:
-    fastest = advice.front[0]
+    first, fastest = advice.tied[0], advice.front[0]
     if len(advice.tied) == 1:
         return "It is the fastest, and no other setting is tied with it."
-    level = advice.tied[0].behind.level_text() if advice.tied[0] is not fastest else advice.tied[1].behind.level_text()
-    if advice.tied[0].row.name == fastest.row.name:
-        return f"It is the fastest, and of those tied with it the leanest. Intervals: {level}."
-    return f"It needs the least memory of those tied with the fastest ({fastest.name}). Intervals: {level}."
+    others = [choice for choice in advice.tied if choice.row.name != fastest.row.name]
+    level = f"Intervals: {others[0].behind.level_text()}."
+    if not known(first.row["peak_bytes"]):
+        return f"It is the fastest; memory was not measured. {level}"
+    if first.row.name == fastest.row.name:
+        return f"It is the fastest, and of those tied with it the leanest. {level}"
+    return f"It needs the least memory of those tied with the fastest ({fastest.name}). {level}"
 
 
 def _behind(choice: Choice) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 from typing import Any, Literal, get_args
@@ -23,7 +23,7 @@ from analysis.memory import memory
 from analysis.scaling import is_ranked
 from analysis.stats import ENOUGH_LAUNCHES, Interval
 from analysis.units import counted, known, mib, ms, number
-from bench.record import Record
+from bench.record import Launch, Record
 
 Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -126,11 +126,8 @@ def compare(pair: Pair, margin: float) -> Outcome:
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
         return Outcome(pair, verdict, stats.NOTHING, None, peak)
-    first, second, paired = _samples(pair)
-    if paired:
-        step = stats.median_interval([after / before for before, after in zip(first, second, strict=True)])
-    else:
-        step = stats.ratio_interval(second, first, paired=False)
+    first, second, paired = samples(pair.first, pair.second, lambda record, launch: stats.step_time_s(launch))
+    step = ratio(second, first, paired=paired)
     verdict = judge(step, margin)
     needed = launches_needed(first, second, paired=paired, margin=margin) if verdict == "cannot tell" else None
     return Outcome(pair, verdict, step, needed, peak)
@@ -161,15 +158,24 @@ def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: 
     return max(ENOUGH_LAUNCHES, math.ceil(float(REACH * MEDIAN_WASTE * spread / math.log1p(margin)) ** 2))
 
 
-def _samples(pair: Pair) -> tuple[list[float], list[float], bool]:
-    """Step times of both sides, one a launch; paired by round where both come from one sweep."""
-    first, second = (
-        {launch.round: stats.step_time_s(launch) for launch in record.launches} for record in (pair.first, pair.second)
+def samples(
+    first: Record, second: Record, statistic: Callable[[Record, Launch], float]
+) -> tuple[list[float], list[float], bool]:
+    """A number per launch of either cell, and whether they are paired: the same rounds of one sweep."""
+    ours, theirs = (
+        {launch.round: statistic(record, launch) for launch in record.launches} for record in (first, second)
     )
-    rounds = sorted(set(first) & set(second))
-    if pair.first.sweep_id == pair.second.sweep_id and rounds:
-        return [first[key] for key in rounds], [second[key] for key in rounds], True
-    return list(first.values()), list(second.values()), False
+    rounds = sorted(set(ours) & set(theirs))
+    if first.sweep_id == second.sweep_id and rounds:
+        return [ours[key] for key in rounds], [theirs[key] for key in rounds], True
+    return list(ours.values()), list(theirs.values()), False
+
+
+def ratio(top: Sequence[float], bottom: Sequence[float], *, paired: bool) -> Interval:
+    """The median of the rounds' ratios; where rounds are not shared, the ratio of the medians."""
+    if paired:
+        return stats.median_interval([above / below for above, below in zip(top, bottom, strict=True)])
+    return stats.ratio_interval(top, bottom, paired=False)
 
 
 def _ratio(top: float | None, bottom: float | None) -> float:
