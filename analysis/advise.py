@@ -73,7 +73,8 @@ class Choice:
 
     @property
     def tied(self) -> bool:
-        return not self.behind.low > 1  # also where one launch leaves no interval
+        """Whether it cannot be told from the fastest. One launch leaves no interval: then nothing is called tied."""
+        return self.behind.value == 1 or self.behind.low <= 1  # False for NaN
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ def _figures(choice: Choice) -> str:
 def _reason(advice: Advice) -> str:
     first, fastest = advice.tied[0], advice.front[0]
     if len(advice.tied) == 1:
-        return "It is the fastest, and no other setting is tied with it."
+        alone = first.row["launches"] == 1
+        return f"It is the fastest{'; one launch cannot say what' if alone else ', and nothing'} is tied with it."
     others = [choice for choice in advice.tied if choice.row.name != fastest.row.name]
     level = f"Intervals: {others[0].behind.level_text()}."
     if not known(first.row["peak_bytes"]):
@@ -197,7 +199,7 @@ def _reason(advice: Advice) -> str:
 def _behind(choice: Choice) -> str:
     behind = choice.behind
     if not known(behind.low):
-        return "one launch: nothing to tell them apart by"
+        return f"the fastest has {behind.value:.3f} times its throughput (one launch)"
     if behind.value == behind.low == behind.high == 1:
         return "the fastest"
     return f"the fastest has {behind.value:.3f} times its throughput ({behind.low:.3f} to {behind.high:.3f})"

@@ -53,6 +53,13 @@ def test_of_what_is_tied_with_the_fastest_the_leanest_stands_first() -> None:
     assert "the fastest has 1.2" in words
 
 
+def test_one_launch_ties_nothing() -> None:
+    records = [measured(cell(stage, 2, [launch(0, [[0.01 + 0.001 * stage]] * 2)])) for stage in (0, 3)]
+    found = advice(records)
+    assert [choice.row["stage"] for choice in found.tied] == [0]
+    assert "It is the fastest; one launch cannot say what is tied with it." in "\n".join(lines(found))
+
+
 def test_limits_leave_out_by_name() -> None:
     found = advice(four_stages(), memory_bytes=25e6)
     assert [choice.row["stage"] for choice in found.tied] == [2]
