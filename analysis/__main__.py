@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         code: int = asked.run(asked)
+        sys.stdout.flush()
         return code
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (NoRecords, NothingToCompare) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
