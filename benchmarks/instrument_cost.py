@@ -60,7 +60,7 @@ BLOCKS = ("on", "marks", "off")
 
 def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: str) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", ranks)
+    store = dist.FileStore(f"{folder}/store", ranks)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
     work = workloads.load(factory="workloads.mlp:MLP", seed=0, data_dir=None, options=dict(SIZES[size]))
     pool = [[work.batch(range(at * BATCH_SIZE, (at + 1) * BATCH_SIZE))] for at in range(rank, 8 * ranks, ranks)]
@@ -140,7 +140,8 @@ def spec(ranks: int) -> EngineSpec:
 def launch(ranks: int, size: str, turns: int, seed: int) -> Blocks:
     """One launch of fresh processes; a block takes as long as on its slowest rank."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(rank_main, (ranks, size, turns, seed, folder), nprocs=ranks, start_method="fork")
+        arguments = (ranks, size, turns, seed, folder)
+        mp.start_processes(rank_main, arguments, nprocs=ranks, start_method="fork")  # type: ignore
         each: list[Blocks] = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(ranks)]
     found = {name: [max(times) for times in zip(*(rank[name] for rank in each), strict=True)] for name in BLOCKS}
     return found | {name: each[0][name] for name in ("conditions", "record")}

@@ -172,7 +172,7 @@ def test_the_parts_of_a_plan_are_the_module() -> None:
 def test_a_plan_that_lacks_a_weight_is_refused() -> None:
     module = nn.Module()
     module.first, module.second = nn.Linear(2, 2), nn.Linear(2, 2)
-    module.pipeline_plan = [module.first]
+    module.pipeline_plan = [module.first]  # type: ignore[assignment]
     with pytest.raises(EngineUnsupported, match=r"its pipeline_plan lacks second.weight"):
         chain_of(module)
 

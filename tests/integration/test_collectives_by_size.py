@@ -63,7 +63,8 @@ def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fi
     lab = Network("lab", "100mbit", delay)
     cell = make_cell(engine="native", workload=workload, gpus=2, batch_size=64, steps=5, network=lab)
     shortest = [CollectiveTimes(entry.kind, entry.size_bytes, [min(entry.times_s)]) for entry in times(cell)]
-    record = Record("id", "sweep", {}, {"world_size": 2}, {}, launches=[Launch(0, "", {}, [], [], shortest)])
+    launch = Launch(0, "", {}, [], collective_times=shortest)
+    record = Record("id", "sweep", {}, {"world_size": 2}, {}, launches=[launch])
     return {fit.kind: fit for fit in fits(record)}
 
 
@@ -71,6 +72,7 @@ def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fi
 @needs_delay
 def test_the_line_has_the_rate_of_the_link_and_its_delay(make_cell: MakeCell, times: Times) -> None:
     near, far = (fitted(times, make_cell, delay) for delay in (None, "10ms"))
+    assert set(near) == set(far) == {"all_reduce", "all_gather", "broadcast"}
     for kind, fit in near.items():
         assert fit.bus == pytest.approx(1e8 / 8, rel=0.3), kind
         assert 0.5 < far[kind].bus / (1e8 / 8) < 1.3, kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from test_sweep import QUICK, records, run, summary
+from tests.integration.test_sweep import QUICK, records, run, summary
 
 
 def test_a_sweep_with_profiles_attributes_steps_and_times_silent_launches(tmp_path: Path) -> None:

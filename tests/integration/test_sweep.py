@@ -107,10 +107,10 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     (folder / "records" / f"{missing}.json").unlink()
     resumed = run(tmp_path, *sweep, "resume=true")
     assert "Traceback" not in resumed.stderr and "bench:" not in resumed.stderr, resumed.stderr
-    again = records(folder)
-    assert set(again) == set(found)
-    assert again[missing].status == "ok" and again[missing].launches != kept[missing]
-    assert all(again[cell].launches == launches for cell, launches in kept.items() if cell != missing)
+    now = records(folder)
+    assert set(now) == set(found)
+    assert now[missing].status == "ok" and now[missing].launches != kept[missing]
+    assert all(now[cell].launches == launches for cell, launches in kept.items() if cell != missing)
 
 
 def test_a_single_run_is_logged_as_a_parent_and_a_child(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_analysis_fakes import bare, cell, launch, measured, write_all
 
 from analysis import compare
 from analysis.__main__ import main
 from analysis.compare import NothingToCompare, Pair
 from analysis.stats import Interval
 from bench.record import Launch, Record
+from tests.unit.test_analysis_fakes import bare, cell, launch, measured, write_all
 
 
 def launches(times_s: list[float]) -> list[Launch]:

@@ -6,12 +6,12 @@ import csv
 from pathlib import Path
 
 import pytest
-from test_analysis_fakes import cell
 
 from analysis.comm import line_sent_bytes, sent_bytes
 from analysis.ledger import summary
 from analysis.report import write_report
 from bench.record import Collective, Record
+from tests.unit.test_analysis_fakes import cell
 
 MIB = 1 << 20
 GRADIENTS = Collective("all_reduce", "float32", MIB, 4, 2)

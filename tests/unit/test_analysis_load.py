@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
 
 from analysis.load import COLUMNS, NoRecords, frame, load, varying
 from bench.record import Parity
+from tests.unit.test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
 
 
 def test_a_sweep_folder_its_records_and_their_parent_are_all_understood(tmp_path: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from test_analysis_fakes import cell, cnn_model, measured
-
 from analysis.load import frame
 from analysis.memory import COUNTED, memory
 from analysis.memory_ledger import higher_stages, memory_rows
 from analysis.report import write_report
 from bench.measure.blocks import KINDS as MEASURED_KINDS
 from bench.record import RankMemory, Record
+from tests.unit.test_analysis_fakes import cell, cnn_model, measured
 
 MIB = 2**20
 REPLICATED = {"params": 2 * MIB, "grads": 2 * MIB, "optimizer": 4 * MIB, "activations": MIB}

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
 
 from analysis import origin
 from analysis.__main__ import main
@@ -26,6 +25,7 @@ from analysis.load import frame
 from analysis.report import ReportPaths, markdown_text, write_csv, write_report
 from analysis.terminal import print_summary
 from bench.record import Record
+from tests.unit.test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
 
 HOSTILE = "<script>alert('x')</script> | `rm -rf` & **bold** $\\alpha$ ![](http://x)"
 REQUIRED = [

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from test_analysis_fakes import GPU, bare, cell, launch, sweep
 
 from analysis.scaling import Efficiency, cap, efficiencies
 from bench.record import Record
+from tests.unit.test_analysis_fakes import GPU, bare, cell, launch, sweep
 
 
 def timed(gpus: int, *step_s: float, **changes: object) -> Record:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_analysis_fakes import cell, launch
 
 from analysis import stats
+from tests.unit.test_analysis_fakes import cell, launch
 
 
 def test_the_interval_of_five_launches_is_their_range_at_94_percent() -> None:

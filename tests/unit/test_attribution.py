@@ -7,11 +7,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from test_analysis_fakes import cell, launch
 
 from analysis.report import write_report
 from bench.measure.verdicts import host_bound
 from bench.record import Attribution, Launch, Record, StepParts
+from tests.unit.test_analysis_fakes import cell, launch
 
 ROUNDS = 3
 

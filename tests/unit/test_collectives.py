@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_analysis_fakes import cell, sweep
 
 from analysis.collectives import Fit, bus_factor, fit_line, fit_rows, fits, metrics
 from analysis.load import frame, load
@@ -22,6 +21,7 @@ from bench.config import Config, ConfigError
 from bench.measure.verdicts import verdicts
 from bench.record import NO_ENGINE, CollectiveTimes, Launch, Record
 from tests.conftest import CPU_ONLY, group
+from tests.unit.test_analysis_fakes import cell, sweep
 
 SIZES = [4**power for power in range(5, 13)]
 ALPHA_S, S_PER_BYTE = 2e-4, 1e-9

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_analysis_fakes import cell
 
 from analysis.load import frame
 from analysis.report import write_report
@@ -23,6 +22,7 @@ from bench.search import next_batch
 from bench.sizes import size_bytes
 from bench.tracking import cell_metrics
 from tests.conftest import CPU_ONLY, group
+from tests.unit.test_analysis_fakes import cell
 
 MIB = 1 << 20
 Peak = Callable[[int], int]

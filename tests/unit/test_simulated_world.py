@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_analysis_fakes import cell, cnn_model, launch, sweep
 
 from analysis import flags
 from analysis.answer import answers
@@ -22,6 +21,7 @@ from bench.config import Config, Straggler
 from bench.measure.verdicts import verdicts
 from bench.record import Launch, Parameter, Record
 from tests.conftest import CPU_ONLY
+from tests.unit.test_analysis_fakes import cell, cnn_model, launch, sweep
 
 TWO_GPUS = dataclasses.replace(CPU_ONLY, cuda_devices=2, nccl="2.30.7")
 
