@@ -46,22 +46,15 @@ def check_parity(cell: Cell, run_check: RunCheck) -> None:
     assert max(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
 
 
-@pytest.mark.parametrize("gpus", [1, 2, 3, 4])
-def test_training_equals_a_single_process_at_any_world_size(
-    engine: str, stage: int, gpus: int, make_cell: MakeCell, run_check: RunCheck
-) -> None:
-    check_parity(make_cell(engine=engine, stage=stage, gpus=gpus), run_check)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
-def test_training_equals_a_single_process_with_any_optimizer(
-    engine: str, stage: int, optimizer: str, make_cell: MakeCell, run_check: RunCheck
+@pytest.mark.parametrize(("gpus", "optimizer"), [(1, "adamw"), (2, "rmsprop"), (3, "adam"), (4, "sgd")])
+def test_training_equals_a_single_process_at_any_world_size_with_any_optimizer(
+    engine: str, stage: int, gpus: int, optimizer: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     lr = 0.05 if optimizer == "sgd" else 1e-3
-    check_parity(make_cell(engine=engine, stage=stage, gpus=2, optimizer=optimizer, lr=lr), run_check)
+    check_parity(make_cell(engine=engine, stage=stage, gpus=gpus, optimizer=optimizer, lr=lr), run_check)
 
 
-@pytest.mark.parametrize("precision", ["amp_bf16", "bf16", "bf16_master"])
+@pytest.mark.parametrize("precision", ["bf16", "bf16_master"])
 def test_training_equals_a_single_process_at_any_precision(
     engine: str, stage: int, precision: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
@@ -76,7 +69,7 @@ def test_training_equals_a_single_process_at_any_precision(
 def test_three_ranks_divide_gradients_without_rounding_them(
     engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    """A third of a loss, folded into it before a backward in 16 bits, would round every activation's gradient anew."""
+    """Under amp_bf16: a third of a loss, folded into it before a backward, would round every activation's gradient."""
     check_parity(make_cell(engine=engine, stage=stage, gpus=3, precision="amp_bf16"), run_check)
 
 
