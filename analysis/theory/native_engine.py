@@ -2,8 +2,8 @@
 
 Each parameter starts at a multiple of 64 bytes in its bucket, and a bucket is padded until it divides into N shards
 that are multiples of 64 bytes. Stages 0 to 2 lay all trainable parameters, last ones first, into buckets of at most
-the bucket size (by default 8 MiB on gloo and 25 MiB on NCCL; frozen parameters stay as they are). Stage 3 has buckets
-for each unit, or for units in a row that fit the bucket size together, and for the root.
+the bucket size (25 MiB by default; frozen parameters stay as they are). Stage 3 has buckets for each unit, or for
+units in a row that fit the bucket size together, and for the root.
 """
 
 from __future__ import annotations

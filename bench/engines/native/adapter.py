@@ -20,6 +20,8 @@ from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec, EngineUnsupported
 
+BUCKET_MB = 25.0
+"""Default cap of a bucket at stages 0 to 2, as DistributedDataParallel's; stage 3 keeps each unit apart by default."""
 MIB = 1 << 20
 
 
@@ -96,7 +98,7 @@ class NativeEngine:
     @property
     def bucket_mb(self) -> float | None:
         """Cap of a bucket in MiB; None at stage 3: a bucket per unit."""
-        return self.spec.bucket_mb or (None if self.spec.stage == 3 else self.collectives.bucket_mb)
+        return self.spec.bucket_mb or (None if self.spec.stage == 3 else BUCKET_MB)
 
     @property
     def _divisor(self) -> int:

@@ -29,8 +29,6 @@ class Collectives(Protocol):
 
     rank: int
     world_size: int
-    bucket_mb: float
-    """Default cap of a bucket in MiB."""
 
     def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
         """Adds ``whole`` (N·S) over ranks; this rank's shard of the sum comes into ``out`` (S).
@@ -57,9 +55,6 @@ def collectives(context: RankContext, backend: str) -> Collectives:
 
 class GlooCollectives:
     """Sends and receives between all pairs of ranks."""
-
-    bucket_mb = 8.0
-    """A reduce-scatter receives into memory, f times the bucket for each that is on the wire."""
 
     def __init__(self, context: RankContext) -> None:
         self.rank = context.rank
@@ -157,9 +152,6 @@ class NcclCollectives:
     Buffers are allocated on the caller's stream and used on this one; they may be freed once ``Finish`` has made
     the caller's stream wait, since memory is then reused in the order of that stream.
     """
-
-    bucket_mb = 25.0
-    """As DistributedDataParallel's."""
 
     def __init__(self, context: RankContext) -> None:
         self.rank = context.rank
