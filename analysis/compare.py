@@ -21,9 +21,9 @@ from analysis import stats
 from analysis.cells import flatten, frozen, identity, knobs, label
 from analysis.memory import memory
 from analysis.scaling import is_ranked
-from analysis.stats import ENOUGH_LAUNCHES, Interval
+from analysis.stats import Interval
 from analysis.units import counted, known, mib, ms, number
-from bench.record import Launch, Record
+from bench.record import ENOUGH_LAUNCHES, Launch, Record
 
 Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

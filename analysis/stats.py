@@ -53,10 +53,6 @@ def attainable(launches: int, nominal: float = NOMINAL) -> float:
     return max(0.0, min(nominal, 1 - 2 * 0.5**launches))
 
 
-ENOUGH_LAUNCHES = next(launches for launches in range(1, 100) if attainable(launches) >= NOMINAL)
-"""The fewest launches whose interval reaches the nominal level: 6."""
-
-
 def median_interval(samples: Sequence[float], *, nominal: float = NOMINAL, seed: int = 0) -> Interval:
     """Median and bootstrap interval of one number per launch, in its unit. Deterministic for a seed."""
     values = np.asarray(samples, dtype=np.float64)

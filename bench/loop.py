@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
 from bench.measure.timeline import Watch
-from bench.measure.timing import Marks, marks
+from bench.measure.timing import Marker, marks
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Share:
         return [range(first + index * micro, first + (index + 1) * micro) for index in range(self.accumulate)]
 
 
-def train_step(engine: Engine, micro_batches: list[Batch], loss_fn: LossFunction, clock: Marks | None = None) -> Tensor:
+def train_step(
+    engine: Engine, micro_batches: list[Batch], loss_fn: LossFunction, clock: Marker | None = None
+) -> Tensor:
     """One step; returns the mean loss over the rank's share (on the device, not waited for)."""
     losses = []
     for index, batch in enumerate(micro_batches):

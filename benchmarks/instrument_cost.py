@@ -122,19 +122,7 @@ def write_s(folder: Path, samples: RankSamples, seen: dict[str, float]) -> float
 
 
 def spec(ranks: int) -> EngineSpec:
-    return EngineSpec(
-        stage=0,
-        world_size=ranks,
-        device="cpu",
-        backend="gloo",
-        precision="fp32",
-        bucket_mb=None,
-        overlap=None,
-        optimizer="adam",
-        lr=1e-3,
-        clip_norm=None,
-        accumulate=1,
-    )
+    return EngineSpec(stage=0, world_size=ranks, device="cpu", backend="gloo")
 
 
 def launch(ranks: int, size: str, turns: int, seed: int) -> Blocks:

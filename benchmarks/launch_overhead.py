@@ -50,13 +50,8 @@ def trivial_job(ranks: int) -> Job:
         world_size=ranks,
         device="cpu",
         backend="gloo",
-        precision="fp32",
-        bucket_mb=None,
-        overlap=None,
         optimizer="sgd",
         lr=0.1,
-        clip_norm=None,
-        accumulate=1,
         options={"gradient_as_bucket_view": True},
     )
     return Job(

@@ -152,13 +152,7 @@ class Trainer:
             "world_size": request["ranks"],
             "device": "cpu",
             "backend": "gloo",
-            "precision": "fp32",
-            "bucket_mb": None,
-            "overlap": None,
-            "optimizer": "adam",
             "lr": 0.01,
-            "clip_norm": None,
-            "accumulate": 1,
         }
         self.rank, self.ranks = rank, request["ranks"]
         self.engine = NativeEngine()

@@ -15,8 +15,10 @@ from bench.cells import Cell, plan
 from bench.config import CONF, Config, Measure, options
 from bench.job import Machine
 from bench.launch import Launcher
+from bench.record import Model, Record, decode
 
 MakeCell = Callable[..., Cell]
+AsRecord = Callable[[Cell, list[dict[str, Any]]], Record]
 CPU_ONLY = Machine(torch="2.15.0", cuda_devices=0, nccl=None, warm_up_s=0.0)
 
 
@@ -109,3 +111,30 @@ def timing_job(scratch: Path) -> Callable[..., Any]:
         return dataclasses.replace(cell.job("timing", scratch), **changes)
 
     return make
+
+
+@pytest.fixture
+def as_record(launcher: Launcher, scratch: Path) -> AsRecord:
+    """A checked cell's record as a sweep would begin it: the model, and what took effect."""
+
+    def make(cell: Cell, ranks: list[dict[str, Any]]) -> Record:
+        job = dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts.pt"))
+        record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
+        record.model = decode(launcher.launch(job).ranks[0]["model"], Model, "model")
+        record.resolved["engine"] = ranks[0]["describe"]
+        return record
+
+    return make
+
+
+def planned(make_config: Callable[..., Config], options: dict[str, Any], **knobs: Any) -> Cell:
+    """A cell whose engine has these options."""
+    config = make_config(**knobs)
+    config.engine = config.engine | options
+    return plan([config], CPU_ONLY, cores=2)[0]
+
+
+def assert_parity(ranks: list[dict[str, Any]], tolerance: float | None = None) -> None:
+    parity = ranks[0]["parity"]
+    limit = parity["tolerance"] if tolerance is None else tolerance
+    assert max(parity["loss_error"], parity["weights_error"]) <= limit, parity

@@ -85,13 +85,6 @@ def plain_spec(stage: int, world_size: int, backend: str, own: dict[str, Any]) -
         world_size=world_size,
         device=BACKENDS[backend],
         backend=backend,
-        precision="fp32",
-        bucket_mb=None,
-        overlap=None,
-        optimizer="adam",
-        lr=1e-3,
-        clip_norm=None,
-        accumulate=1,
         options=own,
     )
 

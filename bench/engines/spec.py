@@ -41,18 +41,18 @@ class EngineSpec:
     """``cpu`` or ``cuda``."""
     backend: str
     """``gloo``, ``nccl``, or ``fake``: this is the only rank there is (``bench.simulated``)."""
-    precision: str
+    precision: str = "fp32"
     """One of ``PRECISIONS``."""
-    bucket_mb: float | None
+    bucket_mb: float | None = None
     """Cap of a gradient bucket in MiB."""
-    overlap: bool | None
+    overlap: bool | None = None
     """Whether communication may start before backward has ended."""
-    optimizer: str
+    optimizer: str = "adam"
     """One of ``OPTIMIZERS``: sgd has momentum 0.9, all else are torch's defaults."""
-    lr: float
-    clip_norm: float | None
+    lr: float = 1e-3
+    clip_norm: float | None = None
     """Bound of the global gradient norm; None does not clip."""
-    accumulate: int
+    accumulate: int = 1
     """Micro-batches per step; gradients are averaged over them."""
     compression: str = "none"
     """What gradients are compressed to on the wire: one of ``COMPRESSIONS``."""

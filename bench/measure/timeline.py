@@ -123,9 +123,6 @@ class Phases:
             self._open = record_function(name)
             self._open.__enter__()
 
-    def intervals_s(self) -> list[float]:
-        raise NotImplementedError("the profile has them")
-
 
 def cpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
     """The steps in kineto's events, on the thread that trains."""

@@ -12,12 +12,16 @@ from typing import Protocol
 import torch
 
 
-class Marks(Protocol):
-    """A sequence of marks."""
+class Marker(Protocol):
+    """What is told where one part of a step ends and the next begins."""
 
     def mark(self) -> None:
         """Adds a mark here."""
         ...
+
+
+class Marks(Marker, Protocol):
+    """A sequence of marks in time."""
 
     def intervals_s(self) -> list[float]:
         """Seconds between consecutive marks; waits for the device."""

@@ -7,10 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from bench.measure.steadiness import change
-from bench.record import NO_ENGINE, Launch, Record
-
-ENOUGH_LAUNCHES = 6
-"""The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
+from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record
 
 Conditions = dict[str, float]
 """What ``bench.measure.conditions`` counted, by name."""

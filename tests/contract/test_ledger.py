@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +10,8 @@ import pytest
 from analysis.comm import sent_bytes
 from analysis.theory import predict_sent
 from bench.cells import Cell
-from bench.launch import Launcher
-from bench.record import Collective, Model, Record, decode
-from tests.conftest import MakeCell
+from bench.record import Collective, Record, decode
+from tests.conftest import AsRecord, MakeCell
 
 Ledger = list[Collective]
 Counted = Callable[[Cell], tuple[Record, list[Ledger]]]
@@ -27,17 +24,14 @@ QUICK = {"parity_steps": 0, "collectives": True}
 
 
 @pytest.fixture
-def counted(run_check: Callable[[Cell], list[dict[str, Any]]], launcher: Launcher, scratch: Path) -> Counted:
+def counted(run_check: Callable[[Cell], list[dict[str, Any]]], as_record: AsRecord) -> Counted:
     """A cell's record as a sweep would keep it, and the ledger of each rank."""
 
     def count(cell: Cell) -> tuple[Record, list[Ledger]]:
         if cell.status:
             pytest.skip(cell.reason)
         ranks = run_check(cell)
-        facts = launcher.launch(dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts")))
-        record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
-        record.model = decode(facts.ranks[0]["model"], Model, "model")
-        record.resolved["engine"] = ranks[0]["describe"]
+        record = as_record(cell, ranks)
         ledgers = [decode(rank["collectives"], Ledger, "collectives") for rank in ranks]
         record.collectives, record.collectives_by_rank = ledgers[0], ledgers
         return record, ledgers

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.memory import KINDS, memory
 from bench.cells import Cell
-from bench.launch import Launcher
-from bench.record import Model, RankMemory, Record, decode
-from tests.conftest import MakeCell
+from bench.record import RankMemory, Record, decode
+from tests.conftest import AsRecord, MakeCell
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
 QUICK = {"parity_steps": 0, "memory": True}
 
 
 @pytest.fixture
-def measured(run_check: RunCheck, launcher: Launcher, scratch: Path) -> Callable[[Cell], Record]:
+def measured(run_check: RunCheck, as_record: AsRecord) -> Callable[[Cell], Record]:
     """A record with every rank's memory, each of which adds up."""
 
     def run(cell: Cell) -> Record:
         ranks = run_check(cell)
-        facts = launcher.launch(
-            dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "memory.pt"))
-        )
-        record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
-        record.model = decode(facts.ranks[0]["model"], Model, "model")
-        record.resolved["engine"] = ranks[0]["describe"]
+        record = as_record(cell, ranks)
         record.memory = [decode(rank["memory"], RankMemory, "memory") for rank in ranks]
         for rank in record.memory:
             assert sum(rank.rest_by_kind.values()) == rank.rest_bytes

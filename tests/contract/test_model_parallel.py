@@ -15,7 +15,7 @@ from bench.config import Config
 from bench.engines.pipeline.stages import chain_of, cut
 from bench.engines.spec import EngineUnsupported
 from bench.launch import Launcher
-from tests.conftest import CPU_ONLY, MakeCell
+from tests.conftest import CPU_ONLY, MakeCell, assert_parity, planned
 
 MakeConfig = Callable[..., Config]
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
@@ -27,19 +27,6 @@ MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 4, "width": 64}
 MLP_PARAMETERS = 4 * 64 * 65
 NORMALISED = {"name": "normalised", "factory": "tests.models:Odd", "kind": "normalised"}
 MODELS = {"tensor_parallel": GPT, "pipeline": UNTIED}
-
-
-def planned(make_config: MakeConfig, options: dict[str, Any], **knobs: Any) -> Cell:
-    """A cell whose engine has these options."""
-    config = make_config(**knobs)
-    config.engine = config.engine | options
-    return plan([config], CPU_ONLY, cores=2)[0]
-
-
-def assert_parity(ranks: list[dict[str, Any]], tolerance: float | None = None) -> None:
-    parity = ranks[0]["parity"]
-    limit = parity["tolerance"] if tolerance is None else tolerance
-    assert max(parity["loss_error"], parity["weights_error"]) <= limit, parity
 
 
 @pytest.mark.parametrize("gpus", [2, 4])

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.theory import ENGINES, predict_state
 from bench.cells import Cell
-from bench.launch import Launcher
-from bench.record import Model, Record, decode
-from tests.conftest import MakeCell
+from tests.conftest import AsRecord, MakeCell
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -36,17 +32,13 @@ def test_predicted_model_state_is_what_the_engine_holds(
     knobs: dict[str, Any],
     make_cell: MakeCell,
     run_check: Callable[[Cell], list[dict[str, Any]]],
-    launcher: Launcher,
-    scratch: Path,
+    as_record: AsRecord,
 ) -> None:
     cell = make_cell(engine=engine, stage=stage, measure={"parity_steps": 0, "memory": True}, **knobs)
     if cell.status:
         pytest.skip(cell.reason)
     ranks = run_check(cell)
-    facts = launcher.launch(dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts.pt")))
-    record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
-    record.model = decode(facts.ranks[0]["model"], Model, "model")
-    record.resolved["engine"] = ranks[0]["describe"]
+    record = as_record(cell, ranks)
     held = max((rank["memory"]["state_bytes"] for rank in ranks), key=lambda state: sum(state.values()))
     predicted = predict_state(record)
     assert predicted is not None

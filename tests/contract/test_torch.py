@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell, plan
+from bench.cells import Cell
 from bench.config import Config, ConfigError, check
 from bench.launch import Launcher
-from tests.conftest import CPU_ONLY, MakeCell
+from tests.conftest import MakeCell, assert_parity, planned
 from tests.contract.test_native_bytes import PARAMETERS_BYTES, loopback_bytes
 
 MakeConfig = Callable[..., Config]
@@ -23,19 +23,6 @@ PARAMETERS = 567_498
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
 MATRICES = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 1024, "bias": False}
 """Of PARAMETERS_BYTES."""
-
-
-def planned(make_config: MakeConfig, options: dict[str, Any], **knobs: Any) -> Cell:
-    """A cell whose engine has these options."""
-    config = make_config(engine="torch", **knobs)
-    config.engine = config.engine | options
-    return plan([config], CPU_ONLY, cores=2)[0]
-
-
-def assert_parity(ranks: list[dict[str, Any]], tolerance: float | None = None) -> None:
-    parity = ranks[0]["parity"]
-    limit = parity["tolerance"] if tolerance is None else tolerance
-    assert max(parity["loss_error"], parity["weights_error"]) <= limit, parity
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,8 @@ def spec(**changes: object) -> EngineSpec:
         "world_size": 2,
         "device": "cpu",
         "backend": "gloo",
-        "precision": "fp32",
-        "bucket_mb": None,
-        "overlap": None,
         "optimizer": "sgd",
         "lr": 0.1,
-        "clip_norm": None,
-        "accumulate": 1,
     }
     return EngineSpec(**(values | changes))  # type: ignore[arg-type]
 

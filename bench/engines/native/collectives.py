@@ -47,10 +47,10 @@ class Collectives(Protocol):
 
 
 def collectives(context: RankContext, backend: str) -> Collectives:
-    """Those of the backend; ``fake`` calls what gloo or, on a GPU, NCCL would."""
+    """Those of the backend; ``fake`` calls what gloo or, on a GPU, NCCL would. The process group may be fake anyhow."""
     if backend == "nccl" or (backend == "fake" and context.device.type == "cuda"):
         return NcclCollectives(context)
-    return SimulatedCollectives(context) if backend == "fake" else GlooCollectives(context)
+    return SimulatedCollectives(context) if dist.get_backend() == "fake" else GlooCollectives(context)
 
 
 class GlooCollectives:
@@ -109,7 +109,7 @@ class GlooCollectives:
 
 
 class SimulatedCollectives(GlooCollectives):
-    """The same sends and receives of one rank among ranks that are not there (``bench.simulated``).
+    """The same sends and receives of a rank that hears nobody (``bench.simulated``, ``bench.measure.fake``).
 
     A fake receive leaves its buffer as it was. What a peer would send if it held what this rank holds comes into it,
     so that nothing is computed from uninitialised memory.
