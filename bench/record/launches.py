@@ -1,0 +1,109 @@
+"""Raw samples of time: launches, their ranks, and the collectives of a step."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Collective:
+    """Collectives of one step that are alike, as a rank called them; ``send`` and ``recv`` are point to point."""
+
+    kind: str
+    """all_reduce, reduce_scatter, all_gather, broadcast, send, recv, ...: ``bench.measure.comm.CALLS``."""
+    dtype: str
+    """As torch names it, such as ``float32``; empty for a barrier."""
+    elements: int
+    """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
+    group_size: int
+    count: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole array of one of them."""
+        bits = re.search(r"\d+", self.dtype)  # such as 16 in bfloat16; a bool is a byte
+        return self.elements * (int(bits.group()) // 8 if bits else 1)
+
+    @property
+    def total_bytes(self) -> int:
+        return self.count * self.size_bytes
+
+
+@dataclass(frozen=True)
+class RankSamples:
+    """Raw samples of one rank in one launch; every list has one entry per step."""
+
+    forward_backward_s: list[float]
+    optimizer_s: list[float]
+    warmup_step_s: list[float]
+    wall_s: float
+    """From the barrier before the first measured step to the end of the last one."""
+    losses: list[float]
+    """Mean loss over this rank's share of each measured step's global batch."""
+    backlog_s: float | None = None
+    """What a GPU still had to do when the host had launched the last measured step; None on a CPU."""
+
+    def step_times_s(self) -> list[float]:
+        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+
+
+@dataclass(frozen=True)
+class CollectiveTimes:
+    """One collective at one size, timed by itself."""
+
+    kind: str
+    """all_reduce, reduce_scatter, all_gather, broadcast or all_to_all."""
+    size_bytes: int
+    """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
+    times_s: list[float]
+    """Of each iteration: the slowest rank's."""
+
+
+ENOUGH_LAUNCHES = 6
+"""The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One fresh launch of all ranks: the independent sample of every statistic."""
+
+    round: int
+    started_at: str
+    seconds: dict[str, float]
+    """Where this launch's time went on the slowest rank, and ``total_s`` as the parent saw it."""
+    ranks: list[RankSamples]
+    servers: list[dict[str, Any]] = field(default_factory=list)
+    """What each parameter server counted."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """What may have disturbed the measured steps, as counted around them (docs/method.md); absent where unknown."""
+    foreign: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the other processes that used most meanwhile, by name."""
+    collective_times: list[CollectiveTimes] = field(default_factory=list)
+    """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
+
+    def step_times_s(self) -> list[float]:
+        """Time of each measured step: the slowest rank's, of those that had that many steps."""
+        ranks = [rank.step_times_s() for rank in self.ranks]
+        most = max(map(len, ranks), default=0)
+        return [max(times[step] for times in ranks if step < len(times)) for step in range(most)]
+
+    def rank_quartiles_s(self) -> list[float]:
+        """The quartiles of a rank's step times, mean over ranks."""
+        quartiles = [statistics.quantiles(rank.step_times_s() * 2, method="inclusive") for rank in self.ranks]
+        return [statistics.fmean(values) for values in zip(*quartiles, strict=True)]
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a rank reaches in matrix products alone, all ranks of the cell at once: the measured peak of MFU."""
+
+    flops_per_s: float
+    """Of each rank."""
+    dtype: str
+    size: int
+    """Rows and columns of the square matrices."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """As of a launch."""

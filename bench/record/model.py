@@ -1,0 +1,91 @@
+"""What was trained, and whether it computes what a single process does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the model, in the order of ``module.named_parameters()``."""
+
+    name: str
+    shape: list[int]
+    requires_grad: bool
+    unit: int
+    """Index of the sharding unit that owns it; -1 for what is left to the root."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was trained and on what data, as counted on the built module."""
+
+    workload: str
+    unit: str
+    """What one sample is counted in for throughput: ``sample`` or ``token``."""
+    units_per_sample: int
+    flops_per_unit: float
+    """Forward and backward floating-point operations per unit, counted by running one sample."""
+    parameters: list[Parameter]
+    buffer_bytes: int
+    data: str
+    synthetic_data: bool
+    data_digest: str
+    """SHA-256 of the tensors of the first global batch."""
+    activation_bytes: int | None = None
+    """What forward of a rank's micro-batch leaves for backward, counted at the allocator of a single process."""
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(element_count(parameter.shape) for parameter in self.parameters)
+
+
+def element_count(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+WIDEST_TOLERANCE = 0.15
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Training compared with a single process on the same global batches."""
+
+    steps: int
+    loss_error: float
+    """Largest relative error of a step's global loss."""
+    weights_error: float
+    """Distance between the final weights over the length of the reference's path (docs/method.md)."""
+    tolerance: float
+    losses: list[float]
+    reference_losses: list[float]
+    resolution: float | None = None
+    """Error of one process whose initial weights differ in the last bit: no two runs of this model agree better.
+    Measured only where the usual tolerance is missed, which it then widens."""
+    weights_digest: str = ""
+    """SHA-256 of the final weights' bytes, by which runs are compared bit by bit."""
+
+    @property
+    def error(self) -> float:
+        """The larger of the two errors; NaN if either is."""
+        errors = (self.loss_error, self.weights_error)
+        return math.nan if any(map(math.isnan, errors)) else max(errors)
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # False for NaN
+
+    def widened(self, resolution: float) -> Parity:
+        """The same, judged as finely as the model itself allows; a resolution that is no number changes nothing.
+
+        A model that amplifies rounding beyond WIDEST_TOLERANCE cannot be judged, and no engine passes on it.
+        """
+        tolerance = self.tolerance
+        if resolution > tolerance:  # False for NaN
+            tolerance = max(tolerance, min(WIDEST_TOLERANCE, resolution))
+        return dataclasses.replace(self, tolerance=tolerance, resolution=resolution)
