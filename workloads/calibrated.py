@@ -26,6 +26,7 @@ WIDTH = 16
 ROW_BYTES = 4 * WIDTH
 SPINS = 7
 """Trial spins by which a GPU's cycles are measured; the median counts."""
+PER = ("micro_batch", "sample")
 CYCLES = 10_000_000
 """Of each trial: 5 to 10 ms."""
 
@@ -33,8 +34,8 @@ CYCLES = 10_000_000
 class Calibrated:
     """``layers`` equal ones, each of a weight of ``parameters_mib``; mean squared error on vectors.
 
-    ``forward_s`` and ``backward_s`` are a layer's, for each micro-batch of any size. A weight has whole rows of
-    64 bytes in fp32, so ``parameters_mib`` is rounded to them.
+    ``forward_s`` and ``backward_s`` are a layer's, ``per`` ``micro_batch`` of any size or ``sample``. A weight has
+    whole rows of 64 bytes in fp32, so ``parameters_mib`` is rounded to them.
     """
 
     def __init__(
@@ -45,24 +46,29 @@ class Calibrated:
         layers: int = 4,
         forward_s: float = 0.005,
         backward_s: float = 0.01,
+        per: str = "micro_batch",
         parameters_mib: float = 0.25,
     ) -> None:
         check_count("calibrated", "layers", layers)
         check_number("forward_s", forward_s, "a number of seconds of at least 0", least=0.0)
         check_number("backward_s", backward_s, "a number of seconds of at least 0", least=0.0)
         check_number("parameters_mib", parameters_mib, "a number of at least 0.0001", least=1e-4)
+        if per not in PER:
+            raise WorkloadError(f"calibrated: per={per!r} is not valid; valid: {', '.join(PER)}")
         data.refuse_data_dir("calibrated", data_dir)
         self._seed = seed
         self._layers = layers
         self._forward_s = float(forward_s)
         self._backward_s = float(backward_s)
+        self._per_sample = per == "sample"
         self._rows = round(parameters_mib * 2**20 / ROW_BYTES)
         self._source = data.vectors(seed, width=WIDTH)
         self.info = WorkloadInfo("calibrated", unit="sample", units_per_sample=1, data=self._source.info)
 
     def build(self) -> nn.Module:
         with reseeded(self._seed):
-            return nn.Sequential(*(Timed(self._rows, self._forward_s, self._backward_s) for _ in range(self._layers)))
+            times = (self._forward_s, self._backward_s, self._per_sample)
+            return nn.Sequential(*(Timed(self._rows, *times) for _ in range(self._layers)))
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """Each layer."""
@@ -86,15 +92,17 @@ def check_number(option: str, value: object, valid: str, *, least: float) -> Non
 class Timed(nn.Module):
     """Multiplies column j of vectors (n, WIDTH) by the mean square of column j of its weight, in a set time."""
 
-    def __init__(self, rows: int, forward_s: float, backward_s: float) -> None:
+    def __init__(self, rows: int, forward_s: float, backward_s: float, per_sample: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(rows, WIDTH))
         self.forward_s = forward_s
         self.backward_s = backward_s
+        self.per_sample = per_sample
 
     @torch.compiler.disable(reason="a graph would drop what takes the time, which computes nothing")  # type: ignore[untyped-decorator]
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = _Timed.apply(inputs, self.weight, self.forward_s, self.backward_s)
+        times = len(inputs) if self.per_sample else 1
+        outputs: Tensor = _Timed.apply(inputs, self.weight, times * self.forward_s, times * self.backward_s)
         return outputs
 
 

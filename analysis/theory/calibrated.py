@@ -23,8 +23,12 @@ class Calibrated:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Calibrated:
         """From a record's ``config`` with ``workload=calibrated``."""
-        options = config["workload"]
-        return cls(options["layers"], options["forward_s"], options["backward_s"], config["accumulate"])
+        options, times = config["workload"], 1
+        if options["per"] == "sample":
+            ranks = config["gpus"] if config["scaling"] == "strong" else 1
+            times = config["batch_size"] // ranks // config["accumulate"]
+        forward_s, backward_s = times * options["forward_s"], times * options["backward_s"]
+        return cls(options["layers"], forward_s, backward_s, config["accumulate"])
 
     def compute_s(self, factor: float = 1.0) -> float:
         """A step without communication; ``factor`` is a straggler's."""
@@ -46,8 +50,16 @@ class Calibrated:
         return self.compute_s(factor) + exposed
 
     def efficiency(self, bucket_s: float, *, overlap: bool, layers_per_bucket: int = 1) -> float:
-        """Weak scaling from one rank, which communicates nothing, to as many as make a bucket take ``bucket_s``."""
+        """Scaling from one rank, which communicates nothing, to as many as make a bucket take ``bucket_s``.
+
+        Weak; and strong where samples take the time, since N ranks then have 1/N of it each.
+        """
         return self.compute_s() / self.step_s(bucket_s, overlap=overlap, layers_per_bucket=layers_per_bucket)
+
+    def overlapped_share(self, bucket_s: float, *, layers_per_bucket: int = 1) -> float:
+        """Share of communication that a backward with overlap hides."""
+        ready_s = self.ready_s(layers_per_bucket)
+        return 1 - exposed_s(ready_s, [bucket_s] * len(ready_s)) / (bucket_s * len(ready_s))
 
 
 def exposed_s(ready_s: Sequence[float], communication_s: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ from above it is the shortest one that is held to it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def measure(launcher: Launcher, timing_job: Callable[..., Any]) -> Measure:
 
 
 def truth(cell: Cell) -> Calibrated:
-    return Calibrated.of({"workload": cell.config.workload, "accumulate": cell.config.accumulate})
+    return Calibrated.of(dataclasses.asdict(cell.config))
 
 
 def check(step_times_s: list[float], expected_s: float, most: float) -> None:
@@ -70,6 +71,15 @@ def test_a_step_of_one_rank_takes_the_time_of_its_layers(engine: str, make_cell:
 def test_each_micro_batch_takes_the_time_of_its_layers(make_cell: MakeCell, measure: Measure) -> None:
     cell = make_cell(engine="native", workload=layers(), steps=STEPS, accumulate=2)
     check(measure(cell).step_times_s(), 2 * 0.08, most=1.5)
+
+
+@pytest.mark.parametrize("scaling", ["weak", "strong"])
+def test_samples_take_their_time_where_they_are_told_to(scaling: str, make_cell: MakeCell, measure: Measure) -> None:
+    workload = layers(per="sample")
+    cell = make_cell(engine="native", gpus=2, workload=workload, steps=STEPS, batch_size=4, scaling=scaling)
+    expected_s = 0.08 * {"weak": 4, "strong": 2}[scaling]
+    assert truth(cell).compute_s() == pytest.approx(expected_s)
+    check(measure(cell).step_times_s(), expected_s, most=1.5)
 
 
 def test_what_takes_the_time_is_not_compiled_away(make_cell: MakeCell, measure: Measure) -> None:

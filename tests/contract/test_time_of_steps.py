@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from analysis.theory.calibrated import Calibrated
 from bench.cells import Cell
 from bench.config import Network, Straggler
 from bench.launch import Launcher
@@ -73,6 +74,43 @@ def test_on_a_link_of_known_rate_only_the_last_bucket_is_exposed(engine: str, pr
     for rank in ranks:
         assert rank["overlapped"] > 0.4 * rank["communication"]
         assert 0.4 * layer_s < rank["exposed"] < 2 * layer_s
+
+
+def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> None:
+    """Three buckets of 21 ms at 100 Mbit/s: two beside 40 ms of backward each, the last beside nothing.
+
+    DDP's own: gloo says when each of its collectives ran, where a send or receive is seen only until it is waited for.
+    """
+    workload = layers(0.25) | {"backward_s": 2 * BACKWARD_S}
+    expected = Calibrated(LAYERS, FORWARD_S, 2 * BACKWARD_S).overlapped_share(2**21 / 100e6)
+    assert expected == pytest.approx(2 / 3)
+    network = Network(kind="lab", rate="100mbit")
+    for rank in profile("torch", workload, bucket_mb=0.25, overlap=True, network=network):
+        assert rank["overlapped"] / rank["communication"] == pytest.approx(expected, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("engine", "knobs"),
+    [
+        ("torch", {"compression": "bf16"}),
+        ("torch", {"compression": "powersgd"}),
+        ("torch", {"local_steps": 2}),
+        ("torch", {"compile": True}),
+        ("torch", {"accumulate": 2}),
+        ("torch", {"stage": 3, "accumulate": 2}),
+        ("torch", {"stage": 3, "precision": "amp_bf16"}),
+        ("native", {"accumulate": 2}),
+        ("native", {"stage": 2, "accumulate": 2}),
+        ("native", {"precision": "amp_bf16"}),
+        ("native", {"stage": 3, "precision": "bf16_master"}),
+        ("native", {"stage": 3, "compile": True}),
+    ],
+    ids=str,
+)
+def test_no_knob_hides_time_from_the_parts(engine: str, knobs: dict[str, Any], profile: Profile) -> None:
+    """That they add up to the step is in the fixture; what sleeps is computation, whatever is done to it."""
+    for rank in profile(engine, layers(0.25), **knobs):
+        assert COMPUTE_S * knobs.get("accumulate", 1) <= rank["compute"] < rank["step"]
 
 
 @pytest.mark.parametrize("engine", ["native", "torch", "deepspeed"])

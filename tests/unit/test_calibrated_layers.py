@@ -39,9 +39,20 @@ def test_efficiency_is_what_exposed_communication_leaves() -> None:
     assert FOUR.efficiency(0.02, overlap=False) == pytest.approx(0.12 / 0.20)
 
 
+def test_overlap_hides_all_communication_but_the_exposed() -> None:
+    assert FOUR.overlapped_share(0.02) == pytest.approx(3 / 4)
+    assert FOUR.overlapped_share(0.04) == pytest.approx(1 - (4 * 0.04 - 3 * 0.02) / 0.16)
+    assert FOUR.overlapped_share(0.01, layers_per_bucket=4) == pytest.approx(0)
+
+
 def test_the_closed_form_reads_a_records_configuration() -> None:
-    config = {"workload": {"layers": 4, "forward_s": 0.01, "backward_s": 0.02}, "accumulate": 1}
+    workload = {"layers": 4, "forward_s": 0.01, "backward_s": 0.02, "per": "micro_batch"}
+    config = {"workload": workload, "accumulate": 1, "batch_size": 8, "gpus": 2, "scaling": "strong"}
     assert Calibrated.of(config) == FOUR
+    config["workload"] = workload | {"per": "sample"}
+    assert Calibrated.of(config).compute_s() == pytest.approx(4 * FOUR.compute_s())
+    assert Calibrated.of(config | {"accumulate": 2}).compute_s() == pytest.approx(4 * FOUR.compute_s())
+    assert Calibrated.of(config | {"scaling": "weak"}).compute_s() == pytest.approx(8 * FOUR.compute_s())
 
 
 def test_a_gradient_is_ready_at_the_end_of_its_layers_backward_and_not_before() -> None:
@@ -77,6 +88,7 @@ def test_the_gradient_is_that_of_the_multiplication() -> None:
     ("options", "message"),
     [
         ({"layers": 0}, "calibrated: layers=0 is not valid"),
+        ({"per": "batch"}, "calibrated: per='batch' is not valid; valid: micro_batch, sample"),
         ({"forward_s": -1}, "forward_s=-1 is not valid; valid: a number of seconds of at least 0"),
         ({"backward_s": "10ms"}, "backward_s='10ms' is not valid"),
         ({"forward_s": float("nan")}, "forward_s=nan is not valid"),
