@@ -65,7 +65,7 @@ def load(paths: Iterable[Path]) -> Loaded:
     for path in dict.fromkeys(file.resolve() for place in places for file in record_files(place)):
         try:
             record = Record.read(path)
-            _check(record)
+            check(record)
         except (RecordError, RecursionError, TypeError) as error:
             reason = " ".join(str(error).removeprefix(f"{path}:").split())
             found.warnings.append(f"{path}: {reason}")
@@ -89,7 +89,7 @@ def record_files(place: Path) -> list[Path]:
     return []
 
 
-def _check(record: Record) -> None:
+def check(record: Record) -> None:
     """Raises RecordError for a record that is well formed but cannot be analysed."""
     if not isinstance(record.config.get("engine"), dict) or not isinstance(record.config.get("workload"), dict):
         raise RecordError("config names no engine or no workload")

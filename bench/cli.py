@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import difflib
+import itertools
 import os
 import sys
 import textwrap
@@ -72,9 +73,20 @@ def from_hydra(composed: DictConfig) -> Config:
 
 
 def run_folder(resume: bool) -> str:
-    """Name of the sweep's folder under results/runs: the time now, or, to resume, the newest one there."""
+    """Name of the sweep's folder under results/runs: the time now, or, to resume, the newest one there.
+
+    A name that is taken, by a sweep of the same second or before the clock was set back, gets a number.
+    """
     found = sorted(path.name for path in RUNS.glob("*") if (path / "records").is_dir()) if resume else []
-    return found[-1] if found else datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if found:
+        return found[-1]
+    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return next(free for free in _numbered(name) if not (RUNS / free).exists())
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def factory_name(path: str | None) -> str:

@@ -8,8 +8,9 @@ spawned instead, and the result says so.
     parent  --Job-->  server  --fork-->  rank 0 .. N-1      (each in a process group of its own)
     parent  <-LaunchResult-  server  <-result pipe, log pipe, pidfd-  ranks
 
-The parent's socket is the server's lifeline: when it closes, for whatever reason, every rank is killed
-and the server leaves. Ranks ask the kernel to be killed when the server dies.
+The parent's socket is the server's lifeline: when it closes, for whatever reason, every rank is killed, with all
+that it started, and the server leaves. Ranks ask the kernel to be killed when the server dies; the server asks the
+same of its parent while it has no ranks.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 from bench.job import Job, LaunchResult, Machine
 from bench.network import Lab, NetworkError
 from bench.record import RankEnd, decode
+from bench.strays import MARK, adopt_orphans, end_orphans
 
 LAST_WORDS_BYTES = 4096
 GRACE_S = 1.0
@@ -42,12 +44,16 @@ GRACE_S = 1.0
 STACKS_S = 0.3
 """Time for a rank that still runs to write its stacks before it is killed."""
 PR_SET_PDEATHSIG = 1
-LOST_PEER = ("connection closed", "connection reset", "peer", "one of the ranks")
-"""What collectives say when another rank is gone (gloo, NCCL, Horovod)."""
+READS_AT_THE_END = 32
+"""More than a pipe can hold; a process that is not a rank may write into it for ever."""
 
 
 class Cancelled(Exception):
     """The parent asked to end the launch, or is gone."""
+
+
+class SwitchLost(Exception):
+    """The lab's relay ended, and every link with it."""
 
 
 class Rank:
@@ -127,12 +133,17 @@ class Launch:
     def run(self) -> LaunchResult:
         started = time.perf_counter()
         why_spawn = fork_obstacle()
+        outlive_parent()  # to end what ranks have started, which the kernel would leave; the lifeline tells
         try:
             self._start(why_spawn)
             timed_out = not self._wait(started + self.job.timeout_s)
             result = self._result(timed_out)
         except NetworkError as error:
             result = LaunchResult("unsupported", str(error))
+        except SwitchLost:
+            self._stop(grace_s=0)
+            ends = [rank.end() for rank in self.ranks]
+            result = LaunchResult("failed", "network=lab: the process between its hosts ended", ends=ends)
         finally:
             self._clear()
         return dataclasses.replace(
@@ -146,6 +157,8 @@ class Launch:
         processes = self.job.world_size + self.job.servers
         if self.job.network:
             self.lab = Lab(self.job.network, self._host_of(processes - 1) + 1)
+            if self.lab.relay_fd is not None:
+                self.selector.register(self.lab.relay_fd, selectors.EVENT_READ, self.lab)
         with self._inside(0) as address, socket.socket() as rendezvous:
             rendezvous.bind((address, 0))
             rendezvous.listen(processes + 8)
@@ -179,6 +192,9 @@ class Launch:
         for key, _ in self.selector.select(max(0.0, deadline - time.perf_counter())):
             if key.data is None:
                 raise Cancelled
+            if key.data is self.lab:
+                self.selector.unregister(key.fd)
+                raise SwitchLost
             rank: Rank = key.data
             if key.fd == rank.pid_fd:
                 rank.reap()
@@ -205,8 +221,9 @@ class Launch:
         for rank in self.ranks:  # what is still in the pipes of ended ranks
             for fd in (rank.result_fd, rank.log_fd):
                 os.set_blocking(fd, False)
-                while fd in self.selector.get_map() and rank.read(fd) and select_now(fd):
-                    pass
+                for _ in range(READS_AT_THE_END):
+                    if fd not in self.selector.get_map() or not rank.read(fd) or not select_now(fd):
+                        break
         answers = [rank.answer() for rank in self.ranks]
         if not timed_out and all("error" not in answer and answer for answer in answers):
             return LaunchResult("ok", ranks=answers[: self.job.world_size], servers=answers[self.job.world_size :])
@@ -225,7 +242,8 @@ class Launch:
             status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
         if status in ("unsupported", "unavailable"):
             reason = error["message"]
-        return LaunchResult(status, reason, ends=ends)
+        by_chance = killed and status == "failed" and culprit.wait_status == signal.SIGKILL
+        return LaunchResult(status, reason, ends=ends, by_chance=by_chance)
 
     def _clear(self) -> None:
         for rank in self.ranks:
@@ -236,6 +254,8 @@ class Launch:
         self.selector.close()
         if self.lab:
             self.lab.close()
+        end_orphans(os.environ[MARK])
+        die_with_parent(os.getppid())
 
 
 def blame(rank: Rank) -> tuple[int, int]:
@@ -331,6 +351,10 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(70)
+
+
+def outlive_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0)
 
 
 def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:
@@ -439,6 +463,7 @@ def main(arguments: list[str]) -> None:
         spawned_rank(arguments[1:])
         return
     die_with_parent(int(arguments[1]))
+    adopt_orphans()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:

@@ -88,6 +88,8 @@ class LaunchResult:
     ends: list[RankEnd] = field(default_factory=list)
     total_s: float = 0.0
     start_method: str = "fork"
+    by_chance: bool = False
+    """Whether a process was killed from outside: the same launch may well succeed."""
 
 
 @dataclass(frozen=True)

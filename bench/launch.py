@@ -10,14 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from types import TracebackType
 from typing import Any, Self
 
 from bench.job import Job, LaunchResult, Machine
 from bench.record import decode
+from bench.strays import MARK, end_marked
 
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
 """What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
+SLACK_S = 60.0
+"""What a fork server may take beyond a launch's time limit, to load the workload and to end the ranks."""
 
 
 _warming: dict[frozenset[str], Launcher] = {}
@@ -59,32 +63,58 @@ class Launcher:
 
     @property
     def machine(self) -> Machine:
-        """What torch found on this machine; blocks until the server is warm."""
+        """What torch found on this machine; blocks until the server is warm. Raises LaunchError."""
         if self._machine is None:
-            line = self._stream.readline()
-            if not line:
-                raise LaunchError(
-                    f"the fork server died while it imported {', '.join(self._preload)}: {self._last_line()}"
-                )
-            self._machine = decode(json.loads(line), Machine, "machine")
+            self._machine = self._greeting() or self._greeting(again=True)
+        if self._machine is None:
+            raise LaunchError(f"the fork server died while it imported {', '.join(self._preload)}: {self._last_line()}")
         return self._machine
 
-    def launch(self, job: Job) -> LaunchResult:
-        """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
-        assert self.machine
+    def _greeting(self, *, again: bool = False) -> Machine | None:
+        """What the server says when it is warm; None if it died. ``again`` is for one that was killed meanwhile."""
+        if again:
+            if self._process.wait() >= 0:
+                return None
+            self._replace()
         try:
-            self._stream.write(json.dumps(dataclasses.asdict(job)) + "\n")
-            self._stream.flush()
             line = self._stream.readline()
         except OSError:
             line = ""
-        if not line:
+        return decode(json.loads(line), Machine, "machine") if line.endswith("\n") else None
+
+    def launch(self, job: Job) -> LaunchResult:
+        """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
+        if self._machine and self._process.poll() is not None:  # it died with nothing to do: no launch is lost
+            self._replace()
+        try:
+            assert self.machine
+            self._socket.settimeout(job.timeout_s + SLACK_S)
+            self._stream.write(json.dumps(dataclasses.asdict(job)) + "\n")
+            self._stream.flush()
+            line = self._stream.readline()
+            self._socket.settimeout(None)
+        except LaunchError as error:
+            return LaunchResult("failed", str(error))
+        except TimeoutError:
+            self._replace()
+            return LaunchResult(
+                "timeout", f"no answer from the fork server {SLACK_S:g} s after timeout_s={job.timeout_s:g}"
+            )
+        except OSError:
+            line = ""
+        if not line.endswith("\n"):
             ending, last = self._process.wait(), self._last_line()
-            self.close()
-            self._start()
-            return LaunchResult("failed", f"the fork server ended with code {ending} ({last}); a new one was started")
+            self._replace()
+            reason = f"the fork server ended with code {ending} ({last}); a new one was started"
+            return LaunchResult("failed", reason, by_chance=ending < 0)
         result: LaunchResult = decode(json.loads(line), LaunchResult, "result")
         return result
+
+    def _replace(self) -> None:
+        """Starts another server in the place of one that is dead or does not answer."""
+        self._process.kill()
+        self.close()
+        self._start()
 
     def _last_line(self) -> str:
         """The last thing that the server said."""
@@ -93,7 +123,7 @@ class Launcher:
         return lines[-1] if lines else "no output"
 
     def close(self) -> None:
-        """Ends the server and, with it, every rank."""
+        """Ends the server and, with it, every rank and what a rank has started."""
         with contextlib.suppress(OSError):  # what was not yet sent to a server that died
             self._stream.close()
         self._socket.close()
@@ -102,17 +132,20 @@ class Launcher:
         except subprocess.TimeoutExpired:
             self._process.kill()  # its ranks asked the kernel to die with it
             self._process.wait()
+        if self._process.returncode:
+            end_marked(self._mark)
         self._errors.close()
 
     def _start(self) -> None:
         self._machine = None
+        self._mark = uuid.uuid4().hex
         self._socket, theirs = socket.socketpair()
         self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.forkserver", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
-                env=server_environment(),
+                env=server_environment() | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,
@@ -130,11 +163,12 @@ def server_environment() -> dict[str, str]:
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
     inherited = dict(os.environ)
-    for name in ("GLOO_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG"):
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG"):
         if name in inherited:
             del quiet[name]
     return inherited | quiet

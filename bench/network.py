@@ -109,6 +109,8 @@ class Lab:
         self._spaces: list[int] = []
         self._devices: list[int] = []
         self._relay: subprocess.Popen[bytes] | None = None
+        self.relay_fd: int | None = None
+        """Readable once the relay has ended, which nothing survives; None where there is none."""
         try:
             for _ in range(hosts):
                 self._spaces.append(self._new_space())
@@ -143,9 +145,10 @@ class Lab:
         if self._relay is not None:
             self._relay.kill()
             self._relay.wait()
-        for fd in (*self._devices, *self._spaces, self._own):
+        held = [] if self.relay_fd is None else [self.relay_fd]
+        for fd in (*held, *self._devices, *self._spaces, self._own):
             os.close(fd)
-        self._devices, self._spaces, self._relay = [], [], None
+        self._devices, self._spaces, self._relay, self.relay_fd = [], [], None, None
 
     def _new_space(self) -> int:
         _check(_libc.unshare(CLONE_NEWNET))
@@ -193,6 +196,7 @@ class Lab:
             pass_fds=self._devices,
             stdin=subprocess.DEVNULL,
         )
+        self.relay_fd = os.pidfd_open(self._relay.pid)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

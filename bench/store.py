@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.record import Record, RecordError
@@ -13,6 +15,10 @@ from bench.record import Record, RecordError
 
 class FolderBusy(Exception):
     """Another sweep writes into the folder."""
+
+
+class StoreError(OSError):
+    """Neither the folder nor another can be written."""
 
 
 class RecordStore:
@@ -34,30 +40,49 @@ class RecordStore:
             raise FolderBusy(f"another sweep is writing into {folder}") from error
         except OSError:
             pass  # a file system without locks
+        for part in (folder / "records").glob(".*.partial"):  # of a sweep that was killed while it wrote
+            part.unlink(missing_ok=True)
+
+    @property
+    def rescued(self) -> bool:
+        """Whether records go elsewhere than they were meant to."""
+        return self._rescue is not None
 
     def write(self, record: Record) -> None:
-        """Replaces the cell's record. Raises OSError only if the rescue folder fails too."""
-        if self._rescue is None:
+        """Replaces the cell's record. Raises StoreError only if the rescue folder fails too."""
+        name = f"{record.cell_id}.json"
+        try:
+            record.write(self.folder / "records" / name)
+        except OSError as error:
+            if self.rescued:
+                raise StoreError(f"{self.folder} cannot be written either ({error})") from error
+            meant = self.folder
             try:
-                record.write(self.folder / "records" / f"{record.cell_id}.json")
-                return
-            except OSError as error:
-                self._rescue = Path(tempfile.mkdtemp(prefix="bench-rescued-"))
-                self.warnings.append(f"{self.folder} cannot be written ({error}); records go to {self._rescue}")
-                self.folder = self._rescue
+                self._rescue = self.folder = Path(tempfile.mkdtemp(prefix="bench-rescued-"))
                 (self.folder / "records").mkdir()
-        record.write(self.folder / "records" / f"{record.cell_id}.json")
+                record.write(self.folder / "records" / name)
+            except OSError as another:
+                raise StoreError(
+                    f"{meant} cannot be written ({error}), nor {tempfile.gettempdir()} ({another})"
+                ) from another
+            self.warnings.append(f"{meant} cannot be written ({error}); records go to {self._rescue}")
 
-    def existing(self) -> dict[str, Record]:
-        """Records of an earlier run in this folder, by cell; an unreadable one is set aside, with a warning."""
+    def existing(self, check: Callable[[Record], None] = lambda record: None) -> dict[str, Record]:
+        """Records of an earlier run in this folder, by cell.
+
+        One that cannot be read, or that ``check`` refuses (RecordError), is set aside with a warning.
+        """
         found = {}
         for path in sorted((self.folder / "records").glob("*.json")):
             try:
                 record = Record.read(path)
+                check(record)
             except RecordError as error:
                 aside = path.with_name(f"{path.name}.unreadable")
-                path.rename(aside)
-                self.warnings.append(f"{error}; kept as {aside.name}")
+                with contextlib.suppress(OSError):
+                    path.rename(aside)
+                reason = str(error).removeprefix(f"{path}: ")
+                self.warnings.append(f"{path}: {reason}; kept as {aside.name}, its cell is run again")
                 continue
             found[record.cell_id] = record
         return found

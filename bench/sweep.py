@@ -11,11 +11,11 @@ The record of a cell is rewritten after each of its launches: whatever stops a s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import random
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ from bench.record import (
     StepParts,
     decode,
 )
-from bench.store import FolderBusy, RecordStore
+from bench.scratch import scratch
+from bench.store import FolderBusy, RecordStore, StoreError
 from bench.tracking import Tracker, open_tracker
 
 BAD = ("failed", "timeout", "oom", "parity_failed")
@@ -62,7 +63,7 @@ def run(configs: list[Config], folder: Path) -> int:
     breakdown = Breakdown()
     store = open_store(folder, resume=settings.resume)
     preload = engines.preload(*(config.engine["package"] for config in configs))
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+    with scratch() as folder_for_now:
         try:
             with launcher_for(preload) as launcher:
                 # The server imports torch on one core while this process imports what the end needs.
@@ -73,7 +74,7 @@ def run(configs: list[Config], folder: Path) -> int:
                 machine = launcher.machine
                 breakdown.lap("warm-up")
                 cells = plan(configs, machine, environment.usable_cores())
-                sweep = Sweep(cells, store, launcher, environment.collect(machine), Path(scratch), breakdown)
+                sweep = Sweep(cells, store, launcher, environment.collect(machine), folder_for_now, breakdown)
                 if settings.resume:
                     sweep.resume()
                 code = sweep.run()
@@ -93,7 +94,7 @@ def run(configs: list[Config], folder: Path) -> int:
 def open_store(folder: Path, *, resume: bool) -> RecordStore:
     """The sweep's folder. Raises ConfigError if it holds a sweep already, or none to resume."""
     held = any((folder / "records").glob("*.json"))
-    if resume and not held:
+    if resume and not (folder / "records").is_dir():
         raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
     if held and not resume:
         raise ConfigError(
@@ -143,6 +144,7 @@ class Sweep:
         self.cells = cells
         self.store = store
         self.launcher = launcher
+        self.machine = launcher.machine
         self.environment = environment_now
         self.scratch = scratch
         self.breakdown = breakdown
@@ -171,11 +173,15 @@ class Sweep:
 
     def resume(self) -> None:
         """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine."""
-        self.earlier = self.store.existing()
+        from analysis.load import check
+
+        self.earlier = self.store.existing(check)
         for cell_id, earlier in self.earlier.items():
             changed = environment.differences(earlier.environment, self.environment)
             if changed:
                 raise ConfigError(f"resume: {self.store.folder} was measured elsewhere ({'; '.join(changed)})")
+            if cell_id in self.records and earlier.status in ("failed", "timeout", "oom") and earlier.launches:
+                earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
             if cell_id in self.records and earlier.status in ("ok", "interrupted"):
                 self.records[cell_id] = earlier
 
@@ -198,8 +204,13 @@ class Sweep:
         except KeyboardInterrupt:
             code = INTERRUPTED
             print("interrupted: what is finished is kept and reported", file=sys.stderr)
-        for cell in self.cells:
-            self._write(cell)
+        except StoreError as error:
+            print(f"stopped: {error}; resume=true goes on once there is room", file=sys.stderr)
+            code = 1
+        with contextlib.suppress(StoreError):
+            for cell in self.cells:
+                self._write(cell)
+        code = code or int(self.store.rescued)
         statuses = [record.status for record in self.records.values()]
         return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
 
@@ -220,7 +231,7 @@ class Sweep:
                 note = f"search={cell.config.search} from {cell.rank_batch} samples a rank{threads}"
             note += ", simulated: rank 0 runs alone" if cell.simulated and not cell.status else ""
             console.print(f"  {cell.id}  {note}", markup=False)
-        crowded = sorted({cell.config.gpus for cell in run_here if cell.oversubscribed(self.launcher.machine)})
+        crowded = sorted({cell.config.gpus for cell in run_here if cell.oversubscribed(self.machine)})
         if crowded:
             what = f"{self.cells[0].cores} cores" if run_here[0].device == "cpu" else "the GPUs"
             console.print(
@@ -358,6 +369,8 @@ class Sweep:
         if key not in self.resolutions:
             result = self.launcher.launch(job)
             self.breakdown.add("reference", result.total_s)
+            if result.by_chance:
+                return 0.0
             self.resolutions[key] = result.ranks[0]["resolution"] if result.status == "ok" else 0.0
         return self.resolutions[key]
 
@@ -368,14 +381,15 @@ class Sweep:
         if key not in self.ceilings:
             result = self.launcher.launch(job)
             self.breakdown.add("ceiling", result.total_s)
-            self.ceilings[key] = None
+            if not result.by_chance:
+                self.ceilings[key] = None
             if result.status == "ok":
                 found = decode(result.ranks[0]["ceiling"], Ceiling, "ceiling")
                 disturbing = conditions.together(rank["conditions"] for rank in result.ranks)
                 self.ceilings[key] = dataclasses.replace(found, conditions=disturbing)
             else:
                 self.progress.note(f"{cell.id}: no ceiling and so no MFU: {result.status}: {result.reason}")
-        return self.ceilings[key]
+        return self.ceilings.get(key)
 
     def _reference(self, cell: Cell) -> Model | LaunchResult:
         job = cell.job("reference", self.scratch)
@@ -383,6 +397,8 @@ class Sweep:
         if key not in self.models:
             result = self.launcher.launch(job)
             self.breakdown.add("reference", result.total_s)
+            if result.by_chance:
+                return result  # the next cell that needs it tries again
             self.models[key] = decode(result.ranks[0]["model"], Model, "model") if result.status == "ok" else result
         return self.models[key]
 
@@ -464,5 +480,10 @@ class Sweep:
     def _write(self, cell: Cell) -> None:
         record = self.records[cell.id]
         record.verdict_reasons = disturbances(record)
-        record.verdicts = verdicts(record, cell.oversubscribed(self.launcher.machine))
-        self.store.write(record)
+        record.verdicts = verdicts(record, cell.oversubscribed(self.machine))
+        known = len(self.store.warnings)
+        try:
+            self.store.write(record)
+        finally:
+            for warning in self.store.warnings[known:]:
+                print(f"warning: {warning}", file=sys.stderr)

@@ -8,9 +8,11 @@ A store that cannot be reached costs a warning and nothing else: the records are
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import socket
+import sqlite3
 import statistics
 import sys
 import time
@@ -27,15 +29,16 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 REACH_S = 3.0
-"""How long a tracking server may take to accept a connection."""
+"""How long a tracking server may take to accept a connection, and another process may keep a database locked."""
 
 
 class Tracker:
     """Logs sweeps. Without a client it does nothing."""
 
-    def __init__(self, client: MlflowClient | None = None, experiment_id: str = "") -> None:
+    def __init__(self, client: MlflowClient | None = None, experiment_id: str = "", uri: str = "") -> None:
         self._client = client
         self._experiment_id = experiment_id
+        self._uri = uri
         self.warnings: list[str] = []
 
     def log_sweep(self, records: list[Record], folder: Path) -> None:
@@ -43,16 +46,18 @@ class Tracker:
         if self._client is None:
             return
         try:
+            reach(self._uri)
             self._log_sweep(self._client, records, folder)
         except Exception as error:  # any failure of the store: the records are safe, say how to log them later
             self.warnings.append(unreachable(error, folder))
 
     def has(self, sweep_id: str) -> bool:
-        """Whether the experiment has a run of this sweep."""
+        """Whether the experiment has the whole sweep: a parent run that ended. One that was cut off does not count."""
         if self._client is None:
             return False
         name = sweep_id.replace("'", "")
-        return bool(self._client.search_runs([self._experiment_id], f"tags.sweep = '{name}'", max_results=1))
+        whole = f"tags.sweep = '{name}' AND tags.cells LIKE '%' AND attributes.status = 'FINISHED'"
+        return bool(self._client.search_runs([self._experiment_id], whole, max_results=1))
 
     def _log_sweep(self, client: MlflowClient, records: list[Record], folder: Path) -> None:
         parent = client.create_run(self._experiment_id, run_name=folder.name, tags=parent_tags(records))
@@ -104,11 +109,7 @@ def open_tracker(settings: Tracking, folder: Path) -> Tracker:
 def connect(settings: Tracking) -> Tracker:
     """Opens the store, creating an embedded one and the experiment when they do not exist."""
     assert settings.uri is not None
-    parts = urlparse(settings.uri)
-    if parts.scheme in ("http", "https") and parts.hostname:
-        socket.create_connection(
-            (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=REACH_S
-        ).close()
+    reach(settings.uri)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -121,10 +122,23 @@ def connect(settings: Tracking) -> Tracker:
     client = MlflowClient(tracking_uri=settings.uri)
     experiment = client.get_experiment_by_name(settings.experiment)
     if experiment:
-        return Tracker(client, experiment.experiment_id)
-    embedded = parts.scheme not in ("http", "https")
+        return Tracker(client, experiment.experiment_id, settings.uri)
+    embedded = urlparse(settings.uri).scheme not in ("http", "https")
     place = Path(settings.artifacts).resolve().as_uri() if settings.artifacts and embedded else None
-    return Tracker(client, client.create_experiment(settings.experiment, artifact_location=place))
+    return Tracker(client, client.create_experiment(settings.experiment, artifact_location=place), settings.uri)
+
+
+def reach(uri: str) -> None:
+    """Raises OSError or sqlite3.Error if a server does not answer or a database stays locked; MLflow waits minutes."""
+    parts = urlparse(uri)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=REACH_S).close()
+    file = Path(uri.removeprefix("sqlite:///"))
+    if parts.scheme == "sqlite" and file.is_file():
+        with contextlib.closing(sqlite3.connect(file, timeout=REACH_S, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
 
 
 def unreachable(error: Exception, folder: Path) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from workloads.base import Batch, DataInfo, WorkloadInfo, reseeded
+
+DAEMON = "a rank of the tests has left this behind"
+"""What is found on the command line of a process that must not outlive its rank."""
 
 
 class Faulty:
@@ -64,6 +68,9 @@ def strike(how: str) -> None:
         if os.fork() == 0:
             hang_here()
         raise RuntimeError("left a child behind")
+    if how == "daemon":
+        subprocess.Popen(["yes", DAEMON], start_new_session=True)
+        raise RuntimeError("left a daemon behind")
 
 
 def hang_here() -> None:

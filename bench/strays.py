@@ -1,0 +1,53 @@
+"""Processes that a rank started and left behind, whatever session they hide in: told by a mark in their environment."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+MARK = "BENCH_FORK_SERVER"
+"""The environment variable that a fork server is started with and all that comes of it inherits."""
+PR_SET_CHILD_SUBREAPER = 36
+WITHIN_S = 3.0
+"""How long marked processes may take to be gone."""
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of descendants that lose theirs, so that it can tell whether any are left."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_orphans(mark: str) -> None:
+    """Kills and reaps all that this process has adopted; costs one system call where there is nothing."""
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                kill_marked(mark)
+                time.sleep(0.01)
+        except ChildProcessError:
+            return
+
+
+def end_marked(mark: str) -> None:
+    """Kills all processes of a fork server that is dead, until none is left."""
+    deadline = time.monotonic() + WITHIN_S
+    while kill_marked(mark) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def kill_marked(mark: str) -> int:
+    """Sends SIGKILL to every process with the mark but this one; how many there were."""
+    entry, found = f"{MARK}={mark}".encode(), 0
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if entry in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+                found += 1
+    return found
