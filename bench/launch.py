@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,11 +48,20 @@ class LaunchError(RuntimeError):
 class Launcher:
     """Starts a fork server and sends it jobs. Close it, or leave its ``with`` block, to end every process.
 
-    The server starts warming up at once and in parallel; ``machine`` waits for it.
+    The server starts warming up at once and in parallel; ``machine`` waits for it. ``python`` and ``variables`` of its
+    environment say whose code it runs, if not this one's (``bench.revision``).
     """
 
-    def __init__(self, preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        preload: tuple[str, ...] = (),
+        *,
+        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._preload = [*PRELOAD, *preload]
+        self._python = python
+        self._variables = dict(variables or {})
         self._machine: Machine | None = None
         self._start()
 
@@ -89,7 +99,7 @@ class Launcher:
         try:
             assert self.machine
             self._socket.settimeout(job.timeout_s + SLACK_S)
-            self._stream.write(json.dumps(dataclasses.asdict(job)) + "\n")
+            self._stream.write(json.dumps(self._message(job)) + "\n")
             self._stream.flush()
             line = self._stream.readline()
             self._socket.settimeout(None)
@@ -115,6 +125,10 @@ class Launcher:
         self._process.kill()
         self.close()
         self._start()
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        """The job as it is sent."""
+        return dataclasses.asdict(job)
 
     def _last_line(self) -> str:
         """The last thing that the server said."""
@@ -143,9 +157,9 @@ class Launcher:
         self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.forkserver", str(theirs.fileno()), str(os.getpid())],
+                [self._python, "-m", "bench.forkserver", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
-                env=server_environment() | {MARK: self._mark},
+                env=server_environment() | self._variables | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,

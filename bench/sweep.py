@@ -189,17 +189,12 @@ class Sweep:
         """Checks and times all cells; the exit code."""
         self._show_plan()
         todo = [cell for cell in self.cells if not cell.status]
-        launches = sum(self._launches_left(cell) for cell in todo)
+        launches = sum(self.launches_left(cell) for cell in todo)
         code = 0
         try:
             with SweepProgress(launches) as self.progress:
                 for cell in todo:
-                    if cell.searches:
-                        self._search(cell)
-                    elif not self._checked(cell):
-                        self._check(cell)
-                    if self._to_profile(cell):
-                        self._profile(cell)
+                    self.prepare(cell)
                 self._run_rounds([cell for cell in todo if not cell.searches])
         except KeyboardInterrupt:
             code = INTERRUPTED
@@ -207,12 +202,25 @@ class Sweep:
         except StoreError as error:
             print(f"stopped: {error}; resume=true goes on once there is room", file=sys.stderr)
             code = 1
-        with contextlib.suppress(StoreError):
-            for cell in self.cells:
-                self._write(cell)
+        self.write_all()
         code = code or int(self.store.rescued)
         statuses = [record.status for record in self.records.values()]
         return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
+
+    def prepare(self, cell: Cell) -> None:
+        """All launches of a cell before its rounds."""
+        if cell.searches:
+            self._search(cell)
+        elif not self._checked(cell):
+            self._check(cell)
+        if self._to_profile(cell):
+            self._profile(cell)
+
+    def write_all(self) -> None:
+        """Every cell's record, also of those that nothing was measured of; as far as there is room."""
+        with contextlib.suppress(StoreError):
+            for cell in self.cells:
+                self._write(cell)
 
     def _show_plan(self) -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -249,7 +257,8 @@ class Sweep:
             and (record.collectives is not None or not measure.collectives)
         )
 
-    def _launches_left(self, cell: Cell) -> int:
+    def launches_left(self, cell: Cell) -> int:
+        """Launches that the cell still has to make, as progress counts them."""
         if cell.searches:
             return int(self.records[cell.id].status != "ok")  # nobody knows how many; it counts as one
         rounds = max(0, cell.config.repeats - len(self.records[cell.id].launches))
@@ -301,7 +310,7 @@ class Sweep:
         self.progress.advance(f"checked {cell.id}")
         if record.status == "parity_failed":
             self.progress.note(f"{cell.id}: parity_failed: {record.reason}")
-            self.progress.advance(cell.id, self._launches_left(cell))
+            self.progress.advance(cell.id, self.launches_left(cell))
 
     def _take_model(self, cell: Cell) -> bool:
         """What the model is, from the reference; False if that failed, and the cell with it."""
@@ -405,12 +414,15 @@ class Sweep:
     def _run_rounds(self, cells: list[Cell]) -> None:
         order = random.Random(cells[0].config.seed if cells else 0)
         for number in range(max((cell.config.repeats for cell in cells), default=0)):
-            shuffled = order.sample(cells, len(cells))
-            for cell in shuffled:
-                record = self.records[cell.id]
-                done = any(launch.round == number for launch in record.launches)
-                if number < cell.config.repeats and not done and record.status in ("ok", "interrupted"):
-                    self._launch(cell, number)
+            for cell in order.sample(cells, len(cells)):
+                self.take_turn(cell, number)
+
+    def take_turn(self, cell: Cell, number: int) -> None:
+        """A cell's launch of one round, unless it has that already, has no more, or has failed."""
+        record = self.records[cell.id]
+        done = any(launch.round == number for launch in record.launches)
+        if number < cell.config.repeats and not done and record.status in ("ok", "interrupted"):
+            self._launch(cell, number)
 
     def _launch(self, cell: Cell, number: int) -> None:
         record, where = self.records[cell.id], f"round {number + 1}/{cell.config.repeats}"
@@ -469,7 +481,7 @@ class Sweep:
 
     def _fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
         record = self.records[cell.id]
-        left = self._launches_left(cell)
+        left = self.launches_left(cell)
         record.status = decode(result.status, Status, "status")
         record.reason = prefix + result.reason
         record.failure = result.ends
