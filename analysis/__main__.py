@@ -1,4 +1,4 @@
-"""The command line of analysis: ``python -m analysis report``, ``advise`` and ``compare``."""
+"""The command line of analysis: ``python -m analysis report``, ``advise``, ``compare``, ``noise`` and ``history``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXAMPLES = """\
 examples:
@@ -34,6 +38,20 @@ examples:
       any knob; a step within 5 % counts as the same
 
 exit code: 0 if nothing is slower, 1 if a cell is slower or no longer ends well, 2 if nothing could be compared
+"""
+NOISE = """\
+examples:
+  python -m analysis noise results/runs/today --out results/reference/MACHINE/noise.json
+      of two sides with equal code (python -m bench.regress --base HEAD): pairs of launches of one round
+  python -m analysis noise results/runs/monday results/runs/tuesday
+      of sweeps of the same code: pairs of launches that follow each other, and how far the sweeps lie apart
+"""
+HISTORY = """\
+examples:
+  python -m analysis history results/runs
+      every cell that is in several sweeps of the same hardware, in the order of time
+
+exit code: 0 if no cell's last change made it slower, 1 if one's did, 2 if there is nothing to compare
 """
 
 
@@ -91,7 +109,33 @@ def parser() -> argparse.ArgumentParser:
         "--same", type=float, default=2.0, metavar="PERCENT", help="what counts as the same step time; default: 2"
     )
     compare.set_defaults(run=_compare)
+    _add_noise(commands.add_parser("noise", help="say how small a change so many launches can find"))
+    _add_history(commands.add_parser("history", help="say where in a row of sweeps a cell became slower or faster"))
     return found
+
+
+def _add_noise(noise: argparse.ArgumentParser) -> None:
+    noise.description = (
+        "From launches of the same code: the smallest change of a cell's step time that so many launches a side find "
+        "(95 % interval, in four of five comparisons), and the launches that a change of so many per cent takes."
+    )
+    noise.epilog, noise.formatter_class = NOISE, argparse.RawDescriptionHelpFormatter
+    noise.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="records, as for report")
+    noise.add_argument("--out", type=Path, metavar="FILE", help="keep it, as FILE.json or FILE.csv")
+    noise.set_defaults(run=_noise)
+
+
+def _add_history(history: argparse.ArgumentParser) -> None:
+    history.description = (
+        "Looks for change points in the step time of each cell, over sweeps of the same hardware in the order of time. "
+        "A sweep is one point, so a change shows only some sweeps later."
+    )
+    history.epilog, history.formatter_class = HISTORY, argparse.RawDescriptionHelpFormatter
+    history.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="sweeps' folders, or a folder of them")
+    history.add_argument(
+        "--same", type=float, default=2.0, metavar="PERCENT", help="what counts as the same step time; default: 2"
+    )
+    history.set_defaults(run=_history)
 
 
 def _bytes(text: str) -> int:
@@ -168,11 +212,8 @@ def _advise(asked: argparse.Namespace) -> int:
 
 
 def _compare(asked: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from analysis import compare
     from analysis.load import load
-    from analysis.terminal import PIPE_WIDTH
 
     places, margin = (1 if asked.between else 2), asked.same / 100
     if len(asked.paths) != places or not margin > 0:
@@ -190,11 +231,59 @@ def _compare(asked: argparse.Namespace) -> int:
     for warning in (line for found in sets for line in found.warnings):
         print(f"warning: {warning}", file=sys.stderr)
     outcomes = [compare.compare(pair, margin) for pair in pairs]
+    compare.show(outcomes, alone, sides, knob=knob, margin=margin, out=_console())
+    return 1 if compare.failed(outcomes) else 0
+
+
+def _noise(asked: argparse.Namespace) -> int:
+    from analysis import noise
+    from analysis.compare import NothingToCompare
+    from analysis.load import load
+
+    if asked.out and asked.out.suffix not in (".json", ".csv"):
+        raise NothingToCompare(f"--out {asked.out} is not valid; valid: a name that ends in .json or .csv")
+    records = load(asked.paths)
+    found, warnings = noise.floors(records.records)
+    for warning in (*records.warnings, *warnings):
+        print(f"warning: {warning}", file=sys.stderr)
+    out = _console()
+    out.print(noise.table(found, records.records))
+    if not all(entry.interleaved for entry in found):
+        out.print("*: pairs of launches that follow each other, not of one round")
+    if asked.out:
+        noise.write(found, records.records, asked.out)
+        out.print(f"kept in {asked.out}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _history(asked: argparse.Namespace) -> int:
+    from analysis import history
+    from analysis.compare import NothingToCompare
+    from analysis.load import load
+
+    if not asked.same > 0:
+        raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")
+    records = load(asked.paths)
+    for warning in records.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    found = history.histories(records.records, asked.same / 100)
+    out = _console()
+    out.print(history.table(found))
+    for line in history.summary(found, asked.same / 100):
+        out.print(line, markup=False, soft_wrap=True)
+    return int(any(entry.verdict == "slower" for entry in found))
+
+
+def _console() -> Console:
+    """Of a terminal's width, or of one at which no table is cropped."""
+    from rich.console import Console
+
+    from analysis.terminal import PIPE_WIDTH
+
     out = Console(highlight=False)
     if not out.is_terminal:
         out.width = PIPE_WIDTH
-    compare.show(outcomes, alone, sides, knob=knob, margin=margin, out=out)
-    return 1 if compare.failed(outcomes) else 0
+    return out
 
 
 def _home(paths: list[Path]) -> Path:
