@@ -153,6 +153,8 @@ def _stack(
 ) -> None:
     left = 0.0
     for kind, width in parts:
+        if not width:
+            continue
         face = colours[kind] if filled else PAPER
         hatch = hatches[kind] if filled else None
         axes.barh(at, width, thick, left=left, facecolor=face, edgecolor=INK, linewidth=0.5, hatch=hatch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from bench.record import Record
@@ -47,6 +48,11 @@ def knobs(record: Record) -> dict[str, Any]:
 
 def frozen(value: Any) -> str:
     """A knob's value as something that can be compared and hashed, whatever its type."""
+    return _dumped(value) if isinstance(value, str | int | float | None) else _dumped.__wrapped__(value)
+
+
+@lru_cache(maxsize=4096, typed=True)  # True is not 1, nor is 1 here 1.0
+def _dumped(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,7 +11,8 @@ from analysis.cells import frozen, label
 from analysis.load import varying
 
 MOST_PANELS = 12
-"""Panels of one figure; beyond, a reader looks at summary.csv."""
+"""Panels of one figure; beyond, a reader looks at summary.csv, and ``FEW_PANELS`` are drawn."""
+FEW_PANELS = 4
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,18 @@ def panels(table: pd.DataFrame, knobs: list[str]) -> list[Panel]:
     if not knobs:
         return [Panel("", "", table, table)] if len(table) else []
     keys = table[knobs].map(frozen).agg(" ".join, axis=1)
+    peers = dict(iter(table.groupby("workload", sort=False, dropna=False)))
     split = []
-    for at, key in enumerate(keys.unique()):
-        part = table[keys == key]
-        title = " · ".join(label(name, part.iloc[0][name]) for name in knobs)
-        split.append(Panel(title, f"-{at + 1:02}", part, table[table["workload"] == part.iloc[0]["workload"]]))
+    for at, (_, part) in enumerate(table.groupby(keys, sort=False)):
+        first = part.iloc[0]
+        title = " · ".join(label(name, first[name]) for name in knobs)
+        split.append(Panel(title, f"-{at + 1:02}", part, peers[first["workload"]]))
     return split
+
+
+def drawn(split: Sequence[Panel]) -> Sequence[Panel]:
+    """The panels that a figure shows: all, or a few to see what it is like where there are too many to look at."""
+    return split if len(split) <= MOST_PANELS else split[:FEW_PANELS]
 
 
 def describe(row: pd.Series, names: list[str]) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
 from analysis import units
-from analysis.cells import label
+from analysis.cells import frozen, label
 from analysis.flags import capital, joined
-from analysis.layout import describe, panels
+from analysis.layout import describe
 from analysis.memory import COUNTED, KINDS, PARTS
 from analysis.rows import value
+from analysis.units import counted
 
 WORDS = {
     "params": "parameters",
@@ -31,6 +33,8 @@ WORDS = {
 }
 WORTH_SAYING = 0.01
 """A higher stage's peak is explained if it is larger by this share, and a kind if it differs by this share of it."""
+MOST_EXPLAINED = 24
+"""Settings whose higher stage is explained; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,25 @@ def part(row: pd.Series, name: str) -> float:
 
 
 def higher_stages(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Why a stage needs more at its peak than the next lower one, for every setting where it does."""
-    others, cells = [name for name in names if name != "stage"], _taken_apart(table)
-    found = []
-    for alike in panels(cells, others) if len(cells) else []:
-        cells = alike.table.sort_values("stage")
-        for (_, lower), (_, higher) in zip(cells.iterrows(), cells.iloc[1:].iterrows(), strict=False):
-            if higher["stage"] > lower["stage"] and higher["peak_bytes"] > (1 + WORTH_SAYING) * lower["peak_bytes"]:
-                found.append(f"{capital(describe(higher, others))}: {explanation(lower, higher)}")
-    return found
+    """Why a stage needs more at its peak than the next lower one, for every setting where it does, or the first ones.
+
+    The last line counts those that are left out.
+    """
+    others = [name for name in names if name != "stage"]
+    alike: dict[tuple[str, ...], list[pd.Series]] = {}
+    for _, row in _taken_apart(table).iterrows():
+        alike.setdefault(tuple(frozen(row[name]) for name in others), []).append(row)
+    pairs = [
+        (lower, higher)
+        for cells in alike.values()
+        for lower, higher in pairwise(sorted(cells, key=lambda row: int(row["stage"])))
+        if higher["stage"] > lower["stage"] and higher["peak_bytes"] > (1 + WORTH_SAYING) * lower["peak_bytes"]
+    ]
+    said = [
+        f"{capital(describe(higher, others))}: {explanation(lower, higher)}" for lower, higher in pairs[:MOST_EXPLAINED]
+    ]
+    left = len(pairs) - len(said)
+    return [*said, f"And {counted(left, 'more setting')}: summary.csv has the bytes by kind."] if left else said
 
 
 def explanation(lower: pd.Series, higher: pd.Series) -> str:

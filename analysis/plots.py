@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis.bars import peak_bars, state_bars
 from analysis.canvas import Drawing, save, style
 from analysis.curves import EFFICIENCY, THROUGHPUT, TIME, curve
-from analysis.layout import MOST_PANELS, Layout, Panel, layout, panels
+from analysis.layout import Layout, Panel, drawn, layout, panels
 from analysis.steps import part_bars
 
 
@@ -111,6 +111,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
         return []
     place = layout(shown)
     split = panels(shown, place.panels)
+    shown_panels = drawn(split)
     folder.mkdir(parents=True, exist_ok=True)
     plots = []
     with style():
@@ -119,10 +120,10 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
                 continue
             drawings = [
                 save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
-                for panel in split[:MOST_PANELS]
+                for panel in shown_panels
                 if (figure := kind.draw(panel, place)) is not None
             ]
             if drawings:
-                left_out = max(0, len(split) - MOST_PANELS)
+                left_out = len(split) - len(shown_panels)
                 plots.append(Plot(kind.title, kind.definition, kind.subject, drawings, left_out))
     return plots

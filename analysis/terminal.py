@@ -18,6 +18,8 @@ from analysis.rows import ALWAYS, headings, knob_names, levels
 
 PIPE_WIDTH = 120
 """Columns of an output that is not a terminal, where a table may not be cropped."""
+MOST_TABLES = 12
+"""Tables that are printed; a reader scrolls no further."""
 NUMBERS = ["step ms", "±", "/s", "eff.", "state", "peak", "parity", "flags"]
 BAD, CARE = "bold red", "yellow"
 
@@ -39,12 +41,16 @@ def print_summary(
     if not out.is_terminal and console is None:
         out.width = PIPE_WIDTH
     trained = table[~collectives.is_benchmark(table)]
-    for panel in panels(trained, [name for name in varying(trained) if name not in ALWAYS]):
+    settings = panels(trained, [name for name in varying(trained) if name not in ALWAYS])
+    for panel in settings[:MOST_TABLES]:
         if panel.title:
             out.print(Text(panel.title, style="bold"))
         wide = _table(panel.table, gap=2)
         fits = out.measure(wide, options=out.options.update(max_width=PIPE_WIDTH)).maximum <= out.width
         out.print(wide if fits else _table(panel.table, gap=1))
+    if len(settings) > MOST_TABLES:
+        left = units.counted(len(settings) - MOST_TABLES, "more setting")
+        out.print(Text(f"and {left}, each with a table of its own: in the report", style="dim"))
     if (table["search_tried"] > 0).any():
         out.print(_searches(table))
     if by_size:
