@@ -37,7 +37,6 @@ from bench.interleaved import Interleaved
 from bench.launch import Launcher, LaunchError
 from bench.measure import environment
 from bench.revision import RevisionLauncher, ask, checked_out
-from bench.store import StoreError
 from bench.sweep import INTERRUPTED, Sweep, open_store
 
 ROUNDS = 20
@@ -105,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("regress: interrupted before anything was measured", file=sys.stderr)
         return INTERRUPTED
-    except (ConfigError, LaunchError, StoreError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (ConfigError, LaunchError, HydraException, OmegaConfBaseException, OSError) as error:
         print(f"regress: {cli.explain(error)}", file=sys.stderr)
     return NOT_COMPARED
 
