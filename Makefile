@@ -1,6 +1,8 @@
 # make bench        set up and run the main sweep; ARGS="stage=3 gpus=2" adds overrides
 # make test         set up and run all checks
 # make setup        only install, from uv.lock into .venv
+# make gate         count every engine and stage, against results/reference/cpu-gloo/exact.json
+# make nightly      what a GPU runner does each night; without a GPU, the same in small
 # make microbench   time the suite's own hot paths
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +11,7 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra nvml --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test setup dependencies lint microbench clean
+.PHONY: bench test setup dependencies lint gate nightly microbench clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
@@ -21,6 +23,14 @@ lint: setup
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+
+EXACT := results/runs/exact-$(shell date +%Y-%m-%d_%H-%M-%S)
+gate: setup
+	$(RUN) -m bench experiment=exact hydra.sweep.dir=$(EXACT) || true
+	$(RUN) -m analysis gate $(EXACT) --baseline results/reference/cpu-gloo/exact.json $(ARGS)
+
+nightly: setup
+	$(RUN) -m bench.nightly $(ARGS)
 
 microbench: setup
 	$(RUN) -m pytest benchmarks --benchmark-only

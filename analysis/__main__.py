@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,16 @@ examples:
       every cell that is in several sweeps of the same hardware, in the order of time
 
 exit code: 0 if no cell's last change made it slower, 1 if one's did, 2 if there is nothing to compare
+"""
+GATES = """\
+examples:
+  python -m bench experiment=exact hydra.sweep.dir=results/runs/exact
+  python -m analysis gate results/runs/exact --baseline results/reference/cpu-gloo/exact.json
+  python -m analysis gate results/runs/exact --baseline FILE --accept "native: gradients of 8 MiB go out earlier"
+      writes FILE anew; the reason goes into it, and git shows what changed
+
+exit code: 0 if nothing differs; 1 if the code made a difference; 2 if nothing could be compared; 3 if all that differs
+belongs to engines whose libraries have another version than in the baseline, or that cannot run here
 """
 
 
@@ -111,6 +122,18 @@ def parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
     _add_noise(commands.add_parser("noise", help="say how small a change so many launches can find"))
     _add_history(commands.add_parser("history", help="say where in a row of sweeps a cell became slower or faster"))
+    gate = commands.add_parser(
+        "gate",
+        help="hold what a sweep counted against a committed baseline",
+        description="Compares what is counted and never timed (collectives, bytes, buckets, model state, peak, parity, "
+        "launches) with a baseline, and prints each difference. Measured by experiment=exact; make gate does both.",
+        epilog=GATES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    gate.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="records, as for report")
+    gate.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="what was accepted")
+    gate.add_argument("--accept", type=_reason, metavar="REASON", help="make this the baseline, and say why")
+    gate.set_defaults(run=_gate)
     return found
 
 
@@ -157,6 +180,12 @@ def _share(text: str) -> float:
     return value
 
 
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; valid: why the numbers changed, in a line")
+    return " ".join(text.split())
+
+
 def _two_values(text: str) -> tuple[str, tuple[str, str]]:
     knob, _, values = text.partition("=")
     first, _, second = values.partition(",")
@@ -169,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
     asked = parser().parse_args(arguments)
     from analysis.compare import NothingToCompare
+    from analysis.exact_gate import GateError
     from analysis.load import NoRecords
 
     try:
@@ -178,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (NoRecords, NothingToCompare) as error:
+    except (GateError, NoRecords, NothingToCompare) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: the report cannot be written: {error}", file=sys.stderr)
@@ -284,6 +314,30 @@ def _console() -> Console:
     if not out.is_terminal:
         out.width = PIPE_WIDTH
     return out
+
+
+def _gate(asked: argparse.Namespace) -> int:
+    from analysis import exact_gate
+    from analysis.load import load
+
+    found = load(asked.paths)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    now = exact_gate.measured(found.records, asked.accept or "")
+    old = exact_gate.read(asked.baseline) if asked.baseline.exists() or asked.accept is None else None
+    differences = exact_gate.differences(old, now) if old else []
+    out = _console()
+    if old:
+        exact_gate.show(differences, old, now, out)
+    if asked.accept is None:
+        if differences:
+            again = shlex.join(["gate", *map(str, asked.paths), "--baseline", str(asked.baseline)])
+            print(f'to accept this on purpose: python -m analysis {again} --accept "REASON"')
+        return exact_gate.exit_code(differences)
+    if differences or old is None:
+        exact_gate.write(asked.baseline, exact_gate.accept(old, now))
+        print(f"accepted: {asked.baseline}")
+    return 0
 
 
 def _home(paths: list[Path]) -> Path:

@@ -106,12 +106,12 @@ def git_state(folder: Path) -> dict[str, Any]:
     )
 
 
-def output(command: list[str]) -> str:
+def output(command: list[str], timeout_s: float = 10) -> str:
     """What a command prints; empty if it is missing, fails, or hangs."""
     if shutil.which(command[0]) is None:
         return ""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,104 @@
+"""What a machine does each night: is it fit, what is wrong, what got slower or fatter, and a summary to file an issue.
+
+Every step is a command that a person can run by hand; this runs them in order, keeps what each printed, and goes on
+after one that fails. Only an unfit machine ends the night early, since its numbers would mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.config import Tracking
+from bench.nightly import preflight, summary
+from bench.nightly.steps import Night, Outcome, commit_of, earlier_sweep, run, steps
+
+HOME = Path("results/runs/nightly")
+EXIT = {"ok": 0, "note": 0, "found": 1, "not run": 2}
+"""The night's exit code is that of its worst step."""
+INTERRUPTED = 130
+
+DESCRIPTION = """\
+Runs what a GPU runner runs each night, in this order; without a GPU the same in small:
+
+  preflight    drivers, idle GPUs, disk, NCCL, versions against uv.lock       python -m bench.nightly.preflight
+  sweep        experiment=nightly, with its report                            python -m bench experiment=nightly
+  exact gate   what is counted, against the committed baseline                python -m analysis gate
+  time gate    this code against --base, interleaved                          python -m bench.regress
+  last night   the sweep against the last one here; for information           python -m analysis compare
+  hot paths    the suite's own micro-benchmarks against the last ones here    pytest benchmarks
+  mlflow       the sweep's records and report                                 python -m bench.tracking import
+
+Each night has a folder HOME/DATE_TIME with sweep/, exact/, logs/ (what each step printed) and summary.md, which is
+ready to be filed as an issue. In GitHub Actions the summary also goes to the job's page.
+"""
+EPILOG = """\
+examples:
+  python -m bench.nightly
+  python -m bench.nightly --base v1.2 --home /data/nights --uri http://mlflow:5000
+
+exit code: 0 if nothing is worse, 1 if something is wrong, slower or fatter, 2 if a step could not be run or the machine
+is not fit, 130 if interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.nightly",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--base", metavar="REV", help="the code to time against; default: last night's, else HEAD~1")
+    parser.add_argument("--home", type=Path, default=HOME, metavar="DIR", help="where nights are kept (%(default)s)")
+    parser.add_argument(
+        "--uri",
+        default=os.environ.get("MLFLOW_TRACKING_URI"),
+        help=f"MLflow store or server; default: $MLFLOW_TRACKING_URI, else {Tracking().uri}",
+    )
+    asked = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    home = asked.home.resolve()
+    folder = home / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        print(f"nightly: {folder} cannot be made ({error.strerror}); --home names another place", file=sys.stderr)
+        return EXIT["not run"]
+    previous = earlier_sweep(home)
+    base = asked.base or commit_of(previous) or "HEAD~1"
+    return spend(folder, home, base, asked.uri, previous)
+
+
+def spend(folder: Path, home: Path, base: str, uri: str | None, previous: Path | None) -> int:
+    """The whole night; the exit code. The summary is written however it ends."""
+    findings = preflight.preflight(folder)
+    fit = preflight.show(findings)
+    night = Night(folder, home, base, len(preflight.gpus()), uri, previous)
+    outcomes: list[Outcome] = []
+    interrupted = False
+    try:
+        for step in steps(night) if fit else []:
+            log = folder / "logs" / f"{step.name.replace(' ', '-')}.log"
+            outcomes.append(run(step, log))
+    except KeyboardInterrupt:
+        interrupted = True
+    text = summary.write(folder, findings, outcomes, base=base, interrupted=interrupted)
+    print(f"\n{text}\nsummary {folder / 'summary.md'}")
+    if interrupted:
+        return INTERRUPTED
+    return max([EXIT[outcome.verdict] for outcome in outcomes], default=0) if fit else EXIT["not run"]
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""What a machine must be before its numbers can be compared: one table, and a line for each thing that is wrong.
+
+    python -m bench.nightly.preflight [--place FOLDER]
+
+Exit code: 0 if it may measure, 1 if something would spoil the numbers or the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.measure import environment
+from bench.sizes import size_bytes
+
+Verdict = Literal["ok", "note", "wrong"]
+PIPE_WIDTH = 120
+ROOT = Path(__file__).resolve().parents[2]
+LEAST_DISK_BYTES = 5 * 2**30
+LEAST_SHARED_BYTES = 64 * 2**20
+"""What NCCL needs in /dev/shm for the ranks of one host; Docker's default is just that."""
+BUSY_PERCENT = 5
+USED_BYTES = 2**30
+"""More than this on an idle GPU belongs to somebody: contexts of drivers and displays need less."""
+GPU_FIELDS = (
+    *("index", "uuid", "name", "driver_version", "persistence_mode", "utilization.gpu", "memory.used"),
+    *("temperature.gpu", "clocks.sm", "clocks.max.sm"),
+)
+TORCH = """
+import json, torch, torch.distributed as dist
+nccl = dist.is_available() and dist.is_nccl_available() and torch.cuda.is_available()
+print(json.dumps({
+    "torch": torch.__version__,
+    "gpus": torch.cuda.device_count(),
+    "nccl": ".".join(map(str, torch.cuda.nccl.version())) if nccl else None,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    verdict: Verdict
+    advice: str = ""
+    """What is wrong or worth knowing, and what to do; empty where all is well."""
+
+
+def preflight(place: Path) -> list[Finding]:
+    """Everything that is looked at before a night's run writes to ``place``."""
+    driver, seen = gpus(), torch_here()
+    return [
+        source(),
+        locked(installed(), ROOT / "uv.lock"),
+        processors(os.getloadavg()[0], environment.usable_cores(), on_gpus=bool(driver)),
+        disk("disk", place, LEAST_DISK_BYTES),
+        disk("shared memory", Path("/dev/shm"), LEAST_SHARED_BYTES),
+        *graphics(driver, seen),
+    ]
+
+
+def source() -> Finding:
+    state = environment.git_state(ROOT)
+    if not state:
+        return Finding("source", "no git", "note", "records will not name the commit that ran")
+    words = str(state["commit"])[:10]
+    if state["dirty"]:
+        return Finding("source", words, "note", "there are uncommitted changes, which no commit names")
+    return Finding("source", words, "ok")
+
+
+def installed() -> dict[str, str]:
+    """Versions by normalized name."""
+    found = ((entry.metadata["Name"], entry.version) for entry in importlib.metadata.distributions())
+    return {normal(name): version for name, version in found if name}
+
+
+def normal(name: str) -> str:
+    """A package's name as indices compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked(here: dict[str, str], lock: Path) -> Finding:
+    """Installed packages against the lock; what the lock does not know is not looked at."""
+    try:
+        packages = tomllib.loads(lock.read_text(encoding="utf-8"))["package"]
+    except (OSError, ValueError, KeyError) as error:
+        return Finding("versions", "no lock", "wrong", f"{lock.name} cannot be read ({error}); run from a checkout")
+    versions: dict[str, set[str]] = {}
+    for package in packages:
+        if "version" in package and package.get("source") != {"editable": "."}:
+            versions.setdefault(normal(package["name"]), set()).add(package["version"])
+    known = [name for name in here if name in versions]
+    other = [f"{name} {here[name]}" for name in sorted(known) if here[name] not in versions[name]]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        advice = f"not as in {lock.name}: {', '.join(other[:3])}{more}; make setup installs what it names"
+        return Finding("versions", f"{len(other)} of {len(known)} differ", "wrong", advice)
+    return Finding("versions", f"{len(known)} as in {lock.name}", "ok")
+
+
+def processors(load: float, cores: int, *, on_gpus: bool) -> Finding:
+    """Whether others compute. Beside GPUs that disturbs launches; without, it disturbs everything."""
+    words = f"{cores} cores, load {load:.1f}"
+    if load > (0.5 if on_gpus else 0.25) * cores:
+        return Finding("processors", words, "note", "other processes are at work: times are noisier than usual")
+    return Finding("processors", words, "ok")
+
+
+def disk(what: str, place: Path, least_bytes: int) -> Finding:
+    """Free space where ``place`` is, or will be."""
+    there = next(folder for folder in (place.resolve(), *place.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    words = f"{free / 2**30:.1f} GiB free"
+    if free < least_bytes:
+        return Finding(what, words, "wrong", f"{there} needs at least {least_bytes / 2**30:.2g} GiB; free some")
+    return Finding(what, words, "ok")
+
+
+def gpus() -> list[dict[str, str]]:
+    """What the driver says of each GPU that CUDA_VISIBLE_DEVICES leaves; empty without one."""
+    answer = environment.output(["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"])
+    every = [dict(zip(GPU_FIELDS, line.split(", "), strict=True)) for line in answer.splitlines()]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return every
+    named = [name.strip() for name in chosen.split(",") if name.strip()]
+    return [gpu for gpu in every if any(gpu["index"] == name or gpu["uuid"].startswith(name) for name in named)]
+
+
+def torch_here() -> dict[str, Any]:
+    """What torch sees, from a process of its own: this one never imports it."""
+    try:
+        found: dict[str, Any] = json.loads(environment.output([sys.executable, "-c", TORCH], timeout_s=120))
+    except ValueError:
+        return {}
+    return found
+
+
+def graphics(driver: list[dict[str, str]], seen: dict[str, Any]) -> list[Finding]:
+    """GPUs as the driver and as torch see them: present, idle, fit to keep their clocks, joined by NCCL."""
+    if not seen:
+        return [Finding("torch", "does not start", "wrong", "python -c 'import torch' fails or hangs")]
+    if not driver and not seen["gpus"]:
+        return [Finding("GPUs", "none", "note", "a small run on the processors, which says nothing about GPUs")]
+    count = f"{seen['gpus']} in torch, {len(driver)} in the driver"
+    if seen["gpus"] != len(driver):
+        advice = "torch and the driver disagree: a build of torch without CUDA, a driver too old, or a GPU in trouble"
+        return [Finding("GPUs", count, "wrong", advice)]
+    names = sorted({gpu["name"] for gpu in driver})
+    found = [Finding("GPUs", f"{count}: {', '.join(names)}", "ok")]
+    found.append(Finding("driver", ", ".join(sorted({gpu["driver_version"] for gpu in driver})), "ok"))
+    if len(names) > 1:
+        found[0] = Finding("GPUs", f"{count}: {', '.join(names)}", "wrong", "unlike GPUs have no common step time")
+    return [*found, *map(idle, driver), persistence(driver), nccl(seen)]
+
+
+def idle(gpu: dict[str, str]) -> Finding:
+    busy, used = _number(gpu["utilization.gpu"]), gpu["memory.used"]
+    words = f"{gpu['utilization.gpu']} busy, {used} used, {gpu['temperature.gpu']} °C, {gpu['clocks.sm']}"
+    what = f"GPU {gpu['index']}"
+    if busy > BUSY_PERCENT or _bytes(used) > USED_BYTES:
+        return Finding(what, words, "wrong", "another process uses it (nvidia-smi names it); end it, or choose others")
+    return Finding(what, words, "ok")
+
+
+def _number(text: str) -> float:
+    found = re.match(r"[\d.]+", text)
+    return float(found.group()) if found else 0.0  # such as [N/A]
+
+
+def _bytes(text: str) -> int:
+    try:
+        return size_bytes(text.replace(" ", ""))
+    except ValueError:
+        return 0
+
+
+def persistence(driver: list[dict[str, str]]) -> Finding:
+    off = [gpu["index"] for gpu in driver if gpu["persistence_mode"].lower() == "disabled"]
+    if off:
+        advice = "each first launch waits for the driver to start; nvidia-smi -pm 1 (root) keeps it up"
+        return Finding("persistence", f"off on GPU {', '.join(off)}", "note", advice)
+    return Finding("persistence", "on", "ok")
+
+
+def nccl(seen: dict[str, Any]) -> Finding:
+    if not seen["nccl"]:
+        return Finding("NCCL", "none", "wrong", "this torch has no NCCL, so ranks on GPUs could only use gloo")
+    return Finding("NCCL", str(seen["nccl"]), "ok")
+
+
+def table(found: list[Finding]) -> Table:
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("checked", "found", "", "what to know"):
+        drawn.add_column(heading, overflow="fold")
+    styles = {"ok": "", "note": "yellow", "wrong": "bold red"}
+    for finding in found:
+        cells = (finding.what, finding.found, finding.verdict, finding.advice)
+        drawn.add_row(*map(Text, cells), style=styles[finding.verdict])
+    return drawn
+
+
+def show(found: list[Finding]) -> bool:
+    """Prints the table, and a line on stderr for each thing that is wrong; whether the machine is fit."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = PIPE_WIDTH
+    out.print(table(found))
+    wrong = [finding for finding in found if finding.verdict == "wrong"]
+    for finding in wrong:
+        print(f"preflight: {finding.what}: {finding.advice}", file=sys.stderr)
+    return not wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.nightly.preflight", description=__doc__.partition("\n")[0])
+    parser.add_argument("--place", type=Path, default=Path("results/runs"), help="where results will be written")
+    return 0 if show(preflight(parser.parse_args().place)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The steps of a night: commands that a person could run by hand, what their exit codes mean, and what they printed."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from bench.measure import environment
+from bench.record import Record, RecordError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXACT = Path("results/reference/cpu-gloo/exact.json")
+CPU_SWEEP = (
+    *("engine=native", "workload=digits", "stage=0,3", "gpus=1,2", "precision=fp32"),
+    *("steps=5", "warmup=1", "repeats=2"),
+)
+"""The sweep without a GPU: does everything work, in minutes."""
+GPU_TIMED = ("workload=vit_b_16", "stage=0,1,2,3", "precision=amp_bf16", "steps=20", "warmup=5")
+CPU_TIMED = ("workload=digits", "stage=0,3", "gpus=2", "steps=5", "warmup=1", "repeats=6")
+"""Cells of the time gate: few, since each has many launches."""
+SLOWER_BY = "min:100%"
+"""A hot path of the suite is slower if its fastest round takes this much longer (docs/regression.md)."""
+
+PROMPT = "$ "
+Verdict = Literal["ok", "note", "found", "not run"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Commands that belong together, and what their last exit code means."""
+
+    name: str
+    commands: list[list[str]]
+    means: dict[int, Verdict]
+    """By the last command's exit code; any other is ``not run``."""
+    why_not: str = ""
+    """Why there are no commands, where there are none."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """Where one night's files are, what it compares with, and what it may use."""
+
+    folder: Path
+    home: Path
+    base: str
+    gpus: int
+    uri: str | None
+    previous: Path | None
+    """The sweep of the last night here."""
+
+
+def steps(night: Night) -> list[Step]:
+    """The night after its preflight, in order."""
+    # The code that the base has: the time gate would compare it with itself.
+    same = environment.git_state(ROOT) == {"commit": resolved(night.base), "dirty": False}
+    python, sweep, exact = sys.executable, str(night.folder / "sweep"), str(night.folder / "exact")
+    quiet = "tracking=none"
+    asked = gpu_sweep(night.gpus) if night.gpus else list(CPU_SWEEP)
+    timed = [*GPU_TIMED, f"gpus={night.gpus}"] if night.gpus else list(CPU_TIMED)
+    pytest = [python, "-m", "pytest", "benchmarks", "--benchmark-only", "--benchmark-autosave"]
+    pytest += [f"--benchmark-storage={(night.home / 'hot-paths').resolve()}"]
+    if any((night.home / "hot-paths").rglob("*.json")):
+        pytest += ["--benchmark-compare", f"--benchmark-compare-fail={SLOWER_BY}"]
+    log = [python, "-m", "bench.tracking", "import", sweep, *(["--uri", night.uri] if night.uri else [])]
+    compare = [[python, "-m", "analysis", "compare", str(night.previous), sweep]] if night.previous else []
+    return [
+        Step(
+            "sweep",
+            [[python, "-m", "bench", "experiment=nightly", *asked, quiet, f"hydra.sweep.dir={sweep}"]],
+            {0: "ok", 1: "found"},
+        ),
+        Step(
+            "exact gate",
+            [
+                [python, "-m", "bench", "experiment=exact", f"hydra.sweep.dir={exact}"],
+                [python, "-m", "analysis", "gate", exact, "--baseline", str(EXACT)],
+            ],
+            {0: "ok", 1: "found", 3: "note"},
+        ),
+        Step(
+            "time gate",
+            [] if same else [[python, "-m", "bench.regress", "--base", night.base, *timed]],
+            {0: "ok", 1: "found"},
+            why_not=f"the code is that of {night.base}",
+        ),
+        Step("last night", compare, {0: "ok", 1: "note", 2: "note"}, why_not="no earlier night here"),
+        Step("hot paths", [pytest], {0: "ok", 1: "found"}),
+        Step("mlflow", [log], {0: "ok", 1: "note"}),
+    ]
+
+
+def gpu_sweep(gpus: int) -> list[str]:
+    """What fits experiment=nightly to so many GPUs: one, two and all of them."""
+    return [f"gpus={','.join(map(str, sorted({1, min(2, gpus), gpus})))}"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended."""
+
+    step: Step
+    verdict: Verdict
+    reason: str
+    """Why it was not run; empty if it was."""
+    seconds: float
+    log: Path | None
+    """What its commands printed, each after a line that begins with ``$``."""
+
+    def said(self) -> list[str]:
+        """The lines that the last command printed."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log else []
+        begins = max((at for at, line in enumerate(lines) if line.startswith(PROMPT)), default=-1)
+        return lines[begins + 1 :]
+
+
+def run(step: Step, log: Path) -> Outcome:
+    """Runs a step's commands one after another, prints and keeps what they say, and judges the last one's end."""
+    if not step.commands:
+        return Outcome(step, "ok", step.why_not, 0.0, None)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started, code = time.monotonic(), 0
+    with open(log, "w", encoding="utf-8") as kept:
+        for command in step.commands:
+            code = stream(command, kept)
+    verdict = step.means.get(code, "not run")
+    reason = f"ended with code {code}" if verdict == "not run" else ""
+    return Outcome(step, verdict, reason, time.monotonic() - started, log)
+
+
+def stream(command: list[str], kept: IO[str]) -> int:
+    """The command's exit code; what it prints goes to the terminal and to ``kept``. Ctrl-C ends it first."""
+
+    def tell(line: str) -> None:
+        print(line, end="", flush=True)
+        print(line, end="", file=kept, flush=True)
+
+    tell(f"{PROMPT}{shown(command)}\n")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            tell(line)
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as a person would type it."""
+    return shlex.join(["python" if part == sys.executable else part for part in command])
+
+
+def earlier_sweep(home: Path) -> Path | None:
+    """The newest sweep of an earlier night here that has records."""
+    found = sorted(path.parent for path in home.glob("*/sweep/records") if any(path.glob("*.json")))
+    return found[-1] if found else None
+
+
+def commit_of(sweep: Path | None) -> str | None:
+    """The commit that a sweep ran, if its records name one that this checkout has."""
+    for path in sorted((sweep / "records").glob("*.json")) if sweep else []:
+        try:
+            commit = Record.read(path).environment.get("git", {}).get("commit")
+        except (RecordError, AttributeError):
+            continue
+        if commit and resolved(commit):
+            return str(commit)
+    return None
+
+
+def resolved(revision: str) -> str:
+    """The commit that a revision names in this checkout; empty if it names none."""
+    return environment.output(["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"])
