@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from bench.engines.spec import EngineSpec
 
 
 class WrongEngine:
-    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale, extra_all_reduce."""
+    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale, extra_all_reduce, extra_buffer."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         self.spec, self.context = spec, context
@@ -23,6 +24,7 @@ class WrongEngine:
         self.weights = list(self.module.parameters())
         self.optimizer = build_optimizer(spec.optimizer, self.weights, spec.lr)
         self.previous: list[Tensor] | None = None
+        self.buffer = torch.zeros(1000 if self.fault == "extra_buffer" else 0)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         if self.fault == "last_micro_batch":
