@@ -1,5 +1,6 @@
 # make bench        set up and run the main sweep; ARGS="stage=3 gpus=2" adds overrides
 # make test         set up and run all checks
+# make ui           open MLflow's UI on the store of the sweeps
 # make setup        only install, from uv.lock into .venv
 # make gate         count every engine and stage, against results/reference/cpu-gloo/exact.json
 # make nightly      what a GPU runner does each night; without a GPU, the same in small
@@ -11,13 +12,16 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra nvml --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test setup dependencies lint gate nightly microbench clean
+.PHONY: bench test ui setup dependencies lint gate nightly microbench clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
 
 test: lint
 	$(RUN) -m pytest
+
+ui: setup
+	@$(RUN) -m bench.ui $(ARGS)
 
 lint: setup
 	$(RUN) -m ruff check

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.load import Loaded
+
 EXAMPLES = """\
 examples:
   python -m analysis report results/runs/2026-03-01_09-30-00
@@ -20,6 +22,8 @@ examples:
   python -m analysis report results/runs/A results/runs/B --out comparison
       one report on the cells of two sweeps
   python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-cell
+  python -m analysis report --mlflow sqlite:///mlflow.db --experiment ddp-zero-bench --out all
+      one report on every cell of an MLflow experiment
 """
 ADVICE = """\
 examples:
@@ -37,6 +41,8 @@ examples:
       within one sweep: native against torch, at each stage and world size
   python -m analysis compare results/runs/today --between bucket_mb=25,4 --same 5
       any knob; a step within 5 % counts as the same
+  python -m analysis compare mlflow:RUN_ID mlflow:RUN_ID --mlflow http://HOST:5000
+      two sweeps (their parent runs) or two cells that MLflow has
 
 exit code: 0 if nothing is slower, 1 if a cell is slower or no longer ends well, 2 if nothing could be compared
 """
@@ -81,11 +87,12 @@ def parser() -> argparse.ArgumentParser:
     )
     report.add_argument(
         "paths",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="PATH",
-        help="a sweep's folder (with records/*.json), a folder of such folders, or record files",
+        help="a sweep's folder (with records/*.json), a folder of such folders, record files, or mlflow:RUN_ID",
     )
+    _add_store(report)
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write; default: PATH if it is one folder, else ./report"
     )
@@ -98,7 +105,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=ADVICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    advise.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="records, as for report")
+    advise.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="records, as for report")
+    _add_store(advise)
     advise.add_argument("--memory", type=_bytes, metavar="SIZE", help="most peak memory of a rank, such as 16GiB")
     advise.add_argument("--min-efficiency", type=_share, metavar="SHARE", help="least scaling efficiency, such as 0.8")
     advise.add_argument("--gpus", type=int, metavar="N", help="most ranks")
@@ -112,7 +120,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=COMPARISONS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    compare.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="two places of records, or one --between")
+    compare.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="two places of records (or mlflow:RUN_ID), or one --between"
+    )
+    compare.add_argument("--mlflow", metavar="URI", help="the store of mlflow:RUN_ID; default: sqlite:///mlflow.db")
     compare.add_argument(
         "--between", type=_two_values, metavar="KNOB=A,B", help="compare cells of one place that differ in this alone"
     )
@@ -159,6 +170,19 @@ def _add_history(history: argparse.ArgumentParser) -> None:
         "--same", type=float, default=2.0, metavar="PERCENT", help="what counts as the same step time; default: 2"
     )
     history.set_defaults(run=_history)
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--mlflow", metavar="URI", help="read an MLflow experiment, or mlflow:RUN_ID; default: sqlite:///mlflow.db"
+    )
+    command.add_argument("--experiment", metavar="NAME", help="the experiment to read; default: ddp-zero-bench")
+
+
+def _load(paths: Sequence[Path], uri: str | None, experiment: str | None = None) -> Loaded:
+    from analysis.mlflow_store import load_places
+
+    return load_places(paths, uri, experiment)
 
 
 def _bytes(text: str) -> int:
@@ -217,11 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(asked: argparse.Namespace) -> int:
     from analysis.collectives import fit_rows
-    from analysis.load import frame, load
+    from analysis.load import frame
     from analysis.report import write_report
     from analysis.terminal import print_summary
 
-    found = load(asked.paths)
+    found = _load(asked.paths, asked.mlflow, asked.experiment)
     table = frame(found.records)
     written = write_report(found.records, asked.out or _home(asked.paths), found.warnings, table=table)
     print_summary(table, written, found.warnings, by_size=fit_rows(found.records, table))
@@ -230,9 +254,9 @@ def _report(asked: argparse.Namespace) -> int:
 
 def _advise(asked: argparse.Namespace) -> int:
     from analysis.advise import Limits, advise, lines
-    from analysis.load import frame, load
+    from analysis.load import frame
 
-    found = load(asked.paths)
+    found = _load(asked.paths, asked.mlflow, asked.experiment)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     limits = Limits(memory_bytes=asked.memory, efficiency=asked.min_efficiency, gpus=asked.gpus)
@@ -243,13 +267,12 @@ def _advise(asked: argparse.Namespace) -> int:
 
 def _compare(asked: argparse.Namespace) -> int:
     from analysis import compare
-    from analysis.load import load
 
     places, margin = (1 if asked.between else 2), asked.same / 100
     if len(asked.paths) != places or not margin > 0:
         need = "one PATH with --between" if asked.between else "two PATHs, or one and --between KNOB=A,B"
         raise compare.NothingToCompare(f"compare needs {need}, and --same above 0")
-    sets = [load([path]) for path in asked.paths]
+    sets = [_load([path], asked.mlflow) for path in asked.paths]
     if asked.between:
         knob, values = asked.between
         pairs, alone = compare.pair_values(sets[0].records, knob, values)

@@ -246,7 +246,7 @@ def metrics(record: Record) -> dict[str, float]:
     """Numbers by which a tracker knows the cell: α and the bandwidths that large sizes tend to, by kind."""
     found = {}
     for fit in fits(record):
-        found[f"{fit.kind}/alpha_us"] = fit.alpha_s.value * 1e6
-        found[f"{fit.kind}/beta_gb_per_s"] = fit.bandwidth.value / 1e9
-        found[f"{fit.kind}/bus_gb_per_s"] = fit.bus / 1e9
+        found[f"{fit.kind}_alpha_us"] = fit.alpha_s.value * 1e6
+        found[f"{fit.kind}_beta_gb_per_s"] = fit.bandwidth.value / 1e9
+        found[f"{fit.kind}_bus_gb_per_s"] = fit.bus / 1e9
     return found

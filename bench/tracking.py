@@ -8,209 +8,172 @@ A store that cannot be reached costs a warning and nothing else: the records are
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
-import os
-import socket
-import sqlite3
-import statistics
+import shlex
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from bench import mlflow_run
 from bench.config import Tracking
-from bench.record import NO_ENGINE, Record, RecordError
+from bench.record import Record, RecordError
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    import pandas as pd
+    from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
-REACH_S = 3.0
-"""How long a tracking server may take to accept a connection, and another process may keep a database locked."""
+BATCH = 1000
+"""Metrics that MLflow takes at once."""
+PARAMS = 100
+"""Params that it takes at once."""
 
 
 class Tracker:
     """Logs sweeps. Without a client it does nothing."""
 
-    def __init__(self, client: MlflowClient | None = None, experiment_id: str = "", uri: str = "") -> None:
+    def __init__(self, settings: Tracking, client: MlflowClient | None = None, experiment_id: str = "") -> None:
         self._client = client
         self._experiment_id = experiment_id
-        self._uri = uri
+        self._settings = settings
+        self._uri = settings.uri or ""
         self.warnings: list[str] = []
 
     def log_sweep(self, records: list[Record], folder: Path) -> None:
         """One parent run with the report of ``folder`` as its artifacts, and a child for each record."""
         if self._client is None:
             return
+        from analysis.mlflow_store import probe
+
         try:
-            reach(self._uri)
+            probe(self._uri, create=True)  # a sweep is long: it may have died since
             self._log_sweep(self._client, records, folder)
         except Exception as error:  # any failure of the store: the records are safe, say how to log them later
-            self.warnings.append(unreachable(error, folder))
+            self.warnings.append(unreachable(error, folder, self._settings))
 
     def has(self, sweep_id: str) -> bool:
-        """Whether the experiment has the whole sweep: a parent run that ended. One that was cut off does not count."""
+        """Whether the experiment has this sweep as a whole."""
+        return any(run.info.status == "FINISHED" for run in self._runs(sweep_id) if "cells" in run.data.tags)
+
+    def forget(self, sweep_id: str) -> None:
+        """Moves what was logged of a sweep, in part or in whole, to MLflow's trash."""
+        if self._client is not None:
+            for run in list(self._runs(sweep_id)):
+                self._client.delete_run(run.info.run_id)
+
+    def _runs(self, sweep_id: str) -> Iterator[Run]:
         if self._client is None:
-            return False
+            return iter(())
+        from analysis.mlflow_store import search
+
         name = sweep_id.replace("'", "")
-        whole = f"tags.sweep = '{name}' AND tags.cells LIKE '%' AND attributes.status = 'FINISHED'"
-        return bool(self._client.search_runs([self._experiment_id], whole, max_results=1))
+        return search(self._client, self._experiment_id, f"tags.sweep = '{name}'")
 
     def _log_sweep(self, client: MlflowClient, records: list[Record], folder: Path) -> None:
-        parent = client.create_run(self._experiment_id, run_name=folder.name, tags=parent_tags(records))
-        try:
-            self._log_children(client, records, parent.info.run_id, folder)
-        except BaseException:
-            client.set_terminated(parent.info.run_id, "KILLED")
-            raise
-        client.set_terminated(parent.info.run_id)
-
-    def _log_children(self, client: MlflowClient, records: list[Record], parent_id: str, folder: Path) -> None:
         from analysis.load import frame
+        from analysis.mlflow_store import probe
 
-        for position, row in frame(records).iterrows():
-            self._log_cell(client, records[int(str(position))], dict(row.items()), parent_id, folder)
-        for path in sorted(folder.iterdir()):
-            if path.name != "records" and not path.name.startswith("."):
-                client.log_artifact(parent_id, str(path), "report" if path.is_dir() else None)
+        begin, end = mlflow_run.moments(records)
+        name = mlflow_run.sweep_name(records, folder.name)
+        tags = mlflow_run.sweep_tags(records)
+        parent_id = client.create_run(self._experiment_id, begin, tags, name).info.run_id
+        try:
+            table = frame(records)
+            children = self._log_cells(client, records, table, parent_id, folder)
+            params = mlflow_run.common_params([mlflow_run.cell_params(record) for record in records])
+            self._log_batches(client, parent_id, mlflow_run.sweep_metrics(records, table), params)
+            note = mlflow_run.description(records, table, self._experiment_id, children)
+            client.set_tag(parent_id, "mlflow.note.content", note)
+            for path in sorted(folder.iterdir()):
+                if path.name != "records" and not path.name.startswith("."):
+                    client.log_artifact(parent_id, str(path), path.name if path.is_dir() else None)
+        except BaseException:
+            with suppress(Exception):
+                probe(self._uri, create=True)  # do not wait once more for a store that is gone
+                client.set_terminated(parent_id, "KILLED")
+            raise
+        client.set_terminated(parent_id, end_time=end)
 
-    def _log_cell(
-        self, client: MlflowClient, record: Record, row: Mapping[Any, Any], parent_id: str, folder: Path
-    ) -> None:
-        from mlflow.entities import Param, RunTag
+    def _log_cells(
+        self, client: MlflowClient, records: list[Record], table: pd.DataFrame, parent_id: str, folder: Path
+    ) -> list[str]:
+        """A child run for each record; their ids, in the order of the table."""
+        others, measured = mlflow_run.knob_names(table), mlflow_run.metric_names(table)
+        run_ids = []
+        for position, row in table.iterrows():
+            record = records[int(str(position))]
+            begin, end = mlflow_run.moments([record])
+            tags = mlflow_run.cell_tags(record) | {"mlflow.parentRunId": parent_id}
+            name = mlflow_run.cell_name(record, dict(row.items()), others)
+            run_id = client.create_run(self._experiment_id, begin, tags, name).info.run_id
+            metrics = mlflow_run.cell_metrics(record, dict(row.items()), measured)
+            self._log_batches(client, run_id, metrics, mlflow_run.cell_params(record))
+            path = folder / "records" / f"{record.cell_id}.json"
+            if path.exists():
+                client.log_artifact(run_id, str(path))
+            client.set_terminated(run_id, "FINISHED" if record.status == "ok" else "FAILED", end)
+            run_ids.append(run_id)
+        return run_ids
 
-        tags = cell_tags(record) | {"mlflow.parentRunId": parent_id}
-        run_id = client.create_run(self._experiment_id, run_name=cell_name(record), tags=tags).info.run_id
-        params = [Param(name, str(value)[:500]) for name, value in flatten(record.config) if value is not None]
-        client.log_batch(
-            run_id, metrics=list(cell_metrics(record, row)), params=params, tags=[RunTag("record", record.cell_id)]
-        )
-        path = folder / "records" / f"{record.cell_id}.json"
-        if path.exists():
-            client.log_artifact(run_id, str(path))
-        client.set_terminated(run_id, "FINISHED" if record.status == "ok" else "FAILED")
+    @staticmethod
+    def _log_batches(client: MlflowClient, run_id: str, metrics: Iterable[Metric], params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        remaining = iter(metrics)
+        while batch := list(islice(remaining, BATCH)):
+            client.log_batch(run_id, metrics=batch)
+        named = [Param(name, value) for name, value in params.items()]
+        for begin in range(0, len(named), PARAMS):
+            client.log_batch(run_id, params=named[begin : begin + PARAMS])
 
 
 def open_tracker(settings: Tracking, folder: Path) -> Tracker:
     """A tracker for these settings; one that only warns if the store cannot be used."""
     if settings.kind == "none" or settings.uri is None:
-        return Tracker()
+        return Tracker(settings)
     try:
         return connect(settings)
     except Exception as error:  # mlflow missing, server down, database locked, no permission: never the sweep's end
-        tracker = Tracker()
-        tracker.warnings.append(unreachable(error, folder))
+        tracker = Tracker(settings)
+        tracker.warnings.append(unreachable(error, folder, settings))
         return tracker
 
 
 def connect(settings: Tracking) -> Tracker:
     """Opens the store, creating an embedded one and the experiment when they do not exist."""
     assert settings.uri is not None
-    reach(settings.uri)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import logging
+    from analysis.mlflow_store import open_client
 
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=settings.uri)
+    client = open_client(settings.uri, create=True)
     experiment = client.get_experiment_by_name(settings.experiment)
     if experiment:
-        return Tracker(client, experiment.experiment_id, settings.uri)
+        return Tracker(settings, client, experiment.experiment_id)
     embedded = urlparse(settings.uri).scheme not in ("http", "https")
     place = Path(settings.artifacts).resolve().as_uri() if settings.artifacts and embedded else None
-    return Tracker(client, client.create_experiment(settings.experiment, artifact_location=place), settings.uri)
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on pages for language models
+    return Tracker(settings, client, client.create_experiment(settings.experiment, place, kind))
 
 
-def reach(uri: str) -> None:
-    """Raises OSError or sqlite3.Error if a server does not answer or a database stays locked; MLflow waits minutes."""
-    parts = urlparse(uri)
-    if parts.scheme in ("http", "https") and parts.hostname:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname, port), timeout=REACH_S).close()
-    file = Path(uri.removeprefix("sqlite:///"))
-    if parts.scheme == "sqlite" and file.is_file():
-        with contextlib.closing(sqlite3.connect(file, timeout=REACH_S, isolation_level=None)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("ROLLBACK")
+def unreachable(error: Exception, folder: Path, settings: Tracking) -> str:
+    """One line: what went wrong, and the command that logs the records later."""
+    from analysis.mlflow_store import first_line, shown
 
-
-def unreachable(error: Exception, folder: Path) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"not logged to MLflow ({line[:120]}); later: python -m bench.tracking import {folder}"
-
-
-def cell_name(record: Record) -> str:
-    """What a person reads in MLflow's list: ``torch stage 3, 4 ranks, digits fp32``."""
-    config = record.config
-    if config["engine"]["name"] == NO_ENGINE:
-        return f"{config['workload']['name']}, {config['gpus']} ranks, {record.resolved['backend']}"
-    return (
-        f"{config['engine']['name']} stage {config['stage']}, {config['gpus']} ranks, "
-        f"{config['workload']['name']} {config['precision']}"
-    )
-
-
-def parent_tags(records: list[Record]) -> dict[str, str]:
-    statuses = [record.status for record in records]
-    return {
-        "sweep": records[0].sweep_id,
-        "cells": str(len(records)),
-        "cells_ok": str(statuses.count("ok")),
-        "machine": str(records[0].environment.get("cpu_model", "")),
-    }
-
-
-def cell_tags(record: Record) -> dict[str, str]:
-    tags = {"sweep": record.sweep_id, "status": record.status, "verdicts": ",".join(record.verdicts)}
-    tags |= {name: str(value) for name, value in record.resolved.items() if isinstance(value, str | int)}
-    tags |= {f"verdict.{name}": reason[:500] for name, reason in record.verdict_reasons.items()}
-    return tags | ({"reason": record.reason[:500]} if record.reason else {})
-
-
-def cell_metrics(record: Record, row: Mapping[Any, Any]) -> Iterator[Metric]:
-    """The numbers of a cell's row in summary.csv, units in their names, and its step times and losses as series."""
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    for name, value in row.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield Metric(name, float(value), now, 0)
-    from analysis.collectives import metrics
-
-    for name, value in metrics(record).items():
-        if math.isfinite(value):
-            yield Metric(name, value, now, 0)
-    launches = [launch.step_times_s() for launch in record.launches]
-    for step, values in enumerate(zip(*launches, strict=False)):
-        yield Metric("series/step_time_s", statistics.median(values), now, step)
-    for step, losses in enumerate(_mean_losses(record)):
-        yield Metric("series/loss", losses, now, step)
-
-
-def _mean_losses(record: Record) -> list[float]:
-    if not record.launches:
-        return []
-    ranks = [rank.losses for rank in record.launches[-1].ranks]
-    return [sum(losses) / len(losses) for losses in zip(*ranks, strict=False) if all(map(math.isfinite, losses))]
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    later = ["python -m bench.tracking import", shlex.quote(str(folder))]
+    if settings.uri and settings.uri != Tracking.uri:
+        later += ["--uri", shlex.quote(shown(settings.uri))]
+    if settings.experiment != Tracking.experiment:
+        later += ["--experiment", shlex.quote(settings.experiment)]
+    return f"not logged to MLflow ({first_line(error)[:120]}); later: {' '.join(later)}"
 
 
 def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False) -> int:
-    """Logs every sweep found in ``paths``, less those that the experiment has, unless ``again``; the exit code."""
+    """Logs every sweep in ``paths`` unless the experiment has it, ``again`` even then; the exit code.
+
+    A sweep takes the place of what the experiment has of it, such as a part that a dying server left.
+    """
     code = 0
     tracker = connect(settings)
     for folder in paths:
@@ -226,10 +189,13 @@ def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False
             code = 1
             continue
         if not again and tracker.has(records[0].sweep_id):
-            print(f"{folder}: already in experiment {settings.experiment}; --again logs it once more")
+            print(f"{folder}: already in experiment {settings.experiment}; --again replaces it")
             continue
+        tracker.forget(records[0].sweep_id)
+        before = len(tracker.warnings)
         tracker.log_sweep(records, folder)
-        print(f"{folder}: {len(records)} records")
+        if len(tracker.warnings) == before:
+            print(f"{folder}: {len(records)} records")
     for warning in tracker.warnings:
         print(warning, file=sys.stderr)
     return code or int(bool(tracker.warnings))
@@ -243,13 +209,15 @@ def main() -> int:
     imported.add_argument("paths", nargs="+", type=Path, help="a sweep's folder (results/runs/DATE_TIME)")
     imported.add_argument("--uri", default=defaults.uri, help="MLflow store or server (default: %(default)s)")
     imported.add_argument("--experiment", default=defaults.experiment, help="MLflow experiment (default: %(default)s)")
-    imported.add_argument("--again", action="store_true", help="log also sweeps that the experiment has already")
+    imported.add_argument("--again", action="store_true", help="replace sweeps that the experiment has already")
     arguments = parser.parse_args()
     settings = Tracking(uri=arguments.uri, experiment=arguments.experiment)
     try:
         return import_folders(arguments.paths, settings, again=arguments.again)
     except Exception as error:  # whatever the store says, one line of it
-        print(f"bench.tracking: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr)
+        from analysis.mlflow_store import first_line
+
+        print(f"bench.tracking: {first_line(error)}", file=sys.stderr)
         return 1
 
 

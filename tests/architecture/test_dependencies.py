@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,9 +47,16 @@ def test_what_analysis_reads_needs_the_standard_library_alone(path: Path) -> Non
 
 @pytest.mark.parametrize("path", files("analysis"), ids=str)
 def test_analysis_reads_records_and_never_torch(path: Path) -> None:
-    assert reaches(path, "torch", "torchvision", "hydra", "omegaconf", "mlflow", "workloads") == []
+    assert reaches(path, "torch", "torchvision", "hydra", "omegaconf", "workloads") == []
     allowed = ("bench.record", "bench.sizes")
     assert [name for name in reaches(path, "bench") if not name.startswith(allowed) and name != "bench"] == []
+
+
+def test_one_module_of_analysis_imports_mlflow_and_only_inside_functions() -> None:
+    store = ROOT / "analysis/mlflow_store.py"
+    assert [path for path in files("analysis") if reaches(path, "mlflow")] == [store]
+    code = "import analysis.mlflow_store, sys; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("path", files("bench/engines"), ids=str)
@@ -70,7 +78,5 @@ def test_the_worker_alone_joins_engine_and_workload() -> None:
     "module", ["bench.sweep", "bench.cli", "bench.launch", "analysis.report", "hydra_plugins.bench_launcher"]
 )
 def test_the_parent_never_imports_torch(module: str) -> None:
-    import subprocess
-
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -129,7 +129,7 @@ def test_a_single_run_is_logged_as_a_parent_and_a_child(tmp_path: Path) -> None:
     for name in ("step_time_s", "throughput_per_s", "model_state_bytes", "peak_bytes"):
         assert child.data.metrics[name] == pytest.approx(float(row[name]))
     assert child.data.params["stage"] == "0" and child.data.tags["status"] == "ok"
-    assert len(client.get_metric_history(child.info.run_id, "series/step_time_s")) == 2
+    assert len(client.get_metric_history(child.info.run_id, "by_step_time_s")) == 2
     assert {"report.html", "summary.csv"} <= {entry.path for entry in client.list_artifacts(parent.info.run_id)}
     assert [entry.path for entry in client.list_artifacts(child.info.run_id)] == [f"{row['cell_id']}.json"]
 

@@ -17,10 +17,10 @@ from analysis.report import write_report
 from analysis.terminal import print_summary
 from bench.cells import plan
 from bench.config import Config, ConfigError, Straggler, check
+from bench.mlflow_run import cell_metrics, metric_names
 from bench.record import Record, Search, Trial
 from bench.search import next_batch
 from bench.sizes import size_bytes
-from bench.tracking import cell_metrics
 from tests.conftest import CPU_ONLY, group
 from tests.unit.test_analysis_fakes import cell
 
@@ -194,7 +194,12 @@ def test_a_search_is_logged_as_metrics_and_survives_its_file(tmp_path: Path) -> 
     record = found([Trial(70, 64 * MIB, True), Trial(71, None, False)])
     record.write(tmp_path / "record.json")
     assert Record.read(tmp_path / "record.json") == record
-    (row,) = [dict(entry.items()) for _, entry in frame([record]).iterrows()]
-    metrics = {metric.key: metric.value for metric in cell_metrics(record, row)}
+    metrics = logged(record)
     assert (metrics["max_batch"], metrics["max_batch_peak_bytes"], metrics["unfit_batch"]) == (70, 64 * MIB, 71)
-    assert "max_batch" not in {metric.key for metric in cell_metrics(cell(), dict(frame([cell()]).iloc[0].items()))}
+    assert "max_batch" not in logged(cell())
+
+
+def logged(record: Record) -> dict[str, float]:
+    table = frame([record])
+    (row,) = [dict(entry.items()) for _, entry in table.iterrows()]
+    return {metric.key: metric.value for metric in cell_metrics(record, row, metric_names(table))}
