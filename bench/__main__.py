@@ -12,17 +12,23 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench import cli
+from bench import cli, reproduce
 from bench.config import CONF
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def single_run(composed: DictConfig) -> None:
-    """A run without -m: a sweep of one cell."""
+    """A run without -m: a sweep of one cell, or a record's cell again."""
     from bench import sweep
 
     with cli.one_line_errors():
-        code = sweep.run([cli.from_hydra(composed)], Path(HydraConfig.get().runtime.output_dir))
+        config, folder = cli.from_hydra(composed), Path(HydraConfig.get().runtime.output_dir)
+        if config.reproduce is None:
+            code = sweep.run([config], folder)
+        else:
+            code = reproduce.run(
+                config, [*HydraConfig.get().overrides.hydra, *HydraConfig.get().overrides.task], folder
+            )
     if code:
         raise SystemExit(code)
 
@@ -43,7 +49,10 @@ def main() -> None:
         cli.register()
         sys.argv[1:] = cli.name_module(sys.argv[1:])
         cli.check_overrides(sys.argv[1:])
-        cli.warm_up(sys.argv[1:])
+        if reproduce.asked(sys.argv[1:]):
+            reproduce.check_arguments(sys.argv[1:])
+        else:
+            cli.warm_up(sys.argv[1:])
         single_run()
 
 

@@ -19,7 +19,7 @@ from bench.record import Search, Status
 from bench.search import MOST
 from bench.sizes import size_bytes
 
-NOT_IDENTITY = ("repeats", "timeout_s", "resume", "tracking")
+NOT_IDENTITY = ("repeats", "timeout_s", "resume", "reproduce", "tracking")
 """Knobs that say how often or how long to try and where to log, not what is measured."""
 
 

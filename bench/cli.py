@@ -45,6 +45,7 @@ Benchmarks DDP and ZeRO training: one cell, or (with -m) every combination of co
   python -m bench -m workload=resnet18 precision=fp32,amp_bf16 bucket_mb=1,25,100
   python -m bench experiment=smoke
   python -m bench workload=module:my_models.net:Net stage=3 gpus=2
+  python -m bench reproduce=results/runs/DATE_TIME/records/CELL.json
 
 Each sweep writes records, a summary, figures and a report to results/runs/DATE_TIME/
 (hydra.sweep.dir=FOLDER moves it) and logs to MLflow. resume=true goes on where one was cut off.
@@ -110,7 +111,8 @@ def one_line_errors() -> Iterator[None]:
     except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
-        raise SystemExit(f"bench: {explain(error)}") from None
+        print(f"bench: {explain(error)}", file=sys.stderr)
+        raise SystemExit(error.exit_code if isinstance(error, ConfigError) else 1) from None
 
 
 def warm_up(arguments: list[str]) -> None:

@@ -22,7 +22,7 @@ WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 BACKENDS = ("gloo", "nccl", "mpi")
 HONOURED = (
     *("engine", "workload", "gpus", "device", "backend", "steps", "warmup", "repeats", "threads", "seed"),
-    *("timeout_s", "resume", "measure.timing_breakdown"),
+    *("timeout_s", "resume", "reproduce", "measure.timing_breakdown"),
 )
 NOTHING_ASKED = ("measure.parity_steps", "measure.memory", "measure.collectives", "measure.ceiling")
 """Honoured where they ask for nothing (``measure=time``)."""

@@ -26,6 +26,8 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 class ConfigError(ValueError):
     """A setting is invalid; the message is one line that names it and says what is valid."""
 
+    exit_code = 1
+
 
 def knob(
     default: Any,
@@ -233,7 +235,11 @@ class Config:
     )
     search_most: int | None = knob(None, f"largest batch per rank that search=max_batch tries; null: {MOST}", least=1)
     seed: int = knob(0, "seed of weights, data order and the shuffling of rounds", least=0, most=2**32 - 1)
-    deterministic: bool = knob(False, "deterministic algorithms only (torch.use_deterministic_algorithms)")
+    deterministic: bool = knob(
+        False,
+        "deterministic algorithms only (torch.use_deterministic_algorithms): two runs give the same bits, or the "
+        "setting is refused",
+    )
     threads: int | None = knob(
         None,
         "CPU threads per rank; null: the cores divided by the largest world size of the sweep, so that a rank is the "
@@ -244,6 +250,11 @@ class Config:
     data_dir: str | None = knob(None, "folder with real data sets (torchvision's layout); null: fixed synthetic data")
     resume: bool = knob(
         False, "run only what the sweep's folder lacks: hydra.sweep.dir, else the newest under results/runs"
+    )
+    reproduce: str | None = knob(
+        None,
+        "run the cell of this record again (a record's file, or the id of its MLflow run) with the settings that it "
+        "resolved to, and say what agrees; beside it only knobs that do not change the cell are valid",
     )
     measure: Measure = field(default_factory=Measure)
     tracking: Tracking = field(default_factory=Tracking)

@@ -449,8 +449,17 @@ def machine(warm_up_s: float) -> Machine:
     nccl = None
     if torch.distributed.is_nccl_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version()))
-    mpi = torch.distributed.is_mpi_available()
-    return Machine(torch.__version__, torch.cuda.device_count(), nccl, warm_up_s, mpi)
+    cudnn = torch.backends.cudnn.version() if torch.cuda.device_count() else None
+    return Machine(
+        torch.__version__,
+        torch.cuda.device_count(),
+        nccl,
+        warm_up_s,
+        mpi=torch.distributed.is_mpi_available(),
+        cuda=torch.version.cuda,
+        cudnn=None if cudnn is None else str(cudnn),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+    )
 
 
 def send(stream: Any, message: dict[str, Any]) -> None:

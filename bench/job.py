@@ -102,3 +102,8 @@ class Machine:
     warm_up_s: float
     mpi: bool = False
     """Whether torch was built with MPI."""
+    cuda: str | None = None
+    """The CUDA that torch was built with."""
+    cudnn: str | None = None
+    cpu_capability: str = ""
+    """The vector instructions that torch's own kernels use here, which decide the order of their sums."""

@@ -171,7 +171,8 @@ class Launcher:
 
 
 def server_environment() -> dict[str, str]:
-    """The server's environment: one thread while it is warm, and collectives that stay on this machine."""
+    """The server's environment, which ranks inherit: one thread while warm, collectives that stay on this machine,
+    and what determinism needs from before the first line of Python."""
     quiet = {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
@@ -179,10 +180,15 @@ def server_environment() -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
+        "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
     }
     inherited = dict(os.environ)
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG"):
+    own_choice = (
+        *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL"),
+        *("CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED"),
+    )
+    for name in own_choice:
         if name in inherited:
             del quiet[name]
     return inherited | quiet

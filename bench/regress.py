@@ -34,8 +34,9 @@ from bench.breakdown import Breakdown
 from bench.cells import plan
 from bench.config import CONF, Config, ConfigError, check_sweep
 from bench.interleaved import Interleaved
-from bench.launch import Launcher, LaunchError
-from bench.measure import environment
+from bench.launch import Launcher, LaunchError, server_environment
+from bench.measure import environment, source
+from bench.record import Source
 from bench.revision import RevisionLauncher, ask, checked_out
 from bench.sweep import INTERRUPTED, Sweep, open_store
 
@@ -130,12 +131,16 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
         launchers = [RevisionLauncher(revision), Launcher(engines.preload(*packages))]
         for launcher in launchers:
             stack.enter_context(launcher)
-        here = environment.collect(launchers[1].machine)
-        there = revision.environment(here | {"torch": launchers[0].machine.torch})
+        codes = [source.collect(overrides, tree), source.collect(overrides)]
+        here = environment.collect(launchers[1].machine, server_environment(), codes[1])
+        there = here | {"torch": launchers[0].machine.torch, "packages": revision.packages}
+        there["git"] = environment.git(codes[0])
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         sweeps = [
-            side(folder / name, settings, launcher, where, scratch / name)
-            for name, settings, launcher, where in zip(SIDES, (earlier, configs), launchers, (there, here), strict=True)
+            side(folder / name, settings, launcher, where, code, scratch / name)
+            for name, settings, launcher, where, code in zip(
+                SIDES, (earlier, configs), launchers, (there, here), codes, strict=True
+            )
         ]
         announce(sweeps[1], base, there["git"].get("commit", ""), folder)
         whole = Interleaved(sweeps, folder.name, configs[0].seed).run()
@@ -196,11 +201,13 @@ def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: 
     return found
 
 
-def side(folder: Path, configs: list[Config], launcher: Launcher, where: dict[str, Any], scratch: Path) -> Sweep:
+def side(
+    folder: Path, configs: list[Config], launcher: Launcher, where: dict[str, Any], code: Source, scratch: Path
+) -> Sweep:
     """One side's sweep, with nothing measured yet."""
     scratch.mkdir()
     cells = plan(configs, launcher.machine, environment.usable_cores())
-    return Sweep(cells, open_store(folder, resume=False), launcher, where, scratch, Breakdown())
+    return Sweep(cells, open_store(folder, resume=False), launcher, where, scratch, Breakdown(), code)
 
 
 def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:

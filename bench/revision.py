@@ -22,7 +22,6 @@ from typing import Any
 from bench.config import ConfigError
 from bench.job import Job
 from bench.launch import Launcher
-from bench.measure import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 ASK = """\
@@ -116,10 +115,6 @@ class Revision:
     @property
     def variables(self) -> dict[str, str]:
         return variables(self.tree)
-
-    def environment(self, shared: dict[str, Any]) -> dict[str, Any]:
-        """``shared``, this process's environment, as it is for that code."""
-        return shared | {"git": environment.git_state(self.tree), "packages": self.packages}
 
 
 def variables(tree: Path) -> dict[str, str]:

@@ -67,6 +67,14 @@ class RecordStore:
                 ) from another
             self.warnings.append(f"{meant} cannot be written ({error}); records go to {self._rescue}")
 
+    def set_aside(self, record: Record) -> None:
+        """Keeps what was measured of a cell that is to begin anew, under a name that no reader takes for a record."""
+        path = self.folder / "records" / f"{record.cell_id}.json"
+        number = 1
+        while (aside := path.with_name(f"{path.name}.superseded-{number}")).exists():
+            number += 1
+        path.rename(aside)
+
     def existing(self, check: Callable[[Record], None] = lambda record: None) -> dict[str, Record]:
         """Records of an earlier run in this folder, by cell.
 

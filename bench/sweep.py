@@ -26,8 +26,8 @@ from bench.breakdown import Breakdown
 from bench.cells import Cell, ceiling_key, plan, reference_key
 from bench.config import Config, ConfigError, check_sweep
 from bench.job import LaunchResult
-from bench.launch import Launcher, LaunchError, launcher_for
-from bench.measure import conditions, environment
+from bench.launch import Launcher, LaunchError, launcher_for, server_environment
+from bench.measure import conditions, environment, source
 from bench.measure.verdicts import disturbances, verdicts
 from bench.progress import SweepProgress
 from bench.record import (
@@ -43,6 +43,7 @@ from bench.record import (
     RankSamples,
     Record,
     Search,
+    Source,
     Status,
     StepParts,
     decode,
@@ -74,7 +75,9 @@ def run(configs: list[Config], folder: Path) -> int:
                 machine = launcher.machine
                 breakdown.lap("warm-up")
                 cells = plan(configs, machine, environment.usable_cores())
-                sweep = Sweep(cells, store, launcher, environment.collect(machine), folder_for_now, breakdown)
+                code_now = source.collect(sys.argv[1:])
+                around = environment.collect(machine, server_environment(), code_now)
+                sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
                 if settings.resume:
                     sweep.resume()
                 code = sweep.run()
@@ -140,12 +143,14 @@ class Sweep:
         environment_now: dict[str, Any],
         scratch: Path,
         breakdown: Breakdown,
+        source_now: Source | None = None,
     ) -> None:
         self.cells = cells
         self.store = store
         self.launcher = launcher
         self.machine = launcher.machine
         self.environment = environment_now
+        self.source = source_now
         self.scratch = scratch
         self.breakdown = breakdown
         self.resolutions: dict[str, float] = {}
@@ -157,7 +162,8 @@ class Sweep:
 
     def _new_record(self, cell: Cell) -> Record:
         config = dataclasses.asdict(cell.config)
-        del config["tracking"]  # says nothing of the cell, and an address may hold a password
+        for name in ("tracking", "reproduce"):
+            del config[name]  # says nothing of the cell, and an address may hold a password
         if not cell.trains:
             config["engine"] = {"name": NO_ENGINE}
         record = Record(
@@ -166,16 +172,22 @@ class Sweep:
             config=config,
             resolved=cell.resolved(),
             environment=self.environment,
+            source=self.source,
         )
         if cell.status:
             record.status, record.reason = cell.status, cell.reason
         return record
 
     def resume(self) -> None:
-        """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine."""
+        """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine.
+
+        A cell that other code has finished is kept, with a warning: that code is in its record, and a sweep is often
+        resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes.
+        """
         from analysis.load import check
 
         self.earlier = self.store.existing(check)
+        others = []
         for cell_id, earlier in self.earlier.items():
             changed = environment.differences(earlier.environment, self.environment)
             if changed:
@@ -184,6 +196,19 @@ class Sweep:
                 earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
             if cell_id in self.records and earlier.status in ("ok", "interrupted"):
                 self.records[cell_id] = earlier
+                if self.source and source.differences(earlier, self.source, self.environment):
+                    others.append(cell_id)
+        unfinished = [cell for cell in self.cells if cell.id in others and self.launches_left(cell)]
+        for cell in unfinished:
+            self.store.set_aside(self.records[cell.id])
+            self.records[cell.id] = self._new_record(cell)
+        if self.source and others:
+            self.store.warnings.append(
+                f"resume: the sweep now mixes codes: {len(others)} cell(s) differ from the rest "
+                f"({source.differences(self.earlier[others[0]], self.source, self.environment)}); "
+                f"{len(unfinished)} of them, not finished, began anew"
+            )
+            print(self.store.warnings[-1], file=sys.stderr)
 
     def run(self) -> int:
         """Checks and times all cells; the exit code."""

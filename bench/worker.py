@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import os
+import random
 import socket
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -90,6 +92,8 @@ def prepare_process(job: Job, rank: int) -> torch.device:
     """Threads, determinism, seeds and the device of this rank; a server stays on the host."""
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.workload.seed)
+    random.seed(job.workload.seed)
+    numpy.random.seed(job.workload.seed)
     torch.use_deterministic_algorithms(job.deterministic)
     if job.spec.device != "cuda" or rank >= job.world_size:
         return torch.device("cpu")

@@ -6,29 +6,44 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from bench.job import Machine
-from bench.measure import energy, nvml
+from bench.measure import energy, nvml, topology
+from bench.record import Source
 
-PACKAGES = ("torch", "torchvision", "deepspeed", "hydra-core", "mlflow-skinny", "numpy")
-PREFIXES = ("OMP_", "MKL_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "CUDA_", "CUBLAS_", "DS_", "SLURM_")
-"""Environment variables that change what is measured."""
+PACKAGES = (
+    *("torch", "torchvision", "triton", "deepspeed", "horovod", "numpy", "scikit-learn", "pandas", "psutil"),
+    *("hydra-core", "omegaconf", "mlflow", "mlflow-skinny", "nvidia-ml-py", "ddp-zero-bench"),
+)
+PREFIXES = (
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "TORCHINDUCTOR_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "DS_", "HOROVOD_", "MALLOC_", "LD_PRELOAD", "PYTHONHASHSEED"),
+    *("SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_GPUS"),
+)
+"""Environment variables that change what is measured. No others are kept."""
+SECRET = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 
-def collect(machine: Machine) -> dict[str, Any]:
-    """The environment of this process and of the ranks that it starts, in JSON types. Needs no torch."""
+def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> dict[str, Any]:
+    """The environment of ranks, which get ``variables`` and run ``source``, in JSON types. Needs no torch."""
     return {
         "time": now(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
         "torch": machine.torch,
+        "cuda": machine.cuda,
+        "cudnn": machine.cudnn,
         "nccl": machine.nccl,
+        "cpu_capability": machine.cpu_capability,
+        "glibc": " ".join(platform.libc_ver()).strip(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_model": cpu_model(),
         "cores": usable_cores(),
@@ -37,8 +52,22 @@ def collect(machine: Machine) -> dict[str, Any]:
         "load_average": list(os.getloadavg()),
         "gpus": gpus(),
         "not_measured": not_measured(),
-        "git": git_state(Path(__file__).resolve().parent),
-        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)},
+        "git": git(source),
+        "variables": allowed(variables),
+    } | topology.collect()
+
+
+def git(source: Source) -> dict[str, Any]:
+    """Commit of the source that runs, and whether it has uncommitted changes; empty outside a checkout."""
+    return {"commit": source.commit, "dirty": source.dirty} if source.commit else {}
+
+
+def allowed(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that change what is measured, without what may be secret and without the folders of paths."""
+    return {
+        name: re.sub(r"/(?:[^/:\s]+/)+", ".../", value)
+        for name, value in sorted(variables.items())
+        if name.startswith(PREFIXES) and not SECRET.search(name)
     }
 
 
@@ -98,14 +127,6 @@ def not_measured() -> dict[str, str]:
     return {what: why for what, why in found.items() if why}
 
 
-def git_state(folder: Path) -> dict[str, Any]:
-    """Commit of the source that runs, and whether it has uncommitted changes; empty outside a checkout."""
-    commit = output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    return (
-        {"commit": commit, "dirty": bool(output(["git", "-C", str(folder), "status", "--porcelain"]))} if commit else {}
-    )
-
-
 def output(command: list[str], timeout_s: float = 10) -> str:
     """What a command prints; empty if it is missing, fails, or hangs."""
     if shutil.which(command[0]) is None:
@@ -114,4 +135,4 @@ def output(command: list[str], timeout_s: float = 10) -> str:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else ""

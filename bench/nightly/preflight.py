@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.measure import environment
+from bench.measure import environment, source
 from bench.sizes import size_bytes
 
 Verdict = Literal["ok", "note", "wrong"]
@@ -65,7 +65,7 @@ def preflight(place: Path) -> list[Finding]:
     """Everything that is looked at before a night's run writes to ``place``."""
     driver, seen = gpus(), torch_here()
     return [
-        source(),
+        code(),
         locked(installed(), ROOT / "uv.lock"),
         processors(os.getloadavg()[0], environment.usable_cores(), on_gpus=bool(driver)),
         disk("disk", place, LEAST_DISK_BYTES),
@@ -74,12 +74,12 @@ def preflight(place: Path) -> list[Finding]:
     ]
 
 
-def source() -> Finding:
-    state = environment.git_state(ROOT)
-    if not state:
+def code() -> Finding:
+    found = source.collect(())
+    if not found.commit:
         return Finding("source", "no git", "note", "records will not name the commit that ran")
-    words = str(state["commit"])[:10]
-    if state["dirty"]:
+    words = found.commit[:10]
+    if found.dirty:
         return Finding("source", words, "note", "there are uncommitted changes, which no commit names")
     return Finding("source", words, "ok")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from bench.measure import environment
+from bench.measure import environment, source
 from bench.record import Record, RecordError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,8 @@ class Night:
 def steps(night: Night) -> list[Step]:
     """The night after its preflight, in order."""
     # The code that the base has: the time gate would compare it with itself.
-    same = environment.git_state(ROOT) == {"commit": resolved(night.base), "dirty": False}
+    code = source.collect(())
+    same = code.commit == resolved(night.base) and not code.dirty
     python, sweep, exact = sys.executable, str(night.folder / "sweep"), str(night.folder / "exact")
     quiet = "tracking=none"
     asked = gpu_sweep(night.gpus) if night.gpus else list(CPU_SWEEP)

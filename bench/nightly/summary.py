@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.measure import environment
-from bench.nightly.preflight import ROOT, Finding
+from bench.measure import environment, source
+from bench.nightly.preflight import Finding
 from bench.nightly.steps import Outcome, shown
 from bench.record import Record, RecordError
 
@@ -52,10 +52,10 @@ def headline(findings: Sequence[Finding], outcomes: Sequence[Outcome], *, interr
 
 
 def where(folder: Path, base: str) -> list[str]:
-    state = environment.git_state(ROOT)
-    dirty = ", with uncommitted changes" if state.get("dirty") else ""
+    code = source.collect(())
+    dirty = ", with uncommitted changes" if code.dirty else ""
     lines = [
-        f"- code: `{state.get('commit', 'unknown')}`{dirty}; base of the time gate: `{base}`",
+        f"- code: `{code.commit or 'unknown'}`{dirty}; base of the time gate: `{base}`",
         f"- machine: {environment.cpu_model()}, {environment.usable_cores()} cores",
         f"- files: `{folder}`",
     ]

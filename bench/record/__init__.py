@@ -2,7 +2,7 @@
 
 A record is one JSON file. It is written atomically, read strictly (an unknown or missing field is an
 error that names it) and needs nothing but the standard library, so that analysis runs where torch is
-not installed. ``model``, ``memory``, ``launches`` and ``attribution`` hold its parts.
+not installed. ``source``, ``model``, ``memory``, ``launches`` and ``attribution`` hold its parts.
 
 History of ``SCHEMA_VERSION``:
   1  first version
@@ -23,6 +23,7 @@ from bench.record.decode import decode
 from bench.record.launches import ENOUGH_LAUNCHES, Ceiling, Collective, CollectiveTimes, Launch, RankSamples
 from bench.record.memory import RankMemory, Search, Trial
 from bench.record.model import Model, Parameter, Parity, element_count
+from bench.record.source import Source
 
 __all__ = [
     "ENOUGH_LAUNCHES",
@@ -43,6 +44,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Search",
+    "Source",
     "Spread",
     "Status",
     "StepParts",
@@ -85,6 +87,9 @@ class Record:
     resolved: dict[str, Any]
     """What took effect: world size, threads, device, backend, batch sizes, and the engine's own description."""
     environment: dict[str, Any]
+    """Hardware, versions and variables; the same for all cells of a sweep, and in each, so that each says it alone."""
+    source: Source | None = None
+    """The code, likewise; None in records from before it was kept."""
     status: Status = "interrupted"
     reason: str = ""
     verdicts: list[str] = field(default_factory=list)

@@ -1,0 +1,246 @@
+"""``reproduce=RECORD``: runs a record's cell again as it was resolved then, and says what agrees.
+
+A record is data. It names engines and workloads, and of these only such as conf/ has are run; a person's own code is
+run where the same name is given beside ``reproduce=`` (``workload=module:...``, ``hydra.searchpath=...``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from bench import cli
+from bench.config import CONF, Config, ConfigError, Tracking, check, default_option, options
+from bench.record import NO_ENGINE, Record, RecordError, decode
+
+FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
+"""Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
+OWN = ("workload", "workload.path")
+"""May be said again, so that a person's own model is run."""
+RUN_ID = re.compile("[0-9a-f]{32}")
+REPRODUCED, DIFFERS, NOT_TRIED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+NEVER_RAN = ("unsupported", "unavailable")
+
+
+class CannotReproduce(ConfigError):
+    """The cell cannot be run again here; the message is one line that says why."""
+
+    exit_code = NOT_TRIED
+
+
+def asked(arguments: list[str]) -> bool:
+    """Whether the command's arguments ask for a record to be reproduced."""
+    return any(
+        override.key_or_group == "reproduce" and override.value() is not None for override in overrides(arguments)
+    )
+
+
+def overrides(arguments: list[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(cli.overrides_of(arguments))
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raises CannotReproduce, by name, for what beside ``reproduce=`` would make it another cell."""
+    if "-m" in arguments or "--multirun" in arguments:
+        raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m")
+    for override in overrides(arguments):
+        name = override.key_or_group
+        if name != "reproduce" and name not in (*FREE, *OWN) and not name.startswith(("hydra", "tracking")):
+            raise CannotReproduce(
+                f"{override.input_line} would make it another cell than the record's; valid beside reproduce=: "
+                f"{', '.join(FREE)}, tracking, tracking.*, hydra.*"
+            )
+
+
+def run(settings: Config, said: Sequence[str], folder: Path) -> int:
+    """Runs the cell of ``settings.reproduce`` in ``folder``, compares and reports; the exit code.
+
+    ``said`` are the overrides of the command. Raises CannotReproduce for what keeps the cell from being tried.
+    """
+    from analysis import reproduction
+    from bench import sweep
+
+    assert settings.reproduce is not None
+    before = fetch(settings.reproduce, settings.tracking)
+    if before.status in NEVER_RAN:
+        raise CannotReproduce(f"{before.cell_id} was {before.status} ({before.reason}); there is nothing to reproduce")
+    config = chosen(config_of(before), settings, overrides(list(said)))
+    try:
+        code = sweep.run([config], folder)
+    except ConfigError as error:
+        raise CannotReproduce(str(error)) from error
+    if code == INTERRUPTED:
+        return code
+    after = outcome(folder)
+    if after.status in NEVER_RAN:
+        raise CannotReproduce(f"{before.cell_id} cannot run here: {after.reason}")
+    document = reproduction.document(before, after)
+    write(before, folder, document, reproduction.markdown(before, after))
+    show(before, after, folder)
+    return REPRODUCED if document["reproduced"] else DIFFERS
+
+
+def fetch(place: str, tracking: Tracking) -> Record:
+    """The record in a file or of an MLflow run. Raises CannotReproduce."""
+    path = Path(place)
+    try:
+        if path.is_dir():
+            held = sorted(entry.name for entry in path.glob("records/*.json"))
+            example = f", such as {path / 'records' / held[0]}" if held else ""
+            raise CannotReproduce(f"reproduce={place} is a folder; valid: one record's file{example}")
+        if path.is_file() or not RUN_ID.fullmatch(place):
+            if not path.is_file():
+                raise CannotReproduce(f"reproduce={place}: no such file, nor the id of an MLflow run (32 hex digits)")
+            return Record.read(path)
+        return of_run(place, tracking)
+    except RecordError as error:
+        raise CannotReproduce(f"{error} (a record of newer code needs that code)") from error
+
+
+def of_run(run_id: str, tracking: Tracking) -> Record:
+    """The record of a cell's MLflow run. Raises RecordError."""
+    from analysis.load import NoRecords
+    from analysis.mlflow_store import run_records
+
+    if tracking.kind == "none" or tracking.uri is None:
+        raise RecordError(f"MLflow run {run_id}: tracking={tracking.kind} names no store; give tracking.uri=...")
+    try:
+        found = run_records(tracking.uri, run_id).records
+    except NoRecords as error:
+        raise RecordError(str(error)) from error
+    if len(found) != 1:
+        raise RecordError(f"run {run_id} holds {len(found)} records, so it is no cell's run; valid: a child of a sweep")
+    return found[0]
+
+
+def config_of(record: Record) -> Config:
+    """The cell's configuration with what it resolved to. Raises CannotReproduce for what this code does not know."""
+    code = record.source.described() if record.source else "code that it does not name"
+    values = dict(record.config)
+    if isinstance(values.get("engine"), dict) and values["engine"].get("name") == NO_ENGINE:
+        values["engine"] = group_file("engine", default_option("engine"))
+    try:
+        config: Config = decode(values, Config, "config")
+        for name, kind in (("device", str), ("backend", str), ("threads", int)):
+            setattr(config, name, decode(record.resolved.get(name), kind, f"resolved.{name}"))
+        check(config)
+    except (ConfigError, ValueError) as error:
+        raise CannotReproduce(
+            f"the record's settings are none of this code's: {error} (it was run by {code})"
+        ) from error
+    return replace(config, resume=False, reproduce=None)
+
+
+def chosen(config: Config, settings: Config, said: Sequence[Override]) -> Config:
+    """The record's configuration, logged as ``settings`` say, with what was ``said`` of how it is measured."""
+    given = {override.key_or_group: override.value() for override in said}
+    check_code(config, given)
+    config.tracking = settings.tracking
+    for name in ("repeats", "timeout_s", "data_dir"):
+        if name in given:
+            setattr(config, name, getattr(settings, name))
+    config.measure.timing_breakdown = settings.measure.timing_breakdown
+    if config.data_dir is not None and not Path(config.data_dir).is_dir():
+        raise CannotReproduce(
+            f"data_dir={config.data_dir} of the record is no folder here; valid: data_dir=FOLDER with the same data"
+        )
+    return config
+
+
+def check_code(config: Config, given: dict[str, Any]) -> None:
+    """Raises CannotReproduce for code that only the record names."""
+    path = config.workload.get("path")
+    if path is not None and given.get("workload.path") != path:
+        raise CannotReproduce(
+            f"the record's model is code of a person's own; to run it, say so: workload=module:{path} beside reproduce="
+        )
+    if "hydra.searchpath" in given:
+        return
+    for group, key, value in (
+        ("engine", "package", config.engine.get("package")),
+        ("workload", "factory", config.workload.get("factory")),
+    ):
+        if value not in [group_file(group, name).get(key) for name in options(group)]:
+            raise CannotReproduce(
+                f"{group}.{key}={value} of the record is not in conf/{group}; if it is code that you trust, name its "
+                "configuration as the sweep did: hydra.searchpath=[file://FOLDER] beside reproduce="
+            )
+
+
+def group_file(group: str, name: str) -> dict[str, Any]:
+    """The content of a config group's file."""
+    document: dict[str, Any] = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = document.get(group, document)
+    return found
+
+
+def outcome(folder: Path) -> Record:
+    """The record that the run left."""
+    try:
+        (path,) = (folder / "records").glob("*.json")
+        return Record.read(path)
+    except (ValueError, RecordError) as error:
+        raise CannotReproduce(f"the run left no record in {folder}: {error}") from error
+
+
+def write(before: Record, folder: Path, document: dict[str, Any], text: str) -> None:
+    """Leaves the comparison beside the run, and the record's patch where there is one."""
+    try:
+        (folder / "reproduction.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+        (folder / "reproduction.md").write_text(text, encoding="utf-8")
+        if before.source and before.source.patch:
+            (folder / "source.patch").write_text(before.source.patch, encoding="utf-8")
+    except OSError as error:
+        print(f"the comparison could not be written to {folder}: {error}", file=sys.stderr)
+
+
+def show(before: Record, after: Record, folder: Path) -> None:
+    """Prints the comparison."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis import reproduction
+
+    out = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("figure", "then", "now", "", "decides"):
+        table.add_column(name, overflow="fold")
+    for line in reproduction.lines(before, after):
+        style = "red" if line.decides and line.verdict == "differs" else ""
+        words = (line.figure, line.then, line.now, line.verdict, "yes" if line.decides else "")
+        table.add_row(*map(Text, words), style=style)
+    out.print()
+    out.print(table)
+    for entry in reproduction.differences(before, after):
+        out.print(Text(f"differs: {entry.name}: {entry.then} then, {entry.now} now", style="yellow"))
+    if before.source and after.source and before.source.digest != after.source.digest:
+        out.print(Text(f"the record's code: {how_to_have(before, folder)}", style="yellow"))
+    out.print(Text(f"{reproduction.summary(before, after)}  {folder / 'reproduction.md'}", style="bold"))
+
+
+def how_to_have(record: Record, folder: Path) -> str:
+    """How to get the code that a record is of, as far as the record holds it."""
+    source = record.source
+    if source is None or not source.commit:
+        return "the record names no commit"
+    words = f"git checkout {source.commit}"
+    if source.patch:
+        words += f" && git apply {folder / 'source.patch'}"
+    if source.patch_cut:
+        words += (
+            f" (the record holds only the first {len(source.patch):,} of {source.patch_bytes:,} bytes of the patch)"
+        )
+    if source.untracked:
+        words += f"; not tracked, known by SHA-256 only: {', '.join(source.untracked)}"
+    return words
