@@ -15,6 +15,7 @@ from bench.nightly import __main__ as nightly
 from bench.nightly import preflight, steps, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import Night, Outcome, Step
+from bench.record import Source
 from tests.unit.test_analysis_fakes import bare, cell, write_all
 
 OK = Finding("disk", "90 GiB free", "ok")
@@ -117,9 +118,9 @@ def test_with_gpus_the_frozen_sweep_is_fitted_to_their_number_alone(tmp_path: Pa
 
 def test_code_is_not_timed_against_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = steps.resolved("HEAD")
-    monkeypatch.setattr(steps.environment, "git_state", lambda folder: {"commit": head, "dirty": False})
+    monkeypatch.setattr(steps.source, "collect", lambda arguments: Source("", commit=head))
     assert commands(night(tmp_path, base="HEAD"))["time gate"] == []
-    monkeypatch.setattr(steps.environment, "git_state", lambda folder: {"commit": head, "dirty": True})
+    monkeypatch.setattr(steps.source, "collect", lambda arguments: Source("", commit=head, patch="+"))
     assert commands(night(tmp_path, base="HEAD"))["time gate"] != []
 
 
@@ -162,9 +163,12 @@ def test_a_step_that_is_stopped_leaves_no_process(monkeypatch: pytest.MonkeyPatc
 
     started: list[subprocess.Popen[str]] = []
     popen = subprocess.Popen
-    monkeypatch.setattr(
-        steps.subprocess, "Popen", lambda *args, **named: started.append(popen(*args, **named)) or started[-1]
-    )
+
+    def noted(*args: Any, **named: Any) -> subprocess.Popen[str]:
+        started.append(popen(*args, **named))
+        return started[-1]
+
+    monkeypatch.setattr(steps.subprocess, "Popen", noted)
     script = "import time; print('ready', flush=True); time.sleep(600)"
     with pytest.raises(KeyboardInterrupt):
         steps.stream([sys.executable, "-c", script], Stopped())
