@@ -19,6 +19,7 @@ from analysis.cells import frozen, is_task, knobs
 from analysis.compare import as_written, ratio, samples
 from analysis.layout import describe, panels
 from analysis.load import varying
+from analysis.pareto import front
 from analysis.stats import Interval
 from analysis.units import known, number, percent, size
 from bench.record import Record
@@ -128,11 +129,8 @@ def throughput_ratio(first: Record, second: Record) -> Interval:
 
 def pareto(choices: Sequence[Choice]) -> list[Choice]:
     """The choices, fastest first, each leaner than all that are faster."""
-    front: list[Choice] = []
-    for choice in choices:
-        if not front or _peak(choice.row) < _peak(front[-1].row):
-            front.append(choice)
-    return front
+    places = front([choice.row["throughput_per_s"] for choice in choices], [_peak(choice.row) for choice in choices])
+    return [choices[at] for at in places]
 
 
 def _peak(row: pd.Series) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import pandas as pd
 
+from analysis import stats
 from analysis.cells import is_task
 from analysis.flags import capital, joined
 from analysis.layout import describe, panels
 from analysis.load import varying
+from analysis.stats import Interval
 from analysis.units import known, ms, number, percent, size
 
 NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -80,14 +83,21 @@ def _fastest(part: pd.DataFrame, fastest: pd.Series, settings: list[str], speed:
     if not known(fastest["throughput_per_s_low"]):
         return f"Fastest is {name}: {speed}. One launch leaves no interval to say whether others tie."
     tied = part[(part["throughput_per_s_high"] >= fastest["throughput_per_s_low"]) & (part.index != fastest.name)]
+    level = _level(part)
     if tied.empty:
-        return f"Fastest is {name}: {speed}. No other interval overlaps its own."
+        return f"Fastest is {name}: {speed}. No other interval overlaps its own, at {level}."
     if len(tied) + 1 == len(part):
-        return f"No setting is clearly fastest: all intervals overlap that of {name} ({speed})."
+        return f"No setting is clearly fastest: all intervals overlap that of {name} ({speed}), at {level}."
     words = [describe(row, settings) for _, row in tied.iterrows()]
     words = words if len(words) <= MOST_TIED else [*words[: MOST_TIED - 1], f"{len(words) - MOST_TIED + 1} others"]
     verb = "is" if len(tied) == 1 else "are"
-    return f"Fastest is {name}: {speed}. {capital(joined(words))} {verb} tied with it (intervals overlap)."
+    return f"Fastest is {name}: {speed}. {capital(joined(words))} {verb} tied with it (intervals overlap, at {level})."
+
+
+def _level(part: pd.DataFrame) -> str:
+    """The level of the intervals that are compared, the lowest where they differ: such as ``75 % (3 launches)``."""
+    fewest = int(part.loc[part["launches"] > 1, "launches"].min())
+    return Interval(nan, nan, nan, stats.attainable(fewest), fewest).level_text()
 
 
 def _held(row: pd.Series) -> str:

@@ -49,6 +49,7 @@ THROUGHPUT = Quantity(
     (("", 1), ("thousand ", 1e-3), ("million ", 1e-6), ("billion ", 1e-9)),
 )
 EFFICIENCY = Quantity("scaling_efficiency", "scaling efficiency (%)", (("", 100),), is_efficiency=True)
+SERIAL = Quantity("serial_fraction", "serial fraction (%)", (("", 100),))
 
 
 def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
@@ -69,7 +70,8 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
         _lines(axes, shown, colours)
     _marks(axes, shown, colours)
     _disturbed(axes, shown[shown["disturbed"]])
-    _frame(axes, layout, places, top * factor)
+    bottom = float(np.nanmin([0.0, *shown["y"], *shown["low"]]))  # a speedup above ideal has a fraction below 0
+    _frame(axes, layout, places, bottom, top * factor)
     axes.set_ylabel(quantity.axis.format(scale=scale, unit=_unit(panel.peers)))
     if layout.axis == "gpus" and shown["crowded"].any():
         _crowd(axes, [places[frozen(value)] for value in table.loc[shown["crowded"], "gpus"]])
@@ -163,7 +165,7 @@ def _disturbed(axes: Axes, points: pd.DataFrame) -> None:
     axes.plot(points["x"], points["y"], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=4)
 
 
-def _frame(axes: Axes, layout: Layout, places: dict[str, float], top: float) -> None:
+def _frame(axes: Axes, layout: Layout, places: dict[str, float], bottom: float, top: float) -> None:
     """Axes, ticks and their words."""
     words = {"gpus": "world size (ranks)", "bucket_mb": "bucket size (MiB)", "stage": ""}
     axes.set_xlabel(words.get(layout.axis, layout.axis.replace("_", " ")))
@@ -172,7 +174,7 @@ def _frame(axes: Axes, layout: Layout, places: dict[str, float], top: float) -> 
     every = max(1, -(-len(at) // 8))
     axes.set_xticks(at[::every], names[::every])
     axes.set_xlim(min(at) - 0.5, max(at) + 0.5)
-    axes.set_ylim(0, top * 1.12)
+    axes.set_ylim(bottom * 1.12, top * 1.12)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.grid(axis="x", visible=False)

@@ -43,14 +43,17 @@ def layout(table: pd.DataFrame) -> Layout:
     preferred = [name for name in ("gpus", "bucket_mb", "batch_size", "stage") if name in names]
     axis = (preferred or names or ["gpus"])[0]
     rest = [name for name in names if name != axis]
-    series = "stage" if "stage" in rest else (rest[0] if rest else None)
+    telling = [name for name in rest if name != "scaling"]  # weak and strong scaling answer two questions
+    series = "stage" if "stage" in rest else (telling[0] if telling else None)
     return Layout(axis, series, [name for name in rest if name != series])
 
 
 def panels(table: pd.DataFrame, knobs: list[str]) -> list[Panel]:
     """The table split by ``knobs``, in the table's order."""
+    if table.empty:
+        return []
     if not knobs:
-        return [Panel("", "", table, table)] if len(table) else []
+        return [Panel("", "", table, table)]
     keys = table[knobs].map(frozen).agg(" ".join, axis=1)
     peers = dict(iter(table.groupby("workload", sort=False, dropna=False)))
     split = []

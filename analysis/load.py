@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import attribution, stats
+from analysis import attribution, loss, stats
 from analysis.cells import frozen, identity, knobs, world_size
 from analysis.comm import sent_bytes
 from analysis.memory import COLUMNS as MEMORY_COLUMNS
 from analysis.memory import KINDS, columns, memory
 from analysis.mfu import joules_per_step, utilization
-from analysis.scaling import Efficiency, devices, efficiencies
+from analysis.scaling import Efficiency, devices, efficiencies, serial_fraction
 from analysis.search import SEARCH_COLUMNS, search_columns
 from bench.record import NO_ENGINE, Record, RecordError
 
@@ -29,7 +29,9 @@ COLUMNS = [
     *["step_time_s", "step_time_s_low", "step_time_s_high", "throughput_per_s", "scaling_efficiency"],
     *["model_state_bytes", "model_state_predicted_bytes", "peak_bytes", "final_loss"],
     *["throughput_per_s_low", "throughput_per_s_high", "scaling_efficiency_low", "scaling_efficiency_high"],
-    *["scaling_baseline_gpus", "scaling_cap", "launches", "interval_level"],
+    *["scaling_baseline_gpus", "scaling_cap", "serial_fraction", "serial_fraction_low", "serial_fraction_high"],
+    *loss.COLUMNS,
+    *["launches", "interval_level"],
     *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes"],
     *attribution.COLUMNS,
     *["unit", "parameters", "devices"],
@@ -204,14 +206,25 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
     values |= columns(held)
     values |= attribution.columns(record)
     if efficiency:
-        values |= {
-            "scaling_efficiency": efficiency.interval.value,
-            "scaling_efficiency_low": efficiency.interval.low,
-            "scaling_efficiency_high": efficiency.interval.high,
-            "scaling_baseline_gpus": efficiency.baseline_gpus,
-            "scaling_cap": efficiency.cap,
-        }
+        values |= scaling_columns(record, efficiency)
     return values
+
+
+def scaling_columns(record: Record, found: Efficiency) -> dict[str, Any]:
+    """A cell's columns of scaling efficiency, what its loss is made of and, of strong scaling, the serial fraction."""
+    values = {
+        "scaling_efficiency": found.interval.value,
+        "scaling_efficiency_low": found.interval.low,
+        "scaling_efficiency_high": found.interval.high,
+        "scaling_baseline_gpus": found.baseline_gpus,
+        "scaling_cap": found.cap,
+    }
+    growth = world_size(record) / found.baseline_gpus
+    if record.config.get("scaling") == "strong" and growth > 1:
+        serial = serial_fraction(found.interval, growth)
+        ends = {"serial_fraction_low": serial.low, "serial_fraction_high": serial.high}
+        values |= {"serial_fraction": serial.value} | ends
+    return values | loss.columns(record, found.base, found.interval.value)
 
 
 def parity_error(record: Record) -> float:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from analysis.bars import peak_bars, state_bars
 from analysis.canvas import Drawing, save, style
-from analysis.curves import EFFICIENCY, THROUGHPUT, TIME, curve
+from analysis.curves import EFFICIENCY, SERIAL, THROUGHPUT, TIME, curve
 from analysis.layout import Layout, Panel, drawn, layout, panels
+from analysis.loss_bars import loss_bars
 from analysis.steps import part_bars
 
 
@@ -57,6 +58,23 @@ KINDS = [
         "shared cores or GPUs leave at most; hollow points are oversubscribed and say nothing about scaling. "
         + INTERVAL,
         partial(curve, quantity=EFFICIENCY),
+        needs_worlds=True,
+    ),
+    Kind(
+        "scaling_loss",
+        "What the loss is made of",
+        "What each part of profiled steps costs a rank more, for the same work, than in the smallest world of the same "
+        "setting. Left of zero it costs less. Unexplained is the rest of the measured loss: what the profiled launch "
+        "had and the timed ones did not, or the reverse.",
+        loss_bars,
+        needs_worlds=True,
+    ),
+    Kind(
+        "serial_fraction",
+        "Serial fraction of strong scaling",
+        "Karp and Flatt: (1/speedup - 1/n) / (1 - 1/n), n the growth of the world. It rises with overhead and stays "
+        "constant with a serial part. " + INTERVAL,
+        partial(curve, quantity=SERIAL),
         needs_worlds=True,
     ),
     Kind(

@@ -12,13 +12,16 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import collectives, collectives_plot, flags, origin, plots, rows
+from analysis import buckets_plot, collectives, collectives_plot, flags, loss, origin, overlap, pareto, plots, rows
 from analysis.answer import answers
 from analysis.attribution import PARTS
+from analysis.buckets import Curve, curves
 from analysis.largest_batch import search_rows
 from analysis.ledger import ledger_rows
 from analysis.load import AXES, COLUMNS, frame
+from analysis.loss_bars import can_be_told, loss_rows
 from analysis.memory_ledger import higher_stages, memory_rows
+from analysis.serial import serial_rows, trends
 from analysis.steps import WORDS, step_rows
 from bench.record import STATUSES, Record
 
@@ -59,8 +62,12 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(table, folder / "summary.csv")
     collectives.write_csv(records, table, folder / "collectives.csv")
-    drawn = plots.draw(table, folder / "figures") + collectives_plot.draw(records, table, folder / "figures")
-    content = contents(records, table, drawn, warnings)
+    figures = folder / "figures"
+    by_bucket, by_overlap = curves(records, table), overlap.overlapped(records, table)
+    drawn = plots.draw(table, figures) + pareto.draw(table, figures)
+    drawn += buckets_plot.draw(by_bucket, table, figures) + overlap.draw(by_overlap, table, figures)
+    drawn += collectives_plot.draw(records, table, figures)
+    content = contents(records, table, drawn, warnings) | tuning(by_bucket, by_overlap, table)
     paths = ReportPaths(
         csv=folder / "summary.csv",
         markdown=folder / "report.md",
@@ -108,6 +115,11 @@ def contents(
         "ledger": ledger_rows(records, trained, names),
         "steps": step_rows(records, trained, names),
         "parts": [WORDS.get(part, part) for part in PARTS],
+        "losses": loss_rows(records, trained, names),
+        "loss_can_be_told": can_be_told(records, trained),
+        "loss_parts": [WORDS.get(part, part) for part in loss.PARTS],
+        "serial": serial_rows(trained, names),
+        "serial_trends": trends(records, trained, names),
         "memory": memory_rows(trained, names),
         "higher_stages": higher_stages(trained, names),
         "collectives": collectives.fit_rows(records, table),
@@ -116,6 +128,22 @@ def contents(
         "environment": origin.environment_rows(records),
         "commands": origin.commands(records),
         "columns": f"{', '.join(AXES)}, ... ({len(COLUMNS)} columns and every other knob that varies)",
+    }
+
+
+def tuning(by_bucket: Sequence[Curve], by_overlap: Sequence[overlap.Overlapped], table: pd.DataFrame) -> dict[str, Any]:
+    """What both templates show of knobs that were swept to find the best value."""
+    names = rows.knob_names(table)
+    without = [name for name in names if name != "overlap"]
+    last = [*(name for name in names if name != "bucket_mb"), "bucket_mb"]
+    return {
+        "buckets": buckets_plot.bucket_rows(by_bucket, table, last),
+        "bucket_knobs": rows.headings(last),
+        "bucket_advice": buckets_plot.advice(by_bucket),
+        "overlaps": overlap.overlap_rows(by_overlap, table, without),
+        "overlap_knobs": rows.headings(without),
+        "fronts": (fronts := pareto.front_rows(table)),
+        "tasks": any(row.task for row in fronts),
     }
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from math import isfinite, nan
-from statistics import median
+from math import nan
 
 from analysis import stats
 from analysis.cells import hardware, identity, knobs, world_size
@@ -23,10 +22,15 @@ class Efficiency:
     """Scaling efficiency of one cell; a fraction, 1 is ideal."""
 
     interval: Interval
-    baseline_gpus: int
-    """N0, the world size that it is measured against."""
+    base: Record
+    """The cell that it is measured against."""
     cap: float
     """What shared cores or GPUs leave of it at most; NaN where the machine is not known well enough."""
+
+    @property
+    def baseline_gpus(self) -> int:
+        """N0, the world size that it is measured against."""
+        return world_size(self.base)
 
 
 def is_ranked(record: Record) -> bool:
@@ -42,6 +46,14 @@ def is_oversubscribed(record: Record) -> bool:
 
 def efficiencies(records: list[Record]) -> list[Efficiency | None]:
     """One entry per record; None for a cell that is not ranked."""
+    return [
+        None if base is None else efficiency(record, base)
+        for record, base in zip(records, baselines(records), strict=True)
+    ]
+
+
+def baselines(records: list[Record]) -> list[Record | None]:
+    """What each record is measured against; None for a cell that is not ranked."""
     groups: dict[object, dict[str, Record]] = defaultdict(dict)
     keys = [(identity(knobs(record), without=["gpus"]), hardware(record)) for record in records]
     for key, record in zip(keys, records, strict=True):
@@ -51,7 +63,7 @@ def efficiencies(records: list[Record]) -> list[Efficiency | None]:
                 groups[key][record.sweep_id] = record
     bases = {key: min(group.values(), key=world_size) for key, group in groups.items()}
     return [
-        efficiency(record, baseline(groups[key][record.sweep_id], bases[key])) if is_ranked(record) else None
+        baseline(groups[key][record.sweep_id], bases[key]) if is_ranked(record) else None
         for key, record in zip(keys, records, strict=True)
     ]
 
@@ -62,25 +74,42 @@ def baseline(own: Record, smallest: Record) -> Record:
 
 
 def efficiency(record: Record, base: Record) -> Efficiency:
-    """Efficiency of a cell against its baseline.
+    """Efficiency of a cell against its baseline: the median, over the rounds that both ran, of the round's efficiency.
 
-    The interval resamples the rounds that both cells ran jointly: a slow round slows both and cancels. Cells of
-    different sweeps share no rounds and are resampled apart.
+    What slows a whole round cancels within it. Cells of different sweeps share no rounds: theirs is the ratio of the
+    medians, each resampled apart.
     """
     size, base_size = world_size(record), world_size(base)
     if size == base_size:
-        return Efficiency(Interval(1.0, 1.0, 1.0, 1.0, len(record.launches)), base_size, 1.0)
-    per_round, base_per_round = _throughputs(record), _throughputs(base)
-    value = median(per_round.values()) / median(base_per_round.values())
-    rounds = sorted(set(per_round) & set(base_per_round))
-    if record.sweep_id == base.sweep_id and rounds:
-        ratio = stats.ratio_interval([per_round[key] for key in rounds], [base_per_round[key] for key in rounds])
-    else:
-        ratio = stats.ratio_interval(list(per_round.values()), list(base_per_round.values()), paired=False)
+        return Efficiency(Interval(1.0, 1.0, 1.0, 1.0, len(record.launches)), base, 1.0)
     share = base_size / size
-    low, high = (min(ratio.low, value), max(ratio.high, value)) if isfinite(ratio.low) else (nan, nan)
-    interval = replace(ratio, value=value * share, low=low * share, high=high * share)
-    return Efficiency(interval, base_size, cap(record, base))
+    if shared := by_round(record, base):
+        interval = stats.median_interval(list(shared.values()))
+    else:
+        above, below = (list(_throughputs(side).values()) for side in (record, base))
+        ratio = stats.ratio_interval(above, below, paired=False)
+        interval = replace(ratio, value=ratio.value * share, low=ratio.low * share, high=ratio.high * share)
+    return Efficiency(interval, base, cap(record, base))
+
+
+def by_round(record: Record, base: Record) -> dict[int, float]:
+    """Efficiency in each round that both cells ran; empty for cells of different sweeps."""
+    if record.sweep_id != base.sweep_id:
+        return {}
+    above, below = _throughputs(record), _throughputs(base)
+    share = world_size(base) / world_size(record)
+    return {key: share * above[key] / below[key] for key in sorted(set(above) & set(below))}
+
+
+def serial_fraction(efficiency: Interval, growth: float) -> Interval:
+    """The serial fraction of Karp and Flatt (1990) of ``growth`` times as many ranks as the baseline.
+
+    With the speedup S = growth·E it is (1/S - 1/growth) / (1 - 1/growth) = (1/E - 1)/(growth - 1): the share of the
+    baseline's time that would not have been shared out, were that all that is lost. It falls as E rises, so the
+    interval is that of E, its ends exchanged. Below 0 the speedup was more than ideal.
+    """
+    value, low, high = ((1 / share - 1) / (growth - 1) for share in (efficiency.value, efficiency.high, efficiency.low))
+    return replace(efficiency, value=value, low=low, high=high)
 
 
 def cap(record: Record, base: Record) -> float:

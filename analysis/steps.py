@@ -76,6 +76,13 @@ def notes(found: Attribution) -> list[str]:
     return [f"{what}: {reason}" for what, reason in reasons if reason]
 
 
+def looks(part: str) -> dict[str, Any]:
+    """How a part is filled; what is lost to communication stands out, also without colour."""
+    colours = dict(zip(PARTS, sns.color_palette("colorblind", len(PARTS)), strict=True))
+    face = PAPER if part == "exposed" else colours[part]
+    return {"facecolor": face, "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)}
+
+
 def part_bars(panel: Panel, layout: Layout) -> Figure | None:
     """The parts of a step, stacked; None if no cell's were measured."""
     table = panel.table[panel.table["compute_part_s"].notna()]
@@ -84,19 +91,14 @@ def part_bars(panel: Panel, layout: Layout) -> Figure | None:
     shares = [f"{part}_part_s" for part in PARTS]
     longest_s = float(panel.peers[shares].sum(axis=1).max())
     scale, factor = next(((name, by) for name, by in SCALES if longest_s * by < 2000), SCALES[-1])
-    colours = dict(zip(PARTS, sns.color_palette("colorblind", len(PARTS)), strict=True))
-    looks: dict[str, dict[str, Any]] = {
-        part: {"facecolor": colours[part], "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)} for part in PARTS
-    }
-    looks["exposed"]["facecolor"] = PAPER  # what is lost to communication stands out, also without colour
     rows = Rows(table, layout)
-    legend = [Patch(label=WORDS.get(part, part), **looks[part]) for part in PARTS]
+    legend = [Patch(label=WORDS.get(part, part), **looks(part)) for part in PARTS]
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         left = 0.0
         for part in PARTS:
             width = row[f"{part}_part_s"] * factor
-            axes.barh(at, width, 0.6, left=left, **looks[part])
+            axes.barh(at, width, 0.6, left=left, **looks(part))
             left += width
         words = units.number(left)
         if units.known(row["overlap_ratio"]):

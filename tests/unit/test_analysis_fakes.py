@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from analysis.theory import predict_state
-from bench.record import Launch, Model, Parameter, Parity, RankEnd, RankMemory, RankSamples, Record, Status
+from bench.record import (
+    Attribution,
+    Launch,
+    Model,
+    Parameter,
+    Parity,
+    RankEnd,
+    RankMemory,
+    RankSamples,
+    Record,
+    Status,
+    StepParts,
+)
 
 CNN = [
     ("features.0.weight", [48, 1, 3, 3], 0),
@@ -140,6 +152,15 @@ def measured(record: Record, extra_bytes: int = 0, peak_bytes: int = 6_000_000) 
     state["optimizer"] += extra_bytes
     held = sum(state.values())
     record.memory = [RankMemory(state, held, held + peak_bytes) for _ in range(record.resolved["world_size"])]
+    return record
+
+
+def attributed(record: Record, **parts_s: float) -> Record:
+    """The same cell with two profiled steps of each rank that consist of these parts, in seconds; others are 0."""
+    names = ("compute_s", "exposed_s", "straggler_s", "optimizer_s", "data_s", "host_s")
+    parts = {name: parts_s.get(name, 0.0) for name in names}
+    step = StepParts(step_s=sum(parts.values()), communication_s=0.0, overlapped_s=0.0, **parts)
+    record.attribution = Attribution(steps=[[step] * 2 for _ in range(record.resolved["world_size"])])
     return record
 
 

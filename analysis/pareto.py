@@ -1,0 +1,206 @@
+"""The Pareto front: settings than which none is both faster and needs less memory, or less energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import units
+from analysis.canvas import INK, PAPER, canvas, save, style
+from analysis.cells import is_task
+from analysis.curves import THROUGHPUT
+from analysis.flags import DISTURBANCES
+from analysis.layout import MOST_PANELS, Panel, describe, panels
+from analysis.load import varying
+from analysis.plots import Plot
+
+UNFIT = ("outside_parity", "simulated", "loss_not_finite", "state_on_servers")
+"""Verdicts on cells that do not compute what one process does, or whose memory is not all counted."""
+
+SAVING = 0.01
+"""Share of a price below which nothing is saved."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What is paid for throughput."""
+
+    column: str
+    name: str
+    title: str
+    definition: str
+
+
+SHARED = (
+    "The front, in diamonds, is what no other setting beats in both; its numbers name the settings in the order of "
+    "speed. Circles are beaten. Bars are bootstrap intervals of the front's throughput over launches; settings whose "
+    "bars overlap may change places. Hollow: oversubscribed; a cross: disturbed while it was timed. Left out: what "
+    "failed, was simulated, is outside parity or keeps state on servers. The lower axis need not begin at 0."
+)
+PRICES = [
+    Price(
+        "peak_bytes",
+        "pareto_memory",
+        "Throughput against memory",
+        "Throughput of all ranks over the peak memory of the rank that needs most. " + SHARED,
+    ),
+    Price(
+        "joules_per_sample",
+        "pareto_energy",
+        "Throughput against energy",
+        "Throughput of all ranks over the energy of one sample, of all GPUs or processor packages. " + SHARED,
+    ),
+]
+SCALES = {
+    "peak_bytes": (("KiB", 2**-10), ("MiB", 2**-20), ("GiB", 2**-30)),
+    "joules_per_sample": (("mJ per sample", 1e3), ("J per sample", 1.0), ("kJ per sample", 1e-3)),
+}
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One setting of a front, in words."""
+
+    task: str
+    against: str
+    setting: str
+    throughput: str
+    price: str
+
+
+def admissible(table: pd.DataFrame, price: Price) -> pd.DataFrame:
+    """The cells that may stand on a front: ended ok, timed, comparable, and with a known price."""
+    unfit = table["verdicts"].str.split(";").map(lambda held: bool(set(held) & set(UNFIT)))
+    known = table["throughput_per_s"].notna() & table[price.column].notna()
+    return table[(table["status"] == "ok") & ~unfit & known]
+
+
+def front(throughput: Sequence[float], price: Sequence[float]) -> list[int]:
+    """Positions of what nothing beats, fastest first: each costs less, by ``SAVING``, than all that are faster."""
+    found: list[int] = []
+    for at in sorted(range(len(price)), key=lambda at: (-throughput[at], price[at])):
+        if not found or price[at] < price[found[-1]] * (1 - SAVING):
+            found.append(at)
+    return found
+
+
+def fronts(table: pd.DataFrame) -> list[tuple[Price, Panel, list[str], list[int]]]:
+    """For each price and each task of several settings: the knobs that tell them apart, and the front's places."""
+    names = varying(table)
+    settings = [name for name in names if not is_task(name)] or ["stage", "gpus"]
+    found = []
+    for price in PRICES:
+        for panel in panels(admissible(table, price), [name for name in names if is_task(name)]):
+            part = panel.table
+            if len(part) > 1:
+                places = front(part["throughput_per_s"].tolist(), part[price.column].tolist())
+                telling = [name for name in settings if part[name].nunique(dropna=False) > 1] or settings
+                found.append((price, panel, telling, places))
+    return found
+
+
+def front_rows(table: pd.DataFrame) -> list[FrontRow]:
+    """All fronts in words, each fastest first."""
+    rows = []
+    for price, panel, names, places in fronts(table):
+        for _, row in panel.table.iloc[places].iterrows():
+            cost = row[price.column]
+            paid = units.size(cost) if price.column == "peak_bytes" else f"{units.number(cost)} J per sample"
+            speed = f"{units.number(row['throughput_per_s'], 4)} {row['unit']}s/s"
+            against = "memory" if price.column == "peak_bytes" else "energy"
+            rows.append(FrontRow(panel.title, against, describe(row, names), speed, paid))
+    return rows
+
+
+def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
+    """A figure for each price that is known, with a panel for each task, as PNG files in ``folder``."""
+    found = fronts(table)
+    plots = []
+    with style():
+        for price in PRICES:
+            own = [entry[1:] for entry in found if entry[0] is price]
+            drawings = []
+            for place, names, places in own[:MOST_PANELS]:
+                folder.mkdir(parents=True, exist_ok=True)
+                file = folder / f"{price.name}{place.slug}.png"
+                figure = draw_front(price, place, names, places)
+                drawings.append(save(figure, file, place.title, f"{price.title}. {price.definition}"))
+            if drawings:
+                left_out = max(0, len(own) - MOST_PANELS)
+                plots.append(Plot(price.title, price.definition, "time", drawings, left_out))
+    return plots
+
+
+def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) -> Figure:
+    """One task: every cell, the front joined by steps and numbered."""
+    table = panel.table
+    words = [describe(row, names) for _, row in table.iloc[places].iterrows()]
+    legend = [
+        Line2D([], [], color=INK, marker="D", ls="", markersize=5, label=f"{at + 1}  {name}")
+        for at, name in enumerate(words)
+    ]
+    figure, axes = canvas(2.6, panel.title, legend)
+    top = float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
+    scale, factor = THROUGHPUT.scale(top)
+    unit, by = next((s for s in SCALES[price.column] if table[price.column].max() * s[1] < 2000), ("", 1.0))
+    for at, (_, row) in enumerate(table.iterrows()):
+        _mark(axes, row, row[price.column] * by, factor, on_front=at in places)
+    best = table.iloc[places]
+    across, up = best[price.column] * by, best["throughput_per_s"] * factor
+    axes.step(across, up, where="pre", color=INK, linewidth=0.9, dashes=(4, 2), zorder=1)
+    axes.set_ylim(0, top * factor * 1.15)
+    least, most = table[price.column].min() * by, table[price.column].max() * by
+    room = 0.12 * (most - least) or 0.1 * most
+    axes.set_xlim(max(0.0, least - room), most + room)
+    _numbers(axes, list(zip(across, up, strict=True)))
+    axes.set_xlabel(f"peak memory of a rank ({unit})" if price.column == "peak_bytes" else f"energy ({unit})")
+    unit_names = table["unit"].dropna().unique()
+    axes.set_ylabel(THROUGHPUT.axis.format(scale=scale, unit=f"{unit_names[0]}s" if len(unit_names) == 1 else "units"))
+    return figure
+
+
+PLACES = [(-7, 7), (8, 7), (8, -8), (-7, -8), (-15, 0), (15, 0), (-15, 12), (15, 12), (0, 17), (0, -18)]
+"""Where a number may stand beside its mark, in points, the preferred first."""
+
+
+def _numbers(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
+    """Numbers each mark where its number meets no other and no other mark. Called when the axes have their limits."""
+    per_point = axes.figure.dpi / 72
+    at = [axes.transData.transform(mark) / per_point for mark in marks]
+    taken: list[Any] = []
+    for number, (mark, place) in enumerate(zip(marks, at, strict=True), 1):
+        others = [*taken, *(other for other in at if other is not place)]
+        free = (shift for shift in PLACES if all(np.abs(place + shift - other).max() > 9 for other in others))
+        shift = next(free, PLACES[0])
+        taken.append(place + shift)
+        axes.annotate(
+            str(number), mark, xytext=shift, textcoords="offset points", ha="center", va="center", weight="bold"
+        )
+
+
+def _mark(axes: Axes, row: pd.Series, across: float, factor: float, *, on_front: bool) -> None:
+    verdicts = row["verdicts"].split(";")
+    middle, low, high = (row[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
+    axes.errorbar(
+        [across],
+        [middle],
+        yerr=np.nan_to_num(np.array([[middle - low], [high - middle]], dtype=float)) if on_front else None,
+        fmt="D" if on_front else "o",
+        color=INK,
+        alpha=1.0 if on_front else 0.55,
+        markerfacecolor=PAPER if "oversubscribed" in verdicts else INK,
+        markersize=6.5 if on_front else 4,
+        elinewidth=1,
+        capsize=2,
+        zorder=4 if on_front else 3,
+    )
+    if set(verdicts) & set(DISTURBANCES):
+        axes.plot([across], [middle], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=5)
