@@ -24,6 +24,8 @@ examples:
   python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-cell
   python -m analysis report --mlflow sqlite:///mlflow.db --experiment ddp-zero-bench --out all
       one report on every cell of an MLflow experiment
+  python -m analysis report results/runs/today --gpu-memory 80GiB
+      with a section on how large a model fits that memory at each stage and world size
 """
 ADVICE = """\
 examples:
@@ -80,8 +82,9 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="write summary.csv, report.md, report.html and figures/, and print a table",
-        description="Writes summary.csv (a row a cell, SI units), report.md, report.html (one file that opens offline) "
-        "and figures/*.png, then prints a table and the paths. Files that cannot be read are listed and passed over.",
+        description="Writes summary.csv and summary.parquet (a row a cell, SI units), report.md, report.html (one file "
+        "that opens offline) and figures/ (PNG and SVG), then prints a table and the paths. Files that cannot be read "
+        "are listed and passed over.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
     _add_store(report)
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write; default: PATH if it is one folder, else ./report"
+    )
+    report.add_argument(
+        "--gpu-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="also say how large a model fits this much memory per rank with each setting, such as 80GiB",
     )
     report.set_defaults(run=_report)
     advise = commands.add_parser(
@@ -244,11 +253,21 @@ def _report(asked: argparse.Namespace) -> int:
     from analysis.load import frame
     from analysis.report import write_report
     from analysis.terminal import print_summary
+    from analysis.units import size
 
     found = _load(asked.paths, asked.mlflow, asked.experiment)
     table = frame(found.records)
-    written = write_report(found.records, asked.out or _home(asked.paths), found.warnings, table=table)
-    print_summary(table, written, found.warnings, by_size=fit_rows(found.records, table))
+    written = write_report(
+        found.records, asked.out or _home(asked.paths), found.warnings, table=table, gpu_memory_bytes=asked.gpu_memory
+    )
+    print_summary(
+        table,
+        written,
+        found.warnings,
+        by_size=fit_rows(found.records, table),
+        models=written.fits,
+        gpu_memory=size(asked.gpu_memory) if asked.gpu_memory else "",
+    )
     return 0
 
 

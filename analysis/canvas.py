@@ -101,11 +101,18 @@ def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float =
 
 
 def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
-    """Writes ``file`` as PNG; ``alternative`` says in words what the figure shows."""
+    """Writes ``file`` as PNG and beside it as SVG; ``alternative`` says in words what the figure shows."""
     figure.savefig(file, dpi=144, facecolor="white", metadata={"Software": None})
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    file.with_suffix(".svg").write_text(file_svg(buffer.getvalue()), encoding="utf-8")
     return Drawing(title, file, page_svg(buffer.getvalue(), alternative))
+
+
+def file_svg(document: str) -> str:
+    """A matplotlib SVG as a file of its own: on white, since a viewer may be dark."""
+    start = document.index(">", document.index("<svg")) + 1
+    return f'{document[:start]}\n <rect width="100%" height="100%" fill="white"/>{document[start:]}'
 
 
 def page_svg(document: str, alternative: str) -> str:

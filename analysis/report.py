@@ -1,4 +1,4 @@
-"""Writes the report of a sweep: summary.csv, report.md, report.html (one file, no network) and figures."""
+"""Writes the report of a sweep: summary.csv and .parquet, report.md, report.html (one file, no network), figures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,23 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import buckets_plot, collectives, collectives_plot, flags, loss, origin, overlap, pareto, plots, rows
+from analysis import (
+    buckets_plot,
+    collectives,
+    collectives_plot,
+    flags,
+    loss,
+    origin,
+    overlap,
+    pareto,
+    plots,
+    rows,
+    units,
+)
 from analysis.answer import answers
 from analysis.attribution import PARTS
 from analysis.buckets import Curve, curves
+from analysis.fits import FitsRow, fits_rows
 from analysis.largest_batch import search_rows
 from analysis.ledger import ledger_rows
 from analysis.load import AXES, COLUMNS, frame
@@ -49,30 +62,43 @@ class ReportPaths:
     markdown: Path
     html: Path
     figures: list[Path]
+    """PNG files; beside each is the same as SVG."""
+    parquet: Path
+    fits: list[FitsRow]
+    """How large a model fits, a row a cell, where that was asked."""
 
 
 def write_report(
-    records: Sequence[Record], folder: Path, warnings: Sequence[str] = (), *, table: pd.DataFrame | None = None
+    records: Sequence[Record],
+    folder: Path,
+    warnings: Sequence[str] = (),
+    *,
+    table: pd.DataFrame | None = None,
+    gpu_memory_bytes: int | None = None,
 ) -> ReportPaths:
     """Writes the report on ``records`` into ``folder``; ``table`` is their frame, if it is at hand.
 
-    ``warnings`` (such as unreadable files) are shown at the top. Raises OSError where ``folder`` cannot be written.
+    ``warnings`` (such as unreadable files) are shown at the top. With ``gpu_memory_bytes`` it also says how large a
+    model fits so much memory per rank. Raises OSError where ``folder`` cannot be written.
     """
     table = frame(records) if table is None else table
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(table, folder / "summary.csv")
+    typed(table).to_parquet(folder / "summary.parquet", index=False)
     collectives.write_csv(records, table, folder / "collectives.csv")
     figures = folder / "figures"
     by_bucket, by_overlap = curves(records, table), overlap.overlapped(records, table)
     drawn = plots.draw(table, figures) + pareto.draw(table, figures)
     drawn += buckets_plot.draw(by_bucket, table, figures) + overlap.draw(by_overlap, table, figures)
     drawn += collectives_plot.draw(records, table, figures)
-    content = contents(records, table, drawn, warnings) | tuning(by_bucket, by_overlap, table)
+    content = contents(records, table, drawn, warnings, gpu_memory_bytes) | tuning(by_bucket, by_overlap, table)
     paths = ReportPaths(
         csv=folder / "summary.csv",
         markdown=folder / "report.md",
         html=folder / "report.html",
         figures=[drawing.file for plot in drawn for drawing in plot.drawings],
+        parquet=folder / "summary.parquet",
+        fits=content["fits"],
     )
     paths.html.write_text(_environment(is_html=True).get_template("report.html.j2").render(content), encoding="utf-8")
     text = _environment(is_html=False).get_template("report.md.j2").render(content)
@@ -82,21 +108,57 @@ def write_report(
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A row a cell, bare SI units, empty where nothing is known."""
+    typed(table).to_csv(path, index=False, lineterminator="\n")
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a type for each column that a file can keep: whole numbers, fractions, truth values or words.
+
+    A knob whose values are of several types, or lists, is written as words.
+    """
     whole = {
         name: "Int64" for name in table.columns if name in WHOLE or (name.endswith("_bytes") and name not in FRACTIONAL)
     }
-    table.astype(whole).to_csv(path, index=False, lineterminator="\n")
+    found = table.astype(whole)
+    for name in found.select_dtypes(object):
+        found[name] = _column(found[name])
+    return found
+
+
+TYPES: tuple[tuple[set[type], Any], ...] = (
+    (set(), "float64"),
+    ({bool}, "boolean"),
+    ({int}, "Int64"),
+    ({int, float}, "float64"),
+)
+"""What a column is kept as whose values are of these types; all else is words."""
+
+
+def _column(held: pd.Series) -> pd.Series:
+    """A column of plain Python values with the one type that they have; with words in place of several."""
+    kinds = {type(value) for value in held if not (value is None or value != value)}
+    for covered, dtype in TYPES:
+        if kinds <= covered:
+            return held.astype(dtype)
+    words = [
+        None if value is None or value != value else value if isinstance(value, str) else str(value) for value in held
+    ]
+    return pd.Series(words, index=held.index, dtype="str")
 
 
 def contents(
-    records: Sequence[Record], table: pd.DataFrame, drawn: Sequence[plots.Plot], warnings: Sequence[str]
+    records: Sequence[Record],
+    table: pd.DataFrame,
+    drawn: Sequence[plots.Plot],
+    warnings: Sequence[str],
+    gpu_memory_bytes: int | None = None,
 ) -> dict[str, Any]:
     """What both templates show, in the order in which they show it."""
     trained = table[~collectives.is_benchmark(table)]
     names = rows.knob_names(trained if len(trained) else table)
     counts = table["status"].value_counts()
     environments = {str(record.environment): record.environment for record in records}
-    units = table["unit"].dropna().unique()
+    nouns = table["unit"].dropna().unique()
     return {
         "title": f"DDP and ZeRO: {', '.join(sorted(map(str, table['workload'].unique())))}",
         "sweep": origin.sweep_line(records, table),
@@ -109,7 +171,7 @@ def contents(
         "answers": answers(trained),
         "knobs": rows.headings(names),
         "rows": rows.rows(trained, names),
-        "unit": f"{units[0]}s" if len(units) == 1 else "units",
+        "unit": f"{nouns[0]}s" if len(nouns) == 1 else "units",
         "levels": rows.levels(table),
         "searches": search_rows(trained, names),
         "ledger": ledger_rows(records, trained, names),
@@ -122,6 +184,8 @@ def contents(
         "serial_trends": trends(records, trained, names),
         "memory": memory_rows(trained, names),
         "higher_stages": higher_stages(trained, names),
+        "gpu_memory": units.size(gpu_memory_bytes) if gpu_memory_bytes else "",
+        "fits": fits_rows(records, trained, names, gpu_memory_bytes) if gpu_memory_bytes else [],
         "collectives": collectives.fit_rows(records, table),
         "collectives_headings": collectives.HEADINGS,
         "plots": drawn,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import collectives, flags, units
+from analysis.fits import FitsRow
 from analysis.largest_batch import search_rows
 from analysis.layout import panels
 from analysis.load import varying
@@ -30,12 +31,14 @@ def print_summary(
     warnings: Sequence[str] = (),
     *,
     by_size: Sequence[collectives.Row] = (),
+    models: Sequence[FitsRow] = (),
+    gpu_memory: str = "",
     console: Console | None = None,
 ) -> None:
     """Prints a table of cells for each combination of the knobs that vary beside stage and world size.
 
-    Then come ``by_size``, a row each, legend, failures and warnings, and last the paths. Plain text where the output is
-    not a terminal.
+    Then come ``models`` (how large a model fits ``gpu_memory``) and ``by_size``, a row each, legend, failures and
+    warnings, and last the paths. Plain text where the output is not a terminal.
     """
     out = console or Console(highlight=False)
     if not out.is_terminal and console is None:
@@ -53,6 +56,9 @@ def print_summary(
         out.print(Text(f"and {left}, each with a table of its own: in the report", style="dim"))
     if (table["search_tried"] > 0).any():
         out.print(_searches(table))
+    if models:
+        out.print(_models(models, headings(knob_names(trained))))
+        out.print(Text(f"largest model that fits {gpu_memory} a rank, in parameters", style="dim"))
     if by_size:
         out.print(_fits_table(by_size))
         out.print(Text("t = α + β·S, off the line: sizes further from it than they spread", style="dim"))
@@ -81,6 +87,15 @@ def _searches(table: pd.DataFrame) -> Table:
         found.add_column(name, justify="right")
     for row in search_rows(table, names):
         found.add_row(*row.knobs, row.limit, row.largest, row.peak, row.unfit)
+    return found
+
+
+def _models(models: Sequence[FitsRow], names: Sequence[str]) -> Table:
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in (*names, "bytes/parameter", "measured", "at least", "at most"):
+        found.add_column(name, justify="right")
+    for row in models:
+        found.add_row(*row.knobs, row.bytes_per_parameter, row.measured, row.least, row.most)
     return found
 
 

@@ -33,6 +33,16 @@ def short(value: float | None) -> str:
     return f"{number(value / 1e3)}k" if value < 1e6 else f"{number(value / 1e6)}M"
 
 
+def count(value: float) -> str:
+    """Parameters as the field counts them, such as ``660``, ``124 M`` or ``7.50 B``."""
+    scaled = float(value)
+    for scale in ("", " k", " M", " B", " T"):
+        if scaled < 999.5 or scale == " T":
+            break
+        scaled /= 1000
+    return number(scaled) + scale
+
+
 def ms(seconds: float | None) -> str:
     return number(None if seconds is None else seconds * 1e3)
 
