@@ -79,12 +79,14 @@ def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
     unit = _unit(panel.peers["peak_bytes"].max())
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         _stack(axes, at - 0.12, 0.46, _peak_parts(row, unit), colours, filled=True, hatches=PART_HATCHES)
-        predicted = row["peak_predicted_bytes"]
+        predicted, words = row["peak_predicted_bytes"], number(row["peak_bytes"] / UNITS[unit])
         if known(predicted):
             below = [(name, row[f"{column}_predicted_bytes"] / UNITS[unit]) for name, column in PREDICTED.items()]
             _stack(axes, at + 0.24, 0.18, below, colours, filled=False, hatches=PART_HATCHES)
+            residual = (row["peak_bytes"] - predicted) / UNITS[unit]
+            words += f" ({'+' if residual >= 0 else '-'}{number(abs(residual), 2)})"
         right = max(row["peak_bytes"], predicted if known(predicted) else 0) / UNITS[unit]
-        rows.say(axes, at, right, number(row["peak_bytes"] / UNITS[unit]))
+        rows.say(axes, at, right, words)
     rows.frame(axes, f"peak memory per rank ({unit})", panel.peers["peak_bytes"].max() / UNITS[unit])
     return figure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from analysis.units import plain
 
 WIDTH = 4.1
 """Inches: a figure fills a phone's width without its text becoming small."""
@@ -65,7 +68,8 @@ def style() -> Iterator[None]:
         "svg.fonttype": "none",
         "svg.hashsalt": "analysis",
     }
-    with matplotlib.rc_context(settings):  # type: ignore[arg-type]
+    with matplotlib.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is a box in the PNG
         yield
 
 
@@ -105,8 +109,9 @@ def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
     figure.savefig(file, dpi=144, facecolor="white", metadata={"Software": None})
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    file.with_suffix(".svg").write_text(file_svg(buffer.getvalue()), encoding="utf-8")
-    return Drawing(title, file, page_svg(buffer.getvalue(), alternative))
+    document = plain(buffer.getvalue())
+    file.with_suffix(".svg").write_text(file_svg(document), encoding="utf-8")
+    return Drawing(title, file, page_svg(document, alternative))
 
 
 def file_svg(document: str) -> str:

@@ -24,6 +24,8 @@ UNRELATED = (
 
 TASK = ("workload", "scaling", "batch_size", "data_dir", "device", "seed", "steps", "warmup")
 """Knobs that say what work is done. Settings are compared only where these are equal."""
+LONGEST = 60
+"""Letters of a value that are shown."""
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -81,11 +83,17 @@ def hardware(record: Record) -> str:
     return frozen([record.resolved.get("device"), record.resolved.get("cores"), processor, names])
 
 
+def words(value: Any) -> str:
+    """A value on one line, cut where no table or figure has room for more; summary.csv has all of it."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
 def label(name: str, value: Any) -> str:
     """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
     missing = value is None or value != value  # NaN is not equal to itself
     if name in ("engine", "workload", "precision", "device", "backend"):
-        return "default" if missing else str(value)
+        return "default" if missing else words(value)
     if name == "gpus":
         return f"{value:.0f} rank" if value == 1 else f"{value:.0f} ranks"
     if name == "stage":
@@ -95,6 +103,6 @@ def label(name: str, value: Any) -> str:
     if name == "overlap":
         return "default overlap" if missing else f"overlap {'on' if value else 'off'}"
     if name == "scaling":
-        return f"{value} scaling"
-    text = {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+        return f"{words(value)} scaling"
+    text = str(value).lower() if isinstance(value, bool) else words(value)
     return f"{name} {'default' if missing else text}"

@@ -112,7 +112,8 @@ KINDS = [
         "Peak memory per rank",
         "The most that any rank had allocated at one moment of a step, counted at the allocator in a launch that was "
         "not timed, by what it was for at that moment; below each bar what is predicted at most: model state, what "
-        "the engine needs to gather and reduce, and the activations of a single process.",
+        "the engine needs to gather and reduce, and the activations of a single process. In brackets the residual: "
+        "measured minus predicted.",
         peak_bars,
         subject="memory",
     ),

@@ -100,9 +100,10 @@ def write_report(
         parquet=folder / "summary.parquet",
         fits=content["fits"],
     )
-    paths.html.write_text(_environment(is_html=True).get_template("report.html.j2").render(content), encoding="utf-8")
+    page = _environment(is_html=True).get_template("report.html.j2").render(content)
+    paths.html.write_text(units.plain(page), encoding="utf-8")
     text = _environment(is_html=False).get_template("report.md.j2").render(content)
-    paths.markdown.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
+    paths.markdown.write_text(units.plain(re.sub(r"\n{3,}", "\n\n", text).strip()) + "\n", encoding="utf-8")
     return paths
 
 

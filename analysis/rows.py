@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import units
+from analysis.cells import words
 from analysis.load import varying
 
 ALWAYS = ("stage", "gpus")
@@ -48,7 +49,7 @@ def knob_names(table: pd.DataFrame) -> list[str]:
 
 
 def headings(names: Sequence[str]) -> list[str]:
-    return [SHORT.get(name, name.replace("_", " ")) for name in names]
+    return [SHORT.get(name, words(name.replace("_", " "))) for name in names]
 
 
 def rows(table: pd.DataFrame, names: Sequence[str]) -> list[Row]:
@@ -81,7 +82,7 @@ def value(name: str, held: object) -> str:
         return "default"
     if isinstance(held, bool):
         return "on" if held else "off"
-    return f"{held:g}" if isinstance(held, int | float) else str(held)
+    return f"{held:g}" if isinstance(held, int | float) else words(held)
 
 
 def span(row: pd.Series, column: str, factor: float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from numbers import Real
 from typing import Any
 
 MISSING = "–"
 MIB = 2**20
+UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""Controls, overrides of the direction of writing, halves of characters: the first and the last are no XML either."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -80,6 +83,11 @@ def error(value: float | None) -> str:
 def known(value: Any) -> bool:
     """Whether a table's entry is a finite number."""
     return isinstance(value, Real) and isfinite(value)
+
+
+def plain(document: str) -> str:
+    """A document in which each character that no reader can see, or that turns the writing around, is a mark."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", document)
 
 
 def counted(count: int, noun: str) -> str:

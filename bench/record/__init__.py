@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable",
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""JSON's escape of a surrogate: half of a character beyond the first 65,536."""
 NO_ENGINE = "-"
 """The name of the engine in the record of a cell that trains nothing (``workload=collectives``)."""
 
@@ -142,7 +145,10 @@ class Record:
     def read(cls, path: Path) -> Record:
         """Reads one record. Raises RecordError, naming the file and the field, if it is not one."""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            document = json.loads(text)
+            if HALF_CHARACTER.search(text):  # raises where JSON's two halves do not make one, which no file can hold
+                json.dumps(document, ensure_ascii=False).encode()
         except (OSError, ValueError) as error:
             raise RecordError(f"{path}: not a readable record: {error}") from error
         if not isinstance(document, dict):
