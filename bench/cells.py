@@ -244,6 +244,7 @@ def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
             refuse_backend(cell, machine)
             if cell.trains:
                 engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
+                refuse_unrepeatable(cell)
                 refuse_simulated(cell)
                 refuse_search(cell)
                 refuse_straggler(cell)
@@ -285,6 +286,13 @@ def refuse_backend(cell: Cell, machine: Machine) -> None:
             f"backend=nccl needs a GPU for each of gpus={cell.config.gpus} ranks; device={cell.device} has {gpus}. "
             "Valid here: gloo"
         )
+
+
+def refuse_unrepeatable(cell: Cell) -> None:
+    """Raises EngineUnsupported for determinism that the engine cannot give."""
+    reason = cell.traits().unrepeatable
+    if cell.config.deterministic and reason:
+        raise EngineUnsupported(f"engine={cell.config.engine['name']} has no deterministic=true: {reason}")
 
 
 def refuse_simulated(cell: Cell) -> None:

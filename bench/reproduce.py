@@ -24,8 +24,6 @@ from bench.record import NO_ENGINE, Record, RecordError, decode
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
-OWN = ("workload", "workload.path")
-"""May be said again, so that a person's own model is run."""
 RUN_ID = re.compile("[0-9a-f]{32}")
 REPRODUCED, DIFFERS, NOT_TRIED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
@@ -55,7 +53,8 @@ def check_arguments(arguments: list[str]) -> None:
         raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m")
     for override in overrides(arguments):
         name = override.key_or_group
-        if name != "reproduce" and name not in (*FREE, *OWN) and not name.startswith(("hydra", "tracking")):
+        own_model = name == "workload.path" or override.input_line == "workload=module"
+        if name not in ("reproduce", *FREE) and not own_model and not name.startswith(("hydra", "tracking")):
             raise CannotReproduce(
                 f"{override.input_line} would make it another cell than the record's; valid beside reproduce=: "
                 f"{', '.join(FREE)}, tracking, tracking.*, hydra.*"
@@ -104,7 +103,8 @@ def fetch(place: str, tracking: Tracking) -> Record:
             return Record.read(path)
         return of_run(place, tracking)
     except RecordError as error:
-        raise CannotReproduce(f"{error} (a record of newer code needs that code)") from error
+        newer = " (a record of newer code needs that code)" if "unknown field" in str(error) else ""
+        raise CannotReproduce(f"{error}{newer}") from error
 
 
 def of_run(run_id: str, tracking: Tracking) -> Record:
@@ -135,9 +135,7 @@ def config_of(record: Record) -> Config:
             setattr(config, name, decode(record.resolved.get(name), kind, f"resolved.{name}"))
         check(config)
     except (ConfigError, ValueError) as error:
-        raise CannotReproduce(
-            f"the record's settings are none of this code's: {error} (it was run by {code})"
-        ) from error
+        raise CannotReproduce(f"this code does not know the record's settings: {error} (they are of {code})") from error
     return replace(config, resume=False, reproduce=None)
 
 
@@ -160,9 +158,11 @@ def chosen(config: Config, settings: Config, said: Sequence[Override]) -> Config
 def check_code(config: Config, given: dict[str, Any]) -> None:
     """Raises CannotReproduce for code that only the record names."""
     path = config.workload.get("path")
-    if path is not None and given.get("workload.path") != path:
+    if given.get("workload.path") != path:
         raise CannotReproduce(
-            f"the record's model is code of a person's own; to run it, say so: workload=module:{path} beside reproduce="
+            "workload= would make it another cell than the record's; leave it out"
+            if path is None
+            else f"the record's model is a person's own code; to run it, say workload=module:{path} beside reproduce="
         )
     if "hydra.searchpath" in given:
         return

@@ -122,6 +122,8 @@ class Traits:
     """False: ranks do not wait for each other, so a step of all ranks does not exist."""
     uncounted: str = ""
     """What communicates past torch.distributed's operators, so that the ledger of collectives lacks it."""
+    unrepeatable: str = ""
+    """Why two runs cannot give the same bits, whatever the algorithms; ``deterministic=true`` is then refused."""
     unsilenced: str = ""
     """Why a step would not be itself if collectives sent nothing and waited for nobody; empty if it would."""
 

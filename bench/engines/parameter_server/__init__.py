@@ -77,6 +77,7 @@ def traits(spec: EngineSpec) -> Traits:
         servers=servers,
         outside_parity="each gradient is an update of its own, of parameters that others have moved on since",
         synchronous=False,
+        unrepeatable=f"with engine.mode={spec.options['mode']} gradients are applied in the order in which they arrive",
         uncounted=UNCOUNTED,
         unsilenced=UNSILENCED,
     )
