@@ -18,7 +18,8 @@ from analysis.memory import KINDS, columns, memory
 from analysis.mfu import joules_per_step, utilization
 from analysis.scaling import Efficiency, devices, efficiencies, serial_fraction
 from analysis.search import SEARCH_COLUMNS, search_columns
-from bench.record import NO_ENGINE, Record, RecordError
+from analysis.usable import check
+from bench.record import Record, RecordError
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
 """Knobs that have a column of their own, as they were asked for; empty means the engine's own default."""
@@ -68,7 +69,7 @@ def load(paths: Iterable[Path]) -> Loaded:
         try:
             record = Record.read(path)
             check(record)
-        except (RecordError, RecursionError, TypeError) as error:
+        except RecordError as error:
             reason = " ".join(str(error).removeprefix(f"{path}:").split())
             found.warnings.append(f"{path}: {reason}")
             continue
@@ -89,29 +90,6 @@ def record_files(place: Path) -> list[Path]:
         if files := sorted(place.glob(pattern)):
             return files
     return []
-
-
-def check(record: Record) -> None:
-    """Raises RecordError for a record that is well formed but cannot be analysed."""
-    if not isinstance(record.config.get("engine"), dict) or not isinstance(record.config.get("workload"), dict):
-        raise RecordError("config names no engine or no workload")
-    if record.launches and not isinstance(record.resolved.get("global_batch"), int):
-        raise RecordError("launches were timed but resolved.global_batch is missing")
-    if record.config["engine"].get("name") == NO_ENGINE:
-        return _check_collectives(record)
-    for launch in record.launches:
-        series = [steps for rank in launch.ranks for steps in (rank.forward_backward_s, rank.optimizer_s, rank.losses)]
-        counts = {len(steps) for steps in series}
-        if not series or 0 in counts or (len(counts) > 1 and not record.resolved.get("outside_parity")):
-            raise RecordError(f"launch of round {launch.round} has no steps, or ranks differ in their number")
-
-
-def _check_collectives(record: Record) -> None:
-    """The same of a record that timed collectives: every launch has each kind and size, with times of some length."""
-    kept = {tuple((entry.kind, entry.size_bytes) for entry in launch.collective_times) for launch in record.launches}
-    times = [entry.times_s for launch in record.launches for entry in launch.collective_times]
-    if len(kept) > 1 or () in kept or not all(series and min(series) > 0 for series in times):
-        raise RecordError("launches timed no collectives, or not the same ones, or some took no time")
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:

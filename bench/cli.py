@@ -159,7 +159,9 @@ def check_overrides(arguments: list[str]) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
     except OverrideParseException as error:
-        raise ConfigError(f"{error.override!r} cannot be read as an override; write knob=value") from error
+        raise ConfigError(f"{shown(str(error.override))} cannot be read as an override; write knob=value") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"an override cannot be read: {error}") from error
     known = {path: spec for path, spec, _ in knobs(Config())}
     own_configs = any(text.startswith("hydra.searchpath") for text in texts)
     for override in overrides:
@@ -174,6 +176,11 @@ def check_overrides(arguments: list[str]) -> None:
                 check_value(key, known[key], value)
         elif not _is_option(key, overrides):
             _refuse_key(key, [*known, *GROUPS])
+
+
+def shown(text: str) -> str:
+    """What a person wrote, quoted, and cut where it has no end."""
+    return repr(text) if len(text) <= 100 else f"{text[:100]!r}..."
 
 
 def values_of(override: Override) -> list[Any]:

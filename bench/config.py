@@ -22,6 +22,9 @@ from bench.sizes import size_bytes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
+LARGEST = 2**40
+"""Of whole numbers, so that what is computed from a few of them still fits 64 bits."""
+
 
 class ConfigError(ValueError):
     """A setting is invalid; the message is one line that names it and says what is valid."""
@@ -146,7 +149,9 @@ class Config:
         "2",
         "3",
     )
-    gpus: int = knob(1, "world size: one rank per GPU, or that many CPU processes where there is no GPU", least=1)
+    gpus: int = knob(
+        1, "world size: one rank per GPU, or that many CPU processes where there is no GPU", least=1, most=2**20
+    )
     device: str = knob("auto", "auto takes CUDA where a GPU is visible", "auto", "cpu", "cuda")
     backend: str = knob(
         "auto",
@@ -381,6 +386,7 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
         value is None
         or (types and (not isinstance(value, types) or (isinstance(value, bool) and kind != "bool")))
         or (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, int) and abs(value) > LARGEST)
         or (limits["choices"] and str(value) not in limits["choices"])
         or (limits["least"] is not None and value < limits["least"])
         or (limits["above"] is not None and value <= limits["above"])
@@ -391,4 +397,5 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
         if isinstance(value, str) and types:
             shown = repr(str(value))
-        raise ConfigError(f"{path}={shown} is not valid; valid: {valid_values(spec)}")
+        words = valid_values(spec) + (f" (at most {LARGEST})" if isinstance(value, int) and value > LARGEST else "")
+        raise ConfigError(f"{path}={str(shown)[:80]} is not valid; valid: {words}")

@@ -184,7 +184,7 @@ class Sweep:
         A cell that other code has finished is kept, with a warning: that code is in its record, and a sweep is often
         resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes.
         """
-        from analysis.load import check
+        from analysis.usable import check
 
         self.earlier = self.store.existing(check)
         others = []

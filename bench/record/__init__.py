@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.record.attribution import Attribution, Spread, StepParts
-from bench.record.decode import decode
+from bench.record.decode import decode, shown
+from bench.record.document import one_line, read_document
 from bench.record.launches import ENOUGH_LAUNCHES, Ceiling, Collective, CollectiveTimes, Launch, RankSamples
 from bench.record.memory import RankMemory, Search, Trial
 from bench.record.model import Model, Parameter, Parity, element_count
@@ -60,8 +61,6 @@ Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable",
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 
-HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
-"""JSON's escape of a surrogate: half of a character beyond the first 65,536."""
 NO_ENGINE = "-"
 """The name of the engine in the record of a cell that trains nothing (``workload=collectives``)."""
 
@@ -145,20 +144,21 @@ class Record:
     def read(cls, path: Path) -> Record:
         """Reads one record. Raises RecordError, naming the file and the field, if it is not one."""
         try:
-            text = path.read_text(encoding="utf-8")
-            document = json.loads(text)
-            if HALF_CHARACTER.search(text):  # raises where JSON's two halves do not make one, which no file can hold
-                json.dumps(document, ensure_ascii=False).encode()
+            document = read_document(path)
+        except RecursionError as error:
+            raise RecordError(f"{path}: not a readable record: nested too deep") from error
         except (OSError, ValueError) as error:
-            raise RecordError(f"{path}: not a readable record: {error}") from error
+            raise RecordError(f"{path}: not a readable record: {one_line(error)}") from error
         if not isinstance(document, dict):
             raise RecordError(f"{path}: not a record: the file holds no JSON object")
         version = document.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise RecordError(f"{path}: schema_version is {version!r}; this version reads {SCHEMA_VERSION}")
+            raise RecordError(f"{path}: schema_version is {shown(version)}; this version reads {SCHEMA_VERSION}")
         try:
             record = decode(document, cls, "record")
         except ValueError as error:
-            raise RecordError(f"{path}: {error}") from error
+            raise RecordError(f"{path}: {one_line(error)}") from error
         assert isinstance(record, cls)
+        if record.cell_id in ("", ".", "..") or "/" in record.cell_id:  # records are files by this name
+            raise RecordError(f"{path}: record.cell_id: {shown(record.cell_id)} is not the name of a file")
         return record

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 Reader = Callable[[Any], Any]
+LARGEST = 2**62
+"""Of whole numbers: twice it still fits a table's 64 bits."""
+DEEPEST = 20
 
 
 class Mismatch(ValueError):
@@ -43,7 +46,7 @@ def reader(kind: Any) -> Reader:
     """What reads a value of ``kind``, or raises Mismatch."""
     origin = typing.get_origin(kind)
     if kind is Any:
-        return lambda value: value
+        return _plain
     if origin in (types.UnionType, typing.Union):
         (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
         return _optional(reader(inner))
@@ -64,14 +67,14 @@ def _optional(read: Reader) -> Reader:
 
 def _one_of(valid: tuple[Any, ...], value: Any) -> Any:
     if value not in valid:
-        raise Mismatch(f"{value!r} is not one of {', '.join(map(str, valid))}")
+        raise Mismatch(f"{shown(value)} is not one of {', '.join(map(str, valid))}")
     return value
 
 
 def _list(read: Reader, item: Any) -> Reader:
     def entries(value: Any) -> list[Any]:
         found: list[Any] = expect(value, list)
-        if item in (int, float) and set(map(type, found)) <= {item}:
+        if item is float and set(map(type, found)) <= {float}:
             return found
         try:
             return [read(entry) for entry in found]
@@ -107,7 +110,7 @@ def _dataclass(kind: Any) -> Reader:
         document, known = expect(value, dict), readers()
         unknown = sorted(set(document) - set(known))
         if unknown:
-            raise Mismatch(f"unknown field {unknown[0]!r}")
+            raise Mismatch(f"unknown field {shown(unknown[0])}")
         for name in required:
             if name not in document:
                 raise Mismatch(f"field {name!r} is missing")
@@ -125,15 +128,36 @@ def _at(place: str, read: Reader, value: Any) -> Any:
 
 def _float(value: Any) -> float:
     if isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise Mismatch("expected float, found a whole number beyond its range") from None
+        return float(expect(value, int))
     return float(expect(value, float))
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Any JSON of sane size: neither nested without end nor with numbers of thousands of digits."""
+    if depth > DEEPEST:
+        raise Mismatch(f"nested more than {DEEPEST} deep")
+    read = functools.partial(_plain, depth=depth + 1)
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _at(f".{key}", read, entry)
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            _at(f"[{index}]", read, entry)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        expect(value, int)
+    return value
 
 
 def expect(value: Any, kind: type) -> Any:
     """The value, if it is of that plain type; Mismatch otherwise. True is no number."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise Mismatch(f"expected {kind.__name__}, found {type(value).__name__}")
+    if kind is int and abs(int(value)) > LARGEST:  # type: ignore[call-overload]
+        raise Mismatch(f"{shown(value)} is larger than any count of bytes, expected at most {LARGEST}")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, of at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

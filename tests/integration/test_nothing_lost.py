@@ -74,7 +74,7 @@ class Broken:
     def run(self, *arguments: str, program: str = BENCH) -> tuple[int, str]:
         """The exit code and what was printed; nothing may be left."""
         sweep = self.start(*arguments, program=program)
-        output, errors = sweep.communicate(timeout=240)
+        output, errors = sweep.communicate(timeout=600)
         assert "Traceback" not in errors, errors
         assert self.left() == []
         return sweep.returncode, output + errors
@@ -94,7 +94,7 @@ class Broken:
                     found.append(f"{process.pid} {process.name()}")
         return found
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 180) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline and self.process and self.process.poll() is None, self.process
@@ -181,7 +181,7 @@ def test_a_killed_rank_and_a_killed_fork_server_cost_a_launch_each(sweep: Broken
             sweep.wait_for(lambda victims=victims: bool(sweep.ranks() and victims()))  # type: ignore[misc]
             victims()[0].kill()
         sweep.wait_for(lambda before=before: len(_failed(sweep)) > len(before))  # type: ignore[misc]
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "killed by signal 9" in errors and "the fork server ended with code -9" in errors
     assert sorted(record.status for record in sweep.records().values()) == ["failed", "failed", "ok"]
@@ -283,7 +283,7 @@ def test_a_full_disk_stops_the_sweep_and_keeps_what_was_written(sweep: Broken) -
                     pass
         else:
             psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (0, 0))
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=600)
         assert process.returncode == 1
         assert "Traceback" not in errors
         (line,) = [line for line in errors.splitlines() if line.startswith("stopped: ")]
@@ -305,7 +305,7 @@ def test_a_folder_that_is_deleted_in_mid_sweep_costs_nothing(sweep: Broken) -> N
     process = sweep.start("stage=0,1", "repeats=5")
     sweep.wait_for(lambda: sweep.launches() >= 2)
     shutil.rmtree(sweep.folder, ignore_errors=True)
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 1 and "Traceback" not in errors
     (line,) = [line for line in errors.splitlines() if "cannot be written" in line]
     (rescue,) = sweep.temporary.glob("bench-rescued-*")

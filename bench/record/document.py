@@ -1,0 +1,44 @@
+"""A record's file as parsed JSON: what it says twice, and what a terminal would obey, does not get further."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+LARGEST_BYTES = 2**30
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What moves a cursor, rings or recolours, and what UTF-8 cannot hold."""
+
+
+def read_document(path: Path) -> Any:
+    """Parses the file. Raises OSError, RecursionError, or ValueError, which names a field that occurs twice."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")  # a pipe would be waited for
+    if status.st_size > LARGEST_BYTES:
+        raise ValueError(f"{status.st_size} bytes, expected at most {LARGEST_BYTES}")
+    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = {_clean(key): _clean(value) for key, value in pairs}
+    if len(found) < len(pairs):
+        names = [_clean(key) for key, _ in pairs]
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)[:60]!r} occurs twice")
+    return found
+
+
+def _clean(value: Any) -> Any:
+    """Text without control characters but tab and line feed; lists of text too."""
+    if isinstance(value, str):
+        return CONTROL.sub("\ufffd", value)
+    if isinstance(value, list) and any(isinstance(entry, str | list) for entry in value):
+        return [_clean(entry) for entry in value]
+    return value
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,125 @@
+"""Settings from anywhere: whatever is given for a knob, cells are planned or one line says what is not valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from omegaconf.errors import OmegaConfBaseException
+
+from bench import cli, network
+from bench.cells import plan
+from bench.config import CONF, Config, ConfigError, check_sweep, knobs
+from bench.sizes import size_bytes
+from tests.conftest import CPU_ONLY
+
+FEW = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(FEW, max_examples=200)
+
+NAMES = [path for path, _, value in knobs(Config()) if not isinstance(value, dict)] + list(cli.GROUPS)
+VALUES = ["", "null", "true", "0", "1", "2", "-1", "0.5", "1e400", "1e-400", "nan", "-inf", "9" * 25, "1" * 5000, "a"]
+VALUES += [
+    "[1,2]",
+    "{a:1}",
+    "'x y'",
+    '"1"',
+    "${gpus}",
+    "${nope}",
+    "${oc.env:HOME}",
+    "???",
+    "../x",
+    "\x00",
+    "é",
+    "1,2",
+    "\\",
+]
+VALUES += [
+    "gloo",
+    "fake",
+    "nccl",
+    "max_batch",
+    "lab",
+    "1ms",
+    "1mbit",
+    "2GiB",
+    "0B",
+    "1e9GiB",
+    "9" * 400 + "GiB",
+    "samples",
+]
+VALUES += [
+    "strong",
+    "bf16",
+    "amp_fp16",
+    "powersgd",
+    "mlp",
+    "collectives",
+    "torch",
+    "module",
+    "range(1,3)",
+    "glob(*)",
+    "'${'",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def composer() -> Iterator[None]:
+    cli.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def planned_or_refused(overrides: list[str]) -> str:
+    """The refusal, or nothing where cells were planned to the last detail."""
+    try:
+        arguments = cli.name_module(overrides)
+        cli.check_overrides(arguments)
+        config = cli.from_hydra(compose("config", overrides=arguments))
+        check_sweep([config])
+        for cell in plan([config], CPU_ONLY, cores=2):
+            assert cell.id and cell.resolved() and (cell.status or cell.job("timing", Path()))
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        return cli.explain(error)
+    return ""
+
+
+@FEW
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), min_size=1, max_size=2))
+def test_any_setting_is_planned_or_refused_in_a_line(given: list[tuple[str, str]]) -> None:
+    said = planned_or_refused([f"{name}={value}" for name, value in given])
+    assert len(said.splitlines()) <= 1 and len(said) < 2000
+
+
+def test_the_grammar_reaches_both_ends() -> None:
+    assert planned_or_refused(["gpus=2", "stage=3"]) == ""
+    assert "memory_limit=99999" in planned_or_refused(["search=max_batch", f"memory_limit={'9' * 400}GiB"])
+    assert "steps=99999" in planned_or_refused([f"steps={'9' * 25}"])
+    assert "gpus=0 is not valid" in planned_or_refused(["gpus=0"])
+    assert "an override cannot be read" in planned_or_refused([f"lr={'1' * 5000}"])
+
+
+@MANY
+@example("9" * 400 + "GiB")
+@given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{0,400}(\.[0-9]{1,3})? ?[kKMGT]?i?B", fullmatch=True)))
+def test_a_size_is_a_number_of_bytes_or_refused(text: str) -> None:
+    try:
+        found = size_bytes(text)
+    except ValueError:
+        return
+    assert isinstance(found, int) and 1 <= found <= 2**50
+
+
+@MANY
+@given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{1,400}(\.[0-9]{1,3})?([kmg]bit|[um]?s)", fullmatch=True)))
+def test_a_rate_and_a_delay_are_in_range_or_refused(text: str) -> None:
+    for read, least, most in ((network.bits_per_s, 8e3, 1e11), (network.delay_s, 1e-5, 10.0)):
+        try:
+            found = read(text)
+        except ValueError:
+            continue
+        assert least <= found <= most
