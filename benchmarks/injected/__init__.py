@@ -1,0 +1,14 @@
+"""The native engine with a fault on purpose, for the benchmark of the time gate (``benchmarks.detection``)."""
+
+from __future__ import annotations
+
+from bench.engines import native
+from bench.engines.spec import EngineSpec
+
+CAPABILITIES = native.CAPABILITIES
+PRELOAD = (*native.PRELOAD, "bench.engines.native.adapter")
+
+
+def refuse(spec: EngineSpec) -> None:
+    """What native refuses."""
+    native.refuse(spec)
