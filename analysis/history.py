@@ -1,15 +1,17 @@
 """Change points: where in a row of sweeps of the same hardware a cell's step time moved, and by how much.
 
-A sweep is one point: the median over its launches of the mean step. A series is cut where Mann and Whitney's statistic
-of what lies before against what lies after is largest, if random orders of the same points reach that statistic rarely
-enough; then either part is looked at again. Ranks alone are used, so no outlier makes a change by itself (after
-Pettitt, Applied Statistics 28, 1979; the p-value is a permutation's).
+A sweep is one point: the median over its launches of the mean step. Of all stretches of a series the one is taken whose
+ranks differ most from the rest's by Mann and Whitney's statistic. If random orders of the same points rarely have one
+as strong, its ends are changes, and each part is looked at again (circular binary segmentation: Olshen et al.,
+Biostatistics 5, 2004, on ranks, so that no outlier makes a change by itself). A change must also stand between its two
+neighbouring parts alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, comb
 from statistics import median
 from typing import Any, Literal
@@ -76,49 +78,78 @@ def series(records: list[Record], margin: float, level: float) -> Series:
 
 
 def least_sweeps(level: float) -> int:
-    """The fewest points of which some order is rare enough: one in the middle's C(n, n/2), and its mirror image."""
+    """The fewest points of which some order is rare enough.
+
+    The rarest has one half of n points above the other in one stretch, which can begin at n places; for an odd n the
+    upper half has one point more or one less.
+    """
     count = 2
-    while 2 / comb(count, count // 2) > level:
+    while (1 + count % 2) * count / comb(count, count // 2) > level:
         count += 1
     return count
 
 
 def change_points(values: Floats, level: float) -> list[Change]:
-    """Where ``values`` moved, in order; without any change one is found with probability ``level``."""
-    edges = [0, *sorted(_cuts(values, 0, level)), len(values)]
-    found = []
-    for before, at, after in zip(edges, edges[1:], edges[2:], strict=False):
-        ratio = float(np.median(np.divide.outer(values[at:after], values[before:at])))
-        found.append(Change(at, ratio, _strongest(values[before:after], level)[1]))
-    return found
+    """Where ``values`` moved, in order; where nothing moved, one is found with probability ``level`` at most."""
+    cuts = sorted(_cuts(values, 0, level))
+    while cuts:
+        edges = [0, *cuts, len(values)]
+        found = [
+            _change(values[before:at], values[at:after], at, level)
+            for before, at, after in zip(edges, edges[1:], edges[2:], strict=False)
+        ]
+        weakest = max(found, key=lambda change: change.p_value)
+        if weakest.p_value <= level:
+            return found
+        cuts.remove(weakest.at)  # its neighbours do not bear it out
+    return []
+
+
+def _change(before: Floats, after: Floats, at: int, level: float) -> Change:
+    """The ratio of one part to the other, and how often random orders lie as far apart at this very cut."""
+    ratio = float(np.median(np.divide.outer(after, before)))
+    rows = _orders(np.concatenate([before, after]), level)
+    excess = np.abs(rows[:, : len(before)].sum(axis=1) - len(before) * (rows.shape[1] + 1) / 2)
+    return Change(at, ratio, float(np.mean(excess >= excess[0] - 1e-9)))
 
 
 def _cuts(values: Floats, offset: int, level: float) -> list[int]:
-    if len(values) < least_sweeps(level):
+    """The ends of the stretch that stands out most, if it does beyond chance, and of those within the parts."""
+    count = len(values)
+    if count < least_sweeps(level):
         return []
-    at, p_value = _strongest(values, level)
-    if p_value > level:
+    rows = _orders(values, level)
+    strongest, (start, end) = _stretches(rows)
+    if np.mean(strongest >= strongest[0] - 1e-9) > level:
         return []
-    return [*_cuts(values[:at], offset, level), offset + at, *_cuts(values[at:], offset + at, level)]
+    edges = sorted({0, start, end, count})
+    inner = [cut for low, high in pairwise(edges) for cut in _cuts(values[low:high], low, level)]
+    return [offset + cut for cut in (*edges[1:-1], *inner)]
 
 
-def _strongest(values: Floats, level: float) -> tuple[int, float]:
-    """Where the parts before and after differ most, and how often random orders have parts that differ as much."""
-    ranks: Floats = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64) + 1
-    observed = _statistics(ranks[None, :])[0]
-    orders = max(ORDERS, ceil(20 / level))
-    shuffled: Floats = np.random.default_rng(len(values)).permuted(np.tile(ranks, (orders, 1)), axis=1)
-    as_much = int(np.sum(_statistics(shuffled).max(axis=1) >= observed.max() - 1e-9))
-    return int(np.argmax(observed)) + 1, (1 + as_much) / (1 + orders)
+def _orders(values: Floats, level: float) -> Floats:
+    """The ranks of ``values``, as they are in the first row and in a random order in each other."""
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64) + 1
+    rows: Floats = np.tile(ranks, (max(ORDERS, ceil(20 / level)), 1))
+    rows[1:] = np.random.default_rng(len(values)).permuted(rows[1:], axis=1)
+    return rows
 
 
-def _statistics(rows: Floats) -> Floats:
-    """Mann and Whitney's statistic at each cut of each row of ranks, over its standard deviation, without sign."""
+def _stretches(rows: Floats) -> tuple[Floats, tuple[int, int]]:
+    """Of each row the largest statistic of any stretch against the rest, and the first row's stretch."""
     count = rows.shape[1]
-    before = np.arange(1, count)
-    excess = np.cumsum(rows, axis=1)[:, :-1] - before * (count + 1) / 2
-    found: Floats = np.abs(excess) / np.sqrt(before * (count - before) * (count + 1) / 12)
-    return found
+    sums = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
+    most, where = np.zeros(len(rows)), (0, count)
+    for start in range(count):
+        lengths = np.arange(1, count - start + (start > 0))
+        if not len(lengths):
+            continue
+        excess = sums[:, start + 1 : start + 1 + len(lengths)] - sums[:, [start]] - lengths * (count + 1) / 2
+        found = np.abs(excess) / np.sqrt(lengths * (count - lengths) * (count + 1) / 12)
+        if found[0].max() > most[0]:
+            where = (start, start + 1 + int(np.argmax(found[0])))
+        most = np.maximum(most, found.max(axis=1))
+    return most, where
 
 
 def table(found: Sequence[Series]) -> Table:

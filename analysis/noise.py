@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from math import ceil, expm1, inf, log1p, nan, sqrt
 from pathlib import Path
 from statistics import median
@@ -117,14 +117,15 @@ def floor(records: Sequence[Record], logs: list[float], interleaved: bool) -> Fl
         medians.setdefault(record.sweep_id, []).extend(per_step_s(record, launch) for launch in record.launches)
     middles = [median(values) for values in medians.values()]
     values = np.asarray(logs)
+    found = cache(partial(detectable, values))
     return Floor(
         cell_id=records[0].cell_id,
         knobs=knobs(records[0]),
         pairs=len(logs),
         interleaved=interleaved,
         spread=expm1(float(np.median(np.abs(values)))),
-        detects={count: detectable(values, count) for count in LAUNCHES},
-        needs={change: launches_for(values, change) for change in CHANGES},
+        detects={count: found(count) for count in LAUNCHES},
+        needs={change: launches_for(found, change) for change in CHANGES},
         sweeps=len(medians),
         between_sweeps=max(middles) / min(middles) - 1 if len(medians) > 1 else nan,
         logs=logs,
@@ -143,7 +144,7 @@ def detectable(logs: Floats, launches: int) -> float:
     if cut < 0:
         return inf
     which, signs = _draws(len(logs), launches)
-    lower = paired.walsh(logs[which] * signs)[:, cut]
+    lower = np.partition(paired.walsh(logs[which] * signs), cut, axis=1)[:, cut]
     return expm1(float(np.quantile(-lower, POWER)))
 
 
@@ -155,14 +156,14 @@ def _draws(pairs: int, launches: int) -> tuple[Any, Any]:
     return draw.integers(0, pairs, shape), draw.choice([-1.0, 1.0], shape)
 
 
-def launches_for(logs: Floats, change: float) -> int:
-    """The fewest launches a side that find ``change``."""
+def launches_for(found: Callable[[int], float], change: float) -> int:
+    """The fewest launches a side that find ``change``, where so many find ``found``."""
     few, many = ENOUGH_LAUNCHES - 1, RESAMPLED
-    if detectable(logs, many) > change:
-        return ceil(RESAMPLED * (log1p(detectable(logs, many)) / log1p(change)) ** 2)
+    if found(many) > change:
+        return ceil(RESAMPLED * (log1p(found(many)) / log1p(change)) ** 2)
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if detectable(logs, middle) <= change else (middle, many)
+        few, many = (few, middle) if found(middle) <= change else (middle, many)
     return many
 
 

@@ -35,7 +35,7 @@ def ratio_interval(logs: Sequence[float] | Floats, one_sided: float) -> Interval
     values = np.asarray(logs, dtype=np.float64)
     if values.size == 0:
         return NOTHING
-    averages = walsh(values[None, :])[0]
+    averages = np.sort(walsh(values[None, :])[0])
     value = float(np.exp(np.median(averages)))
     if values.size < 2:
         return Interval(value, nan, nan, 0.0, values.size)
@@ -45,9 +45,9 @@ def ratio_interval(logs: Sequence[float] | Floats, one_sided: float) -> Interval
 
 
 def walsh(rows: Floats) -> Floats:
-    """The Walsh averages of each row of logarithms, sorted."""
+    """The Walsh averages of each row of logarithms."""
     first, second = np.triu_indices(rows.shape[1])
-    found: Floats = np.sort((rows[:, first] + rows[:, second]) / 2, axis=1)
+    found: Floats = (rows[:, first] + rows[:, second]) / 2
     return found
 
 

@@ -1,0 +1,208 @@
+"""python -m bench.regress as a person uses it, on a repository of its own: a copy of this code, and changes to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.record import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "workloads")
+CELL = ("workload=calibrated", "workload.layers=1", "workload.parameters_mib=0.01", "gpus=2", "threads=1")
+QUICK = ("steps=2", "warmup=0", "batch_size=8", "measure.parity_steps=0")
+STEP = "    def optimizer_step(self) -> None:\n"
+SLOW = """\
+        import time
+
+        if not hasattr(self, "kept"):
+            self.kept = torch.zeros(2**20)
+        dist.all_reduce(torch.zeros(3))
+        time.sleep(0.1)
+"""
+
+
+def git(repository: Path, *arguments: str) -> str:
+    settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *settings, *arguments], cwd=repository, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This code, tagged ``plain``, then a commit tagged ``slow`` in which native waits, sends more and keeps more."""
+    place = tmp_path_factory.mktemp("repository")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, place / package, ignore=shutil.ignore_patterns("__pycache__"))
+    git(place, "init", "-q")
+    (place / ".gitignore").write_text("__pycache__\nresults\n")
+    adapter = place / "bench/engines/native/adapter.py"
+    plain = adapter.read_text()
+    assert plain.count(STEP) == 1
+    for tag, text in (("plain", plain), ("slow", plain.replace(STEP, STEP + SLOW))):
+        adapter.write_text(text)
+        git(place, "add", "-A")
+        git(place, "commit", "-qm", tag)
+        git(place, "tag", tag)
+    return place
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files, which must be empty again in the end."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield place
+    assert [path.name for path in place.iterdir() if path.name.startswith("bench-")] == []
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "bench.regress", *arguments]
+
+
+def regress(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the gate in a copy's own folder, and looks for what it left behind."""
+    process = subprocess.Popen(
+        command(*arguments, f"hydra.sweep.dir={folder}"),
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    output, errors = process.communicate(timeout=500)
+    assert_nothing_left(repository, process.pid)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def assert_nothing_left(repository: Path, parent: int) -> None:
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    servers = [process.cmdline() for process in psutil.process_iter() if process.status() != psutil.STATUS_ZOMBIE]
+    assert [line for line in servers if "bench.forkserver" in line and line[-1] == str(parent)] == []
+
+
+def records(folder: Path, side: str) -> list[Record]:
+    return [Record.read(path) for path in sorted((folder / side / "records").glob("*.json"))]
+
+
+def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is_faster(
+    repository: Path, tmp_path: Path, temporary: Path
+) -> None:
+    git(repository, "checkout", "-q", "slow")
+    done = regress(repository, tmp_path / "slow", "--base", "plain", *CELL, *QUICK, "repeats=8")
+    assert done.returncode == 1, done.stderr
+    assert "slower, more memory, sends more" in " ".join(done.stdout.split())
+    assert "all_reduce of 3 float32 over 2 ranks: 0, now 1 a step" in " ".join(done.stdout.split())
+    (before,), (after,) = (records(tmp_path / "slow", side) for side in ("base", "current"))
+    assert [record.environment["git"]["commit"] for record in (before, after)] == [
+        git(repository, "rev-parse", tag) for tag in ("plain", "slow")
+    ]
+    assert before.sweep_id == after.sweep_id == "slow"
+    assert [launch.round for launch in before.launches] == [launch.round for launch in after.launches] == list(range(8))
+    first = [
+        "base" if one.started_at < two.started_at else "current"
+        for one, two in zip(before.launches, after.launches, strict=True)
+    ]
+    assert set(first) == {"base", "current"}
+
+    git(repository, "checkout", "-q", "plain")
+    back = regress(repository, tmp_path / "fast", "--base", "slow", *CELL, *QUICK, "measure=time", "repeats=8")
+    assert (back.returncode, "1 faster" in back.stdout) == (0, True), back.stdout + back.stderr
+
+
+def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
+    repository: Path, tmp_path: Path, temporary: Path
+) -> None:
+    git(repository, "checkout", "-q", "plain")
+    settings = repository / "conf/engine/native.yaml"
+    text = settings.read_text()
+    try:
+        settings.write_text(text.replace("in_flight: 1", "in_flight: 2"))
+        done = regress(
+            repository, tmp_path / "out", "--base", "HEAD", *CELL, *QUICK, "measure=time", "repeats=7", "--same", "1000"
+        )
+    finally:
+        settings.write_text(text)
+    assert done.returncode == 0, done.stdout + done.stderr  # nothing is 11 times as slow
+    assert "engine.in_flight: 1, now 2" in done.stdout
+    sides = {side: records(tmp_path / "out", side)[0] for side in ("base", "current")}
+    assert [record.config["engine"]["in_flight"] for record in sides.values()] == [1, 2]
+    assert [record.environment["git"]["dirty"] for record in sides.values()] == [False, True]
+
+
+def test_ctrl_c_compares_what_was_measured_and_leaves_nothing(
+    repository: Path, tmp_path: Path, temporary: Path
+) -> None:
+    folder = tmp_path / "out"
+    git(repository, "checkout", "-q", "plain")
+    run = subprocess.Popen(
+        command("--base", "HEAD", *CELL, *QUICK, "measure=time", "repeats=5000", f"hydra.sweep.dir={folder}"),
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 300
+    while run.poll() is None and time.monotonic() < deadline:
+        if any(len(record.launches) > 1 for record in records(folder, "current")):
+            break
+        time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert "interrupted: what is finished is kept and compared" in errors and "cannot tell" in output
+    assert all(record.status == "ok" for side in ("base", "current") for record in records(folder, side))
+    assert_nothing_left(repository, run.pid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "nonsense"], "--base nonsense is no revision of"),
+        (["--base", "HEAD", "repeats=3"], "repeats=3 cannot find a slowdown in 1 cell(s); valid: at least 7"),
+        (["--base", "HEAD", "--same", "0"], "--same 0 is not valid; valid: per cent above 0"),
+        (["--base", "HEAD", "stage=7"], "stage=7 is not valid; valid: 0, 1, 2, 3"),
+        (["--base", "HEAD", "resume=true"], "resume=true: rounds of another day"),
+        (["--base", "HEAD", "workload=collectives"], "search=max_batch and workload=collectives have no step time"),
+        (["--base", "HEAD", "--base-python", "nowhere"], "--base-python nowhere cannot be run"),
+        (["--base", "old"], "--base old cannot take launches from this code"),
+        (["--base", "older"], "--base older has no conf/config.yaml"),
+        (["--base", "other_work"], "batch_size is 16 at --base other_work and 32 now"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_and_exit_code_2(
+    repository: Path, tmp_path: Path, temporary: Path, arguments: list[str], message: str
+) -> None:
+    if arguments[1] in ("old", "older", "other_work"):
+        odd_commit(repository, arguments[1])
+    git(repository, "checkout", "-qf", "plain")
+    done = regress(repository, tmp_path / "out", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"regress: {message}") and done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == "" and not (tmp_path / "out").exists()
+
+
+def odd_commit(repository: Path, tag: str) -> None:
+    git(repository, "checkout", "-q", "plain")
+    if tag == "other_work":
+        settings = repository / "conf/workload/digits.yaml"
+        settings.write_text(settings.read_text().replace("batch_size: 32", "batch_size: 16"))
+    else:
+        shutil.rmtree(repository / {"old": "bench", "older": "conf"}[tag])
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", tag)
+    git(repository, "tag", tag)

@@ -1,0 +1,91 @@
+"""What another revision's code can be sent, and where it is checked out."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import revision
+from bench.config import ConfigError
+from bench.job import Job
+from bench.record import decode
+from tests.conftest import MakeCell
+
+
+@pytest.fixture
+def job(make_cell: MakeCell, tmp_path: Path) -> Job:
+    return make_cell(gpus=2).job("timing", tmp_path)
+
+
+@pytest.fixture
+def older() -> Callable[..., revision.Revision]:
+    """A revision that lacks fields of Job."""
+    fields = revision.ask("now", revision.ROOT, sys.executable, ["bench.engines.torch"]).job_fields
+
+    def make(*lacks: str) -> revision.Revision:
+        known = {kind: [name for name in names if f"{kind}.{name}" not in lacks] for kind, names in fields.items()}
+        return revision.Revision("v1", Path(), sys.executable, known, (), {})
+
+    return make
+
+
+def test_equal_code_is_sent_the_whole_job(job: Job, older: Callable[..., revision.Revision]) -> None:
+    assert revision.understood(job, older()) == dataclasses.asdict(job)
+
+
+def test_a_field_that_the_other_revision_lacks_is_left_out_at_its_default(
+    job: Job, older: Callable[..., revision.Revision]
+) -> None:
+    message = revision.understood(job, older("Job.silent", "EngineSpec.compile"))
+    assert "silent" not in message and "compile" not in message["spec"]
+    assert decode(message, Job, "job") == job
+
+
+def test_and_refused_by_name_where_it_is_set(job: Job, older: Callable[..., revision.Revision]) -> None:
+    with pytest.raises(ConfigError, match=r"--base v1 has no Job\.silent, here True; name a later one"):
+        revision.understood(dataclasses.replace(job, silent=True), older("Job.silent"))
+
+
+def test_code_without_a_job_is_too_old(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/__init__.py").touch()
+    with pytest.raises(ConfigError, match=r"--base v0 cannot take launches .*ImportError.*; name a later revision"):
+        revision.ask("v0", tmp_path, sys.executable, [])
+    with pytest.raises(ConfigError, match="--base-python nowhere/python cannot be run: No such file"):
+        revision.ask("v0", tmp_path, "nowhere/python", [])
+
+
+def test_a_worktree_is_gone_whatever_happens_in_it(tmp_path: Path) -> None:
+    project = tmp_path / "repository" / "project"
+    project.mkdir(parents=True)
+
+    def git(*arguments: str) -> str:
+        settings = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(["git", *settings, *arguments], cwd=project, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    git("init", "-q", "..")
+    for text in ("first", "second"):
+        (project / "file").write_text(text)
+        git("add", "-A")
+        git("commit", "-qm", text)
+    (project / "file").write_text("dirty")
+    with pytest.raises(KeyboardInterrupt), revision.checked_out("HEAD~1", project) as tree:
+        assert (tree / "file").read_text() == "first" and len(git("worktree", "list").splitlines()) == 2
+        raise KeyboardInterrupt
+    assert not tree.exists() and not tree.parent.parent.exists()
+    assert len(git("worktree", "list").splitlines()) == 1
+    assert (project / "file").read_text() == "dirty"
+    for name in ("nonsense", "--all", "HEAD:project/file"):
+        with (
+            pytest.raises(ConfigError, match=f"--base {name} is no revision of"),
+            revision.checked_out(name, project),
+        ):
+            pass
+    with pytest.raises(ConfigError, match="needs git and a checkout"), revision.checked_out("HEAD", Path("/proc")):
+        pass
