@@ -21,9 +21,9 @@ from rich.table import Table
 
 from analysis.cells import hardware, identity, knobs, label
 from analysis.compare import NothingToCompare, telling
-from analysis.gate import FALSE_ALARMS, per_step_s
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
+from analysis.time_gate import FALSE_ALARMS, per_step_s
 from analysis.units import ms
 from bench.record import Record
 

@@ -22,9 +22,9 @@ from rich.table import Table
 from analysis import paired
 from analysis.cells import frozen, hardware, identity, knobs, label
 from analysis.compare import NothingToCompare, telling
-from analysis.gate import POWER, per_step_s
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
+from analysis.time_gate import POWER, per_step_s
 from analysis.units import known
 from bench.record import ENOUGH_LAUNCHES, Record
 

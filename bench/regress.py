@@ -24,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from analysis import gate
+from analysis import time_gate
 from analysis.cells import flatten
 from analysis.compare import Pair
 from analysis.terminal import PIPE_WIDTH
@@ -81,9 +81,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--same",
         type=float,
-        default=100 * gate.MARGIN,
+        default=100 * time_gate.MARGIN,
         metavar="PERCENT",
-        help=f"what counts as the same step time; default: {100 * gate.MARGIN:g}",
+        help=f"what counts as the same step time; default: {100 * time_gate.MARGIN:g}",
     )
     found.add_argument(
         "overrides",
@@ -166,7 +166,7 @@ def composed(conf: Path, overrides: list[str]) -> tuple[list[Config], Path]:
 def check(configs: list[Config]) -> None:
     """Raises ConfigError for cells that have no step time, or too few rounds for any verdict."""
     check_sweep(configs)
-    least = gate.least_rounds(len(configs))
+    least = time_gate.least_rounds(len(configs))
     if configs[0].repeats < least:
         raise ConfigError(
             f"repeats={configs[0].repeats} cannot find a slowdown in {len(configs)} cell(s); valid: at least {least}"
@@ -225,11 +225,11 @@ def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:
 def compared(sweeps: Sequence[Sweep], margin: float) -> int:
     """Prints the verdicts; the exit code."""
     before, after = ([sweep.records[cell.id] for cell in sweep.cells] for sweep in sweeps)
-    found = gate.judge_all([Pair(*records) for records in zip(before, after, strict=True)], margin)
+    found = time_gate.judge_all([Pair(*records) for records in zip(before, after, strict=True)], margin)
     out = Console(highlight=False)
     if not out.is_terminal:
         out.width = PIPE_WIDTH
-    gate.show(found, SIDES, margin, out)
+    time_gate.show(found, SIDES, margin, out)
     if any(entry.failed for entry in found):
         return 1
     return 0 if any(known(entry.outcome.step.low) for entry in found) else NOT_COMPARED

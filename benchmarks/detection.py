@@ -4,7 +4,7 @@
 
 Detection: the same engine without and with a fault (``benchmarks.injected``), launched in shared rounds: a step that is
 1, 3, 5 or 10 % longer, an added collective, an added buffer. Comparisons of 8, 16 and 32 rounds are drawn from the
-rounds of one pair of servers, and judged by ``analysis.gate`` as ``bench.regress`` does.
+rounds of one pair of servers, and judged by ``analysis.time_gate`` as ``bench.regress`` does.
 False alarms: the same engine on both servers, in disjoint comparisons of ROUNDS_AA rounds; after a few of them both
 servers are started afresh, so that what sets two servers apart is part of what is measured.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from analysis import gate, paired
+from analysis import paired, time_gate
 from analysis.compare import Pair
 from bench import engines
 from bench.breakdown import Breakdown
@@ -42,7 +42,7 @@ ROUNDS_AA = 8
 COMPARISONS_PER_SERVER = 8
 SIZES = (8, 16, 32)
 DRAWS = 500
-MARGINS = (gate.MARGIN, 0.005)
+MARGINS = (time_gate.MARGIN, 0.005)
 SHARES = (0.01, 0.03, 0.05, 0.1)
 MIB_ELEMENTS = 2**18
 """Elements of fp32 in 1 MiB."""
@@ -115,16 +115,16 @@ def logs_of(runs: Sequence[Measured]) -> Logs:
     found: Logs = {cell: {} for cell in CELLS}
     for run in runs:
         for cell, (first, *others) in ((cell, list(sides.items())) for cell, sides in run.items()):
-            base = [gate.per_step_s(first[1], launch) for launch in first[1].launches]
+            base = [time_gate.per_step_s(first[1], launch) for launch in first[1].launches]
             for name, record in others:
-                own = [gate.per_step_s(record, launch) for launch in record.launches]
+                own = [time_gate.per_step_s(record, launch) for launch in record.launches]
                 found[cell].setdefault(name, []).append(paired.logs_of_ratios(base, own).tolist())
     return found
 
 
 def verdict(logs: Sequence[float], margin: float) -> str:
     """The gate's, of one cell."""
-    return gate.verdict_of(paired.ratio_interval(logs, gate.FALSE_ALARMS), margin, gate.FALSE_ALARMS)
+    return time_gate.verdict_of(paired.ratio_interval(logs, time_gate.FALSE_ALARMS), margin, time_gate.FALSE_ALARMS)
 
 
 def detections(logs: Logs, margin: float) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def detections(logs: Logs, margin: float) -> list[dict[str, Any]]:
         for fault, servers in sides.items():
             row: dict[str, Any] = {"cell": cell, "fault": fault}
             every = [value for values in servers for value in values]
-            row["ratio"] = paired.ratio_interval(every, gate.FALSE_ALARMS).value
+            row["ratio"] = paired.ratio_interval(every, time_gate.FALSE_ALARMS).value
             for size in SIZES:
                 drawn = [order.choices(order.choice(servers), k=size) for _ in range(DRAWS)]
                 row[str(size)] = sum(verdict(values, margin) == "slower" for values in drawn) / DRAWS
@@ -152,7 +152,7 @@ def false_alarms(logs: Logs, margin: float) -> list[dict[str, Any]]:
             values[at : at + ROUNDS_AA] for values in servers for at in range(0, len(values) - ROUNDS_AA + 1, ROUNDS_AA)
         ]
         verdicts = [verdict(block, margin) for block in blocks]
-        ratios = [paired.ratio_interval(values, gate.FALSE_ALARMS).value for values in servers]
+        ratios = [paired.ratio_interval(values, time_gate.FALSE_ALARMS).value for values in servers]
         rows.append(
             {
                 "cell": cell,
@@ -172,7 +172,7 @@ def exact(run: Measured) -> list[dict[str, Any]]:
     rows = []
     for cell, sides in run.items():
         for fault, record in list(sides.items())[1:]:
-            found = gate.judge_all([Pair(sides["A"], record)])[0]
+            found = time_gate.judge_all([Pair(sides["A"], record)])[0]
             peak = found.outcome.peak
             rows.append({"cell": cell, "fault": fault, "found": found.more, "peak": peak, "collectives": found.exact})
     return rows
@@ -218,7 +218,7 @@ def main() -> None:
     started = time.monotonic()
     trial = measure({"A": same()}, 5, checked=False, seed=0)
     steps_s = {
-        cell: median(gate.per_step_s(sides["A"], launch) for launch in sides["A"].launches)
+        cell: median(time_gate.per_step_s(sides["A"], launch) for launch in sides["A"].launches)
         for cell, sides in trial.items()
     }
     with_faults = [

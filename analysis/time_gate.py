@@ -29,7 +29,6 @@ from analysis.compare import (
     telling,
     verdict_words,
 )
-from analysis.memory import memory
 from analysis.scaling import is_ranked
 from analysis.stats import Interval
 from analysis.units import counted, known, ms
@@ -40,7 +39,7 @@ MARGIN = 0.02
 FALSE_ALARMS = 0.01
 POWER = 0.8
 MORE_PEAK = 0.01
-"""A larger share of peak memory is more: less is the allocator's doing, which differs between launches."""
+"""A peak that is larger by more than this share is more memory: less may be an allocator's rounding."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ def least_rounds(cells: int) -> int:
 
 
 def judge(pair: Pair, margin: float, one_sided: float) -> Found:
-    before, after = memory(pair.first).peak_bytes, memory(pair.second).peak_bytes
-    peak = after / before if before and after else math.nan
+    peak = steady_peak_bytes(pair.second) / steady_peak_bytes(pair.first)
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
         return Found(Outcome(pair, verdict, stats.NOTHING, None, peak), math.nan, [], False)
@@ -84,6 +82,17 @@ def judge(pair: Pair, margin: float, one_sided: float) -> Found:
     exact = collectives_that_differ(pair)
     more = peak > 1 + MORE_PEAK or sends_more(pair)
     return Found(Outcome(pair, verdict, step, needed, peak), finds(step, margin, one_sided), exact, more)
+
+
+def steady_peak_bytes(record: Record) -> float:
+    """The peak of the fullest rank; NaN where nobody counted, or where it is not the same in each watched step.
+
+    Where a communication thread lets go of a buffer sooner or later, the peak of one launch says nothing of the code.
+    """
+    peaks = [rank.step_peaks_bytes or [rank.peak_bytes] for rank in record.memory]
+    if not peaks or any(min(steps) != max(steps) for steps in peaks):
+        return math.nan
+    return float(max(steps[0] for steps in peaks)) or math.nan
 
 
 def per_step_s(record: Record, launch: Launch) -> float:

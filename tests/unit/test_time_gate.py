@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis import gate
+from analysis import time_gate
 from analysis.compare import Pair
 from bench.record import Collective, Record
 from tests.unit.test_analysis_compare import launches
@@ -36,30 +37,30 @@ def like_cells(count: int, rounds: int, factor: float, seed: int, noise: float =
 def test_at_most_one_gate_of_a_hundred_raises_a_false_alarm_however_many_cells_it_has(rounds: int) -> None:
     margin = 0.0001  # so that the interval alone protects
     single = [
-        found.failed for pair in like_cells(1000, rounds, 1.0, seed=1) for found in gate.judge_all([pair], margin)
+        found.failed for pair in like_cells(1000, rounds, 1.0, seed=1) for found in time_gate.judge_all([pair], margin)
     ]
     assert sum(single) <= 10 + 3 * math.sqrt(10)
-    if rounds < gate.least_rounds(10):
+    if rounds < time_gate.least_rounds(10):
         return
     pairs = like_cells(2000, rounds, 1.0, seed=2)
-    gates = [gate.judge_all(pairs[at : at + 10], margin) for at in range(0, 2000, 10)]
+    gates = [time_gate.judge_all(pairs[at : at + 10], margin) for at in range(0, 2000, 10)]
     assert sum(any(found.failed for found in cells) for cells in gates) <= 2 + 3 * math.sqrt(2)
 
 
 def test_what_a_gate_says_it_finds_it_finds_in_four_of_five_cases() -> None:
     noise = like_cells(40, 20, 1.0, seed=3)
-    size = float(np.median([gate.judge_all([pair])[0].finds for pair in noise]))
+    size = float(np.median([time_gate.judge_all([pair])[0].finds for pair in noise]))
     assert 0.02 < size < 0.1
     slow = like_cells(400, 20, 1 + size, seed=4)
-    found = sum(gate.judge_all([pair])[0].outcome.verdict == "slower" for pair in slow)
+    found = sum(time_gate.judge_all([pair])[0].outcome.verdict == "slower" for pair in slow)
     assert 0.7 < found / 400 < 0.95
 
 
 def test_so_many_rounds_as_it_asks_for_mostly_tell() -> None:
-    (unclear,) = gate.judge_all(like_cells(1, 10, 1.0, seed=9, noise=0.03))
+    (unclear,) = time_gate.judge_all(like_cells(1, 10, 1.0, seed=9, noise=0.03))
     assert unclear.outcome.verdict == "cannot tell" and unclear.outcome.needed is not None
     again = like_cells(60, unclear.outcome.needed, 1.0, seed=6, noise=0.03)
-    told = sum(gate.judge_all([pair])[0].outcome.verdict == "same" for pair in again)
+    told = sum(time_gate.judge_all([pair])[0].outcome.verdict == "same" for pair in again)
     assert told > 30
 
 
@@ -68,16 +69,16 @@ def test_so_many_rounds_as_it_asks_for_mostly_tell() -> None:
 )
 def test_a_verdict_is_by_size_and_by_interval(factor: float, verdict: str) -> None:
     times = [0.010, 0.011, 0.012, 0.013, 0.011, 0.010, 0.012, 0.014]
-    (found,) = gate.judge_all([Pair(record(times), record([factor * time for time in times]))], 0.02)
+    (found,) = time_gate.judge_all([Pair(record(times), record([factor * time for time in times]))], 0.02)
     assert found.outcome.verdict == verdict
     assert found.outcome.step.value == pytest.approx(factor)
     assert found.failed == (verdict == "slower")
 
 
 def test_too_few_rounds_tell_nothing_whatever_they_show() -> None:
-    (found,) = gate.judge_all([Pair(record([0.01] * 6), record([0.02] * 6))])
+    (found,) = time_gate.judge_all([Pair(record([0.01] * 6), record([0.02] * 6))])
     assert found.outcome.verdict == "cannot tell" and math.isnan(found.finds)
-    (found,) = gate.judge_all([Pair(record([0.01] * 7), record([0.02] * 7))])
+    (found,) = time_gate.judge_all([Pair(record([0.01] * 7), record([0.02] * 7))])
     assert found.outcome.verdict == "slower"
 
 
@@ -85,33 +86,41 @@ def test_a_step_that_is_slow_now_and_then_is_slower() -> None:
     steps = [0.01] * 10
     hiccup = [0.01] * 8 + [0.02] * 2
     sides = [cell(launches=[launch(at, [times]) for at in range(8)]) for times in (steps, hiccup)]
-    (found,) = gate.judge_all([Pair(*sides)])
+    (found,) = time_gate.judge_all([Pair(*sides)])
     assert found.outcome.verdict == "slower" and found.outcome.step.value == pytest.approx(1.2)
 
 
 def test_an_added_collective_is_found_without_timing() -> None:
     first, second = record([0.01] * 8, gpus=2), record([0.01] * 8, gpus=2)
     first.collectives, second.collectives = [ALL_REDUCE], [ALL_REDUCE, Collective("broadcast", "int64", 1, 2, 3)]
-    (found,) = gate.judge_all([Pair(first, second)])
+    (found,) = time_gate.judge_all([Pair(first, second)])
     assert found.exact == ["broadcast of 1 int64 over 2 ranks: 0, now 3 a step"]
     assert found.failed and found.outcome.verdict == "same"
-    (back,) = gate.judge_all([Pair(second, first)])
+    (back,) = time_gate.judge_all([Pair(second, first)])
     assert back.exact == ["broadcast of 1 int64 over 2 ranks: 3, now 0 a step"] and not back.failed
     second.collectives = None  # measure=time
-    assert not gate.judge_all([Pair(first, second)])[0].failed
+    assert not time_gate.judge_all([Pair(first, second)])[0].failed
 
 
 def test_an_added_buffer_is_found_without_timing() -> None:
     first, second = measured(record([0.01] * 8)), measured(record([0.01] * 8), peak_bytes=6_500_000)
-    (found,) = gate.judge_all([Pair(first, second)])
+    (found,) = time_gate.judge_all([Pair(first, second)])
     assert found.failed and found.more and found.outcome.verdict == "same"
-    assert not gate.judge_all([Pair(second, first)])[0].failed
+    assert not time_gate.judge_all([Pair(second, first)])[0].failed
     slightly = measured(record([0.01] * 8), peak_bytes=6_010_000)
-    assert not gate.judge_all([Pair(first, slightly)])[0].failed
+    assert not time_gate.judge_all([Pair(first, slightly)])[0].failed
 
 
 def test_a_cell_that_no_longer_runs_fails_the_gate_and_one_that_never_did_says_nothing() -> None:
     fine, broken = record([0.01] * 8), bare("failed", "boom")
-    assert gate.judge_all([Pair(fine, broken)])[0].failed
-    (found,) = gate.judge_all([Pair(broken, fine)])
+    assert time_gate.judge_all([Pair(fine, broken)])[0].failed
+    (found,) = time_gate.judge_all([Pair(broken, fine)])
     assert found.outcome.verdict == "not compared" and not found.failed
+
+
+def test_a_peak_that_differs_between_steps_of_one_launch_says_nothing() -> None:
+    first, second = measured(record([0.01] * 8)), measured(record([0.01] * 8), peak_bytes=9_000_000)
+    held = second.memory[0]
+    second.memory = [dataclasses.replace(held, step_peaks_bytes=[held.peak_bytes] * 2 + [held.peak_bytes - 8])]
+    (found,) = time_gate.judge_all([Pair(first, second)])
+    assert math.isnan(found.outcome.peak) and not found.failed
