@@ -195,7 +195,8 @@ def _records(client: MlflowClient, runs: Sequence[Run], what: str) -> Loaded:
         key = (record.sweep_id, record.cell_id)
         if key not in cells or len(record.launches) > len(found.records[cells[key]].launches):
             cells[key] = at
-    return Loaded([found.records[at] for at in cells.values()], [*warnings, *missing])
+    kept = sorted(cells.items())  # in the order of a sweep's folder
+    return Loaded([found.records[at] for _, at in kept], [*warnings, *missing])
 
 
 def _record_file(client: MlflowClient, run: Run, folder: Path) -> Path | None:

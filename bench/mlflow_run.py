@@ -7,6 +7,7 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -153,7 +154,7 @@ def metric_names(table: pd.DataFrame) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def cell_metrics(record: Record, row: Mapping[Any, Any], names: Sequence[str]) -> Iterator[Metric]:
