@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from analysis import units
 from analysis.buckets import LEAST_R2, Curve, Point, packed
 from analysis.canvas import INK, PAPER, canvas, save, style
+from analysis.flags import DISTURBANCES
 from analysis.layout import MOST_PANELS
 from analysis.plots import INTERVAL, Plot
 from analysis.rows import value
@@ -45,9 +46,10 @@ class BucketRow:
 
 def bucket_rows(found: Sequence[Curve], table: pd.DataFrame, names: Sequence[str]) -> list[BucketRow]:
     """A row for each size of each curve."""
+    cells = dict(table.iterrows())
     return [
         BucketRow(
-            knobs=[value(name, table.loc[point.index][name]) for name in names],
+            knobs=[value(name, cells[point.index][name]) for name in names],
             buckets=str(point.buckets),
             step_ms=units.ms(point.step.value),
             step_range=_span(point.step, 1e3),
@@ -173,3 +175,5 @@ def _mark(axes: Axes, point: Point, factor: float, verdicts: Sequence[str]) -> N
         capsize=2.5,
         zorder=3,
     )
+    if set(verdicts) & set(DISTURBANCES):
+        axes.plot([point.bucket_mb], [middle], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=4)

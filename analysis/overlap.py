@@ -78,9 +78,10 @@ def _key(record: Record) -> object:
 
 def overlap_rows(found: Sequence[Overlapped], table: pd.DataFrame, names: Sequence[str]) -> list[OverlapRow]:
     """A row a pair; ``names`` are its knobs without overlap."""
+    cells = dict(table.iterrows())
     return [
         OverlapRow(
-            knobs=[value(name, table.loc[entry.index][name]) for name in names],
+            knobs=[value(name, cells[entry.index][name]) for name in names],
             off_ms=_step_ms(entry.outcome.pair.first),
             on_ms=_step_ms(entry.outcome.pair.second),
             ratio=units.number(entry.outcome.step.value),

@@ -151,9 +151,9 @@ def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) 
     top = float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
     scale, factor = THROUGHPUT.scale(top)
     unit, by = next((s for s in SCALES[price.column] if table[price.column].max() * s[1] < 2000), ("", 1.0))
-    for at, (_, row) in enumerate(table.iterrows()):
-        _mark(axes, row, row[price.column] * by, factor, on_front=at in places)
-    best = table.iloc[places]
+    best, beaten = table.iloc[places], table.drop(index=table.index[places])
+    _marks(axes, best, best[price.column] * by, factor, on_front=True)
+    _marks(axes, beaten, beaten[price.column] * by, factor, on_front=False)
     across, up = best[price.column] * by, best["throughput_per_s"] * factor
     axes.step(across, up, where="pre", color=INK, linewidth=0.9, dashes=(4, 2), zorder=1)
     axes.set_ylim(0, top * factor * 1.15)
@@ -186,21 +186,25 @@ def _numbers(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
         )
 
 
-def _mark(axes: Axes, row: pd.Series, across: float, factor: float, *, on_front: bool) -> None:
-    verdicts = row["verdicts"].split(";")
-    middle, low, high = (row[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
-    axes.errorbar(
-        [across],
-        [middle],
-        yerr=np.nan_to_num(np.array([[middle - low], [high - middle]], dtype=float)) if on_front else None,
-        fmt="D" if on_front else "o",
-        color=INK,
-        alpha=1.0 if on_front else 0.55,
-        markerfacecolor=PAPER if "oversubscribed" in verdicts else INK,
-        markersize=6.5 if on_front else 4,
-        elinewidth=1,
-        capsize=2,
-        zorder=4 if on_front else 3,
-    )
-    if set(verdicts) & set(DISTURBANCES):
-        axes.plot([across], [middle], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=5)
+def _marks(axes: Axes, cells: pd.DataFrame, across: pd.Series, factor: float, *, on_front: bool) -> None:
+    middle, low, high = (cells[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
+    reach = np.nan_to_num(np.array([middle - low, high - middle], dtype=float))
+    for crowded, face in ((True, PAPER), (False, INK)):
+        own = (cells["verdicts"].str.contains("oversubscribed") == crowded).to_numpy()
+        if not own.any():
+            continue
+        axes.errorbar(
+            across[own],
+            middle[own],
+            yerr=reach[:, own] if on_front else None,
+            fmt="D" if on_front else "o",
+            color=INK,
+            alpha=1.0 if on_front else 0.55,
+            markerfacecolor=face,
+            markersize=6.5 if on_front else 4,
+            elinewidth=1,
+            capsize=2,
+            zorder=4 if on_front else 3,
+        )
+    disturbed = cells["verdicts"].str.contains("|".join(DISTURBANCES)).to_numpy()
+    axes.plot(across[disturbed], middle[disturbed], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=5)

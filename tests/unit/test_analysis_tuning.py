@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.canvas import style
+from analysis.canvas import INK, PAPER, style
 from analysis.load import frame
 from analysis.overlap import overlap_rows, overlapped
 from analysis.pareto import PRICES, SAVING, draw_front, front, front_rows, fronts
@@ -148,14 +148,12 @@ def test_the_front_is_told_by_shape_and_numbers_and_care_by_hollow_marks_and_cro
         figure = draw_front(price, panel, names, places)
     assert price is PRICES[0]
     axes = figure.axes[0]
-    shapes = [str(line.get_marker()) for line in axes.lines]
-    assert (shapes.count("D"), shapes.count("o"), shapes.count("x")) == (3, 1, 1)
+    marks = [(str(line.get_marker()), line.get_markerfacecolor(), len(line.get_xdata())) for line in axes.lines]
+    assert marks.count(("D", PAPER, 1)) == 1, "oversubscribed"
+    assert ("D", INK, 2) in marks and ("o", INK, 1) in marks
+    assert [number for marker, _, number in marks if marker == "x"] == [1, 0], "disturbed, of the front and of others"
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  stage 0", "2  stage 2", "3  stage 3"]
-    hollow = [
-        line for line in axes.lines if line.get_marker() == "D" and line.get_markerfacecolor() != line.get_color()
-    ]
-    assert len(hollow) == 1
 
 
 def test_numbers_beside_marks_that_are_close_do_not_meet() -> None:
