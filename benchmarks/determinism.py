@@ -86,12 +86,13 @@ def requests(
         batch_size = changes.pop("batch_size")
         known = group("workload", "module") | DROPOUT if workload == "dropout" else group("workload", workload)
         for engine, document in chosen.items():
+            untied = {"tie": False} if (engine, workload) == ("pipeline", "gpt") else {}  # its stages share no weight
             for stage in (0, 1, 2, 3):
                 for precision in precisions:
                     for size in ranks:
                         found[engine, stage, workload, precision, size] = Config(
                             engine=document,
-                            workload=known | changes | {"name": workload},
+                            workload=known | changes | untied | {"name": workload},
                             stage=stage,
                             gpus=size,
                             precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from bench.engines.spec import EngineSpec
 
 
 class WrongEngine:
-    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale, extra_all_reduce, extra_buffer."""
+    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale, extra_all_reduce, extra_buffer,
+    unrepeatable."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         self.spec, self.context = spec, context
@@ -44,6 +46,9 @@ class WrongEngine:
                 dist.all_reduce(gradient)
                 if self.fault != "summed":
                     gradient /= self.context.world_size
+        if self.fault == "unrepeatable":  # as an order of arrival would: off in the last bit, otherwise in each run
+            for gradient in gradients:
+                gradient *= 1 + int.from_bytes(os.urandom(1)) / 255 * 2**-20
         if self.fault == "extra_all_reduce":
             dist.all_reduce(gradients[0].clone())
         if self.fault == "stale":
