@@ -31,8 +31,8 @@ from bench.breakdown import Breakdown
 from bench.cells import plan
 from bench.config import CONF, Config, Measure
 from bench.interleaved import Interleaved
-from bench.launch import Launcher
-from bench.measure import environment
+from bench.launch import Launcher, server_environment
+from bench.measure import environment, source
 from bench.record import Record
 from bench.store import RecordStore
 from bench.sweep import Sweep
@@ -83,7 +83,7 @@ def measure(sides: Sides, rounds: int, *, checked: bool, seed: int) -> Measured:
     """Interleaved rounds on a fresh pair of servers. ``checked``: memory and collectives too."""
     preload = engines.preload("benchmarks.injected")
     with tempfile.TemporaryDirectory() as folder, Launcher(preload) as first, Launcher(preload) as others:
-        here = environment.collect(first.machine)
+        here = environment.collect(first.machine, server_environment(), source.collect(()))
         sweeps = {}
         for number, (name, faults) in enumerate(sides.items()):
             launcher = others if number else first

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
