@@ -58,8 +58,10 @@ def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> d
 
 
 def git(source: Source) -> dict[str, Any]:
-    """Commit of the source that runs, and whether it has uncommitted changes; empty outside a checkout."""
-    return {"commit": source.commit, "dirty": source.dirty} if source.commit else {}
+    """The source in a line or two, for reports that do not read the patch; empty outside a checkout."""
+    if not source.commit:
+        return {}
+    return {"commit": source.commit, "dirty": source.dirty, "files": source.digest[:16]}
 
 
 def allowed(variables: Mapping[str, str]) -> dict[str, str]:

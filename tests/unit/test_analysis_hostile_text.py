@@ -71,7 +71,9 @@ def hostile() -> list[Record]:
             record.sweep_id, record.cell_id = text, text.replace("/", "")  # a file is named after the cell
             assert record.model is not None
         records += part
-        records.append(bare("failed", text, at % 4, 4, workload={"name": text}))
+        failed = bare("failed", text, at % 4, 4, workload={"name": text})
+        failed.cell_id = failed.cell_id.replace("/", "")
+        records.append(failed)
     return records
 
 

@@ -120,5 +120,5 @@ def test_the_environment_says_what_every_version_is() -> None:
     wanted = {"torch": "2.15.0+cu", "cuda": "13.2", "cudnn": "92600", "nccl": "2.30", "cpu_capability": "AVX512"}
     assert found.items() >= wanted.items()
     assert {"torch", "torchvision", "hydra-core", "mlflow", "numpy"} <= set(found["packages"])
-    assert found["git"] == {"commit": "1" * 40, "dirty": True}
+    assert found["git"] == {"commit": "1" * 40, "dirty": True, "files": "aa"}
     assert found["kernel"] and found["cores"] >= 1 and found["logical_cores"] >= found["cores"]
