@@ -64,12 +64,14 @@ def _memory(record: Record) -> Quantities:
     found = {
         f"state: {kind}, bytes": by_rank([rank.state_bytes.get(kind, 0) for rank in record.memory]) for kind in kinds
     }
-    # What a late thread holds is of this kind alone.
-    late = [rank.rest_by_kind.get("communication", 0) for rank in record.memory]
-    found["at rest, bytes"] = by_rank([rank.rest_bytes - held for rank, held in zip(record.memory, late, strict=True)])
     if peak_is_exact(record):
+        found["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
         # A late release can only add to a step's peak.
         found["peak, bytes"] = by_rank([min(rank.step_peaks_bytes or [rank.peak_bytes]) for rank in record.memory])
+    else:  # what a late thread still holds is of one kind alone
+        late = [rank.rest_by_kind.get("communication", 0) for rank in record.memory]
+        own = [rank.rest_bytes - held for rank, held in zip(record.memory, late, strict=True)]
+        found["at rest without communication, bytes"] = by_rank(own)
     return found
 
 

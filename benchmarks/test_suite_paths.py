@@ -15,6 +15,7 @@ from bench import engines
 from bench.launch import Launcher
 from bench.record import Record
 from benchmarks.launch_overhead import trivial_job
+from benchmarks.test_engine_paths import cpu_time
 from tests.unit.test_analysis_fakes import sweep, write_all
 
 
@@ -42,29 +43,34 @@ def test_a_record_is_written(records: list[Record], tmp_path: Path, benchmark: B
     assert Record.read(path) == records[15]
 
 
+@cpu_time
 def test_a_record_is_read(records: list[Record], tmp_path: Path, benchmark: BenchmarkFixture) -> None:
     path = tmp_path / "record.json"
     records[15].write(path)
     assert benchmark(Record.read, path) == records[15]
 
 
+@cpu_time
 def test_a_folder_of_records_is_read(records: list[Record], tmp_path: Path, benchmark: BenchmarkFixture) -> None:
     folder = write_all(records, tmp_path / "sweep")
     found = benchmark.pedantic(load, args=[[folder]], rounds=5, iterations=1, warmup_rounds=1)
     assert len(found.records) == 64
 
 
+@cpu_time
 def test_the_table_of_cells_is_made(records: list[Record], benchmark: BenchmarkFixture) -> None:
     table = benchmark.pedantic(frame, args=[records], rounds=5, iterations=1, warmup_rounds=1)
     assert len(table) == 64
 
 
+@cpu_time
 def test_settings_are_advised(records: list[Record], benchmark: BenchmarkFixture) -> None:
     table = frame(records)
     limits = Limits(memory_bytes=None, efficiency=None, gpus=None)
     assert benchmark.pedantic(advise, args=[records, table, limits], rounds=5, iterations=1, warmup_rounds=1)
 
 
+@cpu_time
 def test_the_exact_gate_compares(records: list[Record], benchmark: BenchmarkFixture) -> None:
     one = measured(records[:16])
     assert benchmark(lambda: differences(one, measured(records[:16]))) == []

@@ -82,13 +82,13 @@ def spend(folder: Path, home: Path, base: str, uri: str | None, previous: Path |
     fit = preflight.show(findings)
     night = Night(folder, home, base, len(preflight.gpus()), uri, previous)
     outcomes: list[Outcome] = []
-    interrupted = False
+    interrupted, step = "", None
     try:
         for step in steps(night) if fit else []:
             log = folder / "logs" / f"{step.name.replace(' ', '-')}.log"
             outcomes.append(run(step, log))
     except KeyboardInterrupt:
-        interrupted = True
+        interrupted = step.name if step else "preflight"
     text = summary.write(folder, findings, outcomes, base=base, interrupted=interrupted)
     print(f"\n{text}\nsummary {folder / 'summary.md'}")
     if interrupted:

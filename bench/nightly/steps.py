@@ -24,8 +24,6 @@ CPU_SWEEP = (
 GPU_TIMED = ("workload=vit_b_16", "stage=0,1,2,3", "precision=amp_bf16", "steps=20", "warmup=5")
 CPU_TIMED = ("workload=digits", "stage=0,3", "gpus=2", "steps=5", "warmup=1", "repeats=6")
 """Cells of the time gate: few, since each has many launches."""
-SLOWER_BY = "min:100%"
-"""A hot path of the suite is slower if its fastest round takes this much longer (docs/regression.md)."""
 
 PROMPT = "$ "
 Verdict = Literal["ok", "note", "found", "not run"]
@@ -65,10 +63,9 @@ def steps(night: Night) -> list[Step]:
     quiet = "tracking=none"
     asked = gpu_sweep(night.gpus) if night.gpus else list(CPU_SWEEP)
     timed = [*GPU_TIMED, f"gpus={night.gpus}"] if night.gpus else list(CPU_TIMED)
-    pytest = [python, "-m", "pytest", "benchmarks", "--benchmark-only", "--benchmark-autosave"]
-    pytest += [f"--benchmark-storage={(night.home / 'hot-paths').resolve()}"]
-    if any((night.home / "hot-paths").rglob("*.json")):
-        pytest += ["--benchmark-compare", f"--benchmark-compare-fail={SLOWER_BY}"]
+    kept = str(night.home / "hot-paths")
+    paths = [python, "-m", "pytest", "benchmarks", "--benchmark-only", "--benchmark-autosave"]
+    paths += [f"--benchmark-storage={kept}", "--benchmark-columns=min,median,rounds"]
     log = [python, "-m", "bench.tracking", "import", sweep, *(["--uri", night.uri] if night.uri else [])]
     compare = [[python, "-m", "analysis", "compare", str(night.previous), sweep]] if night.previous else []
     return [
@@ -92,7 +89,11 @@ def steps(night: Night) -> list[Step]:
             why_not=f"the code is that of {night.base}",
         ),
         Step("last night", compare, {0: "ok", 1: "note", 2: "note"}, why_not="no earlier night here"),
-        Step("hot paths", [pytest], {0: "ok", 1: "found"}),
+        Step(
+            "hot paths",
+            [paths, [python, "-m", "benchmarks.against_earlier", kept]],
+            {0: "ok", 1: "found"},
+        ),
         Step("mlflow", [log], {0: "ok", 1: "note"}),
     ]
 
@@ -130,9 +131,16 @@ def run(step: Step, log: Path) -> Outcome:
     with open(log, "w", encoding="utf-8") as kept:
         for command in step.commands:
             code = stream(command, kept)
-    verdict = step.means.get(code, "not run")
-    reason = f"ended with code {code}" if verdict == "not run" else ""
-    return Outcome(step, verdict, reason, time.monotonic() - started, log)
+    took, verdict = time.monotonic() - started, step.means.get(code, "not run")
+    ended = Outcome(step, verdict, "", took, log)
+    if verdict == "not run" or (verdict != "ok" and crashed(ended.said())):
+        return Outcome(step, "not run", f"ended with code {code}", took, log)
+    return ended
+
+
+def crashed(said: Sequence[str]) -> bool:
+    """Whether Python gave up, which it ends with the exit code that a gate has for what it found."""
+    return any(line.startswith("Traceback (most recent call last)") or ": No module named " in line for line in said)
 
 
 def stream(command: list[str], kept: IO[str]) -> int:

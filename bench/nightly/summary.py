@@ -18,9 +18,12 @@ FENCE = "~~~~~~"
 
 
 def write(
-    folder: Path, findings: Sequence[Finding], outcomes: Sequence[Outcome], *, base: str, interrupted: bool
+    folder: Path, findings: Sequence[Finding], outcomes: Sequence[Outcome], *, base: str, interrupted: str
 ) -> str:
-    """Writes ``summary.md``, appends it to the job's page in GitHub Actions, and returns its first line."""
+    """Writes ``summary.md``, appends it to the job's page in GitHub Actions, and returns its title.
+
+    ``interrupted`` is the step in which the night was; empty if it was not.
+    """
     title = headline(findings, outcomes, interrupted=interrupted)
     sections = [
         [f"# {title}", "", *where(folder, base)],
@@ -37,7 +40,7 @@ def write(
     return title
 
 
-def headline(findings: Sequence[Finding], outcomes: Sequence[Outcome], *, interrupted: bool) -> str:
+def headline(findings: Sequence[Finding], outcomes: Sequence[Outcome], *, interrupted: str) -> str:
     wrong = [finding.what for finding in findings if finding.verdict == "wrong"]
     if wrong:
         return f"Nightly: the machine is not fit ({', '.join(wrong)}); nothing was measured"
@@ -47,7 +50,7 @@ def headline(findings: Sequence[Finding], outcomes: Sequence[Outcome], *, interr
         for verdict, says in (("found", "found something"), ("not run", "could not be run"))
         if counts[verdict]  # type: ignore[index]
     ]
-    words += ["interrupted"] if interrupted else []
+    words += [f"interrupted in {interrupted}"] if interrupted else []
     return f"Nightly: {'; '.join(words) or 'nothing is worse'}"
 
 

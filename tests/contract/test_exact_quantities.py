@@ -62,8 +62,8 @@ def test_an_added_collective_is_found(checked: Checked) -> None:
 
 def test_an_added_buffer_is_found_though_the_engine_does_not_own_up_to_it(checked: Checked) -> None:
     found = between(checked(engine=wrong("none")), checked(engine=wrong("extra_buffer")))
-    assert set(found) == {"at rest, bytes"}
-    rest = found["at rest, bytes"]
+    assert set(found) == {"at rest without communication, bytes"}
+    rest = found["at rest without communication, bytes"]
     assert isinstance(rest.now, int) and isinstance(rest.before, int)
     assert rest.now - rest.before == 4000
 

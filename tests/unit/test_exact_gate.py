@@ -140,14 +140,30 @@ def test_each_change_is_found_alone_and_is_the_codes(
     assert exit_code(seen) == 1
 
 
+def held_late(record: Record) -> None:
+    """In two of three steps gloo let go of a bucket later than usual."""
+    record.memory[1] = replace(record.memory[1], peak_bytes=700, step_peaks_bytes=[700, 700, 600])
+
+
 def test_a_step_whose_memory_was_let_go_late_is_no_difference() -> None:
+    assert found(lambda now: held_late(now[0])) == []
+
+
+def test_where_late_is_usual_what_collectives_hold_at_rest_is_left_out() -> None:
     def late(now: list[Record]) -> None:
-        held = {"communication": 64, "params": 420}
-        now[0].memory[1] = replace(
-            now[0].memory[1], rest_bytes=484, rest_by_kind=held, peak_bytes=700, step_peaks_bytes=[700, 700, 600]
-        )
+        held_late(now[2])
+        kinds = {"communication": 64, "params": 420}
+        now[2].memory[1] = replace(now[2].memory[1], rest_bytes=484, rest_by_kind=kinds)
 
     assert found(late) == []
+
+
+def test_a_communication_buffer_that_stays_is_found() -> None:
+    def more(now: list[Record]) -> None:
+        kinds = {"communication": 64, "params": 420}
+        now[0].memory = [replace(rank, rest_bytes=484, rest_by_kind=kinds) for rank in now[0].memory]
+
+    assert words(found(more)) == [("at rest, bytes", 420, 484)]
 
 
 def test_a_peak_that_differs_from_run_to_run_is_not_held_and_that_is_said() -> None:

@@ -16,6 +16,7 @@ from bench.nightly import preflight, steps, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import Night, Outcome, Step
 from bench.record import Source
+from benchmarks import against_earlier
 from tests.unit.test_analysis_fakes import bare, cell, write_all
 
 OK = Finding("disk", "90 GiB free", "ok")
@@ -101,6 +102,33 @@ def commands(night: Night) -> dict[str, list[str]]:
     return {step.name: [steps.shown(command) for command in step.commands] for step in steps.steps(night)}
 
 
+def test_hot_paths_are_compared_by_their_fastest_round_with_earlier_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(number: int, **fastest_s: float) -> None:
+        entries = [{"name": name, "stats": {"min": seconds}} for name, seconds in fastest_s.items()]
+        (tmp_path / "Linux").mkdir(exist_ok=True)
+        (tmp_path / "Linux" / f"{number:04}_commit.json").write_text(json.dumps({"benchmarks": entries}))
+
+    def compare() -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["against_earlier", str(tmp_path)])
+        code = against_earlier.main()
+        return code, capsys.readouterr().out
+
+    assert compare()[0] == 2, "nothing is saved"
+    save(1, pack=1.0, launch=1.0)
+    assert compare()[0] == 0, "the first has nothing to be slower than"
+    save(2, pack=9.0, launch=1.0)  # disturbed
+    save(3, pack=1.0, launch=1.0)
+    save(4, pack=1.9, launch=1.9)
+    assert compare()[0] == 0
+    save(5, pack=1.0, launch=4.0, new=1.0)
+    code, printed = compare()
+    assert code == 1
+    assert "1 of 2 take at least 2 times as long" in printed
+    assert [line.split()[0] for line in printed.splitlines() if line.endswith("slower")] == ["launch"]
+
+
 def test_a_night_runs_all_gates_and_logs_them(tmp_path: Path) -> None:
     run = commands(night(tmp_path))
     assert list(run) == ["sweep", "exact gate", "time gate", "last night", "hot paths", "mlflow"]
@@ -154,6 +182,13 @@ def test_a_step_is_judged_by_its_last_command(codes: tuple[int, ...], verdict: s
     assert outcome.log is not None and "a line 0" in outcome.log.read_text()
 
 
+@pytest.mark.parametrize("command", [["-c", "raise ValueError"], ["-m", "bench.not_there"]])
+def test_a_command_that_crashes_found_nothing(command: list[str], tmp_path: Path) -> None:
+    """Python ends both with 1, as a gate does that found something."""
+    crashing = Step("time gate", [[sys.executable, *command]], {0: "ok", 1: "found"})
+    assert steps.run(crashing, tmp_path / "step.log").verdict == "not run"
+
+
 def test_a_step_that_is_stopped_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(io.StringIO):
         def write(self, text: str) -> int:
@@ -164,11 +199,11 @@ def test_a_step_that_is_stopped_leaves_no_process(monkeypatch: pytest.MonkeyPatc
     started: list[subprocess.Popen[str]] = []
     popen = subprocess.Popen
 
-    def noted(*args: Any, **named: Any) -> subprocess.Popen[str]:
-        started.append(popen(*args, **named))
+    def start(*arguments: Any, **named: Any) -> subprocess.Popen[str]:
+        started.append(popen(*arguments, **named))
         return started[-1]
 
-    monkeypatch.setattr(steps.subprocess, "Popen", noted)
+    monkeypatch.setattr(steps.subprocess, "Popen", start)
     script = "import time; print('ready', flush=True); time.sleep(600)"
     with pytest.raises(KeyboardInterrupt):
         steps.stream([sys.executable, "-c", script], Stopped())
@@ -184,7 +219,7 @@ def test_the_summary_says_first_what_is_worse(tmp_path: Path, monkeypatch: pytes
         steps.run(step(0, name="exact gate", says="all | equal"), tmp_path / "logs" / "exact-gate.log"),
         steps.run(step(4, name="time gate"), tmp_path / "logs" / "time-gate.log"),
     ]
-    title = summary.write(tmp_path, [OK], outcomes, base="v1", interrupted=False)
+    title = summary.write(tmp_path, [OK], outcomes, base="v1", interrupted="")
     text = (tmp_path / "summary.md").read_text()
     assert title == "Nightly: sweep found something; time gate could not be run"
     assert text.startswith(f"# {title}\n") and page.read_text() == text
@@ -197,7 +232,7 @@ def test_the_summary_says_first_what_is_worse(tmp_path: Path, monkeypatch: pytes
 
 def test_a_night_in_which_nothing_is_worse_says_so(tmp_path: Path) -> None:
     outcome = Outcome(Step("last night", [], {}, "no earlier night here"), "ok", "no earlier night here", 0.0, None)
-    assert summary.write(tmp_path, [OK], [outcome], base="v1", interrupted=False) == "Nightly: nothing is worse"
+    assert summary.write(tmp_path, [OK], [outcome], base="v1", interrupted="") == "Nightly: nothing is worse"
 
 
 def a_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finding: Finding, *planned: Step) -> tuple[int, str]:
@@ -238,7 +273,7 @@ def test_an_interrupted_night_has_a_summary(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(nightly, "run", interrupted)
     code, text = a_night(tmp_path, monkeypatch, OK, step(1, name="first"), step(0, name="second"))
     assert code == 130
-    assert text.startswith("# Nightly: first found something; interrupted")
+    assert text.startswith("# Nightly: first found something; interrupted in second")
 
 
 def test_the_preflight_can_be_run_by_itself() -> None:

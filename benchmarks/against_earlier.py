@@ -1,0 +1,82 @@
+"""The newest saved run of the hot paths against the ones before it on the same machine.
+
+    python -m pytest benchmarks --benchmark-only --benchmark-storage=FOLDER --benchmark-autosave
+    python -m benchmarks.against_earlier FOLDER
+
+A path is compared by its fastest round, with the median of the fastest rounds of up to five earlier runs, so that one
+disturbed run spoils neither side. pytest-benchmark's own comparison knows one earlier run and ends in a traceback.
+
+Exit code: 0 if nothing is slower, 1 if a path is, 2 if nothing could be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+EARLIER = 5
+SLOWER = 2.0
+"""Times as long as before from which a path counts as slower; docs/regression.md says why not less."""
+
+
+def fastest_s(path: Path) -> dict[str, float]:
+    """The fastest round of each path in a saved run, in seconds."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return {entry["name"]: float(entry["stats"]["min"]) for entry in saved["benchmarks"]}
+
+
+def runs(folder: Path) -> list[Path]:
+    """Saved runs of the newest one's kind of machine, oldest first."""
+    saved = sorted(folder.glob("*/*.json"), key=lambda path: path.name)
+    return [path for path in saved if path.parent == saved[-1].parent]
+
+
+def ratios(now: dict[str, float], earlier: list[dict[str, float]]) -> dict[str, float]:
+    """How many times as long each path takes as it did; of those that both sides have."""
+    found = {}
+    for name, seconds in now.items():
+        before = [run[name] for run in earlier[-EARLIER:] if name in run]
+        if before:
+            found[name] = seconds / statistics.median(before)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.against_earlier", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("folder", type=Path, help="pytest-benchmark's storage")
+    folder = parser.parse_args().folder
+    try:
+        saved = [fastest_s(path) for path in runs(folder)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{folder}: not readable as saved runs: {error}", file=sys.stderr)
+        return 2
+    if not saved:
+        print(f"{folder}: no saved runs", file=sys.stderr)
+        return 2
+    found = ratios(saved[-1], saved[:-1])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("path", "fastest ms", "times as long as before"):
+        table.add_column(heading, justify="left" if heading == "path" else "right")
+    for name, ratio in sorted(found.items(), key=lambda entry: -entry[1]):
+        slower = ratio >= SLOWER
+        word = f"{ratio:.2f}{' slower' if slower else ''}"
+        table.add_row(Text(name), f"{1e3 * saved[-1][name]:.3g}", word, style="red" if slower else "")
+    out = Console(highlight=False)
+    out.print(table)
+    count = sum(ratio >= SLOWER for ratio in found.values())
+    earlier = min(EARLIER, len(saved) - 1)
+    out.print(f"hot paths: {count} of {len(found)} take at least {SLOWER:g} times as long as in {earlier} earlier runs")
+    return int(count > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
