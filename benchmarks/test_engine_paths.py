@@ -22,7 +22,7 @@ from benchmarks.peer import KINDS, call, world_of_two
 SHAPES = [(512, 512), (512,)] * 16
 """16 layers, 4.2 million elements, in one bucket."""
 RANKS = 4
-ROUNDS = 30
+ROUNDS = 100
 cpu_time = pytest.mark.benchmark(timer=time.process_time)
 """For what one thread computes: other processes disturb its own time much less than the clock's."""
 
