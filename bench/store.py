@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -56,16 +57,23 @@ class RecordStore:
         except OSError as error:
             if self.rescued:
                 raise StoreError(f"{self.folder} cannot be written either ({error})") from error
-            meant = self.folder
-            try:
-                self._rescue = self.folder = Path(tempfile.mkdtemp(prefix="bench-rescued-"))
-                (self.folder / "records").mkdir()
-                record.write(self.folder / "records" / name)
-            except OSError as another:
-                raise StoreError(
-                    f"{meant} cannot be written ({error}), nor {tempfile.gettempdir()} ({another})"
-                ) from another
-            self.warnings.append(f"{meant} cannot be written ({error}); records go to {self._rescue}")
+            rescue = self._write_elsewhere(record, name, error)
+            self.warnings.append(f"{self.folder} cannot be written ({error}); records go to {rescue}")
+            self._rescue = self.folder = rescue
+
+    def _write_elsewhere(self, record: Record, name: str, why: OSError) -> Path:
+        """Writes the record to a new folder; where that fails nothing of it is left."""
+        rescue = None
+        try:
+            rescue = Path(tempfile.mkdtemp(prefix="bench-rescued-"))
+            (rescue / "records").mkdir()
+            record.write(rescue / "records" / name)
+        except OSError as error:
+            if rescue:
+                shutil.rmtree(rescue, ignore_errors=True)
+            elsewhere = tempfile.gettempdir()
+            raise StoreError(f"{self.folder} cannot be written ({why}), nor {elsewhere} ({error})") from error
+        return rescue
 
     def set_aside(self, record: Record) -> None:
         """Keeps what was measured of a cell that is to begin anew, under a name that no reader takes for a record."""

@@ -232,7 +232,7 @@ def folder_of(changes: list[tuple[tuple[Any, ...], str, Any]], folder: Path) -> 
     (folder / "records" / "changed.json").write_text(json.dumps(mutated(changes)))
 
 
-@MANY
+@FEW
 @given(st.lists(CHANGES, min_size=1, max_size=3))
 def test_no_record_breaks_the_words_of_a_report(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
