@@ -89,3 +89,9 @@ def test_the_command_names_the_sweep_and_its_commit_and_fails(
     assert main(["history", str(folder), "--same", "50"]) == 0
     assert main(["history", str(folder / "records" / "0000-torch-s0-n1-digits-fp32.json")]) == 2
     assert "no cell is in two sweeps of the same hardware" in capsys.readouterr().err
+
+
+def test_an_end_of_a_stretch_that_its_neighbours_do_not_bear_out_is_no_change() -> None:
+    values = noisy(25, 8, {13: 1.5})
+    values[0] = 0.0152  # as high as those after the change, by chance
+    assert [change.at for change in history.change_points(values, 0.01)] == [13]

@@ -37,6 +37,11 @@ def test_launches_find_what_theory_says_for_normal_noise() -> None:
     assert noise.detectable(logs, 240) == pytest.approx(noise.detectable(logs, 60) / 2, rel=0.01)
 
 
+def test_sides_that_differ_without_a_reason_are_noise_too() -> None:
+    logs = np.random.default_rng(0).normal(0.05, 0.001, 50)
+    assert noise.detectable(logs, 20) > 0.02
+
+
 def test_a_change_of_the_size_it_names_is_found_in_four_of_five_comparisons() -> None:
     draw = np.random.default_rng(1)
     found = []
