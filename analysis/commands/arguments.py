@@ -1,0 +1,80 @@
+"""What commands share: arguments, reading the records they name, and the console they write to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.load import Loaded
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns."""
+
+
+def add_command(commands: Commands, name: str, *, short: str, long: str, examples: str) -> argparse.ArgumentParser:
+    """A command of ``python -m analysis`` with its help."""
+    found: argparse.ArgumentParser = commands.add_parser(
+        name, help=short, description=long, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return found
+
+
+def add_places(command: argparse.ArgumentParser) -> None:
+    """Where the records are: ``paths``, or an MLflow experiment."""
+    command.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="a sweep's folder (with records/*.json), a folder of such folders, record files, or mlflow:RUN_ID",
+    )
+    command.add_argument(
+        "--mlflow", metavar="URI", help="read an MLflow experiment, or mlflow:RUN_ID; default: sqlite:///mlflow.db"
+    )
+    command.add_argument("--experiment", metavar="NAME", help="the experiment to read; default: ddp-zero-bench")
+
+
+def add_same(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--same", type=float, default=2.0, metavar="PERCENT", help="what counts as the same step time; default: 2"
+    )
+
+
+def read(asked: argparse.Namespace) -> Loaded:
+    """The records that the arguments of ``add_places`` name. Raises NoRecords."""
+    from analysis.mlflow_store import load_places
+
+    return load_places(asked.paths, asked.mlflow, asked.experiment)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def console() -> Console:
+    """Of a terminal's width, or of one at which no table is cropped."""
+    from rich.console import Console
+
+    from analysis.terminal import PIPE_WIDTH
+
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = PIPE_WIDTH
+    return out
+
+
+def size(text: str) -> int:
+    """Bytes of such as 16GiB."""
+    from bench.sizes import size_bytes
+
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; valid: such as 16GiB or 500MB") from error

@@ -1,0 +1,74 @@
+"""``compare``: two sweeps, or two settings of one, cell by cell."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from analysis.commands.arguments import Commands, add_command, add_same, console, warn
+
+EXAMPLES = """\
+examples:
+  python -m analysis compare results/runs/monday results/runs/tuesday
+      every cell of tuesday against the same cell of monday
+  python -m analysis compare results/runs/today --between engine=torch,native
+      within one sweep: native against torch, at each stage and world size
+  python -m analysis compare results/runs/today --between bucket_mb=25,4 --same 5
+      any knob; a step within 5 % counts as the same
+  python -m analysis compare mlflow:RUN_ID mlflow:RUN_ID --mlflow http://HOST:5000
+      two sweeps (their parent runs) or two cells that MLflow has
+
+exit code: 0 if nothing is slower, 1 if a cell is slower or no longer ends well, 2 if nothing could be compared
+"""
+
+
+def add(commands: Commands) -> None:
+    compare = add_command(
+        commands,
+        "compare",
+        short="compare two sweeps, or two settings of one, cell by cell",
+        long="Prints what sets the environments apart, then for each cell the step time of the second side over "
+        "the first's, with its interval, and a verdict: faster, slower, same, or cannot tell and how many launches "
+        "would.",
+        examples=EXAMPLES,
+    )
+    compare.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="two places of records (or mlflow:RUN_ID), or one --between"
+    )
+    compare.add_argument("--mlflow", metavar="URI", help="the store of mlflow:RUN_ID; default: sqlite:///mlflow.db")
+    compare.add_argument(
+        "--between", type=two_values, metavar="KNOB=A,B", help="compare cells of one place that differ in this alone"
+    )
+    add_same(compare)
+    compare.set_defaults(run=run)
+
+
+def two_values(text: str) -> tuple[str, tuple[str, str]]:
+    knob, _, values = text.partition("=")
+    first, _, second = values.partition(",")
+    if not (knob and first and second) or "," in second:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: KNOB=A,B such as engine=torch,native")
+    return knob, (first, second)
+
+
+def run(asked: argparse.Namespace) -> int:
+    from analysis import compare
+    from analysis.mlflow_store import load_places
+
+    places, margin = (1 if asked.between else 2), asked.same / 100
+    if len(asked.paths) != places or not margin > 0:
+        need = "one PATH with --between" if asked.between else "two PATHs, or one and --between KNOB=A,B"
+        raise compare.NothingToCompare(f"compare needs {need}, and --same above 0")
+    sets = [load_places([path], asked.mlflow) for path in asked.paths]
+    if asked.between:
+        knob, values = asked.between
+        pairs, alone = compare.pair_values(sets[0].records, knob, values)
+        sides = values
+    else:
+        knob = None
+        pairs, alone = compare.pair_sets(sets[0].records, sets[1].records)
+        sides = ("first", "second")
+    warn([line for found in sets for line in found.warnings])
+    outcomes = [compare.compare(pair, margin) for pair in pairs]
+    compare.show(outcomes, alone, sides, knob=knob, margin=margin, out=console())
+    return 1 if compare.failed(outcomes) else 0

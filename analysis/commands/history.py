@@ -1,0 +1,45 @@
+"""``history``: where in a row of sweeps a cell became slower or faster."""
+
+from __future__ import annotations
+
+import argparse
+
+from analysis.commands.arguments import Commands, add_command, add_places, add_same, console, read, warn
+
+EXAMPLES = """\
+examples:
+  python -m analysis history results/runs
+      every cell that is in several sweeps of the same hardware, in the order of time
+
+exit code: 0 if no cell's last change made it slower, 1 if one's did, 2 if there is nothing to compare
+"""
+
+
+def add(commands: Commands) -> None:
+    history = add_command(
+        commands,
+        "history",
+        short="say where in a row of sweeps a cell became slower or faster",
+        long="Looks for change points in the step time of each cell, over sweeps of the same hardware in the order of "
+        "time. A sweep is one point, so a change shows only some sweeps later.",
+        examples=EXAMPLES,
+    )
+    add_places(history)
+    add_same(history)
+    history.set_defaults(run=run)
+
+
+def run(asked: argparse.Namespace) -> int:
+    from analysis import history
+    from analysis.compare import NothingToCompare
+
+    if not asked.same > 0:
+        raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")
+    records = read(asked)
+    warn(records.warnings)
+    found = history.histories(records.records, asked.same / 100)
+    out = console()
+    out.print(history.table(found))
+    for line in history.summary(found, asked.same / 100):
+        out.print(line, markup=False, soft_wrap=True)
+    return int(any(entry.verdict == "slower" for entry in found))

@@ -1,0 +1,74 @@
+"""``report``: tables, pages and figures of the records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from analysis.commands.arguments import Commands, add_command, add_places, read, size
+
+EXAMPLES = """\
+examples:
+  python -m analysis report results/runs/2026-03-01_09-30-00
+      rewrites the report of one sweep, in the sweep's own folder
+  python -m analysis report results/runs/A results/runs/B --out comparison
+      one report on the cells of two sweeps
+  python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-cell
+  python -m analysis report --mlflow sqlite:///mlflow.db --experiment ddp-zero-bench --out all
+      one report on every cell of an MLflow experiment
+  python -m analysis report results/runs/today --gpu-memory 80GiB
+      with a section on how large a model fits that memory at each stage and world size
+"""
+
+
+def add(commands: Commands) -> None:
+    report = add_command(
+        commands,
+        "report",
+        short="write summary.csv, report.md, report.html and figures/, and print a table",
+        long="Writes summary.csv and summary.parquet (a row a cell, SI units), report.md, report.html (one file "
+        "that opens offline) and figures/ (PNG and SVG), then prints a table and the paths. Files that cannot be read "
+        "are listed and passed over.",
+        examples=EXAMPLES,
+    )
+    add_places(report)
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write; default: PATH if it is one folder, else ./report"
+    )
+    report.add_argument(
+        "--gpu-memory",
+        type=size,
+        metavar="SIZE",
+        help="also say how large a model fits this much memory per rank with each setting, such as 80GiB",
+    )
+    report.set_defaults(run=run)
+
+
+def run(asked: argparse.Namespace) -> int:
+    from analysis import units
+    from analysis.collectives import fit_rows
+    from analysis.load import frame
+    from analysis.report import write_report
+    from analysis.terminal import print_summary
+
+    found = read(asked)
+    table = frame(found.records)
+    written = write_report(
+        found.records, asked.out or home(asked.paths), found.warnings, table=table, gpu_memory_bytes=asked.gpu_memory
+    )
+    print_summary(
+        table,
+        written,
+        found.warnings,
+        by_size=fit_rows(found.records, table),
+        models=written.fits,
+        gpu_memory=units.size(asked.gpu_memory) if asked.gpu_memory else "",
+    )
+    return 0
+
+
+def home(paths: list[Path]) -> Path:
+    """Where a report goes if nobody says: beside the records of the one folder that was named."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return Path("report")
+    return paths[0].parent if paths[0].resolve().name == "records" else paths[0]
