@@ -128,14 +128,18 @@ def test_the_cells_of_a_sweep_are_selected_compared_and_read_in_the_ui(store: Pa
 
 def metrics_read(page: Page, kept: Path) -> set[str]:
     """Every line of the compare view's table of metrics, which the UI draws only as far as it is scrolled."""
-    page.get_by_text("model_state_bytes", exact=True).first.hover()
+    named = page.get_by_text("model_state_bytes", exact=True).first
+    named.scroll_into_view_if_needed()
+    box = named.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 300, box["y"] + box["height"] / 2)  # over the values: the names do not move the values
     found: set[str] = set()
-    for _ in range(30):
+    for _ in range(40):
         found |= set(page.locator("body").inner_text().split("\n"))
-        page.mouse.wheel(0, 120)
-        page.wait_for_timeout(200)
-        if page.get_by_text("peak_bytes", exact=True).count() and not (kept / "metrics.png").exists():
+        if "peak_bytes" in found and not (kept / "metrics.png").exists():
             picture(page, kept / "metrics.png")
+        page.mouse.wheel(0, 80)
+        page.wait_for_timeout(300)
     return found
 
 
