@@ -117,7 +117,7 @@ def of_run(run_id: str, tracking: Tracking) -> Record:
     try:
         found = run_records(tracking.uri, run_id).records
     except NoRecords as error:
-        raise RecordError(str(error)) from error
+        raise RecordError(f"MLflow run {run_id}: {error}") from error
     if len(found) != 1:
         raise RecordError(f"run {run_id} holds {len(found)} records, so it is no cell's run; valid: a child of a sweep")
     return found[0]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.load import Loaded
-
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from analysis.load import Loaded
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns."""

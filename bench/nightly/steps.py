@@ -191,4 +191,5 @@ def commit_of(sweep: Path | None) -> str | None:
 
 def resolved(revision: str) -> str:
     """The commit that a revision names in this checkout; empty if it names none."""
-    return environment.output(["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"])
+    command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
+    return environment.output(command).strip()

@@ -31,23 +31,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_hand(folder: Path) -> Cells:
     """What each record says, by a calculator: docs/method.md in ten lines."""
     found: Cells = {}
+    throughputs: dict[tuple[int, int], list[float]] = {}
     for path in (folder / "records").glob("*.json"):
         record = json.loads(path.read_text())
         ranks = [launch["ranks"] for launch in record["launches"]]
         units = record["resolved"]["global_batch"] * record["model"]["units_per_sample"]
-        found[record["config"]["stage"], record["config"]["gpus"]] = {
+        cell = record["config"]["stage"], record["config"]["gpus"]
+        throughputs[cell] = [
+            units * len(launch[0]["losses"]) / max(rank["wall_s"] for rank in launch) for launch in ranks
+        ]
+        found[cell] = {
             "step_time_s": median(median(slowest_steps(launch)) for launch in ranks),
-            "throughput_per_s": median(
-                units * len(launch[0]["losses"]) / max(rank["wall_s"] for rank in launch) for launch in ranks
-            ),
+            "throughput_per_s": median(throughputs[cell]),
             "model_state_bytes": max(sum(rank["state_bytes"].values()) for rank in record["memory"]),
             "peak_bytes": max(rank["peak_bytes"] for rank in record["memory"]),
             "parameters": sum(math.prod(each["shape"]) for each in record["model"]["parameters"]),
             "launches": len(record["launches"]),
         }
-    for (stage, gpus), cell in found.items():
-        alone = found[stage, 1]["throughput_per_s"]
-        cell["scaling_efficiency"] = cell["throughput_per_s"] / gpus / alone
+    for stage, gpus in found:
+        rounds = zip(throughputs[stage, gpus], throughputs[stage, 1], strict=True)
+        found[stage, gpus]["scaling_efficiency"] = median(many / gpus / one for many, one in rounds)
     return found
 
 

@@ -47,7 +47,7 @@ def test_a_cell_takes_a_fixed_number_of_bootstraps() -> None:
     with profile:
         frame(records)
     counted = sum(entry.callcount for entry in profile.getstats() if entry.code is stats._medians.__code__)
-    assert counted == 10 * (4 * 2 + 2 * 2), "time and throughput of each cell, and two for each efficiency"
+    assert counted == 10 * (4 * 2 + 2), "time and throughput of each cell, and one for each efficiency"
 
 
 def test_too_many_panels_are_not_drawn_and_too_many_tables_not_printed(

@@ -136,7 +136,7 @@ def test_what_is_no_record_is_said_in_one_line(tmp_path: Path) -> None:
             fetch(str(place), Tracking(kind="none"))
     with pytest.raises(CannotReproduce, match="tracking=none names no store"):
         fetch("0123456789abcdef" * 2, Tracking(kind="none"))
-    with pytest.raises(CannotReproduce, match=r"MLflow run .* in http://127.0.0.1:9: "):
+    with pytest.raises(CannotReproduce, match=r"MLflow run .*: http://127.0.0.1:9 does not answer"):
         fetch("0123456789abcdef" * 2, Tracking(uri="http://127.0.0.1:9"))
 
 
