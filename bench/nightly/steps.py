@@ -22,7 +22,7 @@ CPU_SWEEP = (
 )
 """The sweep without a GPU: does everything work, in minutes."""
 GPU_TIMED = ("workload=vit_b_16", "stage=0,1,2,3", "precision=amp_bf16", "steps=20", "warmup=5")
-CPU_TIMED = ("workload=digits", "stage=0,3", "gpus=2", "steps=5", "warmup=1", "repeats=6")
+CPU_TIMED = ("workload=digits", "stage=0,3", "gpus=2", "steps=5", "warmup=1", "repeats=10")
 """Cells of the time gate: few, since each has many launches."""
 
 PROMPT = "$ "

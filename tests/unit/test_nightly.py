@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from analysis import time_gate
+from bench import cli, regress
+from bench.config import CONF
 from bench.nightly import __main__ as nightly
 from bench.nightly import preflight, steps, summary
 from bench.nightly.preflight import Finding
@@ -191,6 +194,14 @@ def test_a_command_that_crashes_found_nothing(command: list[str], tmp_path: Path
     """Python ends both with 1, as a gate does that found something."""
     crashing = Step("time gate", [[sys.executable, *command]], {0: "ok", 1: "found"})
     assert steps.run(crashing, tmp_path / "step.log").verdict == "not run"
+
+
+@pytest.mark.parametrize("timed", [steps.CPU_TIMED, (*steps.GPU_TIMED, "gpus=8", "repeats=20")], ids=["cpu", "gpu"])
+def test_the_cells_that_a_night_times_are_such_as_the_time_gate_takes(timed: tuple[str, ...]) -> None:
+    cli.register()
+    configs, _ = regress.composed(CONF, list(timed))
+    regress.check(configs)
+    assert configs[0].repeats >= time_gate.least_rounds(len(configs))
 
 
 def test_a_step_that_is_stopped_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
