@@ -26,6 +26,13 @@ from bench.launch import Launcher
 ROOT = Path(__file__).resolve().parent.parent
 ASK = """\
 import dataclasses, json, sys, typing
+from pathlib import Path
+
+import bench
+
+if not Path(bench.__file__ or "/").resolve().is_relative_to(Path(sys.argv[1]).resolve()):
+    sys.exit("it has no package bench of its own")
+
 from bench import engines
 from bench.job import Job
 from bench.measure import environment
@@ -41,7 +48,7 @@ def fields(kind, found):
     return found
 
 packages = {name: found for name in environment.PACKAGES if (found := environment.package_version(name))}
-print(json.dumps([fields(Job, {}), engines.preload(*sys.argv[1:]), packages]))
+print(json.dumps([fields(Job, {}), engines.preload(*sys.argv[2:]), packages]))
 """
 """Run by the other revision's code: the fields of a Job there, what its ranks import, and the packages it has."""
 
@@ -127,7 +134,7 @@ def ask(name: str, tree: Path, python: str, packages: list[str]) -> Revision:
     """What the code in ``tree`` can be sent; ``packages`` are the engines'. Raises ConfigError if it is too old."""
     try:
         done = subprocess.run(
-            [python, "-c", ASK, *packages],
+            [python, "-c", ASK, str(tree), *packages],
             env=os.environ | variables(tree),
             stdin=subprocess.DEVNULL,
             capture_output=True,

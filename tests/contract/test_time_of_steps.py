@@ -93,7 +93,6 @@ def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> No
     ("engine", "knobs"),
     [
         ("torch", {"compression": "bf16"}),
-        ("torch", {"compression": "powersgd"}),
         ("torch", {"local_steps": 2}),
         ("torch", {"compile": True}),
         ("torch", {"accumulate": 2}),

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from analysis import mlflow_store
+from analysis.load import Loaded
 from bench import reproduce
 from bench.cells import Cell
 from bench.config import Config, Tracking
 from bench.record import NO_ENGINE, Record
 from bench.reproduce import CannotReproduce, chosen, config_of, fetch, overrides
+from tests.unit.test_analysis_fakes import cell
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ def test_a_cell_without_an_engine_gets_the_default_one(recorded: Callable[..., R
     assert config_of(recorded(engine={"name": NO_ENGINE})).engine["name"] == "native"
 
 
-def test_what_is_no_record_is_said_in_one_line(tmp_path: Path) -> None:
+def test_what_is_no_record_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cut.json").write_text('{"schema_version": 1, "cell_id": "a"')
     (tmp_path / "records").mkdir()
     for place, message in (
@@ -134,6 +137,11 @@ def test_what_is_no_record_is_said_in_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(CannotReproduce, match=message):
             fetch(str(place), Tracking(kind="none"))
+    two = Loaded([cell(), cell()], [])
+    monkeypatch.setattr(mlflow_store, "run_records", lambda uri, run_id: two)
+    with pytest.raises(CannotReproduce, match="holds 2 records, so it is no cell's run; valid: a child of a sweep"):
+        fetch("0123456789abcdef" * 2, Tracking())
+    monkeypatch.undo()
     with pytest.raises(CannotReproduce, match="tracking=none names no store"):
         fetch("0123456789abcdef" * 2, Tracking(kind="none"))
     with pytest.raises(CannotReproduce, match=r"MLflow run .*: http://127.0.0.1:9 does not answer"):
