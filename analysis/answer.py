@@ -91,7 +91,7 @@ def _fastest(part: pd.DataFrame, fastest: pd.Series, settings: list[str], speed:
     words = [describe(row, settings) for _, row in tied.iterrows()]
     words = words if len(words) <= MOST_TIED else [*words[: MOST_TIED - 1], f"{len(words) - MOST_TIED + 1} others"]
     verb = "is" if len(tied) == 1 else "are"
-    return f"Fastest is {name}: {speed}. {capital(joined(words))} {verb} tied with it (intervals overlap, at {level})."
+    return f"Fastest is {name}: {speed}. {capital(joined(words))} {verb} tied with it (intervals at {level} overlap)."
 
 
 def _level(part: pd.DataFrame) -> str:

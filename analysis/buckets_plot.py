@@ -17,7 +17,7 @@ from analysis import units
 from analysis.buckets import LEAST_R2, Curve, Point, packed
 from analysis.canvas import INK, PAPER, canvas, save, style
 from analysis.flags import DISTURBANCES
-from analysis.layout import MOST_PANELS
+from analysis.layout import drawn
 from analysis.plots import INTERVAL, Plot
 from analysis.rows import value
 from analysis.stats import Interval
@@ -124,9 +124,9 @@ def draw(found: Sequence[Curve], table: pd.DataFrame, folder: Path) -> list[Plot
     with style():
         drawings = [
             save(panel(curve, table), folder / f"buckets-{at + 1:02}.png", curve.title, f"{TITLE}. {DEFINITION}")
-            for at, curve in enumerate(found[:MOST_PANELS])
+            for at, curve in enumerate(drawn(found))
         ]
-    return [Plot(TITLE, DEFINITION, "time", drawings, max(0, len(found) - MOST_PANELS))]
+    return [Plot(TITLE, DEFINITION, "time", drawings, len(found) - len(drawings))]
 
 
 def panel(curve: Curve, table: pd.DataFrame) -> Figure:

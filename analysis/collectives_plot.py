@@ -18,7 +18,7 @@ from analysis import units
 from analysis.canvas import PAPER, canvas, save, style
 from analysis.collectives import Fit, benchmarks, fits
 from analysis.curves import MARKERS
-from analysis.layout import MOST_PANELS
+from analysis.layout import drawn
 from analysis.plots import Plot
 from bench.record import Record
 
@@ -42,9 +42,9 @@ def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[P
     with style():
         drawings = [
             save(panel(fits(record), name), folder / f"collectives-{at + 1:02}.png", name, f"{TITLE}. {DEFINITION}")
-            for at, (name, record) in enumerate(found[:MOST_PANELS])
+            for at, (name, record) in enumerate(drawn(found))
         ]
-    return [Plot(TITLE, DEFINITION, "time", drawings, max(0, len(found) - MOST_PANELS))]
+    return [Plot(TITLE, DEFINITION, "time", drawings, len(found) - len(drawings))]
 
 
 def panel(shown: list[Fit], title: str) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
@@ -64,7 +65,10 @@ def panels(table: pd.DataFrame, knobs: list[str]) -> list[Panel]:
     return split
 
 
-def drawn(split: Sequence[Panel]) -> Sequence[Panel]:
+T = TypeVar("T")
+
+
+def drawn(split: Sequence[T]) -> Sequence[T]:
     """The panels that a figure shows: all, or a few to see what it is like where there are too many to look at."""
     return split if len(split) <= MOST_PANELS else split[:FEW_PANELS]
 

@@ -15,7 +15,7 @@ from analysis import units
 from analysis.canvas import FAINT, INK, PAPER, canvas, save, style
 from analysis.cells import identity, knobs
 from analysis.compare import MARGIN, Outcome, Pair, compare, verdict_words
-from analysis.layout import MOST_PANELS, describe, panels
+from analysis.layout import describe, drawn, panels
 from analysis.load import varying
 from analysis.plots import Plot
 from analysis.rows import value
@@ -113,11 +113,11 @@ def draw(found: Sequence[Overlapped], table: pd.DataFrame, folder: Path) -> list
     split = panels(part, names[:cut])
     with style():
         drawings = []
-        for place in split[:MOST_PANELS]:
+        for place in drawn(split):
             shown = [entries[int(str(index))] for index in place.table.index]
             figure = panel(shown, place.table, names[cut:], place.title)
             drawings.append(save(figure, folder / f"overlap{place.slug}.png", place.title, f"{TITLE}. {DEFINITION}"))
-    return [Plot(TITLE, DEFINITION, "time", drawings, max(0, len(split) - MOST_PANELS))]
+    return [Plot(TITLE, DEFINITION, "time", drawings, len(split) - len(drawn(split)))]
 
 
 def _longest(table: pd.DataFrame, names: list[str]) -> int:

@@ -18,7 +18,7 @@ from analysis.canvas import INK, PAPER, canvas, save, style
 from analysis.cells import is_task
 from analysis.curves import THROUGHPUT
 from analysis.flags import DISTURBANCES
-from analysis.layout import MOST_PANELS, Panel, describe, panels
+from analysis.layout import Panel, describe, drawn, panels
 from analysis.load import varying
 from analysis.plots import Plot
 
@@ -128,13 +128,13 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
         for price in PRICES:
             own = [entry[1:] for entry in found if entry[0] is price]
             drawings = []
-            for place, names, places in own[:MOST_PANELS]:
+            for place, names, places in drawn(own):
                 folder.mkdir(parents=True, exist_ok=True)
                 file = folder / f"{price.name}{place.slug}.png"
                 figure = draw_front(price, place, names, places)
                 drawings.append(save(figure, file, place.title, f"{price.title}. {price.definition}"))
             if drawings:
-                left_out = max(0, len(own) - MOST_PANELS)
+                left_out = len(own) - len(drawn(own))
                 plots.append(Plot(price.title, price.definition, "time", drawings, left_out))
     return plots
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import statistics
 from dataclasses import dataclass, field
@@ -86,6 +87,10 @@ class Launch:
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""
+        return self._step_times_s
+
+    @functools.cached_property
+    def _step_times_s(self) -> list[float]:  # most of analysis asks for it, and a launch never changes
         ranks = [rank.step_times_s() for rank in self.ranks]
         most = max(map(len, ranks), default=0)
         return [max(times[step] for times in ranks if step < len(times)) for step in range(most)]

@@ -212,7 +212,7 @@ def test_the_answer_names_the_fastest_and_the_leanest_and_its_price() -> None:
 
 def test_overlapping_intervals_are_a_tie() -> None:
     cells = [steps(2, 0, 0.010, 0.012, 0.011), steps(2, 1, 0.0105, 0.0125, 0.0115), steps(2, 3, 0.02, 0.021, 0.022)]
-    assert "Stage 1 is tied with it (intervals overlap, at 75 % (3 launches))." in words(cells)
+    assert "Stage 1 is tied with it (intervals at 75 % (3 launches) overlap)." in words(cells)
     assert "No setting is clearly fastest: all intervals overlap that of stage 0" in words(cells[:2])
     assert "samples/s), at 75 % (3 launches)." in words(cells[:2])
 
