@@ -22,8 +22,8 @@ Quantities = dict[str, Value]
 NAMED = ("bucket_mb", "overlap", "accumulate", "compression", "shard_size", "local_steps", "clip_norm")
 """Knobs beside engine, stage, ranks, workload and precision that a cell's name has, where they are set."""
 UNSET = (None, 1, "none")
-PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "deepspeed": (0,), "parameter_server": (0,)}
-"""Engines and stages whose peak was the same in ten runs of every cell (docs/regression.md). Elsewhere gloo's threads
+PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "parameter_server": (0,)}
+"""Engines and stages whose peak was the same in eleven runs of every cell (docs/regression.md). Elsewhere gloo's threads
 let go of a collective's memory sooner or later, and so often that even the least of the watched steps differs."""
 
 
