@@ -23,8 +23,8 @@ NAMED = ("bucket_mb", "overlap", "accumulate", "compression", "shard_size", "loc
 """Knobs beside engine, stage, ranks, workload and precision that a cell's name has, where they are set."""
 UNSET = (None, 1, "none")
 PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "parameter_server": (0,)}
-"""Engines and stages whose peak was the same in eleven runs of every cell (docs/regression.md). Elsewhere gloo's threads
-let go of a collective's memory sooner or later, and so often that even the least of the watched steps differs."""
+"""Engines and stages whose peak was the same in eleven runs of every cell (docs/regression.md). Elsewhere threads of
+gloo let go of a collective's memory sooner or later, so often that even the least of the watched steps differs."""
 
 
 def name(record: Record) -> str:
