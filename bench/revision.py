@@ -22,8 +22,8 @@ from typing import Any
 from bench.config import ConfigError
 from bench.job import Job
 from bench.launch import Launcher
+from bench.measure.source import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 ASK = """\
 import dataclasses, json, sys, typing
 from pathlib import Path

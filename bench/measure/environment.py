@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,8 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def gpus() -> list[dict[str, str]]:
-    """What the driver says of each GPU; empty where there is no driver."""
-    fields = ("name", "driver_version", "memory.total", "clocks.max.sm")
+def gpus(fields: Sequence[str] = ("name", "driver_version", "memory.total", "clocks.max.sm")) -> list[dict[str, str]]:
+    """What the driver says of each GPU, by nvidia-smi's names of fields; empty where there is no driver."""
     answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
     return [dict(zip(fields, line.split(", "), strict=False)) for line in answer.splitlines()]
 

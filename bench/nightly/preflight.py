@@ -24,11 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.measure import environment, source
+from bench.measure.source import ROOT
 from bench.sizes import size_bytes
 
 Verdict = Literal["ok", "note", "wrong"]
 PIPE_WIDTH = 120
-ROOT = Path(__file__).resolve().parents[2]
 LEAST_DISK_BYTES = 5 * 2**30
 LEAST_SHARED_BYTES = 64 * 2**20
 """What NCCL needs in /dev/shm for the ranks of one host; Docker's default is just that."""
@@ -134,8 +134,7 @@ def disk(what: str, place: Path, least_bytes: int) -> Finding:
 
 def gpus() -> list[dict[str, str]]:
     """What the driver says of each GPU that CUDA_VISIBLE_DEVICES leaves; empty without one."""
-    answer = environment.output(["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"])
-    every = [dict(zip(GPU_FIELDS, line.split(", "), strict=True)) for line in answer.splitlines()]
+    every = environment.gpus(GPU_FIELDS)
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return every

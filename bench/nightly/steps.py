@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from bench.measure import environment, source
+from bench.measure import source
+from bench.measure.source import ROOT
 from bench.record import Record, RecordError
 
-ROOT = Path(__file__).resolve().parents[2]
 EXACT = Path("results/reference/cpu-gloo/exact.json")
 CPU_SWEEP = (
     *("engine=native", "workload=digits", "stage=0,3", "gpus=1,2", "precision=fp32"),
@@ -191,5 +191,4 @@ def commit_of(sweep: Path | None) -> str | None:
 
 def resolved(revision: str) -> str:
     """The commit that a revision names in this checkout; empty if it names none."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
-    return environment.output(command).strip()
+    return source.git(ROOT, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
