@@ -16,7 +16,6 @@ same of its parent while it has no ranks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -35,15 +34,15 @@ from typing import Any
 
 from bench.job import Job, LaunchResult, Machine
 from bench.network import Lab, NetworkError
+from bench.prctl import adopt_orphans, die_with_parent, outlive_parent
 from bench.record import RankEnd, decode
-from bench.strays import MARK, adopt_orphans, end_orphans
+from bench.strays import MARK, end_orphans
 
 LAST_WORDS_BYTES = 4096
 GRACE_S = 1.0
 """After the first rank's failure: time for the others to notice it and say so before they are killed."""
 STACKS_S = 0.3
 """Time for a rank that still runs to write its stacks before it is killed."""
-PR_SET_PDEATHSIG = 1
 READS_AT_THE_END = 32
 """More than a pipe can hold; a process that is not a rank may write into it for ever."""
 
@@ -344,17 +343,6 @@ def prepare_rank(server: int, log_fd: int) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.enable(sys.stderr)
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
-
-
-def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent dies (Linux)."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(70)
-
-
-def outlive_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0)
 
 
 def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:

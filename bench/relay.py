@@ -54,7 +54,7 @@ def host_of(packet: bytes) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; isolated, so without bench.prctl
     if os.getppid() == int(arguments[0]):
         relay([int(fd) for fd in arguments[3:]], float(arguments[1]), float(arguments[2]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
@@ -11,14 +10,8 @@ from pathlib import Path
 
 MARK = "BENCH_FORK_SERVER"
 """The environment variable that a fork server is started with and all that comes of it inherits."""
-PR_SET_CHILD_SUBREAPER = 36
 WITHIN_S = 3.0
 """How long marked processes may take to be gone."""
-
-
-def adopt_orphans() -> None:
-    """Makes this process the parent of descendants that lose theirs, so that it can tell whether any are left."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_orphans(mark: str) -> None:
