@@ -425,10 +425,10 @@ def serve(lifeline: socket.socket) -> None:
 
 def preload_workload(job: Job) -> None:
     """Loads the workload here so that ranks inherit its data. A failure is left to the ranks, which report it."""
-    from bench import worker
+    from bench.worker.shares import workload
 
     with contextlib.suppress(Exception):
-        worker.workload(job.workload)
+        workload(job.workload)
 
 
 def machine(warm_up_s: float) -> Machine:

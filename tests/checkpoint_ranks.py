@@ -193,14 +193,14 @@ class Trainer:
 
     def state(self) -> str:
         """Digest of all that this rank keeps from one step to the next."""
-        from bench.worker import digest
+        from bench.worker.model import digest
 
         held = self.engine.state()
         tensors = [tensor for kind in ("params", "master", "optimizer", "buffers") for tensor in held[kind]]
         return f"{digest(tensors)} {self.loss_scale()}"
 
     def weights(self) -> str:
-        from bench.worker import digest
+        from bench.worker.model import digest
 
         return digest([weight for _, weight in sorted(self.engine.full_state_dict().items())])
 

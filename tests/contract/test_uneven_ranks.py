@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import worker
 from bench.job import Job
 from bench.launch import Launcher
 from bench.record import RankSamples, decode
 from bench.straggler import compute_s, slowed
+from bench.worker.shares import batches, share_of, workload
 from tests.conftest import MakeCell
 from workloads.base import WorkloadError
 
@@ -47,7 +48,7 @@ def test_the_delay_is_what_the_factor_says() -> None:
     module, batch = torch.nn.Linear(4, 4), (torch.ones(2, 4),)
 
     def loss_fn(module: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        worker.time.sleep(0.02)
+        time.sleep(0.02)
         return module(batch[0]).sum()
 
     cpu = torch.device("cpu")
@@ -61,11 +62,11 @@ def test_skewed_labels_deal_the_same_samples_by_class(make_cell: MakeCell) -> No
     skewed, plain = (
         make_cell(gpus=4, batch_size=16, data_skew=skew).job("timing", Path()) for skew in ("labels", "none")
     )
-    work = worker.workload(plain.workload)
+    work = workload(plain.workload)
     cpu = torch.device("cpu")
 
     def labels(job: Job) -> list[list[int]]:
-        return [worker.batches(job, work, worker.share_of(job, rank), 3, cpu)[0][-1].tolist() for rank in range(4)]
+        return [batches(job, work, share_of(job, rank), 3, cpu)[0][-1].tolist() for rank in range(4)]
 
     dealt, even = labels(skewed), labels(plain)
     assert list(chain(*dealt)) == sorted(chain(*even))
@@ -74,9 +75,9 @@ def test_skewed_labels_deal_the_same_samples_by_class(make_cell: MakeCell) -> No
 
 def test_skewed_labels_need_labels(make_cell: MakeCell) -> None:
     job = make_cell(gpus=2, workload="mlp", data_skew="labels").job("timing", Path())
-    work = worker.workload(job.workload)
+    work = workload(job.workload)
     with pytest.raises(WorkloadError, match="data_skew=labels needs one class label a sample; workload=mlp"):
-        worker.batches(job, work, worker.share_of(job, 0), 0, torch.device("cpu"))
+        batches(job, work, share_of(job, 0), 0, torch.device("cpu"))
 
 
 def test_unequal_samples_need_an_engine_with_join(make_cell: MakeCell) -> None:

@@ -12,11 +12,12 @@ import torch
 
 from analysis.load import frame
 from analysis.mfu import joules_per_step
-from bench import worker
 from bench.cells import Cell, ceiling_key
 from bench.launch import Launcher
 from bench.measure import ceiling
 from bench.record import Ceiling, Launch, RankSamples, decode
+from bench.worker.model import flops_per_sample
+from bench.worker.shares import workload
 from tests.conftest import MakeCell
 from tests.unit.test_analysis_fakes import cell as fake_cell
 from tests.unit.test_analysis_fakes import cnn_model
@@ -85,9 +86,9 @@ def test_a_model_of_large_products_comes_near_the_ceiling_and_not_beyond(
     launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     cell: Cell = make_cell(engine="native", workload=WIDE, gpus=2, batch_size=BATCH, optimizer="sgd", steps=4)
-    work = worker.workload(timing_job(cell).workload)
+    work = workload(timing_job(cell).workload)
     forward = 2 * DEPTH * WIDTH**2
-    flops = worker.flops_per_sample(work, work.build())
+    flops = flops_per_sample(work, work.build())
     assert flops == 3 * forward - 2 * WIDTH**2  # nothing needs the gradient of the first layer's input
     peak, step_s, mfu = 0.0, math.inf, 0.0
     for turn in range(5):  # the best of both, taken by turns: others may be at work

@@ -1,0 +1,27 @@
+"""One rank, from process group to result: the only package where an engine meets a workload.
+
+Read in this order:
+
+    rank.py        a rank's life: which of the following it does
+    process.py     threads, seeds, determinism, device
+    group.py       how the processes of a launch meet
+    shares.py      what a rank trains on
+    engine.py      the engine, set up to train it
+    stopwatch.py   how long each phase of this takes
+
+What a rank does, by the purpose of its launch (``bench.job.Job``):
+
+    timing.py      measured steps
+    profile.py     what steps are made of
+    check.py       parity, memory, collectives
+    reference.py   what parity compares with: one process and no engine
+    model.py       what the reference counts on the model
+    machine.py     what the machine reaches without engine and workload
+"""
+
+from __future__ import annotations
+
+from bench.worker.rank import run
+from workloads.base import WorkloadError
+
+__all__ = ["WorkloadError", "run"]

@@ -1,0 +1,40 @@
+"""The engine of a job, set up on the workload's module, and what it is given to train."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from torch import nn
+
+from bench import straggler
+from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.job import Job
+from bench.worker.shares import batches, share_of, workload
+
+UNSTEADY_STEPS = 2
+"""Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
+
+
+def adapter(job: Job) -> ModuleType:
+    return importlib.import_module(f"{job.engine}.adapter")
+
+
+def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
+    engine: Engine = adapter(job).create()
+    engine.setup(module, units, job.spec, context)
+    return engine
+
+
+def ready(job: Job, context: RankContext) -> tuple[Engine, list[list[Batch]], LossFunction]:
+    """The engine, a pool of batches, and the loss function, slow on a straggler."""
+    rank, device = context.rank, context.device
+    work = workload(job.workload)
+    module = work.build().to(device)
+    share = share_of(job, rank)
+    pool = [batches(job, work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
+    loss_fn: LossFunction = work.loss
+    if rank == job.straggler_rank:
+        own_s = straggler.compute_s(module, pool[0][0], work.loss, job.spec.precision, device)
+        loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
+    return set_up(job, module, work.units(module), context), pool, loss_fn

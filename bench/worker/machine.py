@@ -1,0 +1,32 @@
+"""What the machine reaches without engine and workload: in matrix products, and in collectives by size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from bench import collectives
+from bench.engines.base import RankContext
+from bench.job import Job
+from bench.measure import ceiling, conditions
+from bench.measure import collectives as collectives_by_size
+from bench.worker.stopwatch import Stopwatch
+
+
+def peak(job: Job, context: RankContext) -> dict[str, Any]:
+    """What this rank reaches in matrix products, with all others, and what disturbed it."""
+    watch = conditions.Watch(context.rank, context.world_size, context.device)
+    watch.begin()
+    found = ceiling.measure(job.spec.precision, context.device)
+    return {"ceiling": asdict(found)} | watch.end()
+
+
+def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
+    """``workload=collectives``: the same times on every rank, and what disturbed this one."""
+    asked = collectives.asked(job.workload.options)
+    watch = conditions.Watch(context.rank, context.world_size, context.device)
+    watch.begin()
+    found = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
+    observed = watch.end()
+    seconds.lap("measured_s")
+    return {"collective_times": [asdict(times) for times in found]} | observed

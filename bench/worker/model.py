@@ -1,0 +1,69 @@
+"""What is trained, counted on the built module: parameters, operations, activations, digests."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import record
+from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.job import Job
+from bench.measure import memory
+from bench.worker.shares import batches, share_of
+from workloads.base import Workload
+
+
+def model_facts(work: Workload, data_digest: str) -> record.Model:
+    """What is trained, counted on a built module rather than typed in."""
+    module = work.build()
+    owner = {id(weight): index for index, unit in enumerate(work.units(module)) for weight in unit.parameters()}
+    parameters = [
+        record.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1))
+        for name, weight in module.named_parameters()
+    ]
+    info = work.info
+    return record.Model(
+        workload=info.name,
+        unit=info.unit,
+        units_per_sample=info.units_per_sample,
+        flops_per_unit=flops_per_sample(work, module) / info.units_per_sample,
+        parameters=parameters,
+        buffer_bytes=sum(buffer.nbytes for buffer in module.buffers()),
+        data=info.data.description,
+        synthetic_data=info.data.synthetic,
+        data_digest=data_digest,
+    )
+
+
+def flops_per_sample(work: Workload, module: nn.Module) -> float:
+    """Forward and backward operations of matrix products, convolutions and attention, per sample."""
+    samples = 2  # BatchNorm needs more than one
+    with FlopCounterMode(display=False) as counter:
+        work.loss(module, work.batch(range(samples))).backward()
+    return float(counter.get_total_flops()) / samples
+
+
+def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | None:
+    """What one rank's micro-batch leaves for backward, without an engine; None where a rank has a part of a replica."""
+    if job.ranks_per_replica > 1 or not job.memory:
+        return None
+    counter = memory.StepMemory(device)
+    with counter:
+        module = cast_module(work.build().to(device), job.spec.precision)
+        batch = batches(job, work, share_of(job, 0), 0, device)[0]
+        with counter.step({"params": list(module.parameters()), "buffers": list(module.buffers())}, batch):
+            with autocast(job.spec.precision, device.type):
+                loss = work.loss(module, cast_inputs(batch, weight_dtype(job.spec.precision)))
+            loss.backward()
+    return counter.trace.most_bytes("activations")
+
+
+def digest(tensors: list[Tensor]) -> str:
+    """SHA-256 over the bytes of tensors, in order."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

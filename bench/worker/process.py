@@ -1,0 +1,39 @@
+"""A rank's process: threads, seeds, determinism and device."""
+
+from __future__ import annotations
+
+import random
+
+import numpy
+import torch
+
+from bench.engines.spec import EngineUnsupported
+from bench.job import Job
+
+
+def prepare_process(job: Job, rank: int) -> torch.device:
+    """Threads, determinism, seeds and the device of this rank; a server stays on the host."""
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.workload.seed)
+    random.seed(job.workload.seed)
+    numpy.random.seed(job.workload.seed)
+    torch.use_deterministic_algorithms(job.deterministic)
+    if job.spec.device != "cuda" or rank >= job.world_size:
+        return torch.device("cpu")
+    torch.backends.cudnn.deterministic = job.deterministic
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    device = torch.device("cuda", rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    if job.memory_limit_bytes is not None:
+        limit_memory(job.memory_limit_bytes, device)
+    return device
+
+
+def limit_memory(limit_bytes: int, device: torch.device) -> None:
+    """Bounds what the caching allocator takes. Raises EngineUnsupported for more than the GPU has."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    if limit_bytes > total:
+        raise EngineUnsupported(
+            f"memory_limit is {limit_bytes} bytes, but {device} has {total}; valid: at most that, null (all of it)"
+        )
+    torch.cuda.set_per_process_memory_fraction(limit_bytes / total, device)

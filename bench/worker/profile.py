@@ -1,0 +1,39 @@
+"""A launch that profiles: what a few steps are made of, with the ranks' waits for each other told apart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch.distributed as dist
+
+from bench import loop
+from bench.engines.base import RankContext
+from bench.job import Job
+from bench.measure import timeline
+from bench.worker.engine import UNSTEADY_STEPS, ready
+from bench.worker.shares import batches, share_of, workload
+
+PROFILED_STEPS = 10
+
+
+def profiled(job: Job, context: RankContext) -> dict[str, Any]:
+    """What a few steps are made of. Their batches are made within them, as in training."""
+    rank, device = context.rank, context.device
+    engine, pool, loss_fn = ready(job, context)
+    work, share, first = workload(job.workload), share_of(job, rank), max(job.warmup, UNSTEADY_STEPS)
+    loop.timed_steps(engine, pool, first, loss_fn, device)
+    watch = timeline.Watch(device)
+    count = min(job.steps, PROFILED_STEPS)
+    loop.profiled_steps(engine, lambda step: batches(job, work, share, first + step, device), count, loss_fn, watch)
+    engine.teardown()
+    steps = watch.steps()
+    of_ranks: list[Any] = [None] * job.world_size
+    dist.all_gather_object(of_ranks, [step.issues for step in steps])
+    all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None
+    skews = [timeline.skews(issues, rank) if all_meet else None for issues in zip(*of_ranks, strict=True)]
+    parts = [
+        asdict(timeline.parts(step, skew or [], step_s))
+        for step, skew, step_s in zip(steps, skews, watch.step_s(), strict=True)
+    ]
+    return {"parts": parts, "straggler_known": None not in skews}

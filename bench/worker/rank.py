@@ -1,0 +1,47 @@
+"""A rank's life: its process, its group, and what its launch is for."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from bench.engines.base import RankContext, ServerContext
+from bench.job import Job
+from bench.worker.check import check
+from bench.worker.engine import adapter
+from bench.worker.group import join_group, meet, open_store
+from bench.worker.machine import collective_times, peak
+from bench.worker.process import prepare_process
+from bench.worker.profile import profiled
+from bench.worker.reference import reference, resolution
+from bench.worker.stopwatch import Stopwatch
+from bench.worker.timing import timing
+
+
+def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
+    """Everything that one rank does in one launch; its result in JSON types. Raises what goes wrong."""
+    seconds = Stopwatch()
+    device = prepare_process(job, rank)
+    if job.purpose == "reference":
+        return reference(job, device)
+    if job.purpose == "resolution":
+        return resolution(job, device)
+    store = open_store(job, rank, rendezvous)
+    if rank >= job.world_size:
+        server: dict[str, Any] = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
+        return server
+    join_group(job, rank, device, store)
+    seconds.lap("init_s")
+    context = RankContext(rank, job.spec.world_size, device, store)
+    if job.purpose == "ceiling":
+        result = peak(job, context)
+    elif job.purpose == "collectives":
+        result = collective_times(job, context, seconds)
+    elif job.purpose == "check":
+        result = check(job, context)
+    elif job.purpose == "profile":
+        result = profiled(job, context)
+    else:
+        result = timing(job, context, seconds)
+    meet(job, context, "end")  # rank 0 holds the store: nobody leaves before all are done
+    return result | {"seconds": seconds.laps}

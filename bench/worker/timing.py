@@ -1,0 +1,41 @@
+"""A launch that times: warm-up and measured steps, and what disturbed them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from bench import loop, record
+from bench.engines.base import RankContext
+from bench.job import Job
+from bench.measure import conditions
+from bench.worker.engine import ready
+from bench.worker.group import meet
+from bench.worker.shares import steps_of
+from bench.worker.stopwatch import Stopwatch
+
+
+def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
+    """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
+    rank, device = context.rank, context.device
+    engine, pool, loss_fn = ready(job, context)
+    watch = conditions.Watch(rank, context.world_size, device)
+    seconds.lap("setup_s")
+    warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
+    if job.silent:
+        meet(job, context, "measured")  # the barrier of the steps waits for nobody
+    seconds.lap("warmup_s")
+    watch.begin()
+    measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
+    observed = watch.end()
+    seconds.lap("measured_s")
+    engine.teardown()
+    samples = record.RankSamples(
+        forward_backward_s=measured.forward_backward_s,
+        optimizer_s=measured.optimizer_s,
+        warmup_step_s=warmup.step_s,
+        wall_s=measured.wall_s,
+        losses=measured.losses,
+        backlog_s=measured.backlog_s,
+    )
+    return {"samples": asdict(samples)} | observed
