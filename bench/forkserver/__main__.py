@@ -1,0 +1,29 @@
+"""``python -m bench.forkserver SOCKET_FD PARENT_PID``: a fork server. With ``rank ...``, a rank that it spawned."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+
+from bench.forkserver.server import serve
+from bench.forkserver.start import spawned_rank
+from bench.prctl import adopt_orphans, die_with_parent
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[0] == "rank":
+        spawned_rank(arguments[1:])
+        return
+    die_with_parent(int(arguments[1]))
+    adopt_orphans()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        serve(socket.socket(fileno=int(arguments[0])))
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""Inside a rank's process, around its work: what it is prepared with, and how it reports what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from bench.job import Job
+from bench.prctl import die_with_parent
+
+
+def prepare_rank(server: int, log_fd: int) -> None:
+    """In the rank: die with the server, own process group, all output into the log, stacks on SIGUSR1."""
+    import faulthandler
+
+    os.setpgid(0, 0)
+    die_with_parent(server)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.enable(sys.stderr)
+    faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
+
+
+def run_rank(job: Job, number: int, rendezvous: socket.socket) -> dict[str, Any]:
+    """The rank's work. Imported late: a spawned rank is prepared before it waits for torch."""
+    from bench import worker
+
+    return worker.run(job, number, rendezvous)
+
+
+def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:
+    """Runs a rank's work, sends its result or its error through the pipe, and leaves the process at once.
+
+    ``os._exit`` skips the destructors on purpose: dropping a DDP module after its process group can deadlock.
+    """
+    code = 0
+    try:
+        data = json.dumps(run()).encode()
+    except BaseException as error:
+        traceback.print_exc()
+        data = json.dumps({"error": describe_error(error)}).encode()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    while data:
+        data = data[os.write(result_fd, data) :]
+    os._exit(code)
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """An exception as a status, its type and the first line of its message."""
+    from bench.engines.spec import EngineUnavailable, EngineUnsupported
+    from bench.worker import WorkloadError
+
+    lines = str(error).strip().splitlines() or [""]
+    name = type(error).__name__
+    text = str(error).lower()
+    status = "failed"
+    if isinstance(error, EngineUnsupported | WorkloadError):
+        status = "unsupported"
+    elif isinstance(error, EngineUnavailable):
+        status = "unavailable"
+    elif (
+        isinstance(error, MemoryError)
+        or name == "OutOfMemoryError"
+        or any(
+            words in text for words in ("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
+        )
+    ):
+        status = "oom"
+    return {"status": status, "type": name, "message": lines[0][:500]}

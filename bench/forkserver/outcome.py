@@ -1,0 +1,59 @@
+"""How a launch ended: the status and the reason, from how each of its ranks did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from bench.forkserver.rank import Rank
+from bench.job import Job, LaunchResult
+
+
+def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult:
+    """The result of a launch whose ranks have all ended; ``oom_kills`` is ``oom_kill_count()`` from before it."""
+    answers = [rank.answer() for rank in ranks]
+    if not timed_out and all("error" not in answer and answer for answer in answers):
+        return LaunchResult("ok", ranks=answers[: job.world_size], servers=answers[job.world_size :])
+    ends = [rank.end() for rank in ranks]
+    if timed_out:
+        still = ", ".join(str(rank.rank) for rank in ranks if rank.stopped_by_us)
+        return LaunchResult("timeout", f"rank {still} still running after timeout_s={job.timeout_s:g}", ends=ends)
+    culprit = min(ranks, key=blame)
+    error = culprit.answer().get("error", {})
+    killed = culprit.wait_status is not None and os.WIFSIGNALED(culprit.wait_status)
+    status = error.get("status", "failed")
+    reason = f"rank {culprit.rank}: {culprit.ending()}"
+    if killed and oom_kill_count() > oom_kills:
+        status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
+    if status in ("unsupported", "unavailable"):
+        reason = error["message"]
+    by_chance = killed and status == "failed" and culprit.wait_status == signal.SIGKILL
+    return LaunchResult(status, reason, ends=ends, by_chance=by_chance)
+
+
+def blame(rank: Rank) -> tuple[int, int]:
+    """Orders ended ranks by how likely each is the cause: a lost peer makes the others raise, not die."""
+    if rank.stopped_by_us:
+        return (4, rank.rank)
+    assert rank.wait_status is not None
+    if os.WIFSIGNALED(rank.wait_status):
+        return (0, rank.rank)
+    error = rank.answer().get("error")
+    if error is None:
+        return (1 if rank.wait_status else 5, rank.rank)
+    lost_peer = any(
+        word in error["message"].lower()
+        for word in ("connection closed", "connection reset", "peer", "one of the ranks")
+    )
+    return (3 if lost_peer else 2, rank.rank)
+
+
+def oom_kill_count() -> int:
+    """Processes that the kernel killed for want of memory, of this control group or machine; 0 if it does not say."""
+    for place in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+        with contextlib.suppress(OSError):
+            lines = Path(place).read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0

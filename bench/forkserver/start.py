@@ -1,0 +1,62 @@
+"""How a rank's process comes to be: forked from the server, or spawned where that must not fork."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+
+from bench.forkserver.inside import prepare_rank, report, run_rank
+from bench.forkserver.rank import Rank
+from bench.job import Job
+from bench.record import decode
+
+
+def fork_obstacle() -> str | None:
+    """Why this process must not fork ranks; None if it may."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return "CUDA was initialised in the fork server"
+    threads = len(os.listdir("/proc/self/task"))
+    return f"the fork server has {threads} threads" if threads > 1 else None
+
+
+def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+    result_read, result_write = os.pipe()
+    log_read, log_write = os.pipe()
+    server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            prepare_rank(server, log_write)
+            report(result_write, lambda: run_rank(job, number, rendezvous))
+        finally:
+            os._exit(70)  # report() has left already; nothing may return into the server's stack
+    os.close(result_write)
+    os.close(log_write)
+    return Rank(number, pid, result_read, log_read)
+
+
+def spawn_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+    result_read, result_write = os.pipe()
+    log_read, log_write = os.pipe()
+    fds = (result_write, log_write, rendezvous.fileno())
+    arguments = [json.dumps(dataclasses.asdict(job)), str(number), str(os.getpid()), *map(str, fds)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.forkserver", "rank", *arguments], pass_fds=fds, stdin=subprocess.DEVNULL
+    )
+    os.close(result_write)
+    os.close(log_write)
+    return Rank(number, process.pid, result_read, log_read)
+
+
+def spawned_rank(arguments: list[str]) -> None:
+    """Entry of a rank that was spawned rather than forked."""
+    job = decode(json.loads(arguments[0]), Job, "job")
+    number, server, result_fd, log_fd, rendezvous_fd = map(int, arguments[1:])
+    prepare_rank(server, log_fd)
+    report(result_fd, lambda: run_rank(job, number, socket.socket(fileno=rendezvous_fd)))
