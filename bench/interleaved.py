@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from bench.cells import Cell
 from bench.progress import SweepProgress
 from bench.sweep import Sweep
+from bench.sweep.turns import Turns
 
 
 class Interleaved:
@@ -23,37 +24,37 @@ class Interleaved:
         self.sweeps = sweeps
         self.order = random.Random(seed)
         for sweep in sweeps:
-            for record in sweep.records.values():
+            for record in sweep.records.by_cell.values():
                 record.sweep_id = name
 
     def run(self) -> bool:
         """Measures all that can be; False if it was interrupted, and what was measured until then is kept."""
-        turns = list(zip(*(sweep.cells for sweep in self.sweeps), strict=True))
+        rows = list(zip(*(sweep.cells for sweep in self.sweeps), strict=True))
         try:
-            with SweepProgress(sum(self._left(turn) for turn in turns)) as progress:
-                for sweep in self.sweeps:
-                    sweep.progress = progress
-                for turn in turns:
-                    for sweep, cell in zip(self.sweeps, turn, strict=True):
+            with SweepProgress(sum(self._left(cells) for cells in rows)) as progress:
+                preparations, takers = zip(*(sweep.begin(progress) for sweep in self.sweeps), strict=True)
+                for cells in rows:
+                    for preparation, cell in zip(preparations, cells, strict=True):
                         if not cell.status:
-                            sweep.prepare(cell)
-                for number in range(max(cell.config.repeats for turn in turns for cell in turn)):
-                    self._round(turns, number)
+                            preparation.prepare(cell)
+                for number in range(max(cell.config.repeats for cells in rows for cell in cells)):
+                    self._round(rows, takers, number)
         except KeyboardInterrupt:
             print("interrupted: what is finished is kept and compared", file=sys.stderr)
             return False
         finally:
             for sweep in self.sweeps:
-                sweep.write_all()
+                sweep.records.write_all()
         return True
 
-    def _left(self, turn: tuple[Cell, ...]) -> int:
+    def _left(self, cells: tuple[Cell, ...]) -> int:
         return sum(
-            0 if cell.status else sweep.launches_left(cell) for sweep, cell in zip(self.sweeps, turn, strict=True)
+            0 if cell.status else sweep.records.launches_left(cell)
+            for sweep, cell in zip(self.sweeps, cells, strict=True)
         )
 
-    def _round(self, turns: list[tuple[Cell, ...]], number: int) -> None:
-        for turn in self.order.sample(turns, len(turns)):
-            sides = [(sweep, cell) for sweep, cell in zip(self.sweeps, turn, strict=True) if not cell.status]
-            for sweep, cell in self.order.sample(sides, len(sides)):
-                sweep.take_turn(cell, number)
+    def _round(self, rows: list[tuple[Cell, ...]], takers: tuple[Turns, ...], number: int) -> None:
+        for cells in self.order.sample(rows, len(rows)):
+            sides = [(turns, cell) for turns, cell in zip(takers, cells, strict=True) if not cell.status]
+            for turns, cell in self.order.sample(sides, len(sides)):
+                turns.take(cell, number)

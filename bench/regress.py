@@ -224,7 +224,7 @@ def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:
 
 def compared(sweeps: Sequence[Sweep], margin: float) -> int:
     """Prints the verdicts; the exit code."""
-    before, after = ([sweep.records[cell.id] for cell in sweep.cells] for sweep in sweeps)
+    before, after = ([sweep.records[cell] for cell in sweep.cells] for sweep in sweeps)
     found = time_gate.judge_all([Pair(*records) for records in zip(before, after, strict=True)], margin)
     out = Console(highlight=False)
     if not out.is_terminal:

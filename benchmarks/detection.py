@@ -94,7 +94,7 @@ def measure(sides: Sides, rounds: int, *, checked: bool, seed: int) -> Measured:
         if not Interleaved(list(sweeps.values()), "detection", seed).run():
             raise KeyboardInterrupt
         return {
-            cell: {name: sweep.records[sweep.cells[at].id] for name, sweep in sweeps.items()}
+            cell: {name: sweep.records[sweep.cells[at]] for name, sweep in sweeps.items()}
             for at, cell in enumerate(CELLS)
         }
 

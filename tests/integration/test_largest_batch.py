@@ -19,6 +19,7 @@ from bench.launch import Launcher
 from bench.record import Record, Search, Trial
 from bench.store import RecordStore
 from bench.sweep import INTERRUPTED, Sweep
+from bench.sweep.resume import take_over
 from tests.conftest import CPU_ONLY
 
 WIDTH, DEPTH = 256, 3
@@ -57,7 +58,7 @@ def searched(make_config: Callable[..., Config], launcher: Launcher, scratch: Pa
         recorder = Cut(launcher, cut)
         made = Sweep(cells, RecordStore(tmp_path), cast(Launcher, recorder), {}, scratch, Breakdown())
         if resume:
-            made.resume()
+            take_over(made.records)
         return made.run(), Record.read(tmp_path / "records" / f"{cells[0].id}.json"), recorder.batches
 
     return sweep

@@ -1,0 +1,157 @@
+"""What is launched of a cell before its rounds: its reference, ceiling and check, or its search; and its profile."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bench import search
+from bench.cells import Cell, ceiling_key, reference_key
+from bench.job import LaunchResult
+from bench.record import Attribution, Ceiling, Model, Search
+from bench.sweep import results
+from bench.sweep.running import Running
+
+
+class Preparation:
+    """Launches what each cell needs, and once for all what several cells share."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._models: dict[str, Model | LaunchResult] = {}
+        self._resolutions: dict[str, float] = {}
+        self._ceilings: dict[object, Ceiling | None] = {}
+
+    def prepare(self, cell: Cell) -> None:
+        """All launches of a cell before its rounds, but for those that it has already."""
+        records = self._running.records
+        if cell.searches:
+            self._search(cell)
+        elif not records.is_checked(cell):
+            self._check(cell)
+        if records.is_to_be_profiled(cell):
+            self._profile(cell)
+
+    def _check(self, cell: Cell) -> None:
+        """Parity, memory and collectives of one cell, against a reference that is trained when first needed."""
+        running = self._running
+        record, progress = running.records[cell], running.progress
+        progress.start(f"check {cell.id}")
+        if not self._take_model(cell):
+            return
+        measure = cell.config.measure
+        if measure.ceiling and not cell.simulated:
+            record.ceiling = self._ceiling(cell)
+        if measure.parity_steps or measure.memory or measure.collectives:
+            result = running.launch(cell.job("check", running.scratch), "check")
+            if result.status != "ok":
+                running.fail(cell, result)
+                return
+            results.take_check(record, result)
+            self._judge_parity(cell)
+        running.records.write(cell)
+        progress.advance(f"checked {cell.id}")
+        if record.status == "parity_failed":
+            progress.note(f"{cell.id}: parity_failed: {record.reason}")
+            progress.advance(cell.id, running.records.launches_left(cell))
+
+    def _judge_parity(self, cell: Cell) -> None:
+        record = self._running.records[cell]
+        if record.parity and not record.parity.passed:
+            record.parity = record.parity.widened(self._resolution(cell))
+        if record.parity and not record.parity.passed:
+            record.status = "parity_failed"
+            record.reason = (
+                f"differs from a single process by {record.parity.error:.2g} of its training path; "
+                f"tolerance {record.parity.tolerance:.2g}"
+            )
+
+    def _take_model(self, cell: Cell) -> bool:
+        """What the model is, from the reference; False if that failed, and the cell with it."""
+        model = self._reference(cell)
+        if isinstance(model, LaunchResult):
+            refused = model.status in ("unsupported", "unavailable")
+            self._running.fail(cell, model, "" if refused else "the single-process reference: ")
+            return False
+        self._running.records[cell].model = model
+        return True
+
+    def _reference(self, cell: Cell) -> Model | LaunchResult:
+        job = cell.job("reference", self._running.scratch)
+        key = reference_key(job)
+        if key not in self._models:
+            result = self._running.launch(job, "reference")
+            if result.by_chance:
+                return result  # the next cell that needs it tries again
+            self._models[key] = results.model(result) if result.status == "ok" else result
+        return self._models[key]
+
+    def _resolution(self, cell: Cell) -> float:
+        """How finely parity can judge this training, for a cell that missed the usual tolerance."""
+        job = cell.job("resolution", self._running.scratch)
+        key = reference_key(job)
+        if key not in self._resolutions:
+            result = self._running.launch(job, "reference")
+            if result.by_chance:
+                return 0.0
+            self._resolutions[key] = result.ranks[0]["resolution"] if result.status == "ok" else 0.0
+        return self._resolutions[key]
+
+    def _ceiling(self, cell: Cell) -> Ceiling | None:
+        """The peak of the cell's ranks; None, with a note, where it could not be measured."""
+        job = cell.job("ceiling", self._running.scratch)
+        key = ceiling_key(job)
+        if key not in self._ceilings:
+            result = self._running.launch(job, "ceiling")
+            if not result.by_chance:
+                self._ceilings[key] = results.ceiling(result) if result.status == "ok" else None
+            if result.status != "ok":
+                self._running.progress.note(f"{cell.id}: no ceiling and so no MFU: {result.status}: {result.reason}")
+        return self._ceilings.get(key)
+
+    def _search(self, cell: Cell) -> None:
+        """Launches batch after batch until the largest that fits is bracketed; each trial is kept at once."""
+        running = self._running
+        record = running.records[cell]
+        if record.status == "ok" or not (record.model or self._take_model(cell)):
+            return
+
+        def launch(batch: int) -> LaunchResult:
+            running.progress.start(f"search {cell.id}: batch {batch}")
+            job = dataclasses.replace(cell.job("check", running.scratch), rank_batch=batch)
+            return running.launch(job, "search")
+
+        def keep(found: Search, result: LaunchResult) -> None:
+            record.search = found
+            if found.tried[-1].batch == found.largest_fit:
+                record.memory = search.memory_of(result)
+                record.resolved["engine"] = result.ranks[0]["describe"]
+                record.resolved["rank_batch"] = found.largest_fit
+                record.resolved["global_batch"] = found.largest_fit * cell.config.gpus
+            running.records.write(cell)
+
+        failed = search.run(record.search or cell.search(), cell.rank_batch, launch, keep)
+        if failed:
+            running.fail(cell, failed)
+            return
+        record.status = "ok"
+        running.records.write(cell)
+        running.progress.advance(f"searched {cell.id}")
+
+    def _profile(self, cell: Cell) -> None:
+        """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""
+        running = self._running
+        found = Attribution(unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced())
+        if not found.unprofiled:
+            running.progress.start(f"profile {cell.id}")
+            result = running.launch(cell.job("profile", running.scratch), "profile")
+            if result.status == "ok":
+                known = all(rank["straggler_known"] for rank in result.ranks)
+                unknown = "" if known else "not all ranks meet in every collective, in the same order"
+                unknown = cell.traits().uncounted or unknown
+                found = dataclasses.replace(found, steps=results.step_parts(result), straggler_unknown=unknown)
+            else:
+                found = dataclasses.replace(found, unprofiled=f"{result.status}: {result.reason}")
+                running.progress.note(f"{cell.id}: no profile: {found.unprofiled}")
+        running.records[cell].attribution = found
+        running.records.write(cell)
+        running.progress.advance(f"profiled {cell.id}")

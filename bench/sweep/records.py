@@ -1,0 +1,108 @@
+"""The records of a sweep's cells: how each begins, which launches it still lacks, and its way to the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from typing import Any
+
+from bench.cells import Cell
+from bench.job import LaunchResult, Machine
+from bench.measure.verdicts import disturbances, verdicts
+from bench.record import NO_ENGINE, Record, Source, Status, decode
+from bench.store import RecordStore, StoreError
+
+
+class SweepRecords:
+    """One record a cell, of the present machine and code; written after each of the cell's launches."""
+
+    def __init__(
+        self,
+        cells: list[Cell],
+        store: RecordStore,
+        machine: Machine,
+        environment: dict[str, Any],
+        source: Source | None,
+    ) -> None:
+        self.cells = cells
+        self.store = store
+        self.environment = environment
+        self.source = source
+        self._machine = machine
+        self.by_cell = {cell.id: self.new(cell) for cell in cells}
+        self.earlier: dict[str, Record] = {}
+        """What the folder held before; reported, and logged only where it was taken over."""
+
+    def __getitem__(self, cell: Cell) -> Record:
+        return self.by_cell[cell.id]
+
+    def __setitem__(self, cell: Cell, record: Record) -> None:
+        self.by_cell[cell.id] = record
+
+    def new(self, cell: Cell) -> Record:
+        """A cell's record with nothing measured."""
+        config = dataclasses.asdict(cell.config)
+        for name in ("tracking", "reproduce"):
+            del config[name]  # says nothing of the cell, and an address may hold a password
+        if not cell.trains:
+            config["engine"] = {"name": NO_ENGINE}
+        record = Record(
+            cell_id=cell.id,
+            sweep_id=self.store.folder.name,
+            config=config,
+            resolved=cell.resolved(),
+            environment=self.environment,
+            source=self.source,
+        )
+        if cell.status:
+            record.status, record.reason = cell.status, cell.reason
+        return record
+
+    def is_checked(self, cell: Cell) -> bool:
+        """Whether the cell has all that its check measures."""
+        record, measure = self[cell], cell.config.measure
+        return not cell.trains or bool(
+            record.model
+            and (record.parity or not measure.parity_steps or record.resolved.get("outside_parity"))
+            and (record.memory or not measure.memory)
+            and (record.collectives is not None or not measure.collectives)
+        )
+
+    def is_to_be_profiled(self, cell: Cell) -> bool:
+        record = self[cell]
+        return cell.config.measure.profile and not record.attribution and record.status in ("ok", "interrupted")
+
+    def launches_left(self, cell: Cell) -> int:
+        """Launches that the cell still has to make, as progress counts them."""
+        if cell.searches:
+            return int(self[cell].status != "ok")  # nobody knows how many; it counts as one
+        rounds = max(0, cell.config.repeats - len(self[cell].launches))
+        silent = rounds if cell.config.measure.profile and not cell.unsilenced() else 0
+        return rounds + silent + (not self.is_checked(cell)) + self.is_to_be_profiled(cell)
+
+    def fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
+        """Ends the cell with a launch that failed; its reason follows ``prefix``. Raises StoreError."""
+        record = self[cell]
+        record.status = decode(result.status, Status, "status")
+        record.reason = prefix + result.reason
+        record.failure = result.ends
+        self.write(cell)
+
+    def write(self, cell: Cell) -> None:
+        """Writes the cell's record with verdicts on what it holds now. Raises StoreError."""
+        record = self[cell]
+        record.verdict_reasons = disturbances(record)
+        record.verdicts = verdicts(record, cell.oversubscribed(self._machine))
+        known = len(self.store.warnings)
+        try:
+            self.store.write(record)
+        finally:
+            for warning in self.store.warnings[known:]:
+                print(f"warning: {warning}", file=sys.stderr)
+
+    def write_all(self) -> None:
+        """Every cell's record, also of those that nothing was measured of; as far as there is room."""
+        with contextlib.suppress(StoreError):
+            for cell in self.cells:
+                self.write(cell)

@@ -1,0 +1,44 @@
+"""``resume=true``: what an earlier run in a sweep's folder measured, taken over by the run that goes on with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from bench.config import ConfigError
+from bench.measure import environment, source
+from bench.sweep.records import SweepRecords
+
+
+def take_over(records: SweepRecords) -> None:
+    """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine.
+
+    A cell that other code has finished is kept, with a warning: that code is in its record, and a sweep is often
+    resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes.
+    """
+    from analysis.usable import check
+
+    store = records.store
+    records.earlier = store.existing(check)
+    others = []
+    for cell_id, earlier in records.earlier.items():
+        changed = environment.differences(earlier.environment, records.environment)
+        if changed:
+            raise ConfigError(f"resume: {store.folder} was measured elsewhere ({'; '.join(changed)})")
+        if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and earlier.launches:
+            earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
+        if cell_id in records.by_cell and earlier.status in ("ok", "interrupted"):
+            records.by_cell[cell_id] = earlier
+            if records.source and source.differences(earlier, records.source, records.environment):
+                others.append(cell_id)
+    unfinished = [cell for cell in records.cells if cell.id in others and records.launches_left(cell)]
+    for cell in unfinished:
+        store.set_aside(records[cell])
+        records[cell] = records.new(cell)
+    if records.source and others:
+        store.warnings.append(
+            f"resume: the sweep now mixes codes: {len(others)} cell(s) differ from the rest "
+            f"({source.differences(records.earlier[others[0]], records.source, records.environment)}); "
+            f"{len(unfinished)} of them, not finished, began anew"
+        )
+        print(store.warnings[-1], file=sys.stderr)

@@ -1,0 +1,38 @@
+"""What all launches of a sweep share while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.breakdown import Breakdown
+from bench.cells import Cell
+from bench.job import Job, LaunchResult
+from bench.launch import Launcher
+from bench.progress import SweepProgress
+from bench.sweep.records import SweepRecords
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where launches are made, where their time and their results are kept, and where a person is told."""
+
+    records: SweepRecords
+    launcher: Launcher
+    scratch: Path
+    breakdown: Breakdown
+    progress: SweepProgress
+
+    def launch(self, job: Job, phase: str) -> LaunchResult:
+        """Runs the job; its time belongs to ``phase``."""
+        result = self.launcher.launch(job)
+        self.breakdown.add(phase, result.total_s)
+        return result
+
+    def fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
+        """Ends the cell with a launch that failed; what it had left to do counts as done."""
+        left = self.records.launches_left(cell)
+        self.records.fail(cell, result, prefix)
+        record = self.records[cell]
+        self.progress.note(f"{cell.id}: {record.status}: {record.reason}")
+        self.progress.advance(cell.id, left)

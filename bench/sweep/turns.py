@@ -1,0 +1,71 @@
+"""A cell's turn in a round: one timed launch, and where a step is to be attributed, the same with nothing sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from bench.cells import Cell
+from bench.job import LaunchResult
+from bench.measure import environment
+from bench.record import Launch
+from bench.sweep import results
+from bench.sweep.running import Running
+
+
+class Turns:
+    """Makes the launches of rounds; who takes a turn when is the caller's to draw."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def take(self, cell: Cell, number: int) -> None:
+        """A cell's launch of one round, unless it has that already, has no more, or has failed."""
+        record = self._running.records[cell]
+        done = any(launch.round == number for launch in record.launches)
+        if number < cell.config.repeats and not done and record.status in ("ok", "interrupted"):
+            self._launch(cell, number)
+
+    def _launch(self, cell: Cell, number: int) -> None:
+        running = self._running
+        record, where = running.records[cell], f"round {number + 1}/{cell.config.repeats}"
+        running.progress.start(f"{where} {cell.id}")
+        found = self._timed(cell, number)
+        if isinstance(found, LaunchResult):
+            running.fail(cell, found)
+            return
+        record.launches.append(found)
+        record.status = "ok"
+        running.records.write(cell)
+        running.progress.advance(where)
+        if cell.config.measure.profile and not cell.unsilenced():
+            self._launch_silent(cell, number)
+            running.progress.advance(where)
+
+    def _launch_silent(self, cell: Cell, number: int) -> None:
+        """The same with nothing sent. One that fails leaves a reason, and the cell goes on."""
+        record = self._running.records[cell]
+        if record.attribution and not record.attribution.not_silenced:
+            found = self._timed(cell, number, silent=True)
+            reason = ""
+            if isinstance(found, LaunchResult):
+                reason = f"{found.status}: {found.reason}"
+            elif not all(math.isfinite(loss) for rank in found.ranks for loss in rank.losses):
+                reason = "its numbers are not finite, and not as fast to compute with"
+            else:
+                record.attribution.silent.append(found)
+            if reason:
+                record.attribution = dataclasses.replace(record.attribution, not_silenced=reason)
+                self._running.progress.note(f"{cell.id}: no launch without communication: {reason}")
+            self._running.records.write(cell)
+
+    def _timed(self, cell: Cell, number: int, *, silent: bool = False) -> Launch | LaunchResult:
+        """A launch that was timed, or how it failed."""
+        running = self._running
+        started_at = environment.now()
+        result = running.launcher.launch(cell.job(cell.measured, running.scratch, silent=silent))
+        if result.status != "ok":
+            return result
+        running.breakdown.add_launch(results.phases_s(result), result.total_s)
+        running.records[cell].resolved["start_method"] = result.start_method
+        return results.timed(result, number, started_at)
