@@ -27,7 +27,8 @@ from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import engines, launch
-from bench.config import CONF, Config, ConfigError, check, check_value, default_option, knobs, options, valid_values
+from bench.checks import check, check_value, valid_values
+from bench.config import CONF, Config, ConfigError, default_option, knobs, options
 
 GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")

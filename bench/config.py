@@ -1,13 +1,11 @@
-"""Every knob: its type, unit, default, meaning and what is refused. The schema behind Hydra and ``--help``.
+"""Every knob: its type, unit, default, meaning and bounds. The schema behind Hydra and ``--help``.
 
-``Config`` is what a person may set. ``check`` refuses what cannot be run anywhere; what depends on the
-machine is resolved later (``bench.cells``), and what depends on the engine is the engine's to refuse.
+``Config`` is what a person may set; ``bench.checks`` holds values against it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +19,6 @@ from bench.search import MOST
 from bench.sizes import size_bytes
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-
-LARGEST = 2**40
-"""Of whole numbers, so that what is computed from a few of them still fits 64 bits."""
 
 
 class ConfigError(ValueError):
@@ -265,65 +260,6 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
 
 
-def check(config: Config) -> None:
-    """Raises ConfigError for a value that no machine and no engine could run."""
-    for path, spec, value in knobs(config):
-        check_value(path, spec, value)
-    for group in ("engine", "workload"):
-        for key in ("name", "package" if group == "engine" else "factory"):
-            if not getattr(config, group).get(key):
-                raise ConfigError(f"{group}.{key} is not set; choose {group}= one of {', '.join(options(group))}")
-    if config.compile and not config.warmup:
-        raise ConfigError("compile=true needs warmup of at least 1: the first step of each launch compiles")
-    if config.straggler.rank is not None and config.straggler.rank >= config.gpus:
-        raise ConfigError(
-            f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "
-            f"valid: 0 to {config.gpus - 1}, null"
-        )
-    check_search(config)
-    for name in ("rate", "delay", "hosts"):
-        value = getattr(config.network, name)
-        if config.network.kind == "none" and value is not None:
-            raise ConfigError(f"network.{name}={value} needs network=lab; with network=none, valid: null")
-    ranks = config.gpus if config.scaling == "strong" else 1
-    if config.batch_size % (ranks * config.accumulate):
-        raise ConfigError(
-            f"batch_size={config.batch_size} cannot be shared evenly by gpus={config.gpus} (scaling={config.scaling}) "
-            f"and accumulate={config.accumulate}; valid: a multiple of {ranks * config.accumulate}"
-        )
-
-
-def check_search(config: Config) -> None:
-    """Raises ConfigError for what a search for the largest batch needs or has no use for."""
-    if config.search == "none":
-        for name in ("memory_limit", "search_most"):
-            if getattr(config, name) is not None:
-                raise ConfigError(f"{name}={getattr(config, name)} needs search=max_batch; else, valid: null")
-        return
-    if not config.measure.memory:
-        raise ConfigError("search=max_batch needs measure.memory=true: it measures nothing else")
-    if config.straggler.rank is not None:
-        raise ConfigError("search=max_batch has no straggler.rank: only timed steps are slowed, and it times none")
-
-
-SWEEP_WIDE = ("tracking", "resume", "repeats", "timeout_s", "measure.timing_breakdown")
-"""Knobs of a sweep as a whole."""
-
-
-def check_sweep(configs: list[Config]) -> None:
-    """Raises ConfigError if what belongs to the sweep as a whole differs between its cells."""
-    for path in SWEEP_WIDE:
-        values = []
-        for config in configs:
-            value: Any = config
-            for name in path.split("."):
-                value = getattr(value, name)
-            if value not in values:
-                values.append(value)
-        if len(values) > 1:
-            raise ConfigError(f"{path} cannot be swept: it is one for all cells; give it a single value")
-
-
 def knobs(config: Any, prefix: str = "") -> list[tuple[str, dataclasses.Field[Any], Any]]:
     """Every knob below a config dataclass: dotted path, field and value."""
     found = []
@@ -336,26 +272,6 @@ def knobs(config: Any, prefix: str = "") -> list[tuple[str, dataclasses.Field[An
     return found
 
 
-def valid_values(spec: dataclasses.Field[Any]) -> str:
-    """What a knob accepts, in words."""
-    kind = str(spec.type).removesuffix(" | None")
-    if spec.metadata["choices"]:
-        words = ", ".join(spec.metadata["choices"])
-    elif spec.metadata["form"]:
-        words = spec.metadata["form"][1]
-    elif kind == "bool":
-        words = "true, false"
-    else:
-        words = {"int": "a whole number", "float": "a number", "str": "text"}.get(kind, kind)
-        if spec.metadata["least"] is not None:
-            words += f" of at least {spec.metadata['least']:g}"
-        if spec.metadata["above"] is not None:
-            words += f" above {spec.metadata['above']:g}"
-        if spec.metadata["most"] is not None:
-            words += f", at most {spec.metadata['most']:.10g}"
-    return words + (", null" if str(spec.type).endswith("| None") else "")
-
-
 def options(group: str) -> list[str]:
     """The names in a config group, one file each."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -365,37 +281,3 @@ def default_option(group: str) -> str:
     """What a config group is where nobody names it."""
     defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     return next(str(entry[group]) for entry in defaults if isinstance(entry, dict) and group in entry)
-
-
-def has_form(text: str, read: Callable[[str], float]) -> bool:
-    try:
-        read(text)
-    except ValueError:
-        return False
-    return True
-
-
-def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
-    """Raises ConfigError if ``value`` has the wrong type for the knob or lies outside its bounds."""
-    kind, optional = str(spec.type).removesuffix(" | None"), str(spec.type).endswith("| None")
-    if isinstance(value, dict) or (value is None and optional):
-        return
-    types = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind)
-    limits = spec.metadata
-    bad = (
-        value is None
-        or (types and (not isinstance(value, types) or (isinstance(value, bool) and kind != "bool")))
-        or (isinstance(value, float) and not math.isfinite(value))
-        or (isinstance(value, int) and abs(value) > LARGEST)
-        or (limits["choices"] and str(value) not in limits["choices"])
-        or (limits["least"] is not None and value < limits["least"])
-        or (limits["above"] is not None and value <= limits["above"])
-        or (limits["most"] is not None and value > limits["most"])
-        or (limits["form"] and not has_form(str(value), limits["form"][0]))
-    )
-    if bad:
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        if isinstance(value, str) and types:
-            shown = repr(str(value))
-        words = valid_values(spec) + (f" (at most {LARGEST})" if isinstance(value, int) and value > LARGEST else "")
-        raise ConfigError(f"{path}={str(shown)[:80]} is not valid; valid: {words}")

@@ -32,7 +32,8 @@ from analysis.units import counted, known
 from bench import cli, collectives, engines
 from bench.breakdown import Breakdown
 from bench.cells import plan
-from bench.config import CONF, Config, ConfigError, check_sweep
+from bench.checks import check_sweep
+from bench.config import CONF, Config, ConfigError
 from bench.interleaved import Interleaved
 from bench.launch import Launcher, LaunchError, server_environment
 from bench.measure import environment, source

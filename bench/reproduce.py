@@ -19,7 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from bench import cli
-from bench.config import CONF, Config, ConfigError, Tracking, check, default_option, options
+from bench.checks import check
+from bench.config import CONF, Config, ConfigError, Tracking, default_option, options
 from bench.record import NO_ENGINE, Record, RecordError, decode
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")

@@ -21,7 +21,8 @@ from rich.console import Console
 from bench import engines
 from bench.breakdown import Breakdown
 from bench.cells import Cell, plan
-from bench.config import Config, ConfigError, check_sweep
+from bench.checks import check_sweep
+from bench.config import Config, ConfigError
 from bench.job import Machine
 from bench.launch import Launcher, LaunchError, launcher_for, server_environment
 from bench.measure import environment, source

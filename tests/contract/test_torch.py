@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bench.cells import Cell
-from bench.config import Config, ConfigError, check
+from bench.checks import check
+from bench.config import Config, ConfigError
 from bench.launch import Launcher
 from tests.conftest import MakeCell, assert_parity, planned
 from tests.contract.test_native_bytes import PARAMETERS_BYTES, loopback_bytes

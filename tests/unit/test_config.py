@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from bench.config import Config, ConfigError, Network, check, check_sweep, knobs
+from bench.checks import check, check_sweep
+from bench.config import Config, ConfigError, Network, knobs
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench import cli, network
 from bench.cells import plan
-from bench.config import CONF, Config, ConfigError, check_sweep, knobs
+from bench.checks import check_sweep
+from bench.config import CONF, Config, ConfigError, knobs
 from bench.sizes import size_bytes
 from tests.conftest import CPU_ONLY
 

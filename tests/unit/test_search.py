@@ -16,7 +16,8 @@ from analysis.load import frame
 from analysis.report import write_report
 from analysis.terminal import print_summary
 from bench.cells import plan
-from bench.config import Config, ConfigError, Straggler, check
+from bench.checks import check
+from bench.config import Config, ConfigError, Straggler
 from bench.mlflow_run import cell_metrics, metric_names
 from bench.record import Record, Search, Trial
 from bench.search import next_batch
