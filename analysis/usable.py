@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from bench.record import NO_ENGINE, Launch, Record, RecordError
+from bench.record.shown import shown
 
 MOST_RANKS = 2**20
 MOST_ELEMENTS = 2**50
@@ -194,4 +195,4 @@ def _positive(value: float) -> bool:
 
 def expect(is_so: bool, where: str, found: Any, valid: str) -> None:
     if not is_so:
-        raise RecordError(f"{where} is {str(found)[:60]}, expected {valid}")
+        raise RecordError(f"{where} is {shown(found)}, expected {valid}")

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.config import Config, ConfigError, knobs, options
+from bench.engines.spec import as_written
+from bench.record.shown import cut, shown
 
 LARGEST = 2**40
 """Of whole numbers, so that what is computed from a few of them still fits 64 bits."""
@@ -123,8 +125,6 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
         or (limits["form"] and not has_form(str(value), limits["form"][0]))
     )
     if bad:
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        if isinstance(value, str) and types:
-            shown = repr(str(value))
+        found = shown(str(value)) if isinstance(value, str) and types else cut(as_written(value))
         words = valid_values(spec) + (f" (at most {LARGEST})" if isinstance(value, int) and value > LARGEST else "")
-        raise ConfigError(f"{path}={str(shown)[:80]} is not valid; valid: {words}")
+        raise ConfigError(f"{path}={found} is not valid; valid: {words}")

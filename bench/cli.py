@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import engines, launch
 from bench.checks import check, check_value, valid_values
 from bench.config import CONF, Config, ConfigError, default_option, knobs, options
+from bench.record.shown import shown
 
 GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
@@ -177,11 +178,6 @@ def check_overrides(arguments: list[str]) -> None:
                 check_value(key, known[key], value)
         elif not _is_option(key, overrides):
             _refuse_key(key, [*known, *GROUPS])
-
-
-def shown(text: str) -> str:
-    """What a person wrote, quoted, and cut where it has no end."""
-    return repr(text) if len(text) <= 100 else f"{text[:100]!r}..."
 
 
 def values_of(override: Override) -> list[Any]:

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.record.attribution import Attribution, Spread, StepParts
-from bench.record.decode import decode, shown
+from bench.record.decode import decode
 from bench.record.document import one_line, read_document
 from bench.record.launches import ENOUGH_LAUNCHES, Ceiling, Collective, CollectiveTimes, Launch, RankSamples
 from bench.record.memory import RankMemory, Search, Trial
 from bench.record.model import Model, Parameter, Parity, element_count
+from bench.record.shown import shown
 from bench.record.source import Source
 
 __all__ = [

@@ -13,6 +13,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
+from bench.record.shown import shown
+
 Reader = Callable[[Any], Any]
 LARGEST = 2**62
 """Of whole numbers: twice it still fits a table's 64 bits."""
@@ -155,9 +157,3 @@ def expect(value: Any, kind: type) -> Any:
     if kind is int and abs(int(value)) > LARGEST:  # type: ignore[call-overload]
         raise Mismatch(f"{shown(value)} is larger than any count of bytes, expected at most {LARGEST}")
     return value
-
-
-def shown(value: Any) -> str:
-    """A value as Python writes it, of at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

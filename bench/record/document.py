@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from bench.record.shown import shown
+
 LARGEST_BYTES = 2**30
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """What moves a cursor, rings or recolours, and what UTF-8 cannot hold."""
@@ -36,7 +38,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)[:60]!r} occurs twice")
+        raise ValueError(f"field {shown(next(name for name in names if names.count(name) > 1))} occurs twice")
     return found
 
 

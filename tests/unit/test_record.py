@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.record import Launch, Model, Parameter, Parity, RankMemory, RankSamples, Record, RecordError
+from analysis import usable
+from bench import cli
+from bench.record import Launch, Model, Parameter, Parity, RankEnd, RankMemory, RankSamples, Record, RecordError, decode
+from bench.record.shown import cut, shown
 from bench.store import FolderBusy, RecordStore
+from tests.unit.test_analysis_fakes import cell
 
 
 @pytest.fixture
@@ -112,3 +117,32 @@ def test_a_folder_is_one_sweeps_at_a_time(tmp_path: Path) -> None:
         RecordStore(tmp_path)
     del store
     RecordStore(tmp_path)
+
+
+def test_an_error_shows_a_short_value_whole_and_the_beginning_of_one_without_end() -> None:
+    assert shown("a 'word'") == "\"a 'word'\""
+    assert (
+        shown(list(range(1000)))
+        == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2..."
+    )
+    assert (cut("x" * 80), cut("x" * 81)) == ("x" * 80, "x" * 80 + "...")
+
+
+def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) -> None:
+    endless = "x" * 10_000
+    wrong = cell()
+    wrong.config["precision"] = [endless]
+    twice = tmp_path / "twice.json"
+    twice.write_text(f'{{"{endless}": 1, "{endless}": 2}}')
+    refused: list[Callable[[], object]] = [
+        lambda: cli.check_overrides([f"stage={endless}"]),
+        lambda: cli.check_overrides([f"overlap={endless}"]),
+        lambda: cli.check_overrides([f"stage=[{endless}"]),
+        lambda: usable.check(wrong),
+        lambda: Record.read(twice),
+        lambda: decode({endless: 1}, RankEnd, "rank"),
+    ]
+    for refusal in refused:
+        with pytest.raises(ValueError, match=r"x{70,80}'?\.\.\.") as error:
+            refusal()
+        assert len(str(error.value)) < 200 + len(str(tmp_path)), error.value
