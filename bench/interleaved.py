@@ -14,7 +14,12 @@ from collections.abc import Sequence
 from bench.cells import Cell
 from bench.progress import SweepProgress
 from bench.sweep import Sweep
+from bench.sweep.records import GOES_ON
 from bench.sweep.turns import Turns
+
+
+class SideFailed(Exception):
+    """No cell of one sweep runs any longer; the message is one line that says which, and why."""
 
 
 class Interleaved:
@@ -28,7 +33,10 @@ class Interleaved:
                 record.sweep_id = name
 
     def run(self) -> bool:
-        """Measures all that can be; False if it was interrupted, and what was measured until then is kept."""
+        """Measures all that can be; False if it was interrupted, and what was measured until then is kept.
+
+        Raises SideFailed, and keeps that too, as soon as one sweep has nothing left to be compared with the others.
+        """
         rows = list(zip(*(sweep.cells for sweep in self.sweeps), strict=True))
         try:
             with SweepProgress(sum(self._left(cells) for cells in rows)) as progress:
@@ -37,6 +45,7 @@ class Interleaved:
                     for preparation, cell in zip(preparations, cells, strict=True):
                         if not cell.status:
                             preparation.prepare(cell)
+                        self._check_sides()
                 for number in range(max(cell.config.repeats for cells in rows for cell in cells)):
                     self._round(rows, takers, number)
         except KeyboardInterrupt:
@@ -58,3 +67,13 @@ class Interleaved:
             sides = [(turns, cell) for turns, cell in zip(takers, cells, strict=True) if not cell.status]
             for turns, cell in self.order.sample(sides, len(sides)):
                 turns.take(cell, number)
+                self._check_sides()
+
+    def _check_sides(self) -> None:
+        for sweep in self.sweeps:
+            *_, last = (sweep.records[cell] for cell in sweep.cells)
+            if not any(sweep.records[cell].status in GOES_ON for cell in sweep.cells):
+                raise SideFailed(
+                    f"{sweep.store.folder.name} has no cell left that runs ({last.cell_id}: {last.status}: "
+                    f"{last.reason}); what was measured is kept in {sweep.store.folder.parent}"
+                )

@@ -34,7 +34,7 @@ from bench.breakdown import Breakdown
 from bench.cells import plan
 from bench.checks import check_sweep
 from bench.config import CONF, Config, ConfigError
-from bench.interleaved import Interleaved
+from bench.interleaved import Interleaved, SideFailed
 from bench.launch import Launcher, LaunchError, server_environment
 from bench.measure import environment, source
 from bench.record import Source
@@ -144,7 +144,11 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
             )
         ]
         announce(sweeps[1], base, there["git"].get("commit", ""), folder)
-        whole = Interleaved(sweeps, folder.name, configs[0].seed).run()
+        whole = True
+        try:
+            whole = Interleaved(sweeps, folder.name, configs[0].seed).run()
+        except SideFailed as error:  # then no cell is compared, and the code is not 0
+            print(f"regress: stopped: {error}", file=sys.stderr)
     code = compared(sweeps, margin)
     return code if whole else INTERRUPTED
 

@@ -13,6 +13,9 @@ from bench.measure.verdicts import disturbances, verdicts
 from bench.record import NO_ENGINE, Record, Source, Status, decode
 from bench.store import RecordStore, StoreError
 
+GOES_ON = ("ok", "interrupted")
+"""Statuses of a cell that may still be launched."""
+
 
 class SweepRecords:
     """One record a cell, of the present machine and code; written after each of the cell's launches."""
@@ -71,7 +74,7 @@ class SweepRecords:
 
     def is_to_be_profiled(self, cell: Cell) -> bool:
         record = self[cell]
-        return cell.config.measure.profile and not record.attribution and record.status in ("ok", "interrupted")
+        return cell.config.measure.profile and not record.attribution and record.status in GOES_ON
 
     def launches_left(self, cell: Cell) -> int:
         """Launches that the cell still has to make, as progress counts them."""

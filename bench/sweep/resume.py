@@ -7,7 +7,7 @@ import sys
 
 from bench.config import ConfigError
 from bench.measure import environment, source
-from bench.sweep.records import SweepRecords
+from bench.sweep.records import GOES_ON, SweepRecords
 
 
 def take_over(records: SweepRecords) -> None:
@@ -27,7 +27,7 @@ def take_over(records: SweepRecords) -> None:
             raise ConfigError(f"resume: {store.folder} was measured elsewhere ({'; '.join(changed)})")
         if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and earlier.launches:
             earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
-        if cell_id in records.by_cell and earlier.status in ("ok", "interrupted"):
+        if cell_id in records.by_cell and earlier.status in GOES_ON:
             records.by_cell[cell_id] = earlier
             if records.source and source.differences(earlier, records.source, records.environment):
                 others.append(cell_id)

@@ -10,6 +10,7 @@ from bench.job import LaunchResult
 from bench.measure import environment
 from bench.record import Launch
 from bench.sweep import results
+from bench.sweep.records import GOES_ON
 from bench.sweep.running import Running
 
 
@@ -23,7 +24,7 @@ class Turns:
         """A cell's launch of one round, unless it has that already, has no more, or has failed."""
         record = self._running.records[cell]
         done = any(launch.round == number for launch in record.launches)
-        if number < cell.config.repeats and not done and record.status in ("ok", "interrupted"):
+        if number < cell.config.repeats and not done and record.status in GOES_ON:
             self._launch(cell, number)
 
     def _launch(self, cell: Cell, number: int) -> None:

@@ -31,6 +31,15 @@ SLOW = """\
         time.sleep(0.1)
 """
 
+WORN = """\
+        import os
+
+        with open(os.environ["STEPS_TAKEN"], "ab") as file:
+            file.write(b".")
+            if file.tell() > 8:
+                raise RuntimeError("worn out")
+"""
+
 
 def git(repository: Path, *arguments: str) -> str:
     settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
@@ -122,6 +131,27 @@ def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is
     assert (back.returncode, "1 faster" in back.stdout) == (0, True), back.stdout + back.stderr
 
 
+@pytest.mark.parametrize(("worn", "code"), [("current", 1), ("base", 2)])
+def test_a_side_whose_cells_all_fail_ends_both_at_once(
+    repository: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, worn: str, code: int
+) -> None:
+    """Its engine fails in the third launch: two ranks have taken two steps in each of two."""
+    odd_commit(repository, "worn")
+    git(repository, "checkout", "-qf", "worn" if worn == "current" else "plain")
+    monkeypatch.setenv("STEPS_TAKEN", str(tmp_path / "steps"))
+    base = "plain" if worn == "current" else "worn"
+    done = regress(repository, tmp_path / "out", "--base", base, *CELL, *QUICK, "measure=time", "repeats=5000")
+    assert done.returncode == code, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("regress: ")]
+    assert line.startswith(f"regress: stopped: {worn} has no cell left that runs (native-") and "worn out" in line
+    assert f"what was measured is kept in {tmp_path / 'out'}" in line
+    assert "Traceback" not in done.stderr and {"current": "1 broken", "base": "1 not compared"}[worn] in done.stdout
+    kept = {side: records(tmp_path / "out", side)[0] for side in ("base", "current")}
+    other = kept.pop("base" if worn == "current" else "current")
+    assert (kept[worn].status, [launch.round for launch in kept[worn].launches]) == ("failed", [0, 1])
+    assert other.status == "ok" and len(other.launches) in (2, 3)  # the failed launch came first in its round, or not
+
+
 def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
@@ -201,8 +231,11 @@ def odd_commit(repository: Path, tag: str) -> None:
     if tag == "other_work":
         settings = repository / "conf/workload/digits.yaml"
         settings.write_text(settings.read_text().replace("batch_size: 32", "batch_size: 16"))
+    elif tag == "worn":
+        adapter = repository / "bench/engines/native/adapter.py"
+        adapter.write_text(adapter.read_text().replace(STEP, STEP + WORN))
     else:
         shutil.rmtree(repository / {"old": "bench", "older": "conf"}[tag])
     git(repository, "add", "-A")
     git(repository, "commit", "-qm", tag)
-    git(repository, "tag", tag)
+    git(repository, "tag", "-f", tag)
