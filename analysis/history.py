@@ -59,8 +59,8 @@ def histories(records: Sequence[Record], margin: float) -> list[Series]:
     """The series of each cell and hardware. Raises NothingToCompare if no cell is in two sweeps."""
     cells: dict[Any, dict[str, Record]] = {}
     for record in sorted(records, key=lambda record: str(record.environment.get("time", ""))):
-        if is_ranked(record):  # of two sides of one sweep (bench.regress) the current code's is read last, and kept
-            cells.setdefault((identity(knobs(record)), hardware(record)), {})[record.sweep_id] = record
+        if is_ranked(record):  # of the two sides of bench.regress the current code's is read last, and kept
+            cells.setdefault((identity(knobs(record)), hardware(record)), {})[record.rounds_id] = record
     several = [list(of_cell.values()) for of_cell in cells.values() if len(of_cell) > 1]
     if not several:
         raise NothingToCompare("no cell is in two sweeps of the same hardware")

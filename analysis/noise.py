@@ -92,14 +92,14 @@ def other_code(records: Sequence[Record]) -> list[str]:
 def pair_logs(records: Sequence[Record]) -> tuple[list[float], bool]:
     """Logarithms of the ratios of like launches, and whether all pairs are of one round.
 
-    Where a sweep has the cell more than once (two sides of ``bench.regress``), launches of one round are a pair; else
+    Where a run has the cell more than once (two sides of ``bench.regress``), launches of one round are a pair; else
     those of two rounds that follow each other.
     """
-    sweeps: dict[str, list[Record]] = {}
+    runs: dict[str, list[Record]] = {}
     for record in records:
-        sweeps.setdefault(record.sweep_id, []).append(record)
+        runs.setdefault(record.rounds_id, []).append(record)
     logs: list[float] = []
-    for sides in sweeps.values():
+    for sides in runs.values():
         by_round = [{launch.round: per_step_s(side, launch) for launch in side.launches} for side in sides]
         if len(sides) > 1:
             for first, second in zip(by_round[::2], by_round[1::2], strict=False):
@@ -108,13 +108,13 @@ def pair_logs(records: Sequence[Record]) -> tuple[list[float], bool]:
         else:
             series = [by_round[0][at] for at in sorted(by_round[0])]
             logs += paired.logs_of_ratios(series[0 : len(series) // 2 * 2 : 2], series[1::2]).tolist()
-    return logs, all(len(sides) > 1 for sides in sweeps.values())
+    return logs, all(len(sides) > 1 for sides in runs.values())
 
 
 def floor(records: Sequence[Record], logs: list[float], interleaved: bool) -> Floor:
     medians: dict[str, list[float]] = {}
     for record in records:
-        medians.setdefault(record.sweep_id, []).extend(per_step_s(record, launch) for launch in record.launches)
+        medians.setdefault(record.rounds_id, []).extend(per_step_s(record, launch) for launch in record.launches)
     middles = [median(values) for values in medians.values()]
     values = np.asarray(logs)
     found = cache(partial(detectable, values))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from bench.cells import Cell
 from bench.progress import SweepProgress
+from bench.record import side_id
 from bench.sweep import Sweep
 from bench.sweep.records import GOES_ON
 from bench.sweep.turns import Turns
@@ -23,14 +24,14 @@ class SideFailed(Exception):
 
 
 class Interleaved:
-    """``sweeps`` have equally many cells, in the same order; their records are named as rounds of one sweep."""
+    """``sweeps`` have equally many cells, in the same order; their records are named as sides of one run."""
 
     def __init__(self, sweeps: Sequence[Sweep], name: str, seed: int) -> None:
         self.sweeps = sweeps
         self.order = random.Random(seed)
         for sweep in sweeps:
             for record in sweep.records.by_cell.values():
-                record.sweep_id = name
+                record.sweep_id = side_id(name, sweep.store.folder.name)
 
     def run(self) -> bool:
         """Measures all that can be; False if it was interrupted, and what was measured until then is kept.

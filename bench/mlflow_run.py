@@ -58,14 +58,14 @@ def cell_name(record: Record, row: Mapping[Any, Any], others: Sequence[str]) -> 
     return ", ".join([f"{config['engine']['name']} stage {config['stage']}", *named])
 
 
-def sweep_name(records: Sequence[Record], folder_name: str) -> str:
+def sweep_name(records: Sequence[Record]) -> str:
     """Such as ``2026-03-01_09-30-00: native, torch; digits; 12 cells``."""
     engines, workloads = (
         ", ".join(dict.fromkeys(str(record.config[group]["name"]) for record in records if record.config.get(group)))
         for group in ("engine", "workload")
     )
     said = [engines] if engines != NO_ENGINE else []
-    return f"{folder_name}: {'; '.join([*said, workloads, f'{len(records)} cells'])}"
+    return f"{records[0].sweep_id}: {'; '.join([*said, workloads, f'{len(records)} cells'])}"
 
 
 def cell_params(record: Record) -> dict[str, str]:

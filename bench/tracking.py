@@ -77,7 +77,7 @@ class Tracker:
         from analysis.mlflow_store import probe
 
         begin, end = mlflow_run.moments(records)
-        name = mlflow_run.sweep_name(records, folder.name)
+        name = mlflow_run.sweep_name(records)
         tags = mlflow_run.sweep_tags(records)
         parent_id = client.create_run(self._experiment_id, begin, tags, name).info.run_id
         try:

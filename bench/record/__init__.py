@@ -53,6 +53,7 @@ __all__ = [
     "Trial",
     "decode",
     "element_count",
+    "side_id",
 ]
 
 SCHEMA_VERSION = 1
@@ -67,6 +68,15 @@ NO_ENGINE = "-"
 
 class RecordError(ValueError):
     """A file is not a record that this version can read; the message names the file and the field."""
+
+
+BELOW = "/"
+"""Between a run's name and its side's: no folder's name has one."""
+
+
+def side_id(run: str, side: str) -> str:
+    """The ``sweep_id`` of one of several sweeps that share their rounds."""
+    return f"{run}{BELOW}{side}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,7 @@ class Record:
 
     cell_id: str
     sweep_id: str
+    """The name of the sweep's folder; of a side of ``bench.regress`` the run's, and the side's below it."""
     config: dict[str, Any]
     """Every knob as it was set; null means the default of the engine or workload."""
     resolved: dict[str, Any]
@@ -114,6 +125,11 @@ class Record:
     """None where it was not measured."""
     failure: list[RankEnd] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rounds_id(self) -> str:
+        """The same for records that share their rounds: those of one sweep, or of both sides of ``bench.regress``."""
+        return self.sweep_id.partition(BELOW)[0]
 
     @property
     def global_batch(self) -> int:

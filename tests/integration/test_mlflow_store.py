@@ -18,7 +18,7 @@ from analysis.__main__ import main
 from analysis.load import NoRecords
 from bench import tracking
 from bench.config import Tracking
-from bench.record import Record
+from bench.record import Record, side_id
 from tests.unit.test_analysis_fakes import sweep
 
 if TYPE_CHECKING:
@@ -100,6 +100,28 @@ def test_a_cell_that_was_logged_twice_is_read_once(store: Path, tmp_path: Path) 
         tracker.log_sweep(written(place, "twice"), folder)
     found = mlflow_store.experiment_records(uri(place), mlflow_store.EXPERIMENT)
     assert tracker.warnings == [] and same(found.records, written(place, "twice"))
+
+
+def test_both_sides_of_a_gate_are_imported_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sides have the same cells, by the same names."""
+    monkeypatch.chdir(tmp_path)
+    sides = [
+        keep(sweep(stages=(0, 1), worlds=(2,), repeats=7, seed=seed), tmp_path / "gate" / side, side_id("gate", side))
+        for seed, side in enumerate(("base", "current"))
+    ]
+    command = ["bench.tracking", "import", *map(str, sides), "--uri", uri(tmp_path)]
+    for said in ("2 records", "already in experiment"):
+        monkeypatch.setattr(sys, "argv", command)
+        assert tracking.main() == 0
+        assert capsys.readouterr().out.count(said) == 2
+    found = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT)
+    assert found.warnings == [] and same(found.records, written(tmp_path, "gate/base", "gate/current"))
+    assert len(found.records) == 4
+    from_folders = main(["compare", *map(str, sides)]), capsys.readouterr().out
+    runs = [f"mlflow:{parent(tmp_path, side_id('gate', side))}" for side in ("base", "current")]
+    assert (main(["compare", *runs, "--mlflow", uri(tmp_path)]), capsys.readouterr().out) == from_folders
 
 
 def test_report_advise_and_compare_read_mlflow(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is
     assert [record.environment["git"]["commit"] for record in (before, after)] == [
         git(repository, "rev-parse", tag) for tag in ("plain", "slow")
     ]
-    assert before.sweep_id == after.sweep_id == "slow"
+    assert (before.sweep_id, after.sweep_id) == ("slow/base", "slow/current")
     assert [launch.round for launch in before.launches] == [launch.round for launch in after.launches] == list(range(8))
     first = [
         "base" if one.started_at < two.started_at else "current"

@@ -13,7 +13,7 @@ from analysis import compare
 from analysis.__main__ import main
 from analysis.compare import NothingToCompare, Pair
 from analysis.stats import Interval
-from bench.record import Launch, Record
+from bench.record import Launch, Record, side_id
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured, write_all
 
 
@@ -35,6 +35,14 @@ def test_rounds_of_one_sweep_cancel_what_drifts() -> None:
     found = compare.compare(pair(drifting(1.0), drifting(1.05)), margin=0.02)
     assert found.verdict == "slower"
     assert found.step.low == pytest.approx(1.05) and found.step.high == pytest.approx(1.05)
+
+
+def test_both_sides_of_one_gate_share_their_rounds_and_sides_of_two_do_not() -> None:
+    sides = pair(drifting(1.0), drifting(1.05))
+    sides.first.sweep_id, sides.second.sweep_id = side_id("monday", "base"), side_id("monday", "current")
+    assert compare.compare(sides, margin=0.02).verdict == "slower"
+    sides.second.sweep_id = side_id("tuesday", "current")
+    assert compare.compare(sides, margin=0.02).verdict == "cannot tell"
 
 
 def test_two_sweeps_share_no_rounds() -> None:

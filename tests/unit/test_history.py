@@ -9,7 +9,7 @@ import pytest
 
 from analysis import history
 from analysis.__main__ import main
-from bench.record import Record
+from bench.record import Record, side_id
 from tests.unit.test_analysis_compare import launches
 from tests.unit.test_analysis_fakes import ENVIRONMENT, cell, write_all
 
@@ -89,6 +89,17 @@ def test_the_command_names_the_sweep_and_its_commit_and_fails(
     assert main(["history", str(folder), "--same", "50"]) == 0
     assert main(["history", str(folder / "records" / "0000-torch-s0-n1-digits-fp32.json")]) == 2
     assert "no cell is in two sweeps of the same hardware" in capsys.readouterr().err
+
+
+def test_a_gate_is_one_night_and_its_current_code_counts() -> None:
+    gates = nights([0.01, 0.01, 0.01])
+    for record in gates:
+        record.sweep_id = side_id(record.sweep_id, "current")
+    bases = nights([0.02, 0.02, 0.02])
+    for record in bases:
+        record.sweep_id = side_id(record.sweep_id, "base")
+    (found,) = history.histories([record for night in zip(bases, gates, strict=True) for record in night], 0.02)
+    assert found.steps_s == pytest.approx([0.01, 0.01, 0.01])
 
 
 def test_an_end_of_a_stretch_that_its_neighbours_do_not_bear_out_is_no_change() -> None:

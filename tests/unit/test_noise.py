@@ -15,7 +15,7 @@ import pytest
 from analysis import noise, paired
 from analysis.__main__ import main
 from analysis.compare import NothingToCompare
-from bench.record import Record
+from bench.record import Record, side_id
 from tests.unit.test_analysis_compare import launches
 from tests.unit.test_analysis_fakes import bare, cell, write_all
 
@@ -61,9 +61,10 @@ def test_the_launches_that_a_change_takes_find_it_and_fewer_do_not() -> None:
     assert noise.launches_for(found, 0.0025) > 4 * noise.RESAMPLED
 
 
-def test_sides_of_one_sweep_are_paired_by_round_and_drift_cancels() -> None:
+def test_sides_of_one_gate_are_paired_by_round_and_drift_cancels() -> None:
     times = [0.01 * 1.5**at for at in range(8)]
-    (found,), warnings = noise.floors([cell(launches=launches(times)), cell(launches=launches(times))])
+    sides = [cell(launches=launches(times), sweep_id=side_id("monday", side)) for side in ("base", "current")]
+    (found,), warnings = noise.floors(sides)
     assert (found.pairs, found.interleaved, found.spread, warnings) == (8, True, 0, [])
     assert found.sweeps == 1 and math.isnan(found.between_sweeps)
 
