@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.units import plain
+from bench.record.replace import replacing, write_whole
 
 WIDTH = 4.1
 """Inches: a figure fills a phone's width without its text becoming small."""
@@ -106,11 +107,12 @@ def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float =
 
 def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
     """Writes ``file`` as PNG and beside it as SVG; ``alternative`` says in words what the figure shows."""
-    figure.savefig(file, dpi=144, facecolor="white", metadata={"Software": None})
+    with replacing(file) as partial:
+        figure.savefig(partial, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     document = plain(buffer.getvalue())
-    file.with_suffix(".svg").write_text(file_svg(document), encoding="utf-8")
+    write_whole(file.with_suffix(".svg"), file_svg(document))
     return Drawing(title, file, page_svg(document, alternative))
 
 

@@ -21,6 +21,7 @@ from analysis.layout import describe
 from analysis.load import varying
 from analysis.stats import Interval
 from bench.record import NO_ENGINE, CollectiveTimes, Record
+from bench.record.replace import replacing
 
 LEAST_OFF = 0.05
 """A size within so much of the line is on it, however little its iterations spread."""
@@ -238,7 +239,8 @@ def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> boo
         for point in fit.points
     ]
     if rows:
-        pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+        with replacing(path) as partial:
+            pd.DataFrame(rows).to_csv(partial, index=False, lineterminator="\n")
     return bool(rows)
 
 

@@ -21,6 +21,7 @@ from analysis import exact
 from analysis.exact import Quantities, Value
 from analysis.units import counted
 from bench.record import Record
+from bench.record.replace import write_whole
 
 SAME, CODE, UNREADABLE, LIBRARIES = 0, 1, 2, 3
 """Exit codes: nothing differs; the code made a difference; nothing could be compared; only libraries may have."""
@@ -182,9 +183,7 @@ def write(path: Path, baseline: Baseline) -> None:
         },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
 def show(found: Sequence[Difference], before: Baseline, now: Baseline, out: Console) -> None:

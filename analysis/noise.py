@@ -27,6 +27,7 @@ from analysis.stats import Floats
 from analysis.time_gate import POWER, per_step_s
 from analysis.units import known
 from bench.record import ENOUGH_LAUNCHES, Record
+from bench.record.replace import replacing, write_whole
 
 ONE_SIDED = 0.025
 """Of a 95 % interval."""
@@ -196,7 +197,7 @@ def write(found: Sequence[Floor], records: Sequence[Record], path: Path) -> None
     """Writes the floors, as JSON, or as CSV where the name ends so. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        with path.open("w", newline="") as file:
+        with replacing(path) as beside, beside.open("w", newline="") as file:
             rows = [csv_row(entry) for entry in found]
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
@@ -214,7 +215,7 @@ def write(found: Sequence[Floor], records: Sequence[Record], path: Path) -> None
             for entry in found
         ],
     }
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def csv_row(entry: Floor) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from analysis.memory_ledger import higher_stages, memory_rows
 from analysis.serial import serial_rows, trends
 from analysis.steps import WORDS, step_rows
 from bench.record import STATUSES, Record
+from bench.record.replace import replacing, write_whole
 
 WHOLE = (
     "stage",
@@ -79,12 +80,14 @@ def write_report(
     """Writes the report on ``records`` into ``folder``; ``table`` is their frame, if it is at hand.
 
     ``warnings`` (such as unreadable files) are shown at the top. With ``gpu_memory_bytes`` it also says how large a
-    model fits so much memory per rank. Raises OSError where ``folder`` cannot be written.
+    model fits so much memory per rank. Raises OSError where ``folder`` cannot be written; each file is then
+    as it was, or the new one.
     """
     table = frame(records) if table is None else table
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(table, folder / "summary.csv")
-    typed(table).to_parquet(folder / "summary.parquet", index=False)
+    with replacing(folder / "summary.parquet") as partial:
+        typed(table).to_parquet(partial, index=False)
     collectives.write_csv(records, table, folder / "collectives.csv")
     figures = folder / "figures"
     by_bucket, by_overlap = curves(records, table), overlap.overlapped(records, table)
@@ -101,15 +104,16 @@ def write_report(
         fits=content["fits"],
     )
     page = _environment(is_html=True).get_template("report.html.j2").render(content)
-    paths.html.write_text(units.plain(page), encoding="utf-8")
+    write_whole(paths.html, units.plain(page))
     text = _environment(is_html=False).get_template("report.md.j2").render(content)
-    paths.markdown.write_text(units.plain(re.sub(r"\n{3,}", "\n\n", text).strip()) + "\n", encoding="utf-8")
+    write_whole(paths.markdown, units.plain(re.sub(r"\n{3,}", "\n\n", text).strip()) + "\n")
     return paths
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A row a cell, bare SI units, empty where nothing is known."""
-    typed(table).to_csv(path, index=False, lineterminator="\n")
+    with replacing(path) as partial:
+        typed(table).to_csv(partial, index=False, lineterminator="\n")
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:

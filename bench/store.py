@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.record import Record, RecordError
+from bench.record.replace import PARTIAL
 
 
 class FolderBusy(Exception):
@@ -41,7 +42,7 @@ class RecordStore:
             raise FolderBusy(f"another sweep is writing into {folder}") from error
         except OSError:
             pass  # a file system without locks
-        for part in (folder / "records").glob(".*.partial"):  # of a sweep that was killed while it wrote
+        for part in folder.rglob(PARTIAL):  # of a sweep that was killed while it wrote
             part.unlink(missing_ok=True)
 
     @property

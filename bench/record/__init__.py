@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.record.document import one_line, read_document
 from bench.record.launches import ENOUGH_LAUNCHES, Ceiling, Collective, CollectiveTimes, Launch, RankSamples
 from bench.record.memory import RankMemory, Search, Trial
 from bench.record.model import Model, Parameter, Parity, element_count
+from bench.record.replace import replacing
 from bench.record.shown import shown
 from bench.record.source import Source
 
@@ -146,15 +146,8 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Writes the record so that a reader, or a crash, sees the old file or the new one, never a part."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "w", encoding="utf-8") as file:
-                json.dump(dataclasses.asdict(self), file, allow_nan=True)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
+            json.dump(dataclasses.asdict(self), file, allow_nan=True)
 
     @classmethod
     def read(cls, path: Path) -> Record:
