@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from bench import cli, reproduce
 from bench.config import CONF
+from bench.store import unless_refused
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -21,8 +22,9 @@ def single_run(composed: DictConfig) -> None:
     """A run without -m: a sweep of one cell, or a record's cell again."""
     from bench import sweep
 
-    with cli.one_line_errors():
-        config, folder = cli.from_hydra(composed), Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with cli.one_line_errors(), unless_refused(folder):
+        config = cli.from_hydra(composed)
         if config.reproduce is None:
             code = sweep.run([config], folder)
         else:

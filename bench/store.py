@@ -8,11 +8,32 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.record import Record, RecordError
 from bench.record.replace import PARTIAL
+
+WRITTEN_BY_HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml")
+
+
+@contextlib.contextmanager
+def unless_refused(folder: Path) -> Iterator[None]:
+    """Keeps ``folder`` only if the block ends well or has left a record; else it takes away what a sweep begins with.
+
+    Hydra makes the folder before anybody has looked at the request. What else somebody keeps there stays.
+    """
+    try:
+        yield
+    except BaseException:
+        if not any(folder.glob("records/*")):
+            with contextlib.suppress(OSError):  # as far as there is nothing else
+                for name in WRITTEN_BY_HYDRA:
+                    (folder / name).unlink(missing_ok=True)
+                for place in (folder / "records", folder / ".hydra", folder):
+                    if place.is_dir():
+                        place.rmdir()
+        raise
 
 
 class FolderBusy(Exception):

@@ -22,12 +22,14 @@ class BenchLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from bench import cli, sweep
+        from bench.store import unless_refused
 
         loader = self.hydra_context.config_loader
         composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         HydraConfig.instance().set_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)
-        code = sweep.run([cli.from_hydra(config) for config in composed], folder)
+        with unless_refused(folder):
+            code = sweep.run([cli.from_hydra(config) for config in composed], folder)
         if code:
             raise SystemExit(code)
         return [

@@ -50,17 +50,26 @@ def summary(folder: Path) -> list[dict[str, str]]:
         (["bukcet_mb=3"], "bench: bukcet_mb is not a knob; did you mean bucket_mb?"),
         (["-m", "workload=nope"], "bench: workload=nope is unknown; valid: bert, calibrated"),
         (["batch_size=3", "accumulate=2"], "bench: batch_size=3 cannot be shared evenly"),
+        (["-m", "repeats=1,2"], "bench: repeats cannot be swept"),
+        (
+            ["device=cpu", "search=max_batch", "tracking=none"],
+            "bench: search=max_batch needs memory_limit on device=cpu",
+        ),
+        (["reproduce=nowhere.json"], "bench: reproduce=nowhere.json: no such file"),
         (["resume=true"], "bench: resume=true found no earlier sweep"),
         (["hydra.run.dir=/proc/nowhere"], "bench: "),
         (["experiment=smoke", "hydra.sweep.dir=/proc/nowhere"], "bench: "),
     ],
 )
-def test_bad_input_is_refused_with_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_refused_with_one_line_and_leaves_nothing(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
     done = run(tmp_path, *arguments)
     assert done.returncode != 0
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+    assert [path for path in tmp_path.rglob("*") if path.name not in ("results", "runs")] == []
 
 
 def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path: Path) -> None:
