@@ -69,6 +69,17 @@ def make_cell(make_config: Callable[..., Config]) -> MakeCell:
     return make
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
     packages = [group("engine", name)["package"] for name in options("engine")]

@@ -1,0 +1,101 @@
+"""A real sweep in a process of its own, to be broken on purpose.
+
+All that it starts inherits an environment variable by which it is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from bench.record import Record
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTY = (f"hydra.searchpath=[file://{ROOT}/tests/conf]", "workload=faulty")
+QUICK = ("steps=2", "warmup=1", "measure.parity_steps=2", "measure.ceiling=false", "threads=1", "gpus=2")
+MARK = "BENCH_TEST_SWEEP"
+BENCH = "from bench.__main__ import main; main()"
+
+
+class Broken:
+    """A sweep in a process of its own, and where it writes: ``folder``, and temporary files in ``temporary``."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.folder, self.temporary = home, home / "sweep", home / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        self.mark = uuid.uuid4().hex
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, *arguments: str, program: str = BENCH) -> subprocess.Popen[str]:
+        sweep = ("-m", *FAULTY, *QUICK, f"hydra.sweep.dir={self.folder}", *arguments)
+        if not any(argument.startswith("tracking") for argument in arguments):
+            sweep += ("tracking=none",)
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), MARK: self.mark}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, *sweep],
+            cwd=self.home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self.process
+
+    def run(self, *arguments: str, program: str = BENCH) -> tuple[int, str]:
+        """The exit code and what was printed; nothing may be left."""
+        sweep = self.start(*arguments, program=program)
+        output, errors = sweep.communicate(timeout=600)
+        assert "Traceback" not in errors, errors
+        assert self.left() == []
+        return sweep.returncode, output + errors
+
+    def records(self) -> dict[str, Record]:
+        return {path.stem: Record.read(path) for path in (self.folder / "records").glob("*.json")}
+
+    def launches(self) -> int:
+        return sum(len(record.launches) for record in self.records().values())
+
+    def left(self) -> list[str]:
+        entry = f"{MARK}={self.mark}".encode()
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                    found.append(f"{process.pid} {process.name()}")
+        return found
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 600) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline and self.process and self.process.poll() is None, self.process
+            time.sleep(0.02)
+
+    def ranks(self) -> list[psutil.Process]:
+        """Of the launch that runs now."""
+        assert self.process
+        with contextlib.suppress(psutil.Error):
+            return [rank for server in self.servers() for rank in server.children()]
+        return []
+
+    def servers(self) -> list[psutil.Process]:
+        assert self.process
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children()
+            return [child for child in children if "bench.forkserver" in child.cmdline()]
+        return []
+
+    def assert_all_ended(self, cells: int, repeats: int) -> None:
+        found = self.records()
+        assert [record.status for record in found.values()] == ["ok"] * cells
+        assert all(sorted(each.round for each in record.launches) == list(range(repeats)) for record in found.values())
+        assert (self.folder / "report.html").read_text().rstrip().endswith("</html>")
+        assert list(self.temporary.glob("bench-*")) == []
+        assert not list((self.folder / "records").glob(".*"))
