@@ -18,6 +18,7 @@ On a GPU the interval is the device's. It computes while a kernel runs that is n
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ IN_FLIGHT = ("gloo:", "mpi:")
 KERNELS_OF_NCCL = re.compile(r"nccl.*Kernel")
 """As HolisticTraceAnalysis tells them."""
 COPIES = ("Memcpy", "Memset")
+LAUNCH = re.compile(r"cu(da)?[A-Z]")
+"""Calls of CUDA's runtime and driver. Operators count their correlation ids apart, so that the numbers meet."""
 
 Issue = tuple[str, int]
 """Kind of a collective, and when a rank called it (CPU) or began to run it (GPU), in ns of the host's clock."""
@@ -144,22 +147,71 @@ def cpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
 
 
 def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
-    """The steps in kineto's events, on the device: from the first kernel of a step to the first one of the next."""
-    device = [event for event in events if event.device_type() == DeviceType.CUDA]
-    ranges = [event for event in device if event.is_user_annotation()]
-    kernels = [event for event in device if not event.is_user_annotation() and not event.name().startswith(COPIES)]
+    """The steps in kineto's events, on the device: from the first thing that a step launched to that of the next one.
+
+    What belongs to a step or a phase is told by when the host launched it. The ranges that kineto itself draws on the
+    device do not tell: there is one a stream, without what a range inside it, or autograd's thread, launched.
+    Raises RuntimeError where a step shows nothing on the device.
+    """
+    host = [event for event in events if event.device_type() == DeviceType.CPU]
+    device = [event for event in events if event.device_type() == DeviceType.CUDA and not event.is_user_annotation()]
+    kernels = [event for event in device if not event.name().startswith(COPIES)]
     nccl = [event for event in kernels if KERNELS_OF_NCCL.match(event.name())]
     others = [event for event in kernels if not KERNELS_OF_NCCL.match(event.name())]
-    begins = sorted(event.start_ns() for event in ranges if event.name() == STEP)
-    ends = [*begins[1:], max((event.end_ns() for event in device), default=0)]
+    launches = launched(host, device)
+    ran = [reach(launches, span(event)) for event in sorted(host, key=start) if event.name() == STEP]
+    steps = [interval for interval in ran if interval]
+    if len(steps) < len(ran):
+        raise RuntimeError(
+            "the profiler saw nothing of a step on the GPU: CUPTI is missing, or another profiler has it"
+        )
+    ends = [*(begin for begin, _ in steps[1:]), *(end for _, end in steps[-1:])]
     return cut(
-        list(zip(begins, ends, strict=True)) if begins else [],
-        data=spans(ranges, DATA),
-        optimizer=spans(ranges, OPTIMIZER),
+        [(begin, end) for (begin, _), end in zip(steps, ends, strict=True)],
+        data=union(reached(launches, host, DATA)),
+        optimizer=union(reached(launches, host, OPTIMIZER)),
         compute=union(map(span, others)),
         communication=union(map(span, nccl)),
         issues=[(event.name().partition("(")[0], event.start_ns()) for event in nccl],
     )
+
+
+def launched(host: Sequence[Any], device: Sequence[Any]) -> list[tuple[int, Interval]]:
+    """When the host launched what ran on the device, and when that ran; in the order of launches.
+
+    CUPTI gives a kernel the correlation id of the call that launched it. Where that call was not traced, the operator
+    that made it stands for it; where there is none either, the kernel is left out.
+    """
+    calls = {event.correlation_id(): event.start_ns() for event in host if LAUNCH.match(event.name())}
+    operators = {event.correlation_id(): event.start_ns() for event in host if not LAUNCH.match(event.name())}
+    found = []
+    for event in device:
+        at = calls.get(event.correlation_id()) or operators.get(event.linked_correlation_id() or None)
+        if at is not None:
+            found.append((at, span(event)))
+    return sorted(found)
+
+
+def reach(launches: Sequence[tuple[int, Interval]], during: Interval) -> Interval | None:
+    """From the first begin to the last end, on the device, of what was launched ``during`` a range of the host."""
+    inside = launches[bisect_left(launches, during[0], key=first) : bisect_right(launches, during[1], key=first)]
+    return (min(begin for _, (begin, _) in inside), max(end for _, (_, end) in inside)) if inside else None
+
+
+def reached(launches: Sequence[tuple[int, Interval]], host: Sequence[Any], name: str) -> Iterator[Interval]:
+    """The reach of each range of the host that is called ``name``."""
+    for event in host:
+        if event.name() == name and (interval := reach(launches, span(event))):
+            yield interval
+
+
+def first(launch: tuple[int, Interval]) -> int:
+    return launch[0]
+
+
+def start(event: Any) -> int:
+    at: int = event.start_ns()
+    return at
 
 
 def span(event: Any) -> Interval:

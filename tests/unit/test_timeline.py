@@ -27,6 +27,10 @@ class Event:
     kind: str = "op"
     """op, range, flying, kernel, or device range."""
     thread: int = 1
+    correlation: int = 0
+    """Of a launch and the kernel that it launched; operators count apart."""
+    linked: int = 0
+    """The operator that a kernel comes from."""
 
     def name(self) -> str:
         return self.what
@@ -45,6 +49,12 @@ class Event:
 
     def is_user_annotation(self) -> bool:
         return "range" in self.kind
+
+    def correlation_id(self) -> int:
+        return self.correlation
+
+    def linked_correlation_id(self) -> int:
+        return self.linked
 
     def device_type(self) -> Any:
         return DeviceType.CUDA if self.kind in ("kernel", "device range") else DeviceType.CPU
@@ -87,24 +97,58 @@ def test_a_cpu_step_is_cut_into_its_parts() -> None:
     assert (late.straggler_s, late.exposed_s) == (0.006, 0.015)
 
 
-def test_a_gpu_step_ends_where_the_next_begins_on_the_device() -> None:
-    events = [
-        Event("bench.step", 0, 3, "range"),
-        Event("bench.step", 3, 6, "range"),
-        Event("bench.step", 10, 48, "device range"),
-        Event("bench.step", 50, 80, "device range"),
-        Event("bench.data", 10, 12, "device range"),
-        Event("bench.optimizer", 42, 48, "device range"),
-        Event("Memcpy HtoD", 10, 12, "kernel"),
-        Event("sgemm", 12, 30, "kernel"),
-        Event("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevComm*)", 20, 40, "kernel"),
-        Event("multi_tensor_apply", 42, 48, "kernel"),
-        Event("sgemm", 50, 80, "kernel"),
+def gpu_trace() -> list[Event]:
+    """Two steps as CUPTI has them: backward and NCCL are launched by autograd's thread, NCCL runs on its own stream."""
+    host = [
+        Event("bench.step", 0, 9, "range"),
+        Event("bench.data", 0, 1, "range"),
+        Event("bench.forward_backward", 1, 7, "range"),
+        Event("bench.optimizer", 7, 9, "range"),
+        Event("Optimizer.step#Adam.step", 7, 9, "range"),
+        Event("bench.step", 10, 15, "range"),
+        Event("aten::mm", 11, 12, correlation=3),
     ]
-    first, second = map(attributed, gpu_steps(events))
+    launches = [
+        Event("cudaMemcpyAsync", 0.5, 0.6, correlation=1),
+        Event("cudaLaunchKernel", 2, 2.1, correlation=2),
+        Event("cudaLaunchKernel", 4, 4.1, thread=2, correlation=3),
+        Event("cuLaunchKernelEx", 5, 5.1, thread=2, correlation=4),
+        Event("cudaLaunchKernel", 8, 8.1, correlation=5),
+    ]
+    device = [
+        Event("Memcpy HtoD (Pageable -> Device)", 10, 12, "kernel", correlation=1),
+        Event("sgemm", 12, 20, "kernel", correlation=2, linked=9),
+        Event("sgemm", 20, 30, "kernel", correlation=3),
+        Event("ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevComm*)", 20, 40, "kernel", correlation=4),
+        Event("multi_tensor_apply", 42, 48, "kernel", correlation=5),
+        Event("sgemm", 50, 80, "kernel", correlation=99, linked=3),
+    ]
+    return [*host, *launches, *device]
+
+
+def test_a_gpu_step_ends_where_the_next_begins_on_the_device() -> None:
+    """Kernels belong to the step in which they were launched, from whatever thread: by the call that launched them,
+    or, where that was not traced, by the operator."""
+    first, second = map(attributed, gpu_steps(gpu_trace()))
     assert in_ms(first) == {"data": 2, "compute": 18, "exposed": 10, "optimizer": 6, "host": 4}
     assert (first.communication_s, first.overlapped_s) == (0.02, 0.01)
     assert in_ms(second) == {"compute": 30}
+
+
+def test_ranges_that_kineto_draws_on_the_device_change_nothing() -> None:
+    """One a stream, and without what a range inside launched: a step of them would be cut in two, or be missing."""
+    drawn = [
+        Event("bench.step", 10, 30, "device range"),
+        Event("bench.step", 20, 40, "device range"),
+        Event("nccl:all_reduce", 20, 40, "device range"),
+        Event("Optimizer.step#Adam.step", 42, 48, "device range"),
+    ]
+    assert gpu_steps([*gpu_trace(), *drawn]) == gpu_steps(gpu_trace())
+
+
+def test_a_step_without_a_trace_of_the_gpu_says_so() -> None:
+    with pytest.raises(RuntimeError, match="CUPTI"):
+        gpu_steps([event for event in gpu_trace() if event.kind != "kernel"])
 
 
 def test_a_rank_waits_from_its_own_call_to_the_last_one() -> None:
