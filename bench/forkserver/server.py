@@ -51,10 +51,14 @@ def machine(warm_up_s: float) -> Machine:
     nccl = None
     if torch.distributed.is_nccl_available():
         nccl = ".".join(map(str, torch.cuda.nccl.version()))
-    cudnn = torch.backends.cudnn.version() if torch.cuda.device_count() else None
+    cudnn, devices = None, torch.cuda.device_count()
+    if devices:
+        from torch._C import _cudnn  # torch.backends.cudnn.version() would initialise CUDA here
+
+        cudnn = _cudnn.getVersionInt()
     return Machine(
         torch.__version__,
-        torch.cuda.device_count(),
+        devices,
         nccl,
         warm_up_s,
         mpi=torch.distributed.is_mpi_available(),
