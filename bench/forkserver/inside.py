@@ -75,7 +75,11 @@ def describe_error(error: BaseException) -> dict[str, str]:
         isinstance(error, MemoryError)
         or name == "OutOfMemoryError"
         or any(
-            words in text for words in ("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
+            words in text
+            for words in (
+                *("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory"),
+                "cublas_status_alloc_failed",  # no room beside the caching allocator's
+            )
         )
     ):
         status = "oom"

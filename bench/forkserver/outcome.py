@@ -45,7 +45,7 @@ def blame(rank: Rank) -> tuple[int, int]:
         return (1 if rank.wait_status else 5, rank.rank)
     lost_peer = any(
         word in error["message"].lower()
-        for word in ("connection closed", "connection reset", "peer", "one of the ranks")
+        for word in ("connection closed", "connection reset", "peer", "one of the ranks", "remote process")
     )
     return (3 if lost_peer else 2, rank.rank)
 

@@ -8,11 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from bench.forkserver.inside import prepare_rank, report, run_rank
 from bench.forkserver.rank import Rank
 from bench.job import Job
 from bench.record import decode
+
+GPU_DRIVER = Path("/dev/nvidiactl")
 
 
 def fork_obstacle() -> str | None:
@@ -22,7 +25,21 @@ def fork_obstacle() -> str | None:
     if torch.cuda.is_initialized():
         return "CUDA was initialised in the fork server"
     threads = len(os.listdir("/proc/self/task"))
-    return f"the fork server has {threads} threads" if threads > 1 else None
+    if threads > 1:
+        return f"the fork server has {threads} threads"
+    if GPU_DRIVER.exists() and forks_lack_cuda():
+        return "the driver of CUDA was initialised in the fork server"
+    return None
+
+
+def forks_lack_cuda() -> bool:
+    """Whether ranks forked from here could not use CUDA. Asking the driver for GPUs is enough; only a fork can tell."""
+    import torch
+
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
 
 
 def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from bench.forkserver.inside import describe_error
+from bench.forkserver.outcome import blame
 from bench.forkserver.server import machine
+from bench.forkserver.start import forks_lack_cuda
+
+NCCL_ERROR = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94"
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch has no CUDA")
@@ -19,3 +25,35 @@ def test_saying_what_the_machine_has_does_not_touch_cuda(monkeypatch: pytest.Mon
     for name in ("is_available", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, touched)
     assert machine(0.0).cuda_devices == 8
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_a_server_in_which_gpus_were_counted_by_the_driver_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, poisoned: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: poisoned)
+    assert forks_lack_cuda() == poisoned
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "oom"),
+        (RuntimeError(f"{NCCL_ERROR}, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"), "oom"),
+        (RuntimeError(f"{NCCL_ERROR}, unhandled cuda error\nLast error:\nCuda failure 700"), "failed"),
+    ],
+)
+def test_a_gpu_without_room_is_out_of_memory_whoever_asked(error: Exception, status: str) -> None:
+    assert describe_error(error)["status"] == status
+
+
+def test_a_rank_whose_peer_left_is_not_to_blame() -> None:
+    def ended(rank: int, message: str) -> Any:
+        return SimpleNamespace(
+            rank=rank, stopped_by_us=False, wait_status=256, answer=lambda: {"error": {"message": message}}
+        )
+
+    lost = ended(0, f"{NCCL_ERROR}, remote process exited or there was a network error, NCCL version 2.28.9")
+    cause = ended(3, "CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert min([lost, cause], key=blame) is cause
