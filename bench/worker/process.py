@@ -21,7 +21,8 @@ def prepare_process(job: Job, rank: int) -> torch.device:
     if job.spec.device != "cuda" or rank >= job.world_size:
         return torch.device("cpu")
     torch.backends.cudnn.deterministic = job.deterministic
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, also where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set
+    torch.backends.cuda.matmul.allow_tf32 = False
     device = torch.device("cuda", rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     if job.memory_limit_bytes is not None:
