@@ -181,12 +181,13 @@ def server_environment() -> dict[str, str]:
         "NCCL_SOCKET_IFNAME": "lo",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() would forbid forks CUDA
         "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
     }
     inherited = dict(os.environ)
     own_choice = (
         *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL"),
-        *("CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED"),
+        *("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK", "PYTHONHASHSEED"),
     )
     for name in own_choice:
         if name in inherited:

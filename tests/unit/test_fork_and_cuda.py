@@ -12,6 +12,7 @@ from bench.forkserver.inside import describe_error
 from bench.forkserver.outcome import blame
 from bench.forkserver.server import machine
 from bench.forkserver.start import forks_lack_cuda
+from bench.launch import server_environment
 
 NCCL_ERROR = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94"
 
@@ -25,6 +26,21 @@ def test_saying_what_the_machine_has_does_not_touch_cuda(monkeypatch: pytest.Mon
     for name in ("is_available", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, touched)
     assert machine(0.0).cuda_devices == 8
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch has no CUDA")
+def test_a_library_that_asks_for_gpus_while_it_is_imported_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.cuda.is_available()`` would ask the driver, after which no fork can use CUDA."""
+
+    def asked() -> NoReturn:
+        raise AssertionError("this asks the driver")
+
+    monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", asked)
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: 8)
+    for name, value in server_environment().items():
+        monkeypatch.setenv(name, value)
+    assert torch.cuda.is_available()
 
 
 @pytest.mark.parametrize("poisoned", [False, True])
