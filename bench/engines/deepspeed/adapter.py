@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
-from bench.engines.spec import EngineSpec
+from bench.engines.spec import EngineSpec, EngineUnsupported
 
 MIB = 1 << 20
 BUCKET_ELEMENTS = 500_000_000
@@ -26,6 +26,7 @@ class DeepSpeed:
 
         self.spec = spec
         self.library = deepspeed
+        refuse_device(deepspeed.accelerator.get_accelerator().device_name(), context.device.type)
         self.names = [name for name, _ in module.named_parameters()]
         largest_unit = max(map(parameter_count, units or [module]))
         self.configuration = configuration(spec, parameter_count(module), largest_unit)
@@ -81,6 +82,15 @@ class DeepSpeed:
 
     def teardown(self) -> None:
         """Nothing: the process leaves with ``os._exit``."""
+
+
+def refuse_device(its_own: str, asked: str) -> None:
+    """Raises EngineUnsupported where DeepSpeed took another kind of device when it was imported."""
+    if its_own != asked:
+        raise EngineUnsupported(
+            f"engine=deepspeed has no device={asked} here: it took device={its_own} for all of the process. "
+            f"Valid: {its_own}; DS_ACCELERATOR={asked} in the environment makes it {asked}"
+        )
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -6,6 +6,8 @@ peer just the peer's shard: f·S, the least there is. Shards are added in the or
 bit by bit at every stage, bucket size and overlap setting. An all-reduce is one after the other, 2f·S; between two
 ranks, where a sum has only one order, it is gloo's.
 
+gloo sends and receives from the host only: what lies on a GPU (several ranks on one) is copied there and back.
+
 On NCCL they are NCCL's, on a stream of their own.
 """
 
@@ -50,7 +52,9 @@ def collectives(context: RankContext, backend: str) -> Collectives:
     """Those of the backend; ``fake`` calls what gloo or, on a GPU, NCCL would. The process group may be fake anyhow."""
     if backend == "nccl" or (backend == "fake" and context.device.type == "cuda"):
         return NcclCollectives(context)
-    return SimulatedCollectives(context) if dist.get_backend() == "fake" else GlooCollectives(context)
+    if dist.get_backend() == "fake":
+        return SimulatedCollectives(context)
+    return StagedCollectives(context) if context.device.type == "cuda" else GlooCollectives(context)
 
 
 class GlooCollectives:
@@ -121,6 +125,39 @@ class SimulatedCollectives(GlooCollectives):
             if source != self.rank:
                 tensor.copy_(send[self.rank])
         return works
+
+
+class StagedCollectives:
+    """gloo's for buffers on a GPU, through copies on the host. The copies wait for the GPU."""
+
+    def __init__(self, context: RankContext) -> None:
+        self.rank = context.rank
+        self.world_size = context.world_size
+        self._host = GlooCollectives(context)
+
+    def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
+        here = torch.empty_like(whole, device="cpu").copy_(whole)
+        reduced = here.new_empty(out.numel())
+        return back(self._host.reduce_scatter(here, reduced), reduced, out)
+
+    def all_gather(self, whole: Tensor) -> Finish:
+        here = torch.empty_like(whole, device="cpu")
+        here.view(self.world_size, -1)[self.rank] = whole.view(self.world_size, -1)[self.rank]
+        return back(self._host.all_gather(here), here, whole)
+
+    def all_reduce(self, whole: Tensor) -> Finish:
+        here = torch.empty_like(whole, device="cpu").copy_(whole)
+        return back(self._host.all_reduce(here), here, whole)
+
+
+def back(finish: Finish, here: Tensor, there: Tensor) -> Finish:
+    """``finish``, and then the result from the host to where it belongs."""
+
+    def complete() -> None:
+        finish()
+        there.copy_(here)
+
+    return complete
 
 
 def wait(work: dist.Work | None) -> None:

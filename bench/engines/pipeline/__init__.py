@@ -36,6 +36,11 @@ PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.pipelining",
 def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what cannot be cut or scheduled."""
     refuse_degree("pipeline", spec)
+    if spec.device == "cuda" and spec.backend == "gloo":
+        raise EngineUnsupported(
+            "engine=pipeline has no backend=gloo on device=cuda: gloo sends and receives from the host only. "
+            "Valid: backend=nccl with a GPU for each rank, device=cpu"
+        )
     degree, microbatches = spec.options["degree"], count_option(spec, "microbatches")
     if option(spec, "schedule", "gpipe", "1f1b") == "1f1b" and microbatches < degree:
         raise EngineUnsupported(

@@ -1,0 +1,63 @@
+"""Several ranks on one GPU meet over gloo, which sends and receives from the host only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cells import plan
+from bench.engines import deepspeed
+from bench.engines.spec import EngineUnsupported
+from bench.job import Machine
+from bench.launch import Launcher
+from tests.conftest import CPU_ONLY, MakeCell
+
+ONE_GPU = dataclasses.replace(CPU_ONLY, cuda_devices=1, nccl="2.28.9")
+
+
+@pytest.fixture(scope="module")
+def staged() -> Iterator[Launcher]:
+    """Its ranks' native engine takes the host for a GPU."""
+    with Launcher(("torch._dynamo", "torch.optim", "tests.staged")) as launcher:
+        yield launcher
+
+
+@pytest.mark.parametrize(("stage", "gpus"), [(0, 2), (0, 3), (1, 3), (2, 3), (3, 2)])
+def test_buffers_that_gloo_cannot_reach_go_by_the_host(
+    stage: int, gpus: int, make_cell: MakeCell, staged: Launcher, scratch: Path
+) -> None:
+    cell = make_cell(engine="native", stage=stage, gpus=gpus, bucket_mb=None if stage == 3 else 0.05)
+    jobs = [cell.job("check", scratch)]
+    if not Path(jobs[0].reference).exists():
+        jobs.insert(0, cell.job("reference", scratch))
+    for job in jobs:
+        result = staged.launch(job)
+        assert result.status == "ok", f"{result.reason}\n{result.ends}"
+    found = result.ranks[0]["parity"]
+    assert found["loss_error"] <= found["tolerance"]
+    assert found["weights_error"] <= found["tolerance"]
+
+
+def test_a_pipeline_is_refused_there(make_config: Any) -> None:
+    config = make_config(engine="pipeline", workload="mlp", gpus=2)
+    for machine, status in ((ONE_GPU, "unsupported"), (two_gpus(), None), (CPU_ONLY, None)):
+        (cell,) = plan([config], machine, cores=2)
+        assert cell.status == status
+        assert status is None or "backend=gloo on device=cuda" in cell.reason
+
+
+def two_gpus() -> Machine:
+    return dataclasses.replace(ONE_GPU, cuda_devices=2)
+
+
+@pytest.mark.skipif(not deepspeed.INSTALLED, reason="deepspeed is not installed")
+def test_deepspeed_is_not_run_on_another_kind_of_device_than_its_own() -> None:
+    from bench.engines.deepspeed.adapter import refuse_device
+
+    refuse_device("cuda", "cuda")
+    with pytest.raises(EngineUnsupported, match="DS_ACCELERATOR=cpu"):
+        refuse_device("cuda", "cpu")
