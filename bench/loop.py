@@ -92,7 +92,7 @@ def timed_steps(
     gc.disable()
     try:
         synchronize(device)
-        dist.barrier()
+        meet(device)
         clock = marks(device)
         started = time.perf_counter()
         clock.mark()
@@ -114,13 +114,19 @@ def profiled_steps(
 ) -> None:
     """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start."""
     gc.collect()
-    dist.barrier()
+    meet(watch.device)
     with watch:
         for step in range(count):
             with watch.step() as phases:
                 micro_batches = fetch(step)
                 phases.mark()
                 train_step(engine, micro_batches, loss_fn, phases)
+
+
+def meet(device: torch.device) -> None:
+    """Returns once all ranks are here. Over NCCL a barrier may be no more than enqueued."""
+    dist.barrier()
+    synchronize(device)
 
 
 def synchronize(device: torch.device) -> None:

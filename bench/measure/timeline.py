@@ -65,6 +65,7 @@ class Watch:
     """Profiles the steps in its context. Never at work while anything is timed for another purpose."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._on_gpu = device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])]
         self._profile = profile(activities=activities, acc_events=True)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
+from bench import loop
 from bench.engines.base import RankContext
 from bench.job import Job
 from bench.measure import fake
@@ -55,4 +56,4 @@ def meet(job: Job, context: RankContext, where: str) -> None:
     if job.silent:
         fake.meet(context.store, context.rank, context.world_size, where)
     else:
-        dist.barrier()
+        loop.meet(context.device)
