@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench.cells import plan
+from bench import engines
+from bench.cells import Cell, plan
 from bench.engines import deepspeed
 from bench.engines.spec import EngineUnsupported
 from bench.job import Machine
@@ -26,20 +28,31 @@ def staged() -> Iterator[Launcher]:
         yield launcher
 
 
-@pytest.mark.parametrize(("stage", "gpus"), [(0, 2), (0, 3), (1, 3), (2, 3), (3, 2)])
-def test_buffers_that_gloo_cannot_reach_go_by_the_host(
-    stage: int, gpus: int, make_cell: MakeCell, staged: Launcher, scratch: Path
-) -> None:
-    cell = make_cell(engine="native", stage=stage, gpus=gpus, bucket_mb=None if stage == 3 else 0.05)
+@pytest.fixture(scope="module")
+def saw_gpus() -> Iterator[Launcher]:
+    """Its ranks' DeepSpeed has taken GPUs for all of the process."""
+    with Launcher(engines.preload("bench.engines.deepspeed"), variables={"DS_ACCELERATOR": "cuda"}) as launcher:
+        yield launcher
+
+
+def check(cell: Cell, launcher: Launcher, scratch: Path) -> None:
+    """Holds the cell to a single process."""
     jobs = [cell.job("check", scratch)]
     if not Path(jobs[0].reference).exists():
         jobs.insert(0, cell.job("reference", scratch))
     for job in jobs:
-        result = staged.launch(job)
+        result = launcher.launch(job)
         assert result.status == "ok", f"{result.reason}\n{result.ends}"
     found = result.ranks[0]["parity"]
     assert found["loss_error"] <= found["tolerance"]
     assert found["weights_error"] <= found["tolerance"]
+
+
+@pytest.mark.parametrize(("stage", "gpus"), [(0, 2), (0, 3), (1, 3), (2, 3), (3, 2)])
+def test_buffers_that_gloo_cannot_reach_go_by_the_host(
+    stage: int, gpus: int, make_cell: MakeCell, staged: Launcher, scratch: Path
+) -> None:
+    check(make_cell(engine="native", stage=stage, gpus=gpus, bucket_mb=None if stage == 3 else 0.05), staged, scratch)
 
 
 def test_a_pipeline_is_refused_there(make_config: Any) -> None:
@@ -55,9 +68,19 @@ def two_gpus() -> Machine:
 
 
 @pytest.mark.skipif(not deepspeed.INSTALLED, reason="deepspeed is not installed")
-def test_deepspeed_is_not_run_on_another_kind_of_device_than_its_own() -> None:
-    from bench.engines.deepspeed.adapter import refuse_device
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_computes_on_the_cpu_of_a_machine_with_gpus(
+    stage: int, make_cell: MakeCell, saw_gpus: Launcher, scratch: Path
+) -> None:
+    check(make_cell(engine="deepspeed", stage=stage, gpus=2), saw_gpus, scratch)
 
-    refuse_device("cuda", "cuda")
-    with pytest.raises(EngineUnsupported, match="DS_ACCELERATOR=cpu"):
-        refuse_device("cuda", "cpu")
+
+@pytest.mark.skipif(not deepspeed.INSTALLED, reason="deepspeed is not installed")
+def test_deepspeed_refuses_gpus_that_it_was_told_not_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.engines.deepspeed import library
+    from bench.engines.deepspeed.adapter import take_device
+
+    accelerator = SimpleNamespace(device_name=lambda: "cpu")
+    monkeypatch.setattr(library.deepspeed.accelerator, "get_accelerator", lambda: accelerator)
+    with pytest.raises(EngineUnsupported, match="DS_ACCELERATOR"):
+        take_device("cuda")

@@ -26,7 +26,7 @@ class DeepSpeed:
 
         self.spec = spec
         self.library = deepspeed
-        refuse_device(deepspeed.accelerator.get_accelerator().device_name(), context.device.type)
+        take_device(context.device.type)
         self.names = [name for name, _ in module.named_parameters()]
         largest_unit = max(map(parameter_count, units or [module]))
         self.configuration = configuration(spec, parameter_count(module), largest_unit)
@@ -84,12 +84,21 @@ class DeepSpeed:
         """Nothing: the process leaves with ``os._exit``."""
 
 
-def refuse_device(its_own: str, asked: str) -> None:
-    """Raises EngineUnsupported where DeepSpeed took another kind of device when it was imported."""
-    if its_own != asked:
+def take_device(asked: str) -> None:
+    """Has DeepSpeed compute on the CPU where that is asked, though it took GPUs that it saw when it was imported.
+
+    Raises EngineUnsupported the other way round.
+    """
+    from deepspeed.accelerator import get_accelerator, set_accelerator
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    its_own = get_accelerator().device_name()
+    if asked == "cpu" != its_own:
+        set_accelerator(CPU_Accelerator())
+    elif asked != its_own:
         raise EngineUnsupported(
-            f"engine=deepspeed has no device={asked} here: it took device={its_own} for all of the process. "
-            f"Valid: {its_own}; DS_ACCELERATOR={asked} in the environment makes it {asked}"
+            f"engine=deepspeed has no device={asked} here: when it was imported it took device={its_own}, because "
+            f"DS_ACCELERATOR says so or it saw no GPU. Valid: {its_own}"
         )
 
 
