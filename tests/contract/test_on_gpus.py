@@ -1,0 +1,99 @@
+"""What a machine with GPUs owes before its numbers are believed: engines are right there, and instruments work.
+
+With one GPU, two ranks share it over gloo; with more, each has its own and they meet over NCCL.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell, plan
+from bench.config import Config
+from bench.launch import Launcher
+
+pytestmark = pytest.mark.gpu
+DEVICE = "cuda"
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -> Run:
+    """Runs a launch with one purpose and returns what its ranks say; skips what is refused by name."""
+
+    def launched(purpose: Any, **knobs: Any) -> list[dict[str, Any]]:
+        cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **knobs)], launcher.machine, cores=2)[0]
+        if cell.status in ("unsupported", "unavailable"):
+            pytest.skip(cell.reason)
+        jobs = [cell.job(purpose, scratch)]
+        if purpose == "check" and not Path(jobs[0].reference).exists():
+            jobs.insert(0, cell.job("reference", scratch))
+        for job in jobs:
+            result = launcher.launch(job)
+            if result.status == "unsupported" and "engine=" in result.reason:
+                pytest.skip(result.reason)  # what only the built module could show
+            assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
+            assert result.start_method == "fork"  # else something has initialised CUDA before the ranks
+        return result.ranks
+
+    return launched
+
+
+@pytest.mark.parametrize("engine", ["native", "torch", "deepspeed", "parameter_server", "tensor_parallel", "pipeline"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_an_engine_computes_what_one_process_does(engine: str, stage: int, gpus: int, run: Run) -> None:
+    workload = "digits" if engine in ("native", "torch", "deepspeed", "parameter_server") else "gpt"
+    found = run("check", engine=engine, stage=stage, gpus=gpus, workload=workload)[0]["parity"]
+    assert found["loss_error"] <= found["tolerance"]
+    assert found["weights_error"] <= found["tolerance"]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_overlap_and_bucket_size_change_nothing_but_rounding(stage: int, run: Run) -> None:
+    """A buffer that is used too early, or reused too soon, would show here: many small buckets, on two streams."""
+    for bucket_mb, overlap in ((0.05, True), (0.05, False), (None, True)):
+        found = run("check", engine="native", stage=stage, gpus=2, workload="gpt", bucket_mb=bucket_mb, overlap=overlap)
+        assert found[0]["parity"]["weights_error"] <= found[0]["parity"]["tolerance"]
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_the_parts_of_a_profiled_step_add_up_to_it(gpus: int, run: Run) -> None:
+    for rank in run("profile", engine="native", stage=0, gpus=gpus, workload="gpt", steps=8, warmup=3):
+        parts = rank["parts"]
+        assert len(parts) == 8
+        assert all(part["compute_s"] > 0 and part["optimizer_s"] > 0 for part in parts)
+        shares = [
+            sum(part[f"{name}_s"] for name in ("compute", "exposed", "straggler", "optimizer", "data", "host"))
+            / part["step_s"]
+            for part in parts[:-1]  # the last one ends with its last kernel
+        ]
+        assert statistics.median(shares) == pytest.approx(1, abs=0.1)
+
+
+def test_memory_is_the_allocators_and_little_of_it_unseen(run: Run) -> None:
+    (rank,) = run("check", engine="native", stage=0, workload="gpt", measure={"memory": True})
+    memory = rank["memory"]
+    for by_kind, whole in ((memory["rest_by_kind"], "rest_bytes"), (memory["peak_by_kind"], "peak_bytes")):
+        assert sum(by_kind.values()) == memory[whole]
+        assert abs(by_kind.get("unseen", 0)) <= 0.05 * memory[whole]
+    assert memory["reserved_bytes"] >= memory["peak_bytes"]
+
+
+def test_a_spin_takes_its_time(run: Run) -> None:
+    workload = {"name": "calibrated", "factory": "workloads.calibrated:Calibrated", "layers": 4}
+    times = {"forward_s": 0.005, "backward_s": 0.01, "parameters_mib": 0.25}
+    (rank,) = run("timing", engine="native", workload=workload | times, steps=10, warmup=5)
+    measured = rank["samples"]["forward_backward_s"]
+    assert statistics.median(measured) == pytest.approx(4 * 0.015, rel=0.1)
+
+
+def test_fp32_is_fp32_and_16_bits_go_through_tensor_cores(run: Run) -> None:
+    """TF32 would be half as fast as bf16."""
+    (full,), (half,) = (run("ceiling", engine="native", precision=precision) for precision in ("fp32", "amp_bf16"))
+    assert half["ceiling"]["flops_per_s"] > 4 * full["ceiling"]["flops_per_s"]
+    assert half["conditions"]["alloc_retries"] == 0
