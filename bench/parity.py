@@ -111,13 +111,11 @@ def compare(
     ``limit`` is the tolerance; None: that of the precision.
     Raises KeyError if a parameter of the reference is missing from ``weights``.
     """
-    loss_error = max(
-        abs(loss - expected) / max(abs(expected), 1e-12)
-        for loss, expected in zip(losses, reference.losses, strict=True)
-    )
+    expected = torch.tensor(reference.losses, dtype=torch.float64)
+    errors = (torch.tensor(losses, dtype=torch.float64) - expected).abs() / expected.abs().clamp(min=1e-12)
     return Parity(
         steps=len(losses),
-        loss_error=loss_error,
+        loss_error=float(errors.max()),  # NaN if any step's is, which Python's max() may pass over
         weights_error=weights_error(reference, weights, weight_dtype(precision)),
         tolerance=tolerance(precision) if limit is None else limit,
         losses=losses,

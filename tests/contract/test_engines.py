@@ -12,7 +12,7 @@ import pytest
 from bench.cells import Cell
 from bench.config import options
 from bench.launch import Launcher
-from tests.conftest import MakeCell
+from tests.conftest import MakeCell, worst
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
 
@@ -43,7 +43,7 @@ def check_parity(cell: Cell, run_check: RunCheck) -> None:
         assert "engine=" in cell.reason
         pytest.skip(cell.reason)
     parity = run_check(cell)[0]["parity"]
-    assert max(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
+    assert worst(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
 
 
 @pytest.mark.parametrize(("gpus", "optimizer"), [(1, "adamw"), (2, "rmsprop"), (3, "adam"), (4, "sgd")])

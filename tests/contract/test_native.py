@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.cells import Cell
-from tests.conftest import MakeCell
+from tests.conftest import MakeCell, worst
 from tests.models import MODELS
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
@@ -34,7 +34,7 @@ def test_models_as_people_write_them_train_alike_at_every_stage(
     kind: str, parity: Callable[..., dict[str, Any]]
 ) -> None:
     found = [parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in (0, 1, 2, 3) for gpus in (2, 3)]
-    assert max(p["weights_error"] for p in found) < 1e-5
+    assert worst(*(p["weights_error"] for p in found)) < 1e-5
     for gpus in (0, 1):
         assert len({p["weights_digest"] for p in found[gpus::2]}) == 1
 
@@ -60,7 +60,7 @@ def test_fp64_training_equals_a_single_process_to_the_last_digits(
     gpus: int, stage: int, parity: Callable[..., dict[str, Any]]
 ) -> None:
     found = parity(workload=odd("double"), stage=stage, gpus=gpus, measure={"parity_steps": 50, "memory": False}, **SGD)
-    assert max(found["weights_error"], found["loss_error"]) <= 1e-13
+    assert worst(found["weights_error"], found["loss_error"]) <= 1e-13
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -76,13 +76,13 @@ def test_fp32_training_stays_with_a_single_process_for_50_steps(
             workload=odd("structured"),
             measure={"parity_steps": 50, "memory": False},
         )
-        assert max(found["weights_error"], found["loss_error"]) <= 1e-5
+        assert worst(found["weights_error"], found["loss_error"]) <= 1e-5
 
 
 def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., dict[str, Any]]) -> None:
     for knobs in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
         found = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **knobs) for stage in (0, 1, 2, 3)]
-        assert max(p["weights_error"] for p in found) < 1e-5, knobs
+        assert worst(*(p["weights_error"] for p in found)) < 1e-5, knobs
 
 
 def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from bench.config import Config
 from bench.launch import Launcher
 from bench.parity import ONE_SIDED
 from bench.record import Parity
-from tests.conftest import CPU_ONLY
+from tests.conftest import CPU_ONLY, worst
 
 WRONG = ("unreduced", "summed", "first_rank_only", "last_micro_batch", "stale")
 
@@ -47,7 +47,7 @@ def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
 ) -> None:
     def error(fault: str) -> tuple[float, float]:
         parity = parity_of(fault, precision)
-        return max(parity["loss_error"], parity["weights_error"]), parity["tolerance"]
+        return worst(parity["loss_error"], parity["weights_error"]), parity["tolerance"]
 
     right, tolerance = error("none")
     assert right < tolerance / 2

@@ -107,6 +107,8 @@ def test_parity_measures_the_error_against_the_way_that_training_went() -> None:
     assert compare(reference, [1.0], reference.final, "fp32").passed
     assert not compare(reference, [1.1], reference.final, "fp32").passed
     assert not compare(reference, [float("nan")], reference.final, "fp32").passed
+    lost = Reference([1.0, 1.0], reference.initial, reference.final)
+    assert not compare(lost, [1.0, float("nan")], reference.final, "fp32").passed
     assert not compare(reference, [1.0], {"w": torch.full((4,), float("nan"))}, "fp32").passed
 
 
