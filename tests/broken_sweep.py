@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ class Broken:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                    found.append(f"{process.pid} {process.name()}")
+                    found.append(f"{process.pid} {process.status()} {shlex.join(process.cmdline())[:200]}")
         return found
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 600) -> None:
