@@ -53,9 +53,10 @@ def main() -> None:
         cli.check_overrides(sys.argv[1:])
         if reproduce.asked(sys.argv[1:]):
             reproduce.check_arguments(sys.argv[1:])
+            single_run()
         else:
-            cli.warm_up(sys.argv[1:])
-        single_run()
+            with cli.warming(sys.argv[1:]):
+                single_run()
 
 
 if __name__ == "__main__":

@@ -117,14 +117,14 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(error.exit_code if isinstance(error, ConfigError) else 1) from None
 
 
-def warm_up(arguments: list[str]) -> None:
+def warming(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
     """Starts the fork server for the engines that ``arguments`` name, so that it warms up while Hydra composes."""
     if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
-        return  # --help and its like run nothing
+        return contextlib.nullcontext()  # --help and its like run nothing
     named = next((argument.removeprefix("engine=") for argument in arguments if argument.startswith("engine=")), None)
     files = [CONF / "engine" / f"{name}.yaml" for name in (named or default_option("engine")).split(",")]
     packages = [yaml.safe_load(file.read_text(encoding="utf-8"))["package"] for file in files if file.exists()]
-    launch.warm_up(engines.preload(*packages))
+    return launch.warming(engines.preload(*packages))
 
 
 def overrides_of(arguments: list[str]) -> list[str]:

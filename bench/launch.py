@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,17 +28,29 @@ SLACK_S = 60.0
 _warming: dict[frozenset[str], Launcher] = {}
 
 
-def warm_up(preload: tuple[str, ...]) -> None:
-    """Starts a fork server ahead of its use: it imports torch while the caller does something else."""
+@contextlib.contextmanager
+def warming(preload: tuple[str, ...]) -> Iterator[None]:
+    """Starts a fork server ahead of its use: it imports torch while the block does something else.
+
+    ``launcher_for`` hands it out; one that nobody took is ended with the block.
+    """
     _warming[frozenset(preload)] = Launcher(preload)
+    try:
+        yield
+    finally:
+        close_warming()
 
 
 def launcher_for(preload: tuple[str, ...]) -> Launcher:
     """The launcher that is warming up for these modules, else a new one; one that warms up for others is closed."""
     found = _warming.pop(frozenset(preload), None)
+    close_warming()
+    return found or Launcher(preload)
+
+
+def close_warming() -> None:
     while _warming:
         _warming.popitem()[1].close()
-    return found or Launcher(preload)
 
 
 class LaunchError(RuntimeError):
@@ -141,6 +153,8 @@ class Launcher:
         with contextlib.suppress(OSError):  # what was not yet sent to a server that died
             self._stream.close()
         self._socket.close()
+        if self._machine is None:
+            self._process.kill()  # it still imports, hears nothing, and has no ranks
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

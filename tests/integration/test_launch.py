@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch import Launcher
+from bench.launch import Launcher, launcher_for, warming
 from tests.conftest import MakeCell
 from tests.faults import DAEMON
 
@@ -123,6 +123,17 @@ def test_a_fork_server_that_dies_while_idle_is_replaced(make_cell: MakeCell, tim
         launcher._process.kill()
         launcher._process.wait()
         assert launcher.launch(job).status == "ok"
+
+
+def test_a_server_that_warmed_up_in_vain_ends_with_the_request() -> None:
+    before = psutil.Process().children()
+    with warming(()):
+        (server,) = set(psutil.Process().children()) - set(before)
+    assert not server.is_running()
+    with warming(()), launcher_for(()) as launcher:
+        assert launcher.machine.torch
+        assert len(set(psutil.Process().children()) - set(before)) == 1  # the one that warmed up
+    assert psutil.Process().children() == before
 
 
 def test_ranks_die_with_the_parent(tmp_path: Path) -> None:
