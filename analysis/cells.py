@@ -32,7 +32,7 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dict as dotted names; lists stay whole."""
     flat: dict[str, Any] = {}
     for name, value in document.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

@@ -11,6 +11,7 @@ at that level (the sign test's; Conover, Practical Nonparametric Statistics, 3.2
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -81,7 +82,7 @@ def ratio_interval(
 
 def step_time_s(launch: Launch) -> float:
     """The launch's statistic: median over its steps of the step time, which is the slowest rank's."""
-    return float(np.median(launch.step_times_s()))
+    return statistics.median(launch.step_times_s())
 
 
 def throughput_per_s(record: Record, launch: Launch) -> float:
@@ -105,8 +106,8 @@ def _interval(value: float, resampled: Floats, launches: int, nominal: float) ->
     if launches < 2:
         return Interval(value, nan, nan, 0.0, launches)
     cut = int(tail(launches, nominal) * (RESAMPLES - 1))
-    ordered = np.sort(resampled)
-    return Interval(value, float(ordered[cut]), float(ordered[-1 - cut]), attainable(launches, nominal), launches)
+    ends = np.partition(resampled, (cut, RESAMPLES - 1 - cut))
+    return Interval(value, float(ends[cut]), float(ends[-1 - cut]), attainable(launches, nominal), launches)
 
 
 @lru_cache
@@ -131,12 +132,16 @@ def tail(launches: int, nominal: float = NOMINAL) -> float:
 
 def _medians(values: Floats, seed: int) -> Floats:
     """The median of each resample of ``values``."""
-    middle = values.size // 2
-    ordered = np.sort(values[_draws(values.size, seed)], axis=1)
-    return ordered[:, middle] if values.size % 2 else (ordered[:, middle - 1] + ordered[:, middle]) / 2
+    order = np.argsort(values)
+    lower, upper = _middles(tuple(order.tolist()), seed)
+    ordered = values[order]
+    return ordered[lower] if values.size % 2 else (ordered[lower] + ordered[upper]) / 2
 
 
-@lru_cache(maxsize=64)
-def _draws(launches: int, seed: int) -> NDArray[np.intp]:
-    """Which launches each resample takes; shared by all cells with as many launches."""
-    return np.random.default_rng([seed, launches]).integers(0, launches, (RESAMPLES, launches))
+@lru_cache(maxsize=512)
+def _middles(order: tuple[int, ...], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The places in ascending order of each resample's two middle values; shared by all cells of that ``order``."""
+    launches = len(order)
+    drawn = np.random.default_rng([seed, launches]).integers(0, launches, (RESAMPLES, launches))
+    places = np.sort(np.argsort(order)[drawn], axis=1)
+    return places[:, (launches - 1) // 2].copy(), places[:, launches // 2].copy()

@@ -66,7 +66,7 @@ def _check_entries(document: Mapping[str, Any], where: str) -> None:
         place = f"{where}.{name}"
         if value is None:
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             _check_entries(value, place)
         elif name in WHOLE and not isinstance(value, list):
             expect(_whole(value) and value >= 0, place, value, "a count")
@@ -159,9 +159,11 @@ def _check_steps(launch: Launch, *, uneven: bool) -> None:
     for rank in launch.ranks:
         if not len(rank.forward_backward_s) == len(rank.optimizer_s) == len(rank.losses):
             raise RecordError(f"{where}: lists of a rank differ in length")
-        if not _positive(rank.wall_s) or not all(map(_seconds, (*rank.forward_backward_s, *rank.optimizer_s))):
+        times_s = [*rank.forward_backward_s, *rank.optimizer_s]
+        are_times = all(map(isfinite, times_s)) and min(times_s) >= 0 and max(times_s) < LONGEST_S
+        if not (are_times and _positive(rank.wall_s)):
             raise RecordError(f"{where} has a time that is negative or not finite")
-        if not all(map(_positive, rank.step_times_s())):
+        if min(rank.step_times_s()) <= 0:
             raise RecordError(f"{where} has a step that took no time")
 
 
@@ -183,10 +185,6 @@ def _refuse_repeats(keys: Iterable[tuple[str, int]], where: str) -> None:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _seconds(value: float) -> bool:
-    return 0 <= value < LONGEST_S  # False for NaN
 
 
 def _positive(value: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,12 @@ def read(asked: argparse.Namespace) -> Loaded:
     """The records that the arguments of ``add_places`` name. Raises NoRecords."""
     from analysis.mlflow_store import load_places
 
-    return load_places(asked.paths, asked.mlflow, asked.experiment)
+    gc.disable()  # records are kept and hold no cycles: to look for some in millions of samples takes seconds
+    try:
+        return load_places(asked.paths, asked.mlflow, asked.experiment)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def warn(warnings: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Parsed JSON to dataclasses, every type checked; an error names the field.
 
-A reader is made once for each type. It keeps no account of where it is: only a value that does not fit is looked for
-again, from the innermost list or field outwards, so that reading thousands of samples costs little.
+A reader is made once for each type. It keeps no account of where it is: a value that does not fit is told its place on
+the way out, from the innermost list or field outwards, so that reading thousands of samples costs little.
 """
 
 from __future__ import annotations
@@ -75,24 +75,34 @@ def _one_of(valid: tuple[Any, ...], value: Any) -> Any:
 
 def _list(read: Reader, item: Any) -> Reader:
     def entries(value: Any) -> list[Any]:
-        found: list[Any] = expect(value, list)
-        if item is float and set(map(type, found)) <= {float}:
-            return found
-        try:
-            return [read(entry) for entry in found]
-        except Mismatch:
-            for index, entry in enumerate(found):
-                _at(f"[{index}]", read, entry)
-            raise
+        held = expect(value, list)
+        return held if item is float and set(map(type, held)) <= {float} else _each(held, read)
 
     return entries
+
+
+def _each(held: list[Any], read: Reader) -> list[Any]:
+    found: list[Any] = []
+    try:
+        for entry in held:
+            found.append(read(entry))
+    except Mismatch as error:
+        raise error.below(f"[{len(found)}]") from None
+    return found
 
 
 def _dict(read: Reader) -> Reader:
-    def entries(value: Any) -> dict[str, Any]:
-        return {key: _at(f".{key}", read, entry) for key, entry in expect(value, dict).items()}
+    return lambda value: _named(expect(value, dict), lambda _: read)
 
-    return entries
+
+def _named(held: dict[str, Any], reader_of: Callable[[str], Reader]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        for name, entry in held.items():
+            found[name] = reader_of(name)(entry)
+    except Mismatch as error:
+        raise error.below(f".{name}") from None
+    return found
 
 
 def _dataclass(kind: Any) -> Reader:
@@ -110,22 +120,14 @@ def _dataclass(kind: Any) -> Reader:
 
     def whole(value: Any) -> Any:
         document, known = expect(value, dict), readers()
-        unknown = sorted(set(document) - set(known))
-        if unknown:
-            raise Mismatch(f"unknown field {shown(unknown[0])}")
+        if not document.keys() <= known.keys():
+            raise Mismatch(f"unknown field {shown(min(document.keys() - known.keys()))}")
         for name in required:
             if name not in document:
                 raise Mismatch(f"field {name!r} is missing")
-        return kind(**{name: _at(f".{name}", known[name], entry) for name, entry in document.items()})
+        return kind(**_named(document, known.__getitem__))
 
     return whole
-
-
-def _at(place: str, read: Reader, value: Any) -> Any:
-    try:
-        return read(value)
-    except Mismatch as error:
-        raise error.below(place) from None
 
 
 def _float(value: Any) -> float:
@@ -138,16 +140,10 @@ def _plain(value: Any, depth: int = 0) -> Any:
     """Any JSON of sane size: neither nested without end nor with numbers of thousands of digits."""
     if depth > DEEPEST:
         raise Mismatch(f"nested more than {DEEPEST} deep")
-    read = functools.partial(_plain, depth=depth + 1)
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            _at(f".{key}", read, entry)
-    elif isinstance(value, list):
-        for index, entry in enumerate(value):
-            _at(f"[{index}]", read, entry)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        expect(value, int)
-    return value
+    if isinstance(value, dict | list):
+        read = functools.partial(_plain, depth=depth + 1)
+        return _each(value, read) if isinstance(value, list) else _named(value, lambda _: read)
+    return expect(value, int) if type(value) is int else value
 
 
 def expect(value: Any, kind: type) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import re
 import statistics
 from dataclasses import dataclass, field
@@ -92,8 +94,7 @@ class Launch:
     @functools.cached_property
     def _step_times_s(self) -> list[float]:  # most of analysis asks for it, and a launch never changes
         ranks = [rank.step_times_s() for rank in self.ranks]
-        most = max(map(len, ranks), default=0)
-        return [max(times[step] for times in ranks if step < len(times)) for step in range(most)]
+        return list(map(max, itertools.zip_longest(*ranks, fillvalue=-math.inf)))
 
     def rank_quartiles_s(self) -> list[float]:
         """The quartiles of a rank's step times, mean over ranks."""
