@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -153,14 +154,18 @@ def _stack(
     filled: bool,
     hatches: dict[str, str] = HATCHES,
 ) -> None:
-    left = 0.0
-    for kind, width in parts:
-        if not width:
-            continue
-        face = colours[kind] if filled else PAPER
-        hatch = hatches[kind] if filled else None
-        axes.barh(at, width, thick, left=left, facecolor=face, edgecolor=INK, linewidth=0.5, hatch=hatch)
-        left += width
+    shown = [(kind, width) for kind, width in parts if width]
+    widths = [width for _, width in shown]
+    axes.barh(
+        [at] * len(shown),
+        widths,
+        thick,
+        left=list(accumulate(widths, initial=0.0))[:-1],
+        facecolor=[colours[kind] if filled else PAPER for kind, _ in shown],
+        edgecolor=INK,
+        linewidth=0.5,
+        hatch=[hatches[kind] if filled else "" for kind, _ in shown],
+    )
 
 
 def _difference(residual: float) -> str:

@@ -21,7 +21,7 @@ from analysis import stats
 from analysis.cells import frozen
 from analysis.compare import ratio, samples
 from analysis.layout import describe
-from analysis.load import varying
+from analysis.load import each_cell, varying
 from analysis.scaling import is_ranked
 from analysis.stats import Floats, Interval
 from bench.record import Launch, Record, element_count
@@ -94,7 +94,7 @@ def curves(records: Sequence[Record], table: pd.DataFrame) -> list[Curve]:
     """One for each setting that was timed with three bucket sizes or more, in the table's order."""
     names = [name for name in varying(table) if name != "bucket_mb"]
     found = []
-    rows = {int(str(index)): row for index, row in table.iterrows()}
+    rows = dict(each_cell(table))
     for group in _alike(records, table):
         by_size = [group[bucket_mb] for bucket_mb in sorted(group)]
         title = describe(rows[by_size[0]], names) if names else ""
@@ -106,8 +106,8 @@ def _alike(records: Sequence[Record], table: pd.DataFrame) -> list[dict[float, i
     """The cells of one sweep that differ in bucket size alone, by that size, where there are enough of them."""
     groups: dict[tuple[str, ...], dict[float, int]] = {}
     names = [name for name in varying(table) if name != "bucket_mb"]
-    for index, row in table.iterrows():
-        at, bucket = int(str(index)), row["bucket_mb"]
+    for at, row in each_cell(table):
+        bucket = row["bucket_mb"]
         if isinstance(bucket, int | float) and bucket > 0 and is_ranked(records[at]) and row["gpus"] > 1:
             key = (records[at].sweep_id, *(frozen(row[name]) for name in names))
             groups.setdefault(key, {})[float(bucket)] = at

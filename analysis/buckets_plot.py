@@ -18,6 +18,7 @@ from analysis.buckets import LEAST_R2, Curve, Point, packed
 from analysis.canvas import INK, PAPER, canvas, save, style
 from analysis.flags import DISTURBANCES
 from analysis.layout import drawn
+from analysis.load import each_cell
 from analysis.plots import INTERVAL, Plot
 from analysis.rows import value
 from analysis.stats import Interval
@@ -46,10 +47,10 @@ class BucketRow:
 
 def bucket_rows(found: Sequence[Curve], table: pd.DataFrame, names: Sequence[str]) -> list[BucketRow]:
     """A row for each size of each curve."""
-    cells = dict(table.iterrows())
+    held = dict(each_cell(table))
     return [
         BucketRow(
-            knobs=[value(name, cells[point.index][name]) for name in names],
+            knobs=[value(name, held[point.index][name]) for name in names],
             buckets=str(point.buckets),
             step_ms=units.ms(point.step.value),
             step_range=_span(point.step, 1e3),

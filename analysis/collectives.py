@@ -18,7 +18,7 @@ import pandas as pd
 from analysis import stats, units
 from analysis.cells import world_size
 from analysis.layout import describe
-from analysis.load import varying
+from analysis.load import each_cell, varying
 from analysis.stats import Interval
 from bench.record import NO_ENGINE, CollectiveTimes, Record
 from bench.record.replace import replacing
@@ -183,8 +183,8 @@ def benchmarks(records: Sequence[Record], table: pd.DataFrame) -> Iterator[tuple
     """The records with times of collectives, in the table's order, each with what tells it from the others."""
     part = table[is_benchmark(table)]
     names = [name for name in varying(part) if name != "gpus"] if len(part) else []
-    for index, row in part.iterrows():
-        record = records[int(str(index))]
+    for at, row in each_cell(part):
+        record = records[at]
         if record.launches:
             yield describe(row, ["gpus", "backend", *(name for name in names if name != "backend")]), record
 

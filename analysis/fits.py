@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis import units
+from analysis.load import each_cell
 from analysis.memory import KINDS, PARTS, Memory, memory
 from analysis.rows import value
 from analysis.theory import ENGINES, Theory
@@ -182,8 +183,8 @@ def fits_rows(
 ) -> list[FitsRow]:
     """A row for each cell of which it can be said, in the table's order."""
     rows = []
-    for index, row in table.iterrows():
-        found = fits(records[int(str(index))], memory_bytes)
+    for at, row in each_cell(table):
+        found = fits(records[at], memory_bytes)
         if found:
             rows.append(
                 FitsRow(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.layout import describe
-from analysis.load import varying
+from analysis.load import each_cell, varying
 from analysis.units import counted
 from bench.record import NO_ENGINE
 
@@ -123,9 +123,10 @@ def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
     if len(part) > 1 and set(table.index[table["gpus"].isin(worlds)]) == set(part.index):
         return f"all {counted(len(part), noun)} with {joined([str(world) for world in worlds])} ranks"
     names = varying(table) or (["gpus"] if (table["engine"] == NO_ENGINE).all() else ["stage", "gpus"])
-    words = [describe(row, names) for _, row in part.iterrows()]
-    if len(words) > 4:
-        words = [*words[:3], f"{len(words) - 3} more"]
+    shown = part if len(part) <= 4 else part[:3]
+    words = [describe(row, names) for _, row in each_cell(shown)]
+    if len(shown) < len(part):
+        words.append(f"{len(part) - len(shown)} more")
     return ", ".join(words)
 
 

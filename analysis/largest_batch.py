@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import units
+from analysis.load import Cell, each_cell
 from analysis.rows import value
 
 
@@ -25,10 +26,10 @@ class SearchRow:
 
 def search_rows(table: pd.DataFrame, names: Sequence[str]) -> list[SearchRow]:
     """A row for each cell that searched, in the table's order."""
-    return [_row(row, names) for _, row in table[table["search_tried"].notna()].iterrows()]
+    return [_row(row, names) for _, row in each_cell(table[table["search_tried"].notna()])]
 
 
-def _row(row: pd.Series, names: Sequence[str]) -> SearchRow:
+def _row(row: Cell, names: Sequence[str]) -> SearchRow:
     largest = f"{row['max_batch']:.0f}" if row["max_batch"] else "none"
     beyond = units.known(row["unfit_batch"])
     return SearchRow(

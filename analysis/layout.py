@@ -9,7 +9,7 @@ from typing import TypeVar
 import pandas as pd
 
 from analysis.cells import frozen, label
-from analysis.load import varying
+from analysis.load import Cell, varying
 
 MOST_PANELS = 12
 """Panels of one figure; beyond, a reader looks at summary.csv, and ``FEW_PANELS`` are drawn."""
@@ -55,14 +55,19 @@ def panels(table: pd.DataFrame, knobs: list[str]) -> list[Panel]:
         return []
     if not knobs:
         return [Panel("", "", table, table)]
-    keys = table[knobs].map(frozen).agg(" ".join, axis=1)
     peers = dict(iter(table.groupby("workload", sort=False, dropna=False)))
     split = []
-    for at, (_, part) in enumerate(table.groupby(keys, sort=False)):
+    for at, (_, part) in enumerate(table.groupby(group_keys(table, knobs), sort=False)):
         first = part.iloc[0]
         title = " · ".join(label(name, first[name]) for name in knobs)
         split.append(Panel(title, f"-{at + 1:02}", part, peers[first["workload"]]))
     return split
+
+
+def group_keys(table: pd.DataFrame, knobs: list[str]) -> pd.Series:
+    """By row what cells share that are alike in ``knobs``."""
+    frozen_columns = [table[name].map(frozen) for name in knobs]
+    return pd.Series([" ".join(values) for values in zip(*frozen_columns, strict=True)], index=table.index)
 
 
 T = TypeVar("T")
@@ -73,6 +78,6 @@ def drawn(split: Sequence[T]) -> Sequence[T]:
     return split if len(split) <= MOST_PANELS else split[:FEW_PANELS]
 
 
-def describe(row: pd.Series, names: list[str]) -> str:
+def describe(row: Cell, names: list[str]) -> str:
     """A cell by the knobs that tell it from its neighbours, such as ``stage 3 · 8 ranks``."""
     return " · ".join(label(name, row[name]) for name in names)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import units
+from analysis.load import each_cell
 from analysis.rows import value
 from bench.record import Collective, Record
 
@@ -29,8 +30,8 @@ class LedgerRow:
 def ledger_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str]) -> list[LedgerRow]:
     """A row for each cell of several ranks whose collectives were counted, in the table's order."""
     found = []
-    for index, row in table.iterrows():
-        record = records[int(str(index))]
+    for at, row in each_cell(table):
+        record = records[at]
         if record.collectives is None or row["gpus"] < 2:
             continue
         sent, predicted = row["sent_bytes"], row["sent_predicted_bytes"]

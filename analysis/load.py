@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -113,6 +113,15 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
     for name in ("bucket_mb", "overlap"):
         table[name] = pd.Series([rows[at][name] for at in order], index=order, dtype=object)
     return table
+
+
+Cell = Mapping[Hashable, Any] | pd.Series
+"""A row of the table, by column."""
+
+
+def each_cell(table: pd.DataFrame) -> Iterator[tuple[int, dict[Hashable, Any]]]:
+    """Each row with its record's position, in a fraction of the time of iterrows."""
+    return zip(map(int, table.index), table.to_dict("records"), strict=True)
 
 
 def varying(table: pd.DataFrame) -> list[str]:

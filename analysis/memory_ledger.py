@@ -12,6 +12,7 @@ from analysis import units
 from analysis.cells import frozen, label
 from analysis.flags import capital, joined
 from analysis.layout import describe
+from analysis.load import Cell, each_cell
 from analysis.memory import COUNTED, KINDS, PARTS
 from analysis.rows import value
 from analysis.units import counted
@@ -63,10 +64,10 @@ class MemoryRow:
 
 def memory_rows(table: pd.DataFrame, names: Sequence[str]) -> list[MemoryRow]:
     """A row for each cell whose peak was taken apart, in the table's order."""
-    return [_row(row, names) for _, row in _taken_apart(table).iterrows()]
+    return [_row(row, names) for _, row in each_cell(_taken_apart(table))]
 
 
-def _row(row: pd.Series, names: Sequence[str]) -> MemoryRow:
+def _row(row: Cell, names: Sequence[str]) -> MemoryRow:
     return MemoryRow(
         knobs=[value(name, row[name]) for name in names],
         rest=units.mib(row["rest_bytes"]),
@@ -87,7 +88,7 @@ def _row(row: pd.Series, names: Sequence[str]) -> MemoryRow:
     )
 
 
-def part(row: pd.Series, name: str) -> float:
+def part(row: Cell, name: str) -> float:
     """Bytes of one of ``PARTS`` at the peak."""
     return float(sum(row[f"peak_{kind}_bytes"] for kind in PARTS[name]))
 
@@ -98,13 +99,13 @@ def higher_stages(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     The last line counts those that are left out.
     """
     others = [name for name in names if name != "stage"]
-    alike: dict[tuple[str, ...], list[pd.Series]] = {}
-    for _, row in _taken_apart(table).iterrows():
+    alike: dict[tuple[str, ...], list[Cell]] = {}
+    for _, row in each_cell(_taken_apart(table)):
         alike.setdefault(tuple(frozen(row[name]) for name in others), []).append(row)
     pairs = [
         (lower, higher)
-        for cells in alike.values()
-        for lower, higher in pairwise(sorted(cells, key=lambda row: int(row["stage"])))
+        for stages in alike.values()
+        for lower, higher in pairwise(sorted(stages, key=lambda row: int(row["stage"])))
         if higher["stage"] > lower["stage"] and higher["peak_bytes"] > (1 + WORTH_SAYING) * lower["peak_bytes"]
     ]
     said = [
@@ -114,7 +115,7 @@ def higher_stages(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     return [*said, f"And {counted(left, 'more setting')}: summary.csv has the bytes by kind."] if left else said
 
 
-def explanation(lower: pd.Series, higher: pd.Series) -> str:
+def explanation(lower: Cell, higher: Cell) -> str:
     """Where the difference between two peaks lies, from what was measured; its parts add up to it."""
     names = [label("stage", row["stage"]) for row in (lower, higher)]
     change = {kind: higher[f"peak_{kind}_bytes"] - lower[f"peak_{kind}_bytes"] for kind in COUNTED}

@@ -16,7 +16,7 @@ from analysis.canvas import FAINT, INK, PAPER, canvas, save, style
 from analysis.cells import identity, knobs
 from analysis.compare import MARGIN, Outcome, Pair, compare, verdict_words
 from analysis.layout import describe, drawn, panels
-from analysis.load import varying
+from analysis.load import each_cell, varying
 from analysis.plots import Plot
 from analysis.rows import value
 from analysis.scaling import is_ranked
@@ -78,10 +78,10 @@ def _key(record: Record) -> object:
 
 def overlap_rows(found: Sequence[Overlapped], table: pd.DataFrame, names: Sequence[str]) -> list[OverlapRow]:
     """A row a pair; ``names`` are its knobs without overlap."""
-    cells = dict(table.iterrows())
+    held = dict(each_cell(table))
     return [
         OverlapRow(
-            knobs=[value(name, cells[entry.index][name]) for name in names],
+            knobs=[value(name, held[entry.index][name]) for name in names],
             off_ms=_step_ms(entry.outcome.pair.first),
             on_ms=_step_ms(entry.outcome.pair.second),
             ratio=units.number(entry.outcome.step.value),
@@ -121,12 +121,12 @@ def draw(found: Sequence[Overlapped], table: pd.DataFrame, folder: Path) -> list
 
 
 def _longest(table: pd.DataFrame, names: list[str]) -> int:
-    return max(len(describe(row, names)) for _, row in table.iterrows())
+    return max(len(describe(row, names)) for _, row in each_cell(table))
 
 
 def panel(found: Sequence[Overlapped], table: pd.DataFrame, names: list[str], title: str) -> Figure:
     """Ratios with their intervals on a common axis."""
-    words = [describe(row, names) for _, row in table.iterrows()]
+    words = [describe(row, names) for _, row in each_cell(table)]
     shown = [verdict for verdict in MARKS if any(entry.outcome.verdict == verdict for entry in found)]
     legend = [
         Line2D([], [], color=INK, marker=MARKS[verdict], ls="", markersize=6, label=f"on is {verdict}")

@@ -19,7 +19,7 @@ from analysis.cells import is_task
 from analysis.curves import THROUGHPUT
 from analysis.flags import DISTURBANCES
 from analysis.layout import Panel, describe, drawn, panels
-from analysis.load import varying
+from analysis.load import each_cell, varying
 from analysis.plots import Plot
 
 UNFIT = ("outside_parity", "simulated", "loss_not_finite", "state_on_servers")
@@ -111,7 +111,7 @@ def front_rows(table: pd.DataFrame) -> list[FrontRow]:
     """All fronts in words, each fastest first."""
     rows = []
     for price, panel, names, places in fronts(table):
-        for _, row in panel.table.iloc[places].iterrows():
+        for _, row in each_cell(panel.table.iloc[places]):
             cost = row[price.column]
             paid = units.size(cost) if price.column == "peak_bytes" else f"{units.number(cost)} J per sample"
             speed = f"{units.number(row['throughput_per_s'], 4)} {row['unit']}s/s"
@@ -142,7 +142,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
 def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) -> Figure:
     """One task: every cell, the front joined by steps and numbered."""
     table = panel.table
-    words = [describe(row, names) for _, row in table.iloc[places].iterrows()]
+    words = [describe(row, names) for _, row in each_cell(table.iloc[places])]
     legend = [
         Line2D([], [], color=INK, marker="D", ls="", markersize=5, label=f"{at + 1}  {name}")
         for at, name in enumerate(words)
@@ -186,11 +186,11 @@ def _numbers(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
         )
 
 
-def _marks(axes: Axes, cells: pd.DataFrame, across: pd.Series, factor: float, *, on_front: bool) -> None:
-    middle, low, high = (cells[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
+def _marks(axes: Axes, shown: pd.DataFrame, across: pd.Series, factor: float, *, on_front: bool) -> None:
+    middle, low, high = (shown[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
     reach = np.nan_to_num(np.array([middle - low, high - middle], dtype=float))
     for crowded, face in ((True, PAPER), (False, INK)):
-        own = (cells["verdicts"].str.contains("oversubscribed") == crowded).to_numpy()
+        own = (shown["verdicts"].str.contains("oversubscribed") == crowded).to_numpy()
         if not own.any():
             continue
         axes.errorbar(
@@ -206,5 +206,5 @@ def _marks(axes: Axes, cells: pd.DataFrame, across: pd.Series, factor: float, *,
             capsize=2,
             zorder=4 if on_front else 3,
         )
-    disturbed = cells["verdicts"].str.contains("|".join(DISTURBANCES)).to_numpy()
+    disturbed = shown["verdicts"].str.contains("|".join(DISTURBANCES)).to_numpy()
     axes.plot(across[disturbed], middle[disturbed], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=5)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import units
 from analysis.cells import words
-from analysis.load import varying
+from analysis.load import Cell, each_cell, varying
 
 ALWAYS = ("stage", "gpus")
 """Knobs that stand in the table even where they do not vary."""
@@ -54,10 +54,10 @@ def headings(names: Sequence[str]) -> list[str]:
 
 def rows(table: pd.DataFrame, names: Sequence[str]) -> list[Row]:
     """One Row per row of ``table``."""
-    return [_row(row, names) for _, row in table.iterrows()]
+    return [_row(row, names) for _, row in each_cell(table)]
 
 
-def _row(row: pd.Series, names: Sequence[str]) -> Row:
+def _row(row: Cell, names: Sequence[str]) -> Row:
     parity = units.error(row["parity_error"])
     return Row(
         knobs=[value(name, row[name]) for name in names],
@@ -85,7 +85,7 @@ def value(name: str, held: object) -> str:
     return f"{held:g}" if isinstance(held, int | float) else words(held)
 
 
-def span(row: pd.Series, column: str, factor: float) -> str:
+def span(row: Cell, column: str, factor: float) -> str:
     """An interval as ``low to high``; empty where there is none."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
     return f"{units.number(low * factor)} to {units.number(high * factor)}" if units.known(low) else ""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import units
-from analysis.cells import frozen
-from analysis.layout import describe
+from analysis.layout import describe, group_keys
+from analysis.load import each_cell
 from analysis.rows import span, value
 from analysis.scaling import baselines, by_round
 from analysis.stats import NOTHING, Interval, median_interval
@@ -30,7 +30,7 @@ class SerialRow:
 def serial_rows(table: pd.DataFrame, names: Sequence[str]) -> list[SerialRow]:
     """A row for each cell that has a serial fraction, in the table's order."""
     found = []
-    for _, row in table[table["serial_fraction"].notna()].iterrows():
+    for _, row in each_cell(table[table["serial_fraction"].notna()]):
         growth = row["gpus"] / row["scaling_baseline_gpus"]
         crowded = "oversubscribed" in row["verdicts"].split(";")
         found.append(
@@ -59,7 +59,7 @@ def trends(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str])
         return []
     said = []
     bases = baselines(list(records))
-    for _, part in fair.groupby(fair[others].map(frozen).agg(" ".join, axis=1), sort=False):
+    for _, part in fair.groupby(group_keys(fair, others), sort=False):
         worlds = part.sort_values("gpus")
         first, last = worlds.iloc[0], worlds.iloc[-1]
         change = _change(records, bases, int(str(first.name)), int(str(last.name)))

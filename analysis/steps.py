@@ -16,6 +16,7 @@ from analysis.attribution import PARTS
 from analysis.bars import Rows
 from analysis.canvas import INK, PAPER, canvas
 from analysis.layout import Layout, Panel
+from analysis.load import each_cell
 from analysis.rows import value
 from bench.record import Attribution, Record, Spread
 
@@ -42,8 +43,8 @@ class StepRow:
 def step_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str]) -> list[StepRow]:
     """A row for each cell whose steps were attributed, in the table's order."""
     found = []
-    for index, row in table.iterrows():
-        record = records[int(str(index))]
+    for at, row in each_cell(table):
+        record = records[at]
         if record.attribution is None:
             continue
         profiled, removed = record.attribution.profiled_s(), record.attribution.removed_s(record.launches)

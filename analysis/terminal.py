@@ -13,7 +13,7 @@ from analysis import collectives, flags, units
 from analysis.fits import FitsRow
 from analysis.largest_batch import search_rows
 from analysis.layout import panels
-from analysis.load import varying
+from analysis.load import Cell, each_cell, varying
 from analysis.report import ReportPaths
 from analysis.rows import ALWAYS, headings, knob_names, levels
 
@@ -73,7 +73,7 @@ def _table(part: pd.DataFrame, gap: int) -> Table:
     found = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for name in ("stage", "ranks", "status", *NUMBERS):
         found.add_column(name, justify="left" if name in ("status", "flags") else "right", no_wrap=True)
-    for _, row in part.iterrows():
+    for _, row in each_cell(part):
         crowded = "oversubscribed" in row["verdicts"]
         found.add_row(*_words(row), style="" if row["status"] == "ok" and not crowded else "dim" if crowded else BAD)
     return found
@@ -109,7 +109,7 @@ def _fits_table(fits: Sequence[collectives.Row]) -> Table:
     return found
 
 
-def _words(row: pd.Series) -> list[str]:
+def _words(row: Cell) -> list[str]:
     """One cell: knobs, status, and numbers in ms, per second, per cent and MiB."""
     reach = max(row["step_time_s_high"] - row["step_time_s"], row["step_time_s"] - row["step_time_s_low"])
     return [
