@@ -22,6 +22,7 @@ from analysis.layout import Layout, Panel
 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<"]
 DASHES: list[Any] = ["", (4, 1.5), (1.5, 1.2), (5, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (6, 2), (2, 2), (7, 1, 1, 1)]
+AXES = {"gpus": "world size (ranks)", "bucket_mb": "bucket size (MiB)", "stage": ""}
 SPREAD = 0.24
 """Width over which the series of one place on the axis are laid side by side; places are 1 apart."""
 
@@ -65,6 +66,8 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
     colours = sns.color_palette("colorblind", max(looks.values()) + 1)
     names = {looks[key]: name for key, name in _series(panel.table, layout.series).items()}
     figure, axes = canvas(2.4, panel.title, _legend(names, colours, table, is_efficiency=quantity.is_efficiency))
+    axes.set_xlabel(AXES.get(layout.axis, layout.axis.replace("_", " ")))  # first: seaborn lays out axes without words
+    axes.set_ylabel(quantity.axis.format(scale=scale, unit=_unit(panel.peers)))
     shown = _placed(table, layout, places, looks, quantity.column, factor)
     if layout.axis in ("gpus", "bucket_mb", "batch_size"):
         _lines(axes, shown, colours)
@@ -72,7 +75,6 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
     _disturbed(axes, shown[shown["disturbed"]])
     bottom = float(np.nanmin([0.0, *shown["y"], *shown["low"]]))  # a speedup above ideal has a fraction below 0
     _frame(axes, layout, places, bottom, top * factor)
-    axes.set_ylabel(quantity.axis.format(scale=scale, unit=_unit(panel.peers)))
     if layout.axis == "gpus" and shown["crowded"].any():
         _crowd(axes, [places[frozen(value)] for value in table.loc[shown["crowded"], "gpus"]])
     if table["verdicts"].str.contains("simulated").any():
@@ -166,9 +168,7 @@ def _disturbed(axes: Axes, points: pd.DataFrame) -> None:
 
 
 def _frame(axes: Axes, layout: Layout, places: dict[str, float], bottom: float, top: float) -> None:
-    """Axes, ticks and their words."""
-    words = {"gpus": "world size (ranks)", "bucket_mb": "bucket size (MiB)", "stage": ""}
-    axes.set_xlabel(words.get(layout.axis, layout.axis.replace("_", " ")))
+    """Limits, ticks and their words."""
     at = list(places.values())
     names = [_tick(layout.axis, key) for key in places]
     every = max(1, -(-len(at) // 8))
