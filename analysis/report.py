@@ -21,6 +21,7 @@ from analysis import (
     origin,
     overlap,
     pareto,
+    pareto_plot,
     plots,
     rows,
     units,
@@ -91,7 +92,7 @@ def write_report(
     collectives.write_csv(records, table, folder / "collectives.csv")
     figures = folder / "figures"
     by_bucket, by_overlap = curves(records, table), overlap.overlapped(records, table)
-    drawn = plots.draw(table, figures) + pareto.draw(table, figures)
+    drawn = plots.draw(table, figures) + pareto_plot.draw(table, figures)
     drawn += buckets_plot.draw(by_bucket, table, figures) + overlap.draw(by_overlap, table, figures)
     drawn += collectives_plot.draw(records, table, figures)
     content = contents(records, table, drawn, warnings, gpu_memory_bytes) | tuning(by_bucket, by_overlap, table)

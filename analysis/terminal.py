@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
@@ -14,8 +15,10 @@ from analysis.fits import FitsRow
 from analysis.largest_batch import search_rows
 from analysis.layout import panels
 from analysis.load import Cell, each_cell, varying
-from analysis.report import ReportPaths
 from analysis.rows import ALWAYS, headings, knob_names, levels
+
+if TYPE_CHECKING:
+    from analysis.report import ReportPaths
 
 PIPE_WIDTH = 120
 """Columns of an output that is not a terminal, where a table may not be cropped."""

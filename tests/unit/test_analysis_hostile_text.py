@@ -95,6 +95,14 @@ def test_half_a_character_is_replaced_and_a_whole_one_kept(tmp_path: Path) -> No
     assert Record.read(tmp_path / "whole.json").reason == record.reason
 
 
+@pytest.mark.parametrize("written", ["\x7f", "\x9b", "\\u007F", "\\u001b", "\\b"])
+def test_what_moves_a_cursor_is_replaced_however_a_file_writes_it(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "record.json"
+    bare("failed", "MARK").write(file)
+    file.write_text(file.read_text("utf-8").replace("MARK", f"up{written}1A"), "utf-8")
+    assert Record.read(file).reason == "up\ufffd1A"
+
+
 def test_the_page_is_well_formed_and_holds_no_element_of_theirs(report: ReportPaths) -> None:
     page = Page()
     text = report.html.read_text(encoding="utf-8")

@@ -312,6 +312,12 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
         assert errors.startswith("error: ") and errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("module", ["advise", "compare", "history", "noise", "exact_gate", "terminal"])
+def test_what_draws_nothing_loads_nothing_that_draws(module: str) -> None:
+    code = f"import sys, analysis.{module}; sys.exit(bool({{'matplotlib', 'seaborn'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
 def test_importing_analysis_and_its_command_line_stays_light() -> None:
     code = "import sys, analysis, analysis.__main__; sys.exit(bool({'pandas', 'seaborn', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

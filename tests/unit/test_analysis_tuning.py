@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from analysis.canvas import INK, PAPER, style
 from analysis.load import frame
 from analysis.overlap import overlap_rows, overlapped
-from analysis.pareto import PRICES, SAVING, draw_front, front, front_rows, fronts
+from analysis.pareto import PRICES, SAVING, front, front_rows, fronts
+from analysis.pareto_plot import draw_front
 from analysis.report import write_report
 from bench.record import Record
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured
