@@ -3,7 +3,7 @@
 A step with n buckets, the last of them x bytes, takes T = T0 + α·n + β·x. Each bucket costs α that nothing hides (its
 start, its bookkeeping); the last one is full only when backward ends, so its transfer, β seconds a byte, overlaps with
 nothing. Without overlap all gradients are exposed whatever the bucket, which T0 holds: T = T0 + α·n. Of S bytes cut
-into buckets of b, n = S/b and x = b, and T is least at b = sqrt(α·S/β): the knee.
+into buckets of b, of which the last is filled to r, n = S/b and x = r·b. T is least at b = sqrt(α·S/(r·β)): the knee.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import inf, isfinite, nan, sqrt
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -122,15 +123,21 @@ def _curve(title: str, indices: list[int], cells: list[Record]) -> Curve:
     for index, cell, step in zip(indices, cells, steps, strict=True):
         bucket_mb = float(cell.config["bucket_mb"])
         fitted = packed(sizes, bucket_mb * 2**20)
-        described = cell.resolved.get("engine", {}).get("buckets")
-        buckets = described if isinstance(described, int) else len(fitted)
+        buckets = _described(cell, "buckets", len(fitted))
+        last_bytes = _described(cell, "last_bucket_bytes", fitted[-1])
         above, below, paired = samples(cell, best, _step_s)
-        points.append(Point(index, bucket_mb, buckets, fitted[-1], step, ratio(above, below, paired=paired)))
+        points.append(Point(index, bucket_mb, buckets, last_bytes, step, ratio(above, below, paired=paired)))
     overlaps = cells[0].resolved.get("engine", {}).get("overlap", True) is not False
     why = _too_few(points, overlaps=overlaps)
     line = None if why else fit([point.step.value for point in points], points, overlaps=overlaps)
     knee, why_no_knee = _knee(line, points, cells, sum(sizes)) if line else (None, why)
     return Curve(title, points, sizes, line, why, knee, why_no_knee)
+
+
+def _described(cell: Record, name: str, otherwise: int) -> int:
+    """What the engine says of its buckets, where it does."""
+    said = cell.resolved.get("engine", {}).get(name)
+    return said if isinstance(said, int) and said > 0 else otherwise
 
 
 def _step_s(record: Record, launch: Launch) -> float:
@@ -205,7 +212,8 @@ def _knee(line: Line, points: list[Point], cells: list[Record], total: int) -> t
     """Where the line is least and why that is not shown, one of both."""
     if not line.r2 >= LEAST_R2:
         return None, f"the line explains {100 * max(line.r2, 0):.0f} % of what sizes differ by, too little to speak of"
-    at = knee_bytes(line, total)
+    full = fullness(points, total)
+    at = knee_bytes(line, total, full)
     smallest, largest = points[0].bucket_mb * 2**20, min(points[-1].bucket_mb * 2**20, total)
     if not isfinite(at):
         return None, "no part of a step grows with the bucket: larger ones are never slower"
@@ -214,20 +222,25 @@ def _knee(line: Line, points: list[Point], cells: list[Record], total: int) -> t
     if not smallest <= at <= largest:
         side = "below the smallest" if at < smallest else "beyond the largest"
         return None, f"the line is least {side} size that was measured or makes a difference"
-    spread = _spread(at, points, cells, total)
+    spread = _spread(at, points, cells, total, full)
     if spread.low < smallest and spread.high > largest:
         return None, "these launches place it nowhere within the sizes that were measured"
     return spread, ""
 
 
-def knee_bytes(line: Line, total: int) -> float:
-    """sqrt(α·S/β); infinity where nothing grows with the bucket, 0 where nothing grows with their number."""
+def fullness(points: Sequence[Point], total: int) -> float:
+    """How much of a bucket the last one fills, mostly."""
+    return median(point.last_bytes / min(point.bucket_mb * 2**20, total) for point in points)
+
+
+def knee_bytes(line: Line, total: int, full: float) -> float:
+    """sqrt(α·S/(r·β)); infinity where nothing grows with the bucket, 0 where nothing grows with their number."""
     if line.beta_s_per_byte == 0:
         return inf if line.alpha_s else nan
-    return sqrt(line.alpha_s * total / line.beta_s_per_byte)
+    return sqrt(line.alpha_s * total / (full * line.beta_s_per_byte))
 
 
-def _spread(at: float, points: list[Point], cells: list[Record], total: int) -> Interval:
+def _spread(at: float, points: list[Point], cells: list[Record], total: int, full: float) -> Interval:
     """The knee with the interval of fits to resampled rounds, all sizes of a round kept or dropped together."""
     times = [{launch.round: stats.step_time_s(launch) for launch in cell.launches} for cell in cells]
     rounds = sorted(set.intersection(*map(set, times)))
@@ -236,7 +249,7 @@ def _spread(at: float, points: list[Point], cells: list[Record], total: int) -> 
     by_round = np.array([[entry[key] for key in rounds] for entry in times])
     found = []
     for draw in np.random.default_rng([0, len(rounds)]).integers(0, len(rounds), (REFITS, len(rounds))):
-        found.append(knee_bytes(fit(list(np.median(by_round[:, draw], axis=1)), points, overlaps=True), total))
+        found.append(knee_bytes(fit(list(np.median(by_round[:, draw], axis=1)), points, overlaps=True), total, full))
     ordered = np.sort([knee for knee in found if knee == knee])
     cut = int(stats.tail(len(rounds)) * (len(ordered) - 1))
     return Interval(at, float(ordered[cut]), float(ordered[-1 - cut]), stats.attainable(len(rounds)), len(rounds))

@@ -2,13 +2,15 @@
 
 Each parameter starts at a multiple of 64 bytes in its bucket, and a bucket is padded until it divides into N shards
 that are multiples of 64 bytes. Stages 0 to 2 lay all trainable parameters, last ones first, into buckets of at most
-the bucket size (25 MiB by default; frozen parameters stay as they are). Stage 3 has buckets for each unit, or for
-units in a row that fit the bucket size together, and for the root.
+the bucket size (25 MiB by default; frozen parameters stay as they are); a last one of more than half that size is cut
+once more, so that a quarter at most comes last. Stage 3 has buckets for each unit, or for units in a row that fit the
+bucket size together, and for the root.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, inf
 
 from analysis.theory.setting import Setting, elements
@@ -93,7 +95,7 @@ def buckets(known: Setting) -> list[Bucket]:
     bucket_mb = known.described.get("bucket_mb")
     cap = inf if bucket_mb is None else float(bucket_mb) * MIB / known.widths.param
     if known.stage < 3:
-        return lay_out(known, known.trainable[::-1], cap, 0)
+        return lay_out(known, known.trainable[::-1], cap, 0, short_end=True)
     found = []
     for group, members in enumerate(merge_units(known, cap if bucket_mb is not None else 0)):
         is_root = members[0].unit == -1
@@ -118,20 +120,46 @@ def merge_units(known: Setting, cap: float) -> list[list[Parameter]]:
     return [*merged, root] if root else merged
 
 
-def lay_out(known: Setting, parameters: list[Parameter], cap: float, group: int) -> list[Bucket]:
+def lay_out(
+    known: Setting, parameters: list[Parameter], cap: float, group: int, *, short_end: bool = False
+) -> list[Bucket]:
     """Cuts parameters, in their order, into buckets of at most ``cap`` elements."""
     align = ALIGN_BYTES // known.widths.param
-    ends: list[int] = []
-    for parameter in parameters:
-        count = element_count(parameter.shape)
-        start = round_up(ends[-1], align) if ends else 0
-        if not ends or start + count > cap:
-            ends.append(count)
-        else:
-            ends[-1] = start + count
-    shards = [round_up(ceil(end / known.world_size), align) for end in ends]
+    cuts = packed([element_count(parameter.shape) for parameter in parameters], cap, align)
+    if short_end:
+        cuts = shortened(cuts, cap, align)
+    shards = [round_up(ceil(extent(cut, align) / known.world_size), align) for cut in cuts]
     trained = bool(parameters) and parameters[0].requires_grad
     return [Bucket(shard * known.world_size, shard, trained, group) for shard in shards]
+
+
+def packed(counts: list[int], cap: float, align: int) -> list[list[int]]:
+    """Elements of the parameters of each bucket; one that is larger than the cap has its own."""
+    cuts: list[list[int]] = []
+    end = 0
+    for count in counts:
+        start = round_up(end, align)
+        if not cuts or start + count > cap:
+            cuts.append([])
+            start = 0
+        cuts[-1].append(count)
+        end = start + count
+    return cuts
+
+
+def shortened(cuts: list[list[int]], cap: float, align: int) -> list[list[int]]:
+    """A last bucket of more than half the cap is cut in two, of which the second has a quarter at most."""
+    if not cuts or extent(cuts[-1], align) <= cap / 2:
+        return cuts
+    *before, last = cuts
+    taken = accumulate(round_up(count, align) for count in reversed(last[1:]))
+    at = len(last) - sum(size <= cap / 4 for size in taken)
+    return [*before, last[:at], last[at:]] if at < len(last) else cuts
+
+
+def extent(counts: list[int], align: int) -> int:
+    """Elements that parameters take one after another, each at a multiple of ``align``."""
+    return sum(round_up(count, align) for count in counts[:-1]) + counts[-1]
 
 
 def round_up(value: int, multiple: int) -> int:

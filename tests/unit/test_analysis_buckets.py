@@ -86,6 +86,18 @@ def test_a_step_made_of_the_model_gives_its_numbers_back() -> None:
     assert [point.buckets for point in found.points] == [16, 8, 4, 2, 1]
 
 
+def test_a_last_bucket_that_is_a_quarter_full_moves_no_knee_of_the_same_steps() -> None:
+    """The same steps: what is exposed is as long, so a byte of it takes four times as long."""
+    records = swept(0.0004, 0.002)
+    for size, record in zip(SIZES, records, strict=True):
+        record.resolved["engine"]["last_bucket_bytes"] = int(size * MIB / 4)
+    found = only(records)
+    assert [point.last_bytes for point in found.points] == [int(size * MIB / 4) for size in SIZES]
+    assert line(found).beta_s_per_byte == pytest.approx(4 * line(only(swept(0.0004, 0.002))).beta_s_per_byte)
+    assert found.knee is not None
+    assert found.knee.value / MIB == pytest.approx(sqrt(0.0004 * 4 / 0.002))
+
+
 def test_the_engines_own_number_of_buckets_is_believed() -> None:
     records = swept(0.0004, 0.002)
     for record in records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +56,49 @@ def test_shards_and_parameters_are_aligned(counts: list[int], world_size: int, e
     for layout in layouts(counts, None, world_size, element_bytes):
         assert layout.shard_size * element_bytes % ALIGN_BYTES == 0
         assert all(slot.offset * element_bytes % ALIGN_BYTES == 0 for slot in layout.slots)
+
+
+@given(COUNTS, st.floats(1, 30_000), st.integers(1, 9), st.sampled_from([2, 4, 8]))
+def test_a_short_end_cuts_the_last_bucket_and_no_other(
+    counts: list[int], cap: float, world_size: int, element_bytes: int
+) -> None:
+    plain = layouts(counts, cap, world_size, element_bytes)
+    found = lay_out(counts, range(len(counts)), cap, world_size, element_bytes, short_end=True)
+    assert [slot.parameter for layout in found for slot in layout.slots] == list(range(len(counts)))
+    assert found[: len(plain) - 1] == plain[:-1]
+    if taken(plain[-1]) * element_bytes <= cap / 2:
+        assert found == plain
+    elif len(found) == len(plain):  # its last parameter alone is too large for an end
+        assert found == plain
+        assert len(plain[-1].slots) == 1 or padded(plain[-1].slots[-1].count, element_bytes) > cap / 4
+    else:
+        first, last = found[len(plain) - 1 :]
+        ends = [padded(slot.count, element_bytes) for slot in last.slots]
+        assert sum(ends) <= cap / 4
+        assert len(first.slots) == 1 or sum(ends) + padded(first.slots[-1].count, element_bytes) > cap / 4
+
+
+def taken(layout: Layout) -> int:
+    """Elements, without the padding at the end."""
+    return layout.slots[-1].offset + layout.slots[-1].count
+
+
+def padded(count: int, element_bytes: int) -> int:
+    """Bytes of a parameter with the padding after it."""
+    return -(-count * element_bytes // ALIGN_BYTES) * ALIGN_BYTES
+
+
+@pytest.mark.parametrize(
+    ("counts", "buckets"),
+    [
+        ([8] * 6, [[8, 8, 8, 8], [8, 8]]),  # half full: left
+        ([8] * 7, [[8, 8, 8, 8], [8, 8], [8]]),
+        ([8] * 3, [[8, 8], [8]]),
+        ([64, 8, 8], [[64], [8, 8]]),
+        ([8, 16], [[8, 16]]),  # no parameter is small enough to come last
+    ],
+)
+def test_the_bucket_that_nothing_hides_is_short(counts: list[int], buckets: list[list[int]]) -> None:
+    """Parameters of 64 bytes and more in buckets of 256."""
+    found = lay_out(counts, range(len(counts)), 256, 2, 8, short_end=True)
+    assert [[slot.count for slot in layout.slots] for layout in found] == buckets

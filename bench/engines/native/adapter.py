@@ -84,6 +84,7 @@ class NativeEngine:
                 cap,
                 self.context.world_size,
                 same[0].element_size(),
+                short_end=self.spec.stage < 3,
             )
         ]
 
@@ -153,14 +154,14 @@ class NativeEngine:
         return whole
 
     def describe(self) -> dict[str, Any]:
-        sizes = [bucket.whole.numel() * bucket.whole.element_size() for bucket in self.buckets]
         return {
             "library": f"native, torch {torch.__version__}",
             "overlap": self.overlap,
             "bucket_mb": self.bucket_mb,
             "in_flight": self.reducer.in_flight,
             "buckets": len(self.buckets),
-            "largest_bucket_bytes": max(sizes, default=0),
+            "largest_bucket_bytes": max(bucket.whole.nbytes for bucket in self.buckets),
+            "last_bucket_bytes": self.reducer.gradients[-1].bucket.whole.nbytes,
             "reduce_dtype": str(weight_dtype(self.spec.precision)).removeprefix("torch."),
             "buffers": "local to each rank after a common start",
         }

@@ -54,29 +54,54 @@ class Layout:
 
 
 def lay_out(
-    counts: Sequence[int], order: Sequence[int], cap_bytes: float | None, world_size: int, element_bytes: int
+    counts: Sequence[int],
+    order: Sequence[int],
+    cap_bytes: float | None,
+    world_size: int,
+    element_bytes: int,
+    *,
+    short_end: bool = False,
 ) -> list[Layout]:
     """Cuts parameters of ``counts`` elements, taken in ``order``, into buckets of at most ``cap_bytes``.
 
     A parameter is never cut: one that is larger than the cap has a bucket of its own. ``None`` means one bucket.
+    ``short_end``: nothing is left to compute beside the reduction of the last bucket, so one that fills more than half
+    of the cap is cut once more, such that no more than a quarter of the cap comes last.
     """
     align = max(1, ALIGN_BYTES // element_bytes)
     cap = float("inf") if cap_bytes is None else cap_bytes / element_bytes
-    buckets: list[list[Slot]] = []
+    runs: list[list[int]] = []
     end = 0
     for parameter in order:
-        offset, count = round_up(end, align), counts[parameter]
-        if not buckets or offset + count > cap:
-            buckets.append([])
+        offset = round_up(end, align)
+        if not runs or offset + counts[parameter] > cap:
+            runs.append([])
             offset = 0
-        buckets[-1].append(Slot(parameter, offset, count))
-        end = offset + count
-    return [_close(slots, world_size, align) for slots in buckets]
+        runs[-1].append(parameter)
+        end = offset + counts[parameter]
+    if short_end and end > cap / 2:
+        at = _start_of_end(runs[-1], counts, cap / 4, align)
+        runs[-1:] = [run for run in (runs[-1][:at], runs[-1][at:]) if run]
+    return [_place(run, counts, world_size, align) for run in runs]
 
 
-def _close(slots: list[Slot], world_size: int, align: int) -> Layout:
-    used = slots[-1].offset + slots[-1].count
-    return Layout(tuple(slots), world_size * round_up(-(-used // world_size), align), world_size)
+def _start_of_end(run: Sequence[int], counts: Sequence[int], most: float, align: int) -> int:
+    """From where on the parameters of ``run`` take ``most`` elements at most; not from the first, which stays."""
+    taken = 0
+    for at in range(len(run) - 1, 0, -1):
+        taken += round_up(counts[run[at]], align)
+        if taken > most:
+            return at + 1
+    return min(1, len(run))
+
+
+def _place(run: Sequence[int], counts: Sequence[int], world_size: int, align: int) -> Layout:
+    slots: list[Slot] = []
+    end = 0
+    for parameter in run:
+        slots.append(Slot(parameter, round_up(end, align), counts[parameter]))
+        end = slots[-1].offset + slots[-1].count
+    return Layout(tuple(slots), world_size * round_up(-(-end // world_size), align), world_size)
 
 
 def round_up(value: int, multiple: int) -> int:
