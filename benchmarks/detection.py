@@ -5,8 +5,8 @@
 Detection: the same engine without and with a fault (``benchmarks.injected``), launched in shared rounds: a step that is
 1, 3, 5 or 10 % longer, an added collective, an added buffer. Comparisons of 8, 16 and 32 rounds are drawn from the
 rounds of one pair of servers, and judged by ``analysis.time_gate`` as ``bench.regress`` does.
-False alarms: the same engine on both servers, in disjoint comparisons of ROUNDS_AA rounds; after a few of them both
-servers are started afresh, so that what sets two servers apart is part of what is measured.
+False alarms: the same engine on both servers, in disjoint comparisons; after a few of them both servers are started
+afresh, so that what sets two servers apart is part of what is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev, variance
 from typing import Any
 
 import yaml
@@ -144,26 +144,47 @@ def detections(logs: Logs, margin: float) -> list[dict[str, Any]]:
 
 
 def false_alarms(logs: Logs, margin: float) -> list[dict[str, Any]]:
-    """For each cell: disjoint comparisons of like code, and how many were found slower or faster."""
+    """For each cell and number of rounds: disjoint comparisons of like code, and how many were found slower or faster.
+
+    The same launches, cut into comparisons of each size.
+    """
     rows = []
     for cell, sides in logs.items():
-        servers = sides["no fault"]
-        blocks = [
-            values[at : at + ROUNDS_AA] for values in servers for at in range(0, len(values) - ROUNDS_AA + 1, ROUNDS_AA)
-        ]
-        verdicts = [verdict(block, margin) for block in blocks]
-        ratios = [paired.ratio_interval(values, time_gate.FALSE_ALARMS).value for values in servers]
-        rows.append(
-            {
-                "cell": cell,
-                "comparisons": len(blocks),
-                "slower": verdicts.count("slower"),
-                "faster": verdicts.count("faster"),
-                "server_pairs": len(servers),
-                "ratio_of_servers_least": min(ratios),
-                "ratio_of_servers_most": max(ratios),
-            }
-        )
+        for size in SIZES:
+            blocks = [
+                values[at : at + size] for values in sides["no fault"] for at in range(0, len(values) - size + 1, size)
+            ]
+            verdicts = [verdict(block, margin) for block in blocks]
+            rows.append(
+                {
+                    "cell": cell,
+                    "rounds": size,
+                    "comparisons": len(blocks),
+                    "slower": verdicts.count("slower"),
+                    "faster": verdicts.count("faster"),
+                }
+            )
+    return rows
+
+
+def servers_apart(logs: Logs) -> list[dict[str, Any]]:
+    """For each cell: how far pairs of servers lie apart, and how far their rounds alone would put them.
+
+    Standard deviations of a pair's mean logarithm: over pairs, and as the spread of rounds within a pair predicts it.
+    """
+    rows = []
+    for cell, sides in logs.items():
+        servers = [values for values in sides["no fault"] if len(values) > 1]
+        if len(servers) > 1:
+            by_rounds = fmean(variance(values) / len(values) for values in servers) ** 0.5
+            rows.append(
+                {
+                    "cell": cell,
+                    "server_pairs": len(servers),
+                    "apart": stdev(map(fmean, servers)),
+                    "apart_by_rounds": by_rounds,
+                }
+            )
     return rows
 
 
@@ -188,16 +209,18 @@ def markdown(document: dict[str, Any]) -> str:
         for row in of_margin["detections"]:
             shares = " | ".join(f"{100 * row[str(size)]:.0f} %" for size in SIZES)
             lines.append(f"| {row['cell']} | {row['fault']} | {row['ratio']:.3f} | {shares} |")
-        lines += ["", f"False alarms at `--same {100 * margin:g}`, comparisons of {ROUNDS_AA} rounds", ""]
-        lines += ["| cell | comparisons | found slower | found faster | server pairs | ratio of two servers |"]
-        lines += ["| --- | ---: | ---: | ---: | ---: | --- |"]
+        lines += ["", f"False alarms at `--same {100 * margin:g}`", ""]
+        lines += ["| cell | rounds | comparisons | found slower | found faster |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
         for row in of_margin["false_alarms"]:
-            least, most = row["ratio_of_servers_least"], row["ratio_of_servers_most"]
-            lines.append(
-                f"| {row['cell']} | {row['comparisons']} | {row['slower']} | {row['faster']} | {row['server_pairs']} "
-                f"| {least:.4f} to {most:.4f} |"
-            )
+            counts = " | ".join(str(row[name]) for name in ("rounds", "comparisons", "slower", "faster"))
+            lines.append(f"| {row['cell']} | {counts} |")
         lines.append("")
+    lines += ["| cell | server pairs | apart | apart by their rounds alone |", "| --- | ---: | ---: | ---: |"]
+    for row in document["servers_apart"]:
+        apart, by_rounds = (f"{100 * row[name]:.2f} %" for name in ("apart", "apart_by_rounds"))
+        lines.append(f"| {row['cell']} | {row['server_pairs']} | {apart} | {by_rounds} |")
+    lines.append("")
     lines += ["| cell | fault | found without timing | peak × | collectives |", "| --- | --- | --- | ---: | --- |"]
     for row in document["exact"]:
         said = "; ".join(row["collectives"]) or "same"
@@ -211,8 +234,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=32, help="rounds with faults, for each pair of servers")
     parser.add_argument("--servers", type=int, default=2, help="pairs of servers that run faults")
-    parser.add_argument("--comparisons", type=int, default=200, help="comparisons without a fault, over all cells")
-    parser.add_argument("--minutes", type=float, default=10.5, help="after which no further pair of servers is started")
+    parser.add_argument(
+        "--comparisons",
+        type=int,
+        default=200,
+        help=f"comparisons of {ROUNDS_AA} rounds without a fault, over all cells",
+    )
+    parser.add_argument("--minutes", type=float, default=26, help="after which no further pair of servers is started")
     parser.add_argument("--out", type=Path, help="keep tables and ratios, as JSON")
     asked = parser.parse_args()
     started = time.monotonic()
@@ -240,6 +268,7 @@ def main() -> None:
             f"{100 * margin:g}": {"detections": detections(faults, margin), "false_alarms": false_alarms(none, margin)}
             for margin in MARGINS
         },
+        "servers_apart": servers_apart(none),
         "exact": exact(with_faults[0]),
         "logs": {"faults": rounded(faults), "no_fault": rounded(none)},
     }
