@@ -127,7 +127,8 @@ def _curve(title: str, indices: list[int], cells: list[Record]) -> Curve:
         last_bytes = _described(cell, "last_bucket_bytes", fitted[-1])
         above, below, paired = samples(cell, best, _step_s)
         points.append(Point(index, bucket_mb, buckets, last_bytes, step, ratio(above, below, paired=paired)))
-    overlaps = cells[0].resolved.get("engine", {}).get("overlap", True) is not False
+    asked = cells[0].config.get("overlap")
+    overlaps = cells[0].resolved.get("engine", {}).get("overlap", asked) is not False
     why = _too_few(points, overlaps=overlaps)
     line = None if why else fit([point.step.value for point in points], points, overlaps=overlaps)
     knee, why_no_knee = _knee(line, points, cells, sum(sizes)) if line else (None, why)

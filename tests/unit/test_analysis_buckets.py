@@ -213,3 +213,15 @@ def test_the_report_has_the_curve_its_table_and_its_advice(tmp_path: Path) -> No
     assert any(path.name == "buckets-01.png" for path in paths.figures)
     rows = [entry for entry in text.splitlines() if entry.endswith(("| best |", "| slower |", "| tied |"))]
     assert [entry.split(" | ")[-1] for entry in rows] == ["slower |", "slower |", "best |", "slower |", "slower |"]
+
+
+def test_overlap_is_what_was_asked_for_where_the_engine_did_not_say() -> None:
+    records = swept(0.0004, 0.002, overlap=False)
+    for record in records:
+        record.config["overlap"] = False
+        record.resolved["engine"] = {}
+    by_default = swept(0.0004, 0.002)
+    for record in by_default:
+        record.resolved["engine"] = {}
+    assert line(only(records)).beta_s_per_byte == 0
+    assert line(only(by_default)).beta_s_per_byte > 0
