@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
 from bench.measure.timeline import Watch
-from bench.measure.timing import Marker, marks
+from bench.measure.timing import Marker, marks, meet, synchronize
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,3 @@ def profiled_steps(
                 micro_batches = fetch(step)
                 phases.mark()
                 train_step(engine, micro_batches, loss_fn, phases)
-
-
-def meet(device: torch.device) -> None:
-    """Returns once all ranks are here. Over NCCL a barrier may be no more than enqueued."""
-    dist.barrier()
-    synchronize(device)
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

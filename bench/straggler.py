@@ -17,6 +17,7 @@ from torch.profiler import record_function
 from bench.engines.base import Batch, LossFunction
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.measure.timeline import COMPUTED
+from bench.measure.timing import synchronize
 
 TRIALS = 3
 
@@ -31,7 +32,7 @@ def compute_s(module: nn.Module, batch: Batch, loss_fn: LossFunction, precision:
         with autocast(precision, device.type):
             loss = loss_fn(copied, batch)
         loss.backward()
-        _wait(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
         copied.zero_grad()
     return min(seconds[1:])
@@ -42,14 +43,9 @@ def slowed(loss_fn: LossFunction, extra_s: float, device: torch.device) -> LossF
 
     def late(module: nn.Module, batch: Batch) -> Tensor:
         loss = loss_fn(module, batch)
-        _wait(device)
+        synchronize(device)
         with record_function(COMPUTED + "straggler"):
             time.sleep(extra_s)
         return loss
 
     return late
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

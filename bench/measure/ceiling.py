@@ -66,21 +66,15 @@ class Product:
         import torch
         import torch.distributed as dist
 
-        wait(self._device)
-        dist.barrier()
-        wait(self._device)  # over NCCL a barrier may be no more than enqueued
+        from bench.measure.timing import meet, synchronize
+
+        synchronize(self._device)
+        meet(self._device)
         begun = time.perf_counter()
         for _ in range(count):
             torch.mm(self._left, self._right, out=self._out)
-        wait(self._device)
+        synchronize(self._device)
         # The monotonic clock is one for all ranks of a machine.
         moments = torch.tensor([time.perf_counter(), -begun], dtype=torch.float64, device=self._device)
         dist.all_reduce(moments, dist.ReduceOp.MAX)
         return float(moments.sum())
-
-
-def wait(device: torch.device) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

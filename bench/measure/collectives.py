@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.collectives import WIDTHS, Asked, iterations
-from bench.loop import synchronize
+from bench.measure.timing import meet, synchronize
 from bench.record import CollectiveTimes
 
 Exchange = Callable[[Tensor, Tensor], object]
@@ -95,7 +95,7 @@ def wall_times_s(
     for _ in range(count):
         start_over()
         synchronize(device)
-        dist.barrier()
+        meet(device)
         started = time.perf_counter()
         call()
         synchronize(device)

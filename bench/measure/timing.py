@@ -10,6 +10,7 @@ import time
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 
 
 class Marker(Protocol):
@@ -56,6 +57,18 @@ class CudaMarks:
         torch.cuda.synchronize()
         pairs = zip(self._events, self._events[1:], strict=False)
         return [before.elapsed_time(after) / 1000 for before, after in pairs]
+
+
+def synchronize(device: torch.device) -> None:
+    """Returns once the device has done what was enqueued on it; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def meet(device: torch.device) -> None:
+    """Returns once all ranks are here. Over NCCL a barrier may be no more than enqueued."""
+    dist.barrier()
+    synchronize(device)
 
 
 def marks(device: torch.device) -> Marks:

@@ -10,10 +10,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
-from bench import loop
 from bench.engines.base import RankContext
 from bench.job import Job
-from bench.measure import fake
+from bench.measure import fake, timing
 
 
 def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
@@ -56,4 +55,4 @@ def meet(job: Job, context: RankContext, where: str) -> None:
     if job.silent:
         fake.meet(context.store, context.rank, context.world_size, where)
     else:
-        loop.meet(context.device)
+        timing.meet(context.device)
