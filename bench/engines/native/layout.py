@@ -8,7 +8,7 @@ padded until it divides into N aligned shards. Rank r owns elements [r*S, (r+1)*
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ALIGN_BYTES = 64
 
@@ -70,38 +70,31 @@ def lay_out(
     """
     align = max(1, ALIGN_BYTES // element_bytes)
     cap = float("inf") if cap_bytes is None else cap_bytes / element_bytes
-    runs: list[list[int]] = []
+    buckets: list[list[Slot]] = []
     end = 0
     for parameter in order:
-        offset = round_up(end, align)
-        if not runs or offset + counts[parameter] > cap:
-            runs.append([])
+        offset, count = round_up(end, align), counts[parameter]
+        if not buckets or offset + count > cap:
+            buckets.append([])
             offset = 0
-        runs[-1].append(parameter)
-        end = offset + counts[parameter]
+        buckets[-1].append(Slot(parameter, offset, count))
+        end = offset + count
     if short_end and end > cap / 2:
-        at = _start_of_end(runs[-1], counts, cap / 4, align)
-        runs[-1:] = [run for run in (runs[-1][:at], runs[-1][at:]) if run]
-    return [_place(run, counts, world_size, align) for run in runs]
+        buckets[-1:] = _cut_end(buckets[-1], round_up(end, align), cap / 4)
+    return [_close(slots, world_size, align) for slots in buckets]
 
 
-def _start_of_end(run: Sequence[int], counts: Sequence[int], most: float, align: int) -> int:
-    """From where on the parameters of ``run`` take ``most`` elements at most; not from the first, which stays."""
-    taken = 0
-    for at in range(len(run) - 1, 0, -1):
-        taken += round_up(counts[run[at]], align)
-        if taken > most:
-            return at + 1
-    return min(1, len(run))
+def _cut_end(slots: list[Slot], end: int, most: float) -> list[list[Slot]]:
+    """The slots before and, in a bucket of its own, after the first place behind which ``most`` elements remain."""
+    for at, first in enumerate(slots):
+        if at and end - first.offset <= most:
+            return [slots[:at], [replace(slot, offset=slot.offset - first.offset) for slot in slots[at:]]]
+    return [slots]
 
 
-def _place(run: Sequence[int], counts: Sequence[int], world_size: int, align: int) -> Layout:
-    slots: list[Slot] = []
-    end = 0
-    for parameter in run:
-        slots.append(Slot(parameter, round_up(end, align), counts[parameter]))
-        end = slots[-1].offset + slots[-1].count
-    return Layout(tuple(slots), world_size * round_up(-(-end // world_size), align), world_size)
+def _close(slots: list[Slot], world_size: int, align: int) -> Layout:
+    used = slots[-1].offset + slots[-1].count
+    return Layout(tuple(slots), world_size * round_up(-(-used // world_size), align), world_size)
 
 
 def round_up(value: int, multiple: int) -> int:
