@@ -25,6 +25,7 @@ from analysis.layout import describe
 from analysis.load import each_cell, varying
 from analysis.scaling import is_ranked
 from analysis.stats import Floats, Interval
+from analysis.theory import native_engine
 from bench.record import Launch, Record, element_count
 
 FEWEST = 3
@@ -78,8 +79,6 @@ class Curve:
     title: str
     points: list[Point]
     """Smallest bucket first."""
-    sizes: list[int]
-    """Bytes of the gradients, in the order in which they are ready."""
     line: Line | None
     why_no_line: str
     knee: Interval | None
@@ -132,7 +131,7 @@ def _curve(title: str, indices: list[int], cells: list[Record]) -> Curve:
     why = _too_few(points, overlaps=overlaps)
     line = None if why else fit([point.step.value for point in points], points, overlaps=overlaps)
     knee, why_no_knee = _knee(line, points, cells, sum(sizes)) if line else (None, why)
-    return Curve(title, points, sizes, line, why, knee, why_no_knee)
+    return Curve(title, points, line, why, knee, why_no_knee)
 
 
 def _described(cell: Record, name: str, otherwise: int) -> int:
@@ -155,13 +154,7 @@ def gradient_bytes(record: Record) -> list[int]:
 
 def packed(sizes: Sequence[int], cap_bytes: float) -> list[int]:
     """Bytes of the buckets that parameters of ``sizes`` fill in turn; one larger than the cap has its own."""
-    buckets: list[int] = []
-    for size in sizes:
-        if buckets and buckets[-1] + size <= cap_bytes:
-            buckets[-1] += size
-        else:
-            buckets.append(size)
-    return buckets or [0]
+    return [sum(cut) for cut in native_engine.packed(sizes, cap_bytes, align=1)] or [0]
 
 
 def _too_few(points: Sequence[Point], *, overlaps: bool) -> str:

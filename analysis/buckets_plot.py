@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import units
-from analysis.buckets import LEAST_R2, Curve, Point, packed
+from analysis.buckets import LEAST_R2, Curve, Point
 from analysis.canvas import INK, PAPER, canvas, save, style
 from analysis.flags import DISTURBANCES
 from analysis.layout import drawn
@@ -146,9 +146,8 @@ def panel(curve: Curve, table: pd.DataFrame) -> Figure:
     for point in curve.points:
         _mark(axes, point, factor, table.loc[point.index]["verdicts"].split(";"))
     if line:
-        places = np.geomspace(curve.points[0].bucket_mb, curve.points[-1].bucket_mb, 200)
-        cuts = [packed(curve.sizes, place * 2**20) for place in places]
-        heights = [line.at(len(cut), cut[-1]) * factor for cut in cuts]
+        places = [point.bucket_mb for point in curve.points]
+        heights = [line.at(point.buckets, point.last_bytes) * factor for point in curve.points]
         axes.plot(places, heights, color=INK, linewidth=1.1, dashes=(5, 2), zorder=2)
     if curve.knee:
         axes.axvline(curve.knee.value / 2**20, color=INK, linewidth=1, ls=":", zorder=1)

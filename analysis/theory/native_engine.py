@@ -9,6 +9,7 @@ bucket size together, and for the root.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, inf
@@ -133,7 +134,7 @@ def lay_out(
     return [Bucket(shard * known.world_size, shard, trained, group) for shard in shards]
 
 
-def packed(counts: list[int], cap: float, align: int) -> list[list[int]]:
+def packed(counts: Sequence[int], cap: float, align: int) -> list[list[int]]:
     """Elements of the parameters of each bucket; one that is larger than the cap has its own."""
     cuts: list[list[int]] = []
     end = 0
