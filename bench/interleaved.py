@@ -72,8 +72,9 @@ class Interleaved:
 
     def _check_sides(self) -> None:
         for sweep in self.sweeps:
-            *_, last = (sweep.records[cell] for cell in sweep.cells)
-            if not any(sweep.records[cell].status in GOES_ON for cell in sweep.cells):
+            records = list(sweep.records.by_cell.values())
+            if not any(record.status in GOES_ON for record in records):
+                last = records[-1]
                 raise SideFailed(
                     f"{sweep.store.folder.name} has no cell left that runs ({last.cell_id}: {last.status}: "
                     f"{last.reason}); what was measured is kept in {sweep.store.folder.parent}"

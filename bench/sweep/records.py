@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 from bench.cells import Cell
-from bench.job import LaunchResult, Machine
+from bench.job import Machine
 from bench.measure.verdicts import disturbances, verdicts
-from bench.record import NO_ENGINE, Record, Source, Status, decode
+from bench.record import NO_ENGINE, Record, Source
 from bench.store import RecordStore, StoreError
 
 GOES_ON = ("ok", "interrupted")
@@ -83,14 +83,6 @@ class SweepRecords:
         rounds = max(0, cell.config.repeats - len(self[cell].launches))
         silent = rounds if cell.config.measure.profile and not cell.unsilenced() else 0
         return rounds + silent + (not self.is_checked(cell)) + self.is_to_be_profiled(cell)
-
-    def fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
-        """Ends the cell with a launch that failed; its reason follows ``prefix``. Raises StoreError."""
-        record = self[cell]
-        record.status = decode(result.status, Status, "status")
-        record.reason = prefix + result.reason
-        record.failure = result.ends
-        self.write(cell)
 
     def write(self, cell: Cell) -> None:
         """Writes the cell's record with verdicts on what it holds now. Raises StoreError."""

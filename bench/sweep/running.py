@@ -10,6 +10,7 @@ from bench.cells import Cell
 from bench.job import Job, LaunchResult
 from bench.launch import Launcher
 from bench.progress import SweepProgress
+from bench.record import Status, decode
 from bench.sweep.records import SweepRecords
 
 
@@ -30,9 +31,11 @@ class Running:
         return result
 
     def fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
-        """Ends the cell with a launch that failed; what it had left to do counts as done."""
-        left = self.records.launches_left(cell)
-        self.records.fail(cell, result, prefix)
-        record = self.records[cell]
+        """Ends the cell with a launch that failed; its reason follows ``prefix``. What it had left counts as done."""
+        left, record = self.records.launches_left(cell), self.records[cell]
+        record.status = decode(result.status, Status, "status")
+        record.reason = prefix + result.reason
+        record.failure = result.ends
+        self.records.write(cell)
         self.progress.note(f"{cell.id}: {record.status}: {record.reason}")
         self.progress.advance(cell.id, left)
