@@ -63,8 +63,9 @@ class RecordStore:
             raise FolderBusy(f"another sweep is writing into {folder}") from error
         except OSError:
             pass  # a file system without locks
-        for part in folder.rglob(PARTIAL):  # of a sweep that was killed while it wrote
-            part.unlink(missing_ok=True)
+        for place in (folder, folder / "records", folder / "figures"):
+            for part in place.glob(PARTIAL):  # of a sweep that was killed while it wrote
+                part.unlink(missing_ok=True)
 
     @property
     def rescued(self) -> bool:
