@@ -14,7 +14,7 @@ import yaml
 from bench import engines
 from bench.cells import Cell, plan
 from bench.config import CONF, Config, Measure, options
-from bench.job import Machine
+from bench.job import LaunchResult, Machine
 from bench.launch import Launcher
 from bench.record import Model, Record, decode
 
@@ -102,17 +102,22 @@ def run_check(launcher: Launcher, scratch: Path) -> Callable[[Cell], list[dict[s
         if cell.status == "unavailable":
             pytest.skip(cell.reason)
         assert cell.status is None, cell.reason
-        jobs = [cell.job("check", scratch)]
-        if not Path(jobs[0].reference).exists():
-            jobs.insert(0, cell.job("reference", scratch))
-        for job in jobs:
-            result = launcher.launch(job)
-            if result.status == "unsupported" and "engine=" in result.reason:
-                pytest.skip(result.reason)  # what only the built module could show
-            assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
-        return result.ranks
+        return launched(launcher, cell, "check", scratch, may_refuse=True).ranks
 
     return run
+
+
+def launched(launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_refuse: bool = False) -> LaunchResult:
+    """A launch that ended well, a check's after its reference. ``may_refuse``: skips what only ranks could refuse."""
+    jobs = [cell.job(purpose, scratch)]
+    if purpose == "check" and not Path(jobs[0].reference).exists():
+        jobs.insert(0, cell.job("reference", scratch))
+    for job in jobs:
+        result = launcher.launch(job)
+        if may_refuse and result.status == "unsupported" and "engine=" in result.reason:
+            pytest.skip(result.reason)
+        assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
+    return result
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from bench.cells import Cell, plan
 from bench.config import Config
 from bench.launch import Launcher
+from tests.conftest import assert_parity, launched
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"
@@ -25,22 +26,15 @@ Run = Callable[..., list[dict[str, Any]]]
 def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -> Run:
     """Runs a launch with one purpose and returns what its ranks say; skips what is refused by name."""
 
-    def launched(purpose: Any, **knobs: Any) -> list[dict[str, Any]]:
+    def of_cell(purpose: Any, **knobs: Any) -> list[dict[str, Any]]:
         cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **knobs)], launcher.machine, cores=2)[0]
         if cell.status in ("unsupported", "unavailable"):
             pytest.skip(cell.reason)
-        jobs = [cell.job(purpose, scratch)]
-        if purpose == "check" and not Path(jobs[0].reference).exists():
-            jobs.insert(0, cell.job("reference", scratch))
-        for job in jobs:
-            result = launcher.launch(job)
-            if result.status == "unsupported" and "engine=" in result.reason:
-                pytest.skip(result.reason)  # what only the built module could show
-            assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
-            assert result.start_method == "fork"  # else something has initialised CUDA before the ranks
+        result = launched(launcher, cell, purpose, scratch, may_refuse=True)
+        assert result.start_method == "fork"  # else something has initialised CUDA before the ranks
         return result.ranks
 
-    return launched
+    return of_cell
 
 
 @pytest.mark.parametrize("engine", ["native", "torch", "deepspeed", "parameter_server", "tensor_parallel", "pipeline"])
@@ -48,9 +42,7 @@ def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_an_engine_computes_what_one_process_does(engine: str, stage: int, gpus: int, run: Run) -> None:
     workload = "digits" if engine in ("native", "torch", "deepspeed", "parameter_server") else "gpt"
-    found = run("check", engine=engine, stage=stage, gpus=gpus, workload=workload)[0]["parity"]
-    assert found["loss_error"] <= found["tolerance"]
-    assert found["weights_error"] <= found["tolerance"]
+    assert_parity(run("check", engine=engine, stage=stage, gpus=gpus, workload=workload))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

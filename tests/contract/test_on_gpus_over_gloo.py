@@ -16,7 +16,7 @@ from bench.engines import deepspeed
 from bench.engines.spec import EngineUnsupported
 from bench.job import Machine
 from bench.launch import Launcher
-from tests.conftest import CPU_ONLY, MakeCell
+from tests.conftest import CPU_ONLY, MakeCell, assert_parity, launched
 
 ONE_GPU = dataclasses.replace(CPU_ONLY, cuda_devices=1, nccl="2.28.9")
 
@@ -37,15 +37,7 @@ def saw_gpus() -> Iterator[Launcher]:
 
 def check(cell: Cell, launcher: Launcher, scratch: Path) -> None:
     """Holds the cell to a single process."""
-    jobs = [cell.job("check", scratch)]
-    if not Path(jobs[0].reference).exists():
-        jobs.insert(0, cell.job("reference", scratch))
-    for job in jobs:
-        result = launcher.launch(job)
-        assert result.status == "ok", f"{result.reason}\n{result.ends}"
-    found = result.ranks[0]["parity"]
-    assert found["loss_error"] <= found["tolerance"]
-    assert found["weights_error"] <= found["tolerance"]
+    assert_parity(launched(launcher, cell, "check", scratch).ranks)
 
 
 @pytest.mark.parametrize(("stage", "gpus"), [(0, 2), (0, 3), (1, 3), (2, 3), (3, 2)])
