@@ -185,25 +185,20 @@ class Launcher:
 
 
 def server_environment() -> dict[str, str]:
-    """The server's environment, which ranks inherit: one thread while warm, collectives that stay on this machine,
-    and what determinism needs from before the first line of Python."""
-    quiet = {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+    """The server's environment, which ranks inherit: one thread while warm and, unless a person chose otherwise,
+    collectives that stay on this machine, memory that a step finds again, and what determinism needs from before the
+    first line of Python."""
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    unless_chosen = {
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() would forbid forks CUDA
         "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
+        # malloc keeps what is freed, as the caching allocator of a GPU does. By default it hands the heap's end back
+        # to the kernel: whether a step's buffers lie there is drawn with each server, and costs it faults anew.
+        "MALLOC_TRIM_THRESHOLD_": str(2**62),
+        "MALLOC_MMAP_MAX_": "0",
     }
-    inherited = dict(os.environ)
-    own_choice = (
-        *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL"),
-        *("CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK", "PYTHONHASHSEED"),
-    )
-    for name in own_choice:
-        if name in inherited:
-            del quiet[name]
-    return inherited | quiet
+    return unless_chosen | dict(os.environ) | one_thread

@@ -25,7 +25,8 @@ PACKAGES = (
 )
 PREFIXES = (
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "TORCHINDUCTOR_"),
-    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "DS_", "HOROVOD_", "MALLOC_", "LD_PRELOAD", "PYTHONHASHSEED"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "DS_", "HOROVOD_"),
+    *("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTHONHASHSEED"),
     *("SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_GPUS"),
 )
 """Environment variables that change what is measured. No others are kept."""
