@@ -22,11 +22,14 @@ from analysis.cells import flatten, frozen, identity, knobs, label
 from analysis.memory import memory
 from analysis.scaling import is_ranked
 from analysis.stats import Interval
-from analysis.units import counted, known, mib, ms, number
+from analysis.tables import bare
+from analysis.units import counted, known, mib, ms
 from bench.record import ENOUGH_LAUNCHES, Launch, Record
 
 Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+STYLES = {"slower": "red", "broken": "bold red", "faster": "green"}
+"""Of a table's rows, by verdict."""
 MARGIN = 0.02
 REACH = 1.96 + 1.28
 """Standard errors that the margin must hold for equal cells to be found the same in four of five comparisons: the
@@ -218,25 +221,28 @@ def show(
 
 
 def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None) -> Table:
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     names = telling([outcome.pair.first for outcome in outcomes], knob)
-    for name in (*names, f"{sides[0]} ms", f"{sides[1]} ms", "step ×", "interval", "peak MiB", "peak ×", "verdict"):
-        found.add_column(name, justify="left" if name in (*names, "verdict") else "right", overflow="fold")
-    styles = {"slower": "red", "broken": "bold red", "faster": "green"}
+    columns = (*names, *(f"{side} ms" for side in sides), "step ×", "interval", "peak MiB", "peak ×", "verdict")
+    found = bare(columns, (*names, "verdict"))
     for outcome in outcomes:
         first, second, step = outcome.pair.first, outcome.pair.second, outcome.step
         named = knobs(first)
         found.add_row(
             *(label(name, named.get(name)) for name in names),
             *(ms(_step_s(side)) for side in (first, second)),
-            number(step.value, 3) if known(step.value) else "",
-            f"{step.low:.3f} to {step.high:.3f}" if known(step.low) else "",
+            *ratio_words(step),
             mib(memory(second).peak_bytes),
             f"{outcome.peak:.3f}" if known(outcome.peak) else "",
             verdict_words(outcome),
-            style=styles.get(outcome.verdict, ""),
+            style=STYLES.get(outcome.verdict, ""),
         )
     return found
+
+
+def ratio_words(ratio: Interval) -> tuple[str, str]:
+    """Its value and its interval; empty where unknown."""
+    value = f"{ratio.value:.3f}" if known(ratio.value) else ""
+    return value, f"{ratio.low:.3f} to {ratio.high:.3f}" if known(ratio.low) else ""
 
 
 def _step_s(record: Record) -> float:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from analysis import exact
 from analysis.exact import Quantities, Value
+from analysis.tables import bare
 from analysis.units import counted
 from bench.record import Record
 from bench.record.replace import write_whole
@@ -220,9 +221,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
 
 
 def table(found: Sequence[Difference]) -> Table:
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("cell", "quantity", "baseline", "now", "beside our code"):
-        drawn.add_column(heading, overflow="fold")
+    drawn = bare(("cell", "quantity", "baseline", "now", "beside our code"))
     last = ""
     for difference in found[:MOST_ROWS]:
         drawn.add_row(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from analysis.cells import frozen, label
 from analysis.layout import describe
 from analysis.load import each_cell, varying
 from analysis.units import counted
@@ -116,18 +118,36 @@ def example(name: str, part: pd.DataFrame) -> str:
 
 
 def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
-    """Some of the table's cells in words: all of them, all with certain world sizes, or one by one."""
+    """Some of the table's cells in words: all of them, all with certain values of a knob, or one by one."""
     if len(part) == len(table) > 1:
         return f"all {counted(len(table), noun)}"
-    worlds = sorted(part["gpus"].unique())
-    if len(part) > 1 and set(table.index[table["gpus"].isin(worlds)]) == set(part.index):
-        return f"all {counted(len(part), noun)} with {joined([str(world) for world in worlds])} ranks"
     names = varying(table) or (["gpus"] if (table["engine"] == NO_ENGINE).all() else ["stage", "gpus"])
+    if len(part) > 1 and (shared := shared_values(part, table, names)):
+        return f"all {counted(len(part), noun)} with {shared}"
     shown = part if len(part) <= 4 else part[:3]
     words = [describe(row, names) for _, row in each_cell(shown)]
     if len(shown) < len(part):
         words.append(f"{len(part) - len(shown)} more")
     return ", ".join(words)
+
+
+def shared_values(part: pd.DataFrame, table: pd.DataFrame, names: list[str]) -> str:
+    """Such as ``4 and 8 ranks``: the values of a knob that these cells have and no others; empty if there is none.
+
+    Of several such knobs the one with the fewest values.
+    """
+    telling: dict[str, list[Any]] = {}
+    for name in names:
+        values = part[name].map(frozen)
+        first = values.drop_duplicates().index
+        if len(first) < len(part) == table[name].map(frozen).isin(values).sum():
+            telling[name] = part.loc[first, name].tolist()
+    if not telling:
+        return ""
+    name = min(telling, key=lambda name: len(telling[name]))
+    if name == "gpus" and len(telling[name]) > 1:
+        return f"{joined([str(value) for value in sorted(telling[name])])} ranks"
+    return joined([label(name, value) for value in telling[name]])
 
 
 def letters(verdict_names: str) -> str:

@@ -20,9 +20,10 @@ import numpy as np
 from rich.table import Table
 
 from analysis.cells import hardware, identity, knobs, label
-from analysis.compare import NothingToCompare, telling
+from analysis.compare import STYLES, NothingToCompare, telling
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
+from analysis.tables import bare
 from analysis.time_gate import FALSE_ALARMS, per_step_s
 from analysis.units import ms
 from bench.record import Record
@@ -155,12 +156,8 @@ def _stretches(rows: Floats) -> tuple[Floats, tuple[int, int]]:
 def table(found: Sequence[Series]) -> Table:
     """A row a cell: sweeps, the step time now, and each change with the sweep and commit it came with."""
     names = telling([entry.records[0] for entry in found], None)
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in (*names, "sweeps", "first ms", "last ms", "verdict", "changes"):
-        shown.add_column(
-            name, justify="right" if name in ("sweeps", "first ms", "last ms") else "left", overflow="fold"
-        )
-    styles = {"slower": "red", "faster": "green"}
+    columns = (*names, "sweeps", "first ms", "last ms", "verdict", "changes")
+    shown = bare(columns, (*names, "verdict", "changes"))
     for entry in found:
         shown.add_row(
             *(label(name, knobs(entry.records[0]).get(name)) for name in names),
@@ -169,7 +166,7 @@ def table(found: Sequence[Series]) -> Table:
             ms(entry.steps_s[-1]),
             entry.verdict,
             "\n".join(words(entry, change) for change in entry.changes) or "none",
-            style=styles.get(entry.verdict, ""),
+            style=STYLES.get(entry.verdict, ""),
         )
     return shown
 

@@ -24,6 +24,7 @@ from analysis.cells import frozen, hardware, identity, knobs, label
 from analysis.compare import NothingToCompare, telling
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
+from analysis.tables import bare
 from analysis.time_gate import POWER, per_step_s
 from analysis.units import known
 from bench.record import ENOUGH_LAUNCHES, Record
@@ -171,12 +172,10 @@ def launches_for(found: Callable[[int], float], change: float) -> int:
 def table(found: Sequence[Floor], records: Sequence[Record]) -> Table:
     """A row a cell: its noise, what launches find, and what a change takes."""
     names = telling(list({record.cell_id: record for record in records}.values()), None)
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     columns = ["pairs", "spread", *(f"{count} find" for count in LAUNCHES)]
     columns += [f"for {100 * change:g} %" for change in CHANGES]
     apart = any(known(entry.between_sweeps) for entry in found)
-    for name in (*names, *columns, *(["sweep to sweep"] if apart else [])):
-        shown.add_column(name, justify="left" if name in names else "right", overflow="fold")
+    shown = bare((*names, *columns, *(["sweep to sweep"] if apart else [])), names)
     for entry in found:
         shown.add_row(
             *(label(name, entry.knobs.get(name)) for name in names),

@@ -10,18 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import collectives, flags, units
+from analysis import collectives, flags, tables, units
 from analysis.fits import FitsRow
 from analysis.largest_batch import search_rows
 from analysis.layout import panels
 from analysis.load import Cell, each_cell, varying
 from analysis.rows import ALWAYS, headings, knob_names, levels
+from analysis.tables import PIPE_WIDTH, bare
 
 if TYPE_CHECKING:
     from analysis.report import ReportPaths
 
-PIPE_WIDTH = 120
-"""Columns of an output that is not a terminal, where a table may not be cropped."""
 MOST_TABLES = 12
 """Tables that are printed; a reader scrolls no further."""
 NUMBERS = ["step ms", "±", "/s", "eff.", "state", "peak", "parity", "flags"]
@@ -43,9 +42,7 @@ def print_summary(
     Then come ``models`` (how large a model fits ``gpu_memory``) and ``by_size``, a row each, legend, failures and
     warnings, and last the paths. Plain text where the output is not a terminal.
     """
-    out = console or Console(highlight=False)
-    if not out.is_terminal and console is None:
-        out.width = PIPE_WIDTH
+    out = console or tables.console()
     trained = table[~collectives.is_benchmark(table)]
     settings = panels(trained, [name for name in varying(trained) if name not in ALWAYS])
     for panel in settings[:MOST_TABLES]:
@@ -73,9 +70,8 @@ def print_summary(
 
 
 def _table(part: pd.DataFrame, gap: int) -> Table:
-    found = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for name in ("stage", "ranks", "status", *NUMBERS):
-        found.add_column(name, justify="left" if name in ("status", "flags") else "right", no_wrap=True)
+    columns = ("stage", "ranks", "status", *NUMBERS)
+    found = bare(columns, ("status", "flags"), whole=columns, gap=gap)
     for _, row in each_cell(part):
         crowded = "oversubscribed" in row["verdicts"]
         found.add_row(*_words(row), style="" if row["status"] == "ok" and not crowded else "dim" if crowded else BAD)
@@ -85,28 +81,22 @@ def _table(part: pd.DataFrame, gap: int) -> Table:
 def _searches(table: pd.DataFrame) -> Table:
     """What each search found, in samples per rank and MiB."""
     names = knob_names(table)
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in (*headings(names), "limit", "largest batch", "peak", "too large"):
-        found.add_column(name, justify="right")
+    found = bare((*headings(names), "limit", "largest batch", "peak", "too large"), ())
     for row in search_rows(table, names):
         found.add_row(*row.knobs, row.limit, row.largest, row.peak, row.unfit)
     return found
 
 
 def _models(models: Sequence[FitsRow], names: Sequence[str]) -> Table:
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in (*names, "bytes/parameter", "measured", "at least", "at most"):
-        found.add_column(name, justify="right")
+    found = bare((*names, "bytes/parameter", "measured", "at least", "at most"), ())
     for row in models:
         found.add_row(*row.knobs, row.bytes_per_parameter, row.measured, row.least, row.most)
     return found
 
 
 def _fits_table(fits: Sequence[collectives.Row]) -> Table:
-    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in collectives.HEADINGS:
-        is_text = name in ("cell", "collective", "off the line")
-        found.add_column(name, justify="left" if is_text else "right", no_wrap=name != "off the line")
+    unbroken = [name for name in collectives.HEADINGS if name != "off the line"]
+    found = bare(collectives.HEADINGS, ("cell", "collective", "off the line"), whole=unbroken)
     for fit in fits:
         found.add_row(fit.cell, fit.kind, fit.alpha, fit.bandwidth, fit.bus, fit.off)
     return found

@@ -20,17 +20,20 @@ from rich.text import Text
 from analysis import paired, stats
 from analysis.cells import knobs, label
 from analysis.compare import (
+    STYLES,
     Outcome,
     Pair,
     Verdict,
     as_written,
     environment_differences,
+    ratio_words,
     samples,
     telling,
     verdict_words,
 )
 from analysis.scaling import is_ranked
 from analysis.stats import Interval
+from analysis.tables import bare
 from analysis.units import counted, known, ms
 from bench.record import Collective, Launch, Record
 
@@ -185,21 +188,18 @@ def show(found: Sequence[Found], sides: tuple[str, str], margin: float, out: Con
 
 
 def table(found: Sequence[Found], names: Sequence[str], sides: tuple[str, str]) -> Table:
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in (*names, f"{sides[0]} ms", f"{sides[1]} ms", "step ×", "interval", "peak ×", "finds", "verdict"):
-        shown.add_column(name, justify="left" if name in (*names, "verdict") else "right", overflow="fold")
-    styles = {"slower": "red", "broken": "bold red", "faster": "green"}
+    columns = (*names, *(f"{side} ms" for side in sides), "step ×", "interval", "peak ×", "finds", "verdict")
+    shown = bare(columns, (*names, "verdict"))
     for entry in found:
         outcome, step = entry.outcome, entry.outcome.step
         shown.add_row(
             *(label(name, knobs(outcome.pair.first).get(name)) for name in names),
             *(ms(step_s(side)) for side in (outcome.pair.first, outcome.pair.second)),
-            f"{step.value:.3f}" if known(step.value) else "",
-            f"{step.low:.3f} to {step.high:.3f}" if known(step.low) else "",
+            *ratio_words(step),
             f"{outcome.peak:.3f}" if known(outcome.peak) else "",
             f"{100 * entry.finds:.1f} %" if known(entry.finds) else "nothing" if known(step.low) else "",
             words(entry),
-            style="red" if entry.more else styles.get(outcome.verdict, ""),
+            style="red" if entry.more else STYLES.get(outcome.verdict, ""),
         )
     return shown
 

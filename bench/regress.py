@@ -27,7 +27,7 @@ from rich.console import Console
 from analysis import time_gate
 from analysis.cells import flatten
 from analysis.compare import Pair
-from analysis.terminal import PIPE_WIDTH
+from analysis.tables import console
 from analysis.units import counted, known
 from bench import cli, collectives, engines
 from bench.breakdown import Breakdown
@@ -231,10 +231,7 @@ def compared(sweeps: Sequence[Sweep], margin: float) -> int:
     """Prints the verdicts; the exit code."""
     before, after = ([sweep.records[cell] for cell in sweep.cells] for sweep in sweeps)
     found = time_gate.judge_all([Pair(*records) for records in zip(before, after, strict=True)], margin)
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out.width = PIPE_WIDTH
-    time_gate.show(found, SIDES, margin, out)
+    time_gate.show(found, SIDES, margin, console())
     if any(entry.failed for entry in found):
         return 1
     return 0 if any(known(entry.outcome.step.low) for entry in found) else NOT_COMPARED

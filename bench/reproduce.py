@@ -208,15 +208,13 @@ def write(before: Record, folder: Path, document: dict[str, Any], text: str) -> 
 def show(before: Record, after: Record, folder: Path) -> None:
     """Prints the comparison."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from analysis import reproduction
+    from analysis.tables import bare
 
     out = Console(highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("figure", "then", "now", "", "decides"):
-        table.add_column(name, overflow="fold")
+    table = bare(("figure", "then", "now", "", "decides"))
     for line in reproduction.lines(before, after):
         style = "red" if line.decides and line.verdict == "differs" else ""
         words = (line.figure, line.then, line.now, line.verdict, "yes" if line.decides else "")

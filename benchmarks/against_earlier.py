@@ -17,9 +17,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from analysis.tables import bare, console
 
 EARLIER = 5
 SLOWER = {"process_time": 1.5, "perf_counter": 3.0}
@@ -65,9 +65,7 @@ def main() -> int:
         print(f"{folder}: no saved runs", file=sys.stderr)
         return 2
     found = ratios(saved[-1], saved[:-1])
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("path", "fastest ms", "times as long as before", ""):
-        table.add_column(heading, justify="left" if heading in ("path", "") else "right", overflow="fold")
+    table = bare(("path", "fastest ms", "times as long as before", ""), ("path", ""))
     slower = 0
     for timed, ratio in sorted(found.items(), key=lambda entry: -entry[1]):
         name, timer = timed
@@ -75,9 +73,7 @@ def main() -> int:
         slower += ratio >= limit
         word = f"slower: {limit:g} or more" if ratio >= limit else ""
         table.add_row(Text(name), f"{1e3 * saved[-1][timed]:.3g}", f"{ratio:.2f}", word, style="red" if word else "")
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out.width = 120
+    out = console()
     out.print(table)
     earlier = min(EARLIER, len(saved) - 1)
     out.print(f"hot paths: {slower} of {len(found)} are slower than in {earlier} earlier runs")

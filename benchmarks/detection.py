@@ -58,9 +58,10 @@ CELLS: dict[str, dict[str, Any]] = {
         "batch_size": 8,
         "steps": 10,
     },
-    "digits, 2 ranks": {"workload": {}, "gpus": 2, "batch_size": 16, "steps": 15},
+    "digits, 2 ranks, stage 2": {"workload": {}, "gpus": 2, "stage": 2, "batch_size": 32, "steps": 15},
 }
-"""Cells that a launch of takes a tenth of a second: one that mostly sleeps, one that computes and communicates."""
+"""Cells whose launch takes less than a second: one that mostly sleeps, and one that computes, communicates, and takes
+and frees its buckets in each step."""
 
 Sides = dict[str, dict[str, Any]]
 """Options of the engine by side and cell; the first side has a server of its own."""

@@ -1,12 +1,13 @@
 """The cost of measuring: steps with all instruments of a timed launch against the bare loop.
 
-    python -m benchmarks.instrument_cost [--rounds 6] [--turns 12] [--ranks 1 2] [--steps 10ms 1ms] [--out FILE.json]
+    python -m benchmarks.instrument_cost [--rounds 12] [--turns 100] [--ranks 1 2] [--steps 10ms 1ms] [--out FILE.json]
 
 On: conditions read, ``bench.loop.timed_steps`` with its marks, conditions read, the record written. Marks: the same
 without conditions and record. Off: the same steps from the same barrier with one reading of the clock around them all.
-All are blocks of as many steps as a launch has by default, and take turns in random order in one process; a launch's
-ratio is the median over turns, and the interval is that of the median over fresh launches. What is paid once a launch,
-outside of the clock, stands beside it: two readings of conditions, and the record.
+All are blocks of five steps, and take turns in random order in one process: so short that the machine is the same for
+the three of a turn, and with a ninth of a launch's steps to bear what is paid once a block. A launch's ratio is the
+median over turns, and the interval is that of the median over fresh launches. What is paid once a launch, outside of
+the clock, stands beside it: two readings of conditions, and the record.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from rich.table import Table
 import workloads
 from analysis.stats import Interval, median_interval
 from bench import engines
-from bench.config import Config
 from bench.engines.base import Engine, RankContext
 from bench.engines.native import adapter
 from bench.engines.spec import EngineSpec
+from bench.launch import server_environment
 from bench.loop import timed_steps, train_step
 from bench.measure import environment
 from bench.measure.conditions import Watch
@@ -49,7 +50,8 @@ CPU = torch.device("cpu")
 BATCH_SIZE = 64
 SIZES = {"10ms": {"depth": 4, "width": 512}, "1ms": {"depth": 3, "width": 128}}
 """Options of mlp. The table says what a step really took."""
-STEPS = Config().steps
+STEPS = 5
+"""Of a block."""
 
 Blocks = dict[str, list[float]]
 """Seconds of a step in blocks ``on``, ``marks`` and ``off``, and of ``conditions`` and ``record``: one a turn."""
@@ -190,12 +192,15 @@ def words(ratio: Interval) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instrument_cost", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--turns", type=int, default=100)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    around = server_environment()
+    if not around.items() <= os.environ.items():  # malloc reads it before Python runs
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.instrument_cost", *sys.argv[1:]], around)
     settings = [(size, ranks) for size in arguments.steps for ranks in arguments.ranks]
     for module in engines.preload("bench.engines.native"):
         importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""What commands share: arguments, reading the records they name, and the console they write to."""
+"""What commands share: arguments, and reading the records that they name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from analysis.load import Loaded
 
 Commands = Any
@@ -62,18 +60,6 @@ def read(asked: argparse.Namespace) -> Loaded:
 def warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def console() -> Console:
-    """Of a terminal's width, or of one at which no table is cropped."""
-    from rich.console import Console
-
-    from analysis.terminal import PIPE_WIDTH
-
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out.width = PIPE_WIDTH
-    return out
 
 
 def size(text: str) -> int:

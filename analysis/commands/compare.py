@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.arguments import Commands, add_command, add_same, console, warn
+from analysis.commands.arguments import Commands, add_command, add_same, warn
 
 EXAMPLES = """\
 examples:
@@ -54,6 +54,7 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
 def run(asked: argparse.Namespace) -> int:
     from analysis import compare
     from analysis.mlflow_store import load_places
+    from analysis.tables import console
 
     places, margin = (1 if asked.between else 2), asked.same / 100
     if len(asked.paths) != places or not margin > 0:

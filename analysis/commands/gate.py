@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from analysis.commands.arguments import Commands, add_command, add_places, console, read, warn
+from analysis.commands.arguments import Commands, add_command, add_places, read, warn
 
 EXAMPLES = """\
 examples:
@@ -43,6 +43,7 @@ def reason(text: str) -> str:
 
 def run(asked: argparse.Namespace) -> int:
     from analysis import exact_gate
+    from analysis.tables import console
 
     found = read(asked)
     warn(found.warnings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.arguments import Commands, add_command, add_places, add_same, console, read, warn
+from analysis.commands.arguments import Commands, add_command, add_places, add_same, read, warn
 
 EXAMPLES = """\
 examples:
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
 def run(asked: argparse.Namespace) -> int:
     from analysis import history
     from analysis.compare import NothingToCompare
+    from analysis.tables import console
 
     if not asked.same > 0:
         raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")

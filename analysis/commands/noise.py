@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.arguments import Commands, add_command, add_places, console, read, warn
+from analysis.commands.arguments import Commands, add_command, add_places, read, warn
 
 EXAMPLES = """\
 examples:
@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
 def run(asked: argparse.Namespace) -> int:
     from analysis import noise
     from analysis.compare import NothingToCompare
+    from analysis.tables import console
 
     if asked.out and asked.out.suffix not in (".json", ".csv"):
         raise NothingToCompare(f"--out {asked.out} is not valid; valid: a name that ends in .json or .csv")

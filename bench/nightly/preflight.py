@@ -19,16 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.tables import bare, console
 from bench.measure import environment, source
 from bench.measure.source import ROOT
 from bench.sizes import size_bytes
 
 Verdict = Literal["ok", "note", "wrong"]
-PIPE_WIDTH = 120
 LEAST_DISK_BYTES = 5 * 2**30
 LEAST_SHARED_BYTES = 64 * 2**20
 """What NCCL needs in /dev/shm for the ranks of one host; Docker's default is just that."""
@@ -205,9 +204,7 @@ def nccl(seen: dict[str, Any]) -> Finding:
 
 
 def table(found: list[Finding]) -> Table:
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("checked", "found", "", "what to know"):
-        drawn.add_column(heading, overflow="fold")
+    drawn = bare(("checked", "found", "", "what to know"))
     styles = {"ok": "", "note": "yellow", "wrong": "bold red"}
     for finding in found:
         cells = (finding.what, finding.found, finding.verdict, finding.advice)
@@ -217,10 +214,7 @@ def table(found: list[Finding]) -> Table:
 
 def show(found: list[Finding]) -> bool:
     """Prints the table, and a line on stderr for each thing that is wrong; whether the machine is fit."""
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out.width = PIPE_WIDTH
-    out.print(table(found))
+    console().print(table(found))
     wrong = [finding for finding in found if finding.verdict == "wrong"]
     for finding in wrong:
         print(f"preflight: {finding.what}: {finding.advice}", file=sys.stderr)

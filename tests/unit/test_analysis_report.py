@@ -19,7 +19,7 @@ from analysis.__main__ import main
 from analysis.answer import answers
 from analysis.canvas import style
 from analysis.curves import TIME, curve
-from analysis.flags import failures, verdicts
+from analysis.flags import failures, verdicts, which
 from analysis.layout import layout, panels
 from analysis.load import frame
 from analysis.report import ReportPaths, markdown_text, write_csv, write_report
@@ -174,6 +174,16 @@ def test_failures_and_verdicts_name_their_cells() -> None:
     assert {flag.name: flag.cells for flag in failures(table)}["oom"] == "stage 3 · 8 ranks"
     said = {flag.name: flag.cells for flag in verdicts(frame(sweep()))}
     assert said == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
+
+
+def test_cells_that_one_knob_tells_from_the_others_are_named_by_its_values() -> None:
+    table = frame(sweep((0, 1, 2, 3), (1, 2, 4)))
+    sharded, top, alone = table["stage"] > 1, table["stage"] == 3, table["gpus"] == 1
+    assert which(table[sharded], table) == "all 6 cells with stage 2 and stage 3"
+    assert which(table[alone], table) == "all 4 cells with 1 rank"
+    assert which(table[top & ~alone], table) == "stage 3 · 2 ranks, stage 3 · 4 ranks"
+    of_two = table[table["gpus"] == 4]
+    assert which(of_two[of_two["stage"] < 2], of_two) == "stage 0, stage 1"
 
 
 def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path: Path) -> None:
