@@ -30,8 +30,7 @@ class Interleaved:
         self.sweeps = sweeps
         self.order = random.Random(seed)
         for sweep in sweeps:
-            for record in sweep.records.by_cell.values():
-                record.sweep_id = side_id(name, sweep.store.folder.name)
+            sweep.records.rename(side_id(name, sweep.store.folder.name))
 
     def run(self) -> bool:
         """Measures all that can be; False if it was interrupted, and what was measured until then is kept.

@@ -39,6 +39,7 @@ from bench.launch import Launcher, LaunchError, server_environment
 from bench.measure import environment, source
 from bench.record import Source
 from bench.revision import RevisionLauncher, ask, checked_out
+from bench.store import sweep_name
 from bench.sweep import INTERRUPTED, Sweep, open_store
 
 ROUNDS = 20
@@ -146,7 +147,7 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
         announce(sweeps[1], base, there["git"].get("commit", ""), folder)
         whole = True
         try:
-            whole = Interleaved(sweeps, folder.name, configs[0].seed).run()
+            whole = Interleaved(sweeps, sweep_name(folder), configs[0].seed).run()
         except SideFailed as error:  # then no cell is compared, and the code is not 0
             print(f"regress: stopped: {error}", file=sys.stderr)
     code = compared(sweeps, margin)

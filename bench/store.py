@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -14,6 +16,7 @@ from pathlib import Path
 from bench.record import Record, RecordError
 from bench.record.replace import PARTIAL
 
+DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 WRITTEN_BY_HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml")
 
 
@@ -42,6 +45,16 @@ class FolderBusy(Exception):
 
 class StoreError(OSError):
     """Neither the folder nor another can be written."""
+
+
+def sweep_name(folder: Path) -> str:
+    """What a new sweep is called in its records and in MLflow: as its folder, after the time now where that has none.
+
+    A folder whose name nobody chose has the time in it. One that a person named, or the nightly job, may be called as
+    yesterday's was, which is another sweep.
+    """
+    name = folder.resolve().name
+    return name if DATED.search(name) else f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
 
 
 class RecordStore:

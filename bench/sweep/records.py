@@ -11,7 +11,7 @@ from bench.cells import Cell
 from bench.job import Machine
 from bench.measure.verdicts import disturbances, verdicts
 from bench.record import NO_ENGINE, Record, Source
-from bench.store import RecordStore, StoreError
+from bench.store import RecordStore, StoreError, sweep_name
 
 GOES_ON = ("ok", "interrupted")
 """Statuses of a cell that may still be launched."""
@@ -33,6 +33,7 @@ class SweepRecords:
         self.environment = environment
         self.source = source
         self._machine = machine
+        self.sweep_id = sweep_name(store.folder)
         self.by_cell = {cell.id: self.new(cell) for cell in cells}
         self.earlier: dict[str, Record] = {}
         """What the folder held before; reported, and logged only where it was taken over."""
@@ -52,7 +53,7 @@ class SweepRecords:
             config["engine"] = {"name": NO_ENGINE}
         record = Record(
             cell_id=cell.id,
-            sweep_id=self.store.folder.name,
+            sweep_id=self.sweep_id,
             config=config,
             resolved=cell.resolved(),
             environment=self.environment,
@@ -61,6 +62,12 @@ class SweepRecords:
         if cell.status:
             record.status, record.reason = cell.status, cell.reason
         return record
+
+    def rename(self, sweep_id: str) -> None:
+        """Calls the sweep otherwise than its folder would: as before, if it goes on with one, or as a side of a run."""
+        self.sweep_id = sweep_id
+        for record in self.by_cell.values():
+            record.sweep_id = sweep_id
 
     def is_checked(self, cell: Cell) -> bool:
         """Whether the cell has all that its check measures."""

@@ -20,6 +20,8 @@ def take_over(records: SweepRecords) -> None:
 
     store = records.store
     records.earlier = store.existing(check)
+    if records.earlier:
+        records.rename(next(iter(records.earlier.values())).sweep_id)
     others = []
     for cell_id, earlier in records.earlier.items():
         changed = environment.differences(earlier.environment, records.environment)

@@ -118,7 +118,9 @@ def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is
     assert [record.environment["git"]["commit"] for record in (before, after)] == [
         git(repository, "rev-parse", tag) for tag in ("plain", "slow")
     ]
-    assert (before.sweep_id, after.sweep_id) == ("slow/base", "slow/current")
+    assert before.rounds_id == after.rounds_id
+    assert before.rounds_id.endswith("_slow")
+    assert (before.sweep_id, after.sweep_id) == (f"{before.rounds_id}/base", f"{before.rounds_id}/current")
     assert [launch.round for launch in before.launches] == [launch.round for launch in after.launches] == list(range(8))
     first = [
         "base" if one.started_at < two.started_at else "current"

@@ -118,6 +118,7 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     assert "Traceback" not in resumed.stderr and "bench:" not in resumed.stderr, resumed.stderr
     now = records(folder)
     assert set(now) == set(found)
+    assert {record.sweep_id for record in now.values()} == {sound.sweep_id}
     assert now[missing].status == "ok" and now[missing].launches != kept[missing]
     assert all(now[cell].launches == launches for cell, launches in kept.items() if cell != missing)
 
