@@ -7,7 +7,6 @@ what is misspelt or out of range with one line; Hydra's own messages are for com
 from __future__ import annotations
 
 import contextlib
-import datetime
 import difflib
 import itertools
 import os
@@ -30,6 +29,7 @@ from bench import engines, launch
 from bench.checks import check, check_value, valid_values
 from bench.config import CONF, Config, ConfigError, default_option, knobs, options
 from bench.record.shown import shown
+from bench.store import dated
 
 GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
@@ -83,7 +83,7 @@ def run_folder(resume: bool) -> str:
     found = sorted(path.name for path in RUNS.glob("*") if (path / "records").is_dir()) if resume else []
     if found:
         return found[-1]
-    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = dated()
     return next(free for free in _numbered(name) if not (RUNS / free).exists())
 
 

@@ -17,6 +17,7 @@ from bench.record import Record, RecordError
 from bench.record.replace import PARTIAL
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+"""What ``dated`` makes."""
 WRITTEN_BY_HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml")
 
 
@@ -54,7 +55,12 @@ def sweep_name(folder: Path) -> str:
     yesterday's was, which is another sweep.
     """
     name = folder.resolve().name
-    return name if DATED.search(name) else f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+    return name if DATED.search(name) else f"{dated()}_{name}"
+
+
+def dated() -> str:
+    """The time now, as a name that nobody chose: such as ``2026-03-04_02-00-00``."""
+    return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
 
 
 class RecordStore:

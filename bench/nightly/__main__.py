@@ -7,7 +7,6 @@ after one that fails. Only an unfit machine ends the night early, since its numb
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from bench.config import Tracking
 from bench.nightly import preflight, summary
 from bench.nightly.steps import Night, Outcome, commit_of, earlier_sweep, run, steps
+from bench.store import dated
 
 HOME = Path("results/runs/nightly")
 EXIT = {"ok": 0, "note": 0, "found": 1, "not run": 2}
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     home = asked.home.resolve()
-    folder = home / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = home / dated()
     try:
         folder.mkdir(parents=True)
     except OSError as error:
