@@ -39,7 +39,7 @@ STEP = f"{PREFIX}step"
 PHASES = {f"{PREFIX}{phase}": phase for phase in ("forward", "update")}
 BACKWARD_NODE = "autograd::engine::evaluate_function"
 LABELLING = {"torch::autograd::AccumulateGrad": "unreduced"} | {PREFIX + kind: kind for kind in KINDS}
-COLLECTIVE = ("c10d::", "gloo:", "nccl:")
+COLLECTIVE = ("c10d::", "gloo:", "nccl:", "engine::")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 On a CPU the interval is the training thread's. It *computes* while an operator runs there, autograd's own work around
 it included, but not within the call of a collective or the wait for one. It *communicates* within those, since gloo
-copies there, and while gloo (or MPI) runs a collective on a thread of its own; a send or receive has no such thread
-and counts until it has been waited for.
+copies there, and while gloo (or MPI, or an engine) runs a collective on a thread of its own; a send or receive has no
+such thread and counts until it has been waited for.
 
 On a GPU the interval is the device's. It computes while a kernel runs that is not NCCL's; NCCL's are communication.
 
@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import DeviceType, ProfilerActivity, profile, record_function
 
 from bench.measure.intervals import Interval, Intervals, difference, intersection, total, union
@@ -37,8 +38,10 @@ STEP, WAIT = "bench.step", "bench.wait"
 DATA, FORWARD_BACKWARD, OPTIMIZER = "bench.data", "bench.forward_backward", "bench.optimizer"
 COMPUTED = "calibrated."
 """Begin of the names of ranges that stand for computation without being an operator."""
-CALLS = ("c10d::", "_c10d_functional::")
-IN_FLIGHT = ("gloo:", "mpi:")
+CALLS = ("c10d::", "_c10d_functional::", "engine::")
+IN_FLIGHT = ("gloo:", "mpi:", "engine:")
+"""An engine that communicates on a thread of its own names ranges: ``engine::KIND`` where it asks the thread for a
+collective, ``engine::wait`` where it waits for one, and ``engine:ANYTHING`` on the thread while it is at work."""
 KERNELS_OF_NCCL = re.compile(r"nccl.*Kernel")
 """As HolisticTraceAnalysis tells them."""
 COPIES = ("Memcpy", "Memset")
@@ -68,7 +71,8 @@ class Watch:
         self.device = device
         self._on_gpu = device.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])]
-        self._profile = profile(activities=activities, acc_events=True)
+        threads = _ExperimentalConfig(profile_all_threads=not self._on_gpu)
+        self._profile = profile(activities=activities, acc_events=True, experimental_config=threads)
         self._clock = marks(device)
         self._await: Any = None
 
@@ -132,7 +136,11 @@ def cpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
     """The steps in kineto's events, on the thread that trains."""
     thread = next((event.start_thread_id() for event in events if event.name() == STEP), None)
     here = [event for event in events if event.start_thread_id() == thread and not event.is_async()]
-    flying = [event for event in events if event.name().startswith(IN_FLIGHT) and event.is_async()]
+    flying = [
+        event
+        for event in events
+        if event.name().startswith(IN_FLIGHT) and (event.is_async() or event.start_thread_id() != thread)
+    ]
     calls = [event for event in here if event.name().startswith(CALLS)]
     waits = [event for event in here if event.name() == WAIT]
     called = union(map(span, [*calls, *waits]))

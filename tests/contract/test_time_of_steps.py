@@ -89,6 +89,17 @@ def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> No
         assert rank["overlapped"] / rank["communication"] == pytest.approx(expected, abs=0.15)
 
 
+def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> None:
+    """A layer's shard takes 42 ms at 100 Mbit/s. Gradients are reduced beside 60 ms of backward each, but for the last;
+    parameters are gathered after the update, beside nothing."""
+    workload = layers(1.0) | {"backward_s": 0.06}
+    shard_s = 2**22 / 100e6
+    network = Network(kind="lab", rate="100mbit")
+    for rank in profile("native", workload, stage=1, bucket_mb=1.0, overlap=True, network=network):
+        assert rank["overlapped"] / rank["communication"] == pytest.approx(2 / 6, abs=0.1)
+        assert rank["exposed"] + rank["straggler"] == pytest.approx(4 * shard_s, rel=0.3)
+
+
 @pytest.mark.parametrize(
     ("engine", "knobs"),
     [
@@ -112,9 +123,14 @@ def test_no_knob_hides_time_from_the_parts(engine: str, knobs: dict[str, Any], p
         assert COMPUTE_S * knobs.get("accumulate", 1) <= rank["compute"] < rank["step"]
 
 
-@pytest.mark.parametrize("engine", ["native", "torch", "deepspeed"])
-def test_who_waits_for_a_straggler_waits_its_delay(engine: str, profile: Profile) -> None:
-    waiting, late = profile(engine, layers(0.25), straggler=LATE)
+@pytest.mark.parametrize(
+    ("engine", "stage", "parameters_mib"),
+    [("native", 0, 0.25), ("native", 2, 1.0), ("torch", 0, 0.25), ("deepspeed", 0, 0.25)],
+)
+def test_who_waits_for_a_straggler_waits_its_delay(
+    engine: str, stage: int, parameters_mib: float, profile: Profile
+) -> None:
+    waiting, late = profile(engine, layers(parameters_mib), stage=stage, straggler=LATE)
     assert waiting["straggler"] == pytest.approx(COMPUTE_S, rel=0.4)
     assert late["straggler"] < 0.2 * COMPUTE_S
     assert late["compute"] > 1.9 * COMPUTE_S

@@ -97,6 +97,28 @@ def test_a_cpu_step_is_cut_into_its_parts() -> None:
     assert (late.straggler_s, late.exposed_s) == (0.006, 0.015)
 
 
+def test_an_engine_that_communicates_on_its_own_thread_is_seen_by_its_ranges() -> None:
+    """Asked for at 20, it communicates until 70; backward goes on beside it, and waits within an operator from 50."""
+    events = [
+        Event("bench.step", 0, 100, "range"),
+        Event("bench.data", 0, 5, "range"),
+        Event("bench.forward_backward", 5, 80, "range"),
+        Event("autograd::engine::evaluate_function: MmBackward0", 10, 75),
+        Event("engine::all_reduce", 20, 21),
+        Event("engine:communication", 21, 70, thread=2),
+        Event("c10d::recv_", 22, 23, thread=2),
+        Event("bench.wait", 23, 60, "range", thread=2),
+        Event("aten::add_", 60, 62, thread=2),
+        Event("engine::wait", 50, 71),
+        Event("bench.optimizer", 80, 95, "range"),
+    ]
+    (step,) = cpu_steps(events)
+    found = attributed(step)
+    assert in_ms(found) == {"data": 5, "compute": 10 + 29 + 4, "exposed": 1 + 21, "optimizer": 15, "host": 15}
+    assert (found.communication_s, found.overlapped_s) == (0.051, 0.029)
+    assert step.issues == [("engine::all_reduce", 20 * MS)]
+
+
 def gpu_trace() -> list[Event]:
     """Two steps as CUPTI has them: backward and NCCL are launched by autograd's thread, NCCL runs on its own stream."""
     host = [

@@ -14,6 +14,7 @@ Read in this order:
 
     layout.py        which element lies where, and which rank owns it
     collectives.py   reduce-scatter and all-gather, on gloo and on NCCL
+    wire.py          gloo: who sends and receives while the rank computes
     bucket.py        a bucket's parameters: flat, as views, and (stage 3) gathered and freed
     gradients.py     backward: gradients into buckets, buckets onto the wire
     units.py         stage 3: which bucket is whole when

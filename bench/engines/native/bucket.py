@@ -14,8 +14,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bench.engines.native.collectives import Collectives, Finish
+from bench.engines.native.collectives import Collectives
 from bench.engines.native.layout import Layout
+from bench.engines.native.wire import Finish
 
 
 class Bucket:

@@ -4,7 +4,7 @@ On gloo they are made of sends and receives. gloo's own reduce-scatter costs as 
 per rank, f = (N-1)/N, instead of f·S), and its all-gather passes everything around a ring. Here each rank sends each
 peer just the peer's shard: f·S, the least there is. Shards are added in the order of ranks, so a result is the same
 bit by bit at every stage, bucket size and overlap setting. An all-reduce is one after the other, 2f·S; between two
-ranks, where a sum has only one order, it is gloo's.
+ranks, where a sum has only one order, it is gloo's. ``wire.py`` sends and receives while the rank computes.
 
 gloo sends and receives from the host only: what lies on a GPU (several ranks on one) is copied there and back.
 
@@ -13,7 +13,7 @@ On NCCL they are NCCL's, on a stream of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -21,9 +21,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.engines.base import RankContext
+from bench.engines.native.wire import Finish, Job, Wire, Works, all_at_once, wait
 
-Finish = Callable[[], None]
-"""Waits until a collective's result may be used (on a GPU: by what is enqueued from now on)."""
+SMALL_BYTES = 1 << 19
+"""Up to here a bucket is exchanged with all peers at once."""
+PIECE = 1 << 16
+"""Elements that are added at a time."""
 
 
 class Collectives(Protocol):
@@ -63,53 +66,69 @@ class GlooCollectives:
     def __init__(self, context: RankContext) -> None:
         self.rank = context.rank
         self.world_size = context.world_size
-        self._started = 0
+        self._exchanges = 0
+        self._wire = Wire()
 
     def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
-        parts = list(whole.view(self.world_size, -1))
-        own = parts[self.rank]
-        received = whole.new_empty(self.world_size - 1, own.numel())
-        rows = [*received[: self.rank], own, *received[self.rank :]]
-        works = self._exchange(send=parts, receive=rows)
+        parts, rows = self._parts_and_rows(whole)
+        exchanged = self._start("reduce_scatter", self._exchange(send=parts, receive=rows), [whole, *rows])
 
         def finish() -> None:
-            for work in works:
-                work.wait()
-            add_in_order(rows, out)
+            exchanged()
+            add_in_order(rows, out, room_for_sum(out))
 
         return finish
 
     def all_gather(self, whole: Tensor) -> Finish:
-        parts = list(whole.view(self.world_size, -1))
-        works = self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
-
-        def finish() -> None:
-            for work in works:
-                work.wait()
-
-        return finish
+        return self._start("all_gather", self._spread(whole), [whole])
 
     def all_reduce(self, whole: Tensor) -> Finish:
         if self.world_size == 2:  # a sum of two has one order, and gloo's own needs one exchange of threads less
             work = dist.all_reduce(whole, async_op=True)
             return lambda: wait(work)
-        reduced = self.reduce_scatter(whole, whole.view(self.world_size, -1)[self.rank])
+        parts, rows = self._parts_and_rows(whole)
+        own, room = parts[self.rank], room_for_sum(parts[self.rank])
+        exchange, spread = self._exchange(send=parts, receive=rows), self._spread(whole)
 
-        def finish() -> None:
-            reduced()
-            self.all_gather(whole)()
+        def reduce() -> Iterator[Works]:
+            yield from exchange()
+            yield ()
+            add_in_order(rows, own, room)
+            yield from spread()
 
-        return finish
+        return self._start("all_reduce", reduce, [whole, *rows])
 
-    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> list[dist.Work]:
-        """Sends ``send[peer]`` to each peer and receives ``receive[peer]`` from it; nearest peers first."""
-        self._started += 1
-        works: list[dist.Work | None] = []
-        for distance in range(1, self.world_size):
-            source, target = (self.rank - distance) % self.world_size, (self.rank + distance) % self.world_size
-            works.append(dist.irecv(receive[source], source, tag=self._started))
-            works.append(dist.isend(send[target], target, tag=self._started))
-        return [work for work in works if work is not None]
+    def _parts_and_rows(self, whole: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Every rank's part of ``whole``, and where this rank's part of every rank comes to."""
+        parts = list(whole.view(self.world_size, -1))
+        own = parts[self.rank]
+        received = whole.new_empty(self.world_size - 1, own.numel())
+        return parts, [*received[: self.rank], own, *received[self.rank :]]
+
+    def _spread(self, whole: Tensor) -> Job:
+        """This rank's part of ``whole`` to everyone, and theirs into it."""
+        parts = list(whole.view(self.world_size, -1))
+        return self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
+
+    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Job:
+        """Sends ``send[peer]`` to each peer and receives ``receive[peer]`` from it.
+
+        Every rank begins with the one after it, and goes on so: no two send to the same one.
+        """
+        self._exchanges += 1
+        tag = self._exchanges
+
+        def exchange() -> Iterator[Works]:
+            for distance in range(1, self.world_size):
+                source, target = (self.rank - distance) % self.world_size, (self.rank + distance) % self.world_size
+                yield dist.irecv(receive[source], source, tag=tag), dist.isend(send[target], target, tag=tag)
+
+        return exchange
+
+    def _start(self, name: str, job: Job, tensors: list[Tensor]) -> Finish:
+        if self.world_size == 1 or tensors[0].nbytes <= SMALL_BYTES:
+            return all_at_once(job)
+        return self._wire.start(name, job, tensors)
 
 
 class SimulatedCollectives(GlooCollectives):
@@ -119,12 +138,16 @@ class SimulatedCollectives(GlooCollectives):
     so that nothing is computed from uninitialised memory.
     """
 
-    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> list[dist.Work]:
-        works = super()._exchange(send, receive)
-        for source, tensor in enumerate(receive):
-            if source != self.rank:
-                tensor.copy_(send[self.rank])
-        return works
+    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Job:
+        exchange = super()._exchange(send, receive)
+
+        def simulate() -> Iterator[Works]:
+            yield from exchange()
+            for source, tensor in enumerate(receive):
+                if source != self.rank:
+                    tensor.copy_(send[self.rank])
+
+        return simulate
 
 
 class StagedCollectives:
@@ -160,27 +183,33 @@ def back(finish: Finish, here: Tensor, there: Tensor) -> Finish:
     return complete
 
 
-def wait(work: dist.Work | None) -> None:
-    if work is not None:
-        work.wait()
+def room_for_sum(out: Tensor) -> Tensor | None:
+    """What adding 16-bit numbers in fp32 needs."""
+    return out.new_empty(2, min(PIECE, out.numel()), dtype=torch.float32) if out.itemsize == 2 else None
 
 
-def add_in_order(rows: list[Tensor], out: Tensor) -> None:
-    """The sum of ``rows`` in their order, into ``out``, which may be one of them. bf16 is added in fp32."""
+def add_in_order(rows: list[Tensor], out: Tensor, room: Tensor | None) -> None:
+    """The sum of ``rows`` in their order, into ``out``, which may be one of them; changes the others.
+
+    By pieces that stay in the processor's cache. 16-bit numbers are added in fp32, in the ``room_for_sum``.
+    """
     if len(rows) == 1:
         if out.data_ptr() != rows[0].data_ptr():
             out.copy_(rows[0])
         return
-    if out.dtype in (torch.bfloat16, torch.float16):
-        total = rows[0].float()
-        for row in rows[1:]:
-            total += row
-        out.copy_(total)
-        return
-    total = rows[0]
-    for row in rows[1:-1]:
-        total += row
-    torch.add(total, rows[-1], out=out)
+    for begin in range(0, out.numel(), PIECE):
+        first, *others = (row[begin : begin + PIECE] for row in rows)
+        place = out[begin : begin + PIECE]
+        if room is None:
+            for other in others[:-1]:
+                first += other
+            torch.add(first, others[-1], out=place)
+        else:
+            total, wide = room[:, : place.numel()]
+            total.copy_(first)
+            for other in others:
+                total += wide.copy_(other)
+            place.copy_(total)
 
 
 class NcclCollectives:

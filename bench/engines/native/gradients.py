@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from bench.engines.native.bucket import Bucket
-from bench.engines.native.collectives import Collectives, Finish
+from bench.engines.native.collectives import Collectives
+from bench.engines.native.wire import Finish
 
 IN_FLIGHT = 1
 """Buckets that stay on the wire when another one is launched: bounds what is received at once, and at stages 2 and 3

@@ -23,7 +23,7 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
 
 from bench.engines.native.bucket import Bucket
-from bench.engines.native.collectives import Finish
+from bench.engines.native.wire import Finish
 
 
 class Group:

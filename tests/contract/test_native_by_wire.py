@@ -1,0 +1,50 @@
+"""What goes by the native engine's own thread is what would go without it, bit by bit, and a peer's death is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.launch import Launcher
+from tests.conftest import MakeCell, assert_parity, launched
+
+QUICK = {"parity_steps": 4, "memory": False}
+
+
+@pytest.fixture(scope="module")
+def by_wire() -> Iterator[Launcher]:
+    """Its ranks' native engine sends everything, however small, by the wire."""
+    with Launcher(("torch._dynamo", "torch.optim", "tests.by_wire")) as launcher:
+        yield launcher
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16_master", "amp_fp16"])
+@pytest.mark.parametrize(("stage", "gpus"), [(0, 3), (1, 2), (2, 4), (3, 2), (3, 3), (0, 5)])
+def test_weights_are_the_same_bits_by_the_wire(
+    stage: int,
+    gpus: int,
+    precision: str,
+    make_cell: MakeCell,
+    launcher: Launcher,
+    by_wire: Launcher,
+    scratch: Path,
+) -> None:
+    knobs: dict[str, Any] = {"bucket_mb": None if stage == 3 else 0.1, "clip_norm": 1.0, "accumulate": 2}
+    cell = make_cell(
+        engine="native", stage=stage, gpus=gpus, precision=precision, workload="gpt", measure=QUICK, **knobs
+    )
+    here, there = (launched(server, cell, "check", scratch).ranks for server in (launcher, by_wire))
+    assert_parity(there)
+    assert there[0]["parity"]["weights_digest"] == here[0]["parity"]["weights_digest"]
+
+
+def test_a_peer_that_dies_ends_the_launch_with_its_reason(
+    make_cell: MakeCell, by_wire: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    faulty = {"name": "faulty", "factory": "tests.faults:Faulty", "how": "kill", "rank": 1}
+    result = by_wire.launch(timing_job(make_cell(engine="native", stage=2, workload=faulty, gpus=3), timeout_s=60.0))
+    assert (result.status, result.reason) == ("failed", "rank 1: killed by signal 9 (SIGKILL)")
+    assert "wire.py" in result.ends[0].last_words
