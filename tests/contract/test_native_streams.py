@@ -1,0 +1,96 @@
+"""The native engine's use of CUDA streams has no race: what NCCL reads and writes is ordered with what is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench import simulated
+from bench.engines.base import RankContext
+from bench.engines.native import adapter
+from bench.engines.native.collectives import Finish, NcclCollectives
+from bench.engines.spec import EngineSpec
+from tests.streams import Device, Races, simulated_streams
+
+__all__ = ["simulated_streams"]
+RANKS = 4
+Knobs = dict[str, Any]
+
+
+class UsedTooEarly(NcclCollectives):
+    """Nobody waits for what a collective makes."""
+
+    def _enqueue(self, collective: Any) -> Finish:
+        super()._enqueue(collective)
+        return lambda: None
+
+
+class SentTooEarly(NcclCollectives):
+    """A collective does not wait for what it sends."""
+
+    def _enqueue(self, collective: Any) -> Finish:
+        stream, knows_nothing = self._stream, type(self._stream)()
+        stream.wait_stream, earlier = knows_nothing.wait_stream, stream.wait_stream  # type: ignore[method-assign]
+        try:
+            return super()._enqueue(collective)
+        finally:
+            stream.wait_stream = earlier  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def races(simulated_streams: Device, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Trains rank 0 of a world of fake ranks for three steps on simulated streams; returns the races."""
+    simulated.join_group(0, RANKS)
+
+    def train(collectives: type[NcclCollectives] = NcclCollectives, **knobs: Any) -> list[str]:
+        monkeypatch.setattr(adapter, "collectives", lambda context, backend: collectives(context))
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)) for _ in range(4)]
+        module = nn.Sequential(nn.Linear(8, 16), *blocks, nn.Linear(16, 4))
+        spec = EngineSpec(world_size=RANKS, device="cpu", backend="nccl", **knobs)
+        context = RankContext(0, RANKS, torch.device("cpu"), dist.HashStore())
+        with Races() as races:
+            engine = adapter.create()
+            engine.setup(module, blocks, spec, context)
+            for _ in range(3):
+                for micro_batch in range(spec.accumulate):
+                    batch = (torch.randn(4, 8), torch.randint(4, (4,)))
+                    engine.forward_backward(batch, loss, sync=micro_batch == spec.accumulate - 1)
+                engine.optimizer_step()
+        return races.found
+
+    yield train
+    dist.destroy_process_group()
+
+
+def loss(module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    return F.cross_entropy(module(batch[0]).float(), batch[1])
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"overlap": True},
+        {"overlap": False},
+        {"overlap": True, "options": {"in_flight": 3}},
+        {"overlap": True, "accumulate": 2, "clip_norm": 1.0},
+        {"overlap": True, "precision": "bf16_master"},
+    ],
+    ids=str,
+)
+def test_computation_and_communication_do_not_race(stage: int, knobs: Knobs, races: Any) -> None:
+    for bucket_mb in (None, 0.005):
+        assert races(stage=stage, bucket_mb=bucket_mb, **knobs) == []
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("broken", [UsedTooEarly, SentTooEarly])
+def test_a_missing_wait_is_a_race(stage: int, broken: type[NcclCollectives], races: Any) -> None:
+    assert any("c10d" in race for race in races(broken, stage=stage, bucket_mb=0.005, overlap=True))

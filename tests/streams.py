@@ -1,0 +1,130 @@
+"""CUDA's streams and events without a GPU: which accesses to memory are ordered, and which are a race.
+
+Streams are clocks (Lamport, CACM 1978; as vector clocks in torch's own CUDA sanitizer): an access is ordered after
+another if its stream has come to know of it, by an event or on the stream itself. Operators are seen where torch
+dispatches them, collectives among them. Memory is told apart by storage, by its address: what was freed and is there
+again under another name is the same memory, as it is for the caching allocator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Stream:
+    """What it has done, and what it knows of the others."""
+
+    def __init__(self, device: object = None) -> None:
+        self.known: dict[Stream, int] = {self: 0}
+
+    def wait_stream(self, other: Stream) -> None:
+        self.learn(other.known)
+
+    def wait_event(self, event: Event) -> None:
+        self.learn(event.known)
+
+    def learn(self, known: dict[Stream, int]) -> None:
+        for stream, count in known.items():
+            self.known[stream] = max(self.known.get(stream, 0), count)
+
+
+class Event:
+    """What a stream knew when it was recorded."""
+
+    def __init__(self) -> None:
+        self.known: dict[Stream, int] = {}
+
+    def record(self) -> None:
+        self.known = dict(torch.cuda.current_stream().known)  # type: ignore[attr-defined]
+
+
+Access = tuple[Stream, int, str]
+
+
+class Races(TorchDispatchMode):
+    """Every pair of accesses in its context that no stream orders, in words."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+        self._written: dict[int, Access] = {}
+        self._read: dict[int, list[Access]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not func.is_view:
+            self._launch(func, args, kwargs, result)
+        return result
+
+    def _launch(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        stream: Any = torch.cuda.current_stream()
+        stream.known[stream] += 1
+        now = (stream, stream.known[stream], func._schema.name)
+        read, written = set(), set(storages(result))
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            (written if writes(func, argument) else read).update(storages(value))
+        for argument in func._schema.arguments:
+            if argument.name in kwargs:
+                (written if writes(func, argument) else read).update(storages(kwargs[argument.name]))
+        for storage in written:
+            for earlier in (*self._read.pop(storage, []), *self._last_write(storage)):
+                self._check(earlier, now)
+            self._written[storage] = now
+        for storage in read - written:
+            for earlier in self._last_write(storage):
+                self._check(earlier, now)
+            self._read.setdefault(storage, []).append(now)
+
+    def _last_write(self, storage: int) -> list[Access]:
+        return [self._written[storage]] if storage in self._written else []
+
+    def _check(self, earlier: Access, now: Access) -> None:
+        stream, count, what = earlier
+        if now[0].known.get(stream, 0) < count:
+            self.found.append(f"{what}, then {now[2]}")
+
+
+def writes(func: Any, argument: Any) -> bool:
+    """A collective's schema does not say what it writes: all of it, then."""
+    return func.namespace == "c10d" or (argument.alias_info is not None and argument.alias_info.is_write)
+
+
+def storages(value: Any) -> Iterator[int]:
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor) and leaf.untyped_storage().nbytes():
+            yield leaf.untyped_storage().data_ptr()
+
+
+class Device:
+    """The stream on which this thread launches."""
+
+    def __init__(self) -> None:
+        self.current = Stream()
+
+    @contextmanager
+    def on(self, stream: Stream) -> Iterator[Self]:
+        before, self.current = self.current, stream
+        try:
+            yield self
+        finally:
+            self.current = before
+
+
+@pytest.fixture
+def simulated_streams(monkeypatch: pytest.MonkeyPatch) -> Device:
+    """``torch.cuda``'s streams and events are these. Operators run on the CPU, in the order of the host."""
+    device = Device()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: device.current)
+    monkeypatch.setattr(torch.cuda, "stream", device.on)
+    return device
