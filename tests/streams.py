@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
@@ -111,20 +111,18 @@ class Device:
         self.current = Stream()
 
     @contextmanager
-    def on(self, stream: Stream) -> Iterator[Self]:
+    def on(self, stream: Stream) -> Iterator[None]:
         before, self.current = self.current, stream
         try:
-            yield self
+            yield
         finally:
             self.current = before
 
 
-@pytest.fixture
-def simulated_streams(monkeypatch: pytest.MonkeyPatch) -> Device:
-    """``torch.cuda``'s streams and events are these. Operators run on the CPU, in the order of the host."""
+def simulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``torch.cuda``'s streams and events these. Operators run on the CPU, in the order of the host."""
     device = Device()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: device.current)
     monkeypatch.setattr(torch.cuda, "stream", device.on)
-    return device
