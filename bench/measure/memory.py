@@ -70,13 +70,13 @@ class StepMemory:
         blocks.mark("update")
 
     def result(self) -> RankMemory:
-        """The figures of the last step at rest, and of that with the median peak."""
+        """The figures of the last step at rest, and of the last one with the median peak."""
         steps = self.trace.steps
         rest_bytes, peaks = steps[-1].rest_bytes, [step.peak_bytes for step in steps]
         if self._counted:
             rest_bytes, peaks = self._counted[-1].rest_bytes, [counted.peak_bytes for counted in self._counted]
         peak_bytes = statistics.median_low(peaks)
-        typical = steps[peaks.index(peak_bytes)]
+        typical = [step for step, peak in zip(steps, peaks, strict=True) if peak == peak_bytes][-1]
         return RankMemory(
             state_bytes=self._state,
             rest_bytes=rest_bytes,
