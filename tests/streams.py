@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from bench.measure.comm import tensors
 
 
 class Stream:
@@ -70,11 +70,11 @@ class Races(TorchDispatchMode):
         stream.known[stream] += 1
         now = (stream, stream.known[stream], func._schema.name)
         read, written = set(), set(storages(result))
-        for argument, value in zip(func._schema.arguments, args, strict=False):
-            (written if writes(func, argument) else read).update(storages(value))
-        for argument in func._schema.arguments:
-            if argument.name in kwargs:
-                (written if writes(func, argument) else read).update(storages(kwargs[argument.name]))
+        arguments = func._schema.arguments
+        given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+        for argument in arguments:
+            if argument.name in given:
+                (written if writes(func, argument) else read).update(storages(given[argument.name]))
         for storage in written:
             for earlier in (*self._read.pop(storage, []), *self._last_write(storage)):
                 self._check(earlier, now)
@@ -98,10 +98,10 @@ def writes(func: Any, argument: Any) -> bool:
     return func.namespace == "c10d" or (argument.alias_info is not None and argument.alias_info.is_write)
 
 
-def storages(value: Any) -> Iterator[int]:
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, Tensor) and leaf.untyped_storage().nbytes():
-            yield leaf.untyped_storage().data_ptr()
+def storages(held: Any) -> Iterator[int]:
+    for tensor in tensors(held):
+        if tensor.untyped_storage().nbytes():
+            yield tensor.untyped_storage().data_ptr()
 
 
 class Device:
