@@ -65,6 +65,17 @@ def test_a_job_goes_on_when_all_that_it_sent_has_arrived(by_wire: bool) -> None:
     assert log == ["+a", "+b", "-a", "-b", "+c", "+d", "-c", "-d"]
 
 
+def test_a_job_that_sends_nothing_ends_while_another_is_under_way() -> None:
+    log: list[str] = []
+    gate, wire = Event(), Wire()
+    first = wire.start("all_gather", job(log, "a", arrives=gate), [])
+    second = wire.start("all_gather", job(log), [])
+    gate.set()
+    second()
+    first()
+    assert log == ["+a", "-a"]
+
+
 def test_what_is_small_is_all_under_way_at_once() -> None:
     log: list[str] = []
     finish = all_at_once(job(log, "a", "b", "c"))

@@ -141,7 +141,7 @@ class Wire:
                 steps = job()
                 while (works := self._next(steps)) is not None:
                     self._flying.append(Flight(works, done))
-            if self._flying:
+            if self._flying and self._flying[-1].done is done:
                 self._flying[-1].last = True
             else:
                 done.set_result(None)
