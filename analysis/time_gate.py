@@ -222,7 +222,7 @@ def named(pair: Pair, names: Sequence[str]) -> str:
 
 
 def knobs_that_differ(pair: Pair) -> list[str]:
-    """Settings that either code makes of the same overrides, such as ``engine.in_flight: 1, now 4``."""
+    """Settings that either code makes of the same overrides, such as ``engine.in_flight: null, now 4``."""
     first, second = knobs(pair.first), knobs(pair.second)
     return [
         f"{name}: {as_written(first.get(name))}, now {as_written(second.get(name))}"

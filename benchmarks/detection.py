@@ -75,7 +75,7 @@ def config(cell: str, faults: dict[str, Any], rounds: int, *, checked: bool) -> 
     settings = dict(CELLS[cell])
     document = yaml.safe_load((CONF / "workload" / f"{cell.partition(',')[0]}.yaml").read_text())
     workload = document["workload"] | settings.pop("workload")
-    engine = {"name": "injected", "package": "benchmarks.injected", "in_flight": 1} | NONE | faults
+    engine = {"name": "injected", "package": "benchmarks.injected", "in_flight": None} | NONE | faults
     measure = Measure(parity_steps=0, memory=checked, collectives=checked, ceiling=False)
     return Config(engine=engine, workload=workload, measure=measure, warmup=1, threads=1, repeats=rounds, **settings)
 

@@ -63,7 +63,7 @@ def transient(known: Setting) -> int:
     widths, found = known.widths, buckets(known)
     largest = max((bucket.size for bucket in found if bucket.trainable), default=0)
     flying = min(int(known.described.get("in_flight", 1)) + 1, sum(bucket.trainable for bucket in found))
-    received = flying * largest * known.fraction * widths.grad
+    received = flying * largest * known.fraction * widths.grad if known.stage >= 1 else 0
     collected = flying * largest * widths.grad if known.stage >= 2 else 0
     groups: dict[int, int] = {}
     for bucket in found:

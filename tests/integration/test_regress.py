@@ -162,16 +162,16 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     settings = repository / "conf/engine/native.yaml"
     text = settings.read_text()
     try:
-        settings.write_text(text.replace("in_flight: 1", "in_flight: 2"))
+        settings.write_text(text.replace("in_flight: null", "in_flight: 2"))
         done = regress(
             repository, tmp_path / "out", "--base", "HEAD", *CELL, *QUICK, "measure=time", "repeats=7", "--same", "1000"
         )
     finally:
         settings.write_text(text)
     assert done.returncode == 0, done.stdout + done.stderr  # nothing is 11 times as slow
-    assert "engine.in_flight: 1, now 2" in done.stdout
+    assert "engine.in_flight: null, now 2" in done.stdout
     sides = {side: records(tmp_path / "out", side)[0] for side in ("base", "current")}
-    assert [record.config["engine"]["in_flight"] for record in sides.values()] == [1, 2]
+    assert [record.config["engine"]["in_flight"] for record in sides.values()] == [None, 2]
     assert [record.environment["git"]["dirty"] for record in sides.values()] == [False, True]
 
 

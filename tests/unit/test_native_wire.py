@@ -32,11 +32,11 @@ class Sent:
 
 
 def job(log: list[str], *names: str, **sent: Any) -> Any:
-    """A job that sends ``names`` one by one; an empty name waits for all before it."""
+    """A job that sends ``names`` one by one."""
 
     def steps() -> Iterator[Works]:
         for name in names:
-            yield (Sent(name, log, **sent),) if name else ()  # type: ignore[misc]
+            yield (Sent(name, log, **sent),)  # type: ignore[misc]
 
     return steps
 
@@ -55,14 +55,6 @@ def test_jobs_are_carried_out_in_order_with_two_exchanges_under_way() -> None:
         under_way += 1 if entry[0] == "+" else -1
         most = max(most, under_way)
     assert most == UNDER_WAY
-
-
-@pytest.mark.parametrize("by_wire", [True, False])
-def test_a_job_goes_on_when_all_that_it_sent_has_arrived(by_wire: bool) -> None:
-    log: list[str] = []
-    asked = job(log, "a", "b", "", "c", "d", "")
-    (Wire().start("all_reduce", asked, []) if by_wire else all_at_once(asked))()
-    assert log == ["+a", "+b", "-a", "-b", "+c", "+d", "-c", "-d"]
 
 
 def test_a_job_that_sends_nothing_ends_while_another_is_under_way() -> None:

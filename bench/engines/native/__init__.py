@@ -44,5 +44,5 @@ PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkp
 
 def refuse(spec: EngineSpec) -> None:
     """Every knob that it has is honoured at every stage. Raises EngineUnsupported for an option that makes no sense."""
-    if "in_flight" in spec.options:
+    if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")

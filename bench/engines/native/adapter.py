@@ -13,7 +13,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.native import checkpoint
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import collectives
-from bench.engines.native.gradients import IN_FLIGHT, GradientReducer
+from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.layout import lay_out
 from bench.engines.native.units import Group, UnitSchedule, group_units
 from bench.engines.native.update import LossScale, ShardOptimizer
@@ -50,7 +50,7 @@ class NativeEngine:
             self.collectives,
             stage=spec.stage,
             overlap=self.overlap,
-            in_flight=spec.options.get("in_flight", IN_FLIGHT),
+            in_flight=spec.options.get("in_flight"),
         )
         if spec.stage == 3:
             self.reducer.on_full = Bucket.free

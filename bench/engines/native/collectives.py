@@ -1,10 +1,13 @@
 """The collectives of DDP and ZeRO on flat buckets, started now and finished later.
 
-On gloo they are made of sends and receives. gloo's own reduce-scatter costs as much as an all-reduce (2f·S bytes sent
-per rank, f = (N-1)/N, instead of f·S), and its all-gather passes everything around a ring. Here each rank sends each
-peer just the peer's shard: f·S, the least there is. Shards are added in the order of ranks, so a result is the same
-bit by bit at every stage, bucket size and overlap setting. An all-reduce is one after the other, 2f·S; between two
-ranks, where a sum has only one order, it is gloo's. ``wire.py`` sends and receives while the rank computes.
+On gloo a reduce-scatter is made of sends and receives: gloo's own costs as much as an all-reduce (2f·S bytes sent per
+rank, f = (N-1)/N, instead of f·S). Here each rank sends each peer just the peer's shard: f·S, the least there is.
+Shards are added in the order of ranks, so a sum is the same bit by bit at stages 1 to 3, at every bucket size and
+overlap setting. An all-gather goes the same way. ``wire.py`` sends and receives while the rank computes.
+
+An all-reduce is gloo's own, around a ring: 2f·S, in hardly any memory, and a link is never idle meanwhile. A ring adds
+every element in an order that depends on where in its bucket it lies. So among more than two ranks stage 0 rounds
+otherwise than stages 1 to 3, and at one bucket size otherwise than at another.
 
 gloo sends and receives from the host only: what lies on a GPU (several ranks on one) is copied there and back.
 
@@ -70,7 +73,10 @@ class GlooCollectives:
         self._wire = Wire()
 
     def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
-        parts, rows = self._parts_and_rows(whole)
+        parts = list(whole.view(self.world_size, -1))
+        own = parts[self.rank]
+        received = whole.new_empty(self.world_size - 1, own.numel())
+        rows = [*received[: self.rank], own, *received[self.rank :]]
         exchanged = self._start("reduce_scatter", self._exchange(send=parts, receive=rows), [whole, *rows])
 
         def finish() -> None:
@@ -80,35 +86,13 @@ class GlooCollectives:
         return finish
 
     def all_gather(self, whole: Tensor) -> Finish:
-        return self._start("all_gather", self._spread(whole), [whole])
+        parts = list(whole.view(self.world_size, -1))
+        spread = self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
+        return self._start("all_gather", spread, [whole])
 
     def all_reduce(self, whole: Tensor) -> Finish:
-        if self.world_size == 2:  # a sum of two has one order, and gloo's own needs one exchange of threads less
-            work = dist.all_reduce(whole, async_op=True)
-            return lambda: wait(work)
-        parts, rows = self._parts_and_rows(whole)
-        own, room = parts[self.rank], room_for_sum(parts[self.rank])
-        exchange, spread = self._exchange(send=parts, receive=rows), self._spread(whole)
-
-        def reduce() -> Iterator[Works]:
-            yield from exchange()
-            yield ()
-            add_in_order(rows, own, room)
-            yield from spread()
-
-        return self._start("all_reduce", reduce, [whole, *rows])
-
-    def _parts_and_rows(self, whole: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Every rank's part of ``whole``, and where this rank's part of every rank comes to."""
-        parts = list(whole.view(self.world_size, -1))
-        own = parts[self.rank]
-        received = whole.new_empty(self.world_size - 1, own.numel())
-        return parts, [*received[: self.rank], own, *received[self.rank :]]
-
-    def _spread(self, whole: Tensor) -> Job:
-        """This rank's part of ``whole`` to everyone, and theirs into it."""
-        parts = list(whole.view(self.world_size, -1))
-        return self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
+        work = dist.all_reduce(whole, async_op=True)
+        return lambda: wait(work)
 
     def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Job:
         """Sends ``send[peer]`` to each peer and receives ``receive[peer]`` from it.

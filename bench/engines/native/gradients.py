@@ -21,8 +21,8 @@ from bench.engines.native.collectives import Collectives
 from bench.engines.native.wire import Finish
 
 IN_FLIGHT = 1
-"""Buckets that stay on the wire when another one is launched: bounds what is received at once, and at stages 2 and 3
-what is collected."""
+"""Buckets that stay on the wire when another one is launched, at stages 1 to 3: bounds what is received at once, and
+at stages 2 and 3 what is collected. At stage 0 a bucket on the wire needs no more memory, and all may be there."""
 
 
 class BucketGradients:
@@ -102,14 +102,14 @@ class GradientReducer:
     """Hooks every trainable parameter, and reduces the buckets of a backward."""
 
     def __init__(
-        self, buckets: list[Bucket], collectives: Collectives, *, stage: int, overlap: bool, in_flight: int
+        self, buckets: list[Bucket], collectives: Collectives, *, stage: int, overlap: bool, in_flight: int | None
     ) -> None:
         self.gradients = [BucketGradients(bucket, stage) for bucket in buckets if bucket.trainable]
         self.on_full: Callable[[Bucket], None] = lambda bucket: None
         """Called when all gradients of a bucket have come: stage 3 then frees its parameters."""
         self._collectives = collectives
         self._overlap = overlap
-        self.in_flight = in_flight
+        self.in_flight = in_flight or (len(self.gradients) if stage == 0 else IN_FLIGHT)
         self._reducing = False
         self._next = 0
         self._flying: list[Finish] = []

@@ -5,7 +5,7 @@ one all of them would send to this rank together, more than a link's queue holds
 pause (docs/results.md). So large ones are exchanged with one peer after the other, and somebody has to be there when
 one is done. The thread that trains is in the middle of backward then; another one, the ``Wire``, is there.
 
-A job is a generator: it yields what it has put under way, and nothing (an empty tuple) to go on once that has arrived.
+A job is a generator: it yields what it has put under way.
 
 Profilers and dispatch modes watch the thread that trains. So the wire's thread neither takes nor frees memory, runs a
 job under the modes of the thread that started it, and gives ranges to the profiler, with the tensors that they are
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import takewhile
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -48,22 +47,12 @@ def wait(*works: dist.Work | None) -> None:
 
 
 def all_at_once(job: Job) -> Finish:
-    """Puts all under way that the job can; returns what waits for it, and does the rest."""
-    steps = job()
-    flying = list(takewhile(bool, steps))
-
-    def arrive() -> None:
-        while flying:
-            wait(*flying.pop(0))
+    """Puts all of a job under way; returns what waits for it."""
+    flying = list(job())
 
     def finish() -> None:
-        arrive()
-        for works in steps:
-            if works:
-                flying.append(works)
-            else:
-                arrive()
-        arrive()
+        while flying:
+            wait(*flying.pop(0))
 
     return finish
 
@@ -150,16 +139,9 @@ class Wire:
 
     def _next(self, steps: Iterator[Works]) -> Works | None:
         """What a job puts under way next, once there is room for it; None at its end."""
-        self._land(down_to=UNDER_WAY - 1)
-        works = next(steps, None)
-        while works == ():
-            self._land(down_to=0)
-            works = next(steps, None)
-        return works
-
-    def _land(self, down_to: int) -> None:
-        while len(self._flying) > down_to:
+        while len(self._flying) >= UNDER_WAY:
             self._flying.popleft().land()
+        return next(steps, None)
 
 
 def fail(done: Future[None], error: Exception) -> None:
