@@ -48,7 +48,9 @@ def group(name: str, choice: str) -> dict[str, Any]:
     return found
 
 
-def requests(engines: list[str], workloads: list[str], ranks: list[int], steps: int) -> dict[Key, Config]:
+def requests(
+    engines: list[str], workloads: list[str], ranks: list[int], stages: list[int], steps: int
+) -> dict[Key, Config]:
     """Every cell that is compared, and the plain one of each workload."""
     plain = {"name": "plain", "package": "benchmarks.plain"}
     found = {}
@@ -58,7 +60,7 @@ def requests(engines: list[str], workloads: list[str], ranks: list[int], steps: 
         common["workload"] = group("workload", workload) | changes
         found[workload, "plain", 0, 1] = Config(engine=plain, **common)
         for engine in engines:
-            for stage in (0, 1, 2, 3):
+            for stage in stages:
                 for size in ranks:
                     found[workload, engine, stage, size] = Config(
                         engine=group("engine", engine), stage=stage, gpus=size, **common
@@ -135,9 +137,10 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["native", "torch", "deepspeed"], choices=options("engine"))
     parser.add_argument("--workloads", nargs="+", default=["mlp", "resnet18", "gpt"], choices=sorted(SMALL))
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3], choices=range(4))
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
-    asked = requests(arguments.engines, arguments.workloads, arguments.ranks, arguments.steps)
+    asked = requests(arguments.engines, arguments.workloads, arguments.ranks, arguments.stages, arguments.steps)
     packages = [config.engine["package"] for config in asked.values()]
     with Launcher(engines.preload(*packages)) as launcher:
         cells = {key: plan([config], launcher.machine, usable_cores())[0] for key, config in asked.items()}
