@@ -24,16 +24,17 @@ def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> Dist
     """``module`` under DDP, with the communication hook that ``spec`` asks for; compiled if it asks for that."""
     cap_mb = one_bucket_mb(module) if spec.compression == "powersgd" else spec.bucket_mb
     bucket: dict[str, Any] = {} if cap_mb is None else {"bucket_cap_mb": cap_mb}
-    ddp = DistributedDataParallel(
+    if spec.compile:
+        # DDPOptimizer cuts the graph at the buckets, since it is made within DDP's forward; backward can then overlap.
+        # Not ddp.compile(): that gives up in DDP's forward, and then leaves alone what lies in torch.nn (Sequential).
+        module.forward = torch.compile(module.forward)
+    return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=spec.options["gradient_as_bucket_view"],
         static_graph=spec.options["static_graph"],
         **bucket,
     )
-    if spec.compile:
-        ddp.compile()  # outside DDP: DDPOptimizer then cuts the graph at the buckets, and backward can overlap
-    return ddp
 
 
 def one_bucket_mb(module: nn.Module) -> float:

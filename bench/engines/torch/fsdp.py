@@ -21,7 +21,9 @@ def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: 
     over = mesh(spec, context)
     for unit in units:
         if spec.compile:
-            unit.compile()  # per unit: between units, fully_shard gathers and frees
+            # Per unit: between units, fully_shard gathers and frees. Not unit.compile(): that gives up in its hooks,
+            # and then leaves alone what lies in torch.nn (a unit that is a Linear).
+            unit.forward = torch.compile(unit.forward)
         fully_shard(unit, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy)
     fully_shard(module, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy)
     return module

@@ -1,0 +1,50 @@
+"""``compile=true`` compiles: graphs are made of DDP's module and of every unit of fully_shard, whatever its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from bench.engines.base import RankContext
+from bench.engines.spec import EngineSpec
+from bench.engines.torch import adapter
+
+
+class Block(nn.Module):
+    """A unit of a user's own class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.relu(self.inner(inputs))
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.usefixtures("one_rank")
+def test_what_is_asked_to_be_compiled_is(stage: int) -> None:
+    units: list[nn.Module] = [nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh()), Block()]
+    options = {"gradient_as_bucket_view": True, "static_graph": False}
+    spec = EngineSpec(stage=stage, world_size=1, device="cpu", backend="gloo", compile=True, options=options)
+    engine = adapter.create()
+    engine.setup(nn.Sequential(*units), units, spec, RankContext(0, 1, torch.device("cpu"), dist.HashStore()))
+    engine.forward_backward((torch.randn(4, 8),), lambda module, batch: module(batch[0]).sum(), sync=True)
+    engine.optimizer_step()
+    assert counters["stats"]["unique_graphs"] >= (3 if stage == 3 else 1)
+    assert counters["stats"]["calls_captured"] >= 5  # three products, tanh, relu
