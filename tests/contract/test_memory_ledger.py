@@ -59,16 +59,16 @@ def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: C
 def test_native_peaks_at_most_a_unit_above_theory(
     stage: int, make_cell: MakeCell, measured: Callable[[Cell], Record]
 ) -> None:
-    """The unit is the gradient that autograd hands over; beside it are the batch and the gradient of an activation.
+    """The unit is the gradient that autograd hands over. (In bf16 the CPU's matrix product takes scratch beside it.)
 
-    (In bf16 the CPU's matrix product takes scratch.)
+    At stage 0, which receives nothing, two gradients of activations show too; they come to as much as the batch.
     """
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 6, "width": 256, "bias": False}
     record = measured(make_cell(engine="native", stage=stage, gpus=2, workload=mlp, bucket_mb=0.25, measure=QUICK))
     unit_bytes, predicted = 4 * 256 * 256, memory(record).peak_predicted_bytes
     assert predicted is not None
     for held in record.memory:
-        assert held.peak_bytes <= predicted + unit_bytes + 2 * held.peak_by_kind["batch"]
+        assert held.peak_bytes <= predicted + unit_bytes + (2 if stage == 0 else 1) * held.peak_by_kind.get("batch", 0)
 
 
 def test_fully_shard_without_resharding_keeps_what_it_gathered(

@@ -5,8 +5,8 @@ rank, f = (N-1)/N, instead of f·S). Here each rank sends each peer just the pee
 Shards are added in the order of ranks, so a sum is the same bit by bit at stages 1 to 3, at every bucket size and
 overlap setting. An all-gather goes the same way. ``wire.py`` sends and receives while the rank computes.
 
-An all-reduce is gloo's own, around a ring: 2f·S, in hardly any memory, and a link is never idle meanwhile. A ring adds
-every element in an order that depends on where in its bucket it lies. So among more than two ranks stage 0 rounds
+An all-reduce is gloo's own, around a ring: 2f·S, in hardly any memory, and links are kept busy. A ring adds every
+element in an order that depends on where in its bucket it lies. So among more than two ranks stage 0 rounds
 otherwise than stages 1 to 3, and at one bucket size otherwise than at another.
 
 gloo sends and receives from the host only: what lies on a GPU (several ranks on one) is copied there and back.
