@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -120,18 +123,19 @@ class Double(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    """Activation checkpointing around each unit and around two at once."""
+    """Activation checkpointing around each unit, and around the last two at once."""
 
-    def __init__(self, *, reentrant: bool) -> None:
+    def __init__(self, width: int = WIDTH, depth: int = 4, *, reentrant: bool = False) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()) for _ in range(4))
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(depth))
         self.reentrant = reentrant
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs = inputs.requires_grad_()
-        for block in self.blocks[:2]:
+        *blocks, before, last = self.blocks
+        for block in blocks:
             inputs = checkpoint(block, inputs, use_reentrant=self.reentrant)
-        return checkpoint(lambda x: self.blocks[3](self.blocks[2](x)), inputs, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
+        return checkpoint(lambda x: last(before(x)), inputs, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
@@ -175,7 +179,117 @@ class Structured(nn.Module):
         return state["hidden"]
 
 
-MODELS = {
+class Shared(nn.Module):
+    """One layer in two units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(WIDTH, WIDTH)
+        self.first = nn.Sequential(nn.Linear(WIDTH, WIDTH), layer, nn.Tanh())
+        self.last = nn.Sequential(layer, nn.Linear(WIDTH, WIDTH))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(self.first(inputs))  # type: ignore[no-any-return]
+
+
+class Outside(nn.Module):
+    """Weights that are read while their unit is not called: tied by a function, in a call past the hooks, in a penalty,
+    by a generator and a function that a unit returned."""
+
+    class Later(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
+
+        def forward(self, inputs: Tensor) -> tuple[Iterator[Tensor], Callable[[Tensor], Tensor]]:
+            return (layer(inputs) for layer in self.layers), lambda hidden: self.layers[0](hidden)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(WIDTH, 20, bias=False)
+        self.called = nn.Sequential(nn.Linear(20, WIDTH), nn.Tanh())
+        self.later = Outside.Later()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        parts, again = self.later(self.called.forward(self.embedding(inputs)))
+        hidden = again(torch.tanh(sum(parts)))
+        penalty = sum(weight.square().mean() for weight in self.parameters())
+        size = self.embedding.weight.shape[0]
+        return F.linear(F.linear(hidden, self.embedding.weight), self.embedding.weight.t()) / size + 0.01 * penalty
+
+
+class Unreturned(nn.Module):
+    """Units whose results reach the loss by an attribute, and in an object of a class of their own."""
+
+    @dataclass
+    class Result:
+        hidden: Tensor
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(WIDTH, WIDTH)
+            self.gate = nn.Linear(WIDTH, 3)
+
+        def forward(self, given: Unreturned.Result) -> Unreturned.Result:
+            self.balance = self.gate(given.hidden).softmax(-1).square().mean()
+            return Unreturned.Result(torch.tanh(self.layer(given.hidden)))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(self.Unit() for _ in range(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result = Unreturned.Result(inputs)
+        for unit in self.units:
+            result = unit(result)
+        return result.hidden + torch.stack([unit.balance for unit in self.units]).sum()  # type: ignore[misc]
+
+
+class Adapted(nn.Sequential):
+    """Frozen layers, each with a trained adapter of low rank beside it."""
+
+    class Unit(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.frozen = nn.Linear(width, width).requires_grad_(False)
+            self.adapter = nn.Sequential(nn.Linear(width, 2, bias=False), nn.Linear(2, width, bias=False))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.tanh(self.frozen(inputs) + self.adapter(inputs))
+
+    def __init__(self, width: int = WIDTH, depth: int = 3) -> None:
+        super().__init__(*(self.Unit(width) for _ in range(depth)))
+
+
+class Skipped(nn.Module):
+    """A layer for batches whose second feature is positive: for that of sample 1, and not of sample 0 (seed 0)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.expert = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(inputs))
+        if inputs[0, 1] > 0:
+            hidden = self.expert(hidden)
+        return self.last(hidden)  # type: ignore[no-any-return]
+
+
+class Bounded(nn.Module):
+    """An embedding that scales its rows in forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, WIDTH, max_norm=0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.table((inputs[:, 0].abs() * 3).long().clamp(max=9))  # type: ignore[no-any-return]
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "tied": Tied,
     "frozen": Frozen,
     "unused": Unused,
@@ -184,26 +298,33 @@ MODELS = {
     "scalar": Scalar,
     "mixed_types": MixedTypes,
     "double": Double,
-    "checkpointed": lambda: Checkpointed(reentrant=False),
-    "checkpointed_reentrant": lambda: Checkpointed(reentrant=True),
+    "checkpointed": Checkpointed,
+    "checkpointed_reentrant": partial(Checkpointed, reentrant=True),
     "attention": Attention,
     "normalised": Normalised,
     "structured": Structured,
+    "shared": Shared,
+    "outside": Outside,
+    "unreturned": Unreturned,
+    "adapted": Adapted,
 }
+REFUSED: dict[str, Callable[..., nn.Module]] = {"bounded": Bounded, "skipped": Skipped}
 
 
 class Odd:
-    """Regression of a fixed target with one of MODELS; its units are the children, or those of a list of units."""
+    """Regression of a fixed target with one of MODELS or REFUSED; its units are the children, or those of a list."""
 
-    def __init__(self, *, seed: int, data_dir: str | None, kind: str, input_gradients: bool = False) -> None:
-        self.seed, self.kind, self.input_gradients = seed, kind, input_gradients
+    def __init__(
+        self, *, seed: int, data_dir: str | None, kind: str, input_gradients: bool = False, **sizes: int
+    ) -> None:
+        self.seed, self.kind, self.input_gradients, self.sizes = seed, kind, input_gradients, sizes
         self.info = WorkloadInfo(kind, "sample", 1, DataInfo("noise", synthetic=True, samples=509))
         generator = torch.Generator().manual_seed(seed + 1)
-        self.inputs = torch.randn(509, WIDTH, generator=generator)
+        self.inputs = torch.randn(509, sizes.get("width", WIDTH), generator=generator)
 
     def build(self) -> nn.Module:
         with reseeded(self.seed):
-            module: nn.Module = MODELS[self.kind]()
+            module: nn.Module = (MODELS | REFUSED)[self.kind](**self.sizes)
         return module
 
     def units(self, module: nn.Module) -> list[nn.Module]:

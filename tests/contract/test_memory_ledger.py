@@ -92,3 +92,26 @@ def test_a_process_alone_says_what_activations_to_expect(
     scalars = 64
     assert found.activation_bytes == pytest.approx(5 * output, abs=scalars)  # ReLUs, output, and what mse_loss returns
     assert peak["activations"] == pytest.approx(4 * output, abs=scalars)
+
+
+def deep(kind: str) -> dict[str, Any]:
+    return {"name": kind, "factory": "tests.models:Odd", "kind": kind, "width": 128, "depth": 8}
+
+
+def test_stage_3_holds_two_units_also_where_forward_runs_again(
+    make_cell: MakeCell, measured: Callable[[Cell], Record]
+) -> None:
+    record = measured(make_cell(engine="native", stage=3, gpus=2, workload=deep("checkpointed"), measure=QUICK))
+    unit = 4 * 128 * 129
+    assert all(unit <= held.peak_by_kind["gathered"] <= 2 * unit for held in record.memory)
+
+
+def test_stage_3_holds_three_units_of_eight_where_weights_are_frozen(
+    make_cell: MakeCell, measured: Callable[[Cell], Record]
+) -> None:
+    """That which backward leaves too. No gradient tells of a frozen weight: it is known as what a collective filled."""
+    record = measured(make_cell(engine="native", stage=3, gpus=2, workload=deep("adapted"), measure=QUICK))
+    frozen, adapters = 4 * 128 * 129, 4 * 2 * 128 * 2
+    for held in record.memory:
+        peak = held.peak_by_kind
+        assert frozen <= peak.get("gathered", 0) + peak.get("communication", 0) <= 3 * frozen + 5 * adapters

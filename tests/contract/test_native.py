@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.cells import Cell
+from bench.launch import Launcher
 from tests.conftest import MakeCell, worst
 from tests.models import MODELS
 
@@ -91,3 +93,20 @@ def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callab
 def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., dict[str, Any]]) -> None:
     for stage in (0, 3):
         assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD)["weights_error"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "why"),
+    [
+        ("bounded", 0, "table rewrites its weights in forward"),
+        ("bounded", 3, "table rewrites its weights in forward"),
+        ("skipped", 3, "ranks use units in different orders"),
+    ],
+)
+def test_what_differs_with_a_ranks_samples_is_refused_by_name(
+    kind: str, stage: int, why: str, make_cell: MakeCell, launcher: Launcher, scratch: Path
+) -> None:
+    cell = make_cell(engine="native", stage=stage, gpus=2, workload=odd(kind), batch_size=1)
+    result = launcher.launch(cell.job("timing", scratch))
+    assert result.status == "unsupported"
+    assert why in result.reason

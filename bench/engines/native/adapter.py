@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.layout import lay_out
-from bench.engines.native.units import Group, UnitSchedule, group_units
+from bench.engines.native.units import Group, Phase, UnitSchedule, group_units
 from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec, EngineUnsupported
@@ -44,7 +45,7 @@ class NativeEngine:
             bucket.keep_shard(
                 partitioned=spec.stage >= 1, master=spec.precision == "bf16_master", freeable=spec.stage == 3
             )
-        self.schedule = UnitSchedule(self.groups if spec.stage == 3 else [], prefetch=self.overlap)
+        self.schedule = UnitSchedule(self.module, self.groups, prefetch=self.overlap) if spec.stage == 3 else None
         self.reducer = GradientReducer(
             self._backward_order(),
             self.collectives,
@@ -52,8 +53,9 @@ class NativeEngine:
             overlap=self.overlap,
             in_flight=spec.options.get("in_flight"),
         )
-        if spec.stage == 3:
+        if self.schedule:
             self.reducer.on_full = Bucket.free
+            self.reducer.on_launch = self.schedule.agree_on_reduction
         self.optimizer = ShardOptimizer(self.reducer.gradients, spec, self.collectives)
 
     def _agree_on_start(self) -> None:
@@ -66,9 +68,13 @@ class NativeEngine:
         cap = None if self.bucket_mb is None else self.bucket_mb * MIB
         if self.spec.stage == 3:
             grouped = group_units(self.module, units, cap)
-            return [Group(modules, self._buckets(parameters, cap)) for modules, parameters in grouped]
+            names = {part: name or "the root" for name, part in self.module.named_modules()}
+            return [
+                Group(" + ".join(names[part] for part in modules), modules, self._buckets(parameters, cap))
+                for modules, parameters in grouped
+            ]
         trainable = [parameter for parameter in self.names.values() if parameter.requires_grad]
-        return [Group([self.module], self._buckets(trainable[::-1], cap))]
+        return [Group("the module", [self.module], self._buckets(trainable[::-1], cap))]
 
     def _buckets(self, parameters: list[nn.Parameter], cap: float | None) -> list[Bucket]:
         """Buckets of ``parameters`` in their order, apart by dtype and by whether they are trained."""
@@ -114,16 +120,18 @@ class NativeEngine:
         return self.spec.precision == "fp32" or (self.spec.precision in AUTOCAST and power_of_two)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
-        self.schedule.begin_forward()
-        with autocast(self.spec.precision, self.context.device.type):
+        with self._phase("forward"), autocast(self.spec.precision, self.context.device.type):
             loss = loss_fn(self.module, cast_inputs(batch, weight_dtype(self.spec.precision)))
-        self.schedule.begin_backward()
         self.reducer.begin(reduce=sync or self.spec.stage >= 2)
         scale = self.loss_scale.value / (self._divisor if self._divides_loss else 1)
-        (loss if scale == 1 else loss * scale).backward()
-        self.reducer.end()
-        self.schedule.end_backward()
+        with self._phase("backward"):
+            (loss if scale == 1 else loss * scale).backward()
+            self.reducer.end()
         return loss.detach()
+
+    def _phase(self, phase: Phase) -> contextlib.AbstractContextManager[None]:
+        """Stage 3: units are gathered and freed as the phase passes through them."""
+        return self.schedule.passing(phase) if self.schedule else contextlib.nullcontext()
 
     def optimizer_step(self) -> None:
         self.optimizer.step(1 if self._divides_loss else self._divisor, self.loss_scale)
@@ -183,6 +191,11 @@ def refuse_module(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
             raise EngineUnsupported(f"engine=native: {name or 'the module'} has sparse gradients (sparse=True)")
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+            raise EngineUnsupported(
+                f"engine=native: {name or 'the module'} rewrites its weights in forward (max_norm={part.max_norm}), "
+                "which differs with the samples of each rank"
+            )
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise EngineUnsupported(f"engine=native: {name} is not initialised (lazy module); run it once first")

@@ -5,14 +5,16 @@
 ``whole`` has memory only while its unit computes.
 
 The storage of ``whole`` is resized, never replaced: tensors that autograd saved for backward are views of it and find
-their values again once it is gathered anew. A parameter of a freed bucket is empty, so that touching it outside its
-module's forward is an error about its shape and not a read of freed memory.
+their values again once it is gathered anew. A parameter of a freed bucket has its shape and one number, so that whoever
+comes by it unseen (``reach.py``) reads NaN and not freed memory.
 """
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.layout import Layout
@@ -40,7 +42,7 @@ class Bucket:
         self.is_whole = True
         self.shard = self.whole
         self.owns_shard = False
-        self._empty = self.whole.new_empty(0)
+        self._absent = [absent(like.dtype, like.device).expand(parameter.shape) for parameter in self.parameters]
         self._bytes = self.whole.untyped_storage().nbytes()
 
     def keep_shard(self, *, partitioned: bool, master: bool, freeable: bool) -> None:
@@ -72,8 +74,17 @@ class Bucket:
         return complete
 
     def free(self) -> None:
-        """Stage 3: gives back the memory of ``whole``."""
-        for parameter in self.parameters:
-            parameter.data = self._empty
+        """Stage 3: gives back the memory of ``whole``, if it has any."""
+        if not self.is_whole:
+            return
+        for parameter, nothing in zip(self.parameters, self._absent, strict=True):
+            parameter.data = nothing
         self.whole.untyped_storage().resize_(0)
         self.is_whole = False
+
+
+@functools.cache
+def absent(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The one number of parameters that are not there; on a CPU in memory that torch's allocator does not count."""
+    number = torch.frombuffer(bytearray(dtype.itemsize), dtype=dtype)
+    return number.fill_(float("nan") if dtype.is_floating_point else 0)[0].to(device)

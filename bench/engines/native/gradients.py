@@ -107,6 +107,8 @@ class GradientReducer:
         self.gradients = [BucketGradients(bucket, stage) for bucket in buckets if bucket.trainable]
         self.on_full: Callable[[Bucket], None] = lambda bucket: None
         """Called when all gradients of a bucket have come: stage 3 then frees its parameters."""
+        self.on_launch: Callable[[Bucket], None] = lambda bucket: None
+        """Called before a bucket's reduction is started."""
         self._collectives = collectives
         self._overlap = overlap
         self.in_flight = in_flight or (len(self.gradients) if stage == 0 else IN_FLIGHT)
@@ -152,6 +154,7 @@ class GradientReducer:
     def _launch(self) -> None:
         gradients = self.gradients[self._next]
         self._next += 1
+        self.on_launch(gradients.bucket)
         self._flying.append(gradients.reduce(self._collectives))
         if len(self._flying) > self.in_flight:
             self._flying.pop(0)()

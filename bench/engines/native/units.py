@@ -1,37 +1,46 @@
 """Stage 3: which bucket is whole when.
 
 A group is what is gathered and freed together: the buckets of one unit, or of several small units in a row where the
-bucket size asks for it. Parameters of no unit form the root group. Hooks on the modules drive it:
+bucket size asks for it. Parameters of no unit, or of several, form the root group. Hooks on the modules drive it:
 
     before a module's forward            gather its group, start gathering the next one
     after the group's last module        free it
     before backward reaches the output   gather it again, start gathering the one that came next last time
     all gradients of a bucket are there  free it (``gradients.py`` calls ``Bucket.free``)
+    backward has left the group's input  free its frozen buckets, which get no gradients
 
-So no more is whole than the group that computes, the one that is on its way, and the root. A module that is called
-twice, or again in backward (activation checkpointing), finds its group whole or gathers it once more.
+So no more is whole than the group that computes, the one that is on its way, and the root; where backward passes from
+a group with frozen buckets to the next, those too. A module that is called twice, or again in backward (activation
+checkpointing), finds its group whole or gathers it once more. A parameter that is needed where none of this tells of
+it is gathered then (``reach.py``); one that was read outside its unit stays until backward has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
 
 from bench.engines.native.bucket import Bucket
+from bench.engines.native.reach import Reach
 from bench.engines.native.wire import Finish
+from bench.engines.spec import EngineUnsupported
 
 
 class Group:
     """Buckets that are gathered and freed together, for the modules that use them."""
 
-    def __init__(self, modules: list[nn.Module], buckets: list[Bucket]) -> None:
+    def __init__(self, name: str, modules: list[nn.Module], buckets: list[Bucket]) -> None:
+        self.name = name
         self.modules = modules
         self.buckets = buckets
+        self.frozen = [bucket for bucket in buckets if not bucket.trainable]
         self._coming: list[Finish] = []
 
     def start(self) -> None:
@@ -50,68 +59,117 @@ class Group:
         if self._coming:
             self.gather()
         for bucket in self.buckets:
-            if bucket.is_whole:
-                bucket.free()
+            bucket.free()
+
+
+Phase = Literal["forward", "backward"]
 
 
 class UnitSchedule:
     """Gathers and frees the groups of a module as forward and backward pass through it."""
 
-    def __init__(self, groups: list[Group], *, prefetch: bool) -> None:
+    def __init__(self, module: nn.Module, groups: list[Group], *, prefetch: bool) -> None:
         self.groups = groups
         self._prefetch = prefetch
-        self._in_backward = False
-        self._running: dict[Group, int] = dict.fromkeys(groups, 0)
+        self._phase: Phase | None = None
+        self._running = dict.fromkeys(groups, 0)
+        self._kept: set[Group] = set()
         self._uses: list[Group] = []
-        self._last_uses: dict[bool, list[Group]] = {False: [], True: []}
+        self._last_uses: dict[Phase, list[Group]] = {}
+        self._home = {bucket: group for group in groups for bucket in group.buckets}
+        self._buckets = list(self._home)
+        self._reach = Reach(module, self._buckets, self._need)
         for group in groups:
-            for module in group.modules:
-                module.register_forward_pre_hook(self._before_forward(group), prepend=True)
-                module.register_forward_hook(self._after_forward(group, module), always_call=False)
+            for part in group.modules:
+                part.register_forward_pre_hook(self._before_forward(group), prepend=True, with_kwargs=True)
+                part.register_forward_hook(self._after_forward(group))
             group.free()
 
-    def begin_forward(self) -> None:
-        self._in_backward = False
-        self._uses = []
-
-    def begin_backward(self) -> None:
-        self._last_uses[False] = self._uses
-        self._in_backward = True
-        self._uses = []
-
-    def end_backward(self) -> None:
-        """Frees what backward left whole: frozen groups, and those that it did not reach."""
-        self._last_uses[True] = self._uses
-        self._in_backward = False
-        for group in self.groups:
-            group.free()
+    @contextmanager
+    def passing(self, phase: Phase) -> Iterator[None]:
+        """Context of a micro-batch's forward and loss, or of its backward, after which nothing is whole."""
+        self._phase, self._uses = phase, []
+        with self._reach.saved_weights():
+            yield
+        self._last_uses[phase] = self._uses
+        self._phase = None
+        if phase == "backward":
+            self._kept.clear()
+            for group in self.groups:
+                group.free()
 
     def _use(self, group: Group) -> None:
+        earlier = self._last_uses.get(self._phase) if self._phase else []
+        if earlier is None:
+            self._agree(group, self.groups.index(group))
+            earlier = []
         group.gather()
         if not self._uses or self._uses[-1] is not group:
             self._uses.append(group)
         position = len(self._uses)
-        earlier = self._last_uses[self._in_backward]
         if self._prefetch and position < len(earlier) and earlier[position - 1] is group:
             earlier[position].start()
 
-    def _before_forward(self, group: Group) -> Callable[[nn.Module, Any], None]:
-        def gather(module: nn.Module, inputs: Any) -> None:
-            self._running[group] += 1
+    def agree_on_reduction(self, bucket: Bucket) -> None:
+        """In the first step: that all ranks reduce ``bucket`` now, between the same two gathers."""
+        if self._phase not in self._last_uses:
+            self._agree(self._home[bucket], len(self.groups) + self._buckets.index(bucket))
+
+    def _agree(self, group: Group, number: int) -> None:
+        """In the first step: that all ranks are at the ``number``-th thing now. Later ones are not held up by this.
+
+        Raises EngineUnsupported, where ranks would else exchange different buckets or wait for each other for good.
+        """
+        ends = torch.tensor([number, -number], device=group.buckets[0].whole.device)
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        if ends.sum():
+            raise EngineUnsupported(
+                f"engine=native at stage=3: ranks use units in different orders (here {group.name} is next); "
+                "valid: units of which every rank calls the same, whatever its samples; stage=0, 1, 2"
+            )
+
+    def _need(self, bucket: Bucket, outside: bool) -> None:
+        """A parameter of ``bucket``, which is not whole, is needed now; if read ``outside``, nobody knows how long."""
+        if self._phase:
+            group = self._home[bucket]
             self._use(group)
+            if outside:
+                self._kept.add(group)
+
+    def _before_forward(self, group: Group) -> Callable[[nn.Module, Any, Any], None]:
+        def gather(module: nn.Module, inputs: Any, named_inputs: Any) -> None:
+            if self._phase == "forward":
+                self._running[group] += 1
+            self._use(group)
+            if group.frozen and module is group.modules[0]:
+                entering = needing_gradients((inputs, named_inputs))
+                if entering:
+                    register_multi_grad_hook(entering, lambda _: self._leave(group), mode="all")
 
         return gather
 
-    def _after_forward(self, group: Group, owner: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
+    def _leave(self, group: Group) -> None:
+        if group not in self._kept:
+            for bucket in group.frozen:
+                bucket.free()
+
+    def _after_forward(self, group: Group) -> Callable[[nn.Module, Any, Any], None]:
         def watch_and_free(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._running[group] -= 1
-            watched = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
-            if torch.is_grad_enabled() and watched:
-                register_multi_grad_hook(watched, lambda _: self._use(group), mode="any")
-            if not self._in_backward and owner is group.modules[-1] and not self._running[group]:
-                group.free()
+            leaving = needing_gradients(output)
+            if leaving:
+                register_multi_grad_hook(leaving, lambda _: self._use(group), mode="any")
+            if self._phase == "forward":
+                self._running[group] -= 1
+                if module is group.modules[-1] and not self._running[group] and group not in self._kept:
+                    group.free()
 
         return watch_and_free
+
+
+def needing_gradients(held: Any) -> list[Tensor]:
+    """The tensors in ``held`` that backward will reach."""
+    leaves = tree_leaves(held) if torch.is_grad_enabled() else []
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
 
 
 def group_units(
@@ -120,23 +178,21 @@ def group_units(
     """Modules and parameters of each group, in the order of forward; the last one is the root's.
 
     Units in a row are merged while they stay within ``cap_bytes``; None keeps each apart. A parameter that is also
-    used outside its unit (tied weights) belongs to the root, which is whole throughout.
+    held outside its unit, or by another one (tied weights, a module in two units), belongs to the root, which is
+    whole throughout.
     """
     inside = [{id(part) for part in unit.modules()} for unit in units]
+    holders: dict[int, set[int]] = {}
+    for part in module.modules():
+        positions = {position for position, parts in enumerate(inside) if id(part) in parts} or {-1}
+        for parameter in part._parameters.values():
+            holders.setdefault(id(parameter), set()).update(positions)
     found: list[tuple[list[nn.Module], list[nn.Parameter]]] = []
     taken: set[int] = set()
     size = 0.0
     for position, unit in enumerate(units):
-        own = []
-        for parameter in unit.parameters():
-            shared = any(
-                parameter is held and id(part) not in inside[position]
-                for part in module.modules()
-                for held in part._parameters.values()
-            )
-            if not shared and id(parameter) not in taken:
-                taken.add(id(parameter))
-                own.append(parameter)
+        own = [parameter for parameter in unit.parameters() if holders[id(parameter)] == {position}]
+        taken.update(map(id, own))
         bytes_ = sum(parameter.nbytes for parameter in own)
         if found and cap_bytes is not None and size + bytes_ <= cap_bytes:
             found[-1][0].append(unit)
