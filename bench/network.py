@@ -35,14 +35,14 @@ CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 TUN = "/dev/net/tun"
 STATUS = Path("/proc/self/status")
 
-BUCKET_S = 0.002
-"""How long a link may run ahead of its rate after a pause."""
-LEAST_BUCKET_BYTES = 1 << 16
-"""No less than a packet as the kernel hands it to a device."""
+PACKET_S = 0.0001
+"""How long a packet takes at most as the kernel hands it to a device, down to two packets of 1500 bytes."""
+RELAYED_PACKET_S = 0.0005
+"""The same for links with a delay, whose packets go through a process of ours."""
+BUCKET_PACKETS = 2
+"""How many packets a link may run ahead of its rate after a pause; with fewer it falls behind while it waits."""
 QUEUE_S = 0.05
 """How long a packet may wait for its turn at a port before the switch drops it."""
-PACKET_S = 0.0005
-"""How long a packet takes at most, for links with a delay, down to packets of 1500 bytes."""
 
 _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -174,21 +174,23 @@ class Lab:
             place = f"/proc/{os.getpid()}/fd/{space}"
             links.append(f"link add port{host} type veth peer name {INTERFACE} netns {place}")
             links.append(f"link set port{host} master bridge0 up")
-            shapes += _shape(f"port{host}", link.bits_per_s)
+            links += _cut_packets(f"port{host}", link.bits_per_s)
+            shapes += _shape(f"port{host}", link.bits_per_s, PACKET_S)
         with self._entered(switch):
             _batch("ip", links)
             _batch("tc", shapes)
         for host, space in enumerate(hosts):
             with self._entered(space):
-                _batch("ip", _bring_up(host))
-                _batch("tc", _shape(INTERFACE, link.bits_per_s))
+                _batch("ip", [*_cut_packets(INTERFACE, link.bits_per_s), *_bring_up(host)])
+                _batch("tc", _shape(INTERFACE, link.bits_per_s, PACKET_S))
 
     def _connect_by_relay(self, link: Link) -> None:
         for host, space in enumerate(self._spaces):
             with self._entered(space):
                 self._devices.append(_open_tun())
-                _batch("ip", [f"link set {INTERFACE} mtu {_packet_bytes(link.bits_per_s)}", *_bring_up(host)])
-                _batch("tc", _shape(INTERFACE, link.bits_per_s))
+                largest = _packet_bytes(link.bits_per_s, RELAYED_PACKET_S)
+                _batch("ip", [f"link set {INTERFACE} mtu {largest}", *_bring_up(host)])
+                _batch("tc", _shape(INTERFACE, link.bits_per_s, RELAYED_PACKET_S))
         program = Path(__file__).with_name("relay.py")
         settings = [os.getpid(), link.delay_s, link.bits_per_s or 0.0, *self._devices]
         self._relay = subprocess.Popen(
@@ -216,16 +218,21 @@ def _bring_up(host: int) -> list[str]:
     return ["link set lo up", f"addr add {address(host)}/16 dev {INTERFACE}", f"link set {INTERFACE} up"]
 
 
-def _shape(device: str, rate: float | None) -> list[str]:
+def _shape(device: str, rate: float | None, packet_s: float) -> list[str]:
     if rate is None:
         return []
-    bucket = max(LEAST_BUCKET_BYTES, round(rate / 8 * BUCKET_S))
+    bucket = BUCKET_PACKETS * _packet_bytes(rate, packet_s)
     limit = bucket + round(rate / 8 * QUEUE_S)
     return [f"qdisc add dev {device} root tbf rate {round(rate)}bit burst {bucket} limit {limit}"]
 
 
-def _packet_bytes(rate: float | None) -> int:
-    return 65000 if rate is None else min(65000, max(1500, round(rate / 8 * PACKET_S)))
+def _cut_packets(device: str, rate: float | None) -> list[str]:
+    """Else TCP hands over up to 64 KiB at once, and the bucket would have to hold as much."""
+    return [] if rate is None else [f"link set {device} gso_max_size {_packet_bytes(rate, PACKET_S)}"]
+
+
+def _packet_bytes(rate: float | None, packet_s: float) -> int:
+    return 65000 if rate is None else min(65000, max(2 * 1514, round(rate / 8 * packet_s)))
 
 
 def _open_tun() -> int:

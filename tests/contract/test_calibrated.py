@@ -108,10 +108,7 @@ def test_a_straggler_makes_every_step_its_own(engine: str, make_cell: MakeCell, 
 def test_over_a_link_of_known_rate_overlap_leaves_only_the_last_bucket_exposed(
     overlap: bool, make_cell: MakeCell, measure: Measure
 ) -> None:
-    """Two ranks send S bytes each to all-reduce S: 0.5 MiB are 42 ms at 100 Mbit/s, less than a layer's backward.
-
-    A link that was idle may run 64 KiB ahead, 5 ms.
-    """
+    """Two ranks send S bytes each to all-reduce S: 0.5 MiB are 42 ms at 100 Mbit/s, less than a layer's backward."""
     cell = make_cell(
         engine="native",
         gpus=2,

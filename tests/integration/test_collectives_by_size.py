@@ -60,7 +60,7 @@ def test_every_kind_is_timed_at_every_size(gpus: int, dtype: str, make_cell: Mak
 
 def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fit]:
     """The line of each kind over links of 100 Mbit/s, through each size's shortest time: others share the cores."""
-    workload = options(kinds=["all_reduce", "all_gather", "broadcast"], sizes=[1 << 10, 1 << 18, 1 << 20])
+    workload = options(kinds=["all_reduce", "broadcast"], sizes=[1 << 10, 1 << 18, 1 << 20])
     lab = Network("lab", "100mbit", delay)
     cell = make_cell(engine="native", workload=workload, gpus=2, batch_size=64, steps=5, network=lab)
     shortest = [CollectiveTimes(entry.kind, entry.size_bytes, [min(entry.times_s)]) for entry in times(cell)]
@@ -72,13 +72,14 @@ def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fi
 @pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
 @needs_delay
 def test_the_line_has_the_rate_of_the_link_and_its_delay(make_cell: MakeCell, times: Times) -> None:
+    """Not so for all_gather and all_to_all, which gloo does not send both ways at once (docs/results.md)."""
     near, far = (fitted(times, make_cell, delay) for delay in (None, "10ms"))
-    assert set(near) == set(far) == {"all_reduce", "all_gather", "broadcast"}
+    assert set(near) == set(far) == {"all_reduce", "broadcast"}
     for kind, fit in near.items():
-        assert fit.bus == pytest.approx(1e8 / 8, rel=0.3), kind
-        assert 0.5 < far[kind].bus / (1e8 / 8) < 1.3, kind
+        for line in (fit, far[kind]):
+            assert 0.75 < line.bus / (1e8 / 8) < 1.02, kind  # headers take 4 %, and a busy machine more
         hops = 4 if kind == "all_reduce" else 2  # gloo asks for each message before it is sent
-        assert 0.6 * hops * 0.01 < far[kind].alpha_s.value - fit.alpha_s.value < 1.8 * hops * 0.01, kind
+        assert 0.8 * hops * 0.01 < far[kind].alpha_s.value - fit.alpha_s.value < 1.5 * hops * 0.01, kind
 
 
 def test_a_sweep_of_collectives_is_reported_and_resumed(

@@ -16,10 +16,7 @@ LAYERS = ("workload.layers=4", "workload.forward_s=0.01", "workload.backward_s=0
 @pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
 @pytest.mark.parametrize("scaling", ["weak", "strong"])
 def test_the_reported_efficiency_is_that_of_the_closed_form(scaling: str, tmp_path: Path) -> None:
-    """Four buckets of 0.5 MiB take 42 ms each between two ranks at 100 Mbit/s, after backward.
-
-    A link that was idle may run 64 KiB ahead, 5 ms.
-    """
+    """Four buckets of 0.5 MiB take 42 ms each between two ranks at 100 Mbit/s, after backward."""
     folder = tmp_path / "sweep"
     done = run(
         tmp_path,

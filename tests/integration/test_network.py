@@ -105,6 +105,19 @@ def test_a_transfer_takes_as_long_as_the_rate_says(
     assert received_bits_per_s(*(ends[::-1] if reverse else ends), 8 << 20) == pytest.approx(1e8, rel=0.1)
 
 
+@pytest.mark.parametrize("delay_s", [0.0, pytest.param(0.001, marks=needs_delay)])
+def test_a_link_that_was_idle_is_no_faster(
+    connected: Callable[..., tuple[socket.socket, socket.socket]], delay_s: float
+) -> None:
+    """As after backward has computed: 256 KiB take 21 ms at 100 Mbit/s, and no token bucket has saved up for them."""
+    ends = connected(1e8, delay_s)
+    rates = []
+    for _ in range(4):
+        time.sleep(0.1)
+        rates.append(transfer_bits_per_s(*ends, 1 << 18))
+    assert 0.85e8 < max(rates) < 1.1e8
+
+
 @needs_delay
 def test_a_delay_is_added_each_way_and_the_rate_stays(
     connected: Callable[..., tuple[socket.socket, socket.socket]],
