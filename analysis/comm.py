@@ -29,7 +29,10 @@ def line_sent_bytes(line: Collective) -> float | None:
 
 
 def sent_bytes(record: Record) -> float | None:
-    """Bytes that a rank sends in the counted step, mean over ranks; None where that is not, or not all, known."""
+    """Bytes that a rank sends in a step, mean over ranks; None where that is not, or not all, known.
+
+    Of ``local_steps`` k, all k were counted together.
+    """
     if record.collectives is None or record.resolved.get("uncounted"):
         return None
     total = 0.0
@@ -39,4 +42,4 @@ def sent_bytes(record: Record) -> float | None:
         if sent is None:
             return None
         total += sent
-    return total / len(ledgers)
+    return total / len(ledgers) / (record.config.get("local_steps") or 1)

@@ -35,12 +35,16 @@ def ledger_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[
         if record.collectives is None or row["gpus"] < 2:
             continue
         sent, predicted = row["sent_bytes"], row["sent_predicted_bytes"]
-        uncounted = record.resolved.get("uncounted")
+        uncounted, steps = record.resolved.get("uncounted"), record.config.get("local_steps") or 1
         comparable = units.known(sent) and units.known(predicted) and predicted
         found.append(
             LedgerRow(
                 knobs=[value(name, row[name]) for name in names],
-                lines=[*summary(record.collectives), *([f"not counted: {uncounted}"] if uncounted else [])],
+                lines=[
+                    *summary(record.collectives),
+                    *([f"in {steps} steps"] if steps > 1 else []),
+                    *([f"not counted: {uncounted}"] if uncounted else []),
+                ],
                 sent=units.mib(sent),
                 predicted=units.mib(predicted),
                 gap=f"{100 * (sent / predicted - 1):+.2f} %" if comparable else units.MISSING,

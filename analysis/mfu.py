@@ -16,8 +16,10 @@ from bench.record import Record
 
 
 def utilization(record: Record, throughput_per_s: Interval) -> Interval:
-    """A rank's model FLOPs per second over its ceiling, a fraction; NaN where no ceiling was measured."""
-    if record.model is None or record.ceiling is None or not throughput_per_s.launches:
+    """A rank's model FLOPs per second over its ceiling, a fraction; NaN where either was not counted."""
+    if record.model is None or not record.model.flops_per_unit:
+        return NOTHING
+    if record.ceiling is None or not throughput_per_s.launches:
         return NOTHING
     factor = record.model.flops_per_unit / (world_size(record) * record.ceiling.flops_per_s)
     return Interval(
@@ -30,11 +32,16 @@ def utilization(record: Record, throughput_per_s: Interval) -> Interval:
 
 
 def joules_per_step(record: Record) -> float:
-    """Median over launches; NaN where it was not counted. Of all GPUs, or of all processor packages without a GPU."""
+    """Median over launches; NaN where it was not counted. Of all GPUs, or of all processor packages without a GPU.
+
+    A simulated cell has none: its one rank's joules are not those of the world that it stands for.
+    """
+    if record.resolved.get("simulated"):
+        return nan
     name = "gpu_energy_j" if record.resolved.get("device") == "cuda" else "cpu_energy_j"
     found = [
         launch.conditions[name] / max(len(rank.losses) for rank in launch.ranks)
         for launch in record.launches
-        if name in launch.conditions
+        if name in launch.conditions and launch.ranks
     ]
     return median_interval(found).value if found else nan

@@ -81,8 +81,16 @@ def ratio_interval(
 
 
 def step_time_s(launch: Launch) -> float:
-    """The launch's statistic: median over its steps of the step time, which is the slowest rank's."""
-    return statistics.median(launch.step_times_s())
+    """The launch's statistic: median over its steps of the step time, which is the slowest rank's.
+
+    Where ranks communicate in one of ``period`` steps only, it is the median of the means of as many in a row, which
+    each hold one such.
+    """
+    steps, period = launch.step_times_s(), launch.period
+    if period == 1:
+        return statistics.median(steps)
+    rounds = [steps[at : at + period] for at in range(0, len(steps) - period + 1, period)] or [steps]
+    return statistics.median(map(statistics.fmean, rounds))
 
 
 def throughput_per_s(record: Record, launch: Launch) -> float:

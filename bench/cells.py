@@ -138,12 +138,14 @@ class Cell:
 
     def unprofiled(self) -> str:
         """Why steps cannot be attributed to their parts; empty if they can."""
+        if self.simulated:
+            return "backend=fake runs rank 0 alone, which waits for nobody"
         return "ranks have unequal numbers of steps (data_skew=samples)" if self.config.data_skew == "samples" else ""
 
     def unsilenced(self) -> str:
         """Why the cell cannot be timed without communication; empty if it can."""
         config = self.config
-        if config.gpus == 1:
+        if config.gpus == 1 or self.simulated:
             return "one rank has nobody to send to"
         if config.precision == "amp_fp16":
             return "precision=amp_fp16 skips updates when what it received is infinite"

@@ -21,6 +21,8 @@ from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
 from bench.measure.timeline import Watch
 from bench.measure.timing import Marker, marks, meet, synchronize
 
+SETTLING_STEPS = 2
+
 
 @dataclass(frozen=True)
 class Share:
@@ -111,11 +113,18 @@ def timed_steps(
 def profiled_steps(
     engine: Engine, fetch: Callable[[int], list[Batch]], count: int, loss_fn: LossFunction, watch: Watch
 ) -> None:
-    """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start."""
+    """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start.
+
+    Profilers take a second to begin, on some ranks longer than on others, and steps that follow are longer: ranks take
+    ``SETTLING_STEPS`` that are not watched, and meet, within the context.
+    """
     gc.collect()
-    meet(watch.device)
     with watch:
-        for step in range(count):
+        for step in range(SETTLING_STEPS):
+            train_step(engine, fetch(step), loss_fn)
+        synchronize(watch.device)
+        meet(watch.device)
+        for step in range(SETTLING_STEPS, SETTLING_STEPS + count):
             with watch.step() as phases:
                 micro_batches = fetch(step)
                 phases.mark()

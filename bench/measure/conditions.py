@@ -238,13 +238,24 @@ def throttled(stat: str) -> dict[str, float]:
 
 
 def thermal_throttles() -> dict[str, float]:
-    """How often the CPUs that this process may use, or their package, were too hot; empty where it is not told."""
-    counts = []
+    """How often the cores and packages of the CPUs that this process may use were too hot; empty where it is not told.
+
+    Every CPU of a core, or of a package, counts the same event.
+    """
+    counts: dict[tuple[str, ...], int] = {}
     for cpu in os.sched_getaffinity(0):
-        for name in ("core_throttle_count", "package_throttle_count"):
-            with contextlib.suppress(OSError, ValueError):
-                counts.append(int((CPUS / f"cpu{cpu}" / "thermal_throttle" / name).read_text()))
-    return {"thermal_throttles": float(sum(counts))} if counts else {}
+        place = CPUS / f"cpu{cpu}"
+        with contextlib.suppress(OSError, ValueError):
+            package, core = (_text(place / "topology" / name) for name in ("physical_package_id", "core_id"))
+            for part in ((package, core), (package,)):
+                name = "core" if len(part) == 2 else "package"
+                count = int(_text(place / "thermal_throttle" / f"{name}_throttle_count"))
+                counts[part] = max(counts.get(part, 0), count)
+    return {"thermal_throttles": float(sum(counts.values()))} if counts else {}
+
+
+def _text(place: Path) -> str:
+    return place.read_text().strip()
 
 
 def read_processes() -> dict[int, Process]:

@@ -22,6 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import Any, Self
 
@@ -156,10 +157,12 @@ def cpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
 
 
 def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
-    """The steps in kineto's events, on the device: from the first thing that a step launched to that of the next one.
+    """The steps in kineto's events, on the device, cut where an event on its stream would be reached.
 
-    What belongs to a step or a phase is told by when the host launched it. The ranges that kineto itself draws on the
-    device do not tell: there is one a stream, without what a range inside it, or autograd's thread, launched.
+    A step begins when the device has done what was launched before it, or the host begins it, whichever is later; the
+    next one ends it. While a batch is made, a device with nothing left to do waits for data. What belongs to a step or
+    a phase is told by when the host launched it. The ranges that kineto itself draws on the device do not tell: there
+    is one a stream, without what a range inside it, or autograd's thread, launched.
     Raises RuntimeError where a step shows nothing on the device.
     """
     host = [event for event in events if event.device_type() == DeviceType.CPU]
@@ -168,16 +171,17 @@ def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
     nccl = [event for event in kernels if KERNELS_OF_NCCL.match(event.name())]
     others = [event for event in kernels if not KERNELS_OF_NCCL.match(event.name())]
     launches = launched(host, device)
-    ran = [reach(launches, span(event)) for event in sorted(host, key=start) if event.name() == STEP]
-    steps = [interval for interval in ran if interval]
-    if len(steps) < len(ran):
+    steps = [span(event) for event in sorted(host, key=start) if event.name() == STEP]
+    if not all(reach(launches, step) for step in steps):
         raise RuntimeError(
             "the profiler saw nothing of a step on the GPU: CUPTI is missing, or another profiler has it"
         )
-    ends = [*(begin for begin, _ in steps[1:]), *(end for _, end in steps[-1:])]
+    done = list(accumulate((end for _, (_, end) in launches), max))
+    borders = [done_at(launches, done, begin) for begin, _ in steps]
+    borders += [done_at(launches, done, end) for _, end in steps[-1:]]
     return cut(
-        [(begin, end) for (begin, _), end in zip(steps, ends, strict=True)],
-        data=union(reached(launches, host, DATA)),
+        list(pairwise(borders)),
+        data=union(reached(launches, host, DATA), difference(spans(host, DATA), union(map(span, kernels)))),
         optimizer=union(reached(launches, host, OPTIMIZER)),
         compute=union(map(span, others)),
         communication=union(map(span, nccl)),
@@ -199,6 +203,15 @@ def launched(host: Sequence[Any], device: Sequence[Any]) -> list[tuple[int, Inte
         if at is not None:
             found.append((at, span(event)))
     return sorted(found)
+
+
+def done_at(launches: Sequence[tuple[int, Interval]], done: Sequence[int], moment: int) -> int:
+    """When the device had done all that was launched before a moment of the host, or that moment, if it is later.
+
+    ``done`` has the last end of each launch and those before it.
+    """
+    before = bisect_left(launches, moment, key=first)
+    return max(moment, done[before - 1]) if before else moment
 
 
 def reach(launches: Sequence[tuple[int, Interval]], during: Interval) -> Interval | None:

@@ -49,7 +49,8 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         found.append("shaped_network")
     if record.config["data_skew"] != "none":
         found.append("skewed_data")
-    if "simulated" not in found and record.final_loss is not None and not math.isfinite(record.final_loss):
+    last = [rank.losses[-1] for launch in record.launches for rank in launch.ranks]
+    if "simulated" not in found and not all(map(math.isfinite, last)):
         found.append("loss_not_finite")
     if record.attribution and record.attribution.disagrees(record.launches):
         found.append("instruments_disagree")

@@ -115,7 +115,7 @@ class Record:
     memory: list[RankMemory] = field(default_factory=list)
     """One entry per rank, from the launch that checks the cell; empty where it was not measured."""
     collectives: list[Collective] | None = None
-    """Rank 0's collectives in one step, from the same launch; None where they were not counted."""
+    """Rank 0's collectives in one step, from the same launch; with ``local_steps`` k, in k. None: not counted."""
     collectives_by_rank: list[list[Collective]] = field(default_factory=list)
     """Every rank's, where they are not all alike."""
     launches: list[Launch] = field(default_factory=list)

@@ -86,6 +86,8 @@ class Launch:
     """CPU seconds of the other processes that used most meanwhile, by name."""
     collective_times: list[CollectiveTimes] = field(default_factory=list)
     """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
+    period: int = 1
+    """Steps after which what they do begins anew: ``local_steps``."""
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""

@@ -58,7 +58,7 @@ def phases_s(result: LaunchResult) -> dict[str, float]:
     return {name: max(rank["seconds"].get(name, 0.0) for rank in result.ranks) for name in names}
 
 
-def timed(result: LaunchResult, number: int, started_at: str) -> Launch:
+def timed(result: LaunchResult, number: int, started_at: str, period: int) -> Launch:
     """The timed launch of a round."""
     return Launch(
         number,
@@ -69,4 +69,5 @@ def timed(result: LaunchResult, number: int, started_at: str) -> Launch:
         conditions=conditions.together(rank["conditions"] for rank in result.ranks),
         foreign=result.ranks[0]["foreign"],
         collective_times=decode(result.ranks[0].get("collective_times", []), list[CollectiveTimes], "collective_times"),
+        period=period,
     )

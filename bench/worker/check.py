@@ -103,10 +103,12 @@ def watched_parameters(job: Job) -> contextlib.AbstractContextManager[None]:
 
 
 def collectives_of_step(job: Job, engine: Engine, work: Workload, context: RankContext) -> list[record.Collective]:
-    """What this rank calls in one step, after those whose memory was counted."""
-    step = max(job.parity_steps, UNSTEADY_STEPS) + WATCHED_STEPS
-    micro_batches = batches(job, work, share_of(job, context.rank), step, context.device)
+    """What this rank calls in one step, after those whose memory was counted; with ``local_steps``, in so many."""
+    first = max(job.parity_steps, UNSTEADY_STEPS) + WATCHED_STEPS
+    share = share_of(job, context.rank)
     ledger = comm.Ledger()
-    with ledger:
-        loop.train_step(engine, micro_batches, work.loss)
+    for step in range(first, first + job.spec.local_steps):
+        micro_batches = batches(job, work, share, step, context.device)
+        with ledger:
+            loop.train_step(engine, micro_batches, work.loss)
     return ledger.lines()

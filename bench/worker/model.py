@@ -39,9 +39,12 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
 
 
 def flops_per_sample(work: Workload, module: nn.Module) -> float:
-    """Forward and backward operations of matrix products, convolutions and attention, per sample."""
+    """Forward and backward operations of matrix products, convolutions and attention, per sample.
+
+    Without oneDNN, whose fused recurrent layers are no operators that the counter knows.
+    """
     samples = 2  # BatchNorm needs more than one
-    with FlopCounterMode(display=False) as counter:
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
         work.loss(module, work.batch(range(samples))).backward()
     return float(counter.get_total_flops()) / samples
 

@@ -22,10 +22,10 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     watch = conditions.Watch(rank, context.world_size, device)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
-    if job.silent:
-        meet(job, context, "measured")  # the barrier of the steps waits for nobody
     seconds.lap("warmup_s")
     watch.begin()
+    if job.silent:
+        meet(job, context, "measured")  # the barrier of the steps waits for nobody
     measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
     observed = watch.end()
     seconds.lap("measured_s")

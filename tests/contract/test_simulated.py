@@ -110,6 +110,13 @@ def test_what_is_received_is_what_this_rank_would_send(ranks: int) -> None:
         dist.destroy_process_group()
 
 
+def test_a_rank_alone_is_neither_profiled_nor_timed_without_communication(make_cell: MakeCell) -> None:
+    """It would wait for ranks that are not there."""
+    cell = make_cell(backend="fake", gpus=8, workload=MLP)
+    assert "rank 0 alone" in cell.unprofiled()
+    assert "nobody to send to" in cell.unsilenced()
+
+
 def test_only_rank_0s_share_is_made_and_timed(
     make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:

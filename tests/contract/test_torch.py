@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from analysis.comm import sent_bytes
+from analysis.theory import predict_sent
 from bench.cells import Cell
 from bench.checks import check
 from bench.config import Config, ConfigError
 from bench.launch import Launcher
-from tests.conftest import MakeCell, assert_parity, planned
+from bench.record import Collective, decode
+from tests.conftest import AsRecord, MakeCell, assert_parity, planned
 from tests.contract.test_native_bytes import PARAMETERS_BYTES, loopback_bytes
 
 MakeConfig = Callable[..., Config]
@@ -110,6 +113,18 @@ def test_local_steps_are_outside_parity(knobs: dict[str, Any], make_cell: MakeCe
     ranks = run_check(cell)
     assert ranks[0]["parity"] is None
     assert ranks[0]["describe"]["average_weights_every_steps"] == 3
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_the_ledger_of_local_steps_has_the_average_once_in_so_many_steps(
+    steps: int, make_cell: MakeCell, run_check: RunCheck, as_record: AsRecord
+) -> None:
+    measure = {"parity_steps": 0, "memory": True, "collectives": True}
+    cell = make_cell(engine="torch", gpus=2, local_steps=steps, workload=MLP, measure=measure)
+    ranks = run_check(cell)
+    record = as_record(cell, ranks)
+    record.collectives = decode(ranks[0]["collectives"], list[Collective], "collectives")
+    assert sent_bytes(record) == predict_sent(record) != 0
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -90,3 +92,11 @@ def test_a_step_takes_as_long_as_its_slowest_rank() -> None:
 def test_throughput_is_units_over_total_time_and_not_a_mean_of_rates() -> None:
     record = cell(0, 2, [launch(0, [[0.1, 0.4], [0.1, 0.4]])])
     assert stats.throughput_per_s(record, record.launches[0]) == pytest.approx(128 * 2 / 0.5)
+
+
+def test_a_step_that_communicates_one_time_in_three_counts_a_third_in_each() -> None:
+    """Steps of 10 ms, every third of 40: the median of steps would hold none of these."""
+    (seen,) = [launch(0, [[0.01, 0.01, 0.04] * 3 + [0.01]])]
+    assert stats.step_time_s(seen) == pytest.approx(0.01)
+    assert stats.step_time_s(dataclasses.replace(seen, period=3)) == pytest.approx(0.02)
+    assert stats.step_time_s(dataclasses.replace(seen, period=50)) == pytest.approx(0.019)

@@ -301,3 +301,18 @@ def test_the_energy_of_packages_is_added_up_and_survives_a_counter_that_wraps(
     (tmp_path / "intel-rapl:0/energy_uj").write_text("7000000")
     (tmp_path / "intel-rapl:1/energy_uj").write_text("1000000")
     assert meter.joules() == pytest.approx(2.0 + 1.5) and energy.why_not() == ""
+
+
+def test_a_core_or_a_package_that_was_too_hot_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four CPUs, two to a core, in one package: each of them counts the same five events of the package."""
+    for cpu in range(4):
+        topology, throttle = (tmp_path / f"cpu{cpu}" / name for name in ("topology", "thermal_throttle"))
+        topology.mkdir(parents=True)
+        throttle.mkdir()
+        (topology / "physical_package_id").write_text("0\n")
+        (topology / "core_id").write_text(f"{cpu // 2}\n")
+        (throttle / "package_throttle_count").write_text("5\n")
+        (throttle / "core_throttle_count").write_text(f"{3 * (cpu // 2)}\n")
+    monkeypatch.setattr(conditions, "CPUS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert conditions.thermal_throttles() == {"thermal_throttles": 5 + 0 + 3}

@@ -148,13 +148,34 @@ def gpu_trace() -> list[Event]:
     return [*host, *launches, *device]
 
 
-def test_a_gpu_step_ends_where_the_next_begins_on_the_device() -> None:
+def test_a_gpu_step_ends_where_the_device_has_done_all_of_it() -> None:
     """Kernels belong to the step in which they were launched, from whatever thread: by the call that launched them,
-    or, where that was not traced, by the operator."""
+    or, where that was not traced, by the operator. The host begins the second step at 10, the device at 48."""
     first, second = map(attributed, gpu_steps(gpu_trace()))
-    assert in_ms(first) == {"data": 2, "compute": 18, "exposed": 10, "optimizer": 6, "host": 4}
+    assert in_ms(first) == {"data": 1 + 2, "compute": 18, "exposed": 10, "optimizer": 6, "host": 9 + 2}
     assert (first.communication_s, first.overlapped_s) == (0.02, 0.01)
-    assert in_ms(second) == {"compute": 30}
+    assert in_ms(second) == {"compute": 30, "host": 2}
+
+
+def test_a_gpu_that_waits_for_a_batch_waits_for_data_in_the_last_step_too() -> None:
+    """Each step: 50 ms to make the batch, 1 to copy it, 38 and 10 of kernels, of which the host waits for none."""
+    events = []
+    for step, at in enumerate((0, 100)):
+        ids, calls = range(3 * step + 1, 3 * step + 4), (50.5, 52, 53.5)
+        ran = ((51, 52, "Memcpy HtoD (Pinned -> Device)"), (52, 90, "sgemm"), (90, 100, "multi_tensor_apply"))
+        events += [
+            Event("bench.step", at, at + 54, "range"),
+            Event("bench.data", at, at + 51, "range"),
+            Event("bench.forward_backward", at + 51, at + 53, "range"),
+            Event("bench.optimizer", at + 53, at + 54, "range"),
+            *(Event("cudaLaunch", at + begin, at + begin, correlation=ids[n]) for n, begin in enumerate(calls)),
+            *(
+                Event(what, at + begin, at + end, "kernel", correlation=ids[n])
+                for n, (begin, end, what) in enumerate(ran)
+            ),
+        ]
+    for found in map(attributed, gpu_steps(events)):
+        assert in_ms(found) == {"data": 52, "compute": 38, "optimizer": 10}
 
 
 def test_ranges_that_kineto_draws_on_the_device_change_nothing() -> None:

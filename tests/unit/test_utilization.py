@@ -51,6 +51,10 @@ def test_joules_are_those_of_the_device_or_unknown_and_never_zero() -> None:
     assert joules_per_step(record) == 3.0
     assert frame([record])["joules_per_sample"][0] == pytest.approx(3.0 / 128)
     assert math.isnan(joules_per_step(fake_cell()))
+    record.resolved["simulated"] = True
+    assert math.isnan(joules_per_step(record))
+    collectives = dataclasses.replace(record.launches[0], ranks=[])
+    assert math.isnan(joules_per_step(fake_cell(0, 2, [collectives])))
 
 
 class SteadyProduct:
@@ -72,6 +76,41 @@ def test_matrices_are_doubled_until_that_gains_nothing(monkeypatch: pytest.Monke
     assert (found.flops_per_s, found.dtype, found.size) == (pytest.approx(40e9), "bfloat16", 1024)
     monkeypatch.setattr(ceiling, "BUDGET_S", 0.0)
     assert ceiling.measure("fp32", torch.device("cpu")).size == 256
+
+
+def test_what_a_library_takes_to_start_is_not_taken_from_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first product of 0.6 s, as a GPU's may be, would be the whole budget."""
+
+    class Cold(SteadyProduct):
+        started = False
+
+        def run(self, count: int) -> float:
+            first, Cold.started = not Cold.started, True
+            return super().run(count) + 0.6 * first
+
+    monkeypatch.setattr(ceiling, "Product", SteadyProduct)
+    warm = ceiling.measure("fp32", torch.device("cpu"))
+    monkeypatch.setattr(ceiling, "Product", Cold)
+    assert ceiling.measure("fp32", torch.device("cpu")) == warm
+    assert Cold.started and warm.size > 256
+
+
+def test_products_in_a_fused_recurrent_layer_are_counted_and_without_any_there_is_no_mfu() -> None:
+    length, inputs, hidden = 5, 16, 32
+
+    class Recurrent:
+        def batch(self, indices: range) -> tuple[torch.Tensor]:
+            return (torch.ones(len(indices), length, inputs),)
+
+        def loss(self, module: torch.nn.Module, batch: tuple[torch.Tensor]) -> torch.Tensor:
+            return module(batch[0])[0].mean()
+
+    forward = 2 * length * 4 * hidden * (inputs + hidden)
+    found = flops_per_sample(Recurrent(), torch.nn.LSTM(inputs, hidden, batch_first=True))
+    assert 2 * forward < found <= 3 * forward
+    record = fake_cell(model=cnn_model(flops_per_unit=0.0))
+    record.ceiling = Ceiling(1.6e10, "float32", 512)
+    assert math.isnan(frame([record])["mfu"][0])
 
 
 def test_a_ceiling_belongs_to_device_dtype_threads_and_ranks(make_cell: MakeCell, tmp_path: Any) -> None:

@@ -1,0 +1,54 @@
+"""The training loop: when its ranks meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bench import loop
+
+
+class Recorded:
+    """A watch, an engine and its batches that write down what is done to them."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.device = torch.device("cpu")
+        self.done = done
+
+    def __enter__(self) -> None:
+        self.done.append("profiler begins")
+
+    def __exit__(self, *error: object) -> None:
+        self.done.append("profiler ends")
+
+    def step(self) -> Any:
+        recorded = self
+
+        class Step:
+            def __enter__(self) -> Any:
+                recorded.done.append("watched:")
+                return self
+
+            def __exit__(self, *error: object) -> None: ...
+
+            def mark(self) -> None: ...
+
+        return Step()
+
+    def forward_backward(self, batch: Any, loss_fn: Any, *, sync: bool) -> torch.Tensor:
+        self.done.append("step")
+        return torch.zeros(())
+
+    def optimizer_step(self) -> None: ...
+
+
+def test_ranks_meet_after_their_profilers_have_begun_and_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profiler takes a second to begin, on some ranks longer: else the first step would hold the difference."""
+    done: list[str] = []
+    recorded = Recorded(done)
+    monkeypatch.setattr(loop, "meet", lambda device: done.append("ranks meet"))
+    loop.profiled_steps(recorded, lambda step: [()], 2, lambda module, batch: torch.zeros(()), recorded)
+    settling = ["step"] * loop.SETTLING_STEPS
+    assert done == ["profiler begins", *settling, "ranks meet", *["watched:", "step"] * 2, "profiler ends"]
