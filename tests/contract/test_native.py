@@ -90,6 +90,16 @@ def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callab
         assert worst(*(p["weights_error"] for p in found)) < 1e-5, knobs
 
 
+def test_what_is_right_only_after_backward_is_trained_without_overlap(parity: Callable[..., dict[str, Any]]) -> None:
+    found = [parity(workload=odd("reentrant"), stage=stage, gpus=2, overlap=False, **SGD) for stage in (0, 1, 2, 3)]
+    assert worst(*(p["weights_error"] for p in found)) < 1e-5
+
+
+def test_units_that_are_merged_are_read_from_outside_like_others(parity: Callable[..., dict[str, Any]]) -> None:
+    for kind in ("captured", "outside", "returned"):
+        assert parity(workload=odd(kind), stage=3, gpus=2, bucket_mb=1, **SGD)["weights_error"] < 1e-5
+
+
 def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., dict[str, Any]]) -> None:
     for stage in (0, 3):
         assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD)["weights_error"] < 1e-5
@@ -101,12 +111,16 @@ def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., dict[str, Any
         ("bounded", 0, "table rewrites its weights in forward"),
         ("bounded", 3, "table rewrites its weights in forward"),
         ("skipped", 3, "ranks use units in different orders"),
+        ("reentrant", 1, "got a gradient after its bucket had been reduced"),
+        ("reentrant", 3, "got a gradient after its bucket had been reduced"),
+        ("aliased", 2, "layer.weight and transposed share memory"),
+        ("scripted", 3, "0 is a scripted module, which takes no hooks"),
     ],
 )
-def test_what_differs_with_a_ranks_samples_is_refused_by_name(
+def test_what_cannot_be_trained_is_refused_by_name(
     kind: str, stage: int, why: str, make_cell: MakeCell, launcher: Launcher, scratch: Path
 ) -> None:
-    cell = make_cell(engine="native", stage=stage, gpus=2, workload=odd(kind), batch_size=1)
+    cell = make_cell(engine="native", stage=stage, gpus=2, workload=odd(kind), batch_size=1, bucket_mb=0.0001)
     result = launcher.launch(cell.job("timing", scratch))
     assert result.status == "unsupported"
     assert why in result.reason

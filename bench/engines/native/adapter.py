@@ -16,10 +16,11 @@ from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.layout import lay_out
+from bench.engines.native.refusals import refuse_module
 from bench.engines.native.units import Group, Phase, UnitSchedule, group_units
 from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.spec import EngineSpec
 
 BUCKET_MB = 25.0
 """Default cap of a bucket at stages 0 to 2, as DistributedDataParallel's; stage 3 keeps each unit apart by default."""
@@ -30,7 +31,7 @@ class NativeEngine:
     """DDP and ZeRO 1-3 over flat buckets."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
-        refuse_module(module)
+        refuse_module(module, spec.stage)
         self.spec = spec
         self.context = context
         self.module = cast_module(module, spec.precision)
@@ -61,7 +62,7 @@ class NativeEngine:
     def _agree_on_start(self) -> None:
         """Every rank starts from rank 0's weights and buffers."""
         for tensor in (*self.names.values(), *self.module.buffers()):
-            dist.broadcast(tensor.detach(), 0)
+            broadcast(tensor.detach())
 
     def _group(self, units: list[nn.Module]) -> list[Group]:
         """Stage 3: a group per unit (or run of units). Else one, of all trainable parameters, last ones first."""
@@ -122,6 +123,9 @@ class NativeEngine:
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with self._phase("forward"), autocast(self.spec.precision, self.context.device.type):
             loss = loss_fn(self.module, cast_inputs(batch, weight_dtype(self.spec.precision)))
+        if not self.schedule:
+            for bucket in self.buckets:
+                bucket.take_back()
         self.reducer.begin(reduce=sync or self.spec.stage >= 2)
         scale = self.loss_scale.value / (self._divisor if self._divides_loss else 1)
         with self._phase("backward"):
@@ -186,26 +190,16 @@ class NativeEngine:
         checkpoint.load(self, folder)
 
 
-def refuse_module(module: nn.Module) -> None:
-    """Raises EngineUnsupported, by name, for parameters that cannot lie in a flat bucket."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
-            raise EngineUnsupported(f"engine=native: {name or 'the module'} has sparse gradients (sparse=True)")
-        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
-            raise EngineUnsupported(
-                f"engine=native: {name or 'the module'} rewrites its weights in forward (max_norm={part.max_norm}), "
-                "which differs with the samples of each rank"
-            )
-    for name, parameter in module.named_parameters():
-        if isinstance(parameter, nn.UninitializedParameter):
-            raise EngineUnsupported(f"engine=native: {name} is not initialised (lazy module); run it once first")
-        if parameter.is_complex() or parameter.is_meta or parameter.layout != torch.strided:
-            raise EngineUnsupported(
-                f"engine=native: {name} is {parameter.dtype} {parameter.layout} on {parameter.device}; "
-                "parameters must be real, dense and on the device"
-            )
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise EngineUnsupported("engine=native: the module has no parameter that requires a gradient")
+def broadcast(tensor: Tensor) -> None:
+    """Rank 0's values of any dtype and strides, into ``tensor``."""
+    dense = tensor.contiguous()
+    dist.broadcast(dense.reshape(-1).view(torch.uint8), 0)
+    if dense.data_ptr() == tensor.data_ptr():
+        return
+    for dim, stride in enumerate(tensor.stride()):
+        if stride == 0:  # expanded: there is one value
+            tensor, dense = tensor.narrow(dim, 0, 1), dense.narrow(dim, 0, 1)
+    tensor.copy_(dense)
 
 
 def create() -> Engine:

@@ -40,6 +40,8 @@ class Bucket:
             view.copy_(parameter.detach())
             parameter.data = view
         self.is_whole = True
+        self.in_use = False
+        """Stage 3: a unit that it belongs to is in its forward."""
         self.shard = self.whole
         self.owns_shard = False
         self._absent = [absent(like.dtype, like.device).expand(parameter.shape) for parameter in self.parameters]
@@ -72,6 +74,20 @@ class Bucket:
             self.is_whole = True
 
         return complete
+
+    def take_back(self) -> None:
+        """What forward wrote into the weights stays, also where it gave them other memory (``weight.data = ...``).
+
+        Not so with master weights, which are what is trained.
+        """
+        if not self.is_whole:
+            return
+        for view, parameter in zip(self.views, self.parameters, strict=True):
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter.detach())
+                parameter.data = view
+        if self.owns_shard and self.shard.dtype == self.whole.dtype:
+            self.shard.copy_(self.whole[self.own])
 
     def free(self) -> None:
         """Stage 3: gives back the memory of ``whole``, if it has any."""

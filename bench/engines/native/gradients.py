@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.wire import Finish
+from bench.engines.spec import EngineUnsupported
 
 IN_FLIGHT = 1
 """Buckets that stay on the wire when another one is launched, at stages 1 to 3: bounds what is received at once, and
@@ -35,13 +36,22 @@ class BucketGradients:
         self.flat: Tensor | None = None
         self.result: Tensor | None = None
         self.written: set[int] = set()
-        self.missing = 0
+        self.missing: set[int] = set()
+        self.is_launched = False
 
     def expect(self) -> None:
         """A backward begins: every parameter's gradient is missing."""
-        self.missing = len(self.bucket.parameters)
+        self.missing = set(range(len(self.bucket.parameters)))
+        self.is_launched = False
 
     def add(self, slot_number: int, gradient: Tensor) -> None:
+        """Raises EngineUnsupported for one more gradient of a bucket that is on the wire."""
+        if self.is_launched:
+            raise EngineUnsupported(
+                f"engine=native with overlap: a weight of shape {tuple(gradient.shape)} got a gradient after its "
+                "bucket had been reduced, as where several reentrant checkpoints use it; "
+                "valid: use_reentrant=False, overlap=false"
+            )
         if self.flat is None:
             self.flat = torch.empty_like(self.bucket.whole)
         slot = self.bucket.layout.slots[slot_number]
@@ -51,7 +61,7 @@ class BucketGradients:
         else:
             place.copy_(gradient)
             self.written.add(slot_number)
-        self.missing -= 1
+        self.missing.discard(slot_number)
 
     def fill_gaps(self) -> Tensor:
         """The whole bucket, with zeros for parameters that have no gradient and for padding."""
@@ -69,6 +79,7 @@ class BucketGradients:
         """Starts the reduction; once finished, ``result`` has the sum over ranks: all of it (stage 0) or the shard."""
         flat = self.fill_gaps()
         self.written.clear()
+        self.is_launched = True
         if not self.partitioned:
             self.result = flat
             return collectives.all_reduce(flat)
@@ -138,9 +149,10 @@ class GradientReducer:
     def _hook(self, gradients: BucketGradients, number: int) -> Callable[[Tensor], None]:
         def collect(parameter: Tensor) -> None:
             assert parameter.grad is not None
+            was_missing = bool(gradients.missing)
             gradients.add(number, parameter.grad)
             parameter.grad = None
-            if gradients.missing == 0:
+            if was_missing and not gradients.missing:
                 self.on_full(gradients.bucket)
                 if self._reducing and self._overlap:
                     self._launch_full()
@@ -148,7 +160,7 @@ class GradientReducer:
         return collect
 
     def _launch_full(self) -> None:
-        while self._next < len(self.gradients) and self.gradients[self._next].missing == 0:
+        while self._next < len(self.gradients) and not self.gradients[self._next].missing:
             self._launch()
 
     def _launch(self) -> None:

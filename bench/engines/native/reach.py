@@ -11,6 +11,7 @@ parameters otherwise (a list of them that they keep) read NaN.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 
 from bench.engines.native.bucket import Bucket
 
+Need = Callable[[Bucket, bool], None]
+"""Called with a bucket that is needed, and whether it was read outside its unit."""
+
 
 class Reach:
     """Watches the parameters of ``buckets``."""
 
-    def __init__(self, module: nn.Module, buckets: list[Bucket], need: Callable[[Bucket, bool], None]) -> None:
-        """``need`` is called with a bucket that has to be whole, and whether it was read outside."""
+    def __init__(self, module: nn.Module, buckets: list[Bucket], need: Need) -> None:
         self._need = need
         self._by_storage = {bucket.whole.untyped_storage()._cdata: bucket for bucket in buckets}
         homes = {id(parameter): bucket for bucket in buckets for parameter in bucket.parameters}
@@ -33,14 +36,18 @@ class Reach:
             if type(part._parameters) is dict:  # a scripted module has one of its own, in C++
                 part._parameters = LookedUp(part._parameters, homes, need)
 
+    def bucket_of(self, tensor: Tensor) -> Bucket | None:
+        """The bucket whose memory ``tensor`` has a view of."""
+        if tensor.layout is not torch.strided:
+            return None
+        return self._by_storage.get(tensor.untyped_storage()._cdata)
+
     def saved_weights(self) -> AbstractContextManager[Any]:
         """While it is open, autograd tells which of the tensors that it saves are weights, and asks for them."""
         return torch.autograd.graph.saved_tensors_hooks(self._save, self._restore)
 
     def _save(self, tensor: Tensor) -> Tensor | tuple[Tensor, Bucket]:
-        if tensor.layout is not torch.strided:
-            return tensor
-        bucket = self._by_storage.get(tensor.untyped_storage()._cdata)
+        bucket = self.bucket_of(tensor)
         return tensor if bucket is None else (tensor, bucket)
 
     def _restore(self, saved: Tensor | tuple[Tensor, Bucket]) -> Tensor:
@@ -55,16 +62,14 @@ class Reach:
 class LookedUp(dict[str, "nn.Parameter | None"]):
     """A module's own parameters by name, for whoever looks one up."""
 
-    def __init__(
-        self, held: dict[str, nn.Parameter | None], homes: dict[int, Bucket], need: Callable[[Bucket, bool], None]
-    ) -> None:
+    def __init__(self, held: dict[str, nn.Parameter | None], homes: dict[int, Bucket], need: Need) -> None:
         super().__init__(held)
         self._buckets = {name: homes[id(held[name])] for name in held if id(held[name]) in homes}
         self._need = need
 
     def __getitem__(self, name: str) -> nn.Parameter | None:
         bucket = self._buckets.get(name)
-        if bucket is not None and not bucket.is_whole:
+        if bucket is not None and not bucket.in_use:
             self._need(bucket, True)
         return super().__getitem__(name)
 
@@ -76,7 +81,14 @@ class LookedUp(dict[str, "nn.Parameter | None"]):
         self._look_at_all()
         return super().values()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, nn.Parameter | None]:
+        """Of plain parameters, with their values: a copy of a module is no part of the engine."""
+        return copy.deepcopy(dict(self.items()), memo)
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self.items()),)
+
     def _look_at_all(self) -> None:
         for bucket in self._buckets.values():
-            if not bucket.is_whole:
+            if not bucket.in_use:
                 self._need(bucket, True)

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.reach import Reach
@@ -55,6 +56,15 @@ class Group:
             finish()
         self._coming = []
 
+    def in_use(self, in_use: bool) -> None:
+        """Whether one of the modules is in its forward."""
+        for bucket in self.buckets:
+            bucket.in_use = in_use
+
+    def take_back(self) -> None:
+        for bucket in self.buckets:
+            bucket.take_back()
+
     def free(self) -> None:
         if self._coming:
             self.gather()
@@ -69,33 +79,50 @@ class UnitSchedule:
     """Gathers and frees the groups of a module as forward and backward pass through it."""
 
     def __init__(self, module: nn.Module, groups: list[Group], *, prefetch: bool) -> None:
+        """Raises EngineUnsupported for a unit that takes no hooks."""
         self.groups = groups
         self._prefetch = prefetch
         self._phase: Phase | None = None
         self._running = dict.fromkeys(groups, 0)
+        self._entered = dict.fromkeys(groups, 0)
         self._kept: set[Group] = set()
         self._uses: list[Group] = []
         self._last_uses: dict[Phase, list[Group]] = {}
         self._home = {bucket: group for group in groups for bucket in group.buckets}
         self._buckets = list(self._home)
+        self._hooks: list[RemovableHandle] = []
         self._reach = Reach(module, self._buckets, self._need)
         for group in groups:
             for part in group.modules:
+                if isinstance(part, torch.jit.ScriptModule):
+                    raise EngineUnsupported(
+                        f"engine=native at stage=3: {group.name} is a scripted module, which takes no hooks; "
+                        "valid: a module around it, stage=0, 1, 2"
+                    )
                 part.register_forward_pre_hook(self._before_forward(group), prepend=True, with_kwargs=True)
                 part.register_forward_hook(self._after_forward(group))
             group.free()
 
     @contextmanager
     def passing(self, phase: Phase) -> Iterator[None]:
-        """Context of a micro-batch's forward and loss, or of its backward, after which nothing is whole."""
+        """Context of a micro-batch's forward and loss, or of its backward. At its end no more is whole than is kept:
+        in forward what was read outside or returned, after backward nothing."""
         self._phase, self._uses = phase, []
+        for group in self.groups:
+            self._running[group] = self._entered[group] = 0
+            group.in_use(False)
         with self._reach.saved_weights():
             yield
         self._last_uses[phase] = self._uses
         self._phase = None
         if phase == "backward":
             self._kept.clear()
-            for group in self.groups:
+            while self._hooks:  # on leaves they would be there for good, with the graphs that they refer to
+                self._hooks.pop().remove()
+        for group in self.groups:
+            if phase == "forward":
+                group.take_back()
+            if group not in self._kept:
                 group.free()
 
     def _use(self, group: Group) -> None:
@@ -129,41 +156,53 @@ class UnitSchedule:
             )
 
     def _need(self, bucket: Bucket, outside: bool) -> None:
-        """A parameter of ``bucket``, which is not whole, is needed now; if read ``outside``, nobody knows how long."""
+        """A parameter of ``bucket`` is needed now; if read ``outside`` its unit, nobody knows for how long."""
         if self._phase:
             group = self._home[bucket]
-            self._use(group)
+            if not bucket.is_whole:
+                self._use(group)
             if outside:
                 self._kept.add(group)
 
     def _before_forward(self, group: Group) -> Callable[[nn.Module, Any, Any], None]:
         def gather(module: nn.Module, inputs: Any, named_inputs: Any) -> None:
-            if self._phase == "forward":
-                self._running[group] += 1
+            self._running[group] += 1
+            group.in_use(True)
             self._use(group)
-            if group.frozen and module is group.modules[0]:
-                entering = needing_gradients((inputs, named_inputs))
-                if entering:
-                    register_multi_grad_hook(entering, lambda _: self._leave(group), mode="all")
+            entering = needing_gradients((inputs, named_inputs)) if group.frozen and module is group.modules[0] else []
+            if entering:
+                self._hooks.append(register_multi_grad_hook(entering, lambda _: self._leave(group), mode="all"))
 
         return gather
 
-    def _leave(self, group: Group) -> None:
-        if group not in self._kept:
-            for bucket in group.frozen:
-                bucket.free()
-
     def _after_forward(self, group: Group) -> Callable[[nn.Module, Any, Any], None]:
         def watch_and_free(module: nn.Module, inputs: Any, output: Any) -> None:
-            leaving = needing_gradients(output)
+            returned = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+            leaving = needing_gradients(returned)
             if leaving:
-                register_multi_grad_hook(leaving, lambda _: self._use(group), mode="any")
-            if self._phase == "forward":
-                self._running[group] -= 1
-                if module is group.modules[-1] and not self._running[group] and group not in self._kept:
-                    group.free()
+                self._hooks.append(register_multi_grad_hook(leaving, lambda _: self._enter(group), mode="any"))
+            self._kept.update(self._home[bucket] for leaf in returned if (bucket := self._reach.bucket_of(leaf)))
+            self._running[group] -= 1
+            if self._running[group] > 0:
+                return
+            group.in_use(False)
+            if self._phase != "backward" and module is group.modules[-1] and group not in self._kept:
+                group.take_back()
+                group.free()
 
         return watch_and_free
+
+    def _enter(self, group: Group) -> None:
+        """Backward comes to a call of the group."""
+        self._entered[group] += 1
+        self._use(group)
+
+    def _leave(self, group: Group) -> None:
+        """Backward has left a call of the group; another one may have been entered before."""
+        self._entered[group] -= 1
+        if self._entered[group] <= 0 and group not in self._kept:
+            for bucket in group.frozen:
+                bucket.free()
 
 
 def needing_gradients(held: Any) -> list[Tensor]:

@@ -1,0 +1,64 @@
+"""Modules that the engine cannot train, refused at setup by the name of what is in the way."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from bench.engines.spec import EngineUnsupported
+
+
+def refuse_module(module: nn.Module, stage: int) -> None:
+    """Raises EngineUnsupported."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            refuse_embedding(name or "the module", part)
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise EngineUnsupported(f"engine=native: {name} is not initialised (lazy module); run it once first")
+        if parameter.is_complex() or parameter.is_meta or parameter.layout != torch.strided:
+            raise EngineUnsupported(
+                f"engine=native: {name} is {parameter.dtype} {parameter.layout} on {parameter.device}; "
+                "parameters must be real, dense and on the device"
+            )
+    for name, buffer in module.named_buffers():
+        if buffer.layout != torch.strided:
+            raise EngineUnsupported(f"engine=native: the buffer {name} is {buffer.layout}; buffers must be dense")
+        if stage == 3 and isinstance(buffer, nn.Parameter):
+            raise EngineUnsupported(
+                f"engine=native at stage=3: {name} is a parameter among the buffers, where nobody sees it read"
+            )
+    refuse_shared_memory(module)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise EngineUnsupported("engine=native: the module has no parameter that requires a gradient")
+
+
+def refuse_embedding(name: str, part: nn.Embedding | nn.EmbeddingBag) -> None:
+    if part.sparse:
+        raise EngineUnsupported(f"engine=native: {name} has sparse gradients (sparse=True)")
+    if part.max_norm is not None:
+        raise EngineUnsupported(
+            f"engine=native: {name} rewrites its weights in forward (max_norm={part.max_norm}), "
+            "which differs with the samples of each rank"
+        )
+
+
+def refuse_shared_memory(module: nn.Module) -> None:
+    """A parameter gets memory of its own in a bucket, so no other may be a view of the same."""
+    parameters = dict(module.named_parameters())
+    kept = {id(parameter) for parameter in parameters.values()}
+    others = {name: buffer for name, buffer in module.named_buffers() if id(buffer) not in kept}
+    held = [(name, tensor) for name, tensor in (parameters | others).items() if tensor.numel() and not tensor.is_meta]
+    places = sorted((*place(tensor), name) for name, tensor in held)
+    for (storage, _, end, one), (same, begin, _, other) in pairwise(places):
+        if storage == same and begin < end and (one in parameters or other in parameters):
+            raise EngineUnsupported(f"engine=native: {one} and {other} share memory, but are not the same parameter")
+
+
+def place(tensor: Tensor) -> tuple[int, int, int]:
+    """Which storage, and from which byte to which."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    return tensor.untyped_storage().data_ptr(), begin, begin + (last + 1) * tensor.itemsize
