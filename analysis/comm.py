@@ -1,6 +1,9 @@
-"""What the collectives of a step, as they were counted, send at their bandwidth optimum."""
+"""What a step sends: its collectives at their bandwidth optimum, as they were counted; and what was on the wire."""
 
 from __future__ import annotations
+
+from math import nan
+from statistics import median
 
 from bench.record import Collective, Record
 
@@ -43,3 +46,16 @@ def sent_bytes(record: Record) -> float | None:
             return None
         total += sent
     return total / len(ledgers) / (record.config.get("local_steps") or 1)
+
+
+def wire_bytes(record: Record) -> float:
+    """Bytes that all processes sent in a step over the ranks, by the interfaces' counters; NaN where nobody counted.
+
+    Median over launches, since whatever else used an interface is counted too.
+    """
+    found = [
+        launch.conditions["wire_sent_bytes"] / max(len(rank.losses) for rank in launch.ranks) / len(launch.ranks)
+        for launch in record.launches
+        if "wire_sent_bytes" in launch.conditions and len(launch.ranks) > 1
+    ]
+    return median(found) if found else nan

@@ -25,6 +25,8 @@ class LedgerRow:
     predicted: str
     gap: str
     """Counted over predicted, such as ``+0.2 %``."""
+    wire: str
+    """What the interface counted."""
 
 
 def ledger_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str]) -> list[LedgerRow]:
@@ -48,6 +50,7 @@ def ledger_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[
                 sent=units.mib(sent),
                 predicted=units.mib(predicted),
                 gap=f"{100 * (sent / predicted - 1):+.2f} %" if comparable else units.MISSING,
+                wire=units.mib(row["wire_bytes"]),
             )
         )
     return found

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import attribution, loss, stats
 from analysis.cells import frozen, identity, knobs, world_size
-from analysis.comm import sent_bytes
+from analysis.comm import sent_bytes, wire_bytes
 from analysis.memory import COLUMNS as MEMORY_COLUMNS
 from analysis.memory import KINDS, columns, memory
 from analysis.mfu import joules_per_step, utilization
@@ -33,7 +33,7 @@ COLUMNS = [
     *["scaling_baseline_gpus", "scaling_cap", "serial_fraction", "serial_fraction_low", "serial_fraction_high"],
     *loss.COLUMNS,
     *["launches", "interval_level"],
-    *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes"],
+    *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes", "wire_bytes"],
     *attribution.COLUMNS,
     *["unit", "parameters", "devices"],
     *[f"{kind}_bytes" for kind in KINDS],
@@ -170,6 +170,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "transient_predicted_bytes": held.transient_bytes,
         "sent_predicted_bytes": held.sent_bytes,
         "sent_bytes": sent_bytes(record),
+        "wire_bytes": wire_bytes(record),
         "final_loss": record.final_loss if trained else None,
         "unit": record.model.unit if record.model else None,
         "parameters": record.model.parameter_count if record.model else None,

@@ -16,6 +16,7 @@ from bench.cells import Cell, plan
 from bench.config import CONF, Config, Measure, options
 from bench.job import LaunchResult, Machine
 from bench.launch import Launcher
+from bench.measure.conditions import together
 from bench.record import Model, Record, decode
 
 MakeCell = Callable[..., Cell]
@@ -149,6 +150,15 @@ def planned(make_config: Callable[..., Config], options: dict[str, Any], **knobs
     config = make_config(**knobs)
     config.engine = config.engine | options
     return plan([config], CPU_ONLY, cores=2)[0]
+
+
+def wire_bytes(result: LaunchResult, steps: int) -> float:
+    """What ranks of a timed launch sent in a step, over the ranks, by the counters of their interfaces."""
+    assert result.status == "ok", result
+    counted = together(rank["conditions"] for rank in result.ranks)
+    if "wire_sent_bytes" not in counted:
+        pytest.skip("no counters of interfaces here")
+    return counted["wire_sent_bytes"] / steps / len(result.ranks)
 
 
 def worst(*errors: float) -> float:

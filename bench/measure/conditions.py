@@ -1,8 +1,8 @@
 """What may have disturbed the measured steps: counters read before and after them, off the clock.
 
 Rank 0 reads what the machine has once: processors, control group, clocks. The first rank on a GPU reads that GPU,
-and each rank on a GPU its own allocator. What a machine does not show is left out, never zero. Judging is
-``bench.measure.verdicts``'s.
+and each rank on a GPU its own allocator; over gloo the first rank on a host reads its interface. What a machine does
+not show is left out, never zero. Judging is ``bench.measure.verdicts``'s.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.measure import nvml
 from bench.measure.energy import Meter
+from bench.measure.wire import Interface
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
-ADDED_UP = ("alloc_retries", "gpu_energy_j", "gpu_foreign_processes")
+ADDED_UP = ("alloc_retries", "gpu_energy_j", "gpu_foreign_processes", "wire_sent_bytes")
 """Conditions that ranks share out; of all others the largest counts."""
 NAMED = 3
 """How many foreign processes are named."""
@@ -65,8 +66,9 @@ class Machine:
 class Watch:
     """The conditions of one rank's measured steps."""
 
-    def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
-        self._rank, self._device = rank, device
+    def __init__(self, rank: int, world_size: int, device: torch.device, interface: Interface | None = None) -> None:
+        """``interface``: whose bytes this rank is to count."""
+        self._rank, self._device, self._interface = rank, device, interface
         self._machine: Machine | None = None
         self._meter: Meter | None = None
         self._gpu: nvml.Gpu | None = None
@@ -107,6 +109,9 @@ class Watch:
 
     def _read_device(self) -> dict[str, float]:
         found: dict[str, float] = {}
+        sent = self._interface.sent_bytes() if self._interface else None
+        if sent is not None:
+            found["wire_sent_bytes"] = sent
         if self._device.type == "cuda":
             import torch
 

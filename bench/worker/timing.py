@@ -8,7 +8,7 @@ from typing import Any
 from bench import loop, record
 from bench.engines.base import RankContext
 from bench.job import Job
-from bench.measure import conditions
+from bench.measure import conditions, wire
 from bench.worker.engine import ready
 from bench.worker.group import meet
 from bench.worker.shares import steps_of
@@ -19,7 +19,9 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
-    watch = conditions.Watch(rank, context.world_size, device)
+    talks = job.spec.backend == "gloo" and not job.silent
+    interface = wire.interface_of(rank, context.world_size, job.network) if talks else None
+    watch = conditions.Watch(rank, context.world_size, device, interface)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.config import Network
 from bench.launch import Launcher
-from tests.conftest import MakeCell
+from tests.conftest import MakeCell, wire_bytes
+from tests.integration.test_network import no_lab
 
 MIB = 1 << 20
 PARAMETERS_BYTES = 8 * MIB
 """Two layers of 1024 x 1024 in fp32, without biases."""
-
-
-ETHERNET_BYTES = 14
-HEADER_BYTES = 66
-"""Of each packet: Ethernet, IP, and TCP with timestamps. How data are cut into packets is the kernel's affair."""
-
-
-def loopback_bytes() -> int:
-    """Payload that this machine has sent to itself, each byte once.
-
-    Where a receiver is late to run, TCP takes what it did not acknowledge for lost and sends it again, though nothing
-    is lost here: up to 3 % on busy cores. Those segments are taken to be full.
-    """
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, counters = line.partition(":")
-        if name.strip() == "lo":
-            sent, packets = map(int, counters.split()[8:10])
-            segment_bytes = int(Path("/sys/class/net/lo/mtu").read_text()) - HEADER_BYTES + ETHERNET_BYTES
-            return sent - HEADER_BYTES * packets - segment_bytes * retransmitted_segments()
-    pytest.skip("no loopback counters here")
-
-
-def retransmitted_segments() -> int:
-    names, values = (
-        line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Tcp:")
-    )
-    return int(values[names.index("RetransSegs")])
+MATRICES = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 1024, "bias": False}
+STEPS = 40
 
 
 @pytest.mark.parametrize("gpus", [2, 4])
@@ -52,19 +28,25 @@ def test_bytes_on_the_wire_are_the_least_that_the_stage_needs(
 
     Whatever else this machine sends to itself is counted too, so a disturbed count is taken again.
     """
-    mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 1024, "bias": False}
-    cell = make_cell(engine="native", stage=stage, gpus=gpus, workload=mlp, batch_size=1)
-
-    def sent(steps: int) -> int:
-        before = loopback_bytes()
-        result = launcher.launch(timing_job(cell, steps=steps))
-        assert result.status == "ok", result
-        return loopback_bytes() - before
-
+    cell = make_cell(engine="native", stage=stage, gpus=gpus, workload=MATRICES, batch_size=1, steps=STEPS)
     least = volume * (gpus - 1) / gpus * PARAMETERS_BYTES
     counts = []
     while len(counts) < 4:
-        counts.append((sent(43) - sent(3)) / 40 / gpus / least)
+        counts.append(wire_bytes(launcher.launch(timing_job(cell)), STEPS) / least)
         if abs(counts[-1] - 1) <= 0.01:
             return
     pytest.fail(f"sent over least, each time counted: {counts}")
+
+
+@pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
+@pytest.mark.parametrize(("hosts", "share"), [(4, 1.0), (2, 4 / 6)])
+def test_in_the_lab_what_leaves_a_host_is_counted(
+    hosts: int, share: float, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    """Of four ranks on two hosts each sends to two of three peers by the link; to the other by the host's loopback."""
+    lab = Network("lab", hosts=hosts)
+    cell = make_cell(
+        engine="native", stage=1, gpus=4, workload=MATRICES, batch_size=1, steps=STEPS, bucket_mb=25, network=lab
+    )
+    least = 2 * 3 / 4 * PARAMETERS_BYTES * share
+    assert wire_bytes(launcher.launch(timing_job(cell)), STEPS) == pytest.approx(least, rel=0.02)
