@@ -12,6 +12,7 @@ from bench.cells import Cell
 from bench.launch import Launcher
 from tests.conftest import MakeCell, worst
 from tests.models import MODELS
+from tests.models_elsewhere import ELSEWHERE
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
 SGD = {"optimizer": "sgd", "lr": 0.05}
@@ -31,7 +32,7 @@ def parity(make_cell: MakeCell, run_check: RunCheck) -> Callable[..., dict[str, 
     return run
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [*MODELS, *ELSEWHERE])
 def test_models_as_people_write_them_train_alike_at_every_stage(
     kind: str, parity: Callable[..., dict[str, Any]]
 ) -> None:
