@@ -52,7 +52,7 @@ WHOLE = (
     "unfit_batch",
 )
 """Columns that hold whole numbers, as do all others that end in ``_bytes``."""
-FRACTIONAL = ("model_state_paper_bytes", "sent_predicted_bytes", "sent_bytes")
+FRACTIONAL = ("model_state_paper_bytes", "sent_predicted_bytes", "sent_bytes", "wire_bytes")
 """Bytes per rank on average, which need not be whole."""
 
 
