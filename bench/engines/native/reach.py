@@ -11,7 +11,6 @@ parameters otherwise (a list of them that they keep) read NaN.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -81,11 +80,8 @@ class LookedUp(dict[str, "nn.Parameter | None"]):
         self._look_at_all()
         return super().values()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, nn.Parameter | None]:
-        """Of plain parameters, with their values: a copy of a module is no part of the engine."""
-        return copy.deepcopy(dict(self.items()), memo)
-
     def __reduce__(self) -> Any:
+        """A copy of a module, and a file of it, have plain parameters with their values, and no part of the engine."""
         return dict, (dict(self.items()),)
 
     def _look_at_all(self) -> None:
