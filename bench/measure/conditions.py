@@ -250,10 +250,9 @@ def thermal_throttles() -> dict[str, float]:
     counts: dict[tuple[str, ...], int] = {}
     for cpu in os.sched_getaffinity(0):
         place = CPUS / f"cpu{cpu}"
-        with contextlib.suppress(OSError, ValueError):
-            package, core = (_text(place / "topology" / name) for name in ("physical_package_id", "core_id"))
-            for part in ((package, core), (package,)):
-                name = "core" if len(part) == 2 else "package"
+        for name, whose in (("core", ("physical_package_id", "core_id")), ("package", ("physical_package_id",))):
+            with contextlib.suppress(OSError, ValueError):
+                part = (name, *(_text(place / "topology" / number) for number in whose))
                 count = int(_text(place / "thermal_throttle" / f"{name}_throttle_count"))
                 counts[part] = max(counts.get(part, 0), count)
     return {"thermal_throttles": float(sum(counts.values()))} if counts else {}

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from analysis.scaling import is_ranked
+from bench import network
 from bench.cells import plan, reference_key
 from bench.config import Config, ConfigError, Network, Straggler
 from bench.measure.verdicts import verdicts
@@ -113,3 +115,51 @@ def test_one_launch_that_diverged_is_enough_for_the_cell_to_be_no_ones_baseline(
     assert is_ranked(record)
     record.verdicts = verdicts(record, oversubscribed=False)
     assert "loss_not_finite" in record.verdicts and not is_ranked(record)
+
+
+@pytest.fixture
+def lab_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "obstacle", lambda link: None)
+
+
+@pytest.mark.usefixtures("lab_is_possible")
+def test_a_lab_is_in_the_identity_the_job_and_the_record(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = make_config(gpus=4, network=Network("lab", "100mbit", "2ms", hosts=2))
+    cell, other = plan([config, make_config(gpus=4)], CPU_ONLY, cores=2)
+    assert cell.status is None and cell.id != other.id
+    assert cell.job("timing", tmp_path).network == cell.job("check", tmp_path).network == network.Link(1e8, 0.002, 2)
+    assert cell.job("reference", tmp_path).network is None is other.job("timing", tmp_path).network
+    facts = {"bits_per_s": 1e8, "delay_s": 0.002, "hosts": 2, "host_of_rank": [0, 0, 1, 1]}
+    assert (cell.resolved()["network"], other.resolved()["network"]) == (facts, None)
+
+
+@pytest.mark.usefixtures("lab_is_possible")
+@pytest.mark.parametrize(
+    ("knobs", "reason"),
+    [
+        ({"gpus": 2, "network": Network("lab", hosts=3)}, "network.hosts=3 is more than gpus=2; valid: 1 to 2, null"),
+        ({"backend": "nccl", "device": "cuda"}, "network=lab cannot hold backend=nccl to its links. Valid: gloo"),
+    ],
+)
+def test_a_lab_that_would_not_hold_all_traffic_is_refused(
+    make_config: Callable[..., Config], knobs: dict[str, Any], reason: str
+) -> None:
+    machine = dataclasses.replace(CPU_ONLY, cuda_devices=4, nccl="2.27.5")
+    cell = plan([make_config(engine="torch", **({"network": Network("lab")} | knobs))], machine, cores=2)[0]
+    assert (cell.status, cell.reason) == ("unsupported", reason)
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [("tc", "network=lab needs tc, from iproute2"), ("root", "network=lab needs root"), ("tun", "network.delay needs")],
+)
+def test_a_machine_that_cannot_make_a_lab_says_what_it_needs(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, reason: str
+) -> None:
+    rights = tmp_path / "status"
+    rights.write_text(f"CapEff:\t{'0' * 16 if missing == 'root' else '000001ffffffffff'}\n")
+    monkeypatch.setattr(network, "STATUS", rights)
+    monkeypatch.setattr(network, "TUN", str(tmp_path / "tun"))
+    monkeypatch.setattr("shutil.which", lambda tool: None if tool == missing else f"/sbin/{tool}")
+    cell = plan([make_config(gpus=2, network=Network("lab", delay="1ms"))], CPU_ONLY, cores=2)[0]
+    assert (cell.status, cell.reason[: len(reason)]) == ("unsupported", reason)
