@@ -53,9 +53,6 @@ def wire_bytes(record: Record) -> float:
 
     Median over launches, since whatever else used an interface is counted too.
     """
-    found = [
-        launch.conditions["wire_sent_bytes"] / max(len(rank.losses) for rank in launch.ranks) / len(launch.ranks)
-        for launch in record.launches
-        if "wire_sent_bytes" in launch.conditions and len(launch.ranks) > 1
-    ]
+    counted = [(launch.condition_per_step("wire_sent_bytes"), len(launch.ranks)) for launch in record.launches]
+    found = [sent / ranks for sent, ranks in counted if sent is not None and ranks > 1]
     return median(found) if found else nan

@@ -9,9 +9,10 @@ alone, on this machine, all at once.
 from __future__ import annotations
 
 from math import nan
+from statistics import median
 
 from analysis.cells import world_size
-from analysis.stats import NOTHING, Interval, median_interval
+from analysis.stats import NOTHING, Interval
 from bench.record import Record
 
 
@@ -39,9 +40,6 @@ def joules_per_step(record: Record) -> float:
     if record.resolved.get("simulated"):
         return nan
     name = "gpu_energy_j" if record.resolved.get("device") == "cuda" else "cpu_energy_j"
-    found = [
-        launch.conditions[name] / max(len(rank.losses) for rank in launch.ranks)
-        for launch in record.launches
-        if name in launch.conditions and launch.ranks
-    ]
-    return median_interval(found).value if found else nan
+    counted = [launch.condition_per_step(name) for launch in record.launches]
+    found = [joules for joules in counted if joules is not None]
+    return median(found) if found else nan

@@ -21,10 +21,11 @@ from pathlib import Path
 from bench.network import INTERFACE, Link
 
 NET = Path("/proc/self/net")
-SIOCGIFMTU = 0x8921
-HEADER_BYTES = 66
-"""Of each packet: Ethernet, IP, and TCP with timestamps. How data are cut into packets is the kernel's affair."""
+SIOCGIFMTU, SIOCGIFHWADDR, ARPHRD_NONE = 0x8921, 0x8927, 0xFFFE
+HEADER_BYTES = 52
+"""Of each packet: IP, and TCP with timestamps. How data are cut into packets is the kernel's affair."""
 ETHERNET_BYTES = 14
+"""More, and no part of the MTU, on any interface that has Ethernet's header: loopback too, TUN not."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Interface:
         with contextlib.suppress(OSError, ValueError):
             sent, packets = sent_by(self.name, (NET / "dev").read_text())
             again = retransmitted((NET / "snmp").read_text())
-            full = largest_packet_bytes(self.name) - HEADER_BYTES + ETHERNET_BYTES
-            return float(sent - HEADER_BYTES * packets - full * again)
+            headers = HEADER_BYTES + (ETHERNET_BYTES if has_ethernet(self.name) else 0)
+            return float(sent - headers * packets - (largest_packet_bytes(self.name) - HEADER_BYTES) * again)
         return None
 
 
@@ -65,11 +66,21 @@ def sent_by(name: str, text: str) -> tuple[int, int]:
 
 
 def largest_packet_bytes(name: str) -> int:
-    """The MTU of an interface. Asked of a socket: sysfs shows the namespace in which it was mounted."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        answer = fcntl.ioctl(any_socket, SIOCGIFMTU, struct.pack("16si12x", name.encode(), 0))
-    mtu: int = struct.unpack("16si12x", answer)[1]
+    """The MTU of an interface."""
+    mtu: int = struct.unpack("16si12x", _asked(SIOCGIFMTU, name))[1]
     return mtu
+
+
+def has_ethernet(name: str) -> bool:
+    """Whether packets on an interface begin with Ethernet's header, which its counters include then."""
+    family: int = struct.unpack("16sH14x", _asked(SIOCGIFHWADDR, name))[1]
+    return family != ARPHRD_NONE
+
+
+def _asked(question: int, name: str) -> bytes:
+    """A socket's answer on an interface: sysfs would show the namespace in which it was mounted."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        return fcntl.ioctl(any_socket, question, struct.pack("16s16x", name.encode()))
 
 
 def retransmitted(text: str) -> int:

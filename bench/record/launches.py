@@ -98,6 +98,11 @@ class Launch:
         ranks = [rank.step_times_s() for rank in self.ranks]
         return list(map(max, itertools.zip_longest(*ranks, fillvalue=-math.inf)))
 
+    def condition_per_step(self, name: str) -> float | None:
+        """What was counted around the measured steps, for each of them; None where it was not, or none was taken."""
+        steps = max((len(rank.losses) for rank in self.ranks), default=0)
+        return self.conditions[name] / steps if steps and name in self.conditions else None
+
     def rank_quartiles_s(self) -> list[float]:
         """The quartiles of a rank's step times, mean over ranks."""
         quartiles = [statistics.quantiles(rank.step_times_s() * 2, method="inclusive") for rank in self.ranks]

@@ -26,10 +26,17 @@ def test_headers_and_what_was_sent_again_are_left_out(tmp_path: Path, monkeypatc
     (tmp_path / "snmp").write_text(SNMP)
     monkeypatch.setattr(wire, "NET", tmp_path)
     monkeypatch.setattr(wire, "largest_packet_bytes", lambda name: 1500)
-    assert Interface("lo").sent_bytes() == 1_000_000 - 20 * 66 - 3 * (1500 - 52)
+    monkeypatch.setattr(wire, "has_ethernet", lambda name: name == "lo")
+    assert Interface("lo").sent_bytes() == 1_000_000 - 20 * (14 + 52) - 3 * (1500 - 52)
+    assert Interface("lab0").sent_bytes() == 5 - 52 - 3 * (1500 - 52)
     assert Interface("eth0").sent_bytes() is None
     monkeypatch.setattr(wire, "NET", tmp_path / "nowhere")
     assert Interface("lo").sent_bytes() is None
+
+
+def test_an_interface_tells_its_kind() -> None:
+    assert wire.has_ethernet("lo")
+    assert wire.largest_packet_bytes("lo") == int(Path("/sys/class/net/lo/mtu").read_text())
 
 
 def test_each_interface_of_a_launch_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
