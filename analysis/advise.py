@@ -2,7 +2,7 @@
 
 Settings are compared by throughput over all ranks, round by round within a sweep. A setting is *tied* unless the whole
 interval of the fastest's throughput over its own lies above 1. Of tied settings the one that needs least memory
-stands first: it costs nothing that was measured.
+stands first: it costs nothing that was measured. What disturbed a cell is said beside its numbers.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import stats
-from analysis.cells import frozen, is_task, knobs
+from analysis.cells import ASKED, UNRANKED, frozen, is_task, knobs
 from analysis.compare import as_written, ratio, samples
+from analysis.flags import DISTURBANCES
 from analysis.layout import describe, panels
 from analysis.load import varying
+from analysis.origin import commands
 from analysis.pareto import front
 from analysis.stats import Interval
-from analysis.units import known, number, percent, size
+from analysis.units import counted, known, number, percent, size, spoken
 from bench.record import Record
 
-UNFIT = ("outside_parity", "simulated", "loss_not_finite")
-"""Verdicts on cells that are never advised."""
 ALWAYS_NAMED = ("engine", "workload", "stage", "gpus")
+TO_KNOW = (*DISTURBANCES, "straggler", "skewed_data", "shaped_network", "host_bound", "parity_unchecked")
+"""Verdicts that are said beside a setting's numbers."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,24 @@ class Limits:
     gpus: int | None = None
     """The most ranks."""
 
-    def broken_by(self, row: pd.Series) -> str | None:
-        """Why a cell is not admissible; None if it is."""
+    def broken_by(self, row: pd.Series, smallest: int) -> str | None:
+        """Why a cell is not admissible; None if it is. ``smallest`` is the smallest world that was run."""
         if row["status"] != "ok":
-            return str(row["status"]).replace("_", " ")
-        for verdict in UNFIT:
+            return spoken(row["status"])
+        for verdict in UNRANKED:
             if verdict in row["verdicts"].split(";"):
-                return verdict.replace("_", " ")
+                return spoken(verdict)
+        if not known(row["throughput_per_s"]):
+            return "no steps timed"
         if self.gpus is not None and row["gpus"] > self.gpus:
             return f"more than {self.gpus} ranks"
         if self.memory_bytes is not None and not row["peak_bytes"] <= self.memory_bytes:
             return f"peak {size(row['peak_bytes'])}" if known(row["peak_bytes"]) else "peak not measured"
-        if self.efficiency is not None and not row["scaling_efficiency"] >= self.efficiency:
-            return (
-                f"efficiency {percent(row['scaling_efficiency'])}"
-                if known(row["scaling_efficiency"])
-                else "no efficiency"
-            )
+        if self.efficiency is not None:
+            if not known(row["scaling_efficiency"]) or smallest < row["gpus"] == row["scaling_baseline_gpus"]:
+                return "no efficiency: no smaller world of it was timed"
+            if row["scaling_efficiency"] < self.efficiency:
+                return f"efficiency {percent(row['scaling_efficiency'])}"
         return None
 
 
@@ -70,7 +73,9 @@ class Choice:
     behind: Interval
     """The fastest's throughput over its own."""
     overrides: str
-    """What to paste behind ``python -m bench``."""
+    """The knobs that tell it from the others, as they are given on the command line."""
+    command: str
+    """What runs it again, every knob spelled out."""
 
     @property
     def tied(self) -> bool:
@@ -89,6 +94,10 @@ class Advice:
     """Of all admissible settings those than which none is both faster and leaner, fastest first."""
     refused: list[tuple[str, str]]
     """Settings that break a limit, and how."""
+    level: str = ""
+    """Of the intervals by which others were told from the fastest, the lowest; empty where there was none."""
+    untold: int = 0
+    """Settings that one launch leaves without an interval."""
 
 
 def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> list[Advice]:
@@ -102,7 +111,8 @@ def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> li
 
 
 def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings: list[str], limits: Limits) -> Advice:
-    broken = {index: limits.broken_by(row) for index, row in table.iterrows()}
+    smallest = int(table["gpus"].min())
+    broken = {index: limits.broken_by(row, smallest) for index, row in table.iterrows()}
     refused = [(describe(row, settings), why) for index, row in table.iterrows() if (why := broken[index])]
     fit = table[[broken[index] is None for index in table.index]]
     if fit.empty:
@@ -114,11 +124,15 @@ def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings:
             row,
             throughput_ratio(fastest, records[int(str(index))]),
             overrides(records[int(str(index))], settings),
+            commands([records[int(str(index))]])[0],
         )
         for index, row in fit.sort_values("throughput_per_s", ascending=False).iterrows()
     ]
     tied = sorted((choice for choice in choices if choice.tied), key=lambda choice: _peak(choice.row))
-    return Advice(task, tied, pareto(choices), refused)
+    intervals = [choice.behind for choice in choices if choice.row.name != choices[0].row.name]
+    told = [interval for interval in intervals if known(interval.low)]
+    level = min(told, key=lambda interval: interval.level).level_text() if told else ""
+    return Advice(task, tied, pareto(choices), refused, level, len(intervals) - len(told))
 
 
 def throughput_ratio(first: Record, second: Record) -> Interval:
@@ -134,13 +148,15 @@ def pareto(choices: Sequence[Choice]) -> list[Choice]:
 
 
 def _peak(row: pd.Series) -> float:
-    return float(row["peak_bytes"]) if known(row["peak_bytes"]) else math.inf
+    """Infinite where it is not, or not all, known."""
+    is_known = known(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
+    return float(row["peak_bytes"]) if is_known else math.inf
 
 
 def overrides(record: Record, settings: Sequence[str]) -> str:
     """The knobs that make the setting, as they are given on the command line."""
     named = knobs(record)
-    names = dict.fromkeys((*ALWAYS_NAMED, *settings))
+    names = dict.fromkeys((*ALWAYS_NAMED, *(name.removesuffix(ASKED) for name in settings)))
     return shlex.join(
         f"{name}={as_written(named[name])}"
         for name in names
@@ -154,7 +170,7 @@ def lines(advice: Advice) -> list[str]:
     if not advice.tied:
         return [*said, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
     first = advice.tied[0]
-    said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}"]
+    said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}", f"  {first.command}"]
     if len(advice.tied) > 1:
         said.append("As fast, as far as these launches tell:")
         said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in advice.tied[1:]]
@@ -177,16 +193,19 @@ def _figures(choice: Choice) -> str:
         said.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
     if "oversubscribed" in row["verdicts"].split(";"):
         said.append("oversubscribed: says nothing about scaling")
+    if to_know := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in TO_KNOW]:
+        said.append(f"but: {', '.join(to_know)}")
     return ", ".join(said)
 
 
 def _reason(advice: Advice) -> str:
     first, fastest = advice.tied[0], advice.front[0]
+    if len(advice.tied) == 1 and not advice.level:
+        return f"It is the fastest{'; one launch cannot say what is tied with it' if advice.untold else ''}."
+    untold = f" Of one launch, and so without: {counted(advice.untold, 'setting')}." if advice.untold else ""
+    level = f"Intervals: {advice.level}.{untold}"
     if len(advice.tied) == 1:
-        alone = first.row["launches"] == 1
-        return f"It is the fastest{'; one launch cannot say what' if alone else ', and nothing'} is tied with it."
-    others = [choice for choice in advice.tied if choice.row.name != fastest.row.name]
-    level = f"Intervals: {others[0].behind.level_text()}."
+        return f"It is the fastest, and nothing is tied with it. {level}"
     if not known(first.row["peak_bytes"]):
         return f"It is the fastest; memory was not measured. {level}"
     if first.row.name == fastest.row.name:

@@ -8,12 +8,12 @@ from math import nan
 import pandas as pd
 
 from analysis import stats
-from analysis.cells import is_task
+from analysis.cells import UNRANKED, is_task
 from analysis.flags import capital, joined
 from analysis.layout import describe, panels
 from analysis.load import varying
 from analysis.stats import Interval
-from analysis.units import known, ms, number, percent, size
+from analysis.units import counted, known, ms, number, percent, size
 
 NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 MOST_TIED = 3
@@ -40,30 +40,41 @@ class Answers:
 def answers(table: pd.DataFrame) -> list[Answers]:
     """For each task, an answer per world size and one on scaling.
 
-    Only cells that ended ok are compared, and none that by design computes something else than one process does or
-    whose other ranks are not there.
+    Only cells that ended ok are compared, and none with a verdict for which a cell is never called fastest.
     """
-    comparable = (table["status"] == "ok") & ~table["verdicts"].str.contains("outside_parity|simulated")
-    ranked = table[comparable & table["throughput_per_s"].notna()]
     names = varying(table)
     settings = [name for name in names if not is_task(name) and name != "gpus"]
-    tasks = panels(ranked, [name for name in names if is_task(name)])
-    return [Answers(task.title, [*_sizes(task.table, settings), *_scaling(task.table, settings)]) for task in tasks]
-
-
-def _sizes(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
+    tasks = panels(table, [name for name in names if is_task(name)])
+    found = [(task.title, task.table, task.table[_ranked(task.table)]) for task in tasks]
     return [
-        Answer(_ranks(int(str(gpus))) + (", oversubscribed" if _crowded(part).all() else ""), _best(part, settings))
-        for gpus, part in table.groupby("gpus")
+        Answers(title, [*_sizes(ranked, whole, settings), *_scaling(ranked, settings)])
+        for title, whole, ranked in found
+        if len(ranked)
     ]
 
 
-def _best(part: pd.DataFrame, settings: list[str]) -> str:
-    """The fastest setting, what is tied with it, and the leanest and its price."""
+def _ranked(table: pd.DataFrame) -> pd.Series:
+    unranked = table["verdicts"].str.split(";").map(lambda held: bool(set(held) & set(UNRANKED)))
+    return (table["status"] == "ok") & ~unranked & table["throughput_per_s"].notna()
+
+
+def _sizes(ranked: pd.DataFrame, table: pd.DataFrame, settings: list[str]) -> list[Answer]:
+    return [
+        Answer(
+            _ranks(int(str(gpus))) + (", oversubscribed" if _crowded(part).all() else ""),
+            _best(part, settings, others=int((table["gpus"] == gpus).sum()) - len(part)),
+        )
+        for gpus, part in ranked.groupby("gpus")
+    ]
+
+
+def _best(part: pd.DataFrame, settings: list[str], others: int) -> str:
+    """The fastest setting, what is tied with it, and the leanest and its price; ``others`` ran and are not ranked."""
     fastest = part.iloc[int(part["throughput_per_s"].to_numpy().argmax())]
     speed = f"{ms(fastest['step_time_s'])} ms a step, {number(fastest['throughput_per_s'])} {fastest['unit']}s/s"
     if len(part) == 1 or not settings:
-        return f"{speed}{_held(fastest)}. Nothing else ran here to compare it with."
+        nothing = f"Of {counted(others, 'other cell')} here none" if others else "Nothing else ran here that"
+        return f"{speed}{_held(fastest)}. {nothing} can be compared with it."
     said = _fastest(part, fastest, settings, speed)
     measured = part[part["peak_bytes"].notna() & ~part["verdicts"].str.contains("state_on_servers")]
     if measured.empty or not known(fastest["peak_bytes"]):
@@ -84,8 +95,10 @@ def _fastest(part: pd.DataFrame, fastest: pd.Series, settings: list[str], speed:
         return f"Fastest is {name}: {speed}. One launch leaves no interval to say whether others tie."
     tied = part[(part["throughput_per_s_high"] >= fastest["throughput_per_s_low"]) & (part.index != fastest.name)]
     level = _level(part)
+    untold = int(part["throughput_per_s_low"].isna().sum())
     if tied.empty:
-        return f"Fastest is {name}: {speed}. No other interval overlaps its own, at {level}."
+        others = f"; of one launch, and so without: {counted(untold, 'setting')}" if untold else ""
+        return f"Fastest is {name}: {speed}. No other interval overlaps its own, at {level}{others}."
     if len(tied) + 1 == len(part):
         return f"No setting is clearly fastest: all intervals overlap that of {name} ({speed}), at {level}."
     words = [describe(row, settings) for _, row in tied.iterrows()]
@@ -114,14 +127,15 @@ def _scaling(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
         return []
     said = []
     fair = grown[~_crowded(grown)]
-    if not fair.empty:
-        said += _kept(fair[fair["gpus"] == fair["gpus"].max()], settings)
-    crowded = sorted(table.loc[_crowded(table), "gpus"].unique())
+    for _, alike in fair[fair["gpus"] == fair["gpus"].max()].groupby("scaling_baseline_gpus"):
+        said += _kept(alike, settings)
+    crowded = sorted(grown.loc[_crowded(grown), "gpus"].unique())
     if crowded:
         worlds = joined([NUMERALS[world] if world < len(NUMERALS) else str(world) for world in crowded])
         cap = grown.loc[_crowded(grown), "scaling_cap"].min()
         room = f": at {crowded[-1]} ranks sharing alone caps efficiency at {percent(cap)}" if known(cap) else ""
-        said.append(f"{capital(worlds)} ranks on {_place(grown)} say nothing about scaling{room}.")
+        partly = " with settings that share cores" if set(crowded) & set(fair["gpus"]) else ""
+        said.append(f"{capital(worlds)} ranks on {_place(grown)}{partly} say nothing about scaling{room}.")
     return [Answer("Scaling", " ".join(said))]
 
 

@@ -83,7 +83,14 @@ def _use(curve: Curve) -> str:
     best = curve.best
     if not _measured(best):
         return f"fastest with {best.bucket_mb:g} MiB; one launch cannot tell whether others are slower."
-    level = next((point.behind.level_text() for point in curve.points if point is not best), "")
+    others = [point for point in curve.points if point is not best]
+    told = [point.behind for point in others if _measured(point)]
+    if not told:
+        return f"fastest with {best.bucket_mb:g} MiB; one launch of each other size cannot tell whether it is slower."
+    level = min(told, key=lambda interval: interval.level).level_text()
+    if len(told) < len(others):
+        untold = ", ".join(f"{point.bucket_mb:g}" for point in others if not _measured(point))
+        level += f"; of {untold} MiB one launch cannot tell"
     if len(tied) == 1:
         return f"use {best.bucket_mb:g} MiB: every other size is slower, at {level}."
     if len(tied) == len(curve.points):

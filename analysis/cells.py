@@ -22,8 +22,12 @@ UNRELATED = (
 )
 """Knobs that say how a sweep was run and kept; they do not make another cell."""
 
-TASK = ("workload", "scaling", "batch_size", "data_dir", "device", "seed", "steps", "warmup")
-"""Knobs that say what work is done. Settings are compared only where these are equal."""
+TASK = ("workload", "scaling", "batch_size", "data_dir", "device", "seed", "steps", "warmup", "machine")
+"""Knobs that say what work is done, and on what. Settings are compared only where these are equal."""
+UNRANKED = ("outside_parity", "simulated", "loss_not_finite")
+"""Verdicts on cells that are listed and never called fastest: they do not compute what one process does, or not all."""
+ASKED = "_asked"
+"""Ends the column of a knob whose own column has what it resolved to."""
 LONGEST = 60
 """Letters of a value that are shown."""
 
@@ -65,7 +69,8 @@ def identity(named: Mapping[str, Any], without: Iterable[str] = ()) -> tuple[tup
 
 
 def is_task(name: str) -> bool:
-    return name in TASK or name.startswith("workload.")
+    """Whether a knob, by its name or its column's, says what work is done."""
+    return name.removesuffix(ASKED) in TASK or name.startswith("workload.")
 
 
 def world_size(record: Record) -> int:
@@ -75,12 +80,20 @@ def world_size(record: Record) -> int:
 
 
 def hardware(record: Record) -> str:
-    """What the cell ran on, as a key: device, processor, cores, and the names of the GPUs."""
-    environment = record.environment
-    gpus = environment.get("gpus") or []
-    names = [gpu.get("name") if isinstance(gpu, Mapping) else gpu for gpu in gpus] if isinstance(gpus, list) else gpus
-    processor = environment.get("cpu_model") or environment.get("cpu")
-    return frozen([record.resolved.get("device"), record.resolved.get("cores"), processor, names])
+    """What the cell ran on, or would have: its GPUs if it used them, processor and cores."""
+    environment, gpus = record.environment, gpu_names(record.environment)
+    device = record.resolved.get("device") or record.config.get("device")
+    cores = record.resolved.get("cores") or environment.get("cores")
+    said = [f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)] if device != "cpu" else []
+    said += [str(environment.get("cpu_model") or "unknown processor")]
+    return ", ".join([*said, f"{cores} cores"] if cores else said)
+
+
+def gpu_names(environment: Mapping[str, Any]) -> list[str]:
+    """Names of the GPUs of a machine, one for each."""
+    gpus = environment.get("gpus")
+    found = gpus if isinstance(gpus, list) else []
+    return [str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu) for gpu in found]
 
 
 def words(value: Any) -> str:
@@ -91,8 +104,9 @@ def words(value: Any) -> str:
 
 def label(name: str, value: Any) -> str:
     """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
+    name = name.removesuffix(ASKED)
     missing = value is None or value != value  # NaN is not equal to itself
-    if name in ("engine", "workload", "precision", "device", "backend"):
+    if name in ("engine", "workload", "precision", "device", "backend", "machine"):
         return "default" if missing else words(value)
     if name == "gpus":
         return f"{value:.0f} rank" if value == 1 else f"{value:.0f} ranks"

@@ -19,11 +19,12 @@ from rich.text import Text
 
 from analysis import stats
 from analysis.cells import flatten, frozen, identity, knobs, label
+from analysis.flags import DISTURBANCES
 from analysis.memory import memory
 from analysis.scaling import is_ranked
 from analysis.stats import Interval
 from analysis.tables import bare
-from analysis.units import counted, known, mib, ms
+from analysis.units import counted, known, mib, ms, spoken
 from bench.record import ENOUGH_LAUNCHES, Launch, Record
 
 Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
@@ -36,6 +37,8 @@ REACH = 1.96 + 1.28
 interval's half width (95 %), and how far its middle strays to either side (80 %)."""
 MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
+TO_KNOW = ("outside_parity", *DISTURBANCES)
+"""Verdicts on a side that are said beside how it compares."""
 MOMENTARY = ("time", "load_average")
 """Entries of the environment that differ between any two sweeps."""
 
@@ -246,7 +249,7 @@ def ratio_words(ratio: Interval) -> tuple[str, str]:
 
 
 def _step_s(record: Record) -> float:
-    return stats.median_interval([stats.step_time_s(launch) for launch in record.launches]).value
+    return stats.median_interval([stats.step_time_s(launch) for launch in record.launches if launch.ranks]).value
 
 
 def telling(records: Sequence[Record], knob: str | None) -> list[str]:
@@ -259,13 +262,38 @@ def telling(records: Sequence[Record], knob: str | None) -> list[str]:
 
 
 def verdict_words(outcome: Outcome) -> str:
-    if outcome.verdict == "cannot tell":
-        return f"cannot tell; about {outcome.needed} launches would" if outcome.needed else "cannot tell: one launch"
+    """The verdict, why there is none, and what else a reader must know of either side."""
+    first, second = outcome.pair.first, outcome.pair.second
     if outcome.verdict == "broken":
-        return f"broken: {outcome.pair.second.status}"
+        return f"broken: {_ended(second)}"
     if outcome.verdict == "not compared":
-        return f"not compared: {outcome.pair.first.status}, {outcome.pair.second.status}"
-    return outcome.verdict
+        return f"not compared: {', '.join(dict.fromkeys([_ended(first), _ended(second)]))}"
+    sides = {"": (first, second), " (first)": (first,), " (second)": (second,)}
+    notes: dict[str, str] = {}
+    for where, held in sides.items():
+        for name in TO_KNOW:
+            if all(name in side.verdicts for side in held):
+                notes.setdefault(name, spoken(name) + where)
+    return "; ".join([_verdict(outcome), *notes.values()])
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.verdict != "cannot tell":
+        return outcome.verdict
+    if not known(outcome.step.low):
+        return "cannot tell: one launch"
+    if outcome.needed is None or outcome.needed <= outcome.step.launches:
+        return "cannot tell: about as far apart as the margin"
+    return f"cannot tell; about {outcome.needed} launches would"
+
+
+def _ended(record: Record) -> str:
+    """How a cell ended that is not ranked, in words; ``ok`` for one that is."""
+    if record.status != "ok" or is_ranked(record):
+        return spoken(record.status)
+    if "loss_not_finite" in record.verdicts:
+        return "training diverged"
+    return "simulated" if record.resolved.get("simulated") else "no steps timed"
 
 
 def summary(outcomes: Sequence[Outcome], alone: Sequence[Record], sides: tuple[str, str], margin: float) -> list[str]:

@@ -225,11 +225,11 @@ def table(found: Sequence[Difference]) -> Table:
     last = ""
     for difference in found[:MOST_ROWS]:
         drawn.add_row(
-            Text("" if difference.cell == last else difference.cell),
-            Text(difference.quantity),
-            Text(_word(difference.before)),
-            Text(_word(difference.now)),
-            Text(difference.libraries),
+            "" if difference.cell == last else difference.cell,
+            difference.quantity,
+            _word(difference.before),
+            _word(difference.now),
+            difference.libraries,
             style="yellow" if difference.libraries else "red",
         )
         last = difference.cell

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import attribution, loss, stats
-from analysis.cells import frozen, identity, knobs, world_size
+from analysis.cells import ASKED, frozen, hardware, identity, knobs, world_size
 from analysis.comm import sent_bytes, wire_bytes
 from analysis.memory import COLUMNS as MEMORY_COLUMNS
 from analysis.memory import KINDS, columns, memory
@@ -81,23 +81,24 @@ def load(paths: Iterable[Path]) -> Loaded:
 
 
 def record_files(place: Path) -> list[Path]:
-    """Record files of a path: itself, or of a folder ``records/*.json``, ``*.json``, or ``*/records/*.json``."""
+    """Record files of a path: itself, of a sweep ``records/*.json``, of another folder its own and its sweeps'."""
     if not place.exists():
         raise NoRecords(f"{place} does not exist")
     if place.is_file():
         return [place]
-    for pattern in ("records/*.json", "*.json", "*/records/*.json"):
-        if files := sorted(place.glob(pattern)):
-            return files
-    return []
+    of_sweep = sorted(place.glob("records/*.json"))
+    return of_sweep or [*sorted(place.glob("*.json")), *sorted(place.glob("*/records/*.json"))]
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
     """A row a cell: ``COLUMNS``, then every other knob that varies; sorted so that like stands by like.
 
-    The index is the record's position in ``records``.
+    The index is the record's position in ``records``. Of several machines, ``machine`` tells which, as if it were one.
     """
     named = [knobs(record) for record in records]
+    machines = [hardware(record) for record in records]
+    if len(set(machines)) > 1:
+        named = [cell | {"machine": machine} for cell, machine in zip(named, machines, strict=True)]
     names = list(dict.fromkeys(name for cell in named for name in cell))
     other = [name for name in names if name not in AXES and len({frozen(cell.get(name)) for cell in named}) > 1]
     if len({identity(cell) for cell in named}) < len(named):  # the same cell in several sweeps
@@ -127,16 +128,20 @@ def each_cell(table: pd.DataFrame) -> Iterator[tuple[int, dict[Hashable, Any]]]:
 def varying(table: pd.DataFrame) -> list[str]:
     """The knobs that tell the cells of a table apart.
 
-    An option that goes with the engine or the workload (each has one value of it) tells nothing that its name does not.
+    What goes with the workload (each has one value of it) tells nothing that its name does not, nor does an engine's
+    option that goes with the engine.
     """
     keys = table[AXES + [name for name in table.columns if name not in COLUMNS]].map(frozen)
     names = [str(name) for name in keys if keys[name].nunique() > 1]
-    owners = [axis for axis in ("engine", "workload") if axis in names]
-    return [name for name in names if name in AXES or not any(_follows(keys, name, owner) for owner in owners)]
+    return [name for name in names if name in AXES or not any(_follows(keys, name, owner) for owner in _owners(name))]
+
+
+def _owners(name: str) -> list[str]:
+    return ["workload", "engine"] if name.startswith("engine.") else ["workload"]
 
 
 def _follows(keys: pd.DataFrame, name: str, owner: str) -> bool:
-    return bool((keys.groupby(owner)[name].nunique() == 1).all())
+    return keys[owner].nunique() > 1 and bool((keys.groupby(owner)[name].nunique() == 1).all())
 
 
 def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "joules_per_sample": joules / record.global_batch if joules == joules else nan,
         "verdict_reasons": " | ".join(f"{name}: {reason}" for name, reason in record.verdict_reasons.items()),
     }
-    values |= {f"{kind}_bytes": (held.state or {}).get(kind, 0 if held.state else None) for kind in KINDS}
+    values |= {f"{kind}_bytes": (held.state or {}).get(kind, None if held.state is None else 0) for kind in KINDS}
     values |= search_columns(record)
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
     values |= columns(held)
@@ -222,7 +227,7 @@ def parity_error(record: Record) -> float:
 
 def _column(name: str) -> str:
     """The column of a knob that varies; device and backend have one already, for what they resolved to."""
-    return f"{name}_asked" if name in COLUMNS else name
+    return name + ASKED if name in COLUMNS else name
 
 
 def _rank(value: Any) -> tuple[bool, bool, Any]:

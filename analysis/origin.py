@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import flatten, frozen, label
+from analysis.cells import flatten, frozen, gpu_names, label
 from analysis.load import varying
 from analysis.units import counted, size
 from bench.record import NO_ENGINE, Record
@@ -50,7 +50,7 @@ def machine_line(environment: Mapping[str, Any]) -> str:
     if environment.get("memory_bytes"):
         said.append(size(float(environment["memory_bytes"])))
     if "gpus" in environment:
-        said.append(_gpus(environment["gpus"]))
+        said.append(_gpus(environment))
     for name in ("torch", "python"):
         if environment.get(name):
             said.append(f"{name} {environment[name]}")
@@ -123,11 +123,9 @@ def _values(name: str, values: list[Any]) -> str:
     )
 
 
-def _gpus(gpus: Any) -> str:
-    if not isinstance(gpus, list) or not gpus:
-        return "no GPU"
-    names = [str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu) for gpu in gpus]
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
+def _gpus(environment: Mapping[str, Any]) -> str:
+    names = gpu_names(environment)
+    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "no GPU"
 
 
 def _range(counts: list[int]) -> str:

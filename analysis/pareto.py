@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import units
-from analysis.cells import is_task
+from analysis.cells import UNRANKED, frozen, is_task
 from analysis.layout import Panel, describe, panels
 from analysis.load import each_cell, varying
 
-UNFIT = ("outside_parity", "simulated", "loss_not_finite", "state_on_servers")
-"""Verdicts on cells that do not compute what one process does, or whose memory is not all counted."""
+UNFIT = (*UNRANKED, "state_on_servers")
+"""Verdicts on cells that are not ranked, or whose memory is not all counted."""
 
 SAVING = 0.01
 """Share of a price below which nothing is saved."""
@@ -88,7 +88,7 @@ def fronts(table: pd.DataFrame) -> list[tuple[Price, Panel, list[str], list[int]
             part = panel.table
             if len(part) > 1:
                 places = front(part["throughput_per_s"].tolist(), part[price.column].tolist())
-                telling = [name for name in settings if part[name].nunique(dropna=False) > 1] or settings
+                telling = [name for name in settings if part[name].map(frozen).nunique() > 1] or settings
                 found.append((price, panel, telling, places))
     return found
 

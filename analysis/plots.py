@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -123,7 +123,7 @@ KINDS = [
 def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
     """Draws every kind of figure that ``table`` has data for and saves its panels as PNG files in ``folder``.
 
-    Only cells that ended ok are drawn.
+    Only cells that ended ok are drawn, and of those that diverged no times.
     """
     shown = table[(table["status"] == "ok") & table["step_time_s"].notna()]
     if shown.empty:
@@ -139,10 +139,20 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
                 continue
             drawings = [
                 save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
-                for panel in shown_panels
+                for panel in (_without_diverged(shown_panels) if kind.subject == "time" else shown_panels)
                 if (figure := kind.draw(panel, place)) is not None
             ]
             if drawings:
                 left_out = len(split) - len(shown_panels)
                 plots.append(Plot(kind.title, kind.definition, kind.subject, drawings, left_out))
     return plots
+
+
+def _without_diverged(split: Sequence[Panel]) -> list[Panel]:
+    """NaN takes other time than numbers."""
+    kept = []
+    for panel in split:
+        table, peers = (part[~part["verdicts"].str.contains("loss_not_finite")] for part in (panel.table, panel.peers))
+        if len(table):
+            kept.append(replace(panel, table=table, peers=peers))
+    return kept

@@ -36,7 +36,7 @@ class Efficiency:
 def is_ranked(record: Record) -> bool:
     """Only cells that ended well and were timed are compared with others; a failed parity never is, nor is a simulated
     cell, whose time is compute only, nor one whose training diverged, since NaN takes other time than numbers."""
-    timed = record.status == "ok" and bool(record.launches) and record.model is not None
+    timed = record.status == "ok" and any(launch.ranks for launch in record.launches) and record.model is not None
     return timed and not record.resolved.get("simulated") and "loss_not_finite" not in record.verdicts
 
 

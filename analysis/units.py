@@ -90,6 +90,11 @@ def plain(document: str) -> str:
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", document)
 
 
+def spoken(name: str) -> str:
+    """A status or verdict in words, such as ``parity failed``."""
+    return name.replace("_", " ")
+
+
 def counted(count: int, noun: str) -> str:
     """Such as ``1 cell`` or ``16 cells``."""
     plural = noun if count == 1 else noun + ("es" if noun.endswith(("s", "ch")) else "s")

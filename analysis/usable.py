@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import isfinite
 from typing import Any
 
+from analysis.cells import world_size
 from bench.record import NO_ENGINE, Launch, Record, RecordError
 from bench.record.shown import shown
 
@@ -89,6 +90,11 @@ def _check_world(record: Record) -> None:
     missing = [name for name in ("gpus", "stage") if record.config.get(name) is None]
     if missing:
         raise RecordError(f"config.{missing[0]} is missing")
+    engine = record.config["engine"]
+    if engine["name"] == "parameter_server" and not engine.get("servers"):
+        raise RecordError("config.engine.servers is missing")
+    if engine["name"] == NO_ENGINE and record.launches and world_size(record) < 2:
+        raise RecordError("collectives were timed on fewer than two ranks")
     if record.ceiling:
         expect(_positive(record.ceiling.flops_per_s), "ceiling.flops_per_s", record.ceiling.flops_per_s, "above 0")
 

@@ -218,7 +218,7 @@ def show(before: Record, after: Record, folder: Path) -> None:
     for line in reproduction.lines(before, after):
         style = "red" if line.decides and line.verdict == "differs" else ""
         words = (line.figure, line.then, line.now, line.verdict, "yes" if line.decides else "")
-        table.add_row(*map(Text, words), style=style)
+        table.add_row(*words, style=style)
     out.print()
     out.print(table)
     for entry in reproduction.differences(before, after):

@@ -9,7 +9,7 @@ from analysis.commands.arguments import Commands, add_command, add_places, read,
 EXAMPLES = """\
 examples:
   python -m analysis advise results/runs/today
-      the fastest settings of each task, leanest first, with the overrides to paste
+      the fastest settings of each task, leanest first, with the command to paste
   python -m analysis advise results/runs/today --memory 16GiB --min-efficiency 0.8 --gpus 8
 
 exit code: 0 if there is a setting that keeps the limits, 1 if there is none, 2 if nothing could be read

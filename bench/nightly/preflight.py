@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
-from rich.text import Text
 
 from analysis.tables import bare, console
 from bench.measure import environment, source
@@ -208,7 +207,7 @@ def table(found: list[Finding]) -> Table:
     styles = {"ok": "", "note": "yellow", "wrong": "bold red"}
     for finding in found:
         cells = (finding.what, finding.found, finding.verdict, finding.advice)
-        drawn.add_row(*map(Text, cells), style=styles[finding.verdict])
+        drawn.add_row(*cells, style=styles[finding.verdict])
     return drawn
 
 

@@ -104,3 +104,44 @@ def test_the_command_ends_with_1_if_nothing_keeps_the_limits(
     with pytest.raises(SystemExit, match="2"):
         main(["advise", str(folder), "--memory", "much"])
     assert "'much' is not a size; valid: such as 16GiB" in capsys.readouterr().err
+
+
+def test_the_command_spells_out_every_knob_that_was_not_asked_for_by_default() -> None:
+    records = [timed(stage, 0.01, 10**7, batch_size=8, workload__width=64, optimizer="sgd") for stage in (0, 3)]
+    command = advice(records).tied[0].command
+    for override in ("batch_size=8", "workload.width=64", "optimizer=sgd", "precision=fp32"):
+        assert override in command.split()
+    nccl = [timed(0, step_s, 10**7, backend=backend) for step_s, backend in ((0.01, "gloo"), (0.005, "nccl"))]
+    assert advice(nccl).tied[0].overrides == "engine=torch workload=digits stage=0 gpus=2 backend=nccl"
+    assert advice(nccl).tied[0].name == "nccl"
+
+
+def test_that_nothing_is_tied_is_said_with_its_level_and_with_what_cannot_be_told() -> None:
+    few = [timed(0, 0.010, 10**7), timed(1, 0.020, 10**7), timed(2, 0.011, 10**7)]
+    few[1].launches, few[2].launches = few[1].launches[:2], few[2].launches[:1]
+    said = "\n".join(lines(advice(few)))
+    assert "nothing is tied with it. Intervals: 50 % (2 launches). Of one launch, and so without: 1 setting." in said
+
+
+def test_what_disturbed_a_setting_is_said_beside_its_numbers() -> None:
+    records = [timed(0, 0.010, 10**7, verdicts=["throttled", "synthetic_data"]), timed(1, 0.020, 10**6)]
+    assert "but: throttled\n" in "\n".join(lines(advice(records)))
+
+
+def test_what_servers_hold_is_never_lean() -> None:
+    records = [timed(0, 0.010, 10**7), timed(1, 0.010, 10**6, verdicts=["state_on_servers"])]
+    assert [choice.row["stage"] for choice in advice(records).tied] == [0, 1]
+    records[1] = timed(1, 0.020, 10**6, verdicts=["state_on_servers"])
+    assert [choice.row["stage"] for choice in advice(records).front] == [0]
+
+
+def test_an_efficiency_of_nothing_smaller_keeps_no_limit() -> None:
+    records = [timed(0, 0.010, 10**7, gpus=1), timed(0, 0.011, 10**7, gpus=2), timed(3, 0.009, 10**7, gpus=2)]
+    found = advice(records, efficiency=0.8)
+    assert [choice.row["stage"] for choice in found.tied] == [0]
+    assert found.refused == [("stage 3 · 2 ranks", "no efficiency: no smaller world of it was timed")]
+
+
+def test_cells_without_steps_are_left_out() -> None:
+    collectives = cell(0, 2, [launch(0, [])])
+    assert advice([timed(1, 0.01, 10**7), collectives]).refused == [("stage 0", "no steps timed")]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from analysis import compare
 from analysis.__main__ import main
@@ -158,3 +160,38 @@ def test_what_cannot_be_compared_is_one_line(
     assert main(["compare", *arguments]) == 2
     said = capsys.readouterr().err
     assert error in said and said.count("\n") == 1
+
+
+def test_a_side_that_diverged_or_was_disturbed_is_said_so() -> None:
+    both = pair([0.010, 0.011], [0.020, 0.022])
+    both.second.verdicts = ["throttled"]
+    assert compare.verdict_words(compare.compare(both, 0.02)) == "slower; throttled (second)"
+    both.first.verdicts = ["throttled", "outside_parity"]
+    assert compare.verdict_words(compare.compare(both, 0.02)) == "slower; throttled; outside parity (first)"
+    both.second.verdicts = ["loss_not_finite"]
+    assert compare.verdict_words(compare.compare(both, 0.02)) == "broken: training diverged"
+
+
+def test_collectives_have_no_steps_to_compare() -> None:
+    both = pair([0.010, 0.011], [0.020, 0.022])
+    for side in (both.first, both.second):
+        side.launches = [launch(0, [])]
+    outcome = compare.compare(both, 0.02)
+    assert compare.verdict_words(outcome) == "not compared: no steps timed"
+    assert compare.table([outcome], ("then", "now"), None).row_count == 1
+
+
+def test_what_lies_at_the_margin_is_not_settled_by_fewer_launches_than_there_are() -> None:
+    at_margin = pair([0.010] * 40, [0.0099, 0.0103] * 20)
+    assert compare.verdict_words(compare.compare(at_margin, 0.02)) == "cannot tell: about as far apart as the margin"
+
+
+def test_a_name_is_never_markup() -> None:
+    outcomes = []
+    for name in ("[/red]", "[link=x]y[/link]"):
+        both = pair([0.010, 0.011], [0.020, 0.022])
+        both.first.config["workload"]["name"] = name
+        outcomes.append(compare.compare(both, 0.02))
+    written = StringIO()
+    Console(file=written, width=200).print(compare.table(outcomes, ("[bold]", "now"), None))
+    assert all(name in written.getvalue() for name in ("[/red]", "[link=x]y[/link]", "[bold] ms"))

@@ -130,3 +130,9 @@ def test_a_troubled_sweep_keeps_all_its_cells() -> None:
         "unsupported": 1,
         "oom": 1,
     }
+
+
+def test_a_record_beside_sweeps_does_not_hide_them(tmp_path: Path) -> None:
+    write_all([cell(0, 2)], tmp_path / "a")
+    cell(1, 2).write(tmp_path / "alone.json")
+    assert [record.config["stage"] for record in load([tmp_path]).records] == [1, 0]

@@ -210,6 +210,8 @@ def test_oversubscribed_worlds_have_no_trend(tmp_path: Path) -> None:
 def test_weak_and_strong_scaling_have_figures_of_their_own_with_the_ideal_and_the_cap() -> None:
     crowd = [timed(gpus, 0.01, 0.011) for gpus in (1, 2, 8)]
     records = [*crowd, strong(1, 0.1, 0.11), strong(2, 0.055, 0.066)]
+    for record in records:
+        record.resolved["cores"] = 2
     table = frame(records)
     place = layout(table)
     assert (place.axis, place.series, place.panels) == ("gpus", None, ["scaling"])
