@@ -140,6 +140,8 @@ class Cell:
         """Why steps cannot be attributed to their parts; empty if they can."""
         if self.simulated:
             return "backend=fake runs rank 0 alone, which waits for nobody"
+        if self.device == "cuda" and self.backend != "nccl" and self.config.gpus > 1:
+            return f"backend={self.backend} communicates on the host, where a profile of the GPU does not show it"
         return "ranks have unequal numbers of steps (data_skew=samples)" if self.config.data_skew == "samples" else ""
 
     def unsilenced(self) -> str:

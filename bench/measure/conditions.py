@@ -67,7 +67,7 @@ class Watch:
     """The conditions of one rank's measured steps."""
 
     def __init__(self, rank: int, world_size: int, device: torch.device, interface: Interface | None = None) -> None:
-        """``interface``: whose bytes this rank is to count."""
+        """``world_size``: ranks that are there; ``interface``: whose bytes this rank is to count."""
         self._rank, self._device, self._interface = rank, device, interface
         self._machine: Machine | None = None
         self._meter: Meter | None = None
@@ -83,28 +83,26 @@ class Watch:
         self._clock_hz: float | None = None
 
     def begin(self) -> None:
-        """Reads all counters; the measured steps follow."""
-        self._counters = self._read_device()
+        """Reads all counters, energy last; the measured steps follow. Looking at all processes takes a while."""
         self._clock_hz = self._gpu.clock_hz() if self._gpu else None
         if self._rank == 0:
-            self._meter = Meter()
             self._machine = read_machine()
+            self._meter = Meter()
+        self._counters = self._read_device()
 
     def end(self) -> dict[str, Any]:
         """What happened since ``begin``: ``conditions`` by name, and ``foreign`` CPU seconds by process name."""
-        found: dict[str, float] = {}
-        foreign: dict[str, float] = {}
-        if self._machine:
-            after = read_machine()
-            found, foreign = between(self._machine, after, os.getppid())
+        counters = self._read_device()
+        found = {name: value - self._counters[name] for name, value in counters.items() if name in self._counters}
         joules = self._meter.joules() if self._meter else None
         if joules is not None:
             found["cpu_energy_j"] = joules
-        for name, value in self._read_device().items():
-            if name in self._counters:
-                found[name] = value - self._counters[name]
         if self._gpu:
             found |= self._gauges(self._gpu)
+        foreign: dict[str, float] = {}
+        if self._machine:
+            of_machine, foreign = between(self._machine, read_machine(), os.getppid())
+            found |= of_machine
         return {"conditions": found, "foreign": foreign}
 
     def _read_device(self) -> dict[str, float]:

@@ -46,8 +46,9 @@ collective, ``engine::wait`` where it waits for one, and ``engine:ANYTHING`` on 
 KERNELS_OF_NCCL = re.compile(r"nccl.*Kernel")
 """As HolisticTraceAnalysis tells them."""
 COPIES = ("Memcpy", "Memset")
-LAUNCH = re.compile(r"cu(da)?[A-Z]")
-"""Calls of CUDA's runtime and driver. Operators count their correlation ids apart, so that the numbers meet."""
+LAUNCH = re.compile(r"_*cu(da)?[A-Z]|INVALID|unknown")
+"""Calls of CUDA's runtime and driver. Operators count their correlation ids apart, so that the numbers meet. CUDA 13
+launches by ``__cudaLaunchKernel``, which a kineto that does not know it yet calls ``INVALID``."""
 
 Issue = tuple[str, int]
 """Kind of a collective, and when a rank called it (CPU) or began to run it (GPU), in ns of the host's clock."""
@@ -160,7 +161,7 @@ def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
     """The steps in kineto's events, on the device, cut where an event on its stream would be reached.
 
     A step begins when the device has done what was launched before it, or the host begins it, whichever is later; the
-    next one ends it. While a batch is made, a device with nothing left to do waits for data. What belongs to a step or
+    next one ends it. While its batch is made, a device that does nothing waits for data. What belongs to a step or
     a phase is told by when the host launched it. The ranges that kineto itself draws on the device do not tell: there
     is one a stream, without what a range inside it, or autograd's thread, launched.
     Raises RuntimeError where a step shows nothing on the device.
@@ -179,9 +180,14 @@ def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
     done = list(accumulate((end for _, (_, end) in launches), max))
     borders = [done_at(launches, done, begin) for begin, _ in steps]
     borders += [done_at(launches, done, end) for _, end in steps[-1:]]
+    made = [
+        (max(begin, border), end)
+        for step, border in zip(steps, borders, strict=False)
+        for begin, end in intersection(spans(host, DATA), [step])
+    ]
     return cut(
         list(pairwise(borders)),
-        data=union(reached(launches, host, DATA), difference(spans(host, DATA), union(map(span, kernels)))),
+        data=union(reached(launches, host, DATA), difference(union(made), union(map(span, device)))),
         optimizer=union(reached(launches, host, OPTIMIZER)),
         compute=union(map(span, others)),
         communication=union(map(span, nccl)),

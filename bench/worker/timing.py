@@ -21,7 +21,7 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     engine, pool, loss_fn = ready(job, context)
     talks = job.spec.backend == "gloo" and not job.silent
     interface = wire.interface_of(rank, context.world_size, job.network) if talks else None
-    watch = conditions.Watch(rank, context.world_size, device, interface)
+    watch = conditions.Watch(rank, job.world_size, device, interface)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")

@@ -46,6 +46,11 @@ def test_nccl_without_a_gpu_for_each_rank_is_refused_by_name(make_config: Callab
     assert "backend=nccl needs a GPU for each of gpus=16 ranks" in cell.reason
 
 
+def test_ranks_that_share_a_gpu_over_gloo_have_no_profile(make_config: Callable[..., Config]) -> None:
+    cells = plan([make_config(gpus=n, backend="gloo", device="cuda") for n in (1, 16)], EIGHT_GPUS, cores=64)
+    assert [cell.unprofiled().partition(" ")[0] for cell in cells] == ["", "backend=gloo"]
+
+
 def test_a_device_that_is_not_there_is_refused(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match="device=cuda is not possible here"):
         plan([make_config(device="cuda")], CPU_ONLY, cores=2)

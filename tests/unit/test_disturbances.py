@@ -277,6 +277,22 @@ def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:
     assert seen["gpu_clock_change"] == pytest.approx(-0.25)
 
 
+def test_energy_is_not_counted_while_all_processes_are_looked_at(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at, read = [], conditions.read_machine
+
+    def look() -> conditions.Machine:
+        nvml.energy_mj["GPU-0"] += 1_000
+        looked_at.append(1)
+        return read()
+
+    monkeypatch.setattr(conditions, "read_machine", look)
+    watch = Watch(0, 2, torch.device("cuda", 0))
+    watch.begin()
+    assert watch.end()["conditions"]["gpu_energy_j"] == 2.5 and len(looked_at) == 2
+
+
 def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml.refused.add("GPU-1")
     watch = Watch(1, 2, torch.device("cuda", 1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -176,6 +177,41 @@ def test_a_gpu_that_waits_for_a_batch_waits_for_data_in_the_last_step_too() -> N
         ]
     for found in map(attributed, gpu_steps(events)):
         assert in_ms(found) == {"data": 52, "compute": 38, "optimizer": 10}
+
+
+def test_a_gpu_that_is_behind_its_host_waits_for_no_data() -> None:
+    """The host launches 100 ms of work in 3 and then waits in the copy of the next batch: copies and gaps are host."""
+    events, free, host, ids = [], 0.0, 0.0, count(1)
+    for _ in range(4):
+        called, copied = host + 1, max(host + 1, free)
+        at = copied + 1  # the host goes on, and the device with it
+        ran = [
+            ("Memcpy HtoD (Pageable -> Device)", copied, at, called),
+            ("sgemm", at, at + 60, at + 0.5),
+            ("Memcpy DtoD (Device -> Device)", at + 60, at + 70, at + 1),
+            ("multi_tensor_apply", at + 72, at + 99, at + 2.5),
+        ]
+        phases = {
+            "step": (host, at + 3),
+            "data": (host, at),
+            "forward_backward": (at, at + 2),
+            "optimizer": (at + 2, at + 3),
+        }
+        events += [Event(f"bench.{name}", *when, "range") for name, when in phases.items()]
+        for (name, begin, end, launched_at), own in zip(ran, ids, strict=False):
+            events.append(Event("cudaMemcpyAsync", launched_at, launched_at, correlation=own))
+            events.append(Event(name, begin, end, "kernel", correlation=own))
+        free, host = at + 99, at + 3
+    found = [in_ms(attributed(step)) for step in gpu_steps(events)]
+    assert found[0] == {"data": 2, "compute": 60, "optimizer": 27, "host": 12}
+    assert found[1:] == [{"data": 1, "compute": 60, "optimizer": 27, "host": 12}] * 3
+
+
+@pytest.mark.parametrize("call", ["__cudaLaunchKernel", "cudaLaunchKernelExC", "INVALID"])
+def test_a_launch_is_one_by_whatever_name_kineto_knows_it(call: str) -> None:
+    trace = gpu_trace()
+    renamed = [replace(event, what=call) if event.what == "cudaLaunchKernel" else event for event in trace]
+    assert gpu_steps(renamed) == gpu_steps(trace)
 
 
 def test_ranges_that_kineto_draws_on_the_device_change_nothing() -> None:
