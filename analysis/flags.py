@@ -34,7 +34,7 @@ MEANINGS = {
     "clock_drift": "clocks did not agree on how long the measured steps took.",
     "ceiling_disturbed": "others used these CPUs or GPUs while the ceiling was measured: MFU may be too high.",
     "instruments_disagree": "the profiler and the launches without communication differ on what communication costs, "
-    "or the parts of a step do not add up to it: neither is to be relied on.",
+    "or the parts of a step do not add up to it, or an MFU is above 1.2: neither is to be relied on.",
     "host_bound": "a GPU waited for its host to launch kernels: times are the host's as much as the GPU's.",
     "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
     "repeats=6 or above.",

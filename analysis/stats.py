@@ -20,7 +20,7 @@ from math import comb, nan
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.record import Launch, Record
+from bench.record import Launch, Record, in_periods
 
 Floats = NDArray[np.float64]
 
@@ -86,11 +86,7 @@ def step_time_s(launch: Launch) -> float:
     Where ranks communicate in one of ``period`` steps only, it is the median of the means of as many in a row, which
     each hold one such.
     """
-    steps, period = launch.step_times_s(), launch.period
-    if period == 1:
-        return statistics.median(steps)
-    rounds = [steps[at : at + period] for at in range(0, len(steps) - period + 1, period)] or [steps]
-    return statistics.median(map(statistics.fmean, rounds))
+    return statistics.median(in_periods(launch.step_times_s(), launch.period))
 
 
 def throughput_per_s(record: Record, launch: Launch) -> float:

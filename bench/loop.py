@@ -48,10 +48,13 @@ class Share:
 def train_step(
     engine: Engine, micro_batches: list[Batch], loss_fn: LossFunction, clock: Marker | None = None
 ) -> Tensor:
-    """One step; returns the mean loss over the rank's share (on the device, not waited for)."""
+    """One step; returns the mean loss over the rank's share (on the device, not waited for).
+
+    Losses are copied: torch keeps, behind the one number of a ``mse_loss``, all that it was reduced from.
+    """
     losses = []
     for index, batch in enumerate(micro_batches):
-        losses.append(engine.forward_backward(batch, loss_fn, sync=index == len(micro_batches) - 1))
+        losses.append(engine.forward_backward(batch, loss_fn, sync=index == len(micro_batches) - 1).clone())
     if clock:
         clock.mark()
     engine.optimizer_step()

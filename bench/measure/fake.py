@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch.distributed.distributed_c10d import Store
 
+from bench.measure.timing import all_here
+
 
 def join_group(rank: int, world_size: int) -> None:
     """Initialises the default process group of a rank that hears nobody. Raises EngineUnsupported with old torch."""
@@ -25,9 +27,7 @@ def meet(store: Store, rank: int, ranks: int, where: str) -> None:
 
     A barrier of the group would not wait.
     """
-    if store.add(f"{where}/here", 1) == ranks:
-        store.set(f"{where}/all here", "")
-    store.wait([f"{where}/all here"])
+    all_here(store, ranks, where)
     if store.add(f"{where}/told", 1) == ranks:
         store.set(f"{where}/all told", "")
     if rank == 0:

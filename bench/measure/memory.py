@@ -108,15 +108,15 @@ class CudaCounters:
 
 def label_state(state: dict[str, list[Tensor]]) -> None:
     for kind, tensors in state.items():
-        blocks.label(kind, map(local, tensors))
+        blocks.label(kind, [part for tensor in tensors for part in stored(tensor)])
 
 
 def reachable(device_type: str) -> list[Tensor]:
     """The tensors that Python can reach and that this process made after it was forked."""
     objects = gc.get_objects()
     kinds = {kind for kind in set(map(type, objects)) if kind in (Tensor, nn.Parameter) or is_dtensor(kind)}
-    found = [entry for entry in objects if type(entry) in kinds]
-    return [tensor for tensor in found if tensor.device.type == device_type and tensor.layout is torch.strided]
+    found = [part for entry in objects if type(entry) in kinds for part in stored(entry)]
+    return [tensor for tensor in found if tensor.device.type == device_type]
 
 
 def completed(by_kind: dict[str, int], measured: int) -> dict[str, int]:
@@ -175,13 +175,27 @@ def state_bytes(state: dict[str, list[Tensor]]) -> dict[str, int]:
     sizes = {}
     for kind, tensors in state.items():
         total = 0
-        for tensor in tensors:
-            storage = local(tensor).untyped_storage()
+        for part in (part for tensor in tensors for part in stored(tensor)):
+            storage = part.untyped_storage()
             if storage.data_ptr() not in seen:
                 seen.add(storage.data_ptr())
                 total += storage.nbytes()
         sizes[kind] = total
     return sizes
+
+
+def stored(tensor: Tensor) -> list[Tensor]:
+    """The strided tensors in which a tensor keeps what this rank holds of it: itself, or a sparse one's parts."""
+    own = local(tensor)
+    if own.layout is torch.strided:
+        return [own]
+    if own.layout is torch.sparse_coo:
+        return [own._indices(), own._values()]
+    if own.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [own.crow_indices(), own.col_indices(), own.values()]
+    if own.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [own.ccol_indices(), own.row_indices(), own.values()]
+    return []
 
 
 def local(tensor: Tensor) -> Tensor:

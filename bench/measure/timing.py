@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 
 class Marker(Protocol):
@@ -69,6 +70,13 @@ def meet(device: torch.device) -> None:
     """Returns once all ranks are here. Over NCCL a barrier may be no more than enqueued."""
     dist.barrier()
     synchronize(device)
+
+
+def all_here(store: Store, ranks: int, where: str) -> None:
+    """Returns once all ``ranks`` have called it with ``where``; by no collective, so that no device waits."""
+    if store.add(f"{where}/here", 1) == ranks:
+        store.set(f"{where}/all here", "")
+    store.wait([f"{where}/all here"])
 
 
 def marks(device: torch.device) -> Marks:

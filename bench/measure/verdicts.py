@@ -27,6 +27,8 @@ LEAST_CHANGE = 0.05
 CLOCK_S, CLOCK_SHARE = 1e-3, 1e-3
 """How far clocks may part: for the reading, and for each second between. A time daemon slews by at most 0.0005."""
 GPU_CLOCK_SHARE = 0.05
+MOST_MFU = 1.2
+"""Beyond 1 for ranks that have a core for themselves while others communicate, as they have not for the ceiling."""
 
 
 def verdicts(record: Record, oversubscribed: bool) -> list[str]:
@@ -52,7 +54,7 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
     last = [rank.losses[-1] for launch in record.launches for rank in launch.ranks]
     if "simulated" not in found and not all(map(math.isfinite, last)):
         found.append("loss_not_finite")
-    if record.attribution and record.attribution.disagrees(record.launches):
+    if (record.attribution and record.attribution.disagrees(record.launches)) or beyond_ceiling(record):
         found.append("instruments_disagree")
     if record.launches and all(map(host_bound, record.launches)):
         found.append("host_bound")
@@ -84,6 +86,15 @@ def disturbances(record: Record) -> dict[str, str]:
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words
     return found
+
+
+def beyond_ceiling(record: Record) -> bool:
+    """Whether ranks do the model's operations much faster than matrix products alone: then either is counted wrong."""
+    if record.ceiling is None or record.model is None or record.resolved.get("simulated") or not record.launches:
+        return False
+    rank_flops = record.model.flops_per_unit * record.model.units_per_sample * record.resolved["rank_batch"]
+    step_s = statistics.median(statistics.median(launch.step_times_s()) for launch in record.launches)
+    return bool(rank_flops > MOST_MFU * record.ceiling.flops_per_s * step_s)
 
 
 def host_bound(launch: Launch) -> bool:

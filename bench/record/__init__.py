@@ -20,7 +20,15 @@ from typing import Any, Literal
 from bench.record.attribution import Attribution, Spread, StepParts
 from bench.record.decode import decode
 from bench.record.document import one_line, read_document
-from bench.record.launches import ENOUGH_LAUNCHES, Ceiling, Collective, CollectiveTimes, Launch, RankSamples
+from bench.record.launches import (
+    ENOUGH_LAUNCHES,
+    Ceiling,
+    Collective,
+    CollectiveTimes,
+    Launch,
+    RankSamples,
+    in_periods,
+)
 from bench.record.memory import RankMemory, Search, Trial
 from bench.record.model import Model, Parameter, Parity, element_count
 from bench.record.replace import replacing
@@ -53,6 +61,7 @@ __all__ = [
     "Trial",
     "decode",
     "element_count",
+    "in_periods",
     "side_id",
 ]
 

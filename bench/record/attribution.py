@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from bench.record.launches import Launch
+from bench.record.launches import Launch, in_periods
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,22 @@ class Attribution:
     """Timed like ``Record.launches``, one beside each, but nothing is sent and nobody waits (fake process group)."""
     not_silenced: str = ""
     """Why there are no ``silent`` launches."""
+    period: int = 1
+    """Steps after which what they do begins anew, of which ``steps`` has a multiple: ``local_steps``."""
 
     def profiled_s(self) -> Spread | None:
-        """Exposed communication and waiting for stragglers, mean over ranks: median and range over profiled steps."""
-        waits = [
+        """Exposed communication and waiting for stragglers, mean over ranks: median and range over profiled periods."""
+        steps = [
             statistics.fmean(part.exposed_s + part.straggler_s for part in ranks)
             for ranks in zip(*self.steps, strict=True)
         ]
+        waits = in_periods(steps, self.period) if steps else []
         return Spread(statistics.median(waits), min(waits), max(waits)) if waits else None
 
     def removed_s(self, launches: list[Launch]) -> Spread | None:
         """The same without a profiler: how much longer a step takes (mean over ranks) than where nothing is sent.
 
-        Median over rounds; the range is from quartile to quartile of steps, in any round.
+        Median over rounds; the range is from quartile to quartile of periods, in any round.
         """
         real = {launch.round: launch for launch in launches}
         pairs = [(real[launch.round], launch) for launch in self.silent if launch.round in real]
@@ -102,5 +105,7 @@ class Attribution:
             return True
         if one is None or other is None:
             return False
-        step_s = statistics.median(part.step_s for steps in self.steps for part in steps)
+        step_s = statistics.median(
+            period_s for steps in self.steps for period_s in in_periods([part.step_s for part in steps], self.period)
+        )
         return max(one.low - other.high, other.low - one.high) > RESOLUTION * step_s

@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,14 @@ class CollectiveTimes:
     """Of each iteration: the slowest rank's."""
 
 
+def in_periods(values: Sequence[float], period: int) -> list[float]:
+    """The means of ``period`` values in a row, of as many as are whole; of all where there are fewer."""
+    if period == 1:
+        return list(values)
+    starts = range(0, len(values) - period + 1, period)
+    return [statistics.fmean(values[at : at + period]) for at in starts] or [statistics.fmean(values)]
+
+
 ENOUGH_LAUNCHES = 6
 """The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
 
@@ -104,8 +113,9 @@ class Launch:
         return self.conditions[name] / steps if steps and name in self.conditions else None
 
     def rank_quartiles_s(self) -> list[float]:
-        """The quartiles of a rank's step times, mean over ranks."""
-        quartiles = [statistics.quantiles(rank.step_times_s() * 2, method="inclusive") for rank in self.ranks]
+        """The quartiles of a rank's step times (of the means of periods), mean over ranks."""
+        periods = [in_periods(rank.step_times_s(), self.period) for rank in self.ranks]
+        quartiles = [statistics.quantiles(times * 2, method="inclusive") for times in periods]
         return [statistics.fmean(values) for values in zip(*quartiles, strict=True)]
 
 

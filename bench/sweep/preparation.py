@@ -140,7 +140,9 @@ class Preparation:
     def _profile(self, cell: Cell) -> None:
         """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""
         running = self._running
-        found = Attribution(unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced())
+        found = Attribution(
+            unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced(), period=cell.config.local_steps
+        )
         if not found.unprofiled:
             running.progress.start(f"profile {cell.id}")
             result = running.launch(cell.job("profile", running.scratch), "profile")

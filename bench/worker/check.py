@@ -47,6 +47,7 @@ def check(job: Job, context: RankContext) -> dict[str, Any]:
         ]
         if job.parity_steps:
             result["parity"] = compare_with_reference(job, rank, engine, losses)
+        del losses  # else they would be counted
         if job.memory or job.collectives:
             for step in range(job.parity_steps, UNSTEADY_STEPS):
                 loop.train_step(engine, batches(job, work, share, step, device), work.loss)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import record
@@ -31,7 +35,7 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
         units_per_sample=info.units_per_sample,
         flops_per_unit=flops_per_sample(work, module) / info.units_per_sample,
         parameters=parameters,
-        buffer_bytes=sum(buffer.nbytes for buffer in module.buffers()),
+        buffer_bytes=sum(part.nbytes for buffer in module.buffers() for part in memory.stored(buffer)),
         data=info.data.description,
         synthetic_data=info.data.synthetic,
         data_digest=data_digest,
@@ -41,12 +45,27 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
 def flops_per_sample(work: Workload, module: nn.Module) -> float:
     """Forward and backward operations of matrix products, convolutions and attention, per sample.
 
-    Without oneDNN, whose fused recurrent layers are no operators that the counter knows.
+    Without oneDNN, whose fused recurrent layers are no operators that the counter knows, and without fused attention,
+    whose backward computes scores once more.
     """
     samples = 2  # BatchNorm needs more than one
-    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward})
+    with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
         work.loss(module, work.batch(range(samples))).backward()
     return float(counter.get_total_flops()) / samples
+
+
+def convolution_backward(
+    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *settings: Any, **more: Any
+) -> int:
+    """Operations of a convolution's backward, from shapes: of the forward, for each of the two gradients asked for.
+
+    torch counts the weight's gradient as if there were one group. A weight is (out, in/groups, *kernel), transposed
+    (in, out/groups, *kernel); each of its elements is used at every place of the output, transposed of the input.
+    """
+    transposed, wanted = settings[4], settings[7]
+    places = prod(inputs[2:] if transposed else gradient[2:])
+    return 2 * inputs[0] * places * prod(weight) * sum(map(bool, wanted[:2]))
 
 
 def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 import torch.distributed as dist
 
 from bench import loop
-from bench.engines.base import RankContext
+from bench.engines.base import Batch, RankContext
 from bench.job import Job
 from bench.measure import timeline
+from bench.measure.timing import all_here
 from bench.worker.engine import UNSTEADY_STEPS, ready
 from bench.worker.shares import batches, share_of, workload
 
@@ -18,14 +20,26 @@ PROFILED_STEPS = 10
 
 
 def profiled(job: Job, context: RankContext) -> dict[str, Any]:
-    """What a few steps are made of. Their batches are made within them, as in training."""
+    """What a few steps are made of, in whole periods. Their batches are made within them, as in training.
+
+    A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs
+    is data, on all ranks, and no straggler. Where servers answer ranks at steps of their own, nobody waits.
+    """
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
     work, share, first = workload(job.workload), share_of(job, rank), max(job.warmup, UNSTEADY_STEPS)
     loop.timed_steps(engine, pool, first, loss_fn, device)
     watch = timeline.Watch(device)
-    count = min(job.steps, PROFILED_STEPS)
-    loop.profiled_steps(engine, lambda step: batches(job, work, share, first + step, device), count, loss_fn, watch)
+    period = job.spec.local_steps
+    count = period * math.ceil(min(job.steps, PROFILED_STEPS) / period)
+
+    def fetch(step: int) -> list[Batch]:
+        made = batches(job, work, share, first + step, device)
+        if not job.servers:
+            all_here(context.store, job.world_size, f"data {step}")
+        return made
+
+    loop.profiled_steps(engine, fetch, count, loss_fn, watch)
     engine.teardown()
     steps = watch.steps()
     of_ranks: list[Any] = [None] * job.world_size

@@ -19,7 +19,7 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
-    talks = job.spec.backend == "gloo" and not job.silent
+    talks = job.spec.backend == "gloo" and not job.silent and not (job.network and job.servers)  # servers read no link
     interface = wire.interface_of(rank, context.world_size, job.network) if talks else None
     watch = conditions.Watch(rank, job.world_size, device, interface)
     seconds.lap("setup_s")

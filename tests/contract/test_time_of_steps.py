@@ -15,6 +15,7 @@ from bench.config import Network, Straggler
 from bench.launch import Launcher
 from bench.record import Launch, RankSamples, StepParts, decode
 from tests.conftest import MakeCell
+from tests.slow_data import SLOWER_S
 
 LAYERS, FORWARD_S, BACKWARD_S = 3, 0.01, 0.02
 COMPUTE_S = LAYERS * (FORWARD_S + BACKWARD_S)
@@ -135,6 +136,23 @@ def test_who_waits_for_a_straggler_waits_its_delay(
     assert late["straggler"] < 0.2 * COMPUTE_S
     assert late["compute"] > 1.9 * COMPUTE_S
     assert waiting["exposed"] < 0.5 * COMPUTE_S
+
+
+@pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("torch", 3)])
+def test_who_waits_for_anothers_batch_waits_for_data(engine: str, stage: int, profile: Profile) -> None:
+    """Timed steps find their batches ready, so that a slow disk is no straggler there."""
+    slow = layers(0.25) | {"name": "slow_data", "factory": "tests.slow_data:SlowData"}
+    for rank in profile(engine, slow, stage=stage):
+        assert rank["data"] > 0.8 * SLOWER_S
+        assert rank["straggler"] < 0.3 * SLOWER_S
+
+
+def test_whole_periods_are_profiled(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> None:
+    cell = make_cell(engine="torch", gpus=2, steps=4, workload=layers(0.25), local_steps=3)
+    result = launcher.launch(cell.job("profile", scratch))
+    assert [len(rank["parts"]) for rank in result.ranks] == [6, 6]
+    for rank in result.ranks:
+        assert sum(part["communication_s"] > 0 for part in rank["parts"]) == 2
 
 
 @pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 3), ("torch", 0), ("torch", 3)])

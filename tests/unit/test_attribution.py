@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.unit.test_analysis_fakes import cell, launch
 ROUNDS = 3
 
 
-def attribution(silent_s: float, *, missing_s: float = 0.0, **changes: str) -> Attribution:
+def attribution(silent_s: float, *, missing_s: float = 0.0, **changes: Any) -> Attribution:
     """Two ranks of 0.1 s a step that compute 0.06 s; one waits 0.02 s for the other's call and both 0.01 s more."""
 
     def step(straggler_s: float) -> StepParts:
@@ -56,6 +57,20 @@ def test_only_rounds_that_have_both_are_compared() -> None:
     assert found.removed_s([]) is None
     removed = found.removed_s([launch(1, [[0.3], [0.3]]), launch(7, [[9.0], [9.0]])])
     assert removed and removed.value == pytest.approx(0.22)
+
+
+def test_what_communicates_in_one_of_two_steps_costs_half_of_it() -> None:
+    """Step times 0.08, 0.12 by turns, of which the second has 0.04 of communication; without it 0.08 all."""
+    found = attribution(0.08, period=2)
+    for steps in found.steps:
+        steps[:] = [
+            dataclasses.replace(steps[0], exposed_s=cost, straggler_s=0.0, step_s=0.08 + cost) for cost in (0, 0.04)
+        ] * 3
+    silent = [dataclasses.replace(launch, period=2) for launch in found.silent]
+    found = dataclasses.replace(found, silent=silent)
+    launches = [dataclasses.replace(launch(number, [[0.08, 0.12] * 4] * 2), period=2) for number in range(ROUNDS)]
+    for spread in (found.profiled_s(), found.removed_s(launches)):
+        assert spread and (spread.value, spread.low, spread.high) == pytest.approx((0.02, 0.02, 0.02))
 
 
 @pytest.mark.parametrize(("backlog_s", "bound"), [(None, False), (0.01, True), (0.09, False)])

@@ -44,6 +44,23 @@ class Recorded:
     def optimizer_step(self) -> None: ...
 
 
+class Squared:
+    """An engine whose loss is a mean over much."""
+
+    def forward_backward(self, batch: Any, loss_fn: Any, *, sync: bool) -> torch.Tensor:
+        loss = torch.nn.functional.mse_loss(torch.ones(1000), torch.zeros(1000))
+        assert loss.untyped_storage().nbytes() == 4000, "torch keeps what it was reduced from"
+        return loss
+
+    def optimizer_step(self) -> None: ...
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_a_loss_that_is_kept_is_one_number(micro_batches: int) -> None:
+    loss = loop.train_step(Squared(), [()] * micro_batches, lambda module, batch: torch.zeros(()))
+    assert (float(loss), loss.untyped_storage().nbytes()) == (1.0, 4)
+
+
 def test_ranks_meet_after_their_profilers_have_begun_and_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profiler takes a second to begin, on some ranks longer: else the first step would hold the difference."""
     done: list[str] = []

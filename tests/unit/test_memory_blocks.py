@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.measure.blocks import Event, Reader
-from bench.measure.memory import StepMemory, completed, reachable, used_by
+from bench.measure.memory import StepMemory, completed, reachable, state_bytes, stored, used_by
 
 CPU = torch.device("cpu")
 ROWS, INPUTS, OUTPUTS = 64, 512, 256
@@ -167,6 +167,19 @@ def test_what_is_held_without_use_stays_counted() -> None:
     assert [step.rest_bytes for step in counter.trace.steps] == [kept.nbytes] * 2
     assert counter.result().rest_by_kind == {"other": kept.nbytes}
     assert any(tensor is kept for tensor in reachable("cpu"))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_a_sparse_constant_is_seen_by_its_parts(layout: torch.layout) -> None:
+    counter = StepMemory(CPU)
+    with counter:
+        kept = torch.eye(1000).to_sparse(layout=layout)
+        for _ in range(2):
+            with counter.step({}, []):
+                counter.forward()
+    parts = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in stored(kept)}
+    assert counter.result().rest_by_kind == {"other": sum(parts.values())}
+    assert state_bytes({"buffers": [kept]}) == {"buffers": sum(parts.values())}
 
 
 def test_what_the_profiler_missed_of_the_allocators_counter_is_a_kind_of_its_own() -> None:

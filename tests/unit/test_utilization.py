@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from analysis.load import frame
 from analysis.mfu import joules_per_step
 from bench.cells import Cell, ceiling_key
 from bench.launch import Launcher
 from bench.measure import ceiling
+from bench.measure.verdicts import beyond_ceiling
 from bench.record import Ceiling, Launch, RankSamples, decode
 from bench.worker.model import flops_per_sample
 from bench.worker.shares import workload
@@ -111,6 +113,57 @@ def test_products_in_a_fused_recurrent_layer_are_counted_and_without_any_there_i
     record = fake_cell(model=cnn_model(flops_per_unit=0.0))
     record.ceiling = Ceiling(1.6e10, "float32", 512)
     assert math.isnan(frame([record])["mfu"][0])
+
+
+class Meaned:
+    """A module's outputs on ones, averaged."""
+
+    def __init__(self, *shape: int) -> None:
+        self._shape = shape
+
+    def batch(self, indices: range) -> tuple[torch.Tensor]:
+        return (torch.ones(len(indices), *self._shape),)
+
+    def loss(self, module: torch.nn.Module, batch: tuple[torch.Tensor]) -> torch.Tensor:
+        return module(batch[0]).mean()
+
+
+@pytest.mark.parametrize("groups", [1, 8, 64])
+def test_a_convolution_in_groups_is_counted_by_its_weights(groups: int) -> None:
+    """2 FLOPs an element of the weight and place of the output, for forward and each gradient that is needed."""
+    module = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, padding=1, groups=groups))
+    first, second = 2 * 3 * 64 * 8 * 8, 2 * 9 * 64 * (64 // groups) * 8 * 8
+    assert flops_per_sample(Meaned(3, 8, 8), module) == 2 * first + 3 * second
+
+
+def test_a_transposed_convolution_is_counted_by_places_of_its_input() -> None:
+    module = nn.Sequential(nn.Conv1d(8, 8, 1), nn.ConvTranspose1d(8, 16, 4, stride=2, groups=2))
+    assert flops_per_sample(Meaned(8, 10), module) == 2 * (2 * 8 * 8 * 10) + 3 * (2 * 8 * 8 * 4 * 10)
+
+
+def test_attention_is_counted_as_palm_does_without_what_is_computed_again() -> None:
+    """12·H·Q·T a token: scores and their sum over values, forward and two gradients of each (appendix B)."""
+    heads, head, length = 4, 8, 32
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before = nn.Linear(head, 3 * head)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            query, key, value = self.before(inputs).chunk(3, -1)
+            return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    products = 2 * 2 * head * 3 * head * heads * length  # forward, and the weight's gradient alone
+    found = flops_per_sample(Meaned(heads, length, head), Attention())
+    assert found - products == 12 * heads * head * length * length
+
+
+def test_operations_faster_than_matrix_products_alone_are_not_to_be_relied_on() -> None:
+    record = fake_cell(model=cnn_model(flops_per_unit=1e6))  # 64 samples in 10 ms: 6.4e9 a second
+    for peak, verdict in ((5.4e9, False), (5.3e9, True)):
+        record.ceiling = Ceiling(peak, "float32", 512)
+        assert beyond_ceiling(record) == verdict
 
 
 def test_a_ceiling_belongs_to_device_dtype_threads_and_ranks(make_cell: MakeCell, tmp_path: Any) -> None:
