@@ -12,7 +12,7 @@ import itertools
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,17 @@ HYDRA_FULL_ERROR=1 shows the whole traceback of an error.
 """
 
 
-def register() -> None:
-    """Gives Hydra the schema of the configuration, the text of ``--help``, and the name of the sweep's folder."""
+def register(defaults: Mapping[str, Any] | None = None) -> None:
+    """Gives Hydra the schema of the configuration, the text of ``--help``, and the name of the sweep's folder.
+
+    ``defaults`` are another code's, by dotted knob; those that are no knobs here are left out.
+    """
+    schema, here = OmegaConf.structured(Config), {path for path, _, _ in knobs(Config())}
+    for path, value in (defaults or {}).items():
+        if path in here:
+            OmegaConf.update(schema, path, value)
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config, provider="bench")
+    store.store(name="schema", node=schema, provider="bench")
     store.store(group="hydra/help", name="bench", node=_help_node(), provider="bench")
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)

@@ -1,7 +1,8 @@
 """python -m bench.regress: the time gate. The current code against another revision's, on one machine in one run.
 
-Either side is a sweep of its own: its conf/ composes the cells, its fork server runs their ranks with its code. Their
-rounds are shared (``bench.interleaved``). docs/regression.md says what the verdicts mean and how well they work.
+Either side is a sweep of its own: its conf/ and defaults compose the cells, its fork server runs their ranks with its
+code. Their rounds are shared (``bench.interleaved``). docs/regression.md says what the verdicts mean and how well they
+work.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from bench.interleaved import Interleaved, SideFailed
 from bench.launch import Launcher, LaunchError, server_environment
 from bench.measure import environment, source
 from bench.record import Source
-from bench.revision import RevisionLauncher, ask, checked_out
+from bench.revision import RevisionLauncher, ask, checked_out, knob_defaults
 from bench.store import sweep_name
 from bench.sweep import INTERRUPTED, Sweep, open_store
 
@@ -118,7 +119,6 @@ def _interrupt(*_: object) -> None:
 
 def regress(base: str, base_python: str, overrides: list[str], margin: float) -> int:
     """Measures both sides and compares them; the exit code. Raises ConfigError for what cannot be run."""
-    cli.register()
     overrides = cli.name_module(overrides)
     cli.check_overrides(overrides)
     given = {override.partition("=")[0] for override in overrides}
@@ -127,7 +127,7 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
     check(configs)
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(checked_out(base))
-        earlier = base_configs(tree, overrides, configs, base)
+        earlier = base_configs(tree, overrides, configs, base, base_python)
         packages = sorted({config.engine["package"] for config in [*earlier, *configs]})
         revision = ask(base, tree, base_python, packages)
         launchers = [RevisionLauncher(revision), Launcher(engines.preload(*packages))]
@@ -154,8 +154,12 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
     return code if whole else INTERRUPTED
 
 
-def composed(conf: Path, overrides: list[str]) -> tuple[list[Config], Path]:
-    """The requests that ``conf`` makes of the overrides, as Hydra would, and the folder of their sweep."""
+def composed(conf: Path, overrides: list[str], defaults: Mapping[str, Any] | None = None) -> tuple[list[Config], Path]:
+    """The requests that ``conf`` makes of the overrides, as Hydra would, and the folder of their sweep.
+
+    Knobs that neither sets are as in ``defaults``, which are another code's; None: as here.
+    """
+    cli.register(defaults)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -182,16 +186,27 @@ def check(configs: list[Config]) -> None:
             raise ConfigError("search=max_batch and workload=collectives have no step time to compare; leave them out")
         if config.backend == "fake":
             raise ConfigError("backend=fake runs one rank alone, whose time is compared with nothing; valid: others")
-    if configs[0].resume:
+    first = configs[0]
+    if first.resume:
         raise ConfigError("resume=true: rounds of another day are no pairs of today's; valid: false")
+    if first.reproduce is not None:
+        raise ConfigError("reproduce= runs a record's cell alone (python -m bench reproduce=RECORD); valid: null")
+    if first.tracking.kind != "none":
+        raise ConfigError(
+            f"tracking={first.tracking.kind}: the gate logs nothing, python -m bench.tracking import FOLDER/base "
+            "FOLDER/current does; valid: none"
+        )
+    if first.measure.timing_breakdown:
+        raise ConfigError("measure.timing_breakdown=true: the time of two sides at once is not laid out; valid: false")
 
 
-def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: str) -> list[Config]:
-    """The same requests as the base's own conf/ has them. Raises ConfigError if that is other work."""
+def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: str, base_python: str) -> list[Config]:
+    """The same requests as the base's own conf/ and defaults have them. Raises ConfigError if that is other work."""
     if not (tree / "conf" / "config.yaml").exists():
         raise ConfigError(f"--base {base} has no conf/config.yaml; name a later revision")
+    theirs = flatten(knob_defaults(base, tree, base_python))
     try:
-        found, _ = composed(tree / "conf", overrides)
+        found, _ = composed(tree / "conf", overrides, theirs)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"--base {base} cannot be asked for this: {cli.explain(error)}") from error
     if len(found) != len(configs):

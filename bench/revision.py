@@ -24,7 +24,7 @@ from bench.job import Job
 from bench.launch import Launcher
 from bench.measure.source import ROOT
 
-ASK = """\
+OWN = """\
 import dataclasses, json, sys, typing
 from pathlib import Path
 
@@ -32,7 +32,16 @@ import bench
 
 if not Path(bench.__file__ or "/").resolve().is_relative_to(Path(sys.argv[1]).resolve()):
     sys.exit("it has no package bench of its own")
+"""
+"""Begins what another revision's interpreter runs: it must have found the code that is meant."""
 
+DEFAULTS = """\
+from bench.config import Config
+
+print(json.dumps(dataclasses.asdict(Config())))
+"""
+
+ASK = """\
 from bench import engines
 from bench.job import Job
 from bench.measure import environment
@@ -130,11 +139,23 @@ def variables(tree: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
 
 
+def knob_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
+    """Every knob as the code in ``tree`` has it where nobody sets it. Raises ConfigError if it is too old."""
+    found: dict[str, Any] = _answer(name, tree, python, DEFAULTS)
+    return found
+
+
 def ask(name: str, tree: Path, python: str, packages: list[str]) -> Revision:
     """What the code in ``tree`` can be sent; ``packages`` are the engines'. Raises ConfigError if it is too old."""
+    fields, preload, versions = _answer(name, tree, python, ASK, *packages)
+    return Revision(name, tree, python, fields, tuple(preload), versions)
+
+
+def _answer(name: str, tree: Path, python: str, script: str, *arguments: str) -> Any:
+    """What ``script`` prints, as JSON, where the code in ``tree`` runs it. Raises ConfigError."""
     try:
         done = subprocess.run(
-            [python, "-c", ASK, str(tree), *packages],
+            [python, "-c", OWN + script, str(tree), *arguments],
             env=os.environ | variables(tree),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -146,8 +167,10 @@ def ask(name: str, tree: Path, python: str, packages: list[str]) -> Revision:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(f"--base {name} cannot take launches from this code ({last}); name a later revision")
-    fields, preload, versions = json.loads(done.stdout)
-    return Revision(name, tree, python, fields, tuple(preload), versions)
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise ConfigError(f"--base-python {python} does not answer as Python does; name an interpreter") from error
 
 
 class RevisionLauncher(Launcher):

@@ -159,19 +159,22 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
     git(repository, "checkout", "-q", "plain")
-    settings = repository / "conf/engine/native.yaml"
-    text = settings.read_text()
+    settings, knobs = repository / "conf/engine/native.yaml", repository / "bench/config.py"
+    text, python = settings.read_text(), knobs.read_text()
     try:
         settings.write_text(text.replace("in_flight: null", "in_flight: 2"))
+        knobs.write_text(python.replace("lr: float = knob(1e-3", "lr: float = knob(2e-3"))
         done = regress(
             repository, tmp_path / "out", "--base", "HEAD", *CELL, *QUICK, "measure=time", "repeats=7", "--same", "1000"
         )
     finally:
         settings.write_text(text)
+        knobs.write_text(python)
     assert done.returncode == 0, done.stdout + done.stderr  # nothing is 11 times as slow
-    assert "engine.in_flight: null, now 2" in done.stdout
+    assert "engine.in_flight: null, now 2" in done.stdout and "lr: 0.001, now 0.002" in done.stdout
     sides = {side: records(tmp_path / "out", side)[0] for side in ("base", "current")}
     assert [record.config["engine"]["in_flight"] for record in sides.values()] == [None, 2]
+    assert [record.config["lr"] for record in sides.values()] == [0.001, 0.002]
     assert [record.environment["git"]["dirty"] for record in sides.values()] == [False, True]
 
 
@@ -210,6 +213,9 @@ def test_ctrl_c_compares_what_was_measured_and_leaves_nothing(
         (["--base", "HEAD", "--same", "0"], "--same 0 is not valid; valid: per cent above 0"),
         (["--base", "HEAD", "stage=7"], "stage=7 is not valid; valid: 0, 1, 2, 3"),
         (["--base", "HEAD", "resume=true"], "resume=true: rounds of another day"),
+        (["--base", "HEAD", "tracking=mlflow"], "tracking=mlflow: the gate logs nothing"),
+        (["--base", "HEAD", "reproduce=x"], "reproduce= runs a record's cell alone"),
+        (["--base", "HEAD", "measure.timing_breakdown=true"], "measure.timing_breakdown=true: the time of two sides"),
         (["--base", "HEAD", "workload=collectives"], "search=max_batch and workload=collectives have no step time"),
         (["--base", "HEAD", "--base-python", "nowhere"], "--base-python nowhere cannot be run"),
         (["--base", "old"], "--base old cannot take launches from this code"),

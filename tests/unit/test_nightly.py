@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from analysis import time_gate
-from bench import cli, regress
+from bench import regress
 from bench.config import CONF
 from bench.nightly import __main__ as nightly
 from bench.nightly import preflight, steps, summary
@@ -198,8 +198,7 @@ def test_a_command_that_crashes_found_nothing(command: list[str], tmp_path: Path
 
 @pytest.mark.parametrize("timed", [steps.CPU_TIMED, (*steps.GPU_TIMED, "gpus=8", "repeats=20")], ids=["cpu", "gpu"])
 def test_the_cells_that_a_night_times_are_such_as_the_time_gate_takes(timed: tuple[str, ...]) -> None:
-    cli.register()
-    configs, _ = regress.composed(CONF, list(timed))
+    configs, _ = regress.composed(CONF, [*timed, "tracking=none"])
     regress.check(configs)
     assert configs[0].repeats >= time_gate.least_rounds(len(configs))
 

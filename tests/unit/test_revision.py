@@ -10,11 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from bench import revision
-from bench.config import ConfigError
+from analysis.cells import flatten
+from bench import regress, revision
+from bench.config import CONF, ConfigError
 from bench.job import Job
 from bench.record import decode
 from tests.conftest import MakeCell
+
+THEIR_CONFIG = """
+from dataclasses import dataclass, field
+
+@dataclass
+class Measure:
+    batch_pool: int = 4
+
+@dataclass
+class Config:
+    optimizer: str = "sgd"
+    gone: int = 1
+    measure: Measure = field(default_factory=Measure)
+"""
 
 
 @pytest.fixture
@@ -56,8 +71,33 @@ def test_code_without_a_job_is_too_old(tmp_path: Path) -> None:
     (tmp_path / "bench/__init__.py").touch()
     with pytest.raises(ConfigError, match=r"--base v0 cannot take launches .*ImportError.*; name a later revision"):
         revision.ask("v0", tmp_path, sys.executable, [])
-    with pytest.raises(ConfigError, match="--base-python nowhere/python cannot be run: No such file"):
-        revision.ask("v0", tmp_path, "nowhere/python", [])
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ("nowhere/python", "--base-python nowhere/python cannot be run: No such file"),
+        ("true", "--base-python true does not answer as Python does; name an interpreter"),
+        ("echo", "--base-python echo does not answer as Python does; name an interpreter"),
+    ],
+)
+def test_what_is_no_python_is_named(python: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        revision.ask("v0", revision.ROOT, python, [])
+
+
+def test_another_revision_is_asked_for_the_defaults_of_its_own_knobs(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/__init__.py").touch()
+    (tmp_path / "bench/config.py").write_text(THEIR_CONFIG)
+    theirs = revision.knob_defaults("v0", tmp_path, sys.executable)
+    assert theirs == {"optimizer": "sgd", "gone": 1, "measure": {"batch_pool": 4}}
+    overrides = ["workload=mlp", "lr=0.1"]
+    (now,), _ = regress.composed(CONF, overrides)
+    (then,), _ = regress.composed(CONF, overrides, flatten(theirs))
+    assert (now.optimizer, now.measure.batch_pool, now.lr) == ("adam", 8, 0.1)
+    assert (then.optimizer, then.measure.batch_pool, then.lr) == ("sgd", 4, 0.1)
+    assert regress.composed(CONF, overrides)[0] == [now], "the base's defaults are not kept"
 
 
 def test_a_worktree_is_gone_whatever_happens_in_it(tmp_path: Path) -> None:
