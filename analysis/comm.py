@@ -31,6 +31,11 @@ def line_sent_bytes(line: Collective) -> float | None:
     return None if share is None else line.total_bytes * share / ranks
 
 
+def ledgers(record: Record) -> list[list[Collective]]:
+    """The collectives of each rank in a step; one list where all ranks' are alike, or where nobody counted."""
+    return record.collectives_by_rank or [record.collectives or []]
+
+
 def sent_bytes(record: Record) -> float | None:
     """Bytes that a rank sends in a step, mean over ranks; None where that is not, or not all, known.
 
@@ -38,14 +43,13 @@ def sent_bytes(record: Record) -> float | None:
     """
     if record.collectives is None or record.resolved.get("uncounted"):
         return None
-    total = 0.0
-    ledgers = record.collectives_by_rank or [record.collectives]
-    for line in (line for ledger in ledgers for line in ledger):
+    total, by_rank = 0.0, ledgers(record)
+    for line in (line for ledger in by_rank for line in ledger):
         sent = line_sent_bytes(line)
         if sent is None:
             return None
         total += sent
-    return total / len(ledgers) / (record.config.get("local_steps") or 1)
+    return total / len(by_rank) / (record.config.get("local_steps") or 1)
 
 
 def wire_bytes(record: Record) -> float:

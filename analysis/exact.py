@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.cells import flatten, knobs
-from analysis.comm import sent_bytes
+from analysis.comm import ledgers, sent_bytes
 from bench.record import Collective, Record
 
 Value = int | float | str | bool | None
@@ -83,10 +83,10 @@ def _collectives(record: Record) -> Quantities:
     """How often each collective is called in a step, and what a rank sends."""
     if record.collectives is None:
         return {}
-    ledgers = record.collectives_by_rank or [record.collectives]
-    lines = sorted({_line(call) for ledger in ledgers for call in ledger})
-    found = {line: by_rank([_calls(ledger, line) for ledger in ledgers]) for line in lines}
-    found["collectives in a step"] = by_rank([sum(call.count for call in ledger) for ledger in ledgers])
+    ranks = ledgers(record)
+    lines = sorted({_line(call) for ledger in ranks for call in ledger})
+    found = {line: by_rank([_calls(ledger, line) for ledger in ranks]) for line in lines}
+    found["collectives in a step"] = by_rank([sum(call.count for call in ledger) for ledger in ranks])
     sent = sent_bytes(record)
     return found | ({} if sent is None else {"sent by a rank, bytes": round(sent, 3)})
 

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from analysis import paired, stats
 from analysis.cells import knobs, label
+from analysis.comm import ledgers, line_sent_bytes
 from analysis.compare import (
     STYLES,
     Outcome,
@@ -31,6 +32,7 @@ from analysis.compare import (
     telling,
     verdict_words,
 )
+from analysis.exact import by_rank
 from analysis.scaling import is_ranked
 from analysis.stats import Interval
 from analysis.tables import bare
@@ -76,7 +78,7 @@ def least_rounds(cells: int) -> int:
 def judge(pair: Pair, margin: float, one_sided: float) -> Found:
     peak = steady_peak_bytes(pair.second) / steady_peak_bytes(pair.first)
     if not is_ranked(pair.first) or not is_ranked(pair.second):
-        verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
+        verdict: Verdict = "broken" if is_broken(pair) else "not compared"
         return Found(Outcome(pair, verdict, stats.NOTHING, None, peak), math.nan, [], False)
     first, second, _ = samples(pair.first, pair.second, per_step_s)
     step = paired.ratio_interval(paired.logs_of_ratios(first, second), one_sided)
@@ -85,6 +87,13 @@ def judge(pair: Pair, margin: float, one_sided: float) -> Found:
     exact = collectives_that_differ(pair)
     more = peak > 1 + MORE_PEAK or sends_more(pair)
     return Found(Outcome(pair, verdict, step, needed, peak), finds(step, margin, one_sided), exact, more)
+
+
+def is_broken(pair: Pair) -> bool:
+    """Whether the first side runs, as far as it came, and the second does not."""
+    first, second = pair.first, pair.second
+    sound = is_ranked(first) or (first.status == "interrupted" and first.model is not None)
+    return sound and not is_ranked(second) and second.status != "interrupted"
 
 
 def steady_peak_bytes(record: Record) -> float:
@@ -146,30 +155,47 @@ def rounds_needed(step: Interval, margin: float, one_sided: float) -> int | None
 
 
 def collectives_that_differ(pair: Pair) -> list[str]:
-    """Collectives of a step that one side has more of, such as ``all_reduce of 1 float32 over 2 ranks: 0, now 1``."""
-    sides = [_counts(record.collectives) for record in (pair.first, pair.second)]
-    return [
-        f"{kind} of {elements:,} {dtype} over {counted(ranks, 'rank')}: {sides[0][call]}, now {sides[1][call]} a step"
-        for call in sorted({*sides[0], *sides[1]})
-        if sides[0][call] != sides[1][call]
-        for kind, dtype, elements, ranks in [call]
-    ]
+    """Collectives of a step that one side has more of, such as ``all_reduce of 1 float32 over 2 ranks: 0, now 1``.
+
+    Where ranks differ, theirs in order: ``1, now 1 | 5``.
+    """
+    sides = [[_counts(ledger) for ledger in ledgers(record)] for record in (pair.first, pair.second)]
+    found = []
+    for call in sorted({call for side in sides for counts in side for call in counts}):
+        kind, dtype, elements, ranks = call
+        before, now = (by_rank([counts[call] for counts in side]) for side in sides)
+        if before != now:
+            found.append(f"{kind} of {elements:,} {dtype} over {counted(ranks, 'rank')}: {before}, now {now} a step")
+    return found
 
 
 def sends_more(pair: Pair) -> bool:
-    """Whether the second side calls more collectives in a step, or of more bytes in all."""
+    """Whether ranks of the second side call more collectives in a step or send more bytes: their mean, or the most."""
     if pair.first.collectives is None or pair.second.collectives is None:
         return False
-    first, second = (
-        (sum(line.count for line in lines), sum(line.total_bytes for line in lines))
-        for lines in (pair.first.collectives, pair.second.collectives)
-    )
-    return second[0] > first[0] or second[1] > first[1]
+    return any(now > before for before, now in zip(_traffic(pair.first), _traffic(pair.second), strict=True))
 
 
-def _counts(lines: Sequence[Collective] | None) -> Counter[tuple[str, str, int, int]]:
+def _traffic(record: Record) -> list[float]:
+    """The calls of a step and the bytes that a rank sends in it, each as the ranks' mean and their most.
+
+    Rounded, since the order of a sum is no difference.
+    """
+    steps = record.config.get("local_steps") or 1
+    calls = [sum(line.count for line in ledger) / steps for ledger in ledgers(record)]
+    sent = [math.fsum(map(_bytes, ledger)) / steps for ledger in ledgers(record)]
+    return [round(value, 3) for ranks in (calls, sent) for value in (fmean(ranks), max(ranks))]
+
+
+def _bytes(line: Collective) -> float:
+    """What a rank sends for all of a line; the arrays' own bytes where the kind is not known."""
+    sent = line_sent_bytes(line)
+    return line.total_bytes if sent is None else sent
+
+
+def _counts(lines: Sequence[Collective]) -> Counter[tuple[str, str, int, int]]:
     found: Counter[tuple[str, str, int, int]] = Counter()
-    for line in lines or []:
+    for line in lines:
         found[line.kind, line.dtype, line.elements, line.group_size] += line.count
     return found
 

@@ -102,6 +102,44 @@ def test_an_added_collective_is_found_without_timing() -> None:
     assert not time_gate.judge_all([Pair(first, second)])[0].failed
 
 
+def gate_of(first: list[list[Collective]], second: list[list[Collective]]) -> time_gate.Found:
+    """The gate on a cell that differs in its ranks' collectives alone."""
+    sides = []
+    for ranks in (first, second):
+        side = record([0.01] * 8, gpus=len(ranks))
+        side.collectives = ranks[0]
+        side.collectives_by_rank = ranks if any(rank != ranks[0] for rank in ranks) else []
+        sides.append(side)
+    (found,) = time_gate.judge_all([Pair(*sides)])
+    return found
+
+
+def test_as_many_calls_of_as_large_arrays_may_send_more() -> None:
+    reduced, scattered = ([[Collective(kind, "float32", 1000, 2, 1)]] * 2 for kind in ("all_reduce", "reduce_scatter"))
+    found = gate_of(scattered, reduced)
+    assert found.exact == [
+        "all_reduce of 1,000 float32 over 2 ranks: 0, now 1 a step",
+        "reduce_scatter of 1,000 float32 over 2 ranks: 1, now 0 a step",
+    ]
+    assert found.failed and not gate_of(reduced, scattered).failed
+
+
+def test_every_rank_is_looked_at() -> None:
+    once, often = ([Collective("send", "float32", 1000, 2, count)] for count in (1, 5))
+    found = gate_of([once, once], [once, often])
+    assert found.exact == ["send of 1,000 float32 over 2 ranks: 1, now 1 | 5 a step"]
+    assert found.failed and not gate_of([once, often], [once, once]).failed
+    few, some = ([Collective("send", "float32", 1000, 2, count)] for count in (2, 3))
+    assert gate_of([some, some], [once, often]).failed, "the busiest rank decides too"
+    assert gate_of([once, some], [few, some]).failed, "and so does the sum"
+    assert not gate_of([often, once], [once, often]).failed
+
+
+def test_the_order_of_the_calls_is_no_difference() -> None:
+    ranks = [Collective("all_gather", "uint8", size, 3, 1) for size in (1, 10**9 + 1, 7, 10**7 + 3)]
+    assert not gate_of([ranks] * 3, [ranks[::-1]] * 3).failed
+
+
 def test_an_added_buffer_is_found_without_timing() -> None:
     first, second = measured(record([0.01] * 8)), measured(record([0.01] * 8), peak_bytes=6_500_000)
     (found,) = time_gate.judge_all([Pair(first, second)])
@@ -116,6 +154,20 @@ def test_a_cell_that_no_longer_runs_fails_the_gate_and_one_that_never_did_says_n
     assert time_gate.judge_all([Pair(fine, broken)])[0].failed
     (found,) = time_gate.judge_all([Pair(broken, fine)])
     assert found.outcome.verdict == "not compared" and not found.failed
+
+
+def test_a_cell_that_fails_before_the_other_side_was_timed_is_broken_and_one_that_nobody_launched_says_nothing() -> (
+    None
+):
+    checked, unlaunched = cell(launches=[]), bare("interrupted", "")
+    checked.status = "interrupted"
+    for status in ("failed", "oom", "timeout", "parity_failed", "unsupported"):
+        assert time_gate.judge_all([Pair(checked, bare(status, "boom"))])[0].failed
+        assert not time_gate.judge_all([Pair(unlaunched, bare(status, "boom"))])[0].failed
+        assert not time_gate.judge_all([Pair(bare(status, "boom"), checked)])[0].failed
+    fine = record([0.01] * 8)
+    for pair in (Pair(checked, fine), Pair(fine, checked), Pair(checked, checked)):
+        assert time_gate.judge_all([pair])[0].outcome.verdict == "not compared"
 
 
 def test_a_peak_that_differs_between_steps_of_one_launch_says_nothing() -> None:
