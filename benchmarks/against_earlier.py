@@ -6,7 +6,8 @@
 A path is compared by its fastest round, with the median of the fastest rounds of up to five earlier runs, so that one
 disturbed run spoils neither side. pytest-benchmark's own comparison knows one earlier run and ends in a traceback.
 
-Exit code: 0 if nothing is slower, 1 if a path is, 2 if nothing could be compared.
+Exit code: 0 if nothing is slower, 1 if a path is, 2 if one that the run before has was not timed, or nothing could be
+compared.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ def main() -> int:
     out.print(table)
     earlier = min(EARLIER, len(saved) - 1)
     out.print(f"hot paths: {slower} of {len(found)} are slower than in {earlier} earlier runs")
+    before = saved[-2] if earlier else {}
+    if missing := sorted(name for name, _ in before.keys() - saved[-1].keys()):
+        print(f"{folder}: not timed, as they were in the run before: {', '.join(missing)}", file=sys.stderr)
+        return 2
     return int(slower > 0)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench.config import Tracking
 from bench.nightly import preflight, summary
-from bench.nightly.steps import Night, Outcome, commit_of, earlier_sweep, run, steps
+from bench.nightly.preflight import Finding
+from bench.nightly.steps import JUDGED, TIME_GATE, Night, Outcome, earlier_sweep, judged_commit, resolved, run, steps
 from bench.store import dated
 
 HOME = Path("results/runs/nightly")
@@ -54,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--base", metavar="REV", help="the code to time against; default: last night's, else HEAD~1")
+    parser.add_argument(
+        "--base",
+        metavar="REV",
+        help="the code to time against; default: that of the last night whose time gate came to a verdict, else HEAD~1",
+    )
     parser.add_argument("--home", type=Path, default=HOME, metavar="DIR", help="where nights are kept (%(default)s)")
     parser.add_argument(
         "--uri",
@@ -71,22 +76,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"nightly: {folder} cannot be made ({error.strerror}); --home names another place", file=sys.stderr)
         return EXIT["not run"]
-    previous = earlier_sweep(home)
-    base = asked.base or commit_of(previous) or "HEAD~1"
-    return spend(folder, home, base, asked.uri, previous)
+    return spend(folder, home, asked.base or judged_commit(home) or "HEAD~1", asked.uri)
 
 
-def spend(folder: Path, home: Path, base: str, uri: str | None, previous: Path | None) -> int:
+def spend(folder: Path, home: Path, base: str, uri: str | None) -> int:
     """The whole night; the exit code. The summary is written however it ends."""
-    findings = preflight.preflight(folder)
-    fit = preflight.show(findings)
-    night = Night(folder, home, base, len(preflight.gpus()), uri, previous)
+    findings: list[Finding] = []
     outcomes: list[Outcome] = []
-    interrupted, step = "", None
+    fit, interrupted, step = False, "", None
     try:
+        findings = preflight.preflight(folder)
+        fit = preflight.show(findings)
+        night = Night(folder, home, base, len(preflight.gpus()), uri, earlier_sweep(home))
+        commit = resolved("HEAD")
         for step in steps(night) if fit else []:
             log = folder / "logs" / f"{step.name.replace(' ', '-')}.log"
             outcomes.append(run(step, log))
+            if step.name == TIME_GATE and outcomes[-1].verdict in ("ok", "found"):
+                (folder / JUDGED).write_text(commit, encoding="utf-8")
     except KeyboardInterrupt:
         interrupted = step.name if step else "preflight"
     text = summary.write(folder, findings, outcomes, base=base, interrupted=interrupted)

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
 
 from bench.measure import source
 from bench.measure.source import ROOT
-from bench.record import Record, RecordError
 
 EXACT = Path("results/reference/cpu-gloo/exact.json")
 CPU_SWEEP = (
@@ -25,13 +24,17 @@ GPU_TIMED = ("workload=vit_b_16", "stage=0,1,2,3", "precision=amp_bf16", "steps=
 CPU_TIMED = ("workload=digits", "stage=0,3", "gpus=2", "steps=5", "warmup=1", "repeats=10")
 """Cells of the time gate: few, since each has many launches."""
 
+TIME_GATE = "time gate"
+JUDGED = "judged-commit"
+"""In a night's folder, the commit that its time gate came to a verdict on."""
+
 PROMPT = "$ "
 Verdict = Literal["ok", "note", "found", "not run"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Commands that belong together, and what their last exit code means."""
+    """Commands that belong together, and what their exit codes mean."""
 
     name: str
     commands: list[list[str]]
@@ -39,6 +42,8 @@ class Step:
     """By the last command's exit code; any other is ``not run``."""
     why_not: str = ""
     """Why there are no commands, where there are none."""
+    earlier: tuple[int, ...] = (0,)
+    """Exit codes of the commands before the last with which the last can judge; any other is ``not run``."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,10 @@ def steps(night: Night) -> list[Step]:
                 [python, "-m", "analysis", "gate", exact, "--baseline", str(EXACT)],
             ],
             {0: "ok", 1: "found", 3: "note"},
+            earlier=(0, 1),  # a cell that fails is the gate's to judge
         ),
         Step(
-            "time gate",
+            TIME_GATE,
             [] if same else [[python, "-m", "bench.regress", "--base", night.base, *timed]],
             {0: "ok", 1: "found"},
             why_not=f"the code is that of {night.base}",
@@ -113,28 +119,36 @@ class Outcome:
     """Why it was not run; empty if it was."""
     seconds: float
     log: Path | None
-    """What its commands printed, each after a line that begins with ``$``."""
+    """What its commands printed, each after a line with the command itself."""
+    command: Sequence[str] = ()
+    """The command that decided; empty where none was run."""
 
     def said(self) -> list[str]:
-        """The lines that the last command printed."""
+        """The lines that the deciding command printed."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log else []
-        begins = max((at for at, line in enumerate(lines) if line.startswith(PROMPT)), default=-1)
-        return lines[begins + 1 :]
+        prompts = [prompt(command) for command in self.step.commands]
+        begins = max((at for at, line in enumerate(lines) if line == prompt(self.command)), default=-1) + 1
+        ends = next((at for at, line in enumerate(lines) if at >= begins and line in prompts), len(lines))
+        return lines[begins:ends]
 
 
 def run(step: Step, log: Path) -> Outcome:
-    """Runs a step's commands one after another, prints and keeps what they say, and judges the last one's end."""
+    """Runs a step's commands one after another, prints and keeps what they say, and judges how they end.
+
+    The last one's exit code decides, unless one before it ended so that the last had not all to judge.
+    """
     if not step.commands:
         return Outcome(step, "ok", step.why_not, 0.0, None)
     log.parent.mkdir(parents=True, exist_ok=True)
-    started, code = time.monotonic(), 0
+    started = time.monotonic()
     with open(log, "w", encoding="utf-8") as kept:
-        for command in step.commands:
-            code = stream(command, kept)
-    took, verdict = time.monotonic() - started, step.means.get(code, "not run")
-    ended = Outcome(step, verdict, "", took, log)
+        codes = [stream(command, kept) for command in step.commands]
+    last = len(codes) - 1
+    decides = next((at for at, code in enumerate(codes[:last]) if code not in step.earlier), last)
+    verdict = step.means.get(codes[last], "not run") if decides == last else "not run"
+    ended = Outcome(step, verdict, "", time.monotonic() - started, log, step.commands[decides])
     if verdict == "not run" or (verdict != "ok" and crashed(ended.said())):
-        return Outcome(step, "not run", f"ended with code {code}", took, log)
+        return replace(ended, verdict="not run", reason=f"ended with code {codes[decides]}")
     return ended
 
 
@@ -150,7 +164,7 @@ def stream(command: list[str], kept: IO[str]) -> int:
         print(line, end="", flush=True)
         print(line, end="", file=kept, flush=True)
 
-    tell(f"{PROMPT}{shown(command)}\n")
+    tell(f"{prompt(command)}\n")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     assert process.stdout is not None
     try:
@@ -166,6 +180,11 @@ def stream(command: list[str], kept: IO[str]) -> int:
         raise
 
 
+def prompt(command: Sequence[str]) -> str:
+    """The line that a log has before what the command printed."""
+    return f"{PROMPT}{shown(command)}"
+
+
 def shown(command: Sequence[str]) -> str:
     """A command as a person would type it."""
     return shlex.join(["python" if part == sys.executable else part for part in command])
@@ -177,16 +196,13 @@ def earlier_sweep(home: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def commit_of(sweep: Path | None) -> str | None:
-    """The commit that a sweep ran, if its records name one that this checkout has."""
-    for path in sorted((sweep / "records").glob("*.json")) if sweep else []:
-        try:
-            commit = Record.read(path).environment.get("git", {}).get("commit")
-        except (RecordError, AttributeError):
-            continue
-        if commit and resolved(commit):
-            return str(commit)
-    return None
+def judged_commit(home: Path) -> str | None:
+    """The commit of the newest night here whose time gate came to a verdict, of those that this checkout has.
+
+    One that was cut off before has judged nothing: with its commit as the base, what it ran would never be timed.
+    """
+    commits = (path.read_text(encoding="utf-8").strip() for path in sorted(home.glob(f"*/{JUDGED}"), reverse=True))
+    return next(filter(resolved, commits), None)
 
 
 def resolved(revision: str) -> str:

@@ -69,13 +69,13 @@ def where(folder: Path, base: str) -> list[str]:
 
 
 def worse(folder: Path, outcome: Outcome) -> list[str]:
-    """A step that did not end ok: its last command, and what that said."""
+    """A step that did not end ok: the command that decided, and what that said."""
     lines = [f"## {outcome.step.name}: {outcome.reason or ('worse' if outcome.verdict == 'found' else 'to know')}", ""]
     if outcome.step.name == "sweep":
         lines += [f"- {cell}" for cell in failed_cells(folder / "sweep")] + [""]
     said = outcome.said()
     cut = [f"... {len(said) - MOST_LINES} lines before"] if len(said) > MOST_LINES else []
-    return [*lines, f"`{shown(outcome.step.commands[-1])}`", "", FENCE, *cut, *said[-MOST_LINES:], FENCE]
+    return [*lines, f"`{shown(outcome.command)}`", "", FENCE, *cut, *said[-MOST_LINES:], FENCE]
 
 
 def failed_cells(sweep: Path) -> list[str]:

@@ -120,7 +120,8 @@ def test_hot_paths_are_compared_by_their_fastest_round_with_earlier_runs(
     def compare() -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["against_earlier", str(tmp_path)])
         code = against_earlier.main()
-        return code, capsys.readouterr().out
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
 
     assert compare()[0] == 2, "nothing is saved"
     save(1, pack=1.0, launch=1.0)
@@ -134,6 +135,11 @@ def test_hot_paths_are_compared_by_their_fastest_round_with_earlier_runs(
     assert code == 1
     assert "1 of 2 are slower than in 4 earlier runs" in printed
     assert [line.split()[0] for line in printed.splitlines() if "slower: 3 or more" in line] == ["launch"]
+    save(6, pack=1.0)
+    code, printed = compare()
+    assert code == 2 and "not timed, as they were in the run before: launch, new" in printed
+    save(7, pack=1.0)
+    assert compare()[0] == 0, "what was taken away is said once"
 
 
 def test_a_night_runs_all_gates_and_logs_them(tmp_path: Path) -> None:
@@ -159,34 +165,57 @@ def test_code_is_not_timed_against_itself(tmp_path: Path, monkeypatch: pytest.Mo
     assert commands(night(tmp_path, base="HEAD"))["time gate"] != []
 
 
-def test_the_last_night_is_the_newest_with_records_and_its_commit_is_the_base(tmp_path: Path) -> None:
-    head = steps.resolved("HEAD")
-    for name, commit in (("2026-01-01", "f" * 40), ("2026-01-02", head)):
-        record = cell()
-        record.environment["git"] = {"commit": commit, "dirty": False}
-        write_all([record], tmp_path / name / "sweep")
+def test_the_last_night_is_the_newest_with_records(tmp_path: Path) -> None:
+    for name in ("2026-01-01", "2026-01-02"):
+        write_all([cell()], tmp_path / name / "sweep")
     (tmp_path / "2026-01-03" / "sweep" / "records").mkdir(parents=True)
-    last = steps.earlier_sweep(tmp_path)
-    assert last == tmp_path / "2026-01-02" / "sweep"
-    assert steps.commit_of(last) == head
-    assert steps.commit_of(tmp_path / "2026-01-01" / "sweep") is None, "this checkout does not have it"
-    assert steps.commit_of(None) is None
+    assert steps.earlier_sweep(tmp_path) == tmp_path / "2026-01-02" / "sweep"
 
 
-def step(*codes: int, name: str = "time gate", says: str = "a line") -> Step:
+def test_the_base_is_the_newest_commit_that_a_time_gate_judged(tmp_path: Path) -> None:
+    head = steps.resolved("HEAD")
+    assert steps.judged_commit(tmp_path) is None
+    for name, commit in (("2026-01-01", head), ("2026-01-02", "f" * 40)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / steps.JUDGED).write_text(commit)
+    write_all([cell()], tmp_path / "2026-01-03" / "sweep")  # cut off before its time gate
+    assert steps.judged_commit(tmp_path) == head, "this checkout has no other that was judged"
+
+
+def step(*codes: int, name: str = "time gate", says: str = "a line", earlier: tuple[int, ...] = (0,)) -> Step:
     script = "import sys; print(sys.argv[1], file=sys.stderr); sys.exit(int(sys.argv[2]))"
     made = [[sys.executable, "-c", script, f"{says} {at}", str(code)] for at, code in enumerate(codes)]
-    return Step(name, made, {0: "ok", 1: "found", 3: "note"})
+    return Step(name, made, {0: "ok", 1: "found", 3: "note"}, earlier=earlier)
 
 
 @pytest.mark.parametrize(
-    ("codes", "verdict"), [((0,), "ok"), ((1,), "found"), ((3,), "note"), ((2,), "not run"), ((1, 0), "ok")]
+    ("codes", "verdict", "decides"),
+    [
+        ((0,), "ok", 0),
+        ((1,), "found", 0),
+        ((3,), "note", 0),
+        ((2,), "not run", 0),
+        ((0, 1), "found", 1),
+        ((1, 3), "note", 1),
+        ((2, 0), "not run", 0),
+        ((2, 1), "not run", 0),
+    ],
 )
-def test_a_step_is_judged_by_its_last_command(codes: tuple[int, ...], verdict: str, tmp_path: Path) -> None:
-    outcome = steps.run(step(*codes), tmp_path / "logs" / "step.log")
+def test_a_step_is_judged_by_its_last_command_unless_an_earlier_one_left_it_nothing_to_judge(
+    codes: tuple[int, ...], verdict: str, decides: int, tmp_path: Path
+) -> None:
+    outcome = steps.run(step(*codes, earlier=(0, 1)), tmp_path / "logs" / "step.log")
     assert outcome.verdict == verdict
-    assert outcome.said() == [f"a line {len(codes) - 1}"]
-    assert outcome.log is not None and "a line 0" in outcome.log.read_text()
+    assert outcome.said() == [f"a line {decides}"]
+    assert outcome.log is not None and f"a line {len(codes) - 1}" in outcome.log.read_text(), "all are run"
+    if verdict == "not run":
+        assert outcome.reason == "ended with code 2"
+
+
+def test_only_cells_that_fail_are_judged_by_the_command_that_follows(tmp_path: Path) -> None:
+    earlier = {step.name: step.earlier for step in steps.steps(night(tmp_path))}
+    assert earlier.pop("exact gate") == (0, 1)
+    assert set(earlier.values()) == {(0,)}
 
 
 @pytest.mark.parametrize("command", [["-c", "raise ValueError"], ["-m", "bench.not_there"]])
@@ -288,6 +317,26 @@ def test_an_interrupted_night_has_a_summary(tmp_path: Path, monkeypatch: pytest.
     code, text = a_night(tmp_path, monkeypatch, OK, step(1, name="first"), step(0, name="second"))
     assert code == 130
     assert text.startswith("# Nightly: first found something; interrupted in second")
+
+
+def test_a_night_that_is_interrupted_in_its_preflight_has_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> list[dict[str, str]]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preflight, "gpus", interrupted)
+    assert nightly.main(["--home", str(tmp_path)]) == 130
+    (written,) = tmp_path.glob("*/summary.md")
+    assert written.read_text().startswith("# Nightly: interrupted in preflight")
+
+
+@pytest.mark.parametrize(("code", "judged"), [(0, True), (1, True), (2, False)])
+def test_a_night_keeps_the_commit_that_its_time_gate_judged(
+    code: int, judged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_night(tmp_path, monkeypatch, OK, step(0, name="sweep"), step(code), step(0, name="mlflow"))
+    assert steps.judged_commit(tmp_path) == (steps.resolved("HEAD") if judged else None)
 
 
 def test_the_preflight_can_be_run_by_itself() -> None:
