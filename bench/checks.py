@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from bench.config import Config, ConfigError, knobs, options
+from bench.config import CONF, Config, ConfigError, group_files, knobs, options
 from bench.engines.spec import as_written
 from bench.record.shown import cut, shown
 
@@ -45,6 +46,19 @@ def check(config: Config) -> None:
             f"batch_size={config.batch_size} cannot be shared evenly by gpus={config.gpus} (scaling={config.scaling}) "
             f"and accumulate={config.accumulate}; valid: a multiple of {ranks * config.accumulate}"
         )
+
+
+def check_engine_options(config: Config, conf: Path = CONF) -> None:
+    """Raises ConfigError for an option that the engine does not have by its file in ``conf``.
+
+    A person's own engine has none there; workloads refuse for themselves, by their factory's arguments.
+    """
+    files = [file for file in group_files("engine", conf).values() if file.get("package") == config.engine["package"]]
+    known = {name for file in files for name in file}
+    unknown = sorted(config.engine.keys() - known)
+    if files and unknown:
+        valid = ", ".join(sorted(known - {"name", "package"})) or "none"
+        raise ConfigError(f"engine.{unknown[0]} is not an option of engine={config.engine['name']}; valid: {valid}")
 
 
 def check_search(config: Config) -> None:

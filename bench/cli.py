@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import engines, launch
-from bench.checks import check, check_value, valid_values
-from bench.config import CONF, Config, ConfigError, default_option, knobs, options
+from bench.checks import check, check_engine_options, check_value, valid_values
+from bench.config import CONF, Config, ConfigError, default_option, group_files, knobs, options
 from bench.record.shown import shown
 from bench.store import dated
 
@@ -35,6 +34,9 @@ GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
 OWN_MODULE = "module:"
 """Begins the name of a workload that is a person's own model."""
+
+NOT_RUN = 2
+"""Exit code where nothing could be run."""
 
 FULL_ERROR = "BENCH_FULL_ERROR"
 """Set where the person asked for tracebacks; HYDRA_FULL_ERROR itself is always set (see ``bench.__main__``)."""
@@ -52,6 +54,9 @@ Benchmarks DDP and ZeRO training: one cell, or (with -m) every combination of co
 Each sweep writes records, a summary, figures and a report to results/runs/DATE_TIME/
 (hydra.sweep.dir=FOLDER moves it) and logs to MLflow. resume=true goes on where one was cut off.
 HYDRA_FULL_ERROR=1 shows the whole traceback of an error.
+
+Exit code: 0, 1 if a cell failed or lost parity (with reproduce=, if what was measured differs), 2 if what was asked for
+cannot be run, 130 after Ctrl-C.
 """
 
 
@@ -71,14 +76,15 @@ def register(defaults: Mapping[str, Any] | None = None) -> None:
     OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)
 
 
-def from_hydra(composed: DictConfig) -> Config:
-    """The composed configuration as a checked Config. Raises ConfigError."""
+def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:
+    """What was composed of ``conf`` as a checked Config. Raises ConfigError."""
     values = OmegaConf.to_container(composed, resolve=True, structured_config_mode=SCMode.DICT)
     assert isinstance(values, dict)
     values.pop("hydra", None)
     schema: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
     config: Config = OmegaConf.to_object(schema)  # type: ignore[assignment]
     check(config)
+    check_engine_options(config, conf)
     return config
 
 
@@ -121,7 +127,7 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get(FULL_ERROR) == "1":
             raise
         print(f"bench: {explain(error)}", file=sys.stderr)
-        raise SystemExit(error.exit_code if isinstance(error, ConfigError) else 1) from None
+        raise SystemExit(NOT_RUN) from None
 
 
 def warming(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
@@ -129,8 +135,8 @@ def warming(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
     if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
         return contextlib.nullcontext()  # --help and its like run nothing
     named = next((argument.removeprefix("engine=") for argument in arguments if argument.startswith("engine=")), None)
-    files = [CONF / "engine" / f"{name}.yaml" for name in (named or default_option("engine")).split(",")]
-    packages = [yaml.safe_load(file.read_text(encoding="utf-8"))["package"] for file in files if file.exists()]
+    names, files = (named or default_option("engine")).split(","), group_files("engine")
+    packages = [files[name]["package"] for name in names if name in files]
     return launch.warming(engines.preload(*packages))
 
 
@@ -220,9 +226,7 @@ def _is_option(key: str, overrides: list[Override]) -> bool:
 
 def group_options(group: str, choice: str) -> list[str]:
     """The options that ``group=choice`` has, from its file."""
-    document = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8"))
-    document = document.get(group, document)
-    return sorted(set(document) - {"name", "factory", "package"})
+    return sorted(set(group_files(group)[choice]) - {"name", "factory", "package"})
 
 
 def _refuse_key(key: str, known: list[str]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,6 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 class ConfigError(ValueError):
     """A setting is invalid; the message is one line that names it and says what is valid."""
-
-    exit_code = 1
 
 
 def knob(
@@ -275,6 +274,16 @@ def knobs(config: Any, prefix: str = "") -> list[tuple[str, dataclasses.Field[An
 def options(group: str) -> list[str]:
     """The names in a config group, one file each."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@functools.cache
+def group_files(group: str, conf: Path = CONF) -> dict[str, dict[str, Any]]:
+    """What each file in a config group says of the group, by the file's name; not to be changed."""
+    found = {}
+    for path in sorted((conf / group).glob("*.yaml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found[path.stem] = document.get(group, document)
+    return found
 
 
 def default_option(group: str) -> str:

@@ -168,7 +168,7 @@ def composed(conf: Path, overrides: list[str], defaults: Mapping[str, Any] | Non
         swept = [f"{knob}={values}" for knob, values in (whole.hydra.sweeper.params or {}).items()]
         everything = OverridesParser.create().parse_overrides([*swept, *overrides])
         requests = BasicSweeper.split_arguments(everything, None)[0]
-        return [cli.from_hydra(compose("config", overrides=request)) for request in requests], Path(
+        return [cli.from_hydra(compose("config", overrides=request), conf) for request in requests], Path(
             whole.hydra.sweep.dir
         )
 

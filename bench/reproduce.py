@@ -14,27 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from bench import cli
-from bench.checks import check
-from bench.config import CONF, Config, ConfigError, Tracking, default_option, options
+from bench.checks import check, check_engine_options
+from bench.config import Config, ConfigError, Tracking, default_option, group_files
 from bench.record import NO_ENGINE, Record, RecordError, decode
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
 RUN_ID = re.compile("[0-9a-f]{32}")
-REPRODUCED, DIFFERS, NOT_TRIED, INTERRUPTED = 0, 1, 2, 130
+REPRODUCED, DIFFERS, INTERRUPTED = 0, 1, 130
 """Exit codes."""
-NEVER_RAN = ("unsupported", "unavailable")
+NEVER_RAN = ("unsupported", "unavailable", "interrupted")
 
 
 class CannotReproduce(ConfigError):
     """The cell cannot be run again here; the message is one line that says why."""
-
-    exit_code = NOT_TRIED
 
 
 def asked(arguments: list[str]) -> bool:
@@ -73,12 +70,10 @@ def run(settings: Config, said: Sequence[str], folder: Path) -> int:
     assert settings.reproduce is not None
     before = fetch(settings.reproduce, settings.tracking)
     if before.status in NEVER_RAN:
-        raise CannotReproduce(f"{before.cell_id} was {before.status} ({before.reason}); there is nothing to reproduce")
+        why = f" ({before.reason})" if before.reason else ""
+        raise CannotReproduce(f"{before.cell_id} was {before.status}{why}; there is nothing to reproduce")
     config = chosen(config_of(before), settings, overrides(list(said)))
-    try:
-        code = sweep.run([config], folder)
-    except ConfigError as error:
-        raise CannotReproduce(str(error)) from error
+    code = sweep.run([config], folder)
     if code == INTERRUPTED:
         return code
     after = outcome(folder)
@@ -129,12 +124,13 @@ def config_of(record: Record) -> Config:
     code = record.source.described() if record.source else "code that it does not name"
     values = dict(record.config)
     if isinstance(values.get("engine"), dict) and values["engine"].get("name") == NO_ENGINE:
-        values["engine"] = group_file("engine", default_option("engine"))
+        values["engine"] = dict(group_files("engine")[default_option("engine")])
     try:
         config: Config = decode(values, Config, "config")
         for name, kind in (("device", str), ("backend", str), ("threads", int)):
             setattr(config, name, decode(record.resolved.get(name), kind, f"resolved.{name}"))
         check(config)
+        check_engine_options(config)
     except (ConfigError, ValueError) as error:
         raise CannotReproduce(f"this code does not know the record's settings: {error} (they are of {code})") from error
     return replace(config, resume=False, reproduce=None)
@@ -171,18 +167,11 @@ def check_code(config: Config, given: dict[str, Any]) -> None:
         ("engine", "package", config.engine.get("package")),
         ("workload", "factory", config.workload.get("factory")),
     ):
-        if value not in [group_file(group, name).get(key) for name in options(group)]:
+        if value not in [file.get(key) for file in group_files(group).values()]:
             raise CannotReproduce(
                 f"{group}.{key}={value} of the record is not in conf/{group}; if it is code that you trust, name its "
                 "configuration as the sweep did: hydra.searchpath=[file://FOLDER] beside reproduce="
             )
-
-
-def group_file(group: str, name: str) -> dict[str, Any]:
-    """The content of a config group's file."""
-    document: dict[str, Any] = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = document.get(group, document)
-    return found
 
 
 def outcome(folder: Path) -> Record:

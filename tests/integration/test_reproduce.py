@@ -71,10 +71,18 @@ def test_what_cannot_be_tried_ends_with_2_and_one_line(measured: Path, tmp_path:
     document["config"]["backend"] = document["resolved"]["backend"] = "mpi"
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_text(json.dumps(document))
+    unmeasured = tmp_path / "unmeasured.json"
+    document |= {"status": "interrupted", "launches": []}
+    unmeasured.write_text(json.dumps(document))
     for arguments, message in (
         ((f"reproduce={elsewhere}",), "cannot run here: backend=mpi"),
         ((f"reproduce={elsewhere}", "stage=1"), "bench: stage=1 would make it another cell than the record's"),
+        ((f"reproduce={unmeasured}",), "was interrupted; there is nothing to reproduce"),
         (("reproduce=missing.json",), "bench: reproduce=missing.json: no such file"),
+        (("reproduce=missing.json", "gpus=x"), "bench: gpus='x' is not valid"),
+        (("reproduce=missing.json", "foo=1"), "bench: foo is not a knob"),
+        (("reproduce=missing.json", "[1"), "cannot be read as an override"),
+        ((f"reproduce={'long' * 75}",), "File name too long"),
     ):
         done = run(tmp_path, *arguments, "tracking=none", "hydra.run.dir=out")
         assert done.returncode == 2, done.stderr

@@ -57,6 +57,7 @@ def summary(folder: Path) -> list[dict[str, str]]:
         ),
         (["reproduce=nowhere.json"], "bench: reproduce=nowhere.json: no such file"),
         (["resume=true"], "bench: resume=true found no earlier sweep"),
+        (["+engine.foo=1"], "bench: engine.foo is not an option of engine=native; valid: in_flight"),
         (["hydra.run.dir=/proc/nowhere"], "bench: "),
         (["experiment=smoke", "hydra.sweep.dir=/proc/nowhere"], "bench: "),
     ],
@@ -65,7 +66,7 @@ def test_bad_input_is_refused_with_one_line_and_leaves_nothing(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = run(tmp_path, *arguments)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""

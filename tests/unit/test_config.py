@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from bench.checks import check, check_sweep
+from bench.checks import check, check_engine_options, check_sweep
 from bench.config import Config, ConfigError, Network, knobs
 
 
@@ -76,6 +76,20 @@ def test_a_link_without_the_lab_is_refused(make_config: Callable[..., Config]) -
     with pytest.raises(ConfigError, match=r"^network.rate=1gbit needs network=lab; with network=none, valid: null$"):
         check(make_config(network=Network(rate="1gbit")))
     check(make_config(network=Network("lab", rate="1gbit")))
+
+
+def test_an_engine_has_no_other_options_than_its_file(make_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = make_config(engine="native")
+    check_engine_options(config)
+    config.engine["foo"] = 1
+    with pytest.raises(ConfigError, match=r"^engine\.foo is not an option of engine=native; valid: in_flight$"):
+        check_engine_options(config)
+    config.engine |= {"name": "mine", "package": "my.engine"}
+    check_engine_options(config)
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "mine.yaml").write_text("name: mine\npackage: my.engine\n")
+    with pytest.raises(ConfigError, match=r"^engine\.foo is not an option of engine=mine; valid: none$"):
+        check_engine_options(config, tmp_path)
 
 
 def test_what_belongs_to_the_sweep_cannot_be_swept(make_config: Callable[..., Config]) -> None:
