@@ -162,7 +162,8 @@ def read(path: Path) -> Baseline:
         engines = {name: str(cell["engine"]) for name, cell in document["cells"].items()}
         if not all("status" in cell for cell in cells.values()):
             raise KeyError("status")
-        return Baseline(document["reason"], document["libraries"], document["settings"], cells, engines)
+        libraries = {name: dict(used) for name, used in document["libraries"].items()}
+        return Baseline(document["reason"], libraries, dict(document["settings"]), cells, engines)
     except OSError as error:
         raise GateError(f"{path}: no baseline ({error.strerror}); --accept REASON writes one") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

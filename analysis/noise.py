@@ -20,7 +20,7 @@ import numpy as np
 from rich.table import Table
 
 from analysis import paired
-from analysis.cells import frozen, hardware, identity, knobs, label
+from analysis.cells import hardware, identity, knobs, label
 from analysis.compare import NothingToCompare, telling
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
@@ -87,8 +87,17 @@ def floors(records: Sequence[Record]) -> tuple[list[Floor], list[str]]:
 
 def other_code(records: Sequence[Record]) -> list[str]:
     """A warning if the records were not all measured with the same code."""
-    commits = {frozen(record.environment.get("git", {}).get("commit")) for record in records}
-    return [f"not the same code: commits {', '.join(sorted(commits))}"] if len(commits) > 1 else []
+    codes = dict(map(_code, records))
+    return [f"not the same code: {'; '.join(sorted(codes.values()))}"] if len(codes) > 1 else []
+
+
+def _code(record: Record) -> tuple[str, str]:
+    """What is the same for equal code, and its name; of a record that does not know its files, the commit."""
+    source = record.source
+    if source is None:
+        commit = str(record.environment.get("git", {}).get("commit"))
+        return commit, f"commit {commit}"
+    return source.digest, f"{source.described()}, files {source.digest[:10]}"
 
 
 def pair_logs(records: Sequence[Record]) -> tuple[list[float], bool]:

@@ -311,7 +311,12 @@ def test_accepting_what_is_the_same_changes_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", json.dumps({"version": 2}), '{"version": 1, "reason": "", "libraries": {}, "settings": {}}'],
+    [
+        *("", "[]", "{}", json.dumps({"version": 2}), '{"version": 1, "reason": "", "libraries": {}, "settings": {}}'),
+        '{"version": 1, "reason": "", "libraries": [], "settings": {}, "cells": {}}',
+        '{"version": 1, "reason": "", "libraries": {"native": null}, "settings": {}, "cells": {}}',
+        '{"version": 1, "reason": "", "libraries": {}, "settings": null, "cells": {}}',
+    ],
 )
 def test_a_file_that_is_no_baseline_is_one_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline = tmp_path / "exact.json"

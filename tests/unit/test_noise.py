@@ -15,7 +15,7 @@ import pytest
 from analysis import noise, paired
 from analysis.__main__ import main
 from analysis.compare import NothingToCompare
-from bench.record import Record, side_id
+from bench.record import Record, Source, side_id
 from tests.unit.test_analysis_compare import launches
 from tests.unit.test_analysis_fakes import bare, cell, write_all
 
@@ -87,9 +87,22 @@ def test_cells_with_too_few_launches_are_named_and_other_code_is_a_warning() -> 
     (found,), warnings = noise.floors([like_launches(12, 2), other, few, bare("failed", "boom", stage=2)])
     assert found.pairs == 12
     assert warnings[0] == f"fewer than 6 pairs of launches: {few.cell_id}"
-    assert warnings[1].startswith("not the same code: commits")
+    assert warnings[1].startswith("not the same code: commit ") and warnings[1].endswith("; commit another")
     with pytest.raises(NothingToCompare, match=r"no cell has 6 pairs of launches; valid: two sweeps of bench\.regress"):
         noise.floors([few])
+
+
+def test_code_is_told_apart_by_its_files_not_by_its_commit() -> None:
+    def warned(*sources: Source) -> list[str]:
+        sides = [like_launches(12, 0, sweep_id=str(at)) for at in range(len(sources))]
+        for side, source in zip(sides, sources, strict=True):
+            side.source = source
+        return noise.floors(sides)[1]
+
+    plain, changed = Source("a" * 64, commit="c" * 40), Source("b" * 64, commit="c" * 40, patch="+")
+    said = f"commit {'c' * 10} with changes, files {'b' * 10}; commit {'c' * 10}, files {'a' * 10}"
+    assert warned(plain, changed) == [f"not the same code: {said}"]
+    assert warned(plain, plain, Source("a" * 64, commit="d" * 40)) == [], "only what does not measure was changed"
 
 
 def test_the_command_prints_a_table_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
