@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,8 @@ ASKED = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""
 LONGEST = 60
 """Letters of a value that are shown."""
+UNSET = ("null", '"none"', "false", "1")
+"""What a knob is where nobody sets it, ``frozen``: the first of these that it takes at all."""
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -66,6 +68,27 @@ def identity(named: Mapping[str, Any], without: Iterable[str] = ()) -> tuple[tup
     """The knobs of a cell, less some, as a key."""
     left_out = set(without)
     return tuple(sorted((name, frozen(value)) for name, value in named.items() if name not in left_out))
+
+
+def completed(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The knobs of cells that several versions of the code ran, each with all that the others of its kind have.
+
+    A record does not have the knobs that came after it. They are taken for unset (``UNSET``); where no cell has them
+    so, for the only value that they have, and of several for null, which then is none of them. A kind is an engine and
+    a workload: others have other options.
+    """
+    kinds = [(cell.get("engine"), cell.get("workload")) for cell in cells]
+    values: dict[Any, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for kind, cell in zip(kinds, cells, strict=True):
+        for name, value in cell.items():
+            values[kind].setdefault(name, {})[frozen(value)] = value
+    usual = {kind: {name: _usual(held) for name, held in named.items()} for kind, named in values.items()}
+    return [usual[kind] | dict(cell) for kind, cell in zip(kinds, cells, strict=True)]
+
+
+def _usual(values: Mapping[str, Any]) -> Any:
+    unset = [values[key] for key in UNSET if key in values]
+    return unset[0] if unset else next(iter(values.values())) if len(values) == 1 else None
 
 
 def is_task(name: str) -> bool:

@@ -1,14 +1,15 @@
 """Two sets of cells against each other: what a step of the second takes over one of the first, and how sure that is.
 
-Cells are paired by all their knobs, less the one that tells the sides apart. Within a sweep they are compared round by
-round, so that what slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
+Cells are paired by all their knobs, less the one that tells the sides apart; a knob that is new on one side is taken
+for unset on the other (``analysis.cells.completed``). Within a sweep they are compared round by round, so that what
+slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 from typing import Any, Literal, get_args
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import stats
-from analysis.cells import flatten, frozen, identity, knobs, label
+from analysis.cells import completed, flatten, frozen, identity, knobs, label
 from analysis.flags import DISTURBANCES
 from analysis.memory import memory
 from analysis.scaling import is_ranked
@@ -75,7 +76,7 @@ def pair_sets(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[P
 
     Raises NothingToCompare if there is no pair, or if a set has a cell twice.
     """
-    return _pair(_by_knobs(first, None, "the first set"), _by_knobs(second, None, "the second set"))
+    return _pair(first, second, None, ("the first set", "the second set"))
 
 
 def pair_values(records: Sequence[Record], knob: str, values: tuple[str, str]) -> tuple[list[Pair], list[Record]]:
@@ -89,29 +90,35 @@ def pair_values(records: Sequence[Record], knob: str, values: tuple[str, str]) -
         if not side:
             there = sorted({as_written(knobs(record).get(knob)) for record in records})
             raise NothingToCompare(f"no cell has {knob}={value}; there are {', '.join(there)}")
-        sides.append(_by_knobs(side, knob, f"{knob}={value}"))
-    return _pair(*sides)
+        sides.append(side)
+    return _pair(sides[0], sides[1], knob, (f"{knob}={values[0]}", f"{knob}={values[1]}"))
 
 
-def _by_knobs(records: Sequence[Record], knob: str | None, where: str) -> dict[Any, Record]:
+def _pair(
+    first: Sequence[Record], second: Sequence[Record], knob: str | None, sides: tuple[str, str]
+) -> tuple[list[Pair], list[Record]]:
+    keys = [identity(cell) for cell in completed([_without(knobs(record), knob) for record in (*first, *second)])]
+    ours = _by_key(first, keys[: len(first)], sides[0])
+    theirs = _by_key(second, keys[len(first) :], sides[1])
+    pairs = [Pair(record, theirs[key]) for key, record in ours.items() if key in theirs]
+    if not pairs:
+        raise NothingToCompare("no cell of the one has the same knobs as a cell of the other")
+    alone = [record for key, record in ours.items() if key not in theirs]
+    return pairs, alone + [record for key, record in theirs.items() if key not in ours]
+
+
+def _without(named: Mapping[str, Any], knob: str | None) -> dict[str, Any]:
+    """The knobs less ``knob`` and the options below it."""
+    return {name: value for name, value in named.items() if not (knob and f"{name}.".startswith(f"{knob}."))}
+
+
+def _by_key(records: Sequence[Record], keys: Sequence[Any], where: str) -> dict[Any, Record]:
     found: dict[Any, Record] = {}
-    for record in records:
-        named = knobs(record)
-        key = identity(
-            named, without=[name for name in named if knob and (name == knob or name.startswith(f"{knob}."))]
-        )
+    for key, record in zip(keys, records, strict=True):
         if key in found:
             raise NothingToCompare(f"{where} has the cell {record.cell_id} twice; name the sweeps one by one")
         found[key] = record
     return found
-
-
-def _pair(first: dict[Any, Record], second: dict[Any, Record]) -> tuple[list[Pair], list[Record]]:
-    pairs = [Pair(record, second[key]) for key, record in first.items() if key in second]
-    if not pairs:
-        raise NothingToCompare("no cell of the one has the same knobs as a cell of the other")
-    alone = [record for key, record in first.items() if key not in second]
-    return pairs, alone + [record for key, record in second.items() if key not in first]
 
 
 def _has(value: Any, wanted: str) -> bool:
@@ -190,10 +197,15 @@ def _ratio(top: float | None, bottom: float | None) -> float:
 
 def environment_differences(pairs: Sequence[Pair]) -> list[str]:
     """What sets the environments of the two sides apart, such as ``torch: 2.11.0 | 2.15.0``."""
+    return differences(pairs, lambda record: flatten(record.environment))
+
+
+def differences(pairs: Sequence[Pair], facts: Callable[[Record], Mapping[str, Any]]) -> list[str]:
+    """The facts of the two sides' records that are not the same, in lines of a name and both values."""
     sides: list[dict[str, set[str]]] = [{}, {}]
     for pair in pairs:
         for side, record in zip(sides, (pair.first, pair.second), strict=True):
-            for name, value in flatten(record.environment).items():
+            for name, value in facts(record).items():
                 side.setdefault(name, set()).add(as_written(value))
     names = [name for name in dict.fromkeys([*sides[0], *sides[1]]) if name not in MOMENTARY]
     missing = {"not recorded"}
@@ -215,8 +227,9 @@ def show(
     margin: float,
     out: Console,
 ) -> None:
-    """Prints the differences of environment, then a row a pair, then what it comes to."""
-    for line in environment_differences([outcome.pair for outcome in outcomes]):
+    """Prints the differences of environment, and the knobs that one side lacks, then a row a pair and a summary."""
+    pairs = [outcome.pair for outcome in outcomes]
+    for line in [*environment_differences(pairs), *([] if knob else differences(pairs, knobs))]:
         out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
     out.print(table(outcomes, sides, knob))
     for line in summary(outcomes, alone, sides, margin):

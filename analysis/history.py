@@ -9,6 +9,7 @@ neighbouring parts alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.table import Table
 
-from analysis.cells import hardware, identity, knobs, label
+from analysis.cells import completed, hardware, identity, knobs, label
 from analysis.compare import STYLES, NothingToCompare, telling
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
@@ -58,10 +59,11 @@ class Series:
 
 def histories(records: Sequence[Record], margin: float) -> list[Series]:
     """The series of each cell and hardware. Raises NothingToCompare if no cell is in two sweeps."""
+    ranked = sorted(filter(is_ranked, records), key=lambda record: str(record.environment.get("time", "")))
     cells: dict[Any, dict[str, Record]] = {}
-    for record in sorted(records, key=lambda record: str(record.environment.get("time", ""))):
-        if is_ranked(record):  # of the two sides of bench.regress the current code's is read last, and kept
-            cells.setdefault((identity(knobs(record)), hardware(record)), {})[record.rounds_id] = record
+    for record, named in zip(ranked, completed([knobs(record) for record in ranked]), strict=True):
+        # of the two sides of bench.regress the current code's is read last, and kept
+        cells.setdefault((identity(named), hardware(record)), {})[record.rounds_id] = record
     several = [list(of_cell.values()) for of_cell in cells.values() if len(of_cell) > 1]
     if not several:
         raise NothingToCompare("no cell is in two sweeps of the same hardware")
@@ -155,12 +157,12 @@ def _stretches(rows: Floats) -> tuple[Floats, tuple[int, int]]:
 
 def table(found: Sequence[Series]) -> Table:
     """A row a cell: sweeps, the step time now, and each change with the sweep and commit it came with."""
-    names = telling([entry.records[0] for entry in found], None)
+    names = telling([entry.records[-1] for entry in found], None)
     columns = (*names, "sweeps", "first ms", "last ms", "verdict", "changes")
     shown = bare(columns, (*names, "verdict", "changes"))
     for entry in found:
         shown.add_row(
-            *(label(name, knobs(entry.records[0]).get(name)) for name in names),
+            *(label(name, knobs(entry.records[-1]).get(name)) for name in names),
             str(len(entry.steps_s)),
             ms(entry.steps_s[0]),
             ms(entry.steps_s[-1]),
@@ -178,6 +180,12 @@ def words(entry: Series, change: Change) -> str:
     return f"× {change.ratio:.3f} at {record.sweep_id}, commit {commit} (p {change.p_value:.1g})"
 
 
+def lacking(entry: Series) -> list[str]:
+    """The knobs that not all of its records have."""
+    counts = Counter(name for record in entry.records for name in knobs(record))
+    return [name for name, count in counts.items() if count < len(entry.records)]
+
+
 def summary(found: Sequence[Series], margin: float) -> list[str]:
     few = sum(entry.verdict == "too few sweeps" for entry in found)
     level = FALSE_ALARMS / len(found)
@@ -185,6 +193,8 @@ def summary(found: Sequence[Series], margin: float) -> list[str]:
         f"{sum(entry.verdict == 'slower' for entry in found)} of {len(found)} slower since their last change, by "
         f"{100 * margin:g} % or more."
     ]
+    if names := sorted({name for entry in found for name in lacking(entry)}):
+        lines.append(f"warning: not in every record, and taken for unset where missing: {', '.join(names)}")
     if few:
         lines.append(f"warning: {few} with too few sweeps; at least {least_sweeps(level)} can show a change")
     return lines

@@ -59,7 +59,7 @@ class Loaded:
 
 
 def load(paths: Iterable[Path]) -> Loaded:
-    """Reads all records below ``paths``: record files, sweep folders, or a folder of sweep folders.
+    """Reads all records below ``paths``: record files, sweep folders, or folders with sweep folders anywhere below.
 
     A file that is not a usable record becomes a warning. Raises NoRecords if no record is left.
     """
@@ -81,13 +81,16 @@ def load(paths: Iterable[Path]) -> Loaded:
 
 
 def record_files(place: Path) -> list[Path]:
-    """Record files of a path: itself, of a sweep ``records/*.json``, of another folder its own and its sweeps'."""
+    """Record files of a path: itself; of a sweep ``records/*.json``; of another folder its own, then its sweeps'.
+
+    These lie at any depth, such as a night's or a side's of ``bench.regress``, and come in the order of their paths.
+    """
     if not place.exists():
         raise NoRecords(f"{place} does not exist")
     if place.is_file():
         return [place]
     of_sweep = sorted(place.glob("records/*.json"))
-    return of_sweep or [*sorted(place.glob("*.json")), *sorted(place.glob("*/records/*.json"))]
+    return of_sweep or [*sorted(place.glob("*.json")), *sorted(place.rglob("records/*.json"))]
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:

@@ -10,6 +10,8 @@ EXAMPLES = """\
 examples:
   python -m analysis history results/runs
       every cell that is in several sweeps of the same hardware, in the order of time
+  python -m analysis history results/runs/nightly/*/sweep
+      of the nights' sweeps alone
 
 exit code: 0 if no cell's last change made it slower, 1 if one's did, 2 if there is nothing to compare
 """

@@ -124,6 +124,35 @@ def test_a_knob_is_matched_by_number_or_word() -> None:
         compare.pair_values(records, "bucket_mb", ("4", "5"))
 
 
+def test_a_knob_that_one_side_does_not_have_is_taken_for_unset_there() -> None:
+    old = [cell(stage) for stage in (0, 1)]
+    new = [
+        cell(stage, config=old[stage].config | {"compile": compiled, "tiles": 4})
+        for stage in (0, 1)
+        for compiled in (True, False)
+    ]
+    for first, second in ((old, new), (new, old)):
+        pairs, alone = compare.pair_sets(first, second)
+        assert [pair.first.config["stage"] for pair in pairs] == [0, 1]
+        assert {side.config.get("compile") for pair in pairs for side in (pair.first, pair.second)} == {None, False}
+        assert [record.config["compile"] for record in alone] == [True, True]
+    out = Console(record=True, width=200)
+    outcomes = [compare.compare(pair, 0.02) for pair in pairs]
+    compare.show(outcomes, alone, ("a", "b"), knob=None, margin=0.02, out=out)
+    assert out.export_text().splitlines()[:2] == [
+        "differs: compile: false | not recorded",
+        "differs: tiles: 4 | not recorded",
+    ]
+
+
+def test_a_knob_that_is_set_everywhere_where_it_is_new_tells_no_cells_apart_from_those_before_it() -> None:
+    pairs, _ = compare.pair_sets([cell()], [cell(config=cell().config | {"tiles": 4})])
+    assert len(pairs) == 1
+    several = [cell(config=cell().config | {"tiles": tiles}) for tiles in (4, 8)]
+    with pytest.raises(NothingToCompare, match="same knobs"):
+        compare.pair_sets([cell()], several)
+
+
 def test_environments_are_told_apart_before_anything_else() -> None:
     first, second = cell(), cell(environment=cell().environment | {"torch": "2.16.0", "time": "later"})
     assert compare.environment_differences([Pair(first, second)]) == ["torch: 2.15.0 | 2.16.0"]

@@ -21,6 +21,15 @@ def test_a_sweep_folder_its_records_and_their_parent_are_all_understood(tmp_path
     assert len(load([folder, one, folder / "records"]).records) == 2, "a file named twice is read once"
 
 
+def test_sweeps_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for place in ("runs/b/current", "runs/b/base", "runs/nightly/n/sweep", "runs/a"):
+        write_all([cell(sweep_id=place)], tmp_path / place)
+    found = [record.sweep_id for record in load([tmp_path / "runs"]).records]
+    assert found == ["runs/a", "runs/b/base", "runs/b/current", "runs/nightly/n/sweep"]
+    write_all([cell(sweep_id="below")], tmp_path / "runs/a/below")
+    assert [record.sweep_id for record in load([tmp_path / "runs/a"]).records] == ["runs/a"]
+
+
 def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     records = write_all(sweep((0,), (1,)), tmp_path) / "records"
     document = json.loads(next(records.iterdir()).read_text())
