@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import pairwise
 from math import ceil, comb
 from statistics import median
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from analysis.cells import completed, hardware, identity, knobs, label
@@ -31,6 +33,9 @@ from bench.record import Record
 
 ORDERS = 10_000
 """Random orders that a statistic is held against, at least."""
+CHUNK = 500
+"""Of these are drawn at a time: of a series that did not move the first mostly tell."""
+Counts = NDArray[np.integer[Any]]
 Verdict = Literal["slower", "faster", "same", "too few sweeps"]
 
 
@@ -98,7 +103,7 @@ def change_points(values: Floats, level: float) -> list[Change]:
     while cuts:
         edges = [0, *cuts, len(values)]
         found = [
-            _change(values[before:at], values[at:after], at, level)
+            _change(values[before:at], values[at:after], at)
             for before, at, after in zip(edges, edges[1:], edges[2:], strict=False)
         ]
         weakest = max(found, key=lambda change: change.p_value)
@@ -108,12 +113,28 @@ def change_points(values: Floats, level: float) -> list[Change]:
     return []
 
 
-def _change(before: Floats, after: Floats, at: int, level: float) -> Change:
-    """The ratio of one part to the other, and how often random orders lie as far apart at this very cut."""
+def _change(before: Floats, after: Floats, at: int) -> Change:
+    """The ratio of one part to the other, and how likely two parts of one kind are to lie as far apart at this cut."""
     ratio = float(np.median(np.divide.outer(after, before)))
-    rows = _orders(np.concatenate([before, after]), level)
-    excess = np.abs(rows[:, : len(before)].sum(axis=1) - len(before) * (rows.shape[1] + 1) / 2)
-    return Change(at, ratio, float(np.mean(excess >= excess[0] - 1e-9)))
+    chances = _mann_whitney(len(before), len(after))
+    middle = (len(chances) - 1) / 2
+    lowest = len(before) * (len(before) - 1) // 2
+    apart = abs(_ranks(np.concatenate([before, after]))[: len(before)].sum() - lowest - middle)
+    return Change(at, ratio, float(chances[np.abs(np.arange(len(chances)) - middle) >= apart].sum()))
+
+
+@lru_cache(maxsize=256)
+def _mann_whitney(before: int, after: int) -> Floats:
+    """P(U = 0, 1, ...) without a difference: U is the number of pairs in which the point before is the larger one."""
+    row = [np.ones(1)] * (after + 1)
+    for first in range(1, before + 1):
+        above, row = row, [np.ones(1)]
+        for second in range(1, after + 1):
+            chances = np.zeros(first * second + 1)
+            chances[second:] = above[second] * first / (first + second)  # the largest of all is before
+            chances[: first * (second - 1) + 1] += row[-1] * second / (first + second)
+            row.append(chances)
+    return row[after]
 
 
 def _cuts(values: Floats, offset: int, level: float) -> list[int]:
@@ -121,38 +142,58 @@ def _cuts(values: Floats, offset: int, level: float) -> list[int]:
     count = len(values)
     if count < least_sweeps(level):
         return []
-    rows = _orders(values, level)
-    strongest, (start, end) = _stretches(rows)
-    if np.mean(strongest >= strongest[0] - 1e-9) > level:
+    statistic, start, end = _strongest(_ranks(values))
+    if not _stands_out(statistic, count, level):
         return []
     edges = sorted({0, start, end, count})
     inner = [cut for low, high in pairwise(edges) for cut in _cuts(values[low:high], low, level)]
     return [offset + cut for cut in (*edges[1:-1], *inner)]
 
 
-def _orders(values: Floats, level: float) -> Floats:
-    """The ranks of ``values``, as they are in the first row and in a random order in each other."""
-    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64) + 1
-    rows: Floats = np.tile(ranks, (max(ORDERS, ceil(20 / level)), 1))
-    rows[1:] = np.random.default_rng(len(values)).permuted(rows[1:], axis=1)
-    return rows
+def _ranks(values: Floats) -> Counts:
+    """From 0 on."""
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
 
 
-def _stretches(rows: Floats) -> tuple[Floats, tuple[int, int]]:
-    """Of each row the largest statistic of any stretch against the rest, and the first row's stretch."""
-    count = rows.shape[1]
-    sums = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
-    most, where = np.zeros(len(rows)), (0, count)
-    for start in range(count):
-        lengths = np.arange(1, count - start + (start > 0))
-        if not len(lengths):
-            continue
-        excess = sums[:, start + 1 : start + 1 + len(lengths)] - sums[:, [start]] - lengths * (count + 1) / 2
-        found = np.abs(excess) / np.sqrt(lengths * (count - lengths) * (count + 1) / 12)
-        if found[0].max() > most[0]:
-            where = (start, start + 1 + int(np.argmax(found[0])))
-        most = np.maximum(most, found.max(axis=1))
-    return most, where
+def _strongest(ranks: Counts) -> tuple[float, int, int]:
+    """The largest statistic of any stretch against the rest, and where that begins and ends."""
+    count = len(ranks)
+    sums = _sums(ranks[None])[:, 0]
+    starts, ends = np.triu_indices(count + 1, 1)
+    lengths = ends - starts
+    found = np.abs(sums[ends] - sums[starts]) / np.sqrt(np.maximum(lengths * (count - lengths), 1))
+    at = int(np.argmax(found))
+    return float(found[at]), int(starts[at]), int(ends[at])
+
+
+def _stands_out(statistic: float, count: int, level: float) -> bool:
+    """Whether at most ``level`` of random orders of so many points, and the one that was seen, have one as large."""
+    chunks = ceil(max(ORDERS, 20 / level) / CHUNK)
+    as_large, most = 1, level * (1 + chunks * CHUNK)
+    for number in range(chunks):
+        as_large += int(np.count_nonzero(_by_chance(count, number) >= statistic))
+        if as_large > most:
+            return False
+    return True
+
+
+@cache
+def _by_chance(count: int, number: int) -> Floats:
+    """Of each of ``CHUNK`` random orders the largest statistic: the same for all series of so many points."""
+    ranks = np.tile(np.arange(count), (CHUNK, 1))
+    sums = _sums(np.random.default_rng([count, number]).permuted(ranks, axis=1))
+    most = np.zeros(CHUNK)
+    for length in range(1, count):
+        excess = np.abs(sums[length:] - sums[:-length]).max(axis=0)
+        np.maximum(most, excess / np.sqrt(length * (count - length)), out=most)
+    return most
+
+
+def _sums(orders: Counts) -> Counts:
+    """Of each order (a row) a column: twice the sum of its first 0, 1, ... ranks' distances from the middle."""
+    found = np.zeros((orders.shape[1] + 1, len(orders)), dtype=np.int32)
+    np.cumsum(2 * orders.T - (orders.shape[1] - 1), axis=0, out=found[1:])
+    return found
 
 
 def table(found: Sequence[Series]) -> Table:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import combinations
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +123,22 @@ def test_a_knob_that_is_new_does_not_cut_a_series_and_is_named() -> None:
         "warning: not in every record, and taken for unset where missing: compression, tiles"
     ]
     assert len(history.summary(history.histories(records[:14], 0.02), 0.02)) == 1
+
+
+def test_the_chance_of_a_cut_is_counted_exactly() -> None:
+    for before, after in ((1, 1), (2, 3), (5, 2), (4, 4)):
+        ranks = combinations(range(before + after), before)
+        pairs = [sum(of_before) - before * (before - 1) // 2 for of_before in ranks]
+        counted = np.bincount(pairs, minlength=before * after + 1) / comb(before + after, before)
+        assert history._mann_whitney(before, after) == pytest.approx(counted, rel=1e-12)
+
+
+def test_many_cells_over_many_nights_share_what_is_drawn_and_hold_little_at_once() -> None:
+    history._by_chance.cache_clear()
+    tracemalloc.start()
+    for seed in range(10):
+        history.change_points(noisy(120, seed), 0.01 / 50)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert history._by_chance.cache_info().misses < 10, "of 200: no series moved, which the first orders tell"
+    assert most_bytes < 10e6
