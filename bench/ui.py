@@ -23,6 +23,7 @@ from bench.config import Tracking
 HOST = "127.0.0.1"
 PORTS = 100
 """Ports that are tried, from the one that was asked for."""
+LAST_PORT = 65535
 START_S = 300.0
 """How long the server may take to answer first: it imports for 5 s on an idle machine, a minute on a busy one."""
 END_S = 5.0
@@ -43,7 +44,7 @@ def main() -> int:
             raise StoreError(f"{asked.uri} is a server and has a UI of its own: open it in a browser")
         probe(asked.uri, create=False)
         port = free_port(asked.port)
-    except (StoreError, OSError, OverflowError) as error:
+    except (StoreError, OSError) as error:
         print(f"bench.ui: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
@@ -63,8 +64,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def free_port(first: int) -> int:
-    """The first port from ``first`` on that nobody listens on. Raises OSError if there is none."""
-    for port in range(first, first + PORTS):
+    """The first port from ``first`` on that nobody listens on. Raises OSError if there is none, or no such port."""
+    if not 1 <= first <= LAST_PORT:
+        raise OSError(f"--port {first} is not valid; valid: 1 to {LAST_PORT}")
+    for port in range(first, min(first + PORTS, LAST_PORT + 1)):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
