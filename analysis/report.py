@@ -55,6 +55,9 @@ WHOLE = (
 FRACTIONAL = ("model_state_paper_bytes", "sent_predicted_bytes", "sent_bytes", "wire_bytes")
 """Bytes per rank on average, which need not be whole."""
 
+WRITTEN = ("report.html", "report.md", "summary.csv", "summary.parquet", "collectives.csv", "figures")
+"""What a report leaves in its folder: its files, and the folder of its figures."""
+
 
 @dataclass(frozen=True)
 class ReportPaths:

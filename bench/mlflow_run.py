@@ -97,6 +97,11 @@ def allowed(name: str) -> str:
     return re.sub(r"[^\w.: -]", "_", name)[:250]
 
 
+def tagged(sweep_id: str) -> str:
+    """A sweep's name as its runs have it in a tag: without what no filter of MLflow's can be asked for."""
+    return re.sub(r"['\\]", "", sweep_id)
+
+
 def common_params(every: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """What all cells of a sweep have alike."""
     return {name: value for name, value in every[0].items() if all(other.get(name) == value for other in every)}
@@ -122,9 +127,10 @@ def sweep_tags(records: Sequence[Record]) -> dict[str, str]:
     statuses = [record.status for record in records]
     verdicts = dict.fromkeys(name for record in records for name in record.verdicts)
     return machine_tags(records[0]) | {
-        "sweep": records[0].sweep_id,
+        "sweep": tagged(records[0].sweep_id),
         "cells": str(len(records)),
         "cells_ok": str(statuses.count("ok")),
+        "launches": str(sum(len(record.launches) for record in records)),
         "status": ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)),
         "verdicts": ", ".join(verdicts),
         "simulated": written(any(bool(record.resolved.get("simulated")) for record in records)),
@@ -134,7 +140,7 @@ def sweep_tags(records: Sequence[Record]) -> dict[str, str]:
 def cell_tags(record: Record) -> dict[str, str]:
     """How the cell ended and how far it can be believed; ``record`` names its artifact."""
     tags = machine_tags(record) | {
-        "sweep": record.sweep_id,
+        "sweep": tagged(record.sweep_id),
         "record": record.cell_id,
         "status": record.status,
         "verdicts": ", ".join(record.verdicts),
@@ -246,7 +252,7 @@ def description(records: Sequence[Record], table: pd.DataFrame, experiment_id: s
 
 def charts(experiment_id: str, sweep_id: str) -> str:
     """Where the UI draws all cells of a sweep: sorted by date it folds them into the parent, else not."""
-    query = quote(f"tags.sweep = '{sweep_id}' and tags.record LIKE '%'")
+    query = quote(f"tags.sweep = '{tagged(sweep_id)}' and tags.record LIKE '%'")
     order = quote("metrics.`step_time_s`")
     return (
         f"#/experiments/{experiment_id}/runs?searchFilter={query}&orderByKey={order}&orderByAsc=true"

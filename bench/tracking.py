@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 
 from bench import mlflow_run
 from bench.config import Tracking
-from bench.record import Record, RecordError
+from bench.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,8 @@ BATCH = 1000
 """Metrics that MLflow takes at once."""
 PARAMS = 100
 """Params that it takes at once."""
+HELD = ("cells", "cells_ok", "launches")
+"""Tags of a parent run that say how much of its sweep it has."""
 
 
 class Tracker:
@@ -42,39 +44,43 @@ class Tracker:
         self._uri = settings.uri or ""
         self.warnings: list[str] = []
 
-    def log_sweep(self, records: list[Record], folder: Path) -> None:
-        """One parent run with the report of ``folder`` as its artifacts, and a child for each record."""
+    def log_sweep(self, records: list[Record], folder: Path, *, instead: bool = False) -> None:
+        """One parent run with the report of ``folder`` as its artifacts, and a child for each record.
+
+        With ``instead`` these take the place of what the experiment has of the sweep, which goes to MLflow's trash once
+        they are whole.
+        """
         if self._client is None:
             return
         from analysis.mlflow_store import probe
 
         try:
             probe(self._uri, create=True)  # a sweep is long: it may have died since
+            earlier = list(self._runs(records[0].sweep_id)) if instead else []
             self._log_sweep(self._client, records, folder)
+            for run in earlier:
+                self._client.delete_run(run.info.run_id)
         except Exception as error:  # any failure of the store: the records are safe, say how to log them later
             self.warnings.append(unreachable(error, folder, self._settings))
 
-    def has(self, sweep_id: str) -> bool:
-        """Whether the experiment has this sweep as a whole."""
-        return any(run.info.status == "FINISHED" for run in self._runs(sweep_id) if "cells" in run.data.tags)
-
-    def forget(self, sweep_id: str) -> None:
-        """Moves what was logged of a sweep, in part or in whole, to MLflow's trash."""
-        if self._client is not None:
-            for run in list(self._runs(sweep_id)):
-                self._client.delete_run(run.info.run_id)
+    def has(self, records: list[Record]) -> bool:
+        """Whether the experiment has all that these records have of their sweep, and has it once."""
+        tags = mlflow_run.sweep_tags(records)
+        parents = [run for run in self._runs(records[0].sweep_id) if "cells" in run.data.tags]
+        logged = [(run.info.status, *(run.data.tags.get(name) for name in HELD)) for run in parents]
+        return logged == [("FINISHED", *(tags[name] for name in HELD))]
 
     def _runs(self, sweep_id: str) -> Iterator[Run]:
         if self._client is None:
             return iter(())
         from analysis.mlflow_store import search
 
-        name = sweep_id.replace("'", "")
-        return search(self._client, self._experiment_id, f"tags.sweep = '{name}'")
+        return search(self._client, self._experiment_id, f"tags.sweep = '{mlflow_run.tagged(sweep_id)}'")
 
     def _log_sweep(self, client: MlflowClient, records: list[Record], folder: Path) -> None:
         from analysis.load import frame
         from analysis.mlflow_store import probe
+        from analysis.report import WRITTEN
 
         begin, end = mlflow_run.moments(records)
         name = mlflow_run.sweep_name(records)
@@ -87,9 +93,9 @@ class Tracker:
             self._log_batches(client, parent_id, mlflow_run.sweep_metrics(records, table), params)
             note = mlflow_run.description(records, table, self._experiment_id, children)
             client.set_tag(parent_id, "mlflow.note.content", note)
-            for path in sorted(folder.iterdir()):
-                if path.name != "records" and not path.name.startswith("."):
-                    client.log_artifact(parent_id, str(path), path.name if path.is_dir() else None)
+            for path in (folder / name for name in WRITTEN):
+                if path.exists():
+                    client.log_artifact(parent_id, str(path))  # a folder goes below its own name
         except BaseException:
             with suppress(Exception):
                 probe(self._uri, create=True)  # do not wait once more for a store that is gone
@@ -143,12 +149,20 @@ def open_tracker(settings: Tracking, folder: Path) -> Tracker:
 
 
 def connect(settings: Tracking) -> Tracker:
-    """Opens the store, creating an embedded one and the experiment when they do not exist."""
+    """Opens the store, creating an embedded one and the experiment when they do not exist.
+
+    Raises StoreError where the store cannot be used or the experiment was deleted, and whatever else mlflow does.
+    """
     assert settings.uri is not None
-    from analysis.mlflow_store import open_client
+    from analysis.mlflow_store import StoreError, open_client
 
     client = open_client(settings.uri, create=True)
     experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment and experiment.lifecycle_stage == "deleted":
+        raise StoreError(
+            f"experiment {settings.experiment} was deleted; "
+            f"first: mlflow experiments restore -x {experiment.experiment_id}, or name another"
+        )
     if experiment:
         return Tracker(settings, client, experiment.experiment_id)
     embedded = urlparse(settings.uri).scheme not in ("http", "https")
@@ -170,32 +184,32 @@ def unreachable(error: Exception, folder: Path, settings: Tracking) -> str:
 
 
 def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False) -> int:
-    """Logs every sweep in ``paths`` unless the experiment has it, ``again`` even then; the exit code.
+    """Logs every sweep in ``paths`` unless the experiment has all of it, ``again`` even then; the exit code.
 
-    A sweep takes the place of what the experiment has of it, such as a part that a dying server left.
+    A sweep takes the place of what the experiment has of it, such as a part that a dying server left, or what there was
+    before it was resumed.
     """
+    from analysis.load import NoRecords, load
+
     code = 0
     tracker = connect(settings)
     for folder in paths:
-        records = []
-        for path in sorted((folder / "records").glob("*.json")):
-            try:
-                records.append(Record.read(path))
-            except RecordError as error:
-                print(f"skipped: {error}", file=sys.stderr)
-                code = 1
-        if not records:
-            print(f"{folder}: no records in {folder / 'records'}", file=sys.stderr)
+        try:
+            found = load([folder / "records"])
+        except NoRecords as error:
+            print(f"{folder}: {error}", file=sys.stderr)
             code = 1
             continue
-        if not again and tracker.has(records[0].sweep_id):
+        for warning in found.warnings:
+            print(f"skipped: {warning}", file=sys.stderr)
+            code = 1
+        if not again and tracker.has(found.records):
             print(f"{folder}: already in experiment {settings.experiment}; --again replaces it")
             continue
-        tracker.forget(records[0].sweep_id)
         before = len(tracker.warnings)
-        tracker.log_sweep(records, folder)
+        tracker.log_sweep(found.records, folder, instead=True)
         if len(tracker.warnings) == before:
-            print(f"{folder}: {len(records)} records")
+            print(f"{folder}: {len(found.records)} records")
     for warning in tracker.warnings:
         print(warning, file=sys.stderr)
     return code or int(bool(tracker.warnings))

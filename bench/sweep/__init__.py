@@ -101,8 +101,8 @@ def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -
     from analysis.report import write_report
     from analysis.terminal import print_summary
 
-    store, own = sweep.store, sweep.records.by_cell
-    records = list((sweep.records.earlier | own).values())
+    store, earlier = sweep.store, sweep.records.earlier
+    records = list((earlier | sweep.records.by_cell).values())
     table = frame(records)
     try:
         paths = write_report(records, store.folder, store.warnings, table=table)
@@ -110,7 +110,7 @@ def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -
         paths, code = None, code or 1
         store.warnings.append(f"no report ({error}); later: python -m analysis report {store.folder} --out FOLDER")
     sweep.breakdown.lap("report")
-    tracker.log_sweep(list(own.values()), store.folder)
+    tracker.log_sweep(records, store.folder, instead=bool(earlier))
     sweep.breakdown.lap("tracking")
     if show_breakdown:
         sweep.breakdown.show()

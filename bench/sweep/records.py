@@ -36,7 +36,7 @@ class SweepRecords:
         self.sweep_id = sweep_name(store.folder)
         self.by_cell = {cell.id: self.new(cell) for cell in cells}
         self.earlier: dict[str, Record] = {}
-        """What the folder held before; reported, and logged only where it was taken over."""
+        """What the folder held before; reported and logged with the rest."""
 
     def __getitem__(self, cell: Cell) -> Record:
         return self.by_cell[cell.id]

@@ -14,7 +14,8 @@ def take_over(records: SweepRecords) -> None:
     """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine.
 
     A cell that other code has finished is kept, with a warning: that code is in its record, and a sweep is often
-    resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes.
+    resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes. A cell's
+    ``repeats`` are from then on those that are asked for now, or as many as it has.
     """
     from analysis.usable import check
 
@@ -30,6 +31,8 @@ def take_over(records: SweepRecords) -> None:
         if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and earlier.launches:
             earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
         if cell_id in records.by_cell and earlier.status in GOES_ON:
+            asked = records.by_cell[cell_id].config["repeats"]
+            earlier.config["repeats"] = max(asked, len(earlier.launches))
             records.by_cell[cell_id] = earlier
             if records.source and source.differences(earlier, records.source, records.environment):
                 others.append(cell_id)

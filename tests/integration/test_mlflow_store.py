@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -210,16 +210,90 @@ def test_a_sweep_is_imported_once_again_only_on_demand_and_a_part_of_it_does_not
             raise OSError("no space left on device")
         sound(*arguments)  # type: ignore[call-overload]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(client, "log_artifact", dying)
-        assert tracking.import_folders([folder], where) == 1
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1) and "no space left on device" in said.err
-    assert cells_of(tmp_path, "sweep") == 3
+    def dies(whole: int) -> None:
+        """Beside ``whole`` runs of cells that the store has already."""
+        logged.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "log_artifact", dying)
+            assert tracking.import_folders([folder], where, again=True) == 1
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1) and "no space left on device" in said.err
+        assert cells_of(tmp_path, "sweep") == whole + 3
+
+    dies(whole=0)
     for again, message in ((False, "4 records"), (False, "already in experiment ddp-zero-bench"), (True, "4 records")):
         assert tracking.import_folders([folder], where, again=again) == 0
         assert message in capsys.readouterr().out
         assert cells_of(tmp_path, "sweep") == 4
+    dies(whole=4)
+    assert tracking.import_folders([folder], where) == 0
+    assert cells_of(tmp_path, "sweep") == 4
+
+
+@pytest.mark.parametrize("grown", [{"stages": (0, 1)}, {"repeats": 3}, {"status": "ok"}], ids=str)
+def test_a_sweep_that_was_resumed_since_is_imported_in_place_of_its_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], grown: dict[str, Any]
+) -> None:
+    earlier: dict[str, Any] = {"stages": (0,), "worlds": (1,), "repeats": 2, "status": "interrupted"}
+    for seen, changes in enumerate(({}, grown)):
+        folder = keep(sweep(**earlier | changes), tmp_path / str(seen) / "sweep", "sweep")
+        for said in (f"{1 + ('stages' in changes)} records", "already in experiment"):
+            assert tracking.import_folders([folder], settings(tmp_path)) == 0
+            assert said in capsys.readouterr().out
+    found = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT)
+    assert same(found.records, written(tmp_path / "1", "sweep"))
+    assert cells_of(tmp_path, "sweep") == len(found.records)
+
+
+def test_a_name_with_quotes_is_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = """o'brien's "own" \\"""
+    folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / name, name)
+    for said in ("1 records", "already in experiment"):
+        assert tracking.import_folders([folder], settings(tmp_path)) == 0
+        assert said in capsys.readouterr().out
+    (record,) = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT).records
+    assert record.sweep_id == name
+
+
+def test_a_record_that_cannot_be_analysed_keeps_no_others_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = sweep(stages=(0, 1), worlds=(1,), repeats=2)
+    del records[1].resolved["global_batch"]
+    folder = keep(records, tmp_path / "sweep", "sweep")
+    assert tracking.import_folders([folder], settings(tmp_path)) == 1
+    said = capsys.readouterr()
+    assert said.out.endswith("sweep: 1 records\n")
+    assert said.err.startswith("skipped: ") and said.err.endswith("resolved.global_batch is missing\n")
+    assert said.err.count("\n") == 1 and cells_of(tmp_path, "sweep") == 1
+
+
+def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_path: Path) -> None:
+    folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / "sweep", "sweep")
+    where = settings(tmp_path)
+    tracking.connect(where)
+    client = mlflow_store.open_client(uri(tmp_path), create=False)
+    deleted = experiment(client)
+    client.delete_experiment(deleted)
+    tracker = tracking.open_tracker(where, folder)
+    tracker.log_sweep(written(tmp_path, "sweep"), folder)
+    reason = f"experiment ddp-zero-bench was deleted; first: mlflow experiments restore -x {deleted}, or name another"
+    assert one_warning(tracker, folder, f"{reason})")
+    client.restore_experiment(deleted)
+    assert tracking.import_folders([folder], where) == 0 and cells_of(tmp_path, "sweep") == 1
+
+
+def test_artifacts_are_the_files_of_the_report_where_it_looks_for_them(tmp_path: Path) -> None:
+    folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / "sweep", "sweep")
+    (folder / "figures").mkdir()
+    for name in ("figures/time.png", "summary.csv", "somebody's notes", "mlflow.db"):
+        (folder / name).write_text("")
+    (folder / "mlartifacts").mkdir()
+    assert tracking.import_folders([folder], settings(tmp_path)) == 0
+    client = mlflow_store.open_client(uri(tmp_path), create=False)
+    run = parent(tmp_path, "sweep")
+    held = [entry.path for place in (None, "figures") for entry in client.list_artifacts(run, place)]
+    assert sorted(held) == ["figures", "figures/time.png", "report.html", "summary.csv"]
 
 
 @pytest.fixture

@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from bench.config import Tracking
+from bench.tracking import import_folders
+from bench.ui import free_port
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -164,6 +168,23 @@ def test_the_ui_listens_on_loopback_alone_and_ctrl_c_ends_all_of_it(store: Path)
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
         assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+def test_a_sweep_is_imported_into_a_server_and_only_that_is_said(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine's
+    folder = store / "runs" / "small"
+    with ui(store) as (_, lines):
+        server = Tracking(uri=lines[0].removeprefix("MLflow's UI: ").rstrip("/"), experiment="served")
+        assert import_folders([folder], server) == 0
+        assert capfd.readouterr().out == f"{folder}: 4 records\n"
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_a_port_that_cannot_be_is_refused_by_name(port: int) -> None:
+    with pytest.raises(OSError, match=f"--port {port} is not valid; valid: 1 to 65535"):
+        free_port(port)
 
 
 def test_without_a_store_it_says_so_in_a_line_and_creates_none(tmp_path: Path) -> None:

@@ -124,9 +124,10 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     assert all(now[cell].launches == launches for cell, launches in kept.items() if cell != missing)
 
 
-def test_a_single_run_is_logged_as_a_parent_and_a_child(tmp_path: Path) -> None:
-    done = run(tmp_path, "gpus=2", "batch_size=8", *QUICK, "hydra.run.dir=out")
-    assert done.returncode == 0, done.stderr
+def test_a_run_is_logged_as_a_parent_and_a_child_and_once_when_it_is_resumed(tmp_path: Path) -> None:
+    for more in ((), ("repeats=3", "resume=true")):
+        done = run(tmp_path, "gpus=2", "batch_size=8", *QUICK, *more, "hydra.run.dir=out")
+        assert done.returncode == 0, done.stderr
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -136,6 +137,7 @@ def test_a_single_run_is_logged_as_a_parent_and_a_child(tmp_path: Path) -> None:
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     (child,) = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (parent.data.tags["launches"], child.data.metrics["launches"], child.data.params["repeats"]) == ("3", 3, "3")
     row = summary(tmp_path / "out")[0]
     for name in ("step_time_s", "throughput_per_s", "model_state_bytes", "peak_bytes"):
         assert child.data.metrics[name] == pytest.approx(float(row[name]))
