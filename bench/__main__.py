@@ -23,7 +23,7 @@ def single_run(composed: DictConfig) -> None:
     from bench import sweep
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with cli.one_line_errors(), unless_refused(folder):
+    with cli.one_line_errors(), unless_refused(folder, multirun=False):
         config = cli.from_hydra(composed)
         if config.reproduce is None:
             code = sweep.run([config], folder)

@@ -18,21 +18,29 @@ from bench.record.replace import PARTIAL
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 """What ``dated`` makes."""
-WRITTEN_BY_HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml")
+WRITTEN_BY_HYDRA = {
+    False: (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+    True: ("multirun.yaml",),
+}
+"""What Hydra leaves in the folder before anybody has looked at the request; True: with -m."""
+
+
+class FolderBusy(Exception):
+    """Another sweep writes into the folder."""
 
 
 @contextlib.contextmanager
-def unless_refused(folder: Path) -> Iterator[None]:
+def unless_refused(folder: Path, *, multirun: bool) -> Iterator[None]:
     """Keeps ``folder`` only if the block ends well or has left a record; else it takes away what a sweep begins with.
 
-    Hydra makes the folder before anybody has looked at the request. What else somebody keeps there stays.
+    What else somebody keeps there stays, and all of it where another sweep is writing.
     """
     try:
         yield
     except BaseException:
-        if not any(folder.glob("records/*")):
-            with contextlib.suppress(OSError):  # as far as there is nothing else
-                for name in WRITTEN_BY_HYDRA:
+        with contextlib.suppress(FolderBusy, OSError), locked(folder):  # as far as there is nothing else
+            if not any(folder.glob("records/*")):
+                for name in WRITTEN_BY_HYDRA[multirun]:
                     (folder / name).unlink(missing_ok=True)
                 for place in (folder / "records", folder / ".hydra", folder):
                     if place.is_dir():
@@ -40,8 +48,20 @@ def unless_refused(folder: Path) -> Iterator[None]:
         raise
 
 
-class FolderBusy(Exception):
-    """Another sweep writes into the folder."""
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder is this block's alone, where the file system has locks. Raises FolderBusy if it is another's."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderBusy(f"another sweep is writing into {folder}") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(lock)
 
 
 class StoreError(OSError):
@@ -66,7 +86,7 @@ def dated() -> str:
 class RecordStore:
     """Writes records to ``folder/records``; if that fails, to a rescue folder, so that nothing measured is lost.
 
-    The folder is this process's until it ends, however it ends. Raises FolderBusy if it is another's.
+    The folder is the store's until it is closed, or the process ends. Raises FolderBusy if it is another's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,14 +94,9 @@ class RecordStore:
         self.warnings: list[str] = []
         self._rescue: Path | None = None
         (folder / "records").mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
-        weakref.finalize(self, os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FolderBusy(f"another sweep is writing into {folder}") from error
-        except OSError:
-            pass  # a file system without locks
+        held = contextlib.ExitStack()
+        held.enter_context(locked(folder))
+        self.close = weakref.finalize(self, held.close)
         for place in (folder, folder / "records", folder / "figures"):
             for part in place.glob(PARTIAL):  # of a sweep that was killed while it wrote
                 part.unlink(missing_ok=True)

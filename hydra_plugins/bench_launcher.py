@@ -28,7 +28,7 @@ class BenchLauncher(Launcher):
         composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         HydraConfig.instance().set_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)
-        with unless_refused(folder):
+        with unless_refused(folder, multirun=True):
             code = sweep.run([cli.from_hydra(config) for config in composed], folder)
         if code:
             raise SystemExit(code)

@@ -11,6 +11,7 @@ The record of a cell is rewritten after each of its launches: whatever stops a s
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 from pathlib import Path
@@ -45,9 +46,13 @@ INTERRUPTED = 130
 def run(configs: list[Config], folder: Path) -> int:
     """Runs every cell that ``configs`` ask for; the exit code. Raises ConfigError before anything starts."""
     check_sweep(configs)
-    settings = configs[0]
-    breakdown = Breakdown()
-    store = open_store(folder, resume=settings.resume)
+    with contextlib.closing(open_store(folder, resume=configs[0].resume)) as store:
+        return run_in(store, configs)
+
+
+def run_in(store: RecordStore, configs: list[Config]) -> int:
+    """``run`` in a folder that is the sweep's alone."""
+    settings, folder, breakdown = configs[0], store.folder, Breakdown()
     preload = engines.preload(*(config.engine["package"] for config in configs))
     with scratch() as folder_for_now:
         try:

@@ -2,43 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from bench.config import ConfigError
-from bench.store import WRITTEN_BY_HYDRA, RecordStore, unless_refused
+from bench.store import WRITTEN_BY_HYDRA, FolderBusy, RecordStore, unless_refused
+
+
+@pytest.fixture(params=[False, True], ids=["single", "multirun"])
+def multirun(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, multirun: bool) -> Path:
     """As Hydra leaves it to a sweep."""
-    for name in WRITTEN_BY_HYDRA:
+    for name in WRITTEN_BY_HYDRA[multirun]:
         (tmp_path / "sweep" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "sweep" / name).touch()
     return tmp_path / "sweep"
 
 
-def refuse(folder: Path) -> None:
-    with pytest.raises(ConfigError), unless_refused(folder):
-        RecordStore(folder)
+def refuse(folder: Path, multirun: bool) -> None:
+    refused = unless_refused(folder, multirun=multirun)
+    with pytest.raises(ConfigError), refused, contextlib.closing(RecordStore(folder)):
         raise ConfigError("stage=5 is not valid")
 
 
-def test_nothing_is_left_of_a_request_that_was_refused(folder: Path) -> None:
-    refuse(folder)
+def test_nothing_is_left_of_a_request_that_was_refused(folder: Path, multirun: bool) -> None:
+    refuse(folder, multirun)
     assert not folder.exists() and folder.parent.exists()
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hydra/mine.yaml", "records/cell.json", "records/cell.json.unreadable"])
-def test_what_somebody_keeps_there_stays(folder: Path, name: str) -> None:
+def test_what_somebody_keeps_there_stays(folder: Path, multirun: bool, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("kept")
-    refuse(folder)
+    refuse(folder, multirun)
     assert (folder / name).read_text() == "kept"
 
 
-def test_a_request_that_was_run_keeps_its_folder(folder: Path) -> None:
-    with unless_refused(folder):
+def test_what_hydra_writes_only_in_the_other_mode_is_somebody_elses(folder: Path, multirun: bool) -> None:
+    for name in WRITTEN_BY_HYDRA[not multirun]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("kept")
+    refuse(folder, multirun)
+    assert all((folder / name).read_text() == "kept" for name in WRITTEN_BY_HYDRA[not multirun])
+
+
+@pytest.mark.parametrize("error", [ConfigError, FolderBusy])
+def test_a_folder_that_another_sweep_writes_into_is_left_alone(
+    folder: Path, multirun: bool, error: type[Exception]
+) -> None:
+    with contextlib.closing(RecordStore(folder)), pytest.raises(error), unless_refused(folder, multirun=multirun):
+        if error is FolderBusy:
+            RecordStore(folder)
+        raise ConfigError("stage=5 is not valid")
+    assert (folder / "records").is_dir() and all((folder / name).exists() for name in WRITTEN_BY_HYDRA[multirun])
+
+
+def test_a_request_that_was_run_keeps_its_folder(folder: Path, multirun: bool) -> None:
+    with unless_refused(folder, multirun=multirun):
         pass
-    assert all((folder / name).exists() for name in WRITTEN_BY_HYDRA)
+    assert all((folder / name).exists() for name in WRITTEN_BY_HYDRA[multirun])
