@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from omegaconf import DictConfig
 
 from bench import cli, reproduce
 from bench.config import CONF
+from bench.hangup import outlive_terminal
 from bench.store import unless_refused
 
 
@@ -35,18 +34,10 @@ def single_run(composed: DictConfig) -> None:
         raise SystemExit(code)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     os.environ[cli.FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show ± shows something
+    outlive_terminal()
     with cli.one_line_errors():
         cli.register()
         sys.argv[1:] = cli.name_module(sys.argv[1:])

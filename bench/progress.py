@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from types import TracebackType
@@ -64,5 +63,4 @@ class SweepProgress:
             self.note(f"{self._done}/{self._total} launches, {spent:.0f} s, about {left:.0f} s left: {what}")
 
     def note(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a reader that went away is no reason to stop measuring
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from bench.breakdown import Breakdown
 from bench.cells import plan
 from bench.checks import check_sweep
 from bench.config import CONF, Config, ConfigError
+from bench.hangup import outlive_terminal
 from bench.interleaved import Interleaved, SideFailed
 from bench.launch import Launcher, LaunchError, server_environment
 from bench.measure import environment, source
@@ -99,8 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_intermixed_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    outlive_terminal()
     try:
         if not asked.same > 0:
             raise ConfigError(f"--same {asked.same:g} is not valid; valid: per cent above 0")
@@ -111,10 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, LaunchError, HydraException, OmegaConfBaseException, OSError) as error:
         print(f"regress: {cli.explain(error)}", file=sys.stderr)
     return NOT_COMPARED
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def regress(base: str, base_python: str, overrides: list[str], margin: float) -> int:

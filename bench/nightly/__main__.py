@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.config import Tracking
+from bench.hangup import outlive_terminal
 from bench.nightly import preflight, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import JUDGED, TIME_GATE, Night, Outcome, earlier_sweep, judged_commit, resolved, run, steps
@@ -67,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"MLflow store or server; default: $MLFLOW_TRACKING_URI, else {Tracking().uri}",
     )
     asked = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    outlive_terminal()
     home = asked.home.resolve()
     folder = home / dated()
     try:
@@ -101,10 +100,6 @@ def spend(folder: Path, home: Path, base: str, uri: str | None) -> int:
     if interrupted:
         return INTERRUPTED
     return max([EXIT[outcome.verdict] for outcome in outcomes], default=0) if fit else EXIT["not run"]
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

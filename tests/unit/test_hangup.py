@@ -1,0 +1,55 @@
+"""A command whose terminal or reader goes away comes to its own end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+OUTLIVES = """
+import os, signal, sys
+from rich.console import Console
+from bench.hangup import outlive_terminal
+outlive_terminal()
+"""
+SAYS = """
+for stream in (sys.stderr, sys.stdout):
+    print("step time ± 1 ms", file=stream, flush=True)
+    Console(file=stream).print("a table")
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("gone", ["2>&1 | true", "2>/dev/full", ">/dev/full", "2>&-", ">&-", "2>&- >&-"])
+def test_what_nobody_reads_costs_nothing(gone: str) -> None:
+    script = f'"$0" -c "$1" {gone}; exit ${{PIPESTATUS[0]}}'
+    ended = subprocess.run(["bash", "-c", script, sys.executable, OUTLIVES + SAYS], check=False)
+    assert ended.returncode == 3
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_something() -> None:
+    command = [sys.executable, "-c", OUTLIVES + SAYS]
+    ended = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+    assert ended.returncode == 3 and ended.stderr == ended.stdout == b"step time ? 1 ms\na table\n"
+
+
+HUNG_UP = """
+interrupts = 0
+for _ in range(2):
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+    except KeyboardInterrupt:
+        interrupts += 1
+sys.exit(interrupts)
+"""
+
+
+def test_a_terminal_that_is_closed_interrupts_once() -> None:
+    assert subprocess.run([sys.executable, "-c", OUTLIVES + HUNG_UP], check=False).returncode == 1
+
+
+def test_under_nohup_it_does_not() -> None:
+    command = ["nohup", sys.executable, "-c", OUTLIVES + HUNG_UP]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
