@@ -89,13 +89,13 @@ def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:
 
 
 def run_folder(resume: bool) -> str:
-    """Name of the sweep's folder under results/runs: the time now, or, to resume, the newest one there.
+    """Name of the sweep's folder under results/runs: the time now, or, to resume, the one that was written to last.
 
     A name that is taken, by a sweep of the same second or before the clock was set back, gets a number.
     """
-    found = sorted(path.name for path in RUNS.glob("*") if (path / "records").is_dir()) if resume else []
+    found = [(path.stat().st_mtime_ns, path.parent.name) for path in RUNS.glob("*/records") if resume]
     if found:
-        return found[-1]
+        return max(found)[1]
     name = dated()
     return next(free for free in _numbered(name) if not (RUNS / free).exists())
 

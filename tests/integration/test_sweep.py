@@ -126,7 +126,7 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
 
 def test_a_run_is_logged_as_a_parent_and_a_child_and_once_when_it_is_resumed(tmp_path: Path) -> None:
     for more in ((), ("repeats=3", "resume=true")):
-        done = run(tmp_path, "gpus=2", "batch_size=8", *QUICK, *more, "hydra.run.dir=out")
+        done = run(tmp_path, "gpus=2", "batch_size=8", *QUICK, *more, "hydra.sweep.dir=out")
         assert done.returncode == 0, done.stderr
     from mlflow.tracking import MlflowClient
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from bench import cli
 from bench.checks import check, check_engine_options, check_sweep
-from bench.config import Config, ConfigError, Network, knobs
+from bench.config import CONF, Config, ConfigError, Network, knobs
 
 
 @pytest.mark.parametrize(
@@ -105,8 +107,18 @@ def test_help_explains_every_knob() -> None:
         assert len(spec.metadata["help"]) > 10, path
 
 
-def test_resume_takes_the_newest_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_takes_the_sweep_that_was_written_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("2026-01-01_00-00-00", "2026-02-01_00-00-00"):
-        (tmp_path / "results" / "runs" / name / "records").mkdir(parents=True)
+    for age_s, name in enumerate(["2026-02-01_00-00-00", "exact-2026-01-01", "2026-03-01_00-00-00"]):
+        records = tmp_path / "results" / "runs" / name / "records"
+        records.mkdir(parents=True)
+        os.utime(records, (1e9 - age_s, 1e9 - age_s))
     assert cli.run_folder(True) == "2026-02-01_00-00-00"
+    assert not (tmp_path / "results" / "runs" / cli.run_folder(False)).exists()
+
+
+def test_a_single_run_is_where_a_sweep_would_be() -> None:
+    cli.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = compose("config", overrides=["hydra.sweep.dir=mine"], return_hydra_config=True).hydra
+    assert hydra.run.dir == hydra.sweep.dir == "mine"
