@@ -80,8 +80,9 @@ class SweepRecords:
         )
 
     def is_to_be_profiled(self, cell: Cell) -> bool:
-        record = self[cell]
-        return cell.config.measure.profile and not record.attribution and record.status in GOES_ON
+        """Whether the cell lacks the profile that was asked for; a search has none, of whichever batch."""
+        record, asked = self[cell], cell.config.measure.profile and not cell.searches
+        return asked and not record.attribution and record.status in GOES_ON
 
     def launches_left(self, cell: Cell) -> int:
         """Launches that the cell still has to make, as progress counts them."""

@@ -98,6 +98,11 @@ def test_batches_are_whole_micro_batches_and_end_at_search_most(searched: Search
     assert record.resolved["global_batch"] == 12
 
 
+def test_a_search_attributes_no_step_which_would_be_one_of_its_first_batch(searched: Searched) -> None:
+    code, record, _ = searched(memory_limit="1GiB", search_most=2, batch_size=1, measure={"profile": True})
+    assert (code, record.resolved["rank_batch"], record.attribution) == (0, 2, None)
+
+
 def test_running_out_of_memory_is_an_answer_and_any_other_end_is_not(
     make_config: Callable[..., Config], launcher: Launcher, scratch: Path
 ) -> None:
