@@ -42,7 +42,7 @@ def resolve(path: str, named: str) -> Callable[..., Any]:
         raise WorkloadError(f"{named} is not valid; valid: module:attribute, as in workloads.digits:Digits")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script ends where its arguments are missing
         raise WorkloadError(
             f"{named}: cannot import {module_name} ({type(error).__name__}: {error}); valid: a module on Python's path"
         ) from error

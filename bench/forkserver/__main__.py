@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
+import traceback
 
 from bench.forkserver.server import serve
 from bench.forkserver.start import spawned_rank
@@ -23,6 +25,10 @@ def main(arguments: list[str]) -> None:
         serve(socket.socket(fileno=int(arguments[0])))
     except (BrokenPipeError, ConnectionResetError):
         return
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # else libraries that are taken down have the last word, which the parent quotes
 
 
 if __name__ == "__main__":

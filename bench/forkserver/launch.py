@@ -52,7 +52,6 @@ class Launch:
         try:
             self._start(why_spawn)
             timed_out = not self._wait(started + self.job.timeout_s)
-            self._drain()
             result = outcome(self.job, self.ranks, timed_out, self.oom_kills)
         except NetworkError as error:
             result = LaunchResult("unsupported", str(error))
@@ -100,7 +99,7 @@ class Launch:
                 self._stop(grace_s=0)
                 return False
             self._pump(deadline)
-            if any(rank.wait_status not in (None, 0) for rank in self.ranks):
+            if any(rank.failed for rank in self.ranks):
                 self._stop(grace_s=GRACE_S)
         return True
 
@@ -115,6 +114,7 @@ class Launch:
             if key.fd == rank.pid_fd:
                 rank.reap()
                 self.selector.unregister(key.fd)
+                self._drain(rank)
             elif not rank.read(key.fd):
                 self.selector.unregister(key.fd)
 
@@ -133,14 +133,13 @@ class Launch:
         while time.perf_counter() < deadline and any(rank.wait_status is None for rank in self.ranks):
             self._pump(deadline)
 
-    def _drain(self) -> None:
-        """Reads what is still in the pipes of ended ranks."""
-        for rank in self.ranks:
-            for fd in (rank.result_fd, rank.log_fd):
-                os.set_blocking(fd, False)
-                for _ in range(READS_AT_THE_END):
-                    if fd not in self.selector.get_map() or not rank.read(fd) or not select_now(fd):
-                        break
+    def _drain(self, rank: Rank) -> None:
+        """Reads what is still in the pipes of a rank that has ended."""
+        for fd in (rank.result_fd, rank.log_fd):
+            os.set_blocking(fd, False)
+            for _ in range(READS_AT_THE_END):
+                if fd not in self.selector.get_map() or not rank.read(fd) or not select_now(fd):
+                    break
 
     def _clear(self) -> None:
         for rank in self.ranks:

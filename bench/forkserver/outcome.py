@@ -42,7 +42,7 @@ def blame(rank: Rank) -> tuple[int, int]:
         return (0, rank.rank)
     error = rank.answer().get("error")
     if error is None:
-        return (1 if rank.wait_status else 5, rank.rank)
+        return (1 if rank.failed else 5, rank.rank)
     lost_peer = any(
         word in error["message"].lower()
         for word in ("connection closed", "connection reset", "peer", "one of the ranks", "remote process")

@@ -43,6 +43,11 @@ class Rank:
         self.wait_status = os.waitpid(self.pid, 0)[1]
         self.kill_group(signal.SIGKILL)  # whatever the rank itself had started
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended without a result."""
+        return self.wait_status is not None and (self.wait_status != 0 or not self.result)
+
     def kill_group(self, number: signal.Signals) -> None:
         try:
             os.killpg(self.pid, number)
@@ -65,7 +70,9 @@ class Rank:
         if code < 0:
             return f"killed by signal {-code} ({signal.Signals(-code).name})"
         error = self.answer().get("error")
-        return f"{error['type']}: {error['message']}" if error else f"exited with code {code}"
+        if error:
+            return f"{error['type']}: {error['message']}"
+        return f"exited with code {code}" + ("" if code or self.result else " without a result")
 
     def end(self) -> RankEnd:
         return RankEnd(self.rank, self.ending(), self.log.decode(errors="replace").strip())

@@ -41,7 +41,7 @@ def preload_workload(job: Job) -> None:
     """Loads the workload here so that ranks inherit its data. A failure is left to the ranks, which report it."""
     from bench.worker.shares import workload
 
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         workload(job.workload)
 
 

@@ -48,6 +48,7 @@ def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., Laun
     [
         ("raise", "failed", "rank 1: RuntimeError: the model is broken"),
         ("exit", "failed", "rank 1: exited with code 3"),
+        ("leave", "failed", "rank 1: exited with code 0 without a result"),
         ("kill", "failed", "rank 1: killed by signal 9 (SIGKILL)"),
         ("crash", "failed", "rank 1: killed by signal 11 (SIGSEGV)"),
         ("exhaust", "oom", "rank 1: RuntimeError:"),
@@ -90,6 +91,26 @@ def test_a_process_that_left_its_ranks_session_ends_with_the_launch(strike: Call
 def test_the_launcher_works_after_a_failure(strike: Callable[..., LaunchResult]) -> None:
     assert strike("kill").status == "failed"
     assert strike("none").status == "ok"
+
+
+def test_a_workload_that_ends_the_process_that_loads_it_fails_its_ranks_and_not_the_fork_server(
+    launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    server = launcher._process.pid
+    result = launcher.launch(timing_job(make_cell(workload={"name": "faulty", "factory": "tests.faults:quits"})))
+    assert (result.status, result.reason, launcher._process.pid) == ("failed", "rank 0: SystemExit: 3", server)
+
+
+def test_a_fork_server_that_fails_is_replaced_and_has_said_why(
+    make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    job = timing_job(make_cell(workload=faulty("none"), gpus=6))
+    with Launcher() as launcher:
+        assert launcher.machine
+        psutil.Process(launcher._process.pid).rlimit(psutil.RLIMIT_NOFILE, (24, 24))
+        result = launcher.launch(job)
+        assert (result.status, result.by_chance) == ("failed", False) and "Too many open files" in result.reason
+        assert launcher.launch(job).status == "ok"
 
 
 def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
