@@ -96,7 +96,7 @@ class Broken:
     def assert_all_ended(self, cells: int, repeats: int) -> None:
         found = self.records()
         assert [record.status for record in found.values()] == ["ok"] * cells
-        assert all(sorted(each.round for each in record.launches) == list(range(repeats)) for record in found.values())
+        assert all(len({each.round for each in record.launches}) == repeats for record in found.values())
         assert (self.folder / "report.html").read_text().rstrip().endswith("</html>")
         assert list(self.temporary.glob("bench-*")) == []
         assert not list((self.folder / "records").glob(".*"))

@@ -159,7 +159,7 @@ class Sweep:
                 preparation, turns = self.begin(progress)
                 for cell in todo:
                     preparation.prepare(cell)
-                run_rounds([cell for cell in todo if not cell.searches], turns)
+                run_rounds([cell for cell in todo if not cell.searches], turns, self.records.rounds_begun)
         except KeyboardInterrupt:
             code = INTERRUPTED
             print("interrupted: what is finished is kept and reported", file=sys.stderr)
@@ -172,10 +172,10 @@ class Sweep:
         return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
 
 
-def run_rounds(cells: list[Cell], turns: Turns) -> None:
-    """Each round gives every cell a turn, in an order of its own."""
+def run_rounds(cells: list[Cell], turns: Turns, first: int) -> None:
+    """Gives every cell a turn in each round, from the one with number ``first`` on, in an order of the round's own."""
     order = random.Random(cells[0].config.seed if cells else 0)
-    for number in range(max((cell.config.repeats for cell in cells), default=0)):
+    for number in range(first, first + max((cell.config.repeats for cell in cells), default=0)):
         for cell in order.sample(cells, len(cells)):
             turns.take(cell, number)
 

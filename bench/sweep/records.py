@@ -69,6 +69,12 @@ class SweepRecords:
         for record in self.by_cell.values():
             record.sweep_id = sweep_id
 
+    @property
+    def rounds_begun(self) -> int:
+        """The number of the next round; one that an earlier run began is over, whoever had no turn in it."""
+        records = (self.earlier | self.by_cell).values()
+        return max((launch.round + 1 for record in records for launch in record.launches), default=0)
+
     def is_checked(self, cell: Cell) -> bool:
         """Whether the cell has all that its check measures."""
         record, measure = self[cell], cell.config.measure

@@ -21,15 +21,15 @@ class Turns:
         self._running = running
 
     def take(self, cell: Cell, number: int) -> None:
-        """A cell's launch of one round, unless it has that already, has no more, or has failed."""
+        """A cell's launch of one round, unless it has all that it is to have, or has failed."""
         record = self._running.records[cell]
-        done = any(launch.round == number for launch in record.launches)
-        if number < cell.config.repeats and not done and record.status in GOES_ON:
+        if len(record.launches) < cell.config.repeats and record.status in GOES_ON:
             self._launch(cell, number)
 
     def _launch(self, cell: Cell, number: int) -> None:
         running = self._running
-        record, where = running.records[cell], f"round {number + 1}/{cell.config.repeats}"
+        record = running.records[cell]
+        where = f"launch {len(record.launches) + 1}/{cell.config.repeats}"
         running.progress.start(f"{where} {cell.id}")
         found = self._timed(cell, number)
         if isinstance(found, LaunchResult):

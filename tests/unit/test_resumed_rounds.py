@@ -1,0 +1,76 @@
+"""A sweep that goes on: what it measures later is paired with nothing that was measured before."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from bench.breakdown import Breakdown
+from bench.cells import plan
+from bench.config import Config
+from bench.job import Job, LaunchResult
+from bench.launch import Launcher
+from bench.progress import SweepProgress
+from bench.record import RankSamples, Record
+from bench.store import RecordStore
+from bench.sweep import Sweep, run_rounds
+from bench.sweep.resume import take_over
+from tests.conftest import CPU_ONLY
+
+Run = Callable[..., dict[int, Record]]
+
+
+class Instant:
+    """The launcher of a sweep that is interrupted after some launches, each of which ends well at once."""
+
+    machine = CPU_ONLY
+
+    def __init__(self, launches: float) -> None:
+        self.left = launches
+
+    def launch(self, job: Job) -> LaunchResult:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        samples = RankSamples([0.1] * job.steps, [0.1] * job.steps, [0.2] * job.warmup, 0.4, [1.0] * job.steps)
+        rank = {"samples": asdict(samples), "seconds": {}, "conditions": {}, "foreign": {}}
+        return LaunchResult("ok", ranks=[rank] * job.world_size)
+
+
+@pytest.fixture
+def run(make_config: Callable[..., Config], tmp_path: Path) -> Run:
+    """Times cells of these stages in a folder, and goes on with what is there; its records by stage."""
+
+    def run(*stages: int, repeats: int, cut: float = math.inf) -> dict[int, Record]:
+        cells = plan([make_config(stage=stage, repeats=repeats, gpus=2) for stage in stages], CPU_ONLY, cores=2)
+        sweep = Sweep(cells, RecordStore(tmp_path), cast(Launcher, Instant(cut)), {}, tmp_path, Breakdown())
+        take_over(sweep.records)
+        with contextlib.suppress(KeyboardInterrupt):
+            run_rounds(cells, sweep.begin(SweepProgress(1))[1], sweep.records.rounds_begun)
+        return {cell.config.stage: sweep.records[cell] for cell in cells}
+
+    return run
+
+
+def rounds(record: Record) -> list[int]:
+    return [launch.round for launch in record.launches]
+
+
+def test_cells_that_are_added_share_no_round_with_those_that_were_there(run: Run) -> None:
+    assert rounds(run(0, repeats=3)[0]) == [0, 1, 2]
+    found = run(0, 1, repeats=4)
+    assert (rounds(found[0]), rounds(found[1])) == ([0, 1, 2, 3], [3, 4, 5, 6])
+    assert [record.config["repeats"] for record in found.values()] == [4, 4]
+
+
+def test_a_round_that_was_cut_off_is_over(run: Run) -> None:
+    begun = run(0, 1, repeats=2, cut=3)
+    (behind,) = (stage for stage, record in begun.items() if rounds(record) == [0])
+    found = run(0, 1, repeats=2)
+    assert (rounds(found[behind]), rounds(found[1 - behind])) == ([0, 2], [0, 1])
