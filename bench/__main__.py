@@ -42,6 +42,7 @@ def main() -> None:
         cli.register()
         sys.argv[1:] = cli.name_module(sys.argv[1:])
         cli.check_overrides(sys.argv[1:])
+        cli.check_mode(sys.argv[1:])
         if reproduce.asked(sys.argv[1:]):
             reproduce.check_arguments(sys.argv[1:])
             single_run()

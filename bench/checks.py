@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.config import CONF, Config, ConfigError, group_files, knobs, options
+from bench.config import CONF, Config, ConfigError, Straggler, group_files, knobs, options
 from bench.engines.spec import as_written
 from bench.record.shown import cut, shown
 
@@ -30,6 +30,10 @@ def check(config: Config) -> None:
                 raise ConfigError(f"{group}.{key} is not set; choose {group}= one of {', '.join(options(group))}")
     if config.compile and not config.warmup:
         raise ConfigError("compile=true needs warmup of at least 1: the first step of each launch compiles")
+    if config.straggler.rank is None and config.straggler.factor != Straggler.factor:
+        raise ConfigError(
+            f"straggler.factor={config.straggler.factor:g} needs straggler.rank; with null, valid: {Straggler.factor:g}"
+        )
     if config.straggler.rank is not None and config.straggler.rank >= config.gpus:
         raise ConfigError(
             f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "

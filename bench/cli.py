@@ -193,6 +193,27 @@ def check_overrides(arguments: list[str]) -> None:
             _refuse_key(key, [*known, *GROUPS])
 
 
+def check_mode(arguments: list[str]) -> None:
+    """Refuses what Hydra would not run, or would run without a part of it. Raises ConfigError."""
+    flags = get_args_parser().parse_args(arguments)
+    modes = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(flags, name)]
+    if len(modes) > 1:
+        raise ConfigError(f"only one is valid of {', '.join('--' + name.replace('_', '-') for name in modes)}")
+    if flags.resolve and not (flags.cfg or flags.help):
+        raise ConfigError("--resolve is valid only beside --cfg or --help")
+    overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    names = {override.key_or_group for override in overrides}
+    for override in overrides:
+        if not override.is_sweep_override():
+            continue
+        if override.key_or_group == "experiment":
+            raise ConfigError(f"{override.input_line} cannot be swept: each is a sweep of its own; give one of them")
+        if not values_of(override):
+            raise ConfigError(f"{override.input_line} has no values; valid: at least one")
+        if not (flags.multirun or names & {"hydra.mode", "experiment"}):
+            raise ConfigError(f"{override.input_line} is a sweep; add -m")
+
+
 def values_of(override: Override) -> list[Any]:
     """The value of an override, or each value of a sweep."""
     if not override.is_sweep_override():
@@ -204,7 +225,7 @@ def values_of(override: Override) -> list[Any]:
 
 def _check_group(group: str, values: list[Any]) -> None:
     for value in values:
-        if str(value) not in options(group) and not (value is None and group == "experiment"):
+        if str(value) not in options(group):
             raise ConfigError(f"{group}={value} is unknown; valid: {', '.join(options(group))}")
 
 

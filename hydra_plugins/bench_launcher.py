@@ -22,6 +22,7 @@ class BenchLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from bench import cli, sweep
+        from bench.reproduce import CannotReproduce
         from bench.store import unless_refused
 
         loader = self.hydra_context.config_loader
@@ -29,7 +30,10 @@ class BenchLauncher(Launcher):
         HydraConfig.instance().set_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)
         with unless_refused(folder, multirun=True):
-            code = sweep.run([cli.from_hydra(config) for config in composed], folder)
+            configs = [cli.from_hydra(config) for config in composed]
+            if any(config.reproduce is not None for config in configs):
+                raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m and hydra.mode")
+            code = sweep.run(configs, folder)
         if code:
             raise SystemExit(code)
         return [

@@ -56,6 +56,8 @@ def summary(folder: Path) -> list[dict[str, str]]:
             "bench: search=max_batch needs memory_limit on device=cpu",
         ),
         (["reproduce=nowhere.json"], "bench: reproduce=nowhere.json: no such file"),
+        (["hydra.mode=MULTIRUN", "reproduce=nowhere.json"], "bench: reproduce= runs the one cell of a record"),
+        (["stage=0,1"], "bench: stage=0,1 is a sweep; add -m"),
         (["resume=true"], "bench: resume=true found no earlier sweep"),
         (["+engine.foo=1"], "bench: engine.foo is not an option of engine=native; valid: in_flight"),
         (["hydra.run.dir=/proc/nowhere"], "bench: "),

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from bench import cli
 from bench.checks import check, check_engine_options, check_sweep
-from bench.config import CONF, Config, ConfigError, Network, knobs
+from bench.config import CONF, Config, ConfigError, Network, Straggler, knobs
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,7 @@ from bench.config import CONF, Config, ConfigError, Network, knobs
         (["network.delay=1"], "network.delay=1 is not valid; valid: a time from 10us to 10s, such as 1ms, null"),
         (["network.hosts=0"], "network.hosts=0 is not valid"),
         (["memory_limit=2"], "memory_limit=2 is not valid; valid: a size such as 2GiB or 500MB, null"),
+        (["experiment=null"], "experiment=None is unknown; valid: "),
         (["search=min_batch"], "search=min_batch is not valid; valid: none, max_batch"),
     ],
 )
@@ -64,6 +65,42 @@ def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: 
 )
 def test_a_good_override_passes(arguments: list[str]) -> None:
     cli.check_overrides(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage=0,1"], "stage=0,1 is a sweep; add -m"),
+        (["-m", "stage=range(0,0)"], "stage=range(0,0) has no values"),
+        (["-m", "experiment=smoke,exact"], "experiment=smoke,exact cannot be swept"),
+        (["-m", "--cfg", "job"], "only one is valid of --multirun, --cfg"),
+        (["--resolve"], "--resolve is valid only beside --cfg or --help"),
+    ],
+)
+def test_what_hydra_would_not_run_as_it_reads_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        cli.check_mode(arguments)
+    assert str(refusal.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "stage=0,1"],
+        ["hydra.mode=MULTIRUN", "stage=0,1"],
+        ["experiment=smoke", "stage=0,1"],
+        ["--cfg", "job", "--resolve", "stage=1"],
+        ["bucket_mb='1,2'"],
+    ],
+)
+def test_what_hydra_runs_as_it_reads_is_not(arguments: list[str]) -> None:
+    cli.check_mode(arguments)
+
+
+def test_a_factor_of_no_straggler_is_refused(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"straggler\.factor=5 needs straggler\.rank; with null, valid: 2"):
+        check(make_config(straggler=Straggler(factor=5)))
+    check(make_config(straggler=Straggler(rank=0, factor=5)))
 
 
 def test_a_share_that_is_not_whole_is_refused_by_name(make_config: Callable[..., Config]) -> None:
