@@ -1,4 +1,8 @@
-"""Processes that a rank started and left behind, whatever session they hide in: told by a mark in their environment."""
+"""Processes that a rank started and left behind, whatever session they hide in.
+
+The fork server, which adopts them, knows them for its children. What is left of a server that is dead is told by a mark
+in the environment.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,30 @@ WITHIN_S = 3.0
 """How long marked processes may take to be gone."""
 
 
-def end_orphans(mark: str) -> None:
-    """Kills and reaps all that this process has adopted; costs one system call where there is nothing."""
+def end_orphans() -> None:
+    """Kills and reaps all that this process has adopted; costs one system call where there is nothing.
+
+    What an orphan has started is adopted in its turn.
+    """
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                kill_marked(mark)
+                for child in children():
+                    os.kill(child, signal.SIGKILL)
                 time.sleep(0.01)
         except ChildProcessError:
             return
+
+
+def children() -> list[int]:
+    """The processes whose parent this one is, ended or not."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+            found += [int(folder.name)] if int(parent) == os.getpid() else []
+    return found
 
 
 def end_marked(mark: str) -> None:
@@ -36,8 +54,8 @@ def end_marked(mark: str) -> None:
 def kill_marked(mark: str) -> int:
     """Sends SIGKILL to every process with the mark but this one; how many there were."""
     entry, found = f"{MARK}={mark}".encode(), 0
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's
             if entry in (folder / "environ").read_bytes().split(b"\0"):

@@ -80,6 +80,9 @@ def strike(how: str) -> None:
     if how == "daemon":
         subprocess.Popen(["yes", DAEMON], start_new_session=True)
         raise RuntimeError("left a daemon behind")
+    if how == "nameless daemon":
+        command = ["/bin/sh", "-c", "sleep 60; :", DAEMON]
+        subprocess.Popen(command, start_new_session=True, env={}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def hang_here() -> None:

@@ -156,6 +156,8 @@ class UserModule:
             return output
         if self._feed.loss == "mse":
             numbers = targets[0] / self._feed.classes
+            if output.shape[:1] != (numbers.numel(),):
+                raise self._mismatch(f"the shape {tuple(output.shape)}", f"({numbers.numel()}, ...)")
             return F.mse_loss(output, numbers.view(-1, *[1] * (output.dim() - 1)).expand_as(output))
         classes = self._feed.vocabulary if self._feed.input_kind == "tokens" else self._feed.classes
         if output.shape[:-1] != targets[0].shape or output.shape[-1] < classes:

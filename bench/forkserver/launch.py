@@ -16,7 +16,7 @@ from bench.forkserver.start import fork_obstacle, fork_rank, spawn_rank
 from bench.job import Job, LaunchResult
 from bench.network import Lab, NetworkError
 from bench.prctl import die_with_parent, outlive_parent
-from bench.strays import MARK, end_orphans
+from bench.strays import end_orphans
 
 GRACE_S = 1.0
 """After the first rank's failure: time for the others to notice it and say so before they are killed."""
@@ -150,7 +150,7 @@ class Launch:
         self.selector.close()
         if self.lab:
             self.lab.close()
-        end_orphans(os.environ[MARK])
+        end_orphans()
         die_with_parent(os.getppid())
 
 

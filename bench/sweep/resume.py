@@ -28,7 +28,8 @@ def take_over(records: SweepRecords) -> None:
         changed = environment.differences(earlier.environment, records.environment)
         if changed:
             raise ConfigError(f"resume: {store.folder} was measured elsewhere ({'; '.join(changed)})")
-        if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and earlier.launches:
+        measured = earlier.launches or earlier.search
+        if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and measured:
             earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
         if cell_id in records.by_cell and earlier.status in GOES_ON:
             asked = records.by_cell[cell_id].config["repeats"]

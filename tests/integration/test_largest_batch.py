@@ -29,17 +29,20 @@ PER_SAMPLE_BYTES = 4 * WIDTH
 
 
 class Cut:
-    """The launcher of a sweep that is interrupted at one of its launches."""
+    """The launcher of a sweep that is interrupted at one of its launches, or whose rank is killed there."""
 
-    def __init__(self, launcher: Launcher, at: int | None = None) -> None:
+    def __init__(self, launcher: Launcher, at: int | None = None, *, killed: bool = False) -> None:
         self.launcher = launcher
         self.machine: Machine = CPU_ONLY
         self.left = at
+        self.killed = killed
         self.batches: list[int] = []
 
     def launch(self, job: Job) -> LaunchResult:
         if job.purpose == "check":
             if self.left is not None and len(self.batches) == self.left:
+                if self.killed:
+                    return LaunchResult("failed", "rank 0: killed by signal 9 (SIGKILL)", by_chance=True)
                 raise KeyboardInterrupt
             self.batches.append(job.rank_batch)
         return self.launcher.launch(job)
@@ -52,10 +55,12 @@ Searched = Callable[..., tuple[int, Record, list[int]]]
 def searched(make_config: Callable[..., Config], launcher: Launcher, scratch: Path, tmp_path: Path) -> Searched:
     """Runs a sweep of one search: its exit code, the record on disk, and the batches that it launched."""
 
-    def sweep(cut: int | None = None, *, resume: bool = False, **knobs: Any) -> tuple[int, Record, list[int]]:
+    def sweep(
+        cut: int | None = None, *, killed: bool = False, resume: bool = False, **knobs: Any
+    ) -> tuple[int, Record, list[int]]:
         config = make_config(engine="native", workload=MLP, search="max_batch", resume=resume, **knobs)
         cells = plan([config], CPU_ONLY, cores=2)
-        recorder = Cut(launcher, cut)
+        recorder = Cut(launcher, cut, killed=killed)
         made = Sweep(cells, RecordStore(tmp_path), cast(Launcher, recorder), {}, scratch, Breakdown())
         if resume:
             take_over(made.records)
@@ -73,13 +78,16 @@ def peaks(make_config: Callable[..., Config], launcher: Launcher, scratch: Path)
     return [cast(int, search.trial(1, result, None).peak_bytes) for result in results]
 
 
-def test_the_answer_is_that_of_trying_all_batches_also_after_an_interrupt(peaks: list[int], searched: Searched) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_answer_is_that_of_trying_all_batches_also_of_a_search_that_was_cut_off(
+    peaks: list[int], searched: Searched, killed: bool
+) -> None:
     rises = [after - before for before, after in pairwise(peaks)]
     assert rises == [rises[0]] * len(rises) and rises[0] % PER_SAMPLE_BYTES == 0, peaks  # every sample costs the same
     limit = (peaks[4] + peaks[5]) // 2
     knobs = {"memory_limit": f"{limit}B", "search_most": MOST, "batch_size": 2}
-    code, cut, before = searched(2, **knobs)
-    assert (code, cut.status, len(before)) == (INTERRUPTED, "interrupted", 2)
+    code, cut, before = searched(2, killed=killed, **knobs)
+    assert (code, cut.status, len(before)) == ((1, "failed", 2) if killed else (INTERRUPTED, "interrupted", 2))
     assert cut.search and [trial.batch for trial in cut.search.tried] == before
     code, record, after = searched(resume=True, **knobs)
     assert (code, record.status) == (0, "ok")

@@ -81,9 +81,13 @@ def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
     assert rank_processes(launcher) == []
 
 
-def test_a_process_that_left_its_ranks_session_ends_with_the_launch(strike: Callable[..., LaunchResult]) -> None:
+@pytest.mark.parametrize("how", ["daemon", "nameless daemon"])
+def test_a_process_that_left_its_ranks_session_ends_with_the_launch(
+    strike: Callable[..., LaunchResult], how: str
+) -> None:
+    """``nameless``: its environment is not its rank's either."""
     started = time.monotonic()
-    strike("daemon")
+    strike(how)
     assert not any(DAEMON in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
     assert time.monotonic() - started < 30  # although it keeps the log open and writes into it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ built = Flat()
 def own_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "own_models.py").write_text(OWN_MODELS)
     (tmp_path / "own_broken.py").write_text("import torch\nraise NameError('nothing here')\n")
+    (tmp_path / "own_script.py").write_text("import argparse\nargparse.ArgumentParser().error('--data is missing')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_models", raising=False)
 
@@ -175,6 +177,16 @@ def test_a_module_of_ones_own_is_fed_and_trains(
 
 
 @pytest.mark.usefixtures("own_models")
+@pytest.mark.parametrize(("attribute", "shape"), [("Loss", "()"), ("Flat", "(12,)")])
+def test_an_output_that_has_no_row_a_sample_is_refused_by_name(attribute: str, shape: str) -> None:
+    workload = load(path=f"own_models:{attribute}", input=[5], loss="mse")
+    module = workload.build() if attribute == "Loss" else nn.Sequential(workload.build(), nn.Flatten(0))
+    message = f"returned the shape {shape}; valid for workload.loss=mse: (4, ...)"
+    with pytest.raises(WorkloadError, match=re.escape(message)):
+        workload.loss(module, workload.batch(range(4)))
+
+
+@pytest.mark.usefixtures("own_models")
 def test_units_of_ones_own_module_are_its_largest_list_else_its_layers() -> None:
     net = load(path="own_models:Net", kwargs={"width": 32})
     built = net.build()
@@ -200,6 +212,7 @@ def test_a_workload_of_ones_own_is_used_as_it_is() -> None:
     [
         ("own_nothing:Net", {}, "cannot import own_nothing"),
         ("own_broken:Net", {}, "cannot import own_broken .NameError: nothing here"),
+        ("own_script:Net", {}, "cannot import own_script .SystemExit: 2"),
         ("own_models:Nett", {}, "has no callable 'Nett'; valid: "),
         ("own_models:pair", {}, "returned a tuple; valid: an nn.Module, or an object with info, build,"),
         ("own_models:built", {}, "is a built module; valid: a class or function"),
