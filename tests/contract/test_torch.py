@@ -130,6 +130,15 @@ def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
     assert whole[0]["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_sharded_master_weights_begin_from_rounded_weights_and_are_judged_by_what_they_round_to(
+    stage: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    """At a small learning rate, whose path is no longer than what rounding moves."""
+    cell = make_cell(engine="torch", stage=stage, gpus=2, precision="bf16_master", workload=MLP, lr=1e-4)
+    assert_parity(run_check(cell), 0.02)
+
+
 def test_hybrid_sharding_clips_by_the_global_norm_and_accumulates(make_cell: MakeCell, run_check: RunCheck) -> None:
     knobs = {"accumulate": 2, "clip_norm": 0.1, "optimizer": "sgd", "lr": 0.1}
     assert_parity(run_check(make_cell(engine="torch", stage=3, gpus=4, shard_size=2, **knobs)))

@@ -27,8 +27,7 @@ class TorchEngine:
         self.spec = spec
         self.sharded = spec.stage >= 2
         self.device = context.device
-        if not (self.sharded and spec.precision == "bf16_master"):
-            module = cast_module(module, spec.precision)
+        module = cast_module(module, spec.precision)
         self.shadow: ddp.ShadowGradients | None = None
         self.hook: ddp.Hook | None = None
         if self.sharded:
@@ -96,11 +95,15 @@ class TorchEngine:
         }
 
     def full_state_dict(self) -> dict[str, Tensor]:
+        """Under bf16_master the weights that forward sees, not the master weights that are all it keeps."""
         module = self.module.module if isinstance(self.module, DistributedDataParallel) else self.module
-        return {
+        whole = {
             name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach()
             for name, weight in module.named_parameters()
         }
+        if self.spec.precision != "bf16_master":
+            return whole
+        return {name: weight.bfloat16() for name, weight in whole.items()}
 
     def describe(self) -> dict[str, Any]:
         described: dict[str, Any] = {

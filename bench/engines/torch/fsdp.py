@@ -12,12 +12,12 @@ from bench.engines.spec import EngineSpec
 
 
 def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> nn.Module:
-    """``module`` under fully_shard, unit by unit and what is left at the root."""
+    """``module``, cast to its precision, under fully_shard, unit by unit and what is left at the root."""
     policy = MixedPrecisionPolicy()
     if spec.precision == "bf16_master":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
-        for buffer in module.buffers():  # fully_shard casts parameters and inputs, but no buffer
-            buffer.data = buffer.to(torch.bfloat16) if buffer.is_floating_point() else buffer.data
+        for weight in module.parameters():  # the master weights, which begin from the rounded ones
+            weight.data = weight.float()
     over = mesh(spec, context)
     for unit in units:
         if spec.compile:
