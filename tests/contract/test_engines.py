@@ -73,11 +73,13 @@ def test_three_ranks_divide_gradients_without_rounding_them(
     check_parity(make_cell(engine=engine, stage=stage, gpus=3, precision="amp_bf16"), run_check)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
 def test_loss_scaling_equals_a_single_process(
-    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+    engine: str, stage: int, clip_norm: float | None, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
-    check_parity(make_cell(engine=engine, stage=stage, gpus=2, precision="amp_fp16", workload=mlp), run_check)
+    knobs = {"precision": "amp_fp16", "clip_norm": clip_norm, "workload": mlp, "optimizer": "sgd", "lr": 0.05}
+    check_parity(make_cell(engine=engine, stage=stage, gpus=2, **knobs), run_check)
 
 
 def test_accumulation_and_clipping_equal_a_single_process(

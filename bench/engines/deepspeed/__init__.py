@@ -49,6 +49,11 @@ def refuse(spec: EngineSpec) -> None:
         )
     if spec.stage == 0:
         refuse_at_stage_0(spec)
+    elif spec.precision == "amp_fp16" and spec.clip_norm is not None:
+        raise EngineUnsupported(
+            f"engine=deepspeed at stage={spec.stage} has no clip_norm with precision=amp_fp16: it clips gradients "
+            "that are still scaled"
+        )
 
 
 def refuse_at_stage_0(spec: EngineSpec) -> None:
