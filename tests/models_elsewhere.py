@@ -243,6 +243,14 @@ class Bounded(nn.Module):
         return self.table((inputs[:, 0].abs() * 3).long().clamp(max=9))  # type: ignore[no-any-return]
 
 
+class SlicedFrozen(nn.Sequential):
+    """A frozen layer that tensor parallelism slices."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(WIDTH, WIDTH).requires_grad_(False), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        self.tp_plan = {"0": "colwise", "2": "rowwise"}
+
+
 ELSEWHERE: dict[str, Callable[..., nn.Module]] = {
     "shared": Shared,
     "outside": Outside,
@@ -253,6 +261,7 @@ ELSEWHERE: dict[str, Callable[..., nn.Module]] = {
     "frozen_twice": FrozenTwice,
     "odd_buffers": OddBuffers,
     "captured": Captured,
+    "sliced_frozen": SlicedFrozen,
 }
 REFUSED: dict[str, Callable[..., nn.Module]] = {
     "bounded": Bounded,

@@ -14,6 +14,7 @@ from bench.cells import Cell, plan
 from bench.config import Config
 from bench.engines.pipeline.stages import chain_of, cut
 from bench.engines.spec import EngineUnsupported
+from bench.engines.tensor_parallel.adapter import plan_of
 from bench.launch import Launcher
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, planned
 
@@ -26,6 +27,7 @@ UNTIED = GPT | {"tie": False}
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 4, "width": 64}
 MLP_PARAMETERS = 4 * 64 * 65
 NORMALISED = {"name": "normalised", "factory": "tests.models:Odd", "kind": "normalised"}
+FROZEN = {"name": "sliced_frozen", "factory": "tests.models:Odd", "kind": "sliced_frozen"}
 MODELS = {"tensor_parallel": GPT, "pipeline": UNTIED}
 
 
@@ -136,6 +138,28 @@ def test_an_odd_last_layer_stays_whole(make_cell: MakeCell, run_check: RunCheck)
     assert_parity(ranks)
 
 
+@pytest.mark.parametrize(("stage", "gpus"), [(0, 2), (3, 4)])
+def test_a_frozen_slice_stays_as_it_is(stage: int, gpus: int, make_cell: MakeCell, run_check: RunCheck) -> None:
+    assert_parity(run_check(make_cell(engine="tensor_parallel", stage=stage, gpus=gpus, workload=FROZEN)))
+
+
+def test_replicas_that_would_train_a_frozen_slice_are_refused_by_name(
+    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+) -> None:
+    result = launcher.launch(timing_job(make_cell(engine="tensor_parallel", gpus=4, workload=FROZEN)))
+    assert result.status == "unsupported"
+    assert "engine=tensor_parallel at stage=0 has no replicas with a frozen 0.weight" in result.reason
+
+
+def test_a_slice_of_a_tied_weight_is_refused_by_name() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    module.tp_plan = {"0": "colwise", "1": "rowwise"}  # type: ignore[assignment]
+    assert plan_of(module, 2) == module.tp_plan
+    module[2].weight = module[0].weight
+    with pytest.raises(EngineUnsupported, match=r"cannot slice 0 of Sequential: 2 has its weights too"):
+        plan_of(module, 2)
+
+
 def test_a_chain_is_cut_where_units_begin() -> None:
     chain = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     units = [chain[1], chain[3], chain[5]]
@@ -144,6 +168,21 @@ def test_a_chain_is_cut_where_units_begin() -> None:
     assert [len(stage) for stage in cut(parts, units, 3)] == [3, 2, 1]
     with pytest.raises(EngineUnsupported, match=r"a chain of 3 units into engine.degree=4 stages"):
         cut(parts, units, 4)
+
+
+def test_a_module_that_a_chain_calls_twice_is_two_parts_of_it() -> None:
+    layer, activation = nn.Linear(2, 2), nn.Tanh()
+    chain = nn.Sequential(layer, activation, layer, activation)
+    assert chain_of(chain) == [layer, activation, layer, activation]
+
+
+def test_a_chain_with_a_forward_of_its_own_is_refused() -> None:
+    class Residual(nn.Sequential):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs + self[0](inputs)
+
+    with pytest.raises(EngineUnsupported, match=r"without a forward of its own, .*; Residual is neither"):
+        chain_of(Residual(nn.Linear(2, 2), nn.Linear(2, 2)))
 
 
 def test_the_parts_of_a_plan_are_the_module() -> None:
@@ -207,7 +246,7 @@ def test_a_rank_that_has_no_step_of_its_own_is_no_straggler(engine: str, make_co
         ("tensor_parallel", {}, "digits", "slices what a module's tp_plan names; Sequential has none"),
         ("tensor_parallel", {}, MLP | {"width": 63}, "cannot slice 0 of Sequential: 63 does not divide by"),
         ("pipeline", {}, GPT, "stages 0 and 1 share tokens.weight (tied weights; gpt has workload.tie=false)"),
-        ("pipeline", {}, "resnet18", "cuts an nn.Sequential or what a module's pipeline_plan lists; ResNet is neither"),
+        ("pipeline", {}, "resnet18", "or what a module's pipeline_plan lists; ResNet is neither"),
         ("pipeline", {"degree": 4}, UNTIED, "cannot cut a chain of 2 units into engine.degree=4 stages"),
         ("pipeline", {"microbatches": 5}, MLP, "cannot cut a replica's 16 samples into engine.microbatches=5"),
     ],

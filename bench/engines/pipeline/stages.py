@@ -12,11 +12,15 @@ def chain_of(module: nn.Module) -> list[nn.Module]:
     """Modules that, called one after another, equal ``module``. Raises EngineUnsupported if it is no such chain."""
     name = type(module).__name__
     declared = getattr(module, "pipeline_plan", None)
-    if declared is None and not isinstance(module, nn.Sequential):
+    if declared is not None:
+        parts = list(declared)
+    elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        parts = list(module)
+    else:
         raise EngineUnsupported(
-            f"engine=pipeline cuts an nn.Sequential or what a module's pipeline_plan lists; {name} is neither"
+            "engine=pipeline cuts an nn.Sequential without a forward of its own, or what a module's pipeline_plan "
+            f"lists; {name} is neither"
         )
-    parts = list(module.children() if declared is None else declared)
     missing = {id(weight) for weight in module.parameters()} - {id(w) for part in parts for w in part.parameters()}
     if missing:
         lost = next(name for name, weight in module.named_parameters() if id(weight) in missing)

@@ -49,7 +49,32 @@ def plan_of(module: nn.Module, degree: int) -> dict[str, str]:
                     f"engine.degree={degree}"
                 )
             plan[path] = style
+    refuse_tied(module, plan)
     return plan
+
+
+def refuse_tied(module: nn.Module, plan: dict[str, str]) -> None:
+    """Raises EngineUnsupported for a weight of a sliced layer that another layer has too: slicing unties them."""
+    layers = dict(module.named_modules())
+    for path in plan:
+        own = {id(weight) for weight in layers[path].parameters()}
+        for other, layer in layers.items():
+            if layer is not layers[path] and any(id(weight) in own for weight in layer.parameters(recurse=False)):
+                raise EngineUnsupported(
+                    f"engine=tensor_parallel cannot slice {path} of {type(module).__name__}: "
+                    f"{other or 'the module itself'} has its weights too"
+                )
+
+
+def refuse_frozen(module: nn.Module, plan: dict[str, str]) -> None:
+    """Raises EngineUnsupported for a frozen weight of a sliced layer: DDP would train it."""
+    for path in plan:
+        for name, weight in module.get_submodule(path).named_parameters():
+            if not weight.requires_grad:
+                raise EngineUnsupported(
+                    f"engine=tensor_parallel at stage=0 has no replicas with a frozen {path}.{name}: "
+                    "DistributedDataParallel trains every slice"
+                )
 
 
 def sliced_share(module: nn.Module) -> float:
@@ -90,6 +115,7 @@ class TensorParallelEngine:
         }
         self.module = module
         if spec.stage == 0 and self.replicas > 1:
+            refuse_frozen(module, self.plan)
             self.module = self._replicate(module, mesh["data"])
         self.weights = dict(module.named_parameters())  # now: DDP hides those that it handed on to forward as DTensors
         self.buffers = list(module.buffers())
