@@ -251,6 +251,33 @@ class SlicedFrozen(nn.Sequential):
         self.tp_plan = {"0": "colwise", "2": "rowwise"}
 
 
+class SlicedScaled(SlicedFrozen):
+    """And a scalar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+
+class Sparse(nn.Module):
+    """An embedding whose gradients are sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, WIDTH, sparse=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.table((inputs[:, 0].abs() * 3).long().clamp(max=9))  # type: ignore[no-any-return]
+
+
+class HalfFrozen(nn.Sequential):
+    """A chain of which only the end is trained."""
+
+    def __init__(self) -> None:
+        frozen = (nn.Linear(WIDTH, WIDTH).requires_grad_(False) for _ in range(2))
+        super().__init__(*frozen, nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
+
+
 ELSEWHERE: dict[str, Callable[..., nn.Module]] = {
     "shared": Shared,
     "outside": Outside,
@@ -262,11 +289,14 @@ ELSEWHERE: dict[str, Callable[..., nn.Module]] = {
     "odd_buffers": OddBuffers,
     "captured": Captured,
     "sliced_frozen": SlicedFrozen,
+    "half_frozen": HalfFrozen,
 }
 REFUSED: dict[str, Callable[..., nn.Module]] = {
     "bounded": Bounded,
     "skipped": Skipped,
     "reentrant": Reentrant,
     "aliased": Aliased,
+    "sparse": Sparse,
+    "sliced_scaled": SlicedScaled,
     "scripted": lambda: nn.Sequential(torch.jit.script(nn.Linear(WIDTH, WIDTH))),
 }

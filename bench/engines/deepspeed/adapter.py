@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
+from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 
 MIB = 1 << 20
@@ -24,6 +25,7 @@ class DeepSpeed:
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         from bench.engines.deepspeed.library import deepspeed
 
+        refuse_module(module)
         self.spec = spec
         self.library = deepspeed
         take_device(context.device.type)
@@ -82,6 +84,16 @@ class DeepSpeed:
 
     def teardown(self) -> None:
         """Nothing: the process leaves with ``os._exit``."""
+
+
+def refuse_module(module: nn.Module) -> None:
+    """Raises EngineUnsupported, by name, for parameters that DeepSpeed fails on or would train in another dtype."""
+    refuse_sparse("deepspeed", module)
+    for name, weight in module.named_parameters():
+        if not weight.dim():
+            raise EngineUnsupported(f"engine=deepspeed: {name} is a scalar; parameters need a dimension")
+        if weight.dtype != torch.float32:
+            raise EngineUnsupported(f"engine=deepspeed: {name} is {weight.dtype}; it takes fp32 parameters")
 
 
 def take_device(asked: str) -> None:

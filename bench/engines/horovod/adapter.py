@@ -15,6 +15,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.horovod import INSTALLED
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast
+from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineSpec
 
 if INSTALLED:  # the fork server imports the adapters of all engines that a sweep names
@@ -31,6 +32,7 @@ class HorovodEngine:
     """``hvd.DistributedOptimizer`` over a module that it leaves as it is."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
+        refuse_sparse("horovod", module)
         self.module = module
         self.spec = spec
         self.context = context

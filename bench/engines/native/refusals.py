@@ -7,14 +7,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineUnsupported
 
 
 def refuse_module(module: nn.Module, stage: int) -> None:
     """Raises EngineUnsupported."""
+    refuse_sparse("native", module)
     for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
-            refuse_embedding(name or "the module", part)
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+            raise EngineUnsupported(
+                f"engine=native: {name or 'the module'} rewrites its weights in forward (max_norm={part.max_norm}), "
+                "which differs with the samples of each rank"
+            )
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise EngineUnsupported(f"engine=native: {name} is not initialised (lazy module); run it once first")
@@ -33,16 +38,6 @@ def refuse_module(module: nn.Module, stage: int) -> None:
     refuse_shared_memory(module)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise EngineUnsupported("engine=native: the module has no parameter that requires a gradient")
-
-
-def refuse_embedding(name: str, part: nn.Embedding | nn.EmbeddingBag) -> None:
-    if part.sparse:
-        raise EngineUnsupported(f"engine=native: {name} has sparse gradients (sparse=True)")
-    if part.max_norm is not None:
-        raise EngineUnsupported(
-            f"engine=native: {name} rewrites its weights in forward (max_norm={part.max_norm}), "
-            "which differs with the samples of each rank"
-        )
 
 
 def refuse_shared_memory(module: nn.Module) -> None:

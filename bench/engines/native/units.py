@@ -28,6 +28,7 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
+from bench.engines.holders import holders
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.reach import Reach
 from bench.engines.native.wire import Finish
@@ -220,17 +221,12 @@ def group_units(
     held outside its unit, or by another one (tied weights, a module in two units), belongs to the root, which is
     whole throughout.
     """
-    inside = [{id(part) for part in unit.modules()} for unit in units]
-    holders: dict[int, set[int]] = {}
-    for part in module.modules():
-        positions = {position for position, parts in enumerate(inside) if id(part) in parts} or {-1}
-        for parameter in part._parameters.values():
-            holders.setdefault(id(parameter), set()).update(positions)
+    held = holders(module, units)
     found: list[tuple[list[nn.Module], list[nn.Parameter]]] = []
     taken: set[int] = set()
     size = 0.0
-    for position, unit in enumerate(units):
-        own = [parameter for parameter in unit.parameters() if holders[id(parameter)] == {position}]
+    for place, unit in enumerate(units):
+        own = [parameter for parameter in unit.parameters() if held[id(parameter)] == {place}]
         taken.update(map(id, own))
         bytes_ = sum(parameter.nbytes for parameter in own)
         if found and cap_bytes is not None and size + bytes_ <= cap_bytes:

@@ -15,6 +15,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
@@ -30,8 +31,10 @@ class PipelineEngine:
         self.index = context.rank % self.degree
         mesh = init_device_mesh(context.device.type, (self.replicas, self.degree), mesh_dim_names=("data", "pipeline"))
         self.group, self.replicas_of_stage = mesh.get_group("pipeline"), mesh.get_group("data")
+        refuse_sparse("pipeline", module)
         runs = stages.cut(stages.chain_of(module), units, self.degree)
         stages.refuse_what_stages_share(module, runs)
+        stages.refuse_untrained_stage(module, runs)
         module = cast_module(module, spec.precision)
         names = {id(weight): name for name, weight in module.named_parameters()}
         self.kept_by = [

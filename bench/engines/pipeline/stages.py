@@ -59,6 +59,15 @@ def refuse_what_stages_share(module: nn.Module, stages: list[list[nn.Module]]) -
                 )
 
 
+def refuse_untrained_stage(module: nn.Module, stages: list[list[nn.Module]]) -> None:
+    """Raises EngineUnsupported for a stage that is frozen: its rank would have nothing to update."""
+    for index, parts in enumerate(stages):
+        if not any(weight.requires_grad for weight in nn.ModuleList(parts).parameters()):
+            raise EngineUnsupported(
+                f"engine=pipeline cannot cut {type(module).__name__}: stage {index} has no weight to train"
+            )
+
+
 class Stage(nn.Module):
     """A run of the chain. Autocast is inside, since a schedule calls forward and backward in turns."""
 

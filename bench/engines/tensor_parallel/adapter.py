@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch.adapter import gradient_sync
 
@@ -98,6 +99,7 @@ class TensorParallelEngine:
         self.spec, self.device = spec, context.device
         degree = spec.options["degree"]
         self.replicas = context.world_size // degree
+        refuse_sparse("tensor_parallel", module)
         self.plan = plan_of(module, degree)
         mesh = init_device_mesh(context.device.type, (self.replicas, degree), mesh_dim_names=("data", "tensor"))
         module = cast_module(module, spec.precision)
@@ -105,6 +107,7 @@ class TensorParallelEngine:
         parallelize_module(module, mesh["tensor"], styles)
         self.sliced_share = sliced_share(module)
         if spec.stage == 3:
+            refuse_for_fully_shard("tensor_parallel at stage=3", module, units)
             for unit in units:
                 fully_shard(unit, mesh=mesh["data"])
             fully_shard(module, mesh=mesh["data"])

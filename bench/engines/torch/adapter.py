@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.spec import EngineSpec
 from bench.engines.torch import ddp, fsdp
 
@@ -27,10 +28,12 @@ class TorchEngine:
         self.spec = spec
         self.sharded = spec.stage >= 2
         self.device = context.device
+        refuse_sparse("torch", module)
         module = cast_module(module, spec.precision)
         self.shadow: ddp.ShadowGradients | None = None
         self.hook: ddp.Hook | None = None
         if self.sharded:
+            refuse_for_fully_shard(f"torch at stage={spec.stage}", module, units)
             self.module = fsdp.shard(module, units, spec, context)
         else:
             self.module = self._replicate(module)
@@ -53,6 +56,7 @@ class TorchEngine:
         fused = {"fused": True} if self.spec.optimizer in FUSED and not sharded_sgd else {}
         if self.spec.stage == 1:
             kind, settings = OPTIMIZERS[self.spec.optimizer]
+            ddp.refuse_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
             return ZeroRedundancyOptimizer(weights, kind, lr=self.spec.lr, **settings, **fused)
         return build_optimizer(self.spec.optimizer, weights, self.spec.lr, **fused)
 

@@ -17,7 +17,7 @@ def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: 
     if spec.precision == "bf16_master":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
         for weight in module.parameters():  # the master weights, which begin from the rounded ones
-            weight.data = weight.float()
+            weight.data = weight.data.float()
     over = mesh(spec, context)
     for unit in units:
         if spec.compile:

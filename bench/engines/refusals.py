@@ -1,0 +1,27 @@
+"""Modules that several engines cannot train, refused at setup by the name of what is in the way."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bench.engines.holders import holders
+from bench.engines.spec import EngineUnsupported
+
+
+def refuse_sparse(engine: str, module: nn.Module) -> None:
+    """Raises EngineUnsupported for sparse gradients, which are not reduced and which the optimizers do not take."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
+            raise EngineUnsupported(f"engine={engine}: {name or 'the module'} has sparse gradients (sparse=True)")
+
+
+def refuse_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module]) -> None:
+    """Raises EngineUnsupported for what ``fully_shard`` cannot cut, or would gather with one of its units only."""
+    held = holders(module, units)
+    for name, weight in module.named_parameters():
+        if not weight.dim():
+            raise EngineUnsupported(f"engine={engine}: {name} is a scalar, which fully_shard cannot cut")
+        if len(held[id(weight)]) > 1:
+            raise EngineUnsupported(
+                f"engine={engine}: {name} is tied across units, and fully_shard gathers it with one of them only"
+            )

@@ -1,0 +1,53 @@
+"""Modules that an engine cannot train: it says so, by the name of what is in the way, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.launch import Launcher
+from tests.conftest import MakeCell
+
+SPARSE = "table has sparse gradients (sparse=True)"
+
+
+@pytest.mark.parametrize(
+    ("engine", "stage", "kind", "why"),
+    [
+        ("native", 0, "sparse", SPARSE),
+        ("torch", 0, "sparse", SPARSE),
+        ("torch", 3, "sparse", SPARSE),
+        ("torch", 1, "mixed_types", "has no stage=1 for a module of float32 and float64"),
+        ("torch", 2, "scalar", "at stage=2: scale is a scalar, which fully_shard cannot cut"),
+        ("torch", 2, "tied", "at stage=2: first.weight is tied across units"),
+        ("torch", 3, "shared", "at stage=3: first.1.weight is tied across units"),
+        ("deepspeed", 1, "sparse", SPARSE),
+        ("deepspeed", 0, "scalar", "scale is a scalar"),
+        ("deepspeed", 3, "odd_shapes", "scale is a scalar"),
+        ("deepspeed", 1, "double", "layers.0.weight is torch.float64; it takes fp32 parameters"),
+        ("deepspeed", 2, "mixed_types", "last.weight is torch.float64; it takes fp32 parameters"),
+        ("tensor_parallel", 0, "sparse", SPARSE),
+        ("tensor_parallel", 3, "sliced_scaled", "at stage=3: scale is a scalar, which fully_shard cannot cut"),
+        ("pipeline", 0, "sparse", SPARSE),
+        ("pipeline", 0, "half_frozen", "stage 0 has no weight to train"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_name(
+    engine: str,
+    stage: int,
+    kind: str,
+    why: str,
+    make_cell: MakeCell,
+    launcher: Launcher,
+    timing_job: Callable[..., Any],
+) -> None:
+    workload = {"name": kind, "factory": "tests.models:Odd", "kind": kind}
+    cell = make_cell(engine=engine, stage=stage, gpus=2, workload=workload)
+    if cell.status == "unavailable":
+        pytest.skip(cell.reason)
+    result = launcher.launch(timing_job(cell))
+    assert result.status == "unsupported", result
+    assert f"engine={engine}" in result.reason
+    assert why in result.reason
