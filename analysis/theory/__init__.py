@@ -40,7 +40,8 @@ ENGINES = {
 }
 
 GRADIENTS_KEPT = {"deepspeed": (3,), "native": (0, 1), "parameter_server": (0,), "torch": (0, 1)}
-"""Stages at which an engine's gradients have memory of their own that outlives the update."""
+"""Stages at which an engine's gradients have memory of their own that outlives the update: torch's, as views of DDP's
+buckets."""
 
 
 def predict_state(record: Record) -> dict[str, int] | None:
@@ -54,10 +55,8 @@ def predict_rest(record: Record) -> int | None:
     state, known = predict_state(record), setting(record)
     if state is None or known is None:
         return None
-    kept = state["grads"] if known.stage in GRADIENTS_KEPT.get(known.engine, ()) else 0
-    if known.engine == "torch" and not known.options.get("gradient_as_bucket_view", True):
-        kept //= 2  # DDP keeps its buckets, and the update frees what was copied out of them
-    return sum(state.values()) - state["grads"] + kept
+    kept = known.stage in GRADIENTS_KEPT.get(known.engine, ()) and known.options.get("gradient_as_bucket_view", True)
+    return sum(state.values()) - (0 if kept else state["grads"])
 
 
 def predict_transient(record: Record) -> int | None:

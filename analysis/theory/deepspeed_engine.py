@@ -83,11 +83,14 @@ def transient(known: Setting) -> int:
 
 
 def sent(known: Setting) -> float:
-    """Bytes sent per rank and step by bandwidth-optimal collectives: those of the ZeRO paper, section 7."""
+    """Bytes sent per rank and step with bandwidth-optimal collectives; f = (N-1)/N.
+
+    Stages 0 to 2 all-reduce gradients, 2f·P·b_g, stage 2 those of each micro-batch; stages 1 and 2 all-gather what was
+    trained, f·P·b_p. Stage 3 is the paper's, which is the most: it gathers each parameter twice for each micro-batch,
+    but for those that forward gathered last. Padding and the checks for overflow are left out.
+    """
     gradients = elements(known.trainable) * known.widths.grad
-    parameters = elements(known.parameters) * known.widths.param
-    if known.stage == 0:
-        return known.fraction * 2 * gradients
     if known.stage == 3:
-        return known.fraction * known.accumulate * (2 * parameters + gradients)
-    return known.fraction * (gradients * (known.accumulate if known.stage == 2 else 1) + parameters)
+        return known.fraction * known.accumulate * (2 * elements(known.parameters) * known.widths.param + gradients)
+    updated = elements(known.trainable) * known.widths.param if known.stage else 0
+    return known.fraction * (2 * gradients * (known.accumulate if known.stage == 2 else 1) + updated)

@@ -57,11 +57,10 @@ def _replicated(known: Setting) -> dict[str, int]:
         key=lambda rank: sum(sizes[index] for index in rank) * per_element + len(rank) * optimizer.counter_bytes,
     )
     held = sum(sizes[index] for index in largest)
-    copies = 1 if known.options.get("gradient_as_bucket_view", True) else 2  # else DDP's buckets hold them once more
     return {
         "params": elements(known.parameters) * widths.param,
         "master": held * widths.master,
-        "grads": sum(sizes) * widths.grad * copies,
+        "grads": sum(sizes) * widths.grad,
         "optimizer": held * optimizer.moments * widths.moment + len(largest) * optimizer.counter_bytes,
         "buffers": known.buffer_bytes,
     }
@@ -90,14 +89,14 @@ def _sharded(known: Setting) -> dict[str, int]:
 def transient(known: Setting) -> int:
     """Most bytes beside state and activations, the optimizer's own temporaries left out.
 
-    Stages 0 and 1: autocast's 2-byte copies of the weights, and copies of gradients that are compressed. Stage 2: all
+    Autocast's 2-byte copies of the weights at any stage. Stages 0 and 1: see ``_replicated_transient``. Stage 2: all
     parameters, plus the largest unit's gradients whole and their reduction buffer. Stage 3: the current and the
     prefetched unit's parameters, the root's, and the same gradients. With accumulation, all gradients stay whole until
     the last micro-batch.
     """
     cast = 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
     if known.stage <= 1:
-        return cast + (0 if known.compression == "none" else elements(known.trainable) * _reduce_bytes(known))
+        return cast + _replicated_transient(known)
     units: dict[int, list[Parameter]] = {}
     for parameter in known.parameters:
         units.setdefault(parameter.unit, []).append(parameter)
@@ -109,6 +108,17 @@ def transient(known: Setting) -> int:
     gathered = whole if known.stage == 2 else min(whole, 2 * largest + padded.get(-1, 0))
     unreduced = whole if known.accumulate > 1 else largest
     return gathered * known.widths.param + unreduced * known.widths.grad + largest * _reduce_bytes(known) + cast
+
+
+def _replicated_transient(known: Setting) -> int:
+    """Buckets of DDP that gradients are no views of, and the largest of what is there one after another: gradients
+    that wait outside of the buckets for the last micro-batch, copies that are compressed, weights being averaged."""
+    trained, widths = elements(known.trainable), known.widths
+    views = known.options.get("gradient_as_bucket_view", True)
+    waiting = trained * widths.grad if views and known.accumulate > 1 else 0
+    compressed = 0 if known.compression == "none" else trained * _reduce_bytes(known)
+    averaged = trained * widths.param if known.local_steps > 1 else 0
+    return (0 if views else trained * widths.grad) + max(waiting, compressed, averaged)
 
 
 def sent(known: Setting) -> float:

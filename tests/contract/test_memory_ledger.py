@@ -9,9 +9,11 @@ import pytest
 
 from analysis.memory import KINDS, memory
 from bench.cells import Cell
+from bench.config import Config
 from bench.record import RankMemory, Record, decode
-from tests.conftest import AsRecord, MakeCell
+from tests.conftest import AsRecord, MakeCell, planned
 
+MakeConfig = Callable[..., Config]
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
 QUICK = {"parity_steps": 0, "memory": True}
 
@@ -69,6 +71,32 @@ def test_native_peaks_at_most_a_unit_above_theory(
     assert predicted is not None
     for held in record.memory:
         assert held.peak_bytes <= predicted + unit_bytes + (2 if stage == 0 else 1) * held.peak_by_kind.get("batch", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "knobs", "options"),
+    [
+        ("unreduced", {"accumulate": 2}, {}),
+        ("communication", {"local_steps": 2}, {}),
+        ("communication", {}, {"gradient_as_bucket_view": False}),
+    ],
+    ids=str,
+)
+def test_ddp_holds_as_much_again_as_its_gradients(
+    kind: str,
+    knobs: dict[str, Any],
+    options: dict[str, Any],
+    make_config: MakeConfig,
+    measured: Callable[[Cell], Record],
+) -> None:
+    """At most a unit beyond the prediction, the gradient that autograd hands over."""
+    mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 6, "width": 256, "bias": False}
+    record = measured(planned(make_config, options, gpus=2, workload=mlp, measure=QUICK, **knobs))
+    unit_bytes, found, held = 4 * 256 * 256, memory(record), record.memory[0]
+    assert found.working_bytes == 6 * unit_bytes
+    assert found.predicted == {kind: held.state_bytes.get(kind, 0) for kind in KINDS}
+    assert sum(held.rest_by_kind.get(kind, 0) for kind in KINDS) == found.rest_bytes
+    assert 0 <= held.peak_by_kind[kind] - found.working_bytes <= unit_bytes
 
 
 def test_fully_shard_without_resharding_keeps_what_it_gathered(

@@ -95,6 +95,7 @@ def cell(stage: int = 0, gpus: int = 1, launches: list[Launch] | None = None, **
         "scaling": "weak",
         "batch_size": 64,
         "accumulate": 1,
+        "local_steps": 1,
         "optimizer": "adam",
         "lr": 1e-3,
         "clip_norm": None,

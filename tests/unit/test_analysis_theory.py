@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.theory import predict_paper, predict_sent, predict_state, predict_transient
+from analysis.theory import predict_paper, predict_rest, predict_sent, predict_state, predict_transient
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.torch_engine import shard_elements, zero_partition
 from bench.record import Parameter
@@ -39,8 +39,33 @@ def test_each_optimizer_keeps_its_own(optimizer: str, size: int) -> None:
     assert state(0, 1, optimizer=optimizer)["optimizer"] == size
 
 
-def test_gradients_outside_the_buckets_are_held_twice() -> None:
-    assert state(0, 2, engine__gradient_as_bucket_view=False)["grads"] == 8 * P
+def test_buckets_that_gradients_are_no_views_of_are_no_state_and_outlive_them() -> None:
+    def needed(**knobs: object) -> tuple[int | None, int | None]:
+        record = cell(0, 2, model=MODEL, **knobs)
+        return predict_transient(record), predict_rest(record)
+
+    assert state(0, 2, engine__gradient_as_bucket_view=False) == state(0, 2)
+    kept = 4 * P + 8 * P + 16 + 24
+    assert needed() == (0, kept + 4 * P)
+    assert needed(engine__gradient_as_bucket_view=False) == (4 * P, kept)
+    assert needed(engine__gradient_as_bucket_view=False, accumulate=2) == (4 * P, kept)
+    assert needed(engine__gradient_as_bucket_view=False, local_steps=2) == (8 * P, kept)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "width"),
+    [
+        ({"accumulate": 2}, 4),
+        ({"accumulate": 2, "precision": "bf16"}, 2),
+        ({"local_steps": 3}, 4),
+        ({"local_steps": 3, "accumulate": 2}, 4),
+    ],
+    ids=str,
+)
+def test_ddp_needs_gradients_outside_of_its_buckets_or_a_copy_of_the_weights(
+    knobs: dict[str, object], width: int
+) -> None:
+    assert predict_transient(cell(0, 2, model=MODEL, **knobs)) == width * P
 
 
 def test_pure_bf16_halves_everything_but_the_counters() -> None:
@@ -122,6 +147,18 @@ def test_bytes_sent_follow_the_collectives_of_each_stage() -> None:
     assert sent == [2 * half, 3 * half, 2 * half, 3 * half]
     assert predict_sent(cell(0, 1, model=MODEL)) == 0
     assert predict_sent(cell(3, 2, model=MODEL, accumulate=2)) == (2 * 2 + 1) * half
+
+
+def test_deepspeed_all_reduces_each_micro_batchs_gradients_at_stage_2_and_gathers_what_it_trained() -> None:
+    parameters = [Parameter("0.weight", [7, 5], True, 0), Parameter("1.weight", [3, 7], False, -1)]
+    model, half = cnn_model(parameters=parameters), 0.5 * 4 * 35
+
+    def sent(stage: int, **knobs: object) -> float | None:
+        return predict_sent(cell(stage, 2, model=model, engine__name="deepspeed", **knobs))
+
+    assert [sent(stage) for stage in range(3)] == [2 * half, 3 * half, 3 * half]
+    assert [sent(stage, accumulate=2) for stage in range(3)] == [2 * half, 3 * half, 5 * half]
+    assert sent(3) == half + 2 * 0.5 * 4 * (35 + 21)
 
 
 def test_whole_parameters_are_transient_at_stage_2_and_two_units_at_stage_3() -> None:
