@@ -24,6 +24,7 @@ RunCheck = Callable[[Cell], list[dict[str, Any]]]
 MEMORY = {"memory": True}
 PARAMETERS = 567_498
 """Of the digits workload."""
+NORMALISED = {"name": "normalised", "factory": "tests.models:Odd", "kind": "normalised"}
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
 
 
@@ -104,12 +105,13 @@ def test_local_steps_are_outside_parity(knobs: dict[str, Any], make_cell: MakeCe
     assert ranks[0]["describe"]["average_weights_every_steps"] == 3
 
 
-@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize(("steps", "workload"), [(2, MLP), (3, MLP), (2, NORMALISED)], ids=str)
 def test_the_ledger_of_local_steps_has_the_average_once_in_so_many_steps(
-    steps: int, make_cell: MakeCell, run_check: RunCheck, as_record: AsRecord
+    steps: int, workload: dict[str, Any], make_cell: MakeCell, run_check: RunCheck, as_record: AsRecord
 ) -> None:
+    """And nothing else: the statistics of BatchNorm are each rank's own too."""
     measure = {"parity_steps": 0, "memory": True, "collectives": True}
-    cell = make_cell(engine="torch", gpus=2, local_steps=steps, workload=MLP, measure=measure)
+    cell = make_cell(engine="torch", gpus=2, local_steps=steps, workload=workload, measure=measure)
     ranks = run_check(cell)
     record = as_record(cell, ranks)
     record.collectives = decode(ranks[0]["collectives"], list[Collective], "collectives")
@@ -251,7 +253,7 @@ def test_what_cannot_go_together_is_refused_by_name(
     assert f"engine=torch at stage={knobs.get('stage', 0)} {reason}" in cell.reason
 
 
-@pytest.mark.parametrize("options", [{"powersgd_rank": 0}, {"static_graph": "yes"}], ids=str)
+@pytest.mark.parametrize("options", [{"powersgd_rank": 0}, {"powersgd_rank": 7}, {"static_graph": "yes"}], ids=str)
 def test_an_option_out_of_bounds_is_refused(options: dict[str, Any], make_config: MakeConfig) -> None:
     cell = planned(make_config, options, gpus=2)
     assert cell.status == "unsupported"

@@ -62,7 +62,9 @@ def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers cannot do, EngineUnavailable if there is no compiler."""
     option(spec, "gradient_as_bucket_view", True, False)
     option(spec, "static_graph", True, False)
-    count_option(spec, "powersgd_rank")
+    rank = count_option(spec, "powersgd_rank")
+    if rank != 1 and spec.compression != "powersgd":
+        raise EngineUnsupported(f"engine=torch has no engine.powersgd_rank={rank} without compression=powersgd")
     for applies, what, why in _replicated(spec) if spec.stage < 2 else _sharded(spec):
         if applies:
             raise EngineUnsupported(f"engine=torch at stage={spec.stage} {what}: {why}")

@@ -23,7 +23,9 @@ MIB = 1 << 20
 def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> DistributedDataParallel:
     """``module`` under DDP, with the communication hook that ``spec`` asks for; compiled if it asks for that."""
     cap_mb = one_bucket_mb(module) if spec.compression == "powersgd" else spec.bucket_mb
-    bucket: dict[str, Any] = {} if cap_mb is None else {"bucket_cap_mb": cap_mb}
+    own: dict[str, Any] = {} if cap_mb is None else {"bucket_cap_mb": cap_mb}
+    if spec.local_steps > 1:
+        own["broadcast_buffers"] = False
     if spec.compile:
         # DDPOptimizer cuts the graph at the buckets, since it is made within DDP's forward; backward can then overlap.
         # Not ddp.compile(): that gives up in DDP's forward, and then leaves alone what lies in torch.nn (Sequential).
@@ -33,7 +35,7 @@ def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> Dist
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=spec.options["gradient_as_bucket_view"],
         static_graph=spec.options["static_graph"],
-        **bucket,
+        **own,
     )
 
 
