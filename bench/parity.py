@@ -2,7 +2,8 @@
 
 The reference is plain torch with no engine and no communication. It visits the micro-batches of all ranks
 one after another, averages their gradients in fp32, and updates once per step. The same micro-batches,
-not the whole batch at once, because batch statistics (BatchNorm) belong to a micro-batch.
+not the whole batch at once, because batch statistics (BatchNorm) belong to a micro-batch. A weight that no micro-batch
+reaches has a gradient of zeros, as in the flat buffers of most engines, where torch alone would leave none.
 """
 
 from __future__ import annotations
