@@ -174,12 +174,12 @@ def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: 
 def samples(
     first: Record, second: Record, statistic: Callable[[Record, Launch], float]
 ) -> tuple[list[float], list[float], bool]:
-    """A number per launch of either cell, and whether they are paired: the same rounds of one run."""
+    """A number per launch of either cell, and whether they are paired: the same rounds of one run, two or more."""
     ours, theirs = (
         {launch.round: statistic(record, launch) for launch in record.launches} for record in (first, second)
     )
     rounds = sorted(set(ours) & set(theirs))
-    if first.rounds_id == second.rounds_id and rounds:
+    if first.rounds_id == second.rounds_id and len(rounds) > 1:
         return [ours[key] for key in rounds], [theirs[key] for key in rounds], True
     return list(ours.values()), list(theirs.values()), False
 

@@ -76,14 +76,14 @@ def baseline(own: Record, smallest: Record) -> Record:
 def efficiency(record: Record, base: Record) -> Efficiency:
     """Efficiency of a cell against its baseline: the median, over the rounds that both ran, of the round's efficiency.
 
-    What slows a whole round cancels within it. Cells of different sweeps share no rounds: theirs is the ratio of the
-    medians, each resampled apart.
+    What slows a whole round cancels within it. Cells of different sweeps share no rounds, and one of a resumed sweep
+    may share but one with a cell that it then got: theirs is the ratio of the medians, each resampled apart.
     """
     size, base_size = world_size(record), world_size(base)
     if size == base_size:
         return Efficiency(Interval(1.0, 1.0, 1.0, 1.0, len(record.launches)), base, 1.0)
     share = base_size / size
-    if shared := by_round(record, base):
+    if len(shared := by_round(record, base)) > 1:
         interval = stats.median_interval(list(shared.values()))
     else:
         above, below = (list(_throughputs(side).values()) for side in (record, base))

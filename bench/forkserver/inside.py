@@ -32,8 +32,9 @@ def prepare_rank(server: int, log_fd: int) -> None:
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
 
 
-def run_rank(job: Job, number: int, rendezvous: socket.socket) -> dict[str, Any]:
-    """The rank's work. Imported late: a spawned rank is prepared before it waits for torch."""
+def run_rank(job: Job, number: int, rendezvous: socket.socket, server: int, log_fd: int) -> dict[str, Any]:
+    """The rank, prepared, and its work. Imported late: a spawned rank is prepared before it waits for torch."""
+    prepare_rank(server, log_fd)
     from bench import worker
 
     return worker.run(job, number, rendezvous)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.forkserver.inside import prepare_rank, report, run_rank
+from bench.forkserver.inside import report, run_rank
 from bench.forkserver.rank import Rank
 from bench.job import Job
 from bench.record import decode
@@ -49,8 +49,7 @@ def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
     pid = os.fork()
     if pid == 0:
         try:
-            prepare_rank(server, log_write)
-            report(result_write, lambda: run_rank(job, number, rendezvous))
+            report(result_write, lambda: run_rank(job, number, rendezvous, server, log_write))
         finally:
             os._exit(70)  # report() has left already; nothing may return into the server's stack
     os.close(result_write)
@@ -75,5 +74,4 @@ def spawned_rank(arguments: list[str]) -> None:
     """Entry of a rank that was spawned rather than forked."""
     job = decode(json.loads(arguments[0]), Job, "job")
     number, server, result_fd, log_fd, rendezvous_fd = map(int, arguments[1:])
-    prepare_rank(server, log_fd)
-    report(result_fd, lambda: run_rank(job, number, socket.socket(fileno=rendezvous_fd)))
+    report(result_fd, lambda: run_rank(job, number, socket.socket(fileno=rendezvous_fd), server, log_fd))

@@ -111,7 +111,8 @@ def test_a_fork_server_that_fails_is_replaced_and_has_said_why(
     job = timing_job(make_cell(workload=faulty("none"), gpus=6))
     with Launcher() as launcher:
         assert launcher.machine
-        psutil.Process(launcher._process.pid).rlimit(psutil.RLIMIT_NOFILE, (24, 24))
+        server = psutil.Process(launcher._process.pid)
+        server.rlimit(psutil.RLIMIT_NOFILE, (server.num_fds() + 4,) * 2)
         result = launcher.launch(job)
         assert (result.status, result.by_chance) == ("failed", False) and "Too many open files" in result.reason
         assert launcher.launch(job).status == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from io import StringIO
@@ -45,6 +46,13 @@ def test_both_sides_of_one_gate_share_their_rounds_and_sides_of_two_do_not() -> 
     assert compare.compare(sides, margin=0.02).verdict == "slower"
     sides.second.sweep_id = side_id("tuesday", "current")
     assert compare.compare(sides, margin=0.02).verdict == "cannot tell"
+
+
+def test_one_round_that_a_resumed_sweep_shares_says_less_than_all_launches() -> None:
+    both = pair([0.010, 0.011, 0.012], [0.020, 0.021, 0.022])
+    both.second.launches = [dataclasses.replace(late, round=late.round + 2) for late in both.second.launches]
+    first, second, paired = compare.samples(both.first, both.second, lambda record, launch: launch.step_times_s()[0])
+    assert (len(first), len(second), paired) == (3, 3, False)
 
 
 def test_two_sweeps_share_no_rounds() -> None:
