@@ -28,6 +28,8 @@ UNRANKED = ("outside_parity", "simulated", "loss_not_finite")
 """Verdicts on cells that are listed and never called fastest: they do not compute what one process does, or not all."""
 ASKED = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""
+NAMES = ("engine", "workload", "precision", "device", "backend", "machine")
+"""Knobs whose values say what they are; others are shown with their name."""
 LONGEST = 60
 """Letters of a value that are shown."""
 UNSET = ("null", '"none"', "false", "1")
@@ -129,7 +131,7 @@ def label(name: str, value: Any) -> str:
     """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
     name = name.removesuffix(ASKED)
     missing = value is None or value != value  # NaN is not equal to itself
-    if name in ("engine", "workload", "precision", "device", "backend", "machine"):
+    if name in NAMES:
         return "default" if missing else words(value)
     if name == "gpus":
         return f"{value:.0f} rank" if value == 1 else f"{value:.0f} ranks"
