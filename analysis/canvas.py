@@ -27,6 +27,8 @@ INK, FAINT, PAPER = "#16181d", "#d4d7dd", "#fefefe"
 """Text and axes, grid, and the inside of hollow marks; in SVG they become the page's own colours."""
 PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--line)", PAPER: "var(--card)"}
 LEGEND_ROW, TITLE_ROW, AXIS_ROOM = 0.19, 0.25, 0.52
+TITLE_POINTS, TITLE_LETTER = 9.5, 0.076
+"""Of a title that fits: its size, and the width of a letter in inches."""
 """Inches kept above and below the axes."""
 
 
@@ -88,7 +90,8 @@ def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float =
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / WIDTH, AXIS_ROOM / total, 1 - (left + 0.12) / WIDTH, height / total))
     if title:
-        figure.text(0.012, 1 - 0.08 / total, title, va="top", weight="bold", fontsize=9.5)
+        shrink = min(1.0, (WIDTH - 0.1) / (TITLE_LETTER * len(title)))
+        figure.text(0.012, 1 - 0.08 / total, title, va="top", weight="bold", fontsize=TITLE_POINTS * shrink)
     if legend:
         top = 1 - (TITLE_ROW if title else 0) / total
         figure.legend(

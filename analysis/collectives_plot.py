@@ -12,12 +12,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from analysis import units
 from analysis.canvas import PAPER, canvas, save, style
 from analysis.collectives import Fit, benchmarks, fits
 from analysis.curves import MARKERS
+from analysis.flags import DISTURBANCES
 from analysis.layout import drawn
 from analysis.plots import Plot
 from bench.record import Record
@@ -41,10 +42,21 @@ def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[P
     folder.mkdir(parents=True, exist_ok=True)
     with style():
         drawings = [
-            save(panel(fits(record), name), folder / f"collectives-{at + 1:02}.png", name, f"{TITLE}. {DEFINITION}")
+            save(
+                panel(fits(record), flagged(name, record)),
+                folder / f"collectives-{at + 1:02}.png",
+                name,
+                f"{TITLE}. {DEFINITION}",
+            )
             for at, (name, record) in enumerate(drawn(found))
         ]
     return [Plot(TITLE, DEFINITION, "time", drawings, len(found) - len(drawings))]
+
+
+def flagged(name: str, record: Record) -> str:
+    """A cell's name, with what a reader of its times must know."""
+    known = [units.spoken(verdict) for verdict in record.verdicts if verdict in ("oversubscribed", *DISTURBANCES)]
+    return " · ".join([name, *known]) if name else ", ".join(known)
 
 
 def panel(shown: list[Fit], title: str) -> Figure:
@@ -66,6 +78,9 @@ def panel(shown: list[Fit], title: str) -> Figure:
     at_sizes = sizes[:: max(1, -(-len(sizes) // MOST_TICKS))]
     axes.set_xticks(at_sizes, [units.size(size).replace(".00 ", " ").replace(".0 ", " ") for size in at_sizes])
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    if high < 100 * low:  # else there may be not one number
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return figure
 

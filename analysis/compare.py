@@ -175,13 +175,23 @@ def samples(
     first: Record, second: Record, statistic: Callable[[Record, Launch], float]
 ) -> tuple[list[float], list[float], bool]:
     """A number per launch of either cell, and whether they are paired: the same rounds of one run, two or more."""
+    if first.rounds_id == second.rounds_id:
+        above, below = shared_rounds(first, second, statistic)
+        if len(above) > 1:
+            return above, below, True
+    above, below = ([statistic(record, launch) for launch in record.launches] for record in (first, second))
+    return above, below, False
+
+
+def shared_rounds(
+    first: Record, second: Record, statistic: Callable[[Record, Launch], float]
+) -> tuple[list[float], list[float]]:
+    """A number per launch of either cell, of the rounds that both have, in their order."""
     ours, theirs = (
         {launch.round: statistic(record, launch) for launch in record.launches} for record in (first, second)
     )
     rounds = sorted(set(ours) & set(theirs))
-    if first.rounds_id == second.rounds_id and len(rounds) > 1:
-        return [ours[key] for key in rounds], [theirs[key] for key in rounds], True
-    return list(ours.values()), list(theirs.values()), False
+    return [ours[key] for key in rounds], [theirs[key] for key in rounds]
 
 
 def ratio(top: Sequence[float], bottom: Sequence[float], *, paired: bool) -> Interval:

@@ -61,10 +61,12 @@ class Loaded:
 def load(paths: Iterable[Path]) -> Loaded:
     """Reads all records below ``paths``: record files, sweep folders, or folders with sweep folders anywhere below.
 
-    A file that is not a usable record becomes a warning. Raises NoRecords if no record is left.
+    A file that is not a usable record becomes a warning, and so does a copy of one that was read. Raises NoRecords if
+    no record is left.
     """
     places = list(paths)
     found = Loaded()
+    read: dict[tuple[str, str], list[Record]] = {}
     for path in dict.fromkeys(file.resolve() for place in places for file in record_files(place)):
         try:
             record = Record.read(path)
@@ -73,6 +75,11 @@ def load(paths: Iterable[Path]) -> Loaded:
             reason = " ".join(str(error).removeprefix(f"{path}:").split())
             found.warnings.append(f"{path}: {reason}")
             continue
+        alike = read.setdefault((record.sweep_id, record.cell_id), [])
+        if record in alike:
+            found.warnings.append(f"{path}: a copy of a record that was read already")
+            continue
+        alike.append(record)
         found.records.append(record)
     if not found.records:
         unreadable = f"; {len(found.warnings)} unreadable, first {found.warnings[0]}" if found.warnings else ""

@@ -125,8 +125,10 @@ def explanation(lower: Cell, higher: Cell) -> str:
     if saved < 0:
         said.append(f"It keeps {units.size(-saved)} less model state, but what it computes and communicates with")
         said.append(f"takes {units.size(total - saved)} more.")
-    else:
+    elif saved:
         said.append(f"Its model state at that moment is {units.size(saved)} larger.")
+    else:
+        said.append("Its model state at that moment is the same.")
     least = WORTH_SAYING * higher["peak_bytes"]
     for verb, sign in (("More", 1), ("Less", -1)):
         kinds = sorted((kind for kind in COUNTED if sign * change[kind] > least), key=lambda kind: -sign * change[kind])

@@ -104,6 +104,8 @@ def part_bars(panel: Panel, layout: Layout) -> Figure | None:
         words = units.number(left)
         if units.known(row["overlap_ratio"]):
             words += f", overlap {units.percent(row['overlap_ratio'])}"
+        if "instruments_disagree" in row["verdicts"].split(";"):
+            words += ", instruments disagree"
         rows.say(axes, at, left, words)
     rows.frame(axes, f"profiled step ({scale})", longest_s * factor)
     return figure

@@ -28,7 +28,7 @@ from analysis.compare import (
     as_written,
     environment_differences,
     ratio_words,
-    samples,
+    shared_rounds,
     telling,
     verdict_words,
 )
@@ -80,7 +80,7 @@ def judge(pair: Pair, margin: float, one_sided: float) -> Found:
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_broken(pair) else "not compared"
         return Found(Outcome(pair, verdict, stats.NOTHING, None, peak), math.nan, [], False)
-    first, second, _ = samples(pair.first, pair.second, per_step_s)
+    first, second = shared_rounds(pair.first, pair.second, per_step_s)
     step = paired.ratio_interval(paired.logs_of_ratios(first, second), one_sided)
     verdict = verdict_of(step, margin, one_sided)
     needed = rounds_needed(step, margin, one_sided) if verdict == "cannot tell" else None

@@ -30,10 +30,6 @@ def check(config: Config) -> None:
                 raise ConfigError(f"{group}.{key} is not set; choose {group}= one of {', '.join(options(group))}")
     if config.compile and not config.warmup:
         raise ConfigError("compile=true needs warmup of at least 1: the first step of each launch compiles")
-    if config.straggler.rank is None and config.straggler.factor != Straggler.factor:
-        raise ConfigError(
-            f"straggler.factor={config.straggler.factor:g} needs straggler.rank; with null, valid: {Straggler.factor:g}"
-        )
     if config.straggler.rank is not None and config.straggler.rank >= config.gpus:
         raise ConfigError(
             f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "
@@ -83,7 +79,7 @@ SWEEP_WIDE = ("tracking", "resume", "repeats", "timeout_s", "measure.timing_brea
 
 
 def check_sweep(configs: list[Config]) -> None:
-    """Raises ConfigError if what belongs to the sweep as a whole differs between its cells."""
+    """Raises ConfigError if what belongs to the sweep as a whole differs between its cells, or means nothing in any."""
     for path in SWEEP_WIDE:
         values = []
         for config in configs:
@@ -94,6 +90,10 @@ def check_sweep(configs: list[Config]) -> None:
                 values.append(value)
         if len(values) > 1:
             raise ConfigError(f"{path} cannot be swept: it is one for all cells; give it a single value")
+    slowed = [config.straggler.rank is not None for config in configs]
+    idle = [config.straggler.factor for config in configs if config.straggler.factor != Straggler.factor]
+    if idle and not any(slowed):
+        raise ConfigError(f"straggler.factor={idle[0]:g} needs straggler.rank; with null, valid: {Straggler.factor:g}")
 
 
 def valid_values(spec: dataclasses.Field[Any]) -> str:

@@ -248,7 +248,8 @@ class Config:
     timeout_s: float = knob(300.0, "seconds after which a launch is ended as a timeout", above=0, most=1e6)
     data_dir: str | None = knob(None, "folder with real data sets (torchvision's layout); null: fixed synthetic data")
     resume: bool = knob(
-        False, "run only what the sweep's folder lacks: hydra.sweep.dir, else the newest under results/runs"
+        False,
+        "run only what the sweep's folder lacks: hydra.sweep.dir, else the last one written under results/runs",
     )
     reproduce: str | None = knob(
         None,

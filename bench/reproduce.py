@@ -69,7 +69,7 @@ def run(settings: Config, said: Sequence[str], folder: Path) -> int:
 
     assert settings.reproduce is not None
     before = fetch(settings.reproduce, settings.tracking)
-    if before.status in NEVER_RAN:
+    if before.status in NEVER_RAN and not before.launches:
         why = f" ({before.reason})" if before.reason else ""
         raise CannotReproduce(f"{before.cell_id} was {before.status}{why}; there is nothing to reproduce")
     config = chosen(config_of(before), settings, overrides(list(said)))

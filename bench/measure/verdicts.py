@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from bench.measure.steadiness import change
-from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record
+from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record, in_periods
 
 Conditions = dict[str, float]
 """What ``bench.measure.conditions`` counted, by name."""
@@ -93,7 +93,8 @@ def beyond_ceiling(record: Record) -> bool:
     if record.ceiling is None or record.model is None or record.resolved.get("simulated") or not record.launches:
         return False
     rank_flops = record.model.flops_per_unit * record.model.units_per_sample * record.resolved["rank_batch"]
-    step_s = statistics.median(statistics.median(launch.step_times_s()) for launch in record.launches)
+    times = [in_periods(launch.step_times_s(), launch.period) for launch in record.launches]
+    step_s = statistics.median(map(statistics.median, times))
     return bool(rank_flops > MOST_MFU * record.ceiling.flops_per_s * step_s)
 
 

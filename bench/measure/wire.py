@@ -4,8 +4,8 @@
     the library's       messages and their order: gloo's reduce-scatter sends twice what it must
     the wire            those messages in packets, and once more what TCP takes for lost
 
-Counted are bytes sent, less the headers of their packets and less segments that were sent again (taken to be full):
-what remains is what the library sent. Whatever else uses the interface meanwhile is counted too.
+Counted are bytes sent, less the headers of their packets and less what the ranks' own sockets sent again: what remains
+is what the library sent. Whatever else uses the interface meanwhile is counted too.
 """
 
 from __future__ import annotations
@@ -21,38 +21,47 @@ from pathlib import Path
 from bench.network import INTERFACE, Link
 
 NET = Path("/proc/self/net")
-SIOCGIFMTU, SIOCGIFHWADDR, ARPHRD_NONE = 0x8921, 0x8927, 0xFFFE
+SIOCGIFHWADDR, ARPHRD_NONE = 0x8927, 0xFFFE
 HEADER_BYTES = 52
 """Of each packet: IP, and TCP with timestamps. How data are cut into packets is the kernel's affair."""
 ETHERNET_BYTES = 14
-"""More, and no part of the MTU, on any interface that has Ethernet's header: loopback too, TUN not."""
+"""More on any interface that has Ethernet's header: loopback too, TUN not."""
+LOOPBACK = "lo"
+BYTES_RETRANS = 208
+"""Where ``tcpi_bytes_retrans``, of 8 bytes, stands in Linux's ``tcp_info`` (4.19 and later)."""
 
 
 @dataclass(frozen=True)
 class Interface:
-    """An interface in the network namespace of this process."""
+    """An interface in the network namespace of this process, as one of its ranks sees it."""
 
     name: str
+    reads: bool = True
+    """Whether this rank reads the interface's counters, of which there is one set for all ranks here."""
 
     def sent_bytes(self) -> float | None:
-        """Payload sent since the machine, or the namespace, began, each byte once; None where it is not told."""
+        """This rank's addend of the payload sent since the ranks began, each byte once; None where it is not told.
+
+        The one that reads the counters, which began with the machine or the namespace, takes them; each takes off what
+        its own sockets sent again.
+        """
         with contextlib.suppress(OSError, ValueError):
             sent, packets = sent_by(self.name, (NET / "dev").read_text())
-            again = retransmitted((NET / "snmp").read_text())
             headers = HEADER_BYTES + (ETHERNET_BYTES if has_ethernet(self.name) else 0)
-            return float(sent - headers * packets - (largest_packet_bytes(self.name) - HEADER_BYTES) * again)
+            counted = sent - headers * packets if self.reads else 0
+            return float(counted - sent_again(on_loopback=self.name == LOOPBACK))
         return None
 
 
-def interface_of(rank: int, ranks: int, link: Link | None) -> Interface | None:
-    """What ``rank`` is to read, so that every interface of a launch is read once.
+def interface_of(rank: int, ranks: int, link: Link | None) -> Interface:
+    """The interface of ``rank``, set to be read by one rank for each: the first of each host in the lab, or rank 0.
 
-    In the network lab that is each host's link, by the first rank there; else loopback, by rank 0.
+    In the network lab that is the host's link; else loopback, by which processes of a machine talk whatever address
+    they use.
     """
     if link is None:
-        return Interface(os.environ.get("GLOO_SOCKET_IFNAME", "lo")) if rank == 0 else None
-    is_first = rank == 0 or link.host_of(rank, ranks) != link.host_of(rank - 1, ranks)
-    return Interface(INTERFACE) if is_first else None
+        return Interface(LOOPBACK, reads=rank == 0)
+    return Interface(INTERFACE, reads=rank == 0 or link.host_of(rank, ranks) != link.host_of(rank - 1, ranks))
 
 
 def sent_by(name: str, text: str) -> tuple[int, int]:
@@ -65,25 +74,36 @@ def sent_by(name: str, text: str) -> tuple[int, int]:
     raise ValueError(name)
 
 
-def largest_packet_bytes(name: str) -> int:
-    """The MTU of an interface."""
-    mtu: int = struct.unpack("16si12x", _asked(SIOCGIFMTU, name))[1]
-    return mtu
-
-
 def has_ethernet(name: str) -> bool:
     """Whether packets on an interface begin with Ethernet's header, which its counters include then."""
-    family: int = struct.unpack("16sH14x", _asked(SIOCGIFHWADDR, name))[1]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:  # sysfs shows another namespace's
+        answer = fcntl.ioctl(any_socket, SIOCGIFHWADDR, struct.pack("16s16x", name.encode()))
+    family: int = struct.unpack("16sH14x", answer)[1]
     return family != ARPHRD_NONE
 
 
-def _asked(question: int, name: str) -> bytes:
-    """A socket's answer on an interface: sysfs would show the namespace in which it was mounted."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        return fcntl.ioctl(any_socket, question, struct.pack("16s16x", name.encode()))
+def sent_again(*, on_loopback: bool) -> int:
+    """Payload that TCP sent again on the open connections of this process, to its own address or to others."""
+    total = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
+            if not os.readlink(path).startswith("socket:"):
+                continue
+            total += _sent_again(socket.socket(fileno=os.dup(int(path.name))), on_loopback)
+    return total
 
 
-def retransmitted(text: str) -> int:
-    """Segments that TCP sent again, from the text of /proc/net/snmp."""
-    names, values = (line.split() for line in text.splitlines() if line.startswith("Tcp:"))
-    return int(values[names.index("RetransSegs")])
+def _sent_again(connection: socket.socket, on_loopback: bool) -> int:
+    with connection:
+        if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.type != socket.SOCK_STREAM:
+            return 0
+        if (connection.getsockname()[0] == connection.getpeername()[0]) != on_loopback:
+            return 0
+        return retransmitted(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RETRANS + 8))
+
+
+def retransmitted(tcp_info: bytes) -> int:
+    """Bytes that a connection sent again; 0 where the kernel does not tell."""
+    told = len(tcp_info) >= BYTES_RETRANS + 8
+    again: int = struct.unpack_from("Q", tcp_info, BYTES_RETRANS)[0] if told else 0
+    return again

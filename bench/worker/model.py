@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import record
@@ -45,12 +44,11 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
 def flops_per_sample(work: Workload, module: nn.Module) -> float:
     """Forward and backward operations of matrix products, convolutions and attention, per sample.
 
-    Without oneDNN, whose fused recurrent layers are no operators that the counter knows, and without fused attention,
-    whose backward computes scores once more.
+    Without oneDNN, whose fused recurrent layers are no operators that the counter knows.
     """
     samples = 2  # BatchNorm needs more than one
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward})
-    with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH), counter:
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with torch.backends.mkldnn.flags(enabled=False), counter:
         work.loss(module, work.batch(range(samples))).backward()
     return float(counter.get_total_flops()) / samples
 
@@ -66,6 +64,26 @@ def convolution_backward(
     transposed, wanted = settings[4], settings[7]
     places = prod(inputs[2:] if transposed else gradient[2:])
     return 2 * inputs[0] * places * prod(weight) * sum(map(bool, wanted[:2]))
+
+
+def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **more: Any) -> int:
+    """Operations of fused attention, from shapes (..., length, width): scores, and their sums of values."""
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def attention_backward(
+    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **more: Any
+) -> int:
+    """Two gradients for each product of forward; scores that it computes again are not the model's."""
+    return 2 * attention(query, key, value)
+
+
+FORMULAS = {
+    torch.ops.aten.convolution_backward: convolution_backward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+}
+"""In place of torch's own, or where it has none."""
 
 
 def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | None:

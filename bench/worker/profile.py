@@ -23,7 +23,7 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
     """What a few steps are made of, in whole periods. Their batches are made within them, as in training.
 
     A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs
-    is data, on all ranks, and no straggler. Where servers answer ranks at steps of their own, nobody waits.
+    is data, on all ranks, and no straggler. Where ranks take steps of their own, nobody waits.
     """
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
@@ -35,7 +35,7 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
 
     def fetch(step: int) -> list[Batch]:
         made = batches(job, work, share, first + step, device)
-        if not job.servers:
+        if not job.servers and period == 1:
             all_here(context.store, job.world_size, f"data {step}")
         return made
 

@@ -145,3 +145,12 @@ def test_a_record_beside_sweeps_does_not_hide_them(tmp_path: Path) -> None:
     write_all([cell(0, 2)], tmp_path / "a")
     cell(1, 2).write(tmp_path / "alone.json")
     assert [record.config["stage"] for record in load([tmp_path]).records] == [1, 0]
+
+
+def test_a_copy_of_a_record_is_read_once(tmp_path: Path) -> None:
+    folder = write_all([cell(0, 2), cell(1, 2)], tmp_path / "a")
+    copy = write_all([cell(0, 2), cell(3, 2)], tmp_path / "latest" / "a")
+    found = load([tmp_path])
+    assert [record.config["stage"] for record in found.records] == [0, 1, 3]
+    assert len(found.warnings) == 1 and "a copy of a record that was read already" in found.warnings[0]
+    assert len(load([folder]).records) == len(load([copy]).records) == 2

@@ -99,8 +99,8 @@ def test_what_hydra_runs_as_it_reads_is_not(arguments: list[str]) -> None:
 
 def test_a_factor_of_no_straggler_is_refused(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"straggler\.factor=5 needs straggler\.rank; with null, valid: 2"):
-        check(make_config(straggler=Straggler(factor=5)))
-    check(make_config(straggler=Straggler(rank=0, factor=5)))
+        check_sweep([make_config(straggler=Straggler(factor=5))])
+    check_sweep([make_config(straggler=Straggler(rank, factor=5)) for rank in (None, 0)])
 
 
 def test_a_share_that_is_not_whole_is_refused_by_name(make_config: Callable[..., Config]) -> None:

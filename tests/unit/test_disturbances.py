@@ -102,7 +102,7 @@ def test_a_process_that_burns_beside_a_launch_is_found_and_named(
     result = launcher.launch(timing_job(cell))
     assert result.status == "ok", result.reason
     seen, foreign = result.ranks[0]["conditions"], result.ranks[0]["foreign"]
-    assert result.ranks[1]["conditions"] == {}  # the machine is read once
+    assert set(result.ranks[1]["conditions"]) <= {"wire_sent_bytes"}  # the machine is read once
     assert foreign["sh"] > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
     # Nobody can have had more than the CPUs have, but for the ticks by which time is charged.
     assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1

@@ -176,3 +176,10 @@ def test_a_peak_that_differs_between_steps_of_one_launch_says_nothing() -> None:
     second.memory = [dataclasses.replace(held, step_peaks_bytes=[held.peak_bytes] * 2 + [held.peak_bytes - 8])]
     (found,) = time_gate.judge_all([Pair(first, second)])
     assert math.isnan(found.outcome.peak) and not found.failed
+
+
+def test_what_only_one_side_ran_is_no_pair() -> None:
+    """As after Ctrl-C between the two sides of the second round."""
+    pair = Pair(cell(launches=launches([0.010, 0.020])), cell(launches=launches([0.010])))
+    step = time_gate.judge(pair, 0.02, 0.01).outcome.step
+    assert (step.launches, step.value) == (1, 1.0)

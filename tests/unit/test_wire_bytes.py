@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from pathlib import Path
 
 import pytest
@@ -18,33 +19,49 @@ DEV = """Inter-|   Receive              |  Transmit
     lo: 9 9 0 0 0 0 0 0 1000000 20 0 0 0 0 0 0
   lab0: 8 8 0 0 0 0 0 0 5 1 0 0 0 0 0 0
 """
-SNMP = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm OutSegs RetransSegs InErrs\nTcp: 1 900 3 0\nUdp: InDatagrams\nUdp: 4\n"
 
 
 def test_headers_and_what_was_sent_again_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dev").write_text(DEV)
-    (tmp_path / "snmp").write_text(SNMP)
     monkeypatch.setattr(wire, "NET", tmp_path)
-    monkeypatch.setattr(wire, "largest_packet_bytes", lambda name: 1500)
     monkeypatch.setattr(wire, "has_ethernet", lambda name: name == "lo")
-    assert Interface("lo").sent_bytes() == 1_000_000 - 20 * (14 + 52) - 3 * (1500 - 52)
-    assert Interface("lab0").sent_bytes() == 5 - 52 - 3 * (1500 - 52)
+    monkeypatch.setattr(wire, "sent_again", lambda *, on_loopback: 3000 if on_loopback else 2)
+    assert Interface("lo").sent_bytes() == 1_000_000 - 20 * (14 + 52) - 3000
+    assert Interface("lo", reads=False).sent_bytes() == -3000
+    assert Interface("lab0").sent_bytes() == 5 - 52 - 2
     assert Interface("eth0").sent_bytes() is None
+    assert Interface("eth0", reads=False).sent_bytes() is None
     monkeypatch.setattr(wire, "NET", tmp_path / "nowhere")
     assert Interface("lo").sent_bytes() is None
 
 
+def test_what_was_sent_again_is_asked_of_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others on the machine send again, on whatever interface, is none of ours."""
+    assert wire.retransmitted(bytes(wire.BYTES_RETRANS) + (77).to_bytes(8, "little")) == 77
+    assert wire.retransmitted(bytes(wire.BYTES_RETRANS)) == 0
+    monkeypatch.setattr(wire, "retransmitted", lambda tcp_info: len(tcp_info))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = wire.sent_again(on_loopback=True)
+        with socket.create_connection(server.getsockname()) as one, server.accept()[0] as other:
+            other.sendall(one.recv(0) + b"x")
+            assert wire.sent_again(on_loopback=True) - before == 2 * (wire.BYTES_RETRANS + 8)
+            assert one.recv(1) == b"x", "asked without harm"
+
+
 def test_an_interface_tells_its_kind() -> None:
     assert wire.has_ethernet("lo")
-    assert wire.largest_packet_bytes("lo") == int(Path("/sys/class/net/lo/mtu").read_text())
 
 
-def test_each_interface_of_a_launch_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
-    assert [interface_of(rank, 3, None) for rank in range(3)] == [Interface("eth7"), None, None]
-    lab = Interface(INTERFACE)
-    assert [interface_of(rank, 4, Link(None, 0.0, 2)) for rank in range(4)] == [lab, None, lab, None]
-    assert [interface_of(rank, 2, Link(None, 0.0, 2)) for rank in range(2)] == [lab, lab]
+def test_each_interface_of_a_launch_is_read_once() -> None:
+    assert [interface_of(rank, 3, None) for rank in range(3)] == [Interface("lo", rank == 0) for rank in range(3)]
+
+    def readers(ranks: int) -> list[bool]:
+        found = [interface_of(rank, ranks, Link(None, 0.0, 2)) for rank in range(ranks)]
+        assert {interface.name for interface in found} == {INTERFACE}
+        return [interface.reads for interface in found]
+
+    assert readers(4) == [True, False, True, False]
+    assert readers(2) == [True, True]
 
 
 def test_a_steps_bytes_are_shared_out_to_ranks_and_the_median_over_launches() -> None:
