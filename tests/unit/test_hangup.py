@@ -35,6 +35,8 @@ def test_a_terminal_that_cannot_show_a_character_shows_something() -> None:
     assert ended.returncode == 3 and ended.stderr == ended.stdout == b"step time ? 1 ms\na table\n"
 
 
+ON_A_TERMINAL = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+"""Whatever the tests themselves were started by."""
 HUNG_UP = """
 interrupts = 0
 for _ in range(2):
@@ -47,7 +49,8 @@ sys.exit(interrupts)
 
 
 def test_a_terminal_that_is_closed_interrupts_once() -> None:
-    assert subprocess.run([sys.executable, "-c", OUTLIVES + HUNG_UP], check=False).returncode == 1
+    command = [sys.executable, "-c", ON_A_TERMINAL + OUTLIVES + HUNG_UP]
+    assert subprocess.run(command, check=False).returncode == 1
 
 
 def test_under_nohup_it_does_not() -> None:
