@@ -74,8 +74,12 @@ class Choice:
     """The fastest's throughput over its own."""
     overrides: str
     """The knobs that tell it from the others, as they are given on the command line."""
-    command: str
-    """What runs it again, every knob spelled out."""
+    record: Record
+
+    @property
+    def command(self) -> str:
+        """What runs it again, every knob spelled out."""
+        return commands([self.record])[0]
 
     @property
     def tied(self) -> bool:
@@ -122,11 +126,12 @@ def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings:
         Choice(
             describe(row, settings),
             row,
-            throughput_ratio(fastest, records[int(str(index))]),
-            overrides(records[int(str(index))], settings),
-            commands([records[int(str(index))]])[0],
+            throughput_ratio(fastest, record),
+            overrides(record, settings),
+            record,
         )
         for index, row in fit.sort_values("throughput_per_s", ascending=False).iterrows()
+        for record in [records[int(str(index))]]
     ]
     tied = sorted((choice for choice in choices if choice.tied), key=lambda choice: _peak(choice.row))
     intervals = [choice.behind for choice in choices if choice.row.name != choices[0].row.name]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import stats
 from analysis.cells import UNRANKED, is_task
-from analysis.flags import capital, joined
+from analysis.flags import bearing, capital, joined
 from analysis.layout import describe, panels
 from analysis.load import varying
 from analysis.stats import Interval
@@ -54,8 +54,7 @@ def answers(table: pd.DataFrame) -> list[Answers]:
 
 
 def _ranked(table: pd.DataFrame) -> pd.Series:
-    unranked = table["verdicts"].str.split(";").map(lambda held: bool(set(held) & set(UNRANKED)))
-    return (table["status"] == "ok") & ~unranked & table["throughput_per_s"].notna()
+    return (table["status"] == "ok") & ~bearing(table, UNRANKED) & table["throughput_per_s"].notna()
 
 
 def _sizes(ranked: pd.DataFrame, table: pd.DataFrame, settings: list[str]) -> list[Answer]:

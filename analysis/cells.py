@@ -106,19 +106,22 @@ def world_size(record: Record) -> int:
 
 def hardware(record: Record) -> str:
     """What the cell ran on, or would have: its GPUs if it used them, processor and cores."""
-    environment, gpus = record.environment, gpu_names(record.environment)
+    environment = record.environment
     device = record.resolved.get("device") or record.config.get("device")
     cores = record.resolved.get("cores") or environment.get("cores")
-    said = [f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)] if device != "cpu" else []
+    said = gpus(environment) if device != "cpu" else []
     said += [str(environment.get("cpu_model") or "unknown processor")]
     return ", ".join([*said, f"{cores} cores"] if cores else said)
 
 
-def gpu_names(environment: Mapping[str, Any]) -> list[str]:
-    """Names of the GPUs of a machine, one for each."""
-    gpus = environment.get("gpus")
-    found = gpus if isinstance(gpus, list) else []
-    return [str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu) for gpu in found]
+def gpus(environment: Mapping[str, Any]) -> list[str]:
+    """The GPUs of a machine, those of one name together, such as ``8 × NVIDIA H200``."""
+    found = environment.get("gpus")
+    names = [
+        str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu)
+        for gpu in (found if isinstance(found, list) else [])
+    ]
+    return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
 
 
 def words(value: Any) -> str:

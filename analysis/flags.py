@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,11 @@ class Flag:
     cells: str
     """Which cells, in words."""
     reason: str = ""
+
+
+def bearing(table: pd.DataFrame, verdicts: Collection[str]) -> pd.Series:
+    """By row whether it has any of these verdicts."""
+    return table["verdicts"].str.split(";").map(lambda held: not set(verdicts).isdisjoint(held)).astype(bool)
 
 
 def failures(table: pd.DataFrame) -> list[Flag]:

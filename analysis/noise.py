@@ -21,7 +21,7 @@ from rich.table import Table
 
 from analysis import paired
 from analysis.cells import hardware, identity, knobs, label
-from analysis.compare import NothingToCompare, telling
+from analysis.compare import NothingToCompare, shared_rounds, telling
 from analysis.scaling import is_ranked
 from analysis.stats import Floats
 from analysis.tables import bare
@@ -111,13 +111,12 @@ def pair_logs(records: Sequence[Record]) -> tuple[list[float], bool]:
         runs.setdefault(record.rounds_id, []).append(record)
     logs: list[float] = []
     for sides in runs.values():
-        by_round = [{launch.round: per_step_s(side, launch) for launch in side.launches} for side in sides]
         if len(sides) > 1:
-            for first, second in zip(by_round[::2], by_round[1::2], strict=False):
-                shared = sorted(set(first) & set(second))
-                logs += paired.logs_of_ratios([first[at] for at in shared], [second[at] for at in shared]).tolist()
+            for first, second in zip(sides[::2], sides[1::2], strict=False):
+                logs += paired.logs_of_ratios(*shared_rounds(first, second, per_step_s)).tolist()
         else:
-            series = [by_round[0][at] for at in sorted(by_round[0])]
+            in_order = sorted(sides[0].launches, key=lambda launch: launch.round)
+            series = [per_step_s(sides[0], launch) for launch in in_order]
             logs += paired.logs_of_ratios(series[0 : len(series) // 2 * 2 : 2], series[1::2]).tolist()
     return logs, all(len(sides) > 1 for sides in runs.values())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import flatten, frozen, gpu_names, label
+from analysis.cells import flatten, frozen, gpus, label
 from analysis.load import varying
 from analysis.units import counted, size
 from bench.record import NO_ENGINE, Record
@@ -50,7 +50,7 @@ def machine_line(environment: Mapping[str, Any]) -> str:
     if environment.get("memory_bytes"):
         said.append(size(float(environment["memory_bytes"])))
     if "gpus" in environment:
-        said.append(_gpus(environment))
+        said.append(", ".join(gpus(environment)) or "no GPU")
     for name in ("torch", "python"):
         if environment.get(name):
             said.append(f"{name} {environment[name]}")
@@ -121,11 +121,6 @@ def _values(name: str, values: list[Any]) -> str:
     return {"gpus": f"{numbers} ranks", "stage": f"stage {numbers}"}.get(
         name, ", ".join(label(name, value) for value in distinct)
     )
-
-
-def _gpus(environment: Mapping[str, Any]) -> str:
-    names = gpu_names(environment)
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "no GPU"
 
 
 def _range(counts: list[int]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import units
 from analysis.cells import UNRANKED, frozen, is_task
+from analysis.flags import bearing
 from analysis.layout import Panel, describe, panels
 from analysis.load import each_cell, varying
 
@@ -64,9 +65,8 @@ class FrontRow:
 
 def admissible(table: pd.DataFrame, price: Price) -> pd.DataFrame:
     """The cells that may stand on a front: ended ok, timed, comparable, and with a known price."""
-    unfit = table["verdicts"].str.split(";").map(lambda held: bool(set(held) & set(UNFIT)))
     known = table["throughput_per_s"].notna() & table[price.column].notna()
-    return table[(table["status"] == "ok") & ~unfit & known]
+    return table[(table["status"] == "ok") & ~bearing(table, UNFIT) & known]
 
 
 def front(throughput: Sequence[float], price: Sequence[float]) -> list[int]:

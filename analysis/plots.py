@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis.bars import peak_bars, state_bars
 from analysis.canvas import Drawing, save, style
 from analysis.curves import EFFICIENCY, SERIAL, THROUGHPUT, TIME, curve
+from analysis.flags import bearing
 from analysis.layout import Layout, Panel, drawn, layout, panels
 from analysis.loss_bars import loss_bars
 from analysis.steps import part_bars
@@ -152,7 +153,7 @@ def _without_diverged(split: Sequence[Panel]) -> list[Panel]:
     """NaN takes other time than numbers."""
     kept = []
     for panel in split:
-        table, peers = (part[~part["verdicts"].str.contains("loss_not_finite")] for part in (panel.table, panel.peers))
+        table, peers = (part[~bearing(part, ["loss_not_finite"])] for part in (panel.table, panel.peers))
         if len(table):
             kept.append(replace(panel, table=table, peers=peers))
     return kept

@@ -180,10 +180,11 @@ def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
     done = list(accumulate((end for _, (_, end) in launches), max))
     borders = [done_at(launches, done, begin) for begin, _ in steps]
     borders += [done_at(launches, done, end) for _, end in steps[-1:]]
+    making = spans(host, DATA)
     made = [
         (max(begin, border), end)
         for step, border in zip(steps, borders, strict=False)
-        for begin, end in intersection(spans(host, DATA), [step])
+        for begin, end in intersection(making, [step])
     ]
     return cut(
         list(pairwise(borders)),
