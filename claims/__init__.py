@@ -1,0 +1,19 @@
+"""What is said about DDP and ZeRO, each claim put to a measurement.
+
+Introductions to distributed training make claims that can be tested, and some contradict others. Each is here with an
+experiment and a rule that was fixed before it ran; what was found is one of
+
+    supported, refuted, partly, not testable here
+
+with the numbers behind it. ``python -m claims`` measures, docs/claims.md has what was measured last.
+
+Read in this order:
+
+    claim.py      what a claim and a finding are
+    suite.py      how an experiment asks for measurements: sweeps of this suite, and small programs on ranks
+    ranks.py      runs a function on ranks of its own
+    topics/       the claims, a module a topic
+    programs/     what runs on ranks where no sweep can show a thing: wrong rules, killed ranks, traces
+    register.py   all claims, in order
+    document.py   docs/claims.md, from what was found
+"""

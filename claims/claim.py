@@ -1,0 +1,60 @@
+"""A claim, and what was found about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from claims.suite import Suite
+
+Verdict = Literal["supported", "refuted", "partly", "not testable here"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+Number = int | float | str | bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an experiment said of a claim."""
+
+    verdict: Verdict
+    because: str
+    """One or two sentences with the numbers that decided, for a table."""
+    numbers: dict[str, Number] = field(default_factory=dict)
+    """Every number that was measured for it, by what it is, with its unit."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that is said, and the experiment that decides it."""
+
+    id: str
+    said: str
+    """In our words, as its proponents mean it."""
+    test: str
+    """What is measured, and the threshold at which it is supported or refuted."""
+    find: Callable[[Suite], Finding]
+    measured: bool
+    """False if nothing is measured: the claim is about documents, or needs what no experiment here has."""
+    timed: bool
+    """Whether it depends on times, and so on an otherwise idle machine."""
+
+
+Register = list[Claim]
+
+
+def claim(
+    register: Register, id: str, said: str, test: str, *, measured: bool = True, timed: bool = False
+) -> Callable[[Callable[[Suite], Finding]], Callable[[Suite], Finding]]:
+    """Adds the function below it to ``register`` as the experiment of a claim."""
+
+    def add(find: Callable[[Suite], Finding]) -> Callable[[Suite], Finding]:
+        register.append(Claim(id, said, test, find, measured, timed))
+        return find
+
+    return add
+
+
+def decided(holds: bool, because: str, numbers: dict[str, Number]) -> Finding:
+    """Supported if it holds, else refuted."""
+    return Finding("supported" if holds else "refuted", because, numbers)

@@ -1,0 +1,55 @@
+"""What was found, as a file: findings by claim, with the commands that measured them, and where they were measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.record import decode
+from bench.record.replace import write_whole
+from claims.claim import Finding
+
+VERSION = 1
+
+
+class NotFindings(ValueError):
+    """A file holds no findings; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding, and how it was come by."""
+
+    finding: Finding
+    commands: list[str]
+    measured_at: str
+
+
+@dataclass
+class Findings:
+    """All of one machine."""
+
+    machine: dict[str, Any] = field(default_factory=dict)
+    by_claim: dict[str, Found] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"version": VERSION, "machine": self.machine}
+        document["claims"] = {id: asdict(found) for id, found in sorted(self.by_claim.items())}
+        write_whole(path, json.dumps(document, indent=1) + "\n")
+
+
+def read(path: Path) -> Findings:
+    """Raises NotFindings, naming the file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != VERSION:
+            raise ValueError(f"version {document['version']!r}; this version reads {VERSION}")
+        found = {id: decode(entry, Found, id) for id, entry in document["claims"].items()}
+        return Findings(dict(document["machine"]), found)
+    except OSError as error:
+        raise NotFindings(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotFindings(f"{path}: not findings ({type(error).__name__}: {error})") from error

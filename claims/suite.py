@@ -1,0 +1,79 @@
+"""What experiments are made of: sweeps of this suite as a person would run them, and programs on ranks.
+
+Each is run once however many claims ask for it, and what it left is found again in ``folder``: a run that was cut off
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from analysis.load import NoRecords, load
+from bench.record import Record
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = "python"
+"""How commands are written for a person."""
+ENDED = (0, 1)
+"""Exit codes of a sweep that ended: 1 if a cell failed or lost parity, which may be what an experiment is about."""
+
+
+class ExperimentError(RuntimeError):
+    """An experiment could not be carried out; the message is one line."""
+
+
+class Suite:
+    """Runs experiments and keeps what they leave in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commands: list[str] = []
+        """What was asked for since this list was last emptied, as a person would type it."""
+
+    def sweep(self, *overrides: str) -> list[Record]:
+        """The records of ``python -m bench -m`` with these overrides. Raises ExperimentError if it did not end."""
+        self.commands.append(shlex.join([PYTHON, "-m", "bench", "-m", *overrides]))
+        place = self.folder / "sweeps" / digest(overrides)
+        if not (place / "summary.csv").exists():
+            begun = any(place.glob("records/*.json"))
+            own = [f"hydra.sweep.dir={place.resolve()}", "tracking=none", f"resume={str(begun).lower()}"]
+            self._run(["-m", "bench", "-m", *overrides, *own], place, ENDED)
+        try:
+            return load([place]).records
+        except NoRecords as error:
+            raise ExperimentError(str(error)) from error
+
+    def program(self, function: str, ranks: int = 1, **arguments: Any) -> list[Any]:
+        """What ``function`` (module:name) returned on each of so many ranks; None of one that died.
+
+        It is called with ``rank``, ``ranks`` and the arguments, within a gloo process group. Both they and what it
+        returns are JSON. Raises ExperimentError if a rank raised or none answered.
+        """
+        asked = ["-m", "claims.ranks", function, str(ranks), json.dumps(arguments, sort_keys=True)]
+        self.commands.append(shlex.join([PYTHON, *asked]))
+        place = self.folder / "programs" / f"{digest(asked)}.json"
+        if not place.exists():
+            done = self._run(asked, place.with_suffix(""), (0,))
+            place.write_text(done, encoding="utf-8")
+        results: list[Any] = json.loads(place.read_text(encoding="utf-8"))
+        return results
+
+    def _run(self, arguments: list[str], place: Path, ended: tuple[int, ...]) -> str:
+        """Standard output of a Python that ended with one of these codes; what it said beside that is kept."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        place.with_name(f"{place.name}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        if done.returncode not in ended:
+            last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+            raise ExperimentError(f"{shlex.join(arguments[:3])} ended with {done.returncode}: {last}")
+        return done.stdout
+
+
+def digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

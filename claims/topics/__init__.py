@@ -1,0 +1,1 @@
+"""The claims, a module a topic; each has its ``CLAIMS`` in the order of the document."""

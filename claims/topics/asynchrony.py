@@ -1,0 +1,7 @@
+"""Whether training waits."""
+
+from __future__ import annotations
+
+from claims.claim import Register
+
+CLAIMS: Register = []

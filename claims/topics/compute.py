@@ -1,0 +1,7 @@
+"""What is computed."""
+
+from __future__ import annotations
+
+from claims.claim import Register
+
+CLAIMS: Register = []

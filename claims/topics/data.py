@@ -1,0 +1,7 @@
+"""Uneven ranks and data."""
+
+from __future__ import annotations
+
+from claims.claim import Register
+
+CLAIMS: Register = []

@@ -1,0 +1,7 @@
+"""What more ranks bring."""
+
+from __future__ import annotations
+
+from claims.claim import Register
+
+CLAIMS: Register = []

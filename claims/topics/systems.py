@@ -1,0 +1,7 @@
+"""What the systems can do."""
+
+from __future__ import annotations
+
+from claims.claim import Register
+
+CLAIMS: Register = []
