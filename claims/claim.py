@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from claims.suite import Suite
 
@@ -20,7 +20,7 @@ class Finding:
     verdict: Verdict
     because: str
     """One or two sentences with the numbers that decided, for a table."""
-    numbers: dict[str, Number] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
     """Every number that was measured for it, by what it is, with its unit."""
 
 
@@ -55,6 +55,6 @@ def claim(
     return add
 
 
-def decided(holds: bool, because: str, numbers: dict[str, Number]) -> Finding:
+def decided(holds: bool, because: str, numbers: dict[str, Any]) -> Finding:
     """Supported if it holds, else refuted."""
     return Finding("supported" if holds else "refuted", because, numbers)

@@ -2,12 +2,13 @@
 
     python -m claims.ranks claims.programs.averaging:worked_example 2 '{}'
 
-Prints a JSON list of what each rank returned; null for a rank that was killed. Exits with 1, and the traceback of the
-first, if one raised, and if they are not done after ``TIMEOUT_S``.
+Prints a JSON list of what each rank returned; null for a rank that was killed. If one raises, the others are ended, and
+it exits with 1 and the traceback; so it does if they are not done after ``TIMEOUT_S``.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -16,36 +17,40 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.prctl import die_with_parent
+
 TIMEOUT_S = 300.0
+RAISED = 1
+"""Exit code of a rank."""
 
 
-def run(function: str, ranks: int, arguments: dict[str, Any]) -> list[Any]:
+def run(function: str, ranks: int, arguments: dict[str, Any], timeout_s: float = TIMEOUT_S) -> list[Any]:
     """What ``function`` returned on each rank. Raises RuntimeError if one raised, or all are not done in time."""
     module, _, name = function.partition(":")
-    imported = importlib.import_module(module)  # torch with it: once, before ranks are forked
+    called = getattr(importlib.import_module(module), name)  # torch with it: once, before ranks are forked
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        children = {}
+        folder, parent = Path(place), os.getpid()
+        children = []
         for rank in range(ranks):
             child = os.fork()
             if child == 0:
-                _rank(getattr(imported, name), rank, ranks, arguments, folder)
-            children[child] = rank
-        _wait(set(children))
-        errors = sorted(folder.glob("*.error"))
-        if errors:
+                die_with_parent(parent)
+                _rank(functools.partial(called, rank=rank, ranks=ranks, **arguments), rank, ranks, folder)
+            children.append(child)
+        done = _wait(set(children), timeout_s)
+        if errors := sorted(folder.glob("*.error")):
             raise RuntimeError(errors[0].read_text())
-        return [json.loads(path.read_text()) if path.exists() else None for path in places(folder, ranks)]
+        if not done:
+            raise RuntimeError(f"{function}: not all of {ranks} ranks were done after {timeout_s:g} s")
+        results = [folder / f"{rank}.json" for rank in range(ranks)]
+        return [json.loads(path.read_text()) if path.exists() else None for path in results]
 
 
-def places(folder: Path, ranks: int) -> list[Path]:
-    return [folder / f"{rank}.json" for rank in range(ranks)]
-
-
-def _rank(function: Any, rank: int, ranks: int, arguments: dict[str, Any], folder: Path) -> None:
+def _rank(function: Callable[[], Any], rank: int, ranks: int, folder: Path) -> None:
     """The life of one rank; never returns. Leaves without interpreter shutdown, in which gloo's threads can hang."""
     import torch
     import torch.distributed as dist
@@ -54,29 +59,31 @@ def _rank(function: Any, rank: int, ranks: int, arguments: dict[str, Any], folde
     try:
         torch.set_num_threads(1)
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
-        result = json.dumps(function(rank=rank, ranks=ranks, **arguments))
+        result = json.dumps(function())
         (folder / f"{rank}.json").write_text(result)
     except BaseException:
         (folder / f"{rank}.error").write_text(f"rank {rank}: {traceback.format_exc()}")
-        code = 1
+        code = RAISED
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _wait(children: set[int]) -> None:
-    """Until all have ended. Ends them, and raises RuntimeError, after ``TIMEOUT_S``."""
-    until = time.monotonic() + TIMEOUT_S
-    while children:
-        child, _ = os.waitpid(-1, os.WNOHANG)
+def _wait(children: set[int], timeout_s: float) -> bool:
+    """Until all have ended: by themselves (True), or because one raised; after ``timeout_s`` they are ended (False)."""
+    until, raised = time.monotonic() + timeout_s, False
+    while children and not raised:
+        child, status = os.waitpid(-1, os.WNOHANG)
         children.discard(child)
+        raised = os.waitstatus_to_exitcode(status) == RAISED if child else False
         if child == 0:
             if time.monotonic() > until:
-                for left in children:
-                    os.kill(left, signal.SIGKILL)
-                    os.waitpid(left, 0)
-                raise RuntimeError(f"{len(children)} ranks were not done after {TIMEOUT_S:.0f} s")
+                break
             time.sleep(0.02)
+    for left in children:
+        os.kill(left, signal.SIGKILL)
+        os.waitpid(left, 0)
+    return raised or not children
 
 
 def main() -> None:

@@ -80,3 +80,8 @@ def test_the_worker_alone_joins_engine_and_workload() -> None:
 def test_the_parent_never_imports_torch(module: str) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", files("bench", "analysis", "workloads", "hydra_plugins"), ids=str)
+def test_nothing_depends_on_claims(path: Path) -> None:
+    assert reaches(path, "claims") == []

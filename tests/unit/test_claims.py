@@ -1,0 +1,181 @@
+"""Claims: the register and its document say what was measured, and a run loses nothing of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claims import __main__ as command
+from claims import document, findings, suite
+from claims.claim import Claim, Finding
+from claims.findings import Findings, Found, NotFindings
+from claims.register import CLAIMS, TOPICS
+from claims.suite import ExperimentError, Suite
+
+EVERY_CLAIM = [claim for claims in TOPICS.values() for claim in claims]
+
+
+def test_every_claim_has_a_name_of_its_own_a_sentence_and_a_test() -> None:
+    assert len(CLAIMS) == len(EVERY_CLAIM)
+    for claim in EVERY_CLAIM:
+        assert re.fullmatch(r"A\d+", claim.id)
+        assert claim.said.endswith(".") and claim.test.endswith("."), claim.id
+
+
+def test_the_document_is_what_the_reference_makes() -> None:
+    assert document.DOCUMENT.read_text() == document.text(findings.read(command.REFERENCE))
+
+
+@pytest.mark.parametrize("claim", EVERY_CLAIM, ids=lambda claim: claim.id)
+def test_the_reference_has_a_finding_that_was_measured_or_says_why_not(claim: Claim) -> None:
+    found = findings.read(command.REFERENCE).by_claim[claim.id]
+    if claim.measured:
+        assert found.commands and found.finding.numbers
+    else:
+        assert not found.commands
+        assert found.finding == claim.find(Suite(Path("nowhere")))
+
+
+def test_what_is_not_measured_is_no_verdict_about_the_claim(tmp_path: Path) -> None:
+    verdicts = {claim.find(Suite(tmp_path)).verdict for claim in EVERY_CLAIM if not claim.measured}
+    assert verdicts <= {"not testable here"}
+
+
+def test_no_command_has_a_path_of_the_machine() -> None:
+    said = command.REFERENCE.read_text()
+    assert not re.search(r"(?<![\w/])/(tmp|home|root|work)/", said)
+
+
+def test_findings_are_read_as_they_were_written(tmp_path: Path) -> None:
+    found = Findings({"torch": "2"}, {"A1": Found(Finding("refuted", "It is not.", {"ratio": 1.5}), ["python"], "now")})
+    found.write(tmp_path / "claims.json")
+    assert findings.read(tmp_path / "claims.json") == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 2}',
+        '{"version": 1, "machine": {}, "claims": {"A1": {"finding": {"verdict": "?"}}}}',
+    ],
+)
+def test_a_file_without_findings_is_named_in_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "claims.json"
+    path.write_text(text)
+    with pytest.raises(NotFindings, match=re.escape(str(path))) as caught:
+        findings.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def made(id: str, verdict: str = "refuted") -> Claim:
+    return Claim(id, "It is so.", "See.", lambda suite: Finding(verdict, "Seen.", {"ratio": 2.0}), True, False)
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> dict[str, Claim]:
+    """Three claims instead of all; the second cannot be carried out."""
+
+    def broken(suite: Suite) -> Finding:
+        raise ExperimentError("no network")
+
+    claims = {"A1": made("A1"), "A2": replace(made("A2"), find=broken), "A3": made("A3")}
+    monkeypatch.setattr(command, "CLAIMS", claims)
+    monkeypatch.setattr(command, "TOPICS", {"All": list(claims.values())})
+    return claims
+
+
+@pytest.mark.usefixtures("three")
+def test_an_experiment_that_fails_costs_only_its_own_claim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--folder", str(tmp_path)]) == 1
+    assert list(findings.read(tmp_path / "claims.json").by_claim) == ["A1", "A3"]
+    assert "not carried out: no network" in capsys.readouterr().out
+
+
+def test_what_is_finished_outlives_ctrl_c(three: dict[str, Claim], tmp_path: Path) -> None:
+    def interrupted(suite: Suite) -> Finding:
+        raise KeyboardInterrupt
+
+    three["A2"] = replace(three["A2"], find=interrupted)
+    assert command.main(["--folder", str(tmp_path)]) == 130
+    assert list(findings.read(tmp_path / "claims.json").by_claim) == ["A1"]
+
+
+@pytest.mark.usefixtures("three")
+def test_one_claim_leaves_the_others_of_its_folder(tmp_path: Path) -> None:
+    command.main(["A1", "--folder", str(tmp_path)])
+    command.main(["A3", "--folder", str(tmp_path)])
+    assert list(findings.read(tmp_path / "claims.json").by_claim) == ["A1", "A3"]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("refuted", 0), ("supported", 1)])
+@pytest.mark.usefixtures("three")
+def test_a_verdict_that_changed_is_told(verdict: str, code: int, tmp_path: Path) -> None:
+    before = Findings({}, {"A1": Found(Finding(verdict, "Before."), [], "then")})
+    before.write(tmp_path / "before.json")
+    assert command.main(["A1", "--folder", str(tmp_path / "now"), "--against", str(tmp_path / "before.json")]) == code
+
+
+def test_an_unknown_claim_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["A16", "B2"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: no claim B2; valid: A") and said.count("\n") == 1
+
+
+def ran(function: str, count: int, **settings: Any) -> str:
+    """What ranks printed, or what they ended with: in a process of its own, since a fork copies only one thread."""
+    code = f"from claims.ranks import run; print(run({function!r}, {count}, **{settings!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=suite.ROOT, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def test_ranks_return_what_their_function_does() -> None:
+    assert ran("tests.faulty_ranks:killed", 2, arguments={"victim": None}) == "[2, 2]\n"
+
+
+def test_a_killed_rank_returns_nothing() -> None:
+    assert ran("tests.faulty_ranks:killed", 3, arguments={"victim": 1}) == "[3, None, 3]\n"
+
+
+def test_a_rank_that_raises_ends_those_that_wait_for_it() -> None:
+    assert "ValueError: rank 1 is unhappy" in ran("tests.faulty_ranks:raising", 2, arguments={})
+
+
+def test_ranks_that_are_not_done_in_time_are_ended() -> None:
+    said = ran("tests.faulty_ranks:slow", 2, arguments={}, timeout_s=1)
+    assert "not all of 2 ranks were done after 1 s" in said
+
+
+def test_what_two_claims_ask_for_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run(self: Suite, asked: list[str], place: Path, ended: tuple[int, ...]) -> str:
+        calls.append(asked)
+        return json.dumps([1, None])
+
+    monkeypatch.setattr(Suite, "_run", run)
+    (tmp_path / "programs").mkdir()
+    first, second = Suite(tmp_path), Suite(tmp_path)
+    assert first.program("module:name", ranks=2) == second.program("module:name", ranks=2) == [1, None]
+    assert len(calls) == 1
+    assert second.commands == ["python -m claims.ranks module:name 2 '{}'"]
+
+
+def test_a_program_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"ended with 1: .*ValueError: rank 1 is unhappy"):
+        Suite(tmp_path).program("tests.faulty_ranks:raising", ranks=2)
+    assert suite.ROOT.joinpath("claims").is_dir()
+
+
+def test_a_sweep_that_is_refused_is_told_by_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"ended with 2: .*stage=5"):
+        Suite(tmp_path).sweep("stage=5")
