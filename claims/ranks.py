@@ -42,8 +42,9 @@ def run(function: str, ranks: int, arguments: dict[str, Any], timeout_s: float =
                 _rank(functools.partial(called, rank=rank, ranks=ranks, **arguments), rank, ranks, folder)
             children.append(child)
         done = _wait(set(children), timeout_s)
-        if errors := sorted(folder.glob("*.error")):
-            raise RuntimeError(errors[0].read_text())
+        errors = list(folder.glob("*.error"))
+        if errors:  # the others' are about the peer that is gone
+            raise RuntimeError(min(errors, key=lambda path: path.stat().st_mtime_ns).read_text())
         if not done:
             raise RuntimeError(f"{function}: not all of {ranks} ranks were done after {timeout_s:g} s")
         results = [folder / f"{rank}.json" for rank in range(ranks)]
@@ -59,6 +60,7 @@ def _rank(function: Callable[[], Any], rank: int, ranks: int, folder: Path) -> N
     try:
         torch.set_num_threads(1)
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
+        dist.barrier()  # none leaves while another still connects to it
         result = json.dumps(function())
         (folder / f"{rank}.json").write_text(result)
     except BaseException:
