@@ -2,6 +2,7 @@
 # make test         set up and run all checks
 # make ui           open MLflow's UI on the store of the sweeps
 # make setup        only install, from uv.lock into .venv
+# make claims       measure what is said about DDP and ZeRO; ARGS="A16" only one claim
 # make gate         count every engine and stage, against results/reference/cpu-gloo/exact.json
 # make nightly      what a GPU runner does each night; without a GPU, the same in small
 # make microbench   time the suite's own hot paths
@@ -12,7 +13,7 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra nvml --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test ui setup dependencies lint gate nightly microbench clean
+.PHONY: bench test ui setup dependencies lint claims gate nightly microbench clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
@@ -27,6 +28,9 @@ lint: setup
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+
+claims: setup
+	$(RUN) -m claims $(ARGS)
 
 EXACT := results/runs/exact-$(shell date +%Y-%m-%d_%H-%M-%S)
 gate: setup
