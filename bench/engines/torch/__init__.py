@@ -75,7 +75,10 @@ def refuse(spec: EngineSpec) -> None:
 def traits(spec: EngineSpec) -> Traits:
     """What makes the weights differ from a single process's by design."""
     if spec.compression == "powersgd":
-        return Traits(outside_parity="compression=powersgd reduces a low-rank approximation of the gradients")
+        return Traits(
+            outside_parity="compression=powersgd reduces a low-rank approximation of the gradients",
+            uncounted="PowerSGD's hook calls most of its collectives on a thread of the backend",
+        )
     if spec.local_steps > 1:
         why = f"local_steps={spec.local_steps} lets each rank step on its own gradients between averages of the weights"
         return Traits(outside_parity=why)
