@@ -2,6 +2,300 @@
 
 from __future__ import annotations
 
-from claims.claim import Register
+import math
+from statistics import median
+from typing import Any
+
+from analysis import stats
+from analysis.cells import world_size
+from analysis.theory.calibrated import Calibrated
+from bench.record import Record
+from claims.claim import Finding, Register, Verdict, claim, decided
+from claims.suite import ExperimentError, Suite
 
 CLAIMS: Register = []
+FOLLOWS = 0.85
+"""The least share of the slow rank's step that a step of a rank takes which waits for it."""
+SLOW = 4
+RANKS = 4
+EXPECTED = (RANKS - 1 + 1 / SLOW) * SLOW / RANKS
+"""Times the throughput that ranks have which do not wait for one that is SLOW times slower."""
+ENGINES = ("torch", "native")
+LRS = {"sync": [0.1, 0.3, 1.0], "async": [0.01, 0.03, 0.1]}
+"""Around what is fastest for each, by trials; the best of them counts."""
+SEEDS = 3
+TARGET = 0.3
+"""Loss on all images; it begins at 2.3."""
+FASTER = 1.1
+DELAYS = range(9)
+QUADRATIC_LRS = [0.01, 0.1, 0.3, 1.0, 3.0]
+
+
+def sound(record: Record) -> Record:
+    if record.status != "ok":
+        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
+    return record
+
+
+def follow(record: Record) -> float:
+    """The shortest step of the other ranks over the slow one's; each rank's is the median over its steps."""
+    ranks = sound(record).launches[0].ranks
+    steps = [median(rank.step_times_s()) for rank in ranks]
+    slow: int = record.config["straggler"]["rank"]
+    bare_s = Calibrated.of(record.config).compute_s(SLOW)
+    if steps[slow] < 0.9 * bare_s:
+        raise ExperimentError(
+            f"{record.cell_id}: the slow rank's step took {steps[slow]:.3f} s, its layers {bare_s:.3f}"
+        )
+    return min(step for rank, step in enumerate(steps) if rank != slow) / steps[slow]
+
+
+def followed(suite: Suite) -> dict[tuple[str, int], float]:
+    """By engine and stage, how closely the others' steps follow that of a rank that is SLOW times slower."""
+    records = suite.sweep(
+        f"engine={','.join(ENGINES)}",
+        "stage=0,1,2,3",
+        f"gpus={RANKS}",
+        "workload=calibrated",
+        f"straggler.rank={RANKS - 1}",
+        f"straggler.factor={SLOW}",
+        "measure=time",
+        "measure.ceiling=false",
+        "steps=7",
+        "repeats=1",
+    )
+    return {(record.config["engine"]["name"], record.config["stage"]): follow(record) for record in records}
+
+
+def with_a_server(suite: Suite) -> dict[tuple[str, bool], Record]:
+    """A parameter server's records by mode, and by whether a rank is SLOW times slower."""
+    records = suite.sweep(
+        "engine=parameter_server",
+        "engine.mode=sync,async",
+        f"gpus={RANKS}",
+        "workload=calibrated",
+        "workload.forward_s=0.01",
+        "workload.backward_s=0.02",
+        f"straggler.rank=null,{RANKS - 1}",
+        f"straggler.factor={SLOW}",
+        "measure=time",
+        "measure.ceiling=false",
+        "steps=8",
+        "repeats=3",
+    )
+    return {
+        (record.config["engine"]["mode"], record.config["straggler"]["rank"] is not None): sound(record)
+        for record in records
+    }
+
+
+def asynchronous(suite: Suite) -> float:
+    """How closely workers that do not wait follow the slow one; they must not, or the instrument is blind."""
+    found = follow(with_a_server(suite)["async", True])
+    if found >= FOLLOWS:
+        raise ExperimentError(f"control: steps of an asynchronous server's workers take {found:.2f} of the slow one's")
+    return found
+
+
+@claim(
+    CLAIMS,
+    "A11",
+    "ZeRO trains asynchronously: its ranks do not wait for each other.",
+    "Stages 1 to 3 on four ranks, one of them 4 times slower: steps of another rank that take less than 0.85 of the "
+    "slow one's would support it. Control: they do with an asynchronous parameter server.",
+    timed=True,
+)
+def zero_is_asynchronous(suite: Suite) -> Finding:
+    shares = {key: share for key, share in followed(suite).items() if key[1] > 0}
+    control = asynchronous(suite)
+    free = [key for key, share in shares.items() if share < FOLLOWS]
+    verdict: Verdict = "refuted" if not free else "supported" if len(free) == len(shares) else "partly"
+    because = (
+        f"The other ranks' steps take at least {min(shares.values()):.2f} of the slow one's at every stage; with an "
+        f"asynchronous server {control:.2f}."
+    )
+    return Finding(verdict, because, in_words(shares) | {"asynchronous server, step over the slow rank's": control})
+
+
+@claim(
+    CLAIMS,
+    "A12",
+    "DDP trains synchronously: in each step its ranks wait for the slowest.",
+    "Stage 0 on four ranks, one of them 4 times slower: supported if the steps of every other rank take at least 0.85 "
+    "of the slow one's. Control: they do not with an asynchronous parameter server.",
+    timed=True,
+)
+def ddp_is_synchronous(suite: Suite) -> Finding:
+    shares = {key: share for key, share in followed(suite).items() if key[1] == 0}
+    control = asynchronous(suite)
+    because = (
+        f"The other ranks' steps take at least {min(shares.values()):.2f} of the slow one's; with an asynchronous "
+        f"server {control:.2f}."
+    )
+    numbers = in_words(shares) | {"asynchronous server, step over the slow rank's": control}
+    return decided(min(shares.values()) >= FOLLOWS, because, numbers)
+
+
+def in_words(shares: dict[tuple[str, int], float]) -> dict[str, float]:
+    return {f"{engine}, stage {stage}, step over the slow rank's": share for (engine, stage), share in shares.items()}
+
+
+@claim(
+    CLAIMS,
+    "A13",
+    "Asynchronous training is faster than synchronous training.",
+    "A parameter server of four workers, in both modes. Supported if, with a worker 4 times slower, throughput is at "
+    "least 80 % of 3.25 times as high, and a loss of 0.3 on digits is reached at least 1.1 times as soon (each mode at "
+    "the best of three learning rates, median of three seeds), with that worker and without; partly if only some of "
+    "these hold.",
+    timed=True,
+)
+def asynchronous_is_faster(suite: Suite) -> Finding:
+    records = with_a_server(suite)
+    samples = {
+        slowed: stats.ratio_interval(*[throughputs(records[mode, slowed]) for mode in ("async", "sync")]).value
+        for slowed in (True, False)
+    }
+    reached = {(mode, slowed): to_target(suite, mode, slowed) for mode in LRS for slowed in (True, False)}
+    sooner = {slowed: reached["sync", slowed][0] / reached["async", slowed][0] for slowed in (True, False)}
+    dearer = reached["async", True][1] / reached["sync", True][1]
+    holds = [samples[True] >= 0.8 * EXPECTED, sooner[True] >= FASTER, sooner[False] >= FASTER]
+    verdict: Verdict = "supported" if all(holds) else "partly" if any(holds) else "refuted"
+    because = (
+        f"With a slow worker it takes {samples[True]:.2f} times the samples per second ({EXPECTED:.2f} expected), but "
+        f"needs {dearer:.1f} times as many for the same loss and reaches it {sooner[True]:.2f} times as fast; without "
+        f"a slow worker {samples[False]:.2f} times the samples per second, {sooner[False]:.2f} times as fast to it."
+    )
+    numbers: dict[str, Any] = {}
+    for slowed, where in ((True, "with a slow worker"), (False, "without")):
+        numbers |= {
+            f"throughput, async over sync, {where}": samples[slowed],
+            f"time to the loss, sync over async, {where}": sooner[slowed],
+        }
+        for mode in LRS:
+            seconds, gradients, lr = reached[mode, slowed]
+            numbers |= {
+                f"{mode}, {where}, seconds to the loss": seconds,
+                f"{mode}, {where}, gradients to the loss": gradients,
+                f"{mode}, {where}, learning rate": lr,
+            }
+    return Finding(verdict, because, numbers)
+
+
+def throughputs(record: Record) -> list[float]:
+    if world_size(record) != RANKS or record.model is None:
+        raise ExperimentError(f"{record.cell_id}: not of {RANKS} ranks that trained")
+    return [stats.throughput_per_s(record, launch) for launch in record.launches]
+
+
+def to_target(suite: Suite, mode: str, slowed: bool) -> tuple[float, float, float]:
+    """Seconds and gradients until the loss is TARGET, medians over seeds, at the fastest learning rate; and that."""
+    *workers, _ = suite.program(
+        "claims.programs.stale:descents",
+        RANKS + 1,
+        mode=mode,
+        lrs=LRS[mode],
+        steps=30 if slowed else 90,
+        step_s=0.01,
+        slow=SLOW if slowed else 1,
+        seeds=SEEDS,
+    )
+    found: dict[float, list[tuple[float, float]]] = {lr: [] for lr in LRS[mode]}
+    for runs in zip(*workers, strict=True):
+        found[runs[0]["lr"]].append(until_target(runs))
+    medians = [(median(s for s, _ in seen), median(n for _, n in seen), lr) for lr, seen in found.items()]
+    best = min(medians)
+    if math.isinf(best[0]):
+        raise ExperimentError(f"{mode}: no learning rate of {LRS[mode]} reached a loss of {TARGET}")
+    return best
+
+
+def until_target(runs: tuple[dict[str, Any], ...]) -> tuple[float, float]:
+    """Seconds and gradients of all workers until worker 0 was given weights of that loss; infinite if it never was."""
+    first = runs[0]
+    at_s = next((s for s, loss in zip(first["done_s"], first["losses"], strict=True) if loss <= TARGET), math.inf)
+    if math.isinf(at_s):
+        return math.inf, math.inf
+    return at_s - max(run["began_s"] for run in runs), sum(s <= at_s for run in runs for s in run["done_s"])
+
+
+@claim(
+    CLAIMS,
+    "A14",
+    "Asynchrony makes parameters inconsistent and training unstable.",
+    "Descent on a quadratic by gradients that are τ updates old, simulated for τ = 0 to 8: the learning rate at which "
+    "it begins to diverge is within 1 % of 2·sin(π/(4τ+2)) over the curvature. A parameter server, momentum 0.9: four "
+    "workers' weights after the same step differ in async mode, not in sync mode, and a learning rate diverges only in "
+    "the former.",
+)
+def asynchrony_is_unstable(suite: Suite) -> Finding:
+    edges = {delay: edge(delay) for delay in DELAYS}
+    off = max(abs(found / (2 * math.sin(math.pi / (4 * delay + 2))) - 1) for delay, found in edges.items())
+    told = {mode: quadratics(suite, mode) for mode in LRS}
+    spreads = {mode: spread(told[mode][QUADRATIC_LRS[0]]) for mode in told}
+    diverged = {mode: [lr for lr in QUADRATIC_LRS if diverges(told[mode][lr])] for mode in told}
+    only_async = [lr for lr in diverged["async"] if lr not in diverged["sync"]]
+    inconsistent = spreads["async"] > 0 == spreads["sync"]
+    unstable = off <= 0.01 and bool(only_async)
+    verdict: Verdict = "supported" if inconsistent and unstable else "partly" if inconsistent or unstable else "refuted"
+    delay = usual_delay(told["async"][QUADRATIC_LRS[0]])
+    because = (
+        f"The largest stable learning rate falls from {edges[0]:.2f} to {edges[8]:.2f} at τ = 8, within "
+        f"{100 * off:.1g} % of the formula. On ranks (mostly τ = {delay}) weights are up to {spreads['async']:.2g} of "
+        f"their start apart in async, {spreads['sync']:.2g} in sync mode; {len(only_async)} of "
+        f"{len(QUADRATIC_LRS)} learning rates from {QUADRATIC_LRS[0]:g} to {QUADRATIC_LRS[-1]:g} diverge in async only."
+    )
+    numbers: dict[str, Any] = {f"largest stable learning rate, delay {key}": found for key, found in edges.items()}
+    numbers |= {"largest deviation from the formula": off, "async, usual delay in updates": delay}
+    numbers |= {f"{mode}, largest spread of weights over their start": found for mode, found in spreads.items()}
+    numbers |= {f"{mode}, learning rates that diverged": found for mode, found in diverged.items()}
+    return Finding(verdict, because, numbers)
+
+
+def edge(delay: int) -> float:
+    """The learning rate above which descent on the quadratic of curvature 1 diverges, by bisection."""
+    low, high = 0.0, 2.5
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if grows(middle, delay) else (middle, high)
+    return (low + high) / 2
+
+
+def grows(lr: float, delay: int, steps: int = 4000) -> bool:
+    """Whether x ← x - lr·(x of ``delay`` updates ago) is larger in the last quarter of its steps than before."""
+    past = [1.0] * (delay + 1)
+    largest = [0.0, 0.0, 0.0, 0.0]
+    for step in range(steps):
+        latest = past[-1] - lr * past[0]
+        past = [*past[1:], latest]
+        quarter = 4 * step // steps
+        largest[quarter] = max(largest[quarter], abs(latest))
+        if abs(latest) > 1e100:
+            return True
+    return largest[3] > largest[2]
+
+
+def quadratics(suite: Suite, mode: str) -> dict[float, list[dict[str, Any]]]:
+    """By learning rate, what each worker and the server told of the quadratic."""
+    told = suite.program(
+        "claims.programs.stale:quadratics", RANKS + 1, mode=mode, lrs=QUADRATIC_LRS, steps=100, step_s=0.004
+    )
+    return {runs[0]["lr"]: list(runs) for runs in zip(*told, strict=True)}
+
+
+def spread(runs: list[dict[str, Any]]) -> float:
+    """The largest difference of workers' weights after the same number of their steps, over the weight at the start."""
+    weights: list[list[float]] = [run["weights"] for run in runs[:-1]]
+    spreads: list[float] = [max(after) - min(after) for after in zip(*weights, strict=False)]
+    return max(spreads)
+
+
+def diverges(runs: list[dict[str, Any]]) -> bool:
+    """Whether a worker ended with a larger weight than it began with."""
+    *workers, _ = runs
+    return any(abs(run["weights"][-1]) > 1 for run in workers)
+
+
+def usual_delay(runs: list[dict[str, Any]]) -> int:
+    delays: dict[str, int] = runs[-1]["delays"]
+    return int(max(delays, key=lambda delay: delays[delay]))

@@ -1,0 +1,107 @@
+"""Whose a parameter is: what each rank updates, as training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import DTensor
+
+from bench.engines.native.adapter import NativeEngine
+from bench.engines.torch.adapter import TorchEngine
+from claims.programs import engines
+
+Range = tuple[str, int, int]
+"""Elements of a parameter, from and to."""
+Held = dict[Range, Tensor]
+"""What this rank's optimizer updates, and where that is in the model."""
+CHECKED_EVERY = 25
+"""Steps after which the values of what a rank is seen to update are compared with the whole model's."""
+
+
+def owners(rank: int, ranks: int, kinds: Sequence[tuple[str, int]], steps: int) -> dict[str, Any]:
+    """What this rank updates at each step, from two starts and on two data sets; beside it an adaptive assignment."""
+    found: dict[str, Any] = {}
+    for name, stage in kinds:
+        runs = [owned(name, stage, rank, ranks, steps, seed) for seed in (0, 1)]
+        first = runs[0][0]
+        found[f"{name} {stage}"] = {
+            "owned": first,
+            "changes": sum(ranges != first for run in runs for ranges in run),
+        }
+    return found | {"adaptive": {"changes": adaptive_changes(rank, ranks, steps)}}
+
+
+def owned(name: str, stage: int, rank: int, ranks: int, steps: int, seed: int) -> list[list[Range]]:
+    trained = engines.engine(name, stage, rank, ranks, engines.model(seed))
+    found = []
+    for step in range(steps + 1):
+        found.append(sorted(held(trained)))
+        if step % CHECKED_EVERY == 0 and misplaced(trained):
+            raise RuntimeError(f"{name} at stage {stage}, step {step}: a rank does not hold what it is seen to update")
+        if step < steps:
+            engines.train(trained, range(step, step + 1), rank, seed)
+    return found
+
+
+def held(trained: Any) -> Held:
+    if isinstance(trained, NativeEngine):
+        return held_by_native(trained)
+    assert isinstance(trained, TorchEngine)
+    module = getattr(trained.module, "module", trained.module)
+    own: set[int] | None = None
+    if isinstance(trained.optimizer, ZeroRedundancyOptimizer):
+        own = {id(weight) for group in trained.optimizer.optim.param_groups for weight in group["params"]}
+    found: Held = {}
+    for name, weight in module.named_parameters():
+        if isinstance(weight, DTensor):
+            local = weight.to_local().detach().flatten()
+            start = first_row(weight) * weight[0].numel() if weight.dim() > 1 else first_row(weight)
+            found[name, start, start + local.numel()] = local
+        elif own is None or id(weight) in own:
+            found[name, 0, weight.numel()] = weight.detach().flatten()
+    return found
+
+
+def first_row(weight: DTensor) -> int:
+    """The first row that this rank has: rows are dealt as ``torch.chunk`` does."""
+    each = -(-weight.shape[0] // weight.device_mesh.size())
+    return each * weight.device_mesh.get_local_rank()
+
+
+def held_by_native(trained: NativeEngine) -> Held:
+    """By where the tensors of its optimizers are; at stage 3 they are no part of the model."""
+    names = {id(weight): name for name, weight in trained.names.items()}
+    found: Held = {}
+    for bucket, shard in zip(
+        (entry.bucket for entry in trained.reducer.gradients), trained.optimizer.shards, strict=True
+    ):
+        first = bucket.own.start if bucket.owns_shard else (shard.data_ptr() - bucket.whole.data_ptr()) // 4
+        for slot, parameter in zip(bucket.layout.slots, bucket.parameters, strict=True):
+            start, stop = max(slot.offset, first), min(slot.offset + slot.count, first + shard.numel())
+            if start < stop:
+                place = names[id(parameter)], start - slot.offset, stop - slot.offset
+                found[place] = shard.detach()[start - first : stop - first]
+    return found
+
+
+def misplaced(trained: Any) -> int:
+    """Elements whose value is not that of the model where they are seen to belong."""
+    whole = {name: weight.detach().flatten() for name, weight in trained.full_state_dict().items()}
+    return sum(int((tensor != whole[name][start:stop]).sum()) for (name, start, stop), tensor in held(trained).items())
+
+
+def adaptive_changes(rank: int, ranks: int, steps: int) -> int:
+    """Steps at which parameters would be assigned otherwise than at first if the size of gradients decided."""
+    module, assignments = engines.model(), []
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    for step in range(steps):
+        engines.mean_gradients(module, step, rank, ranks)
+        sizes = [float(engines.gradient_of(weight).norm()) for weight in module.parameters()]
+        order = sorted(range(len(sizes)), key=lambda at: -sizes[at])
+        assignments.append(sorted(order[rank::ranks]))
+        optimizer.step()
+    return sum(assignment != assignments[0] for assignment in assignments)
