@@ -87,7 +87,9 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
         knobs = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp", "measure": MEMORY}
         cell = planned(make_config, {"powersgd_rank": rank}, **knobs)
         assert cell.outside_parity() == "compression=powersgd reduces a low-rank approximation of the gradients"
-        assert cell.resolved()["uncounted"] == "PowerSGD's hook calls most of its collectives on a thread of the backend"
+        assert (
+            cell.resolved()["uncounted"] == "PowerSGD's hook calls most of its collectives on a thread of the backend"
+        )
         ranks = run_check(cell)
         assert ranks[0]["parity"] is None
         assert ranks[0]["describe"]["communication_hook"] == "powerSGD_hook"
