@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = asked.folder or Path("results/runs") / f"claims-{dated()}"
     try:
         failed = measure(chosen, folder, expected, out)
+    except (NotFindings, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"interrupted: what is finished is in {folder / FILE}", file=sys.stderr)
         return 130

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -10,7 +10,6 @@ from claims.suite import Suite
 
 Verdict = Literal["supported", "refuted", "partly", "not testable here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-Number = int | float | str | bool
 
 
 @dataclass(frozen=True)
@@ -57,4 +56,10 @@ def claim(
 
 def decided(holds: bool, because: str, numbers: dict[str, Any]) -> Finding:
     """Supported if it holds, else refuted."""
-    return Finding("supported" if holds else "refuted", because, numbers)
+    return by_parts([holds], because, numbers)
+
+
+def by_parts(holds: Sequence[bool], because: str, numbers: dict[str, Any]) -> Finding:
+    """Supported if it holds in all of what it is said of, partly if in some, else refuted."""
+    verdict: Verdict = "supported" if all(holds) else "partly" if any(holds) else "refuted"
+    return Finding(verdict, because, numbers)

@@ -16,6 +16,7 @@ from typing import Any
 
 from analysis.load import NoRecords, load
 from bench.record import Record
+from bench.record.replace import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "python"
@@ -49,19 +50,22 @@ class Suite:
         except NoRecords as error:
             raise ExperimentError(str(error)) from error
 
-    def program(self, function: str, ranks: int = 1, **arguments: Any) -> list[Any]:
-        """What ``function`` (module:name) returned on each of so many ranks; None of one that died.
+    def program(self, function: str, ranks: int = 1, *, may_die: bool = False, **arguments: Any) -> list[Any]:
+        """What ``function`` (module:name) returned on each of so many ranks.
 
         It is called with ``rank``, ``ranks`` and the arguments, within a gloo process group. Both they and what it
-        returns are JSON. Raises ExperimentError if a rank raised or none answered.
+        returns are JSON. Raises ExperimentError if a rank raised or died; with ``may_die``, None stands for one that
+        died.
         """
         asked = ["-m", "claims.ranks", function, str(ranks), json.dumps(arguments, sort_keys=True)]
         self.commands.append(shlex.join([PYTHON, *asked]))
         place = self.folder / "programs" / f"{digest(asked)}.json"
         if not place.exists():
             done = self._run(asked, place.with_suffix(""), (0,))
-            place.write_text(done, encoding="utf-8")
+            write_whole(place, done)
         results: list[Any] = json.loads(place.read_text(encoding="utf-8"))
+        if None in results and not may_die:
+            raise ExperimentError(f"{function}: rank {results.index(None)} of {ranks} died")
         return results
 
     def _run(self, arguments: list[str], place: Path, ended: tuple[int, ...]) -> str:
@@ -73,6 +77,13 @@ class Suite:
             last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
             raise ExperimentError(f"{shlex.join(arguments[:3])} ended with {done.returncode}: {last}")
         return done.stdout
+
+
+def sound(record: Record) -> Record:
+    """The record, if its cell ended well. Raises ExperimentError."""
+    if record.status != "ok":
+        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
+    return record
 
 
 def digest(parts: Any) -> str:

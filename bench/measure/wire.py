@@ -17,6 +17,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.network import INTERFACE, Link
 
@@ -84,22 +85,23 @@ def has_ethernet(name: str) -> bool:
 
 def sent_again(*, on_loopback: bool) -> int:
     """Payload that TCP sent again on the open connections of this process, to its own address or to others."""
-    total = 0
+    told = connections(BYTES_RETRANS + 8)
+    return sum(retransmitted(info) for own, peer, info in told if (own[0] == peer[0]) == on_loopback)
+
+
+def connections(told_bytes: int) -> list[tuple[Any, Any, bytes]]:
+    """The open TCP connections of this process: own address, the peer's, and so much of ``tcp_info``, where told."""
+    found = []
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile, or not connected
             if not os.readlink(path).startswith("socket:"):
                 continue
-            total += _sent_again(socket.socket(fileno=os.dup(int(path.name))), on_loopback)
-    return total
-
-
-def _sent_again(connection: socket.socket, on_loopback: bool) -> int:
-    with connection:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.type != socket.SOCK_STREAM:
-            return 0
-        if (connection.getsockname()[0] == connection.getpeername()[0]) != on_loopback:
-            return 0
-        return retransmitted(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RETRANS + 8))
+            with socket.socket(fileno=os.dup(int(path.name))) as connection:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
+                    own, peer = connection.getsockname(), connection.getpeername()
+                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, told_bytes)
+                    found.append((own, peer, info))
+    return found
 
 
 def retransmitted(tcp_info: bytes) -> int:

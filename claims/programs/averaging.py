@@ -134,11 +134,12 @@ def sum_or_mean(rank: int, ranks: int, zero: bool) -> dict[str, float]:
     """How far training on ranks ends from one process that descends the mean, or the sum, of the ranks' losses."""
     dtype = torch.float64
     start = flat(network(dtype))
+    on_ranks = trained_on_ranks(rank, ranks, dtype, zero=zero)[0]
     mean = trained_alone(dtype, descend(LR))[0]
     total = trained_alone(dtype, descend(LR * ranks))[0]  # the sum's gradient is ranks times the mean's
     return {
-        "mean": distance(trained_on_ranks(rank, ranks, dtype, zero=zero)[0], mean, start),
-        "sum": distance(trained_on_ranks(rank, ranks, dtype, zero=zero)[0], total, start),
+        "mean": distance(on_ranks, mean, start),
+        "sum": distance(on_ranks, total, start),
         "sum, ranks at lr times their number": distance(
             trained_on_ranks(rank, ranks, dtype, LR * ranks, zero=zero)[0], total, start
         ),
@@ -148,15 +149,15 @@ def sum_or_mean(rank: int, ranks: int, zero: bool) -> dict[str, float]:
 def weights_from_gradients(rank: int, ranks: int, seeds: int) -> dict[str, list[float] | float]:
     """Losses at the first and the last step where weights become the mean gradient, and where they descend it."""
     dtype = torch.float64
-    literal = [trained_alone(dtype, become_gradients, seed)[1] for seed in range(seeds)]
-    descended = [trained_alone(dtype, descend(LR), seed)[1] for seed in range(seeds)]
+    literal = [trained_alone(dtype, become_gradients, seed) for seed in range(seeds)]
+    descended = [trained_alone(dtype, descend(LR), seed) for seed in range(seeds)]
     on_ranks, start = trained_on_ranks(rank, ranks, dtype)[0], flat(network(dtype))
     return {
-        "first": [losses[0] for losses in literal],
-        "literal": [losses[-1] for losses in literal],
-        "descent": [losses[-1] for losses in descended],
-        "literal from DDP": distance(trained_alone(dtype, become_gradients)[0], on_ranks, start),
-        "descent from DDP": distance(trained_alone(dtype, descend(LR))[0], on_ranks, start),
+        "first": [losses[0] for _, losses in literal],
+        "literal": [losses[-1] for _, losses in literal],
+        "descent": [losses[-1] for _, losses in descended],
+        "literal from DDP": distance(literal[0][0], on_ranks, start),
+        "descent from DDP": distance(descended[0][0], on_ranks, start),
     }
 
 

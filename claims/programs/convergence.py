@@ -6,17 +6,15 @@ seed differ in nothing else. Every global batch is the same whatever the number 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import _get_default_store
 
-from bench.engines.base import Batch, Engine, RankContext
-from bench.engines.spec import EngineSpec
+from bench.engines.base import Batch
+from claims.programs import engines
 from workloads import cnn_cifar
 from workloads.data import cifar10, digits
 from workloads.digits import network
@@ -48,9 +46,8 @@ def train_one(
     model = network(WIDTH, depth=2)
     copy = network(WIDTH, depth=2)  # engines may shard the other
     units = list(model.children())
-    spec = EngineSpec(stage, ranks, "cpu", "gloo", optimizer="sgd", lr=LR, options=options(name))
-    engine: Engine = importlib.import_module(f"bench.engines.{name}.adapter").create()
-    engine.setup(model, units, spec, RankContext(rank, ranks, torch.device("cpu"), _get_default_store()))
+    spec = engines.spec_of(name, ranks, stage=stage, optimizer="sgd", lr=LR)
+    engine = engines.set_up(name, model, units, spec, rank)
     losses = []
     for epoch in range(epochs):
         own = torch.zeros((), dtype=torch.float64)
@@ -64,11 +61,6 @@ def train_one(
     copy.load_state_dict(engine.full_state_dict())
     engine.teardown()
     return losses, *tested(copy, seed)
-
-
-def options(engine: str) -> dict[str, object]:
-    """The engine's own settings, as in conf/engine."""
-    return {"gradient_as_bucket_view": True, "static_graph": False} if engine == "torch" else {}
 
 
 def loss_of(model: nn.Module, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,14 +10,20 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.config import group_files
 from bench.engines.base import Batch, Engine, RankContext
+from bench.engines.native.adapter import create as native
+from bench.engines.parameter_server.adapter import create as parameter_server
 from bench.engines.spec import EngineSpec
+from bench.engines.torch.adapter import create as torch_own
 
 WIDTH, LAYERS, RANK_BATCH = 32, 4, 16
-OPTIONS: dict[str, dict[str, Any]] = {
-    "native": {"in_flight": None},
-    "torch": {"gradient_as_bucket_view": True, "static_graph": False, "powersgd_rank": 1},
+ADAPTERS: dict[str, Callable[[], Engine]] = {
+    "native": native,
+    "torch": torch_own,
+    "parameter_server": parameter_server,
 }
+"""Imported before ranks are forked: torch's takes seconds."""
 
 
 def model(seed: int = 0, width: int = WIDTH) -> nn.Sequential:
@@ -47,12 +53,20 @@ def engine(name: str, stage: int, rank: int, ranks: int, module: nn.Module | Non
     module = module or model()
     if name == "native" or stage < 2:
         settings = {"bucket_mb": BUCKET_MB} | settings
-    spec = EngineSpec(stage=stage, world_size=ranks, device="cpu", backend="gloo", options=OPTIONS[name], **settings)
-    made: Engine = importlib.import_module(f"bench.engines.{name}.adapter").create()
     units: list[nn.Module] = [part for part in module.children() if isinstance(part, nn.Linear)]
-    made.setup(
-        module, units, spec, RankContext(rank, ranks, torch.device("cpu"), dist.distributed_c10d._get_default_store())
-    )
+    return set_up(name, module, units, spec_of(name, ranks, stage=stage, **settings), rank)
+
+
+def spec_of(name: str, ranks: int, *, own: dict[str, Any] | None = None, **settings: Any) -> EngineSpec:
+    """What an engine is asked for: its own options are those of conf/engine, but for ``own``."""
+    options = {key: value for key, value in group_files("engine")[name].items() if key not in ("name", "package")}
+    return EngineSpec(world_size=ranks, device="cpu", backend="gloo", options=options | (own or {}), **settings)
+
+
+def set_up(name: str, module: nn.Module, units: list[nn.Module], spec: EngineSpec, rank: int) -> Engine:
+    made = ADAPTERS[name]()
+    store = dist.distributed_c10d._get_default_store()
+    made.setup(module, units, spec, RankContext(rank, spec.world_size, torch.device("cpu"), store))
     return made
 
 

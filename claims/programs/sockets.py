@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-RECEIVED, SENT, SENT_AGAIN = 128, 200, 208
+from bench.measure import wire
+
+RECEIVED, SENT, SENT_AGAIN = 128, 200, wire.BYTES_RETRANS
 """Where ``tcpi_bytes_received``, ``tcpi_bytes_sent`` and ``tcpi_bytes_retrans``, of 8 bytes, stand in ``tcp_info``."""
 
 Counts = dict[str, tuple[int, int]]
@@ -20,23 +18,12 @@ Counts = dict[str, tuple[int, int]]
 def counts() -> Counts:
     """Of all open connections of this process. Raises RuntimeError where the kernel does not count."""
     found: Counts = {}
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
-            if os.readlink(path).startswith("socket:"):
-                with socket.socket(fileno=os.dup(int(path.name))) as connection:
-                    found |= _counts(connection)
+    for own, peer, told in wire.connections(SENT_AGAIN + 8):
+        if len(told) < SENT_AGAIN + 8:
+            raise RuntimeError("this kernel does not tell what a connection sent (Linux 4.19 and later do)")
+        received, sent, again = (struct.unpack_from("Q", told, at)[0] for at in (RECEIVED, SENT, SENT_AGAIN))
+        found[f"{_end(own)} {_end(peer)}"] = (sent - again, received)
     return found
-
-
-def _counts(connection: socket.socket) -> Counts:
-    if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.type != socket.SOCK_STREAM:
-        return {}
-    ends = f"{_end(connection.getsockname())} {_end(connection.getpeername())}"
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SENT_AGAIN + 8)
-    if len(told) < SENT_AGAIN + 8:
-        raise RuntimeError("this kernel does not tell what a connection sent (Linux 4.19 and later do)")
-    received, sent, again = (struct.unpack_from("Q", told, at)[0] for at in (RECEIVED, SENT, SENT_AGAIN))
-    return {ends: (sent - again, received)}
 
 
 def _end(address: Any) -> str:

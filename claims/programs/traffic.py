@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 import torch.distributed as dist
-from omegaconf import OmegaConf
-from torch.distributed.distributed_c10d import Store, _get_default_store
+from torch.distributed.distributed_c10d import _get_default_store
 
 import workloads
-from bench.engines.base import Engine, RankContext, ServerContext
-from bench.engines.native.adapter import create as native
+from bench.engines.base import ServerContext
 from bench.engines.parameter_server.server import Server
-from bench.engines.parameter_server.worker import Worker
-from bench.engines.spec import EngineSpec
-from bench.engines.torch.adapter import create as torch_own
+from claims.programs import engines
 from claims.programs.sockets import Counts, counts, since
-from claims.suite import ROOT
 
 WARMUP = 3
 """Steps before anything is counted; connections are made and buckets laid out in them."""
 BATCH = 8
-ENGINES: dict[str, Callable[[], Engine]] = {"native": native, "torch": torch_own, "parameter_server": Worker}
 
 
 def in_steps(
@@ -41,17 +33,15 @@ def in_steps(
     A server, which does not know of steps, counts nothing: its connections are there, and counted at the workers.
     """
     workers = ranks - servers
-    spec = EngineSpec(world_size=workers, device="cpu", backend="gloo", options=options(engine, servers), **settings)
+    spec = engines.spec_of(engine, workers, own={"servers": servers} if servers else None, **settings)
     among_workers = cast(dist.ProcessGroup, dist.new_group(list(range(workers))))
-    store: Store = _get_default_store()
     if rank >= workers:
-        server = Server(spec, ServerContext(rank - workers, servers, store))
-        server.run()
+        server = Server(spec, ServerContext(rank - workers, servers, _get_default_store()))
+        server.run()  # its connections are open for as long as it is there
         return dict.fromkeys(counts(), (0, 0))
     work = workloads.load(factory, seed=0, data_dir=None, options=model)
     module = work.build()
-    trained = ENGINES[engine]()
-    trained.setup(module, work.units(module), spec, RankContext(rank, workers, torch.device("cpu"), store))
+    trained = engines.set_up(engine, module, work.units(module), spec, rank)
     before: Counts = {}
     for step in range(WARMUP + steps):
         if step == WARMUP:
@@ -64,10 +54,3 @@ def in_steps(
     gained = since(before, counts())
     trained.teardown()
     return gained
-
-
-def options(engine: str, servers: int) -> dict[str, Any]:
-    """The engine's own settings, as they are by default but for the number of servers."""
-    found = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "engine" / f"{engine}.yaml")))
-    own = {name: value for name, value in found.items() if name not in ("name", "package")}
-    return own | ({"servers": servers} if servers else {})

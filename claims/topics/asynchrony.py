@@ -10,8 +10,8 @@ from analysis import stats
 from analysis.cells import world_size
 from analysis.theory.calibrated import Calibrated
 from bench.record import Record
-from claims.claim import Finding, Register, Verdict, claim, decided
-from claims.suite import ExperimentError, Suite
+from claims.claim import Finding, Register, by_parts, claim, decided
+from claims.suite import ExperimentError, Suite, sound
 
 CLAIMS: Register = []
 FOLLOWS = 0.85
@@ -29,12 +29,6 @@ TARGET = 0.3
 FASTER = 1.1
 DELAYS = range(9)
 QUADRATIC_LRS = [0.01, 0.1, 0.3, 1.0, 3.0]
-
-
-def sound(record: Record) -> Record:
-    if record.status != "ok":
-        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
-    return record
 
 
 def follow(record: Record) -> float:
@@ -108,13 +102,12 @@ def asynchronous(suite: Suite) -> float:
 def zero_is_asynchronous(suite: Suite) -> Finding:
     shares = {key: share for key, share in followed(suite).items() if key[1] > 0}
     control = asynchronous(suite)
-    free = [key for key, share in shares.items() if share < FOLLOWS]
-    verdict: Verdict = "refuted" if not free else "supported" if len(free) == len(shares) else "partly"
+    free = [share < FOLLOWS for share in shares.values()]
     because = (
         f"The other ranks' steps take at least {min(shares.values()):.2f} of the slow one's at every stage; with an "
         f"asynchronous server {control:.2f}."
     )
-    return Finding(verdict, because, in_words(shares) | {"asynchronous server, step over the slow rank's": control})
+    return by_parts(free, because, in_words(shares) | {"asynchronous server, step over the slow rank's": control})
 
 
 @claim(
@@ -160,7 +153,6 @@ def asynchronous_is_faster(suite: Suite) -> Finding:
     sooner = {slowed: reached["sync", slowed][0] / reached["async", slowed][0] for slowed in (True, False)}
     dearer = reached["async", True][1] / reached["sync", True][1]
     holds = [samples[True] >= 0.8 * EXPECTED, sooner[True] >= FASTER, sooner[False] >= FASTER]
-    verdict: Verdict = "supported" if all(holds) else "partly" if any(holds) else "refuted"
     because = (
         f"With a slow worker it takes {samples[True]:.2f} times the samples per second ({EXPECTED:.2f} expected), but "
         f"needs {dearer:.1f} times as many for the same loss and reaches it {sooner[True]:.2f} times as fast; without "
@@ -179,7 +171,7 @@ def asynchronous_is_faster(suite: Suite) -> Finding:
                 f"{mode}, {where}, gradients to the loss": gradients,
                 f"{mode}, {where}, learning rate": lr,
             }
-    return Finding(verdict, because, numbers)
+    return by_parts(holds, because, numbers)
 
 
 def throughputs(record: Record) -> list[float]:
@@ -237,7 +229,6 @@ def asynchrony_is_unstable(suite: Suite) -> Finding:
     only_async = [lr for lr in diverged["async"] if lr not in diverged["sync"]]
     inconsistent = spreads["async"] > 0 == spreads["sync"]
     unstable = off <= 0.01 and bool(only_async)
-    verdict: Verdict = "supported" if inconsistent and unstable else "partly" if inconsistent or unstable else "refuted"
     delay = usual_delay(told["async"][QUADRATIC_LRS[0]])
     because = (
         f"The largest stable learning rate falls from {edges[0]:.2f} to {edges[8]:.2f} at τ = 8, within "
@@ -249,7 +240,7 @@ def asynchrony_is_unstable(suite: Suite) -> Finding:
     numbers |= {"largest deviation from the formula": off, "async, usual delay in updates": delay}
     numbers |= {f"{mode}, largest spread of weights over their start": found for mode, found in spreads.items()}
     numbers |= {f"{mode}, learning rates that diverged": found for mode, found in diverged.items()}
-    return Finding(verdict, because, numbers)
+    return by_parts([inconsistent, unstable], because, numbers)
 
 
 def edge(delay: int) -> float:

@@ -6,8 +6,8 @@ from statistics import mean
 from typing import Any
 
 from bench.record import Record
-from claims.claim import Finding, Register, claim, decided
-from claims.suite import ExperimentError, Suite
+from claims.claim import Finding, Register, by_parts, claim, decided
+from claims.suite import ExperimentError, Suite, sound
 
 CLAIMS: Register = []
 
@@ -21,11 +21,8 @@ PARITY_STEPS = 50
 
 
 def averaging(suite: Suite, function: str, ranks: int = RANKS, **arguments: Any) -> list[Any]:
-    """What the program's ranks returned, all of them."""
-    results = suite.program(f"claims.programs.averaging:{function}", ranks, **arguments)
-    if None in results:
-        raise ExperimentError(f"{function}: a rank died")
-    return results
+    """What the program's ranks returned."""
+    return suite.program(f"claims.programs.averaging:{function}", ranks, **arguments)
 
 
 def parity_errors(suite: Suite) -> dict[str, float]:
@@ -46,9 +43,10 @@ def parity_errors(suite: Suite) -> dict[str, float]:
 
 
 def error_of(record: Record) -> float:
-    if record.status != "ok" or record.parity is None or record.parity.steps != PARITY_STEPS:
-        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
-    return record.parity.error
+    parity = sound(record).parity
+    if parity is None or parity.steps != PARITY_STEPS:
+        raise ExperimentError(f"{record.cell_id}: parity of {PARITY_STEPS} steps was not measured")
+    return parity.error
 
 
 @claim(
@@ -68,8 +66,8 @@ def ddp_averages(suite: Suite) -> Finding:
     if never <= APART:
         raise ExperimentError(f"ranks that never average end only {never:.2g} away: nothing here tells them apart")
     holds = (errors["fp32"] <= EQUAL, errors["fp64"] <= EQUAL_FP64)
-    return Finding(
-        "supported" if all(holds) else "partly" if any(holds) else "refuted",
+    return by_parts(
+        holds,
         f"After {PARITY_STEPS} steps DDP is at most {errors['fp32']:.1g} of what training moved away from one process "
         f"in fp32 and {errors['fp64']:.1g} in fp64; ranks that never average are {never:.2f} away.",
         {
@@ -206,9 +204,8 @@ def worked_example(suite: Suite) -> Finding:
         "θ 0": first["updated"],
         "θ 1": second["updated"],
     }
-    right = [what for what, value in measured.items() if abs(value - said[what]) <= 1e-12]
-    return Finding(
-        "supported" if len(right) == len(said) else "partly" if right else "refuted",
+    return by_parts(
+        [abs(value - said[what]) <= 1e-12 for what, value in measured.items()],
         f"The gradients are {measured['gradient 0']:g} and {measured['gradient 1']:g}, their mean "
         f"{measured['synced']:g}, and θ becomes {measured['θ 0']:.4g} and {measured['θ 1']:.4g}: the gap of "
         f"{measured['θ 1'] - measured['θ 0']:.3g} stays. DDP starts both at {second['start under DDP']:g}, and both "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from claims.claim import Finding, Register, Verdict, claim, decided
-from claims.programs.sent import (
+from claims.claim import Finding, Register, Verdict, by_parts, claim, decided
+from claims.programs.sockets import busiest
+from claims.suite import ExperimentError, Suite
+from claims.topics.sent import (
     beside_gradients,
     bytes_by_stage,
     carried_by_each,
@@ -25,16 +27,8 @@ from claims.programs.sent import (
     small_all_reduce_s,
     traffic,
 )
-from claims.programs.sockets import busiest
-from claims.suite import ExperimentError, Suite
 
 CLAIMS: Register = []
-
-
-def by_parts(holds: Sequence[bool], because: str, numbers: dict[str, Any]) -> Finding:
-    """Partly, where it holds in some of what it is said of."""
-    verdict: Verdict = "supported" if all(holds) else "partly" if any(holds) else "refuted"
-    return Finding(verdict, because, numbers)
 
 
 def listed(values: Mapping[Any, float], digits: int = 2) -> str:

@@ -19,7 +19,7 @@ def survivors(suite: Suite, zero: bool) -> dict[int, list[dict[str, Any]]]:
         raise ExperimentError("control: with no rank killed, not all completed their steps")
     found = {}
     for victim in range(RANKS):
-        ranks = suite.program("claims.programs.killed:survived", RANKS, victim=victim, zero=zero)
+        ranks = suite.program("claims.programs.killed:survived", RANKS, may_die=True, victim=victim, zero=zero)
         found[victim] = [rank for rank in ranks if rank is not None]
         if ranks[victim] is not None or len(found[victim]) != RANKS - 1:
             raise ExperimentError(f"rank {victim} should have been killed, and no other")

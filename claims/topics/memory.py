@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.record import RankMemory, Record
-from claims.claim import Finding, Register, Verdict, claim, decided
-from claims.suite import ExperimentError, Suite
+from claims.claim import Finding, Register, by_parts, claim, decided
+from claims.suite import ExperimentError, Suite, sound
 
 CLAIMS: Register = []
 
@@ -55,14 +55,15 @@ def cells(suite: Suite) -> dict[Cell, Record]:
         "measure.ceiling=false",
     )
     return {
-        Cell(record.config["engine"]["name"], record.config["stage"], record.config["gpus"]): sound(record)
+        Cell(record.config["engine"]["name"], record.config["stage"], record.config["gpus"]): weighed(record)
         for record in records
     }
 
 
-def sound(record: Record) -> Record:
-    if record.status != "ok" or record.model is None or not record.memory:
-        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
+def weighed(record: Record) -> Record:
+    """The record of a cell that ended well and whose memory was counted. Raises ExperimentError."""
+    if sound(record).model is None or not record.memory:
+        raise ExperimentError(f"{record.cell_id}: its memory was not counted")
     return record
 
 
@@ -126,17 +127,16 @@ def zero_keeps_no_full_copy(suite: Suite) -> Finding:
     most = {
         (engine, stage): max(kept_params(found[Cell(engine, stage, MOST)])) for engine in ENGINES for stage in (1, 2, 3)
     }
-    without = [stage for stage in (1, 2, 3) if most["native", stage] < 1 - MARGIN]
+    without = [most["native", stage] < 1 - MARGIN for stage in (1, 2, 3)]
     peak = {engine: gathered_at_peak(found[Cell(engine, 3, MOST)]) for engine in ENGINES}
     native, other = (", ".join(f"{most[engine, stage]:.2f}" for stage in (1, 2, 3)) for engine in ENGINES)
     because = (
         f"Stages 1, 2, 3 keep {native} of the parameters on a rank; torch, whose stage 2 is fully_shard that does not "
         f"reshard after forward, {other}. During a step stage 3 had up to {max(peak.values()):.2f} of them gathered."
     )
-    verdict: Verdict = "supported" if len(without) == 3 else "partly" if without else "refuted"
     kept = {f"{engine}, stage {stage}: kept, share of the parameters": share for (engine, stage), share in most.items()}
-    return Finding(
-        verdict,
+    return by_parts(
+        without,
         because,
         kept | {f"{engine}, stage 3: there at the peak of a step, share": share for engine, share in peak.items()},
     )
@@ -165,9 +165,8 @@ def ddp_lowers_memory(suite: Suite) -> Finding:
         f"large (stage 3: {control:.2f}); activations are {over['native', 'activations', MOST]:.2f} times, because a "
         "rank has a smaller share of the same batch."
     )
-    verdict: Verdict = "supported" if all(lower) else "partly" if any(lower) else "refuted"
     numbers = {f"{engine}, {what}: {ranks} ranks over 1": ratio for (engine, what, ranks), ratio in over.items()}
-    return Finding(verdict, because, numbers | {f"control: model state at stage 3, {MOST} ranks over 1": control})
+    return by_parts(lower, because, numbers | {f"control: model state at stage 3, {MOST} ranks over 1": control})
 
 
 @claim(
@@ -212,7 +211,7 @@ def by_size(suite: Suite) -> dict[tuple[int, int, int], Record]:
         "measure.ceiling=false",
     )
     found = {}
-    for record in map(sound, records):
+    for record in map(weighed, records):
         size = record.config["workload"]["kwargs"]
         found[size["width"], size["samples"], int(record.config["stage"])] = record
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.cells import world_size
 from analysis.scaling import Efficiency, efficiencies
-from claims.claim import Finding, Register, Verdict, claim
+from claims.claim import Finding, Register, by_parts, claim
 from claims.suite import ExperimentError, Suite
 
 CLAIMS: Register = []
@@ -60,11 +60,6 @@ def numbers_of(curve: dict[tuple[str | None, int], Efficiency], where: str) -> d
     return numbers
 
 
-def in_part(holds: list[bool]) -> Verdict:
-    """Supported if all hold, partly if some do."""
-    return "supported" if all(holds) else "partly" if any(holds) else "refuted"
-
-
 @claim(
     CLAIMS,
     "A30",
@@ -84,7 +79,7 @@ def several_times_as_fast(suite: Suite) -> Finding:
     )
     numbers = numbers_of(apart, "layers that sleep") | numbers_of(together, "digits")
     numbers[f"digits, {MOST} ranks, cap by shared cores"] = at_most[1].cap
-    return Finding(in_part([at_least(SEVERAL, found, MOST) for found in at_most]), because, numbers)
+    return by_parts([at_least(SEVERAL, found, MOST) for found in at_most], because, numbers)
 
 
 @claim(
@@ -122,4 +117,4 @@ def scales_by_adding_nodes(suite: Suite) -> Finding:
     numbers: dict[str, Any] = {}
     for rate in RATES:
         numbers |= numbers_of({key: found for key, found in curve.items() if key[0] == rate}, rate)
-    return Finding(in_part([at_least(EFFICIENT, found) for found in at_most.values()]), because, numbers)
+    return by_parts([at_least(EFFICIENT, found) for found in at_most.values()], because, numbers)

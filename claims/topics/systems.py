@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from bench.engines import load
 from bench.record import Record
-from claims.claim import Finding, Register, Verdict, claim, decided
+from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.programs.backends import CARRIED
 from claims.suite import ExperimentError, Suite
 
@@ -62,12 +61,6 @@ def others_have_zero(suite: Suite) -> Finding:
     numbers |= {f"{engine}, stages run": stages for engine, stages in ran.items()}
     numbers |= {f"{named(record)}, outcome": outcome(record) for records in asked.values() for record in records}
     return by_parts(holds, because, numbers)
-
-
-def by_parts(holds: Sequence[bool], because: str, numbers: dict[str, Any]) -> Finding:
-    """Partly, where it holds in some of what it is said of."""
-    verdict: Verdict = "supported" if all(holds) else "partly" if any(holds) else "refuted"
-    return Finding(verdict, because, numbers)
 
 
 @claim(

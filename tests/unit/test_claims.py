@@ -166,9 +166,27 @@ def test_what_two_claims_ask_for_is_run_once(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Suite, "_run", run)
     (tmp_path / "programs").mkdir()
     first, second = Suite(tmp_path), Suite(tmp_path)
-    assert first.program("module:name", ranks=2) == second.program("module:name", ranks=2) == [1, None]
+    found = [suite.program("module:name", ranks=2, may_die=True) for suite in (first, second)]
+    assert found == [[1, None], [1, None]]
     assert len(calls) == 1
     assert second.commands == ["python -m claims.ranks module:name 2 '{}'"]
+
+
+def test_a_dead_rank_fails_a_program_that_did_not_expect_it(tmp_path: Path) -> None:
+    given = {"ranks": 2, "victim": 1}
+    with pytest.raises(ExperimentError, match="rank 1 of 2 died"):
+        Suite(tmp_path).program("tests.faulty_ranks:killed", **given)
+    assert Suite(tmp_path).program("tests.faulty_ranks:killed", may_die=True, **given) == [2, None]
+
+
+@pytest.mark.usefixtures("three")
+def test_a_folder_that_holds_no_findings_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "claims.json").write_text("{")
+    assert command.main(["--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'claims.json'}: not findings") and said.count("\n") == 1
 
 
 def test_a_program_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from analysis.comm import ledgers, sent_bytes
 from bench.record import Record
 from claims.programs.sockets import matrix
-from claims.suite import ExperimentError, Suite
+from claims.suite import ExperimentError, Suite, sound
 
 STEPS, WIDTH = 4, 256
 """Of what the kernel counts: steps, and the width of four linear layers."""
@@ -73,9 +73,10 @@ def records_by_stage(suite: Suite, engine: str, stages: str) -> dict[int, Record
 
 
 def parameters(record: Record) -> int:
-    if record.status != "ok" or record.model is None:
-        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
-    return record.model.parameter_count
+    model = sound(record).model
+    if model is None:
+        raise ExperimentError(f"{record.cell_id}: its parameters were not counted")
+    return model.parameter_count
 
 
 def sent_over_parameters(record: Record) -> float:
@@ -113,9 +114,7 @@ def small_all_reduce_s(suite: Suite) -> dict[int, float]:
         "network.delay=5ms",
     )
     took = {}
-    for record in records:
-        if record.status != "ok":
-            raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
+    for record in map(sound, records):
         took[int(record.config["gpus"])] = min(record.launches[0].collective_times[0].times_s)
     return dict(sorted(took.items()))
 
@@ -152,6 +151,4 @@ def loss_gaps(suite: Suite, steps: int) -> dict[str, float]:
 
 def mean_losses(record: Record) -> list[float]:
     """Over ranks, of each measured step."""
-    if record.status != "ok":
-        raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
-    return [fmean(step) for step in zip(*[rank.losses for rank in record.launches[0].ranks], strict=True)]
+    return [fmean(step) for step in zip(*[rank.losses for rank in sound(record).launches[0].ranks], strict=True)]
