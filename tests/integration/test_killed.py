@@ -32,8 +32,13 @@ def stopped(sweep: Broken) -> bool:
     return (sweep.home / "stopped").exists()
 
 
+def begun(sweep: Broken) -> bool:
+    """Whether there is anything to resume; the fork server has children before that, while it warms up."""
+    return (sweep.folder / "records").is_dir()
+
+
 MOMENTS: dict[str, tuple[str, Callable[[Broken], object]]] = {
-    "before the first record": ("", lambda sweep: sweep.ranks()),
+    "before the first record": ("", lambda sweep: begun(sweep) and sweep.ranks()),
     "in mid-sweep": ("", lambda sweep: sweep.launches() >= 2 and sweep.ranks()),
     "while a record is written": (SLOW_WRITES, lambda sweep: list((sweep.folder / "records").glob(".*.partial"))),
     "while the report is drawn": (STOPS_IN + "stop_in('analysis.plots', 'draw')\n", stopped),
