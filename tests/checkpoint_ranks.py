@@ -132,6 +132,10 @@ def build(kind: str, seed: int) -> Any:
     layers = nn.Sequential(nn.Linear(WIDTH, width), nn.Tanh(), nn.Linear(width, WIDTH))
     if kind == "deep":
         layers.append(nn.Linear(WIDTH, WIDTH))
+    if kind == "strided":
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
     if kind == "frozen":
         layers[0].requires_grad_(False)
     return layers

@@ -177,6 +177,58 @@ class OddBuffers(nn.Module):
         return self.layer(inputs @ self.expanded @ self.strided) * self.counts  # type: ignore
 
 
+class Strided(nn.Module):
+    """A convolution in channels_last and a transposed weight, trained and frozen; forward checks that they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+        self.frozen = nn.Linear(4, 8, bias=False)
+        self.last = nn.Linear(8, WIDTH)
+        for layer in (self.frozen, self.last):
+            layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
+        self.frozen.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert self.convolution.weight.stride() == (12, 1, 6, 3)
+        assert self.frozen.weight.stride() == (1, 8) and self.last.weight.stride() == (1, WIDTH)
+        hidden = self.convolution(inputs.view(-1, 3, 2, 2)).flatten(1)
+        return self.last(torch.tanh(self.frozen(hidden)))  # type: ignore[no-any-return]
+
+
+class Empty(nn.Module):
+    """Parameters without elements, one of them in a unit of its own."""
+
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing = nn.Parameter(torch.zeros(3, 0))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs + self.nothing.sum()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(0))
+        self.first, self.middle, self.last = nn.Linear(WIDTH, WIDTH), self.Nothing(), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.last(self.middle(torch.tanh(self.first(inputs)))) + self.nothing.sum()  # type: ignore[no-any-return]
+
+
+class Complex(nn.Module):
+    """A matrix of complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.spectrum = nn.Parameter(torch.randn(WIDTH, WIDTH, dtype=torch.complex64) * 0.1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(inputs)).to(torch.complex64) @ self.spectrum
+        return self.last(hidden.real)  # type: ignore[no-any-return]
+
+
 class Captured(nn.Module):
     """A weight taken before other units run, and used after them."""
 
@@ -288,6 +340,8 @@ ELSEWHERE: dict[str, Callable[..., nn.Module]] = {
     "frozen_twice": FrozenTwice,
     "odd_buffers": OddBuffers,
     "captured": Captured,
+    "strided": Strided,
+    "empty": Empty,
     "sliced_frozen": SlicedFrozen,
     "half_frozen": HalfFrozen,
 }
@@ -297,6 +351,7 @@ REFUSED: dict[str, Callable[..., nn.Module]] = {
     "reentrant": Reentrant,
     "aliased": Aliased,
     "sparse": Sparse,
+    "complex": Complex,
     "sliced_scaled": SlicedScaled,
     "scripted": lambda: nn.Sequential(torch.jit.script(nn.Linear(WIDTH, WIDTH))),
 }

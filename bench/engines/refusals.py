@@ -15,8 +15,27 @@ def refuse_sparse(engine: str, module: nn.Module) -> None:
             raise EngineUnsupported(f"engine={engine}: {name or 'the module'} has sparse gradients (sparse=True)")
 
 
+def refuse_strided(engine: str, module: nn.Module, why: str) -> None:
+    """Raises EngineUnsupported for a parameter that is not contiguous (channels_last, transposed)."""
+    for name, weight in module.named_parameters():
+        if not weight.is_contiguous():
+            raise EngineUnsupported(
+                f"engine={engine}: {name} is not contiguous (shape {tuple(weight.shape)}, strides {weight.stride()}), "
+                f"{why}; valid: a contiguous parameter, engine=native"
+            )
+
+
+def refuse_empty(engine: str, module: nn.Module, why: str) -> None:
+    """Raises EngineUnsupported for a parameter without elements."""
+    for name, weight in module.named_parameters():
+        if not weight.numel():
+            raise EngineUnsupported(f"engine={engine}: {name} has no elements, {why}; valid: engine=native")
+
+
 def refuse_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module]) -> None:
     """Raises EngineUnsupported for what ``fully_shard`` cannot cut, or would gather with one of its units only."""
+    refuse_strided(engine, module, "which fully_shard does not take")
+    refuse_empty(engine, module, "which fully_shard does not reduce")
     held = holders(module, units)
     for name, weight in module.named_parameters():
         if not weight.dim():

@@ -193,10 +193,10 @@ def test_a_changed_digit_in_the_index_is_refused(copy: Path, refusal: Callable[.
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path, copy: Path, refusal: Callable[..., str]) -> None:
     assert refusal(tmp_path / "nothing") == f"{tmp_path / 'nothing' / 'index.json'} is missing, expected a checkpoint"
-    (copy / "index.json").write_text('{"version": 1')
-    assert refusal(copy).startswith("index.json is not an index of format version 1: ")
-    (copy / "index.json").write_text('{"version": 2, "sha256": ""}')
-    assert refusal(copy) == "index.json has format version 2, expected 1"
+    (copy / "index.json").write_text('{"version": 2')
+    assert refusal(copy).startswith("index.json is not an index of format version 2: ")
+    (copy / "index.json").write_text('{"version": 3, "sha256": ""}')
+    assert refusal(copy) == "index.json has format version 3, expected 2"
 
 
 @pytest.mark.parametrize("name", ["../rank-00001-of-00002.pt", "/etc/passwd", "rank-00007-of-00002.pt"])
@@ -307,3 +307,19 @@ def test_a_checkpoint_within_a_step_is_refused(stage: int, ranks: Ranks, copy: P
     for outcomes in ranks.launch(actions, stage=stage):
         assert all("between steps" in message for message in outcomes[1:])
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [((1, "strided"), (3, "plain")), ((3, "plain"), (0, "strided"))], ids=str
+)
+def test_weights_of_other_strides_are_loaded_by_their_indices(
+    source: tuple[int, str], target: tuple[int, str], ranks: Ranks, tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "checkpoint")
+    (stage, model), (other_stage, other_model) = source, target
+    look: list[list[Any]] = [["values"], ["train", 3, 5], ["values"]]
+    first = ranks.launch([["train", 0, 3], ["save", folder], *look], stage=stage, model=model)
+    other = ranks.launch([["load", folder], *look], stage=other_stage, model=other_model, ranks=3, seed=8)
+    assert [outcomes[0] for outcomes in other] == [None] * 3
+    assert other[0][1] == first[0][2]
+    assert other[0][3] == pytest.approx(first[0][4], abs=1e-5)

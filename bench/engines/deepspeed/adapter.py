@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
-from bench.engines.refusals import refuse_sparse
+from bench.engines.refusals import refuse_empty, refuse_sparse, refuse_strided
 from bench.engines.spec import EngineSpec, EngineUnsupported
 
 MIB = 1 << 20
@@ -25,7 +26,7 @@ class DeepSpeed:
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         from bench.engines.deepspeed.library import deepspeed
 
-        refuse_module(module)
+        refuse_module(module, spec.stage)
         self.spec = spec
         self.library = deepspeed
         take_device(context.device.type)
@@ -86,7 +87,7 @@ class DeepSpeed:
         """Nothing: the process leaves with ``os._exit``."""
 
 
-def refuse_module(module: nn.Module) -> None:
+def refuse_module(module: nn.Module, stage: int) -> None:
     """Raises EngineUnsupported, by name, for parameters that DeepSpeed fails on or would train in another dtype."""
     refuse_sparse("deepspeed", module)
     for name, weight in module.named_parameters():
@@ -94,6 +95,20 @@ def refuse_module(module: nn.Module) -> None:
             raise EngineUnsupported(f"engine=deepspeed: {name} is a scalar; parameters need a dimension")
         if weight.dtype != torch.float32:
             raise EngineUnsupported(f"engine=deepspeed: {name} is {weight.dtype}; it takes fp32 parameters")
+    refuse_strided("deepspeed", module, "which it cannot broadcast at its start")
+    if stage == 3:
+        refuse_empty("deepspeed at stage=3", module, "which it does not gather")
+        refuse_compiled(module)
+
+
+def refuse_compiled(module: nn.Module) -> None:
+    """Raises EngineUnsupported for a submodule under torch.compile, whose parameters stage 3 cannot intercept."""
+    for name, part in module.named_modules():
+        if isinstance(part, OptimizedModule):
+            raise EngineUnsupported(
+                f"engine=deepspeed at stage=3: {name or 'the module'} is compiled (torch.compile), so it cannot gather "
+                "its parameters; valid: a module that is not compiled, stage=0, 1, 2"
+            )
 
 
 def take_device(asked: str) -> None:

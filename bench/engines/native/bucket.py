@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.layout import Layout
 from bench.engines.native.wire import Finish
+from bench.engines.views import dense_strides
 
 
 class Bucket:
@@ -32,10 +33,8 @@ class Bucket:
         self.own = layout.shard(collectives.rank)
         like = self.parameters[0]
         self.whole = torch.zeros(layout.size, dtype=like.dtype, device=like.device)
-        self.views = [
-            self.whole[slot.elements].view(parameter.shape)
-            for slot, parameter in zip(layout.slots, self.parameters, strict=True)
-        ]
+        self.strides = [dense_strides(parameter) for parameter in self.parameters]
+        self.views = [self.view_of(self.whole, number) for number in range(len(self.parameters))]
         for view, parameter in zip(self.views, self.parameters, strict=True):
             view.copy_(parameter.detach())
             parameter.data = view
@@ -46,6 +45,11 @@ class Bucket:
         self.owns_shard = False
         self._absent = [absent(like.dtype, like.device).expand(parameter.shape) for parameter in self.parameters]
         self._bytes = self.whole.untyped_storage().nbytes()
+
+    def view_of(self, flat: Tensor, slot_number: int) -> Tensor:
+        """One parameter's elements in a tensor of the bucket's layout, as a view with the parameter's strides."""
+        elements = flat[self.layout.slots[slot_number].elements]
+        return elements.as_strided(self.parameters[slot_number].shape, self.strides[slot_number])
 
     def keep_shard(self, *, partitioned: bool, master: bool, freeable: bool) -> None:
         """Settles what the optimizer updates; see the module's docstring."""

@@ -54,8 +54,7 @@ class BucketGradients:
             )
         if self.flat is None:
             self.flat = torch.empty_like(self.bucket.whole)
-        slot = self.bucket.layout.slots[slot_number]
-        place = self.flat[slot.elements].view(gradient.shape)
+        place = self.bucket.view_of(self.flat, slot_number)
         if slot_number in self.written:
             place += gradient
         else:

@@ -11,6 +11,7 @@ from bench.engines.base import Batch, LossFunction, RankContext
 from bench.engines.parameter_server.protocol import Servers, lay_out_slices
 from bench.engines.precision import autocast
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.views import view_like
 
 
 class Worker:
@@ -30,10 +31,10 @@ class Worker:
         self.parameters = torch.zeros(self.layout.size, device=context.device)
         self.gradients = torch.zeros_like(self.parameters)
         for weight, slot in zip(trainable.values(), self.layout.slots, strict=True):
-            view = self.parameters[slot.elements].view(weight.shape)
+            view = view_like(self.parameters[slot.elements], weight)
             view.copy_(weight.detach())
             weight.data = view
-            weight.grad = self.gradients[slot.elements].view(weight.shape)
+            weight.grad = view_like(self.gradients[slot.elements], weight)
         self.host_parameters, self.host_gradients = on_host(self.parameters), on_host(self.gradients)
         self.servers = Servers(context.store, context.rank, context.world_size, self.layout)
         copy(self.parameters, self.host_parameters)

@@ -53,7 +53,8 @@ class TorchEngine:
     def _build_optimizer(self) -> torch.optim.Optimizer:
         weights = [weight for weight in self.module.parameters() if weight.requires_grad]
         sharded_sgd = self.sharded and self.spec.optimizer == "sgd"  # DTensor has no rule for the fused SGD
-        fused = {"fused": True} if self.spec.optimizer in FUSED and not sharded_sgd else {}
+        complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
+        fused = {"fused": True} if self.spec.optimizer in FUSED and not (sharded_sgd or complex_) else {}
         if self.spec.stage == 1:
             kind, settings = OPTIMIZERS[self.spec.optimizer]
             ddp.refuse_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")

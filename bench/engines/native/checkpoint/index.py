@@ -14,7 +14,7 @@ from bench.engines.native.checkpoint.kept import Parameter, parameters_of, persi
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
 
-VERSION = 1
+VERSION = 2
 INDEX = "index.json"
 
 

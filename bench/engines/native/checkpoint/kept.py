@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.engines.native.bucket import Bucket
+from bench.engines.views import dense_strides, flat
 
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
@@ -24,11 +25,13 @@ class Parameter:
     shape: list[int]
     dtype: str
     trained: bool
+    strides: list[int]
+    """Of its elements in memory, in whose order they are saved."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Elements of a flattened parameter from ``start`` on, in views of the tensors in which this rank keeps them."""
+    """Elements of a parameter from ``start`` on, in the order of memory, in views of this rank's tensors."""
 
     name: str
     start: int
@@ -41,13 +44,19 @@ class Part:
 
 def parameters_of(engine: NativeEngine) -> dict[str, Parameter]:
     """All parameters, in the dtypes in which they are saved."""
-    kept = {name: (parameter.shape, parameter.dtype) for name, parameter in engine.names.items()}
+    tensors: dict[str, Tensor] = dict(engine.names)
+    dtypes = {name: parameter.dtype for name, parameter in tensors.items()}
     for bucket in engine.buckets:
         for name, view in zip(names_in(engine, bucket), bucket.views, strict=True):
-            kept[name] = (view.shape, bucket.shard.dtype)
+            tensors[name], dtypes[name] = view, bucket.shard.dtype
     return {
-        name: Parameter(list(shape), str(dtype).removeprefix("torch."), engine.names[name].requires_grad)
-        for name, (shape, dtype) in kept.items()
+        name: Parameter(
+            shape=list(tensor.shape),
+            dtype=str(dtypes[name]).removeprefix("torch."),
+            trained=engine.names[name].requires_grad,
+            strides=list(dense_strides(tensor)),
+        )
+        for name, tensor in tensors.items()
     }
 
 
@@ -76,7 +85,7 @@ def loose_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
     for name, parameter in engine.names.items():
         start, stop = parameter.numel() * rank // ranks, parameter.numel() * (rank + 1) // ranks
         if name not in bucketed and start < stop:
-            yield Part(name, start, {WEIGHT: parameter.detach().reshape(-1)[start:stop]})
+            yield Part(name, start, {WEIGHT: flat(parameter.detach())[start:stop]})
 
 
 def optimizer_state(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,17 @@ import torch
 from torch import Tensor
 
 from bench.engines.native.checkpoint.index import Index, check_coverage, check_fit, pieces_of, read_index, shard_name
-from bench.engines.native.checkpoint.kept import WEIGHT, Part, kept_parts, loose_parts, persistent_buffers
+from bench.engines.native.checkpoint.kept import (
+    WEIGHT,
+    Parameter,
+    Part,
+    kept_parts,
+    loose_parts,
+    parameters_of,
+    persistent_buffers,
+)
 from bench.engines.native.checkpoint.shards import check_shard, open_shard
+from bench.engines.views import flat, view_like
 
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
@@ -40,12 +50,13 @@ def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
             opened[name] = open_shard(folder / name)
         return opened[name]
 
+    own = parameters_of(engine)
     for part in kept_parts(engine, own=False):
-        fill(part, index, shard)
+        fill(part, index, own[part.name], shard)
     for part in loose_parts(engine, own=False):
-        fill(part, index, shard)
+        fill(part, index, own[part.name], shard)
         parameter = engine.names[part.name]
-        parameter.copy_(part.tensors[WEIGHT].view(parameter.shape))  # the part is a copy if it is not contiguous
+        parameter.copy_(view_like(part.tensors[WEIGHT], parameter))  # the part is a copy if it is not dense
     same_ranks = index.world_size == engine.context.world_size
     mine = shard(shard_name(engine.context.rank if same_ranks else 0, index.world_size))
     for name, buffer in persistent_buffers(engine).items():
@@ -65,8 +76,17 @@ def create_optimizer_state(engine: NativeEngine, index: Index) -> None:
         optimizer.load_state_dict(optimizer.state_dict() | {"state": {0: entries} if entries else {}})
 
 
-def fill(part: Part, index: Index, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
+def fill(part: Part, index: Index, own: Parameter, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
     """Copies the part's elements from the files that have them, rounding to the part's dtypes."""
+    saved = index.parameters[part.name]
+    if saved.strides != own.strides:
+        whole = {key: torch.empty(prod(own.shape), dtype=tensor.dtype) for key, tensor in part.tensors.items()}
+        fill(Part(part.name, 0, whole), index, saved, shard)
+        for key, tensor in part.tensors.items():
+            ordered = torch.empty_strided(own.shape, own.strides, dtype=tensor.dtype)
+            ordered.copy_(whole[key].as_strided(saved.shape, saved.strides))
+            tensor.copy_(flat(ordered)[part.start : part.stop])
+        return
     for start, stop, file in pieces_of(index, part.name):
         first, last = max(part.start, start), min(part.stop, stop)
         if first < last:
