@@ -36,6 +36,8 @@ MEANINGS = {
     "ceiling_disturbed": "others used these CPUs or GPUs while the ceiling was measured: MFU may be too high.",
     "instruments_disagree": "the profiler and the launches without communication differ on what communication costs, "
     "or the parts of a step do not add up to it, or an MFU is above 1.2: neither is to be relied on.",
+    "flops_incomplete": "the model calls operators that multiply and whose FLOPs nothing counts: FLOPs and MFU are too "
+    "low.",
     "host_bound": "a GPU waited for its host to launch kernels: times are the host's as much as the GPU's.",
     "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
     "repeats=6 or above.",
@@ -60,6 +62,7 @@ LETTERS = {
     "simulated": "m",
     "instruments_disagree": "i",
     "host_bound": "h",
+    "flops_incomplete": "q",
 }
 """For tables without room for words."""
 

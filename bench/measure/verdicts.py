@@ -27,6 +27,8 @@ LEAST_CHANGE = 0.05
 CLOCK_S, CLOCK_SHARE = 1e-3, 1e-3
 """How far clocks may part: for the reading, and for each second between. A time daemon slews by at most 0.0005."""
 GPU_CLOCK_SHARE = 0.05
+NAMED_OPERATORS = 4
+"""How many operators without a formula are named."""
 MOST_MFU = 1.2
 """Beyond 1 for ranks that have a core for themselves while others communicate, as they have not for the ceiling."""
 
@@ -64,11 +66,14 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
 
 
 def disturbances(record: Record) -> dict[str, str]:
-    """By verdict, in how many launches the measured steps were disturbed, how badly at worst, and what to do.
+    """By verdict, in how many launches the measured steps were disturbed, how badly at worst, and what to do; and which
+    operators no count has.
 
     Judged from what the record holds alone. One launch is enough to flag the cell.
     """
     found = {}
+    if record.model and record.model.uncounted_operators:
+        found["flops_incomplete"] = uncounted_operators(record.model.uncounted_operators)
     launches = record.launches
     by_verdict = {
         "throttled": [throttled(launch.conditions) for launch in launches],
@@ -86,6 +91,14 @@ def disturbances(record: Record) -> dict[str, str]:
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words
     return found
+
+
+def uncounted_operators(calls: dict[str, int]) -> str:
+    """Which operators ``flops_per_unit`` lacks, the most called first."""
+    names = sorted(calls, key=lambda name: -calls[name])
+    words = ", ".join(f"{name} ({calls[name]} calls)" for name in names[:NAMED_OPERATORS])
+    more = f" and {len(names) - NAMED_OPERATORS} more" if len(names) > NAMED_OPERATORS else ""
+    return f"no formula for {words}{more}; FLOPs and MFU are lower bounds"
 
 
 def beyond_ceiling(record: Record) -> bool:

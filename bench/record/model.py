@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Model:
     """SHA-256 of the tensors of the first global batch."""
     activation_bytes: int | None = None
     """What forward of a rank's micro-batch leaves for backward, counted at the allocator of a single process."""
+    uncounted_operators: dict[str, int] = field(default_factory=dict)
+    """Calls by operator, of those that multiply and have no formula: ``flops_per_unit`` lacks them."""
 
     @property
     def parameter_count(self) -> int:

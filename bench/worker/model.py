@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench import record
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.job import Job
-from bench.measure import memory
+from bench.measure import flops, memory
 from bench.worker.shares import batches, share_of
 from workloads.base import Workload
 
@@ -28,11 +24,13 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
         for name, weight in module.named_parameters()
     ]
     info = work.info
+    operations, uncounted = flops_per_sample(work, module)
     return record.Model(
         workload=info.name,
         unit=info.unit,
         units_per_sample=info.units_per_sample,
-        flops_per_unit=flops_per_sample(work, module) / info.units_per_sample,
+        flops_per_unit=operations / info.units_per_sample,
+        uncounted_operators=uncounted,
         parameters=parameters,
         buffer_bytes=sum(part.nbytes for buffer in module.buffers() for part in memory.stored(buffer)),
         data=info.data.description,
@@ -41,49 +39,17 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
     )
 
 
-def flops_per_sample(work: Workload, module: nn.Module) -> float:
-    """Forward and backward operations of matrix products, convolutions and attention, per sample.
+def flops_per_sample(work: Workload, module: nn.Module) -> tuple[float, dict[str, int]]:
+    """Forward and backward operations of matrix products, convolutions and attention, per sample; and how often an
+    operator was called that multiplies and has no formula, by name.
 
-    Without oneDNN, whose fused recurrent layers are no operators that the counter knows.
+    Without oneDNN, whose fused recurrent layers hide which gradients are needed.
     """
     samples = 2  # BatchNorm needs more than one
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    counter = flops.Counter()
     with torch.backends.mkldnn.flags(enabled=False), counter:
         work.loss(module, work.batch(range(samples))).backward()
-    return float(counter.get_total_flops()) / samples
-
-
-def convolution_backward(
-    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *settings: Any, **more: Any
-) -> int:
-    """Operations of a convolution's backward, from shapes: of the forward, for each of the two gradients asked for.
-
-    torch counts the weight's gradient as if there were one group. A weight is (out, in/groups, *kernel), transposed
-    (in, out/groups, *kernel); each of its elements is used at every place of the output, transposed of the input.
-    """
-    transposed, wanted = settings[4], settings[7]
-    places = prod(inputs[2:] if transposed else gradient[2:])
-    return 2 * inputs[0] * places * prod(weight) * sum(map(bool, wanted[:2]))
-
-
-def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **more: Any) -> int:
-    """Operations of fused attention, from shapes (..., length, width): scores, and their sums of values."""
-    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
-def attention_backward(
-    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **more: Any
-) -> int:
-    """Two gradients for each product of forward; scores that it computes again are not the model's."""
-    return 2 * attention(query, key, value)
-
-
-FORMULAS = {
-    torch.ops.aten.convolution_backward: convolution_backward,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
-}
-"""In place of torch's own, or where it has none."""
+    return counter.flops / samples, counter.uncounted
 
 
 def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | None:
