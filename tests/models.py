@@ -41,6 +41,21 @@ class Frozen(nn.Module):
         return self.last(torch.tanh(self.frozen(torch.tanh(self.first(inputs)))))  # type: ignore[no-any-return]
 
 
+class FrozenFirst(nn.Module):
+    """Units with a frozen weight and a trained bias, the first of them at the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        for layer in self.layers:
+            layer.weight.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for layer in self.layers:
+            inputs = torch.tanh(layer(inputs))
+        return inputs
+
+
 class Unused(nn.Module):
     """A layer that no forward reaches, and one whose output is thrown away."""
 
@@ -179,6 +194,7 @@ class Structured(nn.Module):
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "tied": Tied,
     "frozen": Frozen,
+    "frozen_first": FrozenFirst,
     "unused": Unused,
     "twice": Twice,
     "odd_shapes": OddShapes,
@@ -197,9 +213,17 @@ class Odd:
     """Regression of a fixed target with a module from here or tests/models_elsewhere.py; its units are the children."""
 
     def __init__(
-        self, *, seed: int, data_dir: str | None, kind: str, input_gradients: bool = False, **sizes: int
+        self,
+        *,
+        seed: int,
+        data_dir: str | None,
+        kind: str,
+        input_gradients: bool = False,
+        forces: bool = False,
+        **sizes: int,
     ) -> None:
-        self.seed, self.kind, self.input_gradients, self.sizes = seed, kind, input_gradients, sizes
+        """``forces``: the loss is also of the gradient by the inputs, as of an energy's by places."""
+        self.seed, self.kind, self.input_gradients, self.forces, self.sizes = seed, kind, input_gradients, forces, sizes
         self.info = WorkloadInfo(kind, "sample", 1, DataInfo("noise", synthetic=True, samples=509))
         generator = torch.Generator().manual_seed(seed + 1)
         self.inputs = torch.randn(509, sizes.get("width", WIDTH), generator=generator)
@@ -219,6 +243,11 @@ class Odd:
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch
+        if self.forces:
+            places = inputs.clone().requires_grad_()
+            energy = module(places)
+            (force,) = torch.autograd.grad(energy.sum(), places, create_graph=True)
+            return (energy - targets).square().mean() + (force - targets).square().mean()
         if not self.input_gradients:
             return (module(inputs) - targets).square().mean()
         inputs = inputs.clone().requires_grad_()

@@ -42,6 +42,16 @@ def test_models_as_people_write_them_train_alike_at_every_stage(
     assert len({p["weights_digest"] for p in found[3::2]}) == 1  # three ranks, stages 1 to 3
 
 
+@pytest.mark.parametrize("kind", ["structured", "frozen_first", "adapted"])
+def test_a_loss_of_the_gradient_by_the_inputs_trains_alike_also_with_frozen_weights_in_a_unit(
+    kind: str, parity: Callable[..., dict[str, Any]]
+) -> None:
+    """The inputs are a leaf, which goes straight into a unit; ``autograd.grad`` keeps the graph for backward."""
+    found = [parity(workload=odd(kind, forces=True), stage=stage, gpus=2, **SGD) for stage in (0, 3)]
+    assert worst(*(p["weights_error"] for p in found)) < 1e-5
+    assert len({p["weights_digest"] for p in found}) == 1
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("gpus", [2, 3])
 def test_weights_are_equal_bit_by_bit_at_any_stage_bucket_size_and_overlap(

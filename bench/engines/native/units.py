@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.graph import register_multi_grad_hook
+from torch.autograd.graph import Node, get_gradient_edge, register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
@@ -172,7 +172,7 @@ class UnitSchedule:
             self._use(group)
             entering = needing_gradients((inputs, named_inputs)) if group.frozen and module is group.modules[0] else []
             if entering:
-                self._hooks.append(register_multi_grad_hook(entering, lambda _: self._leave(group), mode="all"))
+                self._hooks += when_gradients_are_there(entering, lambda: self._leave(group))
 
         return gather
 
@@ -204,6 +204,37 @@ class UnitSchedule:
         if self._entered[group] <= 0 and group not in self._kept:
             for bucket in group.frozen:
                 bucket.free()
+
+
+def when_gradients_are_there(tensors: list[Tensor], act: Callable[[], None]) -> list[RemovableHandle]:
+    """Calls ``act`` in each backward, once all of ``tensors`` that it reaches have their gradients.
+
+    As torch's ``register_multi_grad_hook``, which raises for a leaf in ``autograd.grad``: leaves are not waited for
+    there.
+    """
+    nodes = [get_gradient_edge(tensor).node for tensor in tensors]
+    arrived: dict[int, int] = {}
+
+    def hook(node: Node) -> Callable[[Tensor], None]:
+        def arrive(gradient: Tensor) -> None:
+            awaited = [other for other in nodes if will_run(other)] or [node]
+            if node in awaited:
+                backward = torch._C._current_graph_task_id()
+                arrived[backward] = arrived.get(backward, 0) + 1
+                if arrived[backward] == len(awaited):
+                    act()
+
+        return arrive
+
+    return [tensor.register_hook(hook(node)) for tensor, node in zip(tensors, nodes, strict=True)]
+
+
+def will_run(node: Node) -> bool:
+    """Whether the backward that runs now comes by ``node``; False where torch does not say: a leaf in autograd.grad."""
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:
+        return False
 
 
 def needing_gradients(held: Any) -> list[Tensor]:
