@@ -108,11 +108,11 @@ def _numbered(name: str) -> Iterator[str]:
 def factory_name(path: str | None) -> str:
     """The name of a person's own model (workload=module), by which cells and reports know it. Raises ConfigError."""
     module, _, attribute = (path or "").partition(":")
-    if not all(name.isidentifier() for name in (*module.split("."), attribute)):
+    if not all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
         raise ConfigError(
             f"workload.path={path or 'null'} is not valid; valid: module:attribute, as in my_models.net:Net"
         )
-    return attribute
+    return attribute.replace(".", "_")
 
 
 @contextlib.contextmanager

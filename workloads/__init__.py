@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from workloads.base import Workload, WorkloadError
@@ -12,6 +15,8 @@ from workloads.base import Workload, WorkloadError
 __all__ = ["Workload", "WorkloadError", "is_workload", "load", "resolve"]
 
 _ALWAYS_PASSED = ("seed", "data_dir")
+MOST_NAMES = 12
+"""That an error lists."""
 _PROTOCOL = ("info", "build", "units", "batch", "loss")
 
 
@@ -20,7 +25,7 @@ def load(factory: str, *, seed: int, data_dir: str | None, options: dict[str, An
 
     Raises WorkloadError where the factory cannot be found or does not take an option.
     """
-    make = resolve(factory, f"factory {factory}")
+    make = resolve(factory, f"factory {factory}", _is_factory)
     _check_arguments(factory, make, options)
     made = make(seed=seed, data_dir=data_dir, **options)
     if not is_workload(made):
@@ -35,30 +40,66 @@ def is_workload(made: object) -> bool:
     return all(hasattr(made, name) for name in _PROTOCOL)
 
 
-def resolve(path: str, named: str) -> Callable[..., Any]:
-    """The callable at ``path`` (``module:attribute``). Raises WorkloadError, which calls it ``named``."""
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
+def resolve(
+    path: str, named: str, suits: Callable[[Callable[..., Any]], bool] = lambda value: True
+) -> Callable[..., Any]:
+    """The callable at ``path`` (``module:attribute``, ``module:attribute.attribute``).
+
+    Raises WorkloadError, which calls it ``named`` and lists what ``suits`` where there is no such callable.
+    """
+    module_name, _, attributes = path.partition(":")
+    if not module_name or not attributes:
         raise WorkloadError(f"{named} is not valid; valid: module:attribute, as in workloads.digits:Digits")
     try:
-        module = importlib.import_module(module_name)
+        place: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script ends where its arguments are missing
         raise WorkloadError(
-            f"{named}: cannot import {module_name} ({type(error).__name__}: {error}); valid: a module on Python's path"
+            f"{named}: cannot import {module_name} ({type(error).__name__}: {_first_line(error)}); "
+            f"valid: a module on Python's path{_clash(module_name)}"
         ) from error
-    make: Callable[..., Any] | None = getattr(module, attribute, None)
-    if not callable(make):
-        own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
-        found = [name for name in own if callable(vars(module)[name])]
-        valid = [name for name in found if _is_factory(vars(module)[name])] or found
-        raise WorkloadError(
-            f"{named}: {module_name} has no callable {attribute!r}; valid: {', '.join(valid) or 'none'}"
-        )
+    where = module_name
+    *outer, last = attributes.split(".")
+    for attribute in (*outer, last):
+        inside, place = place, getattr(place, attribute, None)
+        if place is None or (attribute is last and not callable(place)):
+            names = _names_in(inside, attribute, suits)
+            raise WorkloadError(f"{named}: {where} has no callable {attribute!r}; {names}")
+        where += f".{attribute}"
+    make: Callable[..., Any] = place
     return make
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def _names_in(place: Any, wanted: str, suits: Callable[[Callable[..., Any]], bool]) -> str:
+    """What a person may have meant instead of ``wanted``, and what else a module or a class has."""
+    public = {name: getattr(place, name, None) for name in vars(place) if not name.startswith("_")}
+    members = {name: value for name, value in public.items() if callable(value)}
+    near = difflib.get_close_matches(wanted, members, n=1)
+    if not near:
+        near = [name for name in members if name.lower() == wanted.lower()]
+    own = [name for name, value in members.items() if getattr(value, "__module__", None) == place.__name__]
+    valid = [name for name in own if suits(members[name])] or own or list(members)
+    shown = ", ".join(valid[:MOST_NAMES]) + (f" and {len(valid) - MOST_NAMES} more" if len(valid) > MOST_NAMES else "")
+    return f"did you mean {near[0]!r}? valid: {shown}" if near else f"valid: {shown or 'none'}"
+
+
+def _clash(module_name: str) -> str:
+    """Says so where a folder that is here has the name of a package that was imported from elsewhere."""
+    top = module_name.partition(".")[0]
+    folder, imported = Path.cwd() / top, getattr(sys.modules.get(top), "__file__", None)
+    if imported is None or not folder.is_dir() or Path(imported).resolve().is_relative_to(folder.resolve()):
+        return ""
+    return f". The folder {folder} is hidden by the package {top} in {Path(imported).parent}: rename the folder"
+
+
 def _is_factory(value: Callable[..., Any]) -> bool:
-    return set(_ALWAYS_PASSED) <= set(inspect.signature(value).parameters)
+    try:
+        return set(_ALWAYS_PASSED) <= set(inspect.signature(value).parameters)
+    except ValueError:  # a builtin that does not say
+        return False
 
 
 def _check_arguments(factory: str, make: Callable[..., Any], options: dict[str, Any]) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data, is_workload, resolve
 from workloads.base import Batch, Workload, WorkloadError, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.units import Calls, calls_of, default_units, named_units
+
+TARGETS = ("targets", "labels")
+"""Parameters of a forward that returns its loss, by which it asks for what its output is held against."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Feed:
     vocabulary: int = 256
     loss: str = "cross_entropy"
     classes: int = 10
+    units: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.input, tuple) or not self.input:
@@ -34,6 +40,12 @@ class Feed:
         check_count("module", "vocabulary", self.vocabulary)
         check_choice("module", "loss", self.loss, ("cross_entropy", "mse", "output"))
         check_count("module", "classes", self.classes)
+        named = self.units is None or (isinstance(self.units, tuple) and self.units)
+        if not named or not all(isinstance(name, str) and name for name in self.units or ()):
+            raise WorkloadError(
+                f"module: units={self.units!r} is not valid; valid: null, a list of classes or patterns of names, "
+                "as in [Bottleneck] or ['encoder.layers.*']"
+            )
         if self.input_kind == "tokens" and (len(self.input) != 1 or self.loss == "mse"):
             raise WorkloadError(
                 f"module: input_kind=tokens with input={list(self.input)} and loss={self.loss} is not valid; "
@@ -57,13 +69,15 @@ def load(
     vocabulary: int = Feed.vocabulary,
     loss: str = Feed.loss,
     classes: int = Feed.classes,
+    units: list[str] | tuple[str, ...] | None = Feed.units,
 ) -> Workload:
     """What the factory at ``path`` (``module:attribute``) returns: a workload as it is, or a module that is fed.
 
     The factory is called with ``kwargs``, and with ``seed`` and ``data_dir`` where it has parameters of these names.
     The other options say how a module is fed (conf/workload/module.yaml); a workload brings its own data and loss.
     """
-    feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes)
+    names = tuple(units) if isinstance(units, list) else units
+    feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes, names)
     if not isinstance(kwargs, dict | None):
         raise WorkloadError(f"module: kwargs={kwargs!r} is not valid; valid: {{NAME: VALUE, ...}}, null")
     make = _bound(path, {"seed": seed, "data_dir": data_dir}, kwargs or {})
@@ -73,7 +87,7 @@ def load(
         if feed != Feed():
             raise WorkloadError(
                 f"workload.path={path} returned a workload, which has its own data and loss; "
-                "valid: input, input_kind, vocabulary, loss and classes as they are in conf/workload/module.yaml"
+                "valid: input, input_kind, vocabulary, loss, classes and units as they are in conf/workload/module.yaml"
             )
         workload: Workload = made
         return workload
@@ -82,7 +96,9 @@ def load(
             f"workload.path={path} returned a {type(made).__name__}; "
             "valid: an nn.Module, or an object with info, build, units, batch and loss (workloads.base.Workload)"
         )
-    return UserModule(path.rpartition(":")[2], make, feed, seed)
+    takes = signature_of(made.forward).parameters if loss == "output" else {}
+    targets = next((name for name in TARGETS if name in takes), None)
+    return UserModule(path.rpartition(":")[2].replace(".", "_"), make, feed, seed, targets)
 
 
 def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callable[[], Any]:
@@ -92,7 +108,7 @@ def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callab
         raise WorkloadError(
             f"workload.path={path} is a built module; valid: a class or function that returns a new one"
         )
-    signature = inspect.signature(make)
+    signature = signature_of(make)
     arguments = {name: value for name, value in offered.items() if name in signature.parameters} | kwargs
     if "data_dir" not in signature.parameters:
         data.refuse_data_dir(f"workload.path={path}", offered["data_dir"])
@@ -105,20 +121,32 @@ def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callab
     return partial(make, **arguments)
 
 
+def signature_of(make: Callable[..., Any]) -> inspect.Signature:
+    """What ``make`` takes; anything where a builtin does not say."""
+    try:
+        return inspect.signature(make)
+    except ValueError:
+        return inspect.signature(lambda **_: None)
+
+
 class UserModule:
-    """A module on fixed synthetic data.
+    """A module on fixed synthetic data. ``targets`` is the parameter of forward that takes them, if it has one.
 
     - ``cross_entropy``: logits (n, classes) against one label a sample, or, for tokens, logits (n, length, vocabulary)
-      against the next tokens.
+      against the next tokens. An output with ``logits`` (an attribute or a key) is taken by them.
     - ``mse``: all outputs of a sample against its label as a number from 0 to 1.
-    - ``output``: the module returns its loss, the mean over the samples of its inputs.
+    - ``output``: the module returns its loss, the mean over the samples of its inputs: a scalar, a tuple with one, or
+      an object with ``loss`` (an attribute or a key). Its forward is given ``targets`` (labels, or the next tokens) or
+      ``labels`` (labels, or the tokens themselves, which transformers shifts) if it has a parameter of that name.
     """
 
-    def __init__(self, name: str, make: Callable[[], Any], feed: Feed, seed: int) -> None:
+    def __init__(self, name: str, make: Callable[[], Any], feed: Feed, seed: int, targets: str | None = None) -> None:
         self._make = make
         self._feed = feed
         self._seed = seed
         self._source = feed.source(seed)
+        self._calls: Calls | None = None
+        self._targets = targets
         tokens = feed.input_kind == "tokens"
         self.info = WorkloadInfo(
             name,
@@ -130,40 +158,69 @@ class UserModule:
     def build(self) -> nn.Module:
         with reseeded(self._seed):
             module: nn.Module = self._make()
+            if any(isinstance(weight, nn.UninitializedParameter) for weight in module.parameters()):
+                self._initialize(module)
         return module
 
-    def units(self, module: nn.Module) -> list[nn.Module]:
-        """The children of the largest list of layers, else of the module; those without parameters are left out.
+    def _initialize(self, module: nn.Module) -> None:
+        """Gives lazy modules their shapes: calls ``module`` once, in evaluation so that no statistics move."""
+        training = {part: part.training for part in module.modules()}
+        with torch.no_grad():
+            self.loss(module.eval(), self.batch(range(2)))
+        for part, was in training.items():
+            part.training = was
 
-        They are in the order in which they were registered, which should be that of forward.
-        """
-        lists = [_layers(part) for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
-        return max((layers for layers in lists if len(layers) > 1), key=_size, default=_layers(module))
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        """Those that ``workload.units`` names, else blocks of at most a quarter of the module (``workloads.units``)."""
+        if self._calls is None:
+            device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
+            batch = tuple(entry.to(device) for entry in self.batch(range(2)))
+            self._calls = calls_of(module, lambda: self.loss(module, batch))
+        if self._feed.units is not None:
+            return named_units(module, self._feed.units, self._calls)
+        return default_units(module, self._calls)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         batch = self._source.batch(indices)
-        return batch[:1] if self._feed.loss == "output" else batch
+        return batch[:1] if self._feed.loss == "output" and not self._targets else batch
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        inputs, *targets = batch
-        output = module(inputs)
-        if not isinstance(output, Tensor):
-            raise self._mismatch(f"a {type(output).__name__}", "a tensor")
-        output = output.float()
         if self._feed.loss == "output":
-            if output.shape != ():
-                raise self._mismatch(f"the shape {tuple(output.shape)}", "a scalar")
-            return output
+            return self._own_loss(module(batch[0], **self._asked_for(batch)))
+        inputs, targets = batch
+        output = part_of(module(inputs), "logits")
+        if not isinstance(output, Tensor):
+            raise self._mismatch(f"a {type(output).__name__}", "a tensor, or an object with logits")
+        output = output.float()
         if self._feed.loss == "mse":
-            numbers = targets[0] / self._feed.classes
+            numbers = targets / self._feed.classes
             if output.shape[:1] != (numbers.numel(),):
                 raise self._mismatch(f"the shape {tuple(output.shape)}", f"({numbers.numel()}, ...)")
             return F.mse_loss(output, numbers.view(-1, *[1] * (output.dim() - 1)).expand_as(output))
         classes = self._feed.vocabulary if self._feed.input_kind == "tokens" else self._feed.classes
-        if output.shape[:-1] != targets[0].shape or output.shape[-1] < classes:
-            wanted = ", ".join(map(str, (*targets[0].shape, classes)))
+        if output.shape[:-1] != targets.shape or output.shape[-1] < classes:
+            wanted = ", ".join(map(str, (*targets.shape, classes)))
             raise self._mismatch(f"the shape {tuple(output.shape)}", f"({wanted}), or another workload.loss")
-        return F.cross_entropy(output.flatten(0, -2), targets[0].flatten())
+        return F.cross_entropy(output.flatten(0, -2), targets.flatten())
+
+    def _asked_for(self, batch: Batch) -> dict[str, Tensor]:
+        """The targets, under the name by which the module's forward asks for them."""
+        if self._targets is None:
+            return {}
+        shifts = self._targets == "labels" and self._feed.input_kind == "tokens"
+        return {self._targets: batch[0 if shifts else 1]}
+
+    def _own_loss(self, output: object) -> Tensor:
+        loss = part_of(output, "loss")
+        if isinstance(loss, tuple | list):
+            scalars = [entry for entry in loss if isinstance(entry, Tensor) and entry.shape == ()]
+            loss = scalars[0] if len(scalars) == 1 else loss
+        if not isinstance(loss, Tensor):
+            what = "loss=None" if loss is None else f"a {type(loss).__name__}"
+            raise self._mismatch(what, "a scalar, a tuple with one scalar, an object or a dict with loss")
+        if loss.shape != ():
+            raise self._mismatch(f"the shape {tuple(loss.shape)}", "a scalar")
+        return loss.float()
 
     def _mismatch(self, returned: str, wanted: str) -> WorkloadError:
         return WorkloadError(
@@ -171,14 +228,8 @@ class UserModule:
         )
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The children that have parameters and a forward of their own."""
-    return [
-        child
-        for child in module.children()
-        if type(child).forward is not nn.Module.forward and any(True for _ in child.parameters())
-    ]
-
-
-def _size(layers: list[nn.Module]) -> int:
-    return sum(weight.numel() for layer in layers for weight in layer.parameters())
+def part_of(output: Any, name: str) -> Any:
+    """The attribute or the key ``name`` of what a module returned, else all of it."""
+    if isinstance(output, Mapping) and name in output:
+        return output[name]
+    return output if isinstance(output, Tensor) else getattr(output, name, output)

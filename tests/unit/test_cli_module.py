@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import cli
+from bench import OWN, OwnPackages, cli
 from bench.config import CONF, Config, ConfigError
 from workloads import Workload, WorkloadError, mlp, module
 
@@ -68,6 +68,7 @@ def test_a_cell_has_the_name_of_the_model() -> None:
         "vocabulary": 256,
         "loss": "cross_entropy",
         "classes": 10,
+        "units": None,
     }
 
 
@@ -89,7 +90,10 @@ def equal(left: nn.Module, right: nn.Module) -> bool:
 
 
 OWN_MODELS = """
+from types import SimpleNamespace
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 from workloads.mlp import MLP
 
@@ -137,6 +141,47 @@ def pair():
 
 
 built = Flat()
+
+
+class nested:
+    class Deep:
+        @staticmethod
+        def small():
+            return Flat()
+
+
+class Pair(Flat):
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        return outputs, outputs.square().mean()
+
+
+class Result(Pair):
+    def forward(self, inputs):
+        logits, loss = super().forward(inputs)
+        return SimpleNamespace(loss=loss, logits=logits)
+
+
+class Mapped(Pair):
+    def forward(self, inputs):
+        logits, loss = super().forward(inputs)
+        return {"loss": loss, "logits": logits}
+
+
+class Labelled(Flat):
+    def forward(self, inputs, labels=None):
+        logits = super().forward(inputs)
+        return SimpleNamespace(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
+
+
+class Unlabelled(Labelled):
+    def forward(self, inputs):
+        return super().forward(inputs)
+
+
+class Lazy(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.Dropout(0.5), nn.LazyLinear(3))
 """
 
 
@@ -187,13 +232,35 @@ def test_an_output_that_has_no_row_a_sample_is_refused_by_name(attribute: str, s
 
 
 @pytest.mark.usefixtures("own_models")
-def test_units_of_ones_own_module_are_its_largest_list_else_its_layers() -> None:
-    net = load(path="own_models:Net", kwargs={"width": 32})
-    built = net.build()
-    assert net.units(built) == list(built.get_submodule("blocks").children())
-    flat = load(path="own_models:Flat", input=[5])
-    built = flat.build()
-    assert flat.units(built) == [built.get_submodule("first"), built.get_submodule("last")]
+@pytest.mark.parametrize(
+    ("attribute", "options", "outputs"),
+    [
+        ("nested.Deep.small", {"input": [5], "classes": 3}, (4, 3)),
+        ("Pair", {"input": [5], "loss": "output"}, None),
+        ("Result", {"input": [5], "loss": "output"}, None),
+        ("Mapped", {"input": [5], "loss": "output"}, None),
+        ("Mapped", {"input": [5], "classes": 3}, None),
+        ("Labelled", {"input": [5], "classes": 3, "loss": "output"}, None),
+        ("Lazy", {"input": [5], "classes": 3}, (4, 3)),
+    ],
+)
+def test_a_loss_is_taken_from_a_tuple_an_object_or_a_dict(
+    attribute: str, options: dict[str, Any], outputs: tuple[int, ...] | None
+) -> None:
+    workload = load(path=f"own_models:{attribute}", **options)
+    built, batch = workload.build(), workload.batch(range(4))
+    assert outputs is None or built(batch[0]).shape == outputs
+    assert equal(built, workload.build()) and built.training
+    loss = workload.loss(built, batch)
+    loss.backward()
+    assert loss.shape == () and all(parameter.grad is not None for parameter in built.parameters())
+
+
+@pytest.mark.usefixtures("own_models")
+def test_a_model_that_needs_labels_for_its_loss_is_refused_by_name() -> None:
+    workload = load(path="own_models:Unlabelled", input=[5], loss="output")
+    with pytest.raises(WorkloadError, match=r"returned loss=None; valid .*: a scalar, a tuple with one scalar"):
+        workload.loss(workload.build(), workload.batch(range(4)))
 
 
 @pytest.mark.usefixtures("own_models")
@@ -213,7 +280,8 @@ def test_a_workload_of_ones_own_is_used_as_it_is() -> None:
         ("own_nothing:Net", {}, "cannot import own_nothing"),
         ("own_broken:Net", {}, "cannot import own_broken .NameError: nothing here"),
         ("own_script:Net", {}, "cannot import own_script .SystemExit: 2"),
-        ("own_models:Nett", {}, "has no callable 'Nett'; valid: "),
+        ("own_models:Nett", {}, "own_models has no callable 'Nett'; did you mean 'Net'. valid: Net, Flat, "),
+        ("own_models:nested.Deep.smal", {}, "own_models.nested.Deep has no callable 'smal'; did you mean 'small'"),
         ("own_models:pair", {}, "returned a tuple; valid: an nn.Module, or an object with info, build,"),
         ("own_models:built", {}, "is a built module; valid: a class or function"),
         ("own_models:Net", {"kwargs": {"widht": 3}}, r"workload.kwargs=.*unexpected.*'widht'.; it takes .width=8"),
@@ -240,3 +308,18 @@ def test_an_output_that_does_not_suit_the_loss_is_refused(
     workload = load(path=f"own_models:{attribute}", **options)
     with pytest.raises(WorkloadError, match=message):
         workload.loss(workload.build(), workload.batch(range(4)))
+
+
+def test_a_folder_with_the_name_of_a_package_of_the_suite_does_not_hide_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "workloads").mkdir()
+    (tmp_path / "workloads" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in OWN:
+        spec = OwnPackages().find_spec(name, None)
+        assert spec is not None and str(spec.origin).startswith(str(CONF.parent))
+    assert any(isinstance(finder, OwnPackages) for finder in sys.meta_path)
+    with pytest.raises(WorkloadError, match=rf"The folder {tmp_path}/workloads is hidden by the package workloads in "):
+        load(path="workloads.net:Net")

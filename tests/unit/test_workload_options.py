@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_configuration_lists_exactly_its_factorys_options(name: str) -> None:
     found = settings(name)
     module, attribute = found["factory"].split(":")
-    taken = inspect.signature(getattr(sys.modules[module], attribute)).parameters
+    taken = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
     assert set(found) - {"name", "factory"} == set(taken) - {"seed", "data_dir"}
     defaults = {option: taken[option].default for option in set(found) - {"name", "factory"}}
     if name == "resnet50":
@@ -54,7 +54,7 @@ def test_a_configuration_names_its_workload_and_a_batch_size(name: str) -> None:
         ("workloads.digits", "valid: module:attribute"),
         ("workloads.digits:", "valid: module:attribute"),
         ("workloads.nothing:Digits", "cannot import workloads.nothing"),
-        ("workloads.digits:Digit", "has no callable 'Digit'; valid: Digits$"),
+        ("workloads.digits:Digit", "has no callable 'Digit'; did you mean 'Digits'. valid: Digits$"),
         ("workloads.digits:network", "does not take 'seed'"),
     ],
 )
