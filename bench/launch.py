@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from bench import malloc
 from bench.job import Job, LaunchResult, Machine
 from bench.record import decode
 from bench.strays import MARK, end_marked
@@ -196,9 +197,6 @@ def server_environment() -> dict[str, str]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() would forbid forks CUDA
         "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
-        # malloc keeps what is freed, as the caching allocator of a GPU does. By default it hands the heap's end back
-        # to the kernel: whether a step's buffers lie there is drawn with each server, and costs it faults anew.
-        "MALLOC_TRIM_THRESHOLD_": str(2**62),
-        "MALLOC_MMAP_MAX_": "0",
+        **malloc.KEEP,
     }
     return unless_chosen | dict(os.environ) | one_thread

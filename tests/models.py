@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -255,3 +256,23 @@ class Odd:
         loss = (output - targets).square().mean()
         inputs.register_hook(lambda gradient: gradient)
         return loss
+
+
+class Resident(Odd):
+    """Its loss is the MiB of memory that the process has after it freed 100, below a small block that it keeps."""
+
+    def __init__(self, *, seed: int, data_dir: str | None) -> None:
+        super().__init__(seed=seed, data_dir=data_dir, kind="scalar")
+        self.kept: list[bytearray] = []
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        large = bytearray(b"1") * (100 << 20)
+        self.kept.append(bytearray(1000))
+        before = resident_mib()
+        del large
+        return super().loss(module, batch) * 0 + 100 + resident_mib() - before
+
+
+def resident_mib() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / (1 << 20)

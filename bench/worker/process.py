@@ -7,12 +7,14 @@ import random
 import numpy
 import torch
 
+from bench import malloc
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job
 
 
 def prepare_process(job: Job, rank: int) -> torch.device:
-    """Threads, determinism, seeds and the device of this rank; a server stays on the host."""
+    """Memory, threads, determinism, seeds and the device of this rank; a server stays on the host."""
+    malloc.settle(job.purpose)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.workload.seed)
     random.seed(job.workload.seed)
