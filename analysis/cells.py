@@ -8,28 +8,20 @@ from functools import lru_cache
 from typing import Any
 
 from bench.record import Record
+from results.declare import each_setting, info
+from results.settings import Config, with_role
 
-UNRELATED = (
-    "tracking",
-    "measure.timing_breakdown",
-    "measure.collectives",
-    "measure.ceiling",
-    "resume",
-    "repeats",
-    "timeout_s",
-    "engine.package",
-    "workload.factory",
-)
-"""Knobs that say how a sweep was run and kept; they do not make another cell."""
+UNRELATED = (*with_role("sweep", "instrument"), "engine.package", "workload.factory")
+"""Settings of the sweep and its instruments, and where code lies; they do not make another configuration."""
 
-TASK = ("workload", "scaling", "batch_size", "data_dir", "device", "seed", "steps", "warmup", "machine")
-"""Knobs that say what work is done, and on what. Settings are compared only where these are equal."""
+TASK = (*with_role("task"), "machine")
+"""What work is done, and where. Settings are compared only where these are equal."""
 UNRANKED = ("outside_parity", "simulated", "loss_not_finite")
 """Verdicts on cells that are listed and never called fastest: they do not compute what one process does, or not all."""
 ASKED = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""
-NAMES = ("engine", "workload", "precision", "device", "backend", "machine")
-"""Knobs whose values say what they are; others are shown with their name."""
+INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}
+"""What is known about each setting, by its dotted path."""
 LONGEST = 60
 """Letters of a value that are shown."""
 UNSET = ("null", '"none"', "false", "1")
@@ -134,17 +126,19 @@ def label(name: str, value: Any) -> str:
     """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
     name = name.removesuffix(ASKED)
     missing = value is None or value != value  # NaN is not equal to itself
-    if name in NAMES:
+    facts = INFO.get(name)
+    if name == "machine":
         return "default" if missing else words(value)
-    if name == "gpus":
-        return f"{value:.0f} rank" if value == 1 else f"{value:.0f} ranks"
-    if name == "stage":
-        return f"stage {value:.0f}"
-    if name == "bucket_mb":
-        return "default bucket" if missing else f"bucket {value:g} MiB"
-    if name == "overlap":
-        return "default overlap" if missing else f"overlap {'on' if value else 'off'}"
-    if name == "scaling":
-        return f"{words(value)} scaling"
-    text = str(value).lower() if isinstance(value, bool) else words(value)
-    return f"{name} {'default' if missing else text}"
+    if facts is None or not facts.label:
+        return f"{name} {'default' if missing else value_words(value)}"
+    if missing:
+        return facts.label_unset or f"{name} default"
+    text = facts.label.format(value_words(value))
+    return text.removesuffix("s") if name == "gpus" and value == 1 else text
+
+
+def value_words(value: Any) -> str:
+    """One value of a setting in words: numbers without a needless fraction, on and off."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else words(value)

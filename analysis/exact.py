@@ -14,14 +14,12 @@ from typing import Any
 from analysis.cells import flatten, knobs
 from analysis.comm import ledgers, sent_bytes
 from bench.record import Collective, Record
+from results.settings import NEUTRAL
 
 Value = int | float | str | bool | None
 """None stands for what is not there."""
 Quantities = dict[str, Value]
 
-NAMED = ("bucket_mb", "overlap", "accumulate", "compression", "shard_size", "local_steps", "clip_norm")
-"""Knobs beside engine, stage, ranks, workload and precision that a cell's name has, where they are set."""
-UNSET = (None, 1, "none")
 PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "parameter_server": (0,)}
 """Engines and stages whose peak was the same in eleven runs of every cell (docs/regression.md). Elsewhere threads of
 gloo let go of a collective's memory sooner or later, so often that even the least of the watched steps differs."""
@@ -35,7 +33,12 @@ def name(record: Record) -> str:
         f"{named.get('gpus')} ranks",
         f"{named.get('workload')} {named.get('precision')}",
     ]
-    return ", ".join(parts + [f"{knob}={named[knob]}" for knob in NAMED if named.get(knob) not in UNSET])
+    return ", ".join(parts + [f"{name}={named[name]}" for name in NEUTRAL if is_set(name, named)])
+
+
+def is_set(name: str, named: Mapping[str, Any]) -> bool:
+    """Whether an optional setting asks for something."""
+    return named.get(name) not in (None, NEUTRAL[name])
 
 
 def engine(record: Record) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import units
-from analysis.cells import words
+from analysis.cells import INFO, words
 from analysis.load import Cell, each_cell, varying
 
 ALWAYS = ("stage", "gpus")
 """Knobs that stand in the table even where they do not vary."""
-SHORT = {"gpus": "ranks", "bucket_mb": "bucket (MiB)"}
+SHORT = {name: facts.heading for name, facts in INFO.items() if facts.heading}
+"""Column headings of settings whose name is not one."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench import cli, reproduce
-from bench.config import CONF
+from bench.groups import CONF
 from bench.hangup import outlive_terminal
 from bench.store import unless_refused
 

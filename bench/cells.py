@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import collectives, engines, network
-from bench.config import Config, ConfigError
+from bench.checks import ConfigError
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
 from bench.measure.ceiling import dtype_of
 from bench.record import Search, Status
-from bench.search import MOST
-from bench.sizes import size_bytes
+from results.quantities import size_bytes
+from results.settings import MAX_BATCH, Config, Training, with_role
 
-NOT_IDENTITY = ("repeats", "timeout_s", "resume", "reproduce", "tracking")
-"""Knobs that say how often or how long to try and where to log, not what is measured."""
+NOT_IDENTITY = with_role("sweep")
+"""Settings of the sweep as a whole, which change no measurement."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Cell:
         return "-".join((*parts, config.precision, digest))
 
     def _identity(self) -> dict[str, Any]:
-        asked = {key: value for key, value in dataclasses.asdict(self.config).items() if key not in NOT_IDENTITY}
-        asked["measure"].pop("timing_breakdown")
+        asked = without(dataclasses.asdict(self.config), NOT_IDENTITY)
         return asked | {"device": self.device, "backend": self.backend, "threads": self.threads}
 
     @property
@@ -99,27 +98,16 @@ class Cell:
         return Search(
             limit_bytes=None if limit is None else size_bytes(limit),
             granule=self.config.accumulate * parts,
-            most=self.config.search_most or MOST,
+            most=self.config.search_most or MAX_BATCH,
         )
 
     def spec(self) -> EngineSpec:
         config = self.config
         return EngineSpec(
-            stage=config.stage,
+            **{field.name: getattr(config, field.name) for field in dataclasses.fields(Training)},
             world_size=config.gpus,
             device=self.device,
             backend=self.backend,
-            precision=config.precision,
-            bucket_mb=config.bucket_mb,
-            overlap=config.overlap,
-            optimizer=config.optimizer,
-            lr=config.lr,
-            clip_norm=config.clip_norm,
-            accumulate=config.accumulate,
-            compression=config.compression,
-            shard_size=config.shard_size,
-            local_steps=config.local_steps,
-            compile=config.compile,
             join=config.data_skew == "samples",
             options={key: value for key, value in config.engine.items() if key not in ("name", "package")},
         )
@@ -186,7 +174,7 @@ class Cell:
             straggler_factor=config.straggler.factor,
             collectives=config.measure.collectives and not self.searches,
             memory_limit_bytes=self.search().limit_bytes if self.searches and not alone else None,
-            network=None if alone or purpose == "ceiling" else config.network.link(config.gpus),
+            network=None if alone or purpose == "ceiling" else network.link_of(config.network, config.gpus),
             silent=silent,
         )
         return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
@@ -215,11 +203,26 @@ class Cell:
 
     def _resolved_network(self, servers: int) -> dict[str, Any] | None:
         """The lab as the launches make it, in numbers; None without one."""
-        link = None if self.status else self.config.network.link(self.config.gpus)
+        link = None if self.status else network.link_of(self.config.network, self.config.gpus)
         if link is None:
             return None
         host_of_rank = [link.host_of(rank, self.config.gpus) for rank in range(self.config.gpus)]
         return dataclasses.asdict(link) | {"hosts": link.hosts + servers, "host_of_rank": host_of_rank}
+
+
+def without(document: dict[str, Any], paths: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """A nested dict less the entries at these dotted paths, and less the dicts that this empties."""
+    kept = {}
+    for name, value in document.items():
+        path = prefix + name
+        if path in paths:
+            continue
+        if isinstance(value, dict) and any(other.startswith(f"{path}.") for other in paths):
+            value = without(value, paths, f"{path}.")
+            if not value:
+                continue
+        kept[name] = value
+    return kept
 
 
 def reference_key(job: Job) -> str:
@@ -332,7 +335,7 @@ def refuse_straggler(cell: Cell) -> None:
 def refuse_network(cell: Cell) -> None:
     """Raises EngineUnsupported for a lab that cannot be made here, or that not all traffic would go through."""
     config = cell.config
-    link = config.network.link(config.gpus)
+    link = network.link_of(config.network, config.gpus)
     if link is None:
         return
     if link.hosts > config.gpus:

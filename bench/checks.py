@@ -12,9 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.config import CONF, Config, ConfigError, Straggler, group_files, knobs, options
 from bench.engines.spec import as_written
+from bench.groups import CONF, group_files, options
 from bench.record.shown import cut, shown
+from results.declare import each_setting, info
+from results.settings import Config, Straggler, with_role
+
+
+class ConfigError(ValueError):
+    """A setting is invalid; the message is one line that names it and says what is valid."""
+
 
 LARGEST = 2**40
 """Of whole numbers, so that what is computed from a few of them still fits 64 bits."""
@@ -22,7 +29,7 @@ LARGEST = 2**40
 
 def check(config: Config) -> None:
     """Raises ConfigError for a value that no machine and no engine could run."""
-    for path, spec, value in knobs(config):
+    for path, spec, value in each_setting(config):
         check_value(path, spec, value)
     for group in ("engine", "workload"):
         for key in ("name", "package" if group == "engine" else "factory"):
@@ -74,13 +81,9 @@ def check_search(config: Config) -> None:
         raise ConfigError("search=max_batch has no straggler.rank: only timed steps are slowed, and it times none")
 
 
-SWEEP_WIDE = ("tracking", "resume", "repeats", "timeout_s", "measure.timing_breakdown")
-"""Knobs of a sweep as a whole."""
-
-
 def check_sweep(configs: list[Config]) -> None:
     """Raises ConfigError if what belongs to the sweep as a whole differs between its cells, or means nothing in any."""
-    for path in SWEEP_WIDE:
+    for path in with_role("sweep"):
         values = []
         for config in configs:
             value: Any = config
@@ -89,7 +92,7 @@ def check_sweep(configs: list[Config]) -> None:
             if value not in values:
                 values.append(value)
         if len(values) > 1:
-            raise ConfigError(f"{path} cannot be swept: it is one for all cells; give it a single value")
+            raise ConfigError(f"{path} cannot be swept: it applies to the whole sweep; give it a single value")
     slowed = [config.straggler.rank is not None for config in configs]
     idle = [config.straggler.factor for config in configs if config.straggler.factor != Straggler.factor]
     if idle and not any(slowed):
@@ -99,20 +102,21 @@ def check_sweep(configs: list[Config]) -> None:
 def valid_values(spec: dataclasses.Field[Any]) -> str:
     """What a knob accepts, in words."""
     kind = str(spec.type).removesuffix(" | None")
-    if spec.metadata["choices"]:
-        words = ", ".join(spec.metadata["choices"])
-    elif spec.metadata["form"]:
-        words = spec.metadata["form"][1]
+    facts = info(spec)
+    if facts.choices:
+        words = ", ".join(facts.choices)
+    elif facts.form:
+        words = facts.form[1]
     elif kind == "bool":
         words = "true, false"
     else:
         words = {"int": "a whole number", "float": "a number", "str": "text"}.get(kind, kind)
-        if spec.metadata["least"] is not None:
-            words += f" of at least {spec.metadata['least']:g}"
-        if spec.metadata["above"] is not None:
-            words += f" above {spec.metadata['above']:g}"
-        if spec.metadata["most"] is not None:
-            words += f", at most {spec.metadata['most']:.10g}"
+        if facts.min is not None:
+            words += f" of at least {facts.min:g}"
+        if facts.above is not None:
+            words += f" above {facts.above:g}"
+        if facts.max is not None:
+            words += f", at most {facts.max:.10g}"
     return words + (", null" if str(spec.type).endswith("| None") else "")
 
 
@@ -130,17 +134,17 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
     if isinstance(value, dict) or (value is None and optional):
         return
     types = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind)
-    limits = spec.metadata
+    limits = info(spec)
     bad = (
         value is None
         or (types and (not isinstance(value, types) or (isinstance(value, bool) and kind != "bool")))
         or (isinstance(value, float) and not math.isfinite(value))
         or (isinstance(value, int) and abs(value) > LARGEST)
-        or (limits["choices"] and str(value) not in limits["choices"])
-        or (limits["least"] is not None and value < limits["least"])
-        or (limits["above"] is not None and value <= limits["above"])
-        or (limits["most"] is not None and value > limits["most"])
-        or (limits["form"] and not has_form(str(value), limits["form"][0]))
+        or (limits.choices and str(value) not in limits.choices)
+        or (limits.min is not None and value < limits.min)
+        or (limits.above is not None and value <= limits.above)
+        or (limits.max is not None and value > limits.max)
+        or (limits.form and not has_form(str(value), limits.form[0]))
     )
     if bad:
         found = shown(str(value)) if isinstance(value, str) and types else cut(as_written(value))

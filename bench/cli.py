@@ -25,10 +25,12 @@ from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import engines, launch
-from bench.checks import check, check_engine_options, check_value, valid_values
-from bench.config import CONF, Config, ConfigError, default_option, group_files, knobs, options
+from bench.checks import ConfigError, check, check_engine_options, check_value, valid_values
+from bench.groups import CONF, default_option, group_files, options
 from bench.record.shown import shown
 from bench.store import dated
+from results.declare import each_setting, info
+from results.settings import Config
 
 GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
@@ -65,7 +67,7 @@ def register(defaults: Mapping[str, Any] | None = None) -> None:
 
     ``defaults`` are another code's, by dotted knob; those that are no knobs here are left out.
     """
-    schema, here = OmegaConf.structured(Config), {path for path, _, _ in knobs(Config())}
+    schema, here = OmegaConf.structured(Config), {path for path, _, _ in each_setting(Config())}
     for path, value in (defaults or {}).items():
         if path in here:
             OmegaConf.update(schema, path, value)
@@ -177,7 +179,7 @@ def check_overrides(arguments: list[str]) -> None:
         raise ConfigError(f"{shown(str(error.override))} cannot be read as an override; write knob=value") from error
     except ValueError as error:  # a number of thousands of digits
         raise ConfigError(f"an override cannot be read: {error}") from error
-    known = {path: spec for path, spec, _ in knobs(Config())}
+    known = {path: spec for path, spec, _ in each_setting(Config())}
     own_configs = any(text.startswith("hydra.searchpath") for text in texts)
     for override in overrides:
         key = override.key_or_group
@@ -265,12 +267,12 @@ def knob_table() -> str:
     lines = ["Config groups:"]
     lines += [f"  {group + '=':24}{', '.join(options(group))}" for group in GROUPS]
     lines.append("\nKnobs (null: the default of the engine or workload, which the record then holds):")
-    for path, spec, value in knobs(Config()):
+    for path, spec, value in each_setting(Config()):
         if isinstance(value, dict):
             continue
         default = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         lines.append(f"  {path + '=' + default:34}[{valid_values(spec)}]")
-        lines += textwrap.wrap(spec.metadata["help"], 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(info(spec).help, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
     for group in ("engine", "workload"):
         lines.append(f"\nOptions of each {group} ({group}.NAME=VALUE):")
         for choice in options(group):

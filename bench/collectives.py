@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config import Config, ConfigError, default_option, knobs
+from bench.checks import ConfigError
 from bench.engines.spec import EngineUnsupported, as_written
+from bench.groups import default_option
+from results.declare import each_setting
+from results.settings import Config
 
 FACTORY = "bench.measure.collectives:measure"
 """By which the workload is known: what ranks run instead of training."""
@@ -84,8 +87,8 @@ def refuse(config: Config, backend: str) -> None:
         raise EngineUnsupported(
             f"workload=collectives has no engine={config.engine['name']}: no engine runs. Valid: leave it out"
         )
-    defaults = {path: value for path, _, value in knobs(Config())}
-    for path, _, value in knobs(config):
+    defaults = {path: value for path, _, value in each_setting(Config())}
+    for path, _, value in each_setting(config):
         honoured = path in HONOURED or path.startswith(("network.", "tracking."))
         if not honoured and value != defaults[path] and not (path in NOTHING_ASKED and not value):
             raise EngineUnsupported(

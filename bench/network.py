@@ -17,7 +17,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -25,6 +24,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from results.quantities import bits_per_s, delay_s
+from results.settings import Network
 
 INTERFACE = "lab0"
 """What a host's link is called within the host."""
@@ -43,8 +45,6 @@ BUCKET_PACKETS = 2
 """How many packets a link may run ahead of its rate after a pause; with fewer it falls behind while it waits."""
 QUEUE_S = 0.05
 """How long a packet may wait for its turn at a port before the switch drops it."""
-
-_UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class NetworkError(RuntimeError):
@@ -67,22 +67,12 @@ class Link:
         return number * self.hosts // ranks if number < ranks else self.hosts + number - ranks
 
 
-def bits_per_s(text: str) -> float:
-    """Such as ``100mbit``. Raises ValueError."""
-    return _quantity(text, ("kbit", "mbit", "gbit"), 8e3, 1e11)
-
-
-def delay_s(text: str) -> float:
-    """Such as ``1ms``. Raises ValueError."""
-    return _quantity(text, ("us", "ms", "s"), 1e-5, 10.0)
-
-
-def _quantity(text: str, units: tuple[str, ...], least: float, most: float) -> float:
-    found = re.fullmatch(rf"(\d+(?:\.\d+)?)({'|'.join(units)})", text)
-    value = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not least <= value <= most:
-        raise ValueError(text)
-    return value
+def link_of(network: Network, ranks: int) -> Link | None:
+    """The links between the emulated hosts of so many ranks; None without network emulation."""
+    if network.kind == "none":
+        return None
+    rate = None if network.rate is None else bits_per_s(network.rate)
+    return Link(rate, delay_s(network.delay) if network.delay else 0.0, network.hosts or ranks)
 
 
 def obstacle(link: Link) -> str | None:

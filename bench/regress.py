@@ -32,8 +32,8 @@ from analysis.units import counted, known
 from bench import cli, collectives, engines
 from bench.breakdown import Breakdown
 from bench.cells import plan
-from bench.checks import check_sweep
-from bench.config import CONF, Config, ConfigError
+from bench.checks import ConfigError, check_sweep
+from bench.groups import CONF
 from bench.hangup import outlive_terminal
 from bench.interleaved import Interleaved, SideFailed
 from bench.launch import Launcher, LaunchError, server_environment
@@ -42,6 +42,7 @@ from bench.record import Source
 from bench.revision import RevisionLauncher, ask, checked_out, knob_defaults
 from bench.store import sweep_name
 from bench.sweep import INTERRUPTED, Sweep, open_store
+from results.settings import Config
 
 ROUNDS = 20
 """Launches of a cell on either side, unless repeats says otherwise."""

@@ -18,9 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from bench import cli
-from bench.checks import check, check_engine_options
-from bench.config import Config, ConfigError, Tracking, default_option, group_files
+from bench.checks import ConfigError, check, check_engine_options
+from bench.groups import default_option, group_files
 from bench.record import NO_ENGINE, Record, RecordError, decode
+from results.settings import Config, Tracking
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import ConfigError
+from bench.checks import ConfigError
 from bench.job import Job
 from bench.launch import Launcher
 from bench.measure.source import ROOT
@@ -36,7 +36,10 @@ if not Path(bench.__file__ or "/").resolve().is_relative_to(Path(sys.argv[1]).re
 """Begins what another revision's interpreter runs: it must have found the code that is meant."""
 
 DEFAULTS = """\
-from bench.config import Config
+if (Path(sys.argv[1]) / "results/settings.py").is_file():
+    from results.settings import Config
+else:
+    from bench.config import Config  # where revisions had it that this one is compared with
 
 print(json.dumps(dataclasses.asdict(Config())))
 """

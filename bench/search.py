@@ -14,8 +14,6 @@ from collections.abc import Callable
 from bench.job import LaunchResult
 from bench.record import RankMemory, Search, Trial, decode
 
-MOST = 65536
-"""Largest batch per rank that is tried where ``search_most`` does not say."""
 GROWTH = 8
 """How many times as large as what fits the next trial may be."""
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from bench import mlflow_run
-from bench.config import Tracking
 from bench.record import Record
+from results.settings import Tracking
 
 if TYPE_CHECKING:
     import pandas as pd

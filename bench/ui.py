@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO
 
-from bench.config import Tracking
+from results.settings import Tracking
 
 HOST = "127.0.0.1"
 PORTS = 100

@@ -29,13 +29,14 @@ from analysis.compare import Pair
 from bench import engines
 from bench.breakdown import Breakdown
 from bench.cells import plan
-from bench.config import CONF, Config, Measure
+from bench.groups import CONF
 from bench.interleaved import Interleaved
 from bench.launch import Launcher, server_environment
 from bench.measure import environment, source
 from bench.record import Record
 from bench.store import RecordStore
 from bench.sweep import Sweep
+from results.settings import Config, Measure
 
 ROUNDS_AA = 8
 """Of a comparison without a difference: one more than the fewest that can raise an alarm."""

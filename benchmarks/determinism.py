@@ -23,9 +23,10 @@ import yaml
 
 from bench import engines
 from bench.cells import Cell, plan
-from bench.config import CONF, Config, Measure, options
+from bench.groups import CONF, options
 from bench.launch import Launcher
 from bench.measure.environment import usable_cores
+from results.settings import Config, Measure
 
 STEPS = 4
 SIZES: dict[str, dict[str, Any]] = {

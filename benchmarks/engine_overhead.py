@@ -25,10 +25,11 @@ from rich.table import Table
 from analysis.stats import Interval, ratio_interval
 from bench import engines
 from bench.cells import Cell, plan
-from bench.config import CONF, Config, options
+from bench.groups import CONF, options
 from bench.launch import Launcher
 from bench.measure.environment import usable_cores
 from bench.record import Launch, RankSamples, decode
+from results.settings import Config
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"depth": 6, "width": 512, "batch_size": 32},

@@ -13,11 +13,12 @@ import yaml
 
 from bench import engines
 from bench.cells import Cell, plan
-from bench.config import CONF, Config, Measure, options
+from bench.groups import CONF, options
 from bench.job import LaunchResult, Machine
 from bench.launch import Launcher
 from bench.measure.conditions import together
 from bench.record import Model, Record, decode
+from results.settings import Config, Measure
 
 MakeCell = Callable[..., Cell]
 AsRecord = Callable[[Cell, list[dict[str, Any]]], Record]

@@ -64,7 +64,7 @@ def warn(warnings: Sequence[str]) -> None:
 
 def size(text: str) -> int:
     """Bytes of such as 16GiB."""
-    from bench.sizes import size_bytes
+    from results.quantities import size_bytes
 
     try:
         return size_bytes(text)

@@ -53,7 +53,7 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
 
 def run(asked: argparse.Namespace) -> int:
     from analysis import compare
-    from analysis.cells import NAMES
+    from analysis.cells import INFO
     from analysis.mlflow_store import load_places
     from analysis.tables import console
 
@@ -65,7 +65,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.between:
         knob, values = asked.between
         pairs, alone = compare.pair_values(sets[0].records, knob, values)
-        sides = values if knob in NAMES else (f"{knob}={values[0]}", f"{knob}={values[1]}")
+        sides = values if knob in INFO and INFO[knob].label == "{}" else (f"{knob}={values[0]}", f"{knob}={values[1]}")
     else:
         knob = None
         pairs, alone = compare.pair_sets(sets[0].records, sets[1].records)

@@ -18,25 +18,19 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import engines
-from bench.config import CONF, options
-from bench.engines.spec import (
-    COMPRESSIONS,
-    OPTIMIZERS,
-    PRECISIONS,
-    EngineSpec,
-    EngineUnavailable,
-    EngineUnsupported,
-)
+from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
+from bench.groups import CONF, options
+from results.settings import choices
 
 STAGES = (0, 1, 2, 3)
 SETTINGS: dict[str, tuple[Any, ...]] = {
-    "precision": PRECISIONS,
-    "optimizer": OPTIMIZERS,
+    "precision": choices("precision"),
+    "optimizer": choices("optimizer"),
     "bucket_mb": (1.0,),
     "overlap": (True, False),
     "clip_norm": (1.0,),
     "accumulate": (2,),
-    "compression": COMPRESSIONS[1:],
+    "compression": choices("compression")[1:],
     "shard_size": (2,),
     "local_steps": (4,),
     "compile": (True,),

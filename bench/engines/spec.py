@@ -5,22 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-PRECISIONS = ("fp32", "amp_bf16", "amp_fp16", "bf16", "bf16_master")
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
-COMPRESSIONS = ("none", "bf16", "fp16", "powersgd")
+from results.settings import NEUTRAL, Training, choices
 
-KNOBS: dict[str, Any] = {
-    "bucket_mb": None,
-    "overlap": None,
-    "clip_norm": None,
-    "accumulate": 1,
-    "compression": "none",
-    "shard_size": None,
-    "local_steps": 1,
-    "compile": False,
-    "join": False,
-}
-"""Settings that an engine may leave out, each with the value that asks for nothing."""
+OPTIONAL: dict[str, Any] = NEUTRAL | {"join": False}
+"""Settings that an engine may lack, each with the value that asks for nothing."""
 
 
 class EngineUnsupported(Exception):
@@ -31,37 +19,15 @@ class EngineUnavailable(Exception):
     """The engine's library is not installed; the message says how to install it."""
 
 
-@dataclass(frozen=True)
-class EngineSpec:
-    """The settings that an engine must honour or refuse. None asks for the engine's own default."""
+@dataclass(kw_only=True)
+class EngineSpec(Training):
+    """The settings that an engine must honor or report as unsupported. None: the engine's own default."""
 
-    stage: int
     world_size: int
     device: str
     """``cpu`` or ``cuda``."""
     backend: str
     """``gloo``, ``nccl``, or ``fake``: this is the only rank there is (``bench.simulated``)."""
-    precision: str = "fp32"
-    """One of ``PRECISIONS``."""
-    bucket_mb: float | None = None
-    """Cap of a gradient bucket in MiB."""
-    overlap: bool | None = None
-    """Whether communication may start before backward has ended."""
-    optimizer: str = "adam"
-    """One of ``OPTIMIZERS``: sgd has momentum 0.9, all else are torch's defaults."""
-    lr: float = 1e-3
-    clip_norm: float | None = None
-    """Bound of the global gradient norm; None does not clip."""
-    accumulate: int = 1
-    """Micro-batches per step; gradients are averaged over them."""
-    compression: str = "none"
-    """What gradients are compressed to on the wire: one of ``COMPRESSIONS``."""
-    shard_size: int | None = None
-    """Ranks that share one copy of the model state; groups of them are replicas (hybrid sharding). None: all ranks."""
-    local_steps: int = 1
-    """Steps that each rank takes on its own between averages of the weights (local SGD)."""
-    compile: bool = False
-    """Whether the module goes through torch.compile."""
     join: bool = False
     """Whether ranks may have unequal numbers of batches; the engine then has a ``join()`` context."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -74,10 +40,10 @@ class Capabilities:
 
     stages: dict[int, str]
     """The stages that it has, and what it uses for each."""
-    knobs: tuple[str, ...] = ()
-    """Those of ``KNOBS`` that it honours at some stage."""
-    precisions: tuple[str, ...] = PRECISIONS
-    optimizers: tuple[str, ...] = OPTIMIZERS
+    settings: tuple[str, ...] = ()
+    """The settings of ``OPTIONAL`` that it honors at some stage."""
+    precisions: tuple[str, ...] = choices("precision")
+    optimizers: tuple[str, ...] = choices("optimizer")
     backends: tuple[str, ...] = ("gloo", "nccl")
     why_not: dict[str, str] = field(default_factory=dict)
     """By setting: why anything else is refused. Ends the sentence "... has no precision=bf16: "."""
@@ -96,9 +62,9 @@ class Capabilities:
             if value not in valid:
                 has = self.why_not.get(name) or f"it has {', '.join(map(str, valid))}"
                 raise EngineUnsupported(f"engine={engine} has no {name}={value}: {has}")
-        for name, neutral in KNOBS.items():
+        for name, neutral in OPTIONAL.items():
             value = getattr(spec, name)
-            if name not in self.knobs and value != neutral:
+            if name not in self.settings and value != neutral:
                 why = f": {self.why_not[name]}" if name in self.why_not else ""
                 asked = " (data_skew=samples)" if name == "join" else ""
                 raise EngineUnsupported(f"engine={engine} has no {name}={as_written(value)}{asked}{why}")

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.config import Tracking
 from bench.hangup import outlive_terminal
 from bench.nightly import preflight, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import JUDGED, TIME_GATE, Night, Outcome, earlier_sweep, judged_commit, resolved, run, steps
 from bench.store import dated
+from results.settings import Tracking
 
 HOME = Path("results/runs/nightly")
 EXIT = {"ok": 0, "note": 0, "found": 1, "not run": 2}

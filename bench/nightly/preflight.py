@@ -24,7 +24,7 @@ from rich.table import Table
 from analysis.tables import bare, console
 from bench.measure import environment, source
 from bench.measure.source import ROOT
-from bench.sizes import size_bytes
+from results.quantities import size_bytes
 
 Verdict = Literal["ok", "note", "wrong"]
 LEAST_DISK_BYTES = 5 * 2**30

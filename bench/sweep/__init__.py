@@ -22,8 +22,7 @@ from rich.console import Console
 from bench import engines
 from bench.breakdown import Breakdown
 from bench.cells import Cell, plan
-from bench.checks import check_sweep
-from bench.config import Config, ConfigError
+from bench.checks import ConfigError, check_sweep
 from bench.job import Machine
 from bench.launch import Launcher, LaunchError, launcher_for, server_environment
 from bench.measure import environment, source
@@ -37,6 +36,7 @@ from bench.sweep.resume import take_over
 from bench.sweep.running import Running
 from bench.sweep.turns import Turns
 from bench.tracking import Tracker, open_tracker
+from results.settings import Config
 
 BAD = ("failed", "timeout", "oom", "parity_failed")
 """Statuses that make the sweep's exit code 1; a refusal is an answer, not a failure."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from bench.config import ConfigError
+from bench.checks import ConfigError
 from bench.measure import environment, source
 from bench.sweep.records import GOES_ON, SweepRecords
 

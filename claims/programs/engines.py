@@ -10,12 +10,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.config import group_files
 from bench.engines.base import Batch, Engine, RankContext
 from bench.engines.native.adapter import create as native
 from bench.engines.parameter_server.adapter import create as parameter_server
 from bench.engines.spec import EngineSpec
 from bench.engines.torch.adapter import create as torch_own
+from bench.groups import group_files
 
 WIDTH, LAYERS, RANK_BATCH = 32, 4, 16
 ADAPTERS: dict[str, Callable[[], Engine]] = {

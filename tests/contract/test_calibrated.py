@@ -14,9 +14,10 @@ import pytest
 
 from analysis.theory.calibrated import Calibrated
 from bench.cells import Cell
-from bench.config import Network, Straggler, options
+from bench.groups import options
 from bench.launch import Launcher
 from bench.record import Launch, Parity, RankSamples, decode
+from results.settings import Network, Straggler
 from tests.conftest import MakeCell, group
 from tests.integration.test_network import no_lab
 

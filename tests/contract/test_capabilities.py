@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.config import options
 from bench.engines.__main__ import Answer, declared
+from bench.groups import options
 from bench.launch import Launcher
 from tests.conftest import MakeCell
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.cells import Cell, plan
-from bench.config import Config
 from bench.launch import Launcher
 from benchmarks import determinism
+from results.settings import Config
 from tests.conftest import CPU_ONLY
 
 MakeConfig = Callable[..., Config]

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from bench.cells import Cell
-from bench.config import options
+from bench.groups import options
 from bench.launch import Launcher
 from tests.conftest import MakeCell, worst
 

@@ -9,8 +9,8 @@ import pytest
 
 from analysis.memory import KINDS, memory
 from bench.cells import Cell
-from bench.config import Config
 from bench.record import RankMemory, Record, decode
+from results.settings import Config
 from tests.conftest import AsRecord, MakeCell, planned
 
 MakeConfig = Callable[..., Config]

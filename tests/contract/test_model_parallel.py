@@ -11,11 +11,11 @@ from torch import nn
 
 import workloads
 from bench.cells import Cell, plan
-from bench.config import Config
 from bench.engines.pipeline.stages import chain_of, cut
 from bench.engines.spec import EngineUnsupported
 from bench.engines.tensor_parallel.adapter import plan_of
 from bench.launch import Launcher
+from results.settings import Config
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, planned
 
 MakeConfig = Callable[..., Config]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.config import Network
 from bench.launch import Launcher
+from results.settings import Network
 from tests.conftest import MakeCell, wire_bytes
 from tests.integration.test_network import no_lab
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bench.cells import Cell, plan
-from bench.config import Config
 from bench.launch import Launcher
+from results.settings import Config
 from tests.conftest import assert_parity, launched
 
 pytestmark = pytest.mark.gpu

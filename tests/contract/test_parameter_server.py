@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from bench.cells import Cell
-from bench.config import Straggler
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, LaunchResult
 from bench.launch import Launcher
+from results.settings import Straggler
 from tests.conftest import MakeCell, group, worst
 
 SMALL = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 64}

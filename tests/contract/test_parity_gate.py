@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bench.cells import Cell, plan
-from bench.config import Config
 from bench.launch import Launcher
 from bench.parity import ONE_SIDED
 from bench.record import Parity
+from results.settings import Config
 from tests.conftest import CPU_ONLY, worst
 
 WRONG = ("unreduced", "summed", "first_rank_only", "last_micro_batch", "stale")

@@ -11,9 +11,9 @@ import pytest
 
 from analysis.theory.calibrated import Calibrated
 from bench.cells import Cell
-from bench.config import Network, Straggler
 from bench.launch import Launcher
 from bench.record import Launch, RankSamples, StepParts, decode
+from results.settings import Network, Straggler
 from tests.conftest import MakeCell
 from tests.slow_data import SLOWER_S
 

@@ -11,10 +11,10 @@ import pytest
 from analysis.comm import sent_bytes
 from analysis.theory import predict_sent
 from bench.cells import Cell
-from bench.checks import check
-from bench.config import Config, ConfigError
+from bench.checks import ConfigError, check
 from bench.launch import Launcher
 from bench.record import Collective, decode
+from results.settings import Config
 from tests.conftest import AsRecord, MakeCell, assert_parity, planned, wire_bytes
 from tests.contract.test_native_bytes import MATRICES, PARAMETERS_BYTES, STEPS
 

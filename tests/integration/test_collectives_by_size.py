@@ -14,12 +14,12 @@ from analysis.report import write_report
 from bench.breakdown import Breakdown
 from bench.cells import Cell, plan
 from bench.collectives import KINDS
-from bench.config import Config, Network
 from bench.launch import Launcher
 from bench.record import CollectiveTimes, Launch, Record, decode
 from bench.store import RecordStore
 from bench.sweep import Sweep
 from bench.sweep.resume import take_over
+from results.settings import Config, Network
 from tests.conftest import MakeCell, group
 from tests.integration.test_network import needs_delay, no_lab
 

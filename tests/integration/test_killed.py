@@ -124,7 +124,7 @@ def test_a_killed_relay_fails_its_launch_at_once(
 
 
 def _lab() -> object:
-    from bench.config import Network
+    from results.settings import Network
 
     return Network(kind="lab", delay="1ms")
 

@@ -13,13 +13,13 @@ import pytest
 from bench import search
 from bench.breakdown import Breakdown
 from bench.cells import plan
-from bench.config import Config
 from bench.job import Job, LaunchResult, Machine
 from bench.launch import Launcher
 from bench.record import Record, Search, Trial
 from bench.store import RecordStore
 from bench.sweep import INTERRUPTED, Sweep
 from bench.sweep.resume import take_over
+from results.settings import Config
 from tests.conftest import CPU_ONLY
 
 WIDTH, DEPTH = 256, 3

@@ -17,8 +17,8 @@ from analysis import mlflow_store
 from analysis.__main__ import main
 from analysis.load import NoRecords
 from bench import tracking
-from bench.config import Tracking
 from bench.record import Record, side_id
+from results.settings import Tracking
 from tests.unit.test_analysis_fakes import sweep
 
 if TYPE_CHECKING:

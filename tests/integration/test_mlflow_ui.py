@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from bench.config import Tracking
 from bench.tracking import import_folders
 from bench.ui import free_port
+from results.settings import Tracking
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

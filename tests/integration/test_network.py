@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.config import Network
 from bench.job import LaunchResult
 from bench.launch import Launcher
 from bench.network import Lab, Link, NetworkError, obstacle
 from bench.record import Parity, decode
+from results.settings import Network
 from tests.conftest import MakeCell
 
 ROOT = Path(__file__).resolve().parents[2]

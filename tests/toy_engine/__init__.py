@@ -4,7 +4,7 @@ from bench.engines.spec import Capabilities, EngineSpec
 
 CAPABILITIES = Capabilities(
     stages={0: "an all-reduce of each gradient"},
-    knobs=("accumulate", "clip_norm"),
+    settings=("accumulate", "clip_norm"),
     precisions=("fp32", "amp_bf16"),
     why_not={"bucket_mb": "it reduces gradients one by one"},
 )

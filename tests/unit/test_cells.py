@@ -13,9 +13,10 @@ import pytest
 from analysis.scaling import is_ranked
 from bench import network
 from bench.cells import plan, reference_key
-from bench.config import Config, ConfigError, Network, Straggler
+from bench.checks import ConfigError
 from bench.measure.verdicts import verdicts
 from bench.record import Launch, Record
+from results.settings import Config, Network, Straggler
 from tests.conftest import CPU_ONLY
 from tests.unit.test_analysis_fakes import cell as fake_cell
 from tests.unit.test_analysis_fakes import launch as fake_launch

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from bench import OWN, OwnPackages, cli
-from bench.config import CONF, Config, ConfigError
+from bench.checks import ConfigError
+from bench.groups import CONF
+from results.settings import Config
 from workloads import Workload, WorkloadError, mlp, module
 
 # The command line

@@ -16,10 +16,11 @@ from analysis.load import frame, load
 from analysis.report import write_report
 from analysis.terminal import print_summary
 from bench.cells import Cell, plan
+from bench.checks import ConfigError
 from bench.collectives import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, asked, iterations
-from bench.config import Config, ConfigError
 from bench.measure.verdicts import verdicts
 from bench.record import NO_ENGINE, CollectiveTimes, Launch, Record
+from results.settings import Config
 from tests.conftest import CPU_ONLY, group
 from tests.unit.test_analysis_fakes import cell, sweep
 

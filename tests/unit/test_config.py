@@ -10,8 +10,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bench import cli
-from bench.checks import check, check_engine_options, check_sweep
-from bench.config import CONF, Config, ConfigError, Network, Straggler, knobs
+from bench.checks import ConfigError, check, check_engine_options, check_sweep
+from bench.groups import CONF
+from results.declare import each_setting, info
+from results.settings import Config, Network, Straggler
 
 
 @pytest.mark.parametrize(
@@ -139,9 +141,9 @@ def test_what_belongs_to_the_sweep_cannot_be_swept(make_config: Callable[..., Co
 
 def test_help_explains_every_knob() -> None:
     table = cli.knob_table()
-    for path, spec, value in knobs(Config()):
+    for path, spec, value in each_setting(Config()):
         assert isinstance(value, dict) or f"  {path}=" in table
-        assert len(spec.metadata["help"]) > 10, path
+        assert len(info(spec).help) > 10, path
 
 
 def test_resume_takes_the_sweep_that_was_written_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench import cli, network
 from bench.cells import plan
-from bench.checks import check_sweep
-from bench.config import CONF, Config, ConfigError, knobs
-from bench.sizes import size_bytes
+from bench.checks import ConfigError, check_sweep
+from bench.groups import CONF
+from results.declare import each_setting
+from results.quantities import size_bytes
+from results.settings import Config
 from tests.conftest import CPU_ONLY
 
 FEW = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=200)
 
-NAMES = [path for path, _, value in knobs(Config()) if not isinstance(value, dict)] + list(cli.GROUPS)
+NAMES = [path for path, _, value in each_setting(Config()) if not isinstance(value, dict)] + list(cli.GROUPS)
 VALUES = ["", "null", "true", "0", "1", "2", "-1", "0.5", "1e400", "1e-400", "nan", "-inf", "9" * 25, "1" * 5000, "a"]
 VALUES += [
     "[1,2]",

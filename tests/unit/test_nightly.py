@@ -13,7 +13,7 @@ import pytest
 
 from analysis import time_gate
 from bench import regress
-from bench.config import CONF
+from bench.groups import CONF
 from bench.nightly import __main__ as nightly
 from bench.nightly import preflight, steps, summary
 from bench.nightly.preflight import Finding

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import ConfigError
+from bench.checks import ConfigError
 from bench.store import WRITTEN_BY_HYDRA, FolderBusy, RecordStore, unless_refused
 
 

@@ -13,9 +13,10 @@ from analysis import mlflow_store
 from analysis.load import Loaded
 from bench import reproduce
 from bench.cells import Cell
-from bench.config import Config, Tracking, group_files
+from bench.groups import group_files
 from bench.record import NO_ENGINE, Record
 from bench.reproduce import CannotReproduce, chosen, config_of, fetch, overrides
+from results.settings import Config, Tracking
 from tests.unit.test_analysis_fakes import cell
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from bench.breakdown import Breakdown
 from bench.cells import plan
-from bench.config import Config
 from bench.job import Job, LaunchResult
 from bench.launch import Launcher
 from bench.progress import SweepProgress
@@ -21,6 +20,7 @@ from bench.record import RankSamples, Record
 from bench.store import RecordStore
 from bench.sweep import Sweep, run_rounds
 from bench.sweep.resume import take_over
+from results.settings import Config
 from tests.conftest import CPU_ONLY
 
 Run = Callable[..., dict[int, Record]]

@@ -12,7 +12,8 @@ import pytest
 
 from analysis.cells import flatten
 from bench import regress, revision
-from bench.config import CONF, ConfigError
+from bench.checks import ConfigError
+from bench.groups import CONF
 from bench.job import Job
 from bench.record import decode
 from tests.conftest import MakeCell
@@ -86,10 +87,12 @@ def test_what_is_no_python_is_named(python: str, message: str) -> None:
         revision.ask("v0", revision.ROOT, python, [])
 
 
-def test_another_revision_is_asked_for_the_defaults_of_its_own_knobs(tmp_path: Path) -> None:
-    (tmp_path / "bench").mkdir()
-    (tmp_path / "bench/__init__.py").touch()
-    (tmp_path / "bench/config.py").write_text(THEIR_CONFIG)
+@pytest.mark.parametrize("module", ["bench/config.py", "results/settings.py"])
+def test_the_defaults_of_another_revision_are_its_own(tmp_path: Path, module: str) -> None:
+    for package in ("bench", "results"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / module).write_text(THEIR_CONFIG)
     theirs = revision.knob_defaults("v0", tmp_path, sys.executable)
     assert theirs == {"optimizer": "sgd", "gone": 1, "measure": {"batch_pool": 4}}
     overrides = ["workload=mlp", "lr=0.1"]

@@ -16,12 +16,12 @@ from analysis.load import frame
 from analysis.report import write_report
 from analysis.terminal import print_summary
 from bench.cells import plan
-from bench.checks import check
-from bench.config import Config, ConfigError, Straggler
+from bench.checks import ConfigError, check
 from bench.mlflow_run import cell_metrics, metric_names
 from bench.record import Record, Search, Trial
 from bench.search import next_batch
-from bench.sizes import size_bytes
+from results.quantities import size_bytes
+from results.settings import Config, Straggler
 from tests.conftest import CPU_ONLY, group
 from tests.unit.test_analysis_fakes import cell
 

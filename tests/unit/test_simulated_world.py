@@ -17,9 +17,9 @@ from analysis.load import frame
 from analysis.report import write_report
 from analysis.theory import predict_state
 from bench.cells import plan, reference_key
-from bench.config import Config, Straggler
 from bench.measure.verdicts import verdicts
 from bench.record import Launch, Parameter, Record
+from results.settings import Config, Straggler
 from tests.conftest import CPU_ONLY
 from tests.unit.test_analysis_fakes import cell, cnn_model, launch, sweep
 

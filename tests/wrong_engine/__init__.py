@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.engines.spec import Capabilities, EngineSpec
 
-CAPABILITIES = Capabilities(stages={0: "plain replicas"}, knobs=("accumulate",))
+CAPABILITIES = Capabilities(stages={0: "plain replicas"}, settings=("accumulate",))
 PRELOAD = ()
 
 

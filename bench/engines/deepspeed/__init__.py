@@ -19,7 +19,7 @@ CAPABILITIES = Capabilities(
         2: "and gradients",
         3: "and parameters",
     },
-    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate"),
     backends=("gloo", "nccl", "fake"),
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None

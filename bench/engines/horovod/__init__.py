@@ -15,7 +15,7 @@ INSTALLED = importlib.util.find_spec("horovod") is not None
 
 CAPABILITIES = Capabilities(
     stages={0: "hvd.DistributedOptimizer"},
-    knobs=("bucket_mb", "overlap", "clip_norm", "accumulate", "compression", "join"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "compression", "join"),
     precisions=("fp32", "amp_bf16", "amp_fp16"),
     backends=("gloo",),
     only_loopback=True,

@@ -30,7 +30,7 @@ MODES = ("sync", "async", "bounded")
 
 CAPABILITIES = Capabilities(
     stages={0: "push of gradients to servers, pull of parameters"},
-    knobs=("overlap", "clip_norm", "accumulate"),
+    settings=("overlap", "clip_norm", "accumulate"),
     precisions=("fp32", "amp_bf16"),
     backends=("gloo",),
     why_not={

@@ -31,7 +31,7 @@ CAPABILITIES = Capabilities(
         2: "fully_shard, reshard_after_forward=False",
         3: "fully_shard, reshard_after_forward=True",
     },
-    knobs=(
+    settings=(
         "bucket_mb",
         "overlap",
         "clip_norm",

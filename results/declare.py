@@ -1,0 +1,64 @@
+"""How a setting is declared: a dataclass field that carries its help, bounds, role and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["setting", "task", "sweep", "instrument"]
+"""What a setting does to a configuration:
+
+- ``setting``: a choice that is compared: stage, bucket size, precision, ...
+- ``task``: what work is done. Settings are compared only between equal tasks.
+- ``sweep``: one value for the whole sweep, which changes no measurement.
+- ``instrument``: adds a measurement in a launch of its own; results with and without it are compared.
+"""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known about a setting besides its type and default; in the metadata of its field."""
+
+    help: str
+    """Effect, unit, and what null means."""
+    choices: tuple[str, ...] = ()
+    min: float | None = None
+    above: float | None = None
+    max: float | None = None
+    form: tuple[Callable[[str], float], str] | None = None
+    """For text that stands for a number: its reader, which raises ValueError, and what is valid, in words."""
+    role: Role = "setting"
+    optional: bool = False
+    """Whether an engine may lack the setting; its default then asks for nothing."""
+    heading: str = ""
+    """Column heading in tables; empty for the setting's name."""
+    label: str = ""
+    """A value in words, such as ``bucket {} MiB``; empty for ``NAME {}``."""
+    label_unset: str = ""
+    """The label where the value is null; empty for ``NAME default``."""
+
+
+def setting(default: Any, help: str, *choices: str, **facts: Any) -> Any:
+    """A dataclass field for a setting, with ``Info(help, choices, **facts)`` as its metadata."""
+    metadata = {"info": Info(help, choices, **facts)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def info(spec: dataclasses.Field[Any]) -> Info:
+    """The facts about a setting's field."""
+    facts: Info = spec.metadata["info"]
+    return facts
+
+
+def each_setting(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Dotted path, field and value of every setting of a config dataclass, nested ones included."""
+    for spec in dataclasses.fields(config):
+        value = getattr(config, spec.name)
+        if dataclasses.is_dataclass(value):
+            yield from each_setting(value, f"{prefix}{spec.name}.")
+        else:
+            yield prefix + spec.name, spec, value

@@ -1,0 +1,305 @@
+"""Every setting, declared once: type, default, bounds, help, and how reports name it.
+
+``Config`` is what a person sets on the command line and what a record keeps as ``config``. Its part ``Training`` is
+what every engine honors or reports as unsupported; an engine reads the same fields (``bench.engines.spec``). Whatever
+needs to know something about a setting (help, checks, cell identity, comparisons, labels) reads it here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.declare import Role, each_setting, info, setting
+from results.quantities import bits_per_s, delay_s, size_bytes
+
+MAX_BATCH = 65536
+"""Largest batch per rank that search=max_batch tries, unless ``search_most`` sets another."""
+
+
+@dataclass
+class Training:
+    """One training step: what is sharded, communicated and computed, and in which precision."""
+
+    stage: int = setting(
+        0,
+        "model state that is sharded over ranks. 0: none (DDP); 1: optimizer state; 2: + gradients; 3: + parameters "
+        "(ZeRO)",
+        *("0", "1", "2", "3"),
+        label="stage {}",
+    )
+    precision: str = setting(
+        "fp32",
+        "amp_*: autocast over fp32 weights (amp_fp16 with loss scaling); bf16: weights, gradients and optimizer state "
+        "in bf16; bf16_master: bf16 with fp32 master weights and optimizer state",
+        *("fp32", "amp_bf16", "amp_fp16", "bf16", "bf16_master"),
+        label="{}",
+        label_unset="default",
+    )
+    bucket_mb: float | None = setting(
+        None,
+        "maximum size of a gradient bucket in MiB. Stages 0-2 reduce one bucket at a time; stage 3 gathers and reduces "
+        "units of this size where the engine can regroup them. null: the engine's default",
+        above=0,
+        optional=True,
+        heading="bucket (MiB)",
+        label="bucket {} MiB",
+        label_unset="default bucket",
+    )
+    overlap: bool | None = setting(
+        None,
+        "overlap communication with the backward pass; at stage 3, also prefetch the next unit. "
+        "null: the engine's default",
+        optional=True,
+        label="overlap {}",
+        label_unset="default overlap",
+    )
+    accumulate: int = setting(
+        1,
+        "micro-batches per step and rank; only the last one communicates gradients where the engine can accumulate "
+        "them locally",
+        min=1,
+        optional=True,
+    )
+    compression: str = setting(
+        "none",
+        "data type or method that gradients are communicated in; powersgd is a low-rank approximation and is not "
+        "numerically equivalent",
+        *("none", "bf16", "fp16", "powersgd"),
+        optional=True,
+    )
+    shard_size: int | None = setting(
+        None,
+        "ranks that share one copy of the model state (hybrid sharding); groups of them are replicas. null: all ranks",
+        min=1,
+        optional=True,
+    )
+    local_steps: int = setting(
+        1, "local steps between weight averaging (post-local SGD). 1: no local steps", min=1, optional=True
+    )
+    clip_norm: float | None = setting(
+        None, "maximum norm of the gradient over all ranks and shards. null: no clipping", above=0, optional=True
+    )
+    compile: bool = setting(
+        False, "compile the model with torch.compile, in the first warm-up step of each launch", optional=True
+    )
+    optimizer: str = setting("adam", "optimizer; sgd has momentum 0.9", *("sgd", "adam", "adamw", "rmsprop"))
+    lr: float = setting(1e-3, "learning rate", above=0)
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The valid values of a setting of ``Training`` that has a list of them."""
+    return next(info(spec).choices for spec in dataclasses.fields(Training) if spec.name == name)
+
+
+NEUTRAL: dict[str, Any] = {spec.name: spec.default for spec in dataclasses.fields(Training) if info(spec).optional}
+"""The settings that an engine may lack, each with the value that asks for nothing."""
+
+
+@dataclass
+class Measure:
+    """What is measured in addition to time (conf/measure/)."""
+
+    parity_steps: int = setting(
+        3, "untimed steps that are compared with a single process on the same global batches. 0: no comparison", min=0
+    )
+    memory: bool = setting(True, "measure peak memory and model state at the allocator, in an untimed launch")
+    collectives: bool = setting(
+        True,
+        "list the collectives of one step (kind, dtype, elements, ranks), in the same untimed launch",
+        role="instrument",
+    )
+    ceiling: bool = setting(
+        True,
+        "measure the peak FLOP/s of matrix products on all ranks at once, the reference for MFU",
+        role="instrument",
+    )
+    profile: bool = setting(
+        False,
+        "split step time into computation, exposed communication, waiting and the rest: one profiled launch, and "
+        "one launch without communication per timed launch",
+    )
+    batch_pool: int = setting(
+        8, "distinct global batches that are prepared before timing starts; measured steps cycle through them", min=1
+    )
+    timing_breakdown: bool = setting(False, "print at the end how long each part of the sweep took", role="sweep")
+
+
+@dataclass
+class Tracking:
+    """Where results are logged (conf/tracking/)."""
+
+    kind: str = setting("mlflow", "tracking backend", "mlflow", "none", role="sweep")
+    uri: str | None = setting(
+        "sqlite:///mlflow.db",
+        "MLflow store or server. If it is unavailable, the sweep continues with a warning, and "
+        "python -m bench.tracking import PATH logs the records later",
+        role="sweep",
+    )
+    experiment: str = setting("ddp-zero-bench", "MLflow experiment", role="sweep")
+    artifacts: str | None = setting(
+        "mlartifacts", "artifact folder of a local store; a server chooses its own", role="sweep"
+    )
+
+
+@dataclass
+class Straggler:
+    """One rank that is slowed on purpose."""
+
+    rank: int | None = setting(None, "rank that is slowed. null: none", min=0)
+    factor: float = setting(
+        2.0, "factor by which its forward and backward take longer; only timed steps are slowed", min=1
+    )
+
+
+@dataclass
+class Network:
+    """The network between ranks (conf/network/)."""
+
+    kind: str = setting(
+        "none",
+        "lab: emulate one host per rank, each a network namespace behind a link of known bandwidth and latency (Linux, "
+        "root; gloo only). none: this machine as it is",
+        "none",
+        "lab",
+    )
+    rate: str | None = setting(
+        None,
+        "bandwidth per emulated host, per direction. null: not limited",
+        form=(bits_per_s, "a rate from 8kbit to 100gbit, such as 100mbit"),
+    )
+    delay: str | None = setting(
+        None,
+        "added one-way latency between any two emulated hosts. null: none",
+        form=(delay_s, "a time from 10us to 10s, such as 1ms"),
+    )
+    hosts: int | None = setting(
+        None,
+        "emulated hosts that ranks are placed on, in order; ranks on one host communicate without its link. "
+        "null: one per rank",
+        min=1,
+    )
+
+
+@dataclass
+class Config(Training):
+    """One configuration of a sweep, as it was asked for."""
+
+    engine: dict[str, Any] = setting(
+        {},
+        "engine under test, from conf/engine/, with its own options (engine.*)",
+        label="{}",
+        label_unset="default",
+    )
+    workload: dict[str, Any] = setting(
+        {},
+        "model, data and loss, from conf/workload/, with its own options (workload.*)",
+        role="task",
+        label="{}",
+        label_unset="default",
+    )
+    gpus: int = setting(
+        1,
+        "world size: one rank per GPU, or that many CPU processes where there is no GPU",
+        min=1,
+        max=2**20,
+        heading="ranks",
+        label="{} ranks",
+    )
+    device: str = setting(
+        "auto",
+        "auto: CUDA where a GPU is visible, else the CPU",
+        *("auto", "cpu", "cuda"),
+        role="task",
+        label="{}",
+        label_unset="default",
+    )
+    backend: str = setting(
+        "auto",
+        "collective backend. auto: nccl where each rank has a GPU of its own, else gloo. mpi: only if torch was built "
+        "with it. fake: run rank 0 of gpus=N alone, for world sizes larger than the machine; its memory and its "
+        "collective calls are real, its time is computation only, and the configuration is marked simulated",
+        *("auto", "gloo", "nccl", "mpi", "fake"),
+        label="{}",
+        label_unset="default",
+    )
+    scaling: str = setting(
+        "weak",
+        "weak: batch_size samples per rank, so work grows with gpus. strong: batch_size samples over all ranks",
+        *("weak", "strong"),
+        role="task",
+        label="{} scaling",
+    )
+    batch_size: int = setting(
+        64,
+        "samples per step, per rank (weak) or over all ranks (strong); each workload sets its own",
+        min=1,
+        role="task",
+    )
+    steps: int = setting(45, "measured steps per launch", min=1, role="task")
+    warmup: int = setting(2, "warm-up steps per launch, excluded from statistics", min=0, role="task")
+    repeats: int = setting(
+        3,
+        "launches per configuration, one per round; a launch is the independent sample of every interval",
+        min=1,
+        role="sweep",
+    )
+    data_skew: str = setting(
+        "none",
+        "unequal data per rank. labels: samples are sorted by class, so each rank sees few classes of a global batch. "
+        "samples: the last rank has half as many batches as the others (needs an engine with Join)",
+        *("none", "labels", "samples"),
+    )
+    straggler: Straggler = field(default_factory=Straggler)
+    network: Network = field(default_factory=Network)
+    search: str = setting(
+        "none",
+        "max_batch: find the largest batch per rank that fits memory_limit, starting at batch_size, with launches "
+        "that measure memory only (neither parity nor time; steps, warmup and repeats have no effect)",
+        *("none", "max_batch"),
+    )
+    memory_limit: str | None = setting(
+        None,
+        "memory per rank that search=max_batch may use: peak memory of a step on a CPU, the allocator's limit on a "
+        "GPU. null: the whole GPU",
+        form=(size_bytes, "a size such as 2GiB or 500MB"),
+    )
+    search_most: int | None = setting(
+        None, f"largest batch per rank that search=max_batch tries. null: {MAX_BATCH}", min=1
+    )
+    seed: int = setting(0, "seed of weights, data order and the shuffling of rounds", min=0, max=2**32 - 1, role="task")
+    deterministic: bool = setting(
+        False,
+        "bitwise-reproducible runs (torch.use_deterministic_algorithms); unsupported if the engine cannot guarantee it",
+    )
+    threads: int | None = setting(
+        None,
+        "CPU threads per rank. null: cores divided by the largest world size of the sweep, so threads per rank stay "
+        "constant across world sizes",
+        min=1,
+    )
+    timeout_s: float = setting(
+        300.0, "seconds after which a launch is stopped as a timeout", above=0, max=1e6, role="sweep"
+    )
+    data_dir: str | None = setting(
+        None, "folder with real data sets (torchvision's layout). null: fixed synthetic data", role="task"
+    )
+    resume: bool = setting(
+        False,
+        "run only what is missing in the sweep's folder: hydra.sweep.dir, else the newest under results/runs",
+        role="sweep",
+    )
+    reproduce: str | None = setting(
+        None,
+        "run the configuration of this record (file, or id of its MLflow run) again with its resolved settings, and "
+        "compare; only settings that do not change the configuration can be added. null: none",
+        role="sweep",
+    )
+    measure: Measure = field(default_factory=Measure)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+def with_role(*roles: Role) -> tuple[str, ...]:
+    """Dotted paths of the settings with one of these roles."""
+    return tuple(path for path, spec, _ in each_setting(Config()) if info(spec).role in roles)
