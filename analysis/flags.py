@@ -38,6 +38,8 @@ MEANINGS = {
     "or the parts of a step do not add up to it, or an MFU is above 1.2: neither is to be relied on.",
     "flops_incomplete": "the model calls operators that multiply and whose FLOPs nothing counts: FLOPs and MFU are too "
     "low.",
+    "global_state": "the workload's factory changed global state of torch or of its process. What the suite sets was "
+    "put back; other cells are not affected.",
     "host_bound": "a GPU waited for its host to launch kernels: times are the host's as much as the GPU's.",
     "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
     "repeats=6 or above.",
@@ -63,6 +65,7 @@ LETTERS = {
     "instruments_disagree": "i",
     "host_bound": "h",
     "flops_incomplete": "q",
+    "global_state": "b",
 }
 """For tables without room for words."""
 

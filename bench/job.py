@@ -21,6 +21,17 @@ class WorkloadSpec:
     data_dir: str | None
     options: dict[str, Any]
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether loading it runs no code but the suite's own, which changes no global state."""
+        module = self.factory.partition(":")[0]
+        return module.startswith("workloads.") and module != "workloads.module"
+
+    @property
+    def called(self) -> str:
+        """Whose code builds it: a person's own module (workload=module), or the factory."""
+        return str(self.options.get("path") or self.factory)
+
 
 @dataclass(frozen=True)
 class Job:

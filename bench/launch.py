@@ -23,7 +23,7 @@ from bench.strays import MARK, end_marked
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
 """What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
 SLACK_S = 60.0
-"""What a fork server may take beyond a launch's time limit, to load the workload and to end the ranks."""
+"""What a fork server may take beyond a launch's time limit, which the workload's factory has too, to end the ranks."""
 
 
 _warming: dict[frozenset[str], Launcher] = {}
@@ -111,7 +111,7 @@ class Launcher:
             self._replace()
         try:
             assert self.machine
-            self._socket.settimeout(job.timeout_s + SLACK_S)
+            self._socket.settimeout(2 * job.timeout_s + SLACK_S)
             self._stream.write(json.dumps(self._message(job)) + "\n")
             self._stream.flush()
             line = self._stream.readline()
@@ -120,9 +120,8 @@ class Launcher:
             return LaunchResult("failed", str(error))
         except TimeoutError:
             self._replace()
-            return LaunchResult(
-                "timeout", f"no answer from the fork server {SLACK_S:g} s after timeout_s={job.timeout_s:g}"
-            )
+            waited = 2 * job.timeout_s + SLACK_S
+            return LaunchResult("timeout", f"no answer from the fork server in {waited:g} s")
         except OSError:
             line = ""
         if not line.endswith("\n"):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.forkserver.template import NAME
 from bench.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,15 @@ FAULTY = (f"hydra.searchpath=[file://{ROOT}/tests/conf]", "workload=faulty")
 QUICK = ("steps=2", "warmup=1", "measure.parity_steps=2", "measure.ceiling=false", "threads=1", "gpus=2")
 MARK = "BENCH_TEST_SWEEP"
 BENCH = "from bench.__main__ import main; main()"
+
+
+def ranks_below(server: psutil.Process) -> list[psutil.Process]:
+    """What a fork server has started, but for the processes that hold workloads."""
+    below = []
+    for process in server.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below += [process] if process.name() != NAME else []
+    return below
 
 
 class Broken:
@@ -83,7 +93,7 @@ class Broken:
         """Of the launch that runs now."""
         assert self.process
         with contextlib.suppress(psutil.Error):
-            return [rank for server in self.servers() for rank in server.children()]
+            return [rank for server in self.servers() for rank in ranks_below(server)]
         return []
 
     def servers(self) -> list[psutil.Process]:

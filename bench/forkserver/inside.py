@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.job import Job
-from bench.prctl import die_with_parent
+from bench.prctl import die_with_parent, name_process
 
 
-def prepare_rank(server: int, log_fd: int) -> None:
-    """In the rank: die with the server, own process group, all output into the log, stacks on SIGUSR1."""
+def prepare_process(name: str, server: int, log_fd: int) -> None:
+    """In a process of the server's: a name, die with it, own process group, all output into the log, stacks on
+    SIGUSR1."""
     import faulthandler
 
+    name_process(name)
     os.setpgid(0, 0)
     die_with_parent(server)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
@@ -34,7 +36,7 @@ def prepare_rank(server: int, log_fd: int) -> None:
 
 def run_rank(job: Job, number: int, rendezvous: socket.socket, server: int, log_fd: int) -> dict[str, Any]:
     """The rank, prepared, and its work. Imported late: a spawned rank is prepared before it waits for torch."""
-    prepare_rank(server, log_fd)
+    prepare_process(f"bench rank {number}", server, log_fd)
     from bench import worker
 
     return worker.run(job, number, rendezvous)

@@ -9,10 +9,12 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Collection
 
 from bench.forkserver.outcome import oom_kill_count, outcome
 from bench.forkserver.rank import Rank
-from bench.forkserver.start import fork_obstacle, fork_rank, spawn_rank
+from bench.forkserver.start import spawn_rank
+from bench.forkserver.templates import Cancelled, StartRank, Template, TemplateLost, forking
 from bench.job import Job, LaunchResult
 from bench.network import Lab, NetworkError
 from bench.prctl import die_with_parent, outlive_parent
@@ -26,10 +28,6 @@ READS_AT_THE_END = 32
 """More than a pipe can hold; a process that is not a rank may write into it for ever."""
 
 
-class Cancelled(Exception):
-    """The parent asked to end the launch, or is gone."""
-
-
 class SwitchLost(Exception):
     """The lab's relay ended, and every link with it."""
 
@@ -37,8 +35,25 @@ class SwitchLost(Exception):
 class Launch:
     """All ranks of one job, from the first fork to the last reaped process."""
 
-    def __init__(self, job: Job, lifeline: socket.socket) -> None:
+    def __init__(
+        self,
+        job: Job,
+        lifeline: socket.socket,
+        spared: Collection[int] = (),
+        template: Template | None = None,
+        *,
+        why_spawn: str = "",
+        loaded_by_ranks: str = "",
+    ) -> None:
+        """Ranks are forked from ``template``, else from this process; ``why_spawn`` says why neither may be.
+
+        ``spared``: children of this process that outlive the launch.
+        """
         self.job = job
+        self.spared = frozenset(spared)
+        self.template = template
+        self.why_spawn = why_spawn
+        self.loaded_by_ranks = loaded_by_ranks
         self.lifeline = lifeline
         self.ranks: list[Rank] = []
         self.lab: Lab | None = None
@@ -47,14 +62,15 @@ class Launch:
 
     def run(self) -> LaunchResult:
         started = time.perf_counter()
-        why_spawn = fork_obstacle()
         outlive_parent()  # to end what ranks have started, which the kernel would leave; the lifeline tells
         try:
-            self._start(why_spawn)
+            self._start()
             timed_out = not self._wait(started + self.job.timeout_s)
             result = outcome(self.job, self.ranks, timed_out, self.oom_kills)
         except NetworkError as error:
             result = LaunchResult("unsupported", str(error))
+        except TemplateLost:
+            result = LaunchResult("failed", "the process that loaded the workload was killed", by_chance=True)
         except SwitchLost:
             self._stop(grace_s=0)
             ends = [rank.end() for rank in self.ranks]
@@ -64,26 +80,34 @@ class Launch:
         return dataclasses.replace(
             result,
             total_s=time.perf_counter() - started,
-            start_method=f"spawn ({why_spawn})" if why_spawn else "fork",
+            start_method=self._start_method(),
         )
 
-    def _start(self, why_spawn: str | None) -> None:
+    def _start_method(self) -> str:
+        if self.why_spawn:
+            return f"spawn ({self.why_spawn})"
+        return f"fork; each rank loads the workload ({self.loaded_by_ranks})" if self.loaded_by_ranks else "fork"
+
+    def _start(self) -> None:
         self.selector.register(self.lifeline, selectors.EVENT_READ, None)
         processes = self.job.world_size + self.job.servers
         if self.job.network:
             self.lab = Lab(self.job.network, self._host_of(processes - 1) + 1)
             if self.lab.relay_fd is not None:
                 self.selector.register(self.lab.relay_fd, selectors.EVENT_READ, self.lab)
-        with self._inside(0) as address, socket.socket() as rendezvous:
+        with self._inside(0) as address, socket.socket() as rendezvous, self._starter() as start:
             rendezvous.bind((address, 0))
             rendezvous.listen(processes + 8)
             for number in range(processes):
-                start = spawn_rank if why_spawn else fork_rank
                 with self._inside(number):
                     rank = start(self.job, number, rendezvous)
                 self.ranks.append(rank)
-                for fd in (rank.pid_fd, rank.result_fd, rank.log_fd):
-                    self.selector.register(fd, selectors.EVENT_READ, rank)
+        for rank in self.ranks:
+            for fd in (rank.pid_fd, rank.result_fd, rank.log_fd):
+                self.selector.register(fd, selectors.EVENT_READ, rank)
+
+    def _starter(self) -> contextlib.AbstractContextManager[StartRank]:
+        return contextlib.nullcontext(spawn_rank) if self.why_spawn else forking(self.template, self.job)
 
     def _host_of(self, number: int) -> int:
         return self.job.network.host_of(number, self.job.world_size) if self.job.network else 0
@@ -150,7 +174,7 @@ class Launch:
         self.selector.close()
         if self.lab:
             self.lab.close()
-        end_orphans()
+        end_orphans(self.spared)
         die_with_parent(os.getppid())
 
 

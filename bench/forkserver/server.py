@@ -11,9 +11,12 @@ import socket
 import time
 from typing import Any
 
-from bench.forkserver.launch import Cancelled, Launch
-from bench.job import Job, Machine
+from bench.forkserver.launch import Launch
+from bench.forkserver.start import fork_obstacle
+from bench.forkserver.templates import Cancelled, LoadFailed, Templates
+from bench.job import Job, LaunchResult, Machine
 from bench.record import decode
+from bench.strays import end_orphans
 
 
 def serve(lifeline: socket.socket) -> None:
@@ -27,22 +30,37 @@ def serve(lifeline: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     send(stream, dataclasses.asdict(machine(time.perf_counter() - started)))
-    for line in stream:
-        job = decode(json.loads(line), Job, "job")
-        try:
-            preload_workload(job)
-            result = Launch(job, lifeline).run()
-        except Cancelled:
-            return
-        send(stream, dataclasses.asdict(result))
+    with contextlib.closing(Templates(lifeline)) as templates:
+        for line in stream:
+            try:
+                result = launched(decode(json.loads(line), Job, "job"), lifeline, templates)
+            except Cancelled:
+                break
+            send(stream, dataclasses.asdict(result))
+    end_orphans()  # what a factory started in its template
+
+
+def launched(job: Job, lifeline: socket.socket, templates: Templates) -> LaunchResult:
+    """Runs all ranks of the job. The workload is loaded before, so that ranks inherit its data: here if it is the
+    suite's own, which changes nothing of this process; else in a process of its own."""
+    obstacle = fork_obstacle()
+    if obstacle:
+        return Launch(job, lifeline, templates.pids, why_spawn=obstacle).run()
+    preload_workload(job)
+    try:
+        template, why_not = templates.of(job)
+    except LoadFailed as error:
+        return error.result
+    return Launch(job, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
 
 
 def preload_workload(job: Job) -> None:
-    """Loads the workload here so that ranks inherit its data. A failure is left to the ranks, which report it."""
+    """Loads a built-in workload here. A failure is left to the ranks, which report it."""
     from bench.worker.shares import workload
 
-    with contextlib.suppress(Exception, SystemExit):
-        workload(job.workload)
+    if job.workload.is_built_in:
+        with contextlib.suppress(Exception, SystemExit):
+            workload(job.workload)
 
 
 def machine(warm_up_s: float) -> Machine:

@@ -18,17 +18,17 @@ from bench.record import decode
 GPU_DRIVER = Path("/dev/nvidiactl")
 
 
-def fork_obstacle() -> str | None:
-    """Why this process must not fork ranks; None if it may."""
+def fork_obstacle(process: str = "the fork server") -> str | None:
+    """Why this process, which is called ``process``, must not fork ranks; None if it may."""
     import torch
 
     if torch.cuda.is_initialized():
-        return "CUDA was initialised in the fork server"
+        return f"CUDA was initialised in {process}"
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
-        return f"the fork server has {threads} threads"
+        return f"{process} has {threads} threads"
     if GPU_DRIVER.exists() and forks_lack_cuda():
-        return "the driver of CUDA was initialised in the fork server"
+        return f"the driver of CUDA was initialised in {process}"
     return None
 
 

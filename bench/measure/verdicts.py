@@ -87,6 +87,8 @@ def disturbances(record: Record) -> dict[str, str]:
         if worst:
             count = sum(cause is not None for cause in seen)
             found[name] = f"in {count} of {len(seen)} launches; at worst {worst.words}"
+    if changes := record.resolved.get("global_changes"):
+        found["global_state"] = "; ".join(changes)
     ceiling = record.ceiling and (foreign_process(record.ceiling.conditions) or throttled(record.ceiling.conditions))
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words

@@ -43,6 +43,7 @@ class Preparation:
             record.ceiling = self._ceiling(cell)
         if measure.parity_steps or measure.memory or measure.collectives:
             result = running.launch(cell.job("check", running.scratch), "check")
+            running.observe(cell, result)
             if result.status != "ok":
                 running.fail(cell, result)
                 return
@@ -121,6 +122,7 @@ class Preparation:
             return running.launch(job, "search")
 
         def keep(found: Search, result: LaunchResult) -> None:
+            running.observe(cell, result)
             record.search = found
             if found.tried[-1].batch == found.largest_fit:
                 record.memory = search.memory_of(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.breakdown import Breakdown
@@ -23,12 +23,33 @@ class Running:
     scratch: Path
     breakdown: Breakdown
     progress: SweepProgress
+    notes: set[str] = field(default_factory=set)
+    """Lines that were printed once and need no second time."""
 
     def launch(self, job: Job, phase: str) -> LaunchResult:
         """Runs the job; its time belongs to ``phase``."""
         result = self.launcher.launch(job)
         self.breakdown.add(phase, result.total_s)
         return result
+
+    def observe(self, cell: Cell, result: LaunchResult) -> None:
+        """Keeps what the cell's factory changed globally, and says once how launches start if not by a plain fork."""
+        resolved = self.records[cell].resolved
+        changes = list(dict.fromkeys(line for rank in result.ranks for line in rank.get("changes", [])))
+        if changes:
+            resolved["global_changes"] = list(dict.fromkeys([*resolved.get("global_changes", []), *changes]))
+        for line in changes:
+            self.note_once(f"{cell.config.workload['name']}: {line}")
+        how, _, why = result.start_method.partition(" (")
+        if how == "spawn":
+            self.note_once(f"ranks are spawned, not forked: {why[:-1]}. Each rank of each launch imports torch again")
+        elif why:
+            self.note_once(f"each rank loads the workload by itself: {why[:-1]}")
+
+    def note_once(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.add(line)
+            self.progress.note(line)
 
     def fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
         """Ends the cell with a launch that failed; its reason follows ``prefix``. What it had left counts as done."""

@@ -65,6 +65,7 @@ class Turns:
         running = self._running
         started_at = environment.now()
         result = running.launcher.launch(cell.job(cell.measured, running.scratch, silent=silent))
+        running.observe(cell, result)
         if result.status != "ok":
             return result
         running.breakdown.add_launch(results.phases_s(result), result.total_s)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.engines.base import RankContext, ServerContext
 from bench.job import Job
+from bench.worker import global_state
 from bench.worker.check import check
 from bench.worker.engine import adapter
 from bench.worker.group import join_group, meet, open_store
@@ -20,6 +21,12 @@ from bench.worker.timing import timing
 
 def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     """Everything that one rank does in one launch; its result in JSON types. Raises what goes wrong."""
+    global_state.check_at_start()
+    result = work_of(job, rank, rendezvous)
+    return result | {"changes": global_state.changes()}
+
+
+def work_of(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     seconds = Stopwatch()
     device = prepare_process(job, rank)
     if job.purpose == "reference":

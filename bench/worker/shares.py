@@ -8,22 +8,38 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
+from torch import nn
 
 import workloads
 from bench import loop
 from bench.engines.base import Batch
 from bench.job import Job, WorkloadSpec
+from bench.worker.global_state import watched
 from workloads.base import Workload, WorkloadError
 
 
 def workload(spec: WorkloadSpec) -> Workload:
-    """The workload, with its data; loaded once in the fork server and inherited by its ranks."""
-    return _load_workload(json.dumps(asdict(spec)))
+    """The workload, with its data; loaded once before ranks are forked, which inherit it."""
+    return _load_workload(json.dumps(asdict(spec)), spec.called)
 
 
 @functools.lru_cache(maxsize=2)
-def _load_workload(spec: str) -> Workload:
-    return workloads.load(**json.loads(spec))
+def _load_workload(spec: str, factory: str) -> Workload:
+    with watched(factory):
+        return Watched(workloads.load(**json.loads(spec)), factory)
+
+
+class Watched:
+    """A workload whose ``build`` leaves no global state behind. All else is the workload's own, at no cost."""
+
+    def __init__(self, own: Workload, factory: str) -> None:
+        self._own = own
+        self._factory = factory
+        self.info, self.units, self.batch, self.loss = own.info, own.units, own.batch, own.loss
+
+    def build(self) -> nn.Module:
+        with watched(self._factory):
+            return self._own.build()
 
 
 def share_of(job: Job, rank: int) -> loop.Share:

@@ -12,6 +12,7 @@ import pytest
 from bench.cells import Cell
 from bench.groups import options
 from bench.launch import Launcher
+from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell, worst
 
 RunCheck = Callable[[Cell], list[dict[str, Any]]]
@@ -145,4 +146,4 @@ def test_a_launch_ends_cleanly_and_leaves_no_process(engine: str, make_cell: Mak
     result = launcher.launch(cell.job("timing", Path()))
     assert (result.status, result.reason, result.ends) == ("ok", "", [])
     assert len(result.ranks) == 2
-    assert not psutil.Process(launcher._process.pid).children(recursive=True)
+    assert not ranks_below(psutil.Process(launcher._process.pid))

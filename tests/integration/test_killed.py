@@ -12,7 +12,7 @@ import pytest
 from bench import network
 from bench.job import LaunchResult
 from bench.launch import Launcher
-from tests.broken_sweep import BENCH, Broken
+from tests.broken_sweep import BENCH, Broken, ranks_below
 from tests.conftest import MakeCell, planned
 
 SLOW_WRITES = "import os, time; fsync = os.fsync; os.fsync = lambda fd: (time.sleep(1), fsync(fd)); "
@@ -104,7 +104,7 @@ def test_a_killed_parameter_server_fails_its_launch_by_name(
     cell = make_cell(engine="parameter_server", gpus=2, steps=5000)
     result = killed_while_it_runs(launcher, timing_job(cell), lambda processes: processes[-1], at_least=3)
     assert (result.status, result.reason) == ("failed", "rank 2: killed by signal 9 (SIGKILL)")
-    assert psutil.Process(launcher._process.pid).children(recursive=True) == []
+    assert ranks_below(psutil.Process(launcher._process.pid)) == []
 
 
 def test_a_killed_relay_fails_its_launch_at_once(
@@ -120,7 +120,7 @@ def test_a_killed_relay_fails_its_launch_at_once(
     )
     assert (result.status, result.reason) == ("failed", "network=lab: the process between its hosts ended")
     assert time.monotonic() - started < 50  # of the timeout of 60 s, which the ranks would have waited for
-    assert psutil.Process(launcher._process.pid).children(recursive=True) == []
+    assert ranks_below(psutil.Process(launcher._process.pid)) == []
 
 
 def _lab() -> object:
@@ -142,10 +142,10 @@ def killed_while_it_runs(
 
     def kill() -> None:
         deadline = time.monotonic() + 60
-        while len(server.children()) < at_least and time.monotonic() < deadline:
+        while len(ranks_below(server)) < at_least and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(1)
-        choose(sorted(server.children(), key=lambda process: process.pid)).kill()
+        choose(sorted(ranks_below(server), key=lambda process: process.pid)).kill()
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from tests.broken_sweep import Broken
+from tests.broken_sweep import Broken, ranks_below
 
 KILLS = int(os.environ.get("BENCH_KILLS", "1"))
 LASTS_S = 12.0
@@ -26,7 +26,7 @@ def family(process: psutil.Process) -> dict[str, list[psutil.Process]]:
     """The processes of a sweep by what they are: itself, its fork server, and what that runs."""
     with contextlib.suppress(psutil.Error):
         servers = [child for child in process.children() if "bench.forkserver" in child.cmdline()]
-        ranks = [rank for server in servers for rank in server.children(recursive=True)]
+        ranks = [rank for server in servers for rank in ranks_below(server)]
         return {"sweep": [process], "fork server": servers, "rank": ranks}
     return {}
 

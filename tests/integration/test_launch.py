@@ -16,6 +16,7 @@ import pytest
 
 from bench.job import LaunchResult
 from bench.launch import Launcher, launcher_for, warming
+from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
 from tests.faults import DAEMON
 
@@ -33,7 +34,7 @@ def strike(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., An
 
 
 def rank_processes(launcher: Launcher) -> list[psutil.Process]:
-    return psutil.Process(launcher._process.pid).children(recursive=True)
+    return ranks_below(psutil.Process(launcher._process.pid))
 
 
 def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., LaunchResult]) -> None:
@@ -129,7 +130,7 @@ def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
         def kill_when_ranks_run() -> None:
             while len(ranks) < 2:
                 time.sleep(0.05)
-                ranks[:] = server.children()
+                ranks[:] = ranks_below(server)
             server.kill()
 
         killer = threading.Thread(target=kill_when_ranks_run)

@@ -24,6 +24,7 @@ from bench.launch import Launcher
 from bench.network import Lab, Link, NetworkError, obstacle
 from bench.record import Parity, decode
 from results.settings import Network
+from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +168,7 @@ def spaces_of(server: int, ranks: int) -> list[int]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
-            children = psutil.Process(server).children()
+            children = ranks_below(psutil.Process(server))
             found = sorted(child.pid for child in children if "bench.forkserver" in child.cmdline())
             if len(found) == ranks:
                 return [os.stat(f"/proc/{pid}/ns/net").st_ino for pid in found]
@@ -238,7 +239,7 @@ def test_nothing_is_left_once_the_parent_is_killed(
     server = int(parent.stdout.readline())
     spaces = set(spaces_of(server, 2))
     below = psutil.Process(server).children(recursive=True)
-    assert len(below) == (3 if delay else 2)
+    assert len(ranks_below(psutil.Process(server))) == (3 if delay else 2)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert wait_until(lambda: not held_spaces() & spaces)
