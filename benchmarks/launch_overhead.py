@@ -52,7 +52,12 @@ def trivial_job(ranks: int) -> Job:
         backend="gloo",
         optimizer="sgd",
         lr=0.1,
-        options={"gradient_as_bucket_view": True, "static_graph": False, "powersgd_rank": 1},
+        options={
+            "gradient_as_bucket_view": True,
+            "static_graph": False,
+            "find_unused_parameters": False,
+            "powersgd_rank": 1,
+        },
     )
     return Job(
         purpose="timing",

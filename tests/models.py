@@ -276,3 +276,22 @@ class Resident(Odd):
 def resident_mib() -> float:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / (1 << 20)
+
+
+class Parts(Odd):
+    """An encoder and a decoder in a dict of modules, which the loss calls by themselves; its batches are nested."""
+
+    def build(self) -> nn.Module:
+        with reseeded(self.seed):
+            encoder = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
+            return nn.ModuleDict({"encoder": encoder, "decoder": nn.Linear(WIDTH, WIDTH)})
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        rows, targets = super().batch(indices)
+        return {"inputs": rows, "more": [(targets, "a name"), {"scale": torch.full((len(rows), 1), 2.0)}]}
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(batch["more"], list) and batch["more"][0][1] == "a name"
+        hidden = module["encoder"](batch["inputs"])  # type: ignore[index]
+        output = module["decoder"](hidden * batch["more"][1]["scale"])  # type: ignore[index]
+        return (output - batch["more"][0][0]).square().mean() + 0.01 * hidden.square().mean()  # type: ignore[no-any-return]

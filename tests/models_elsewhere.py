@@ -353,5 +353,6 @@ REFUSED: dict[str, Callable[..., nn.Module]] = {
     "sparse": Sparse,
     "complex": Complex,
     "sliced_scaled": SlicedScaled,
+    "scripted_inside": lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), torch.jit.script(nn.Linear(WIDTH, WIDTH))),
     "scripted": lambda: nn.Sequential(torch.jit.script(nn.Linear(WIDTH, WIDTH))),
 }

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-Batch = tuple[Tensor, ...]
-"""Inputs and targets; dimension 0 of each tensor indexes the samples."""
+Batch = Any
+"""Inputs and targets: tensors, in tuples, lists or dicts, nested as ``loss`` likes. The workloads here have tuples.
+Dimension 0 of each tensor indexes the samples."""
 
 
 class WorkloadError(ValueError):

@@ -25,8 +25,9 @@ from torch.distributed.distributed_c10d import Store
 
 from bench.engines.spec import EngineSpec
 
-Batch = tuple[Tensor, ...]
-"""Inputs and targets; dimension 0 of each tensor indexes the samples."""
+Batch = Any
+"""Inputs and targets: tensors, in tuples, lists or dicts as the workload likes (``batches``). Only its loss function
+knows which; dimension 0 of each tensor indexes the samples."""
 
 LossFunction = Callable[[nn.Module, Batch], Tensor]
 """Calls the module as training would and returns the mean loss of the batch, a scalar."""
@@ -41,6 +42,8 @@ class RankContext:
     device: torch.device
     store: Store
     """The store by which the processes of this launch met, for engines that make groups of their own."""
+    first_use: str = ""
+    """What the loss uses of the module before it calls it, as ``.encode`` (``whole_loss.first_use``)."""
 
 
 @dataclass(frozen=True)

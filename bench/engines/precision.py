@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from bench.engines.base import Batch
+from bench.engines.batches import map_tensors
 
 AUTOCAST = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 """Precisions that compute in a lower dtype over fp32 weights."""
@@ -28,8 +31,8 @@ def autocast(precision: str, device_type: str) -> contextlib.AbstractContextMana
     return contextlib.nullcontext()
 
 
-def cast_inputs(batch: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+def cast_inputs(batch: Batch, dtype: torch.dtype) -> Batch:
     """Floating-point tensors of ``batch`` in ``dtype``; indices and labels as they are."""
     if dtype == torch.float32:
         return batch
-    return tuple(entry.to(dtype) if entry.is_floating_point() else entry for entry in batch)
+    return map_tensors(batch, lambda entry: entry.to(dtype) if entry.is_floating_point() else entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from bench.engines.holders import holders
@@ -13,6 +14,25 @@ def refuse_sparse(engine: str, module: nn.Module) -> None:
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
             raise EngineUnsupported(f"engine={engine}: {name or 'the module'} has sparse gradients (sparse=True)")
+
+
+def refuse_first_use(engine: str, first_use: str) -> None:
+    """Raises EngineUnsupported for a loss that does not begin with a call of the module."""
+    if first_use:
+        raise EngineUnsupported(
+            f"engine={engine}: the loss uses module{first_use} without calling the module; "
+            "valid: a loss of module(inputs), engine=native, torch, deepspeed"
+        )
+
+
+def refuse_scripted(engine: str, module: nn.Module) -> None:
+    """Raises EngineUnsupported for a scripted module, which takes no hooks."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise EngineUnsupported(
+                f"engine={engine}: {name or 'the module'} is scripted (torch.jit.script), so it takes no hooks; "
+                "valid: a module that is not scripted, engine=native, a lower stage"
+            )
 
 
 def refuse_strided(engine: str, module: nn.Module, why: str) -> None:
@@ -36,6 +56,7 @@ def refuse_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module
     """Raises EngineUnsupported for what ``fully_shard`` cannot cut, or would gather with one of its units only."""
     refuse_strided(engine, module, "which fully_shard does not take")
     refuse_empty(engine, module, "which fully_shard does not reduce")
+    refuse_scripted(engine, module)
     held = holders(module, units)
     for name, weight in module.named_parameters():
         if not weight.dim():

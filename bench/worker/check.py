@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench import loop, parity, record
 from bench.engines.base import Batch, Engine, RankContext
+from bench.engines.batches import tensors_of
 from bench.job import Job
 from bench.measure import comm, memory
 from bench.worker.engine import UNSTEADY_STEPS, set_up
@@ -94,7 +95,7 @@ def memory_of_steps(job: Job, engine: Engine, work: Workload, context: RankConte
 def watched_step(
     job: Job, engine: Engine, work: Workload, counter: memory.StepMemory, micro_batches: list[Batch]
 ) -> None:
-    inputs = [entry for batch in micro_batches for entry in batch]
+    inputs = [entry for batch in micro_batches for entry in tensors_of(batch)]
     with watched_parameters(job), counter.step(engine.state(), inputs):
         for index, batch in enumerate(micro_batches):
             counter.forward()

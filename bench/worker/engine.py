@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from types import ModuleType
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from bench import straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.whole_loss import first_use
 from bench.job import Job
 from bench.worker.shares import batches, share_of, workload
 
@@ -22,6 +24,8 @@ def adapter(job: Job) -> ModuleType:
 
 def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
     engine: Engine = adapter(job).create()
+    work = workload(job.workload)
+    context = dataclasses.replace(context, first_use=first_use(work.loss, work.batch(range(1))))
     engine.setup(module, units, job.spec, context)
     return engine
 

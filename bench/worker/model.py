@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import record
+from bench.engines.batches import tensors_of
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.job import Job
 from bench.measure import flops, memory
@@ -60,7 +61,8 @@ def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | No
     with counter:
         module = cast_module(work.build().to(device), job.spec.precision)
         batch = batches(job, work, share_of(job, 0), 0, device)[0]
-        with counter.step({"params": list(module.parameters()), "buffers": list(module.buffers())}, batch):
+        state: dict[str, list[Tensor]] = {"params": list(module.parameters()), "buffers": list(module.buffers())}
+        with counter.step(state, tensors_of(batch)):
             with autocast(job.spec.precision, device.type):
                 loss = work.loss(module, cast_inputs(batch, weight_dtype(job.spec.precision)))
             loss.backward()

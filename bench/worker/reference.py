@@ -10,6 +10,7 @@ import torch
 
 from bench import loop, parity
 from bench.engines.base import Batch
+from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
 from bench.job import Job
 from bench.worker.model import activation_bytes, digest, model_facts
@@ -22,7 +23,7 @@ def reference(job: Job, device: torch.device) -> dict[str, Any]:
     work = workload(job.workload)
     trained = parity.train_reference(work.build(), global_batches(job, work, device), work.loss, job.spec, device)
     trained.save(Path(job.reference))
-    first = [entry for batch in global_batches(job, work, device, steps=1)[0] for entry in batch]
+    first = [entry for batch in global_batches(job, work, device, steps=1)[0] for entry in tensors_of(batch)]
     facts = replace(model_facts(work, digest(first)), activation_bytes=activation_bytes(job, work, device))
     return {"model": asdict(facts)}
 

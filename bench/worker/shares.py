@@ -13,6 +13,7 @@ from torch import nn
 import workloads
 from bench import loop
 from bench.engines.base import Batch
+from bench.engines.batches import map_tensors, tensors_of
 from bench.job import Job, WorkloadSpec
 from bench.worker.global_state import watched
 from workloads.base import Workload, WorkloadError
@@ -55,13 +56,13 @@ def batches(job: Job, work: Workload, share: loop.Share, step: int, device: torc
     found = []
     for indices in share.micro_batches(step):
         samples: Sequence[int] = [dealt[index] for index in indices] if dealt else indices
-        found.append(tuple(entry.to(device) for entry in work.batch(samples)))
+        found.append(map_tensors(work.batch(samples), lambda entry: entry.to(device)))
     return found
 
 
 def by_label(work: Workload, indices: range) -> dict[int, int]:
     """Who stands where when the samples of a global batch are sorted by their class labels (one a sample)."""
-    labels = work.batch(indices)[-1]
+    labels = tensors_of(work.batch(indices))[-1]
     if labels.dim() != 1 or labels.is_floating_point():
         raise WorkloadError(
             f"data_skew=labels needs one class label a sample; workload={work.info.name} has none. Valid: none, samples"

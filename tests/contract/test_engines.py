@@ -107,6 +107,14 @@ def test_every_workload_trains_at_every_stage(
     check_parity(cell, run_check)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nested_batches_and_a_loss_that_calls_parts_of_the_module_train_alike(
+    engine: str, stage: int, precision: str, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    workload = {"name": "parts", "factory": "tests.models:Parts", "kind": "parts"}
+    check_parity(make_cell(engine=engine, stage=stage, gpus=2, workload=workload, precision=precision), run_check)
+
+
 def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck) -> None:
     """fp32 Adam: 4 + 4 + 8 bytes a parameter, of which the stage divides some by N=2."""
     cell = make_cell(engine=engine, stage=stage, gpus=2, measure={"memory": True})

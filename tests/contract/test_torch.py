@@ -261,3 +261,13 @@ def test_an_option_out_of_bounds_is_refused(options: dict[str, Any], make_config
     cell = planned(make_config, options, gpus=2)
     assert cell.status == "unsupported"
     assert f"engine.{next(iter(options))}=" in cell.reason
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_parameters_without_a_gradient_are_looked_for_where_that_is_asked(
+    stage: int, make_config: Callable[..., Config], run_check: Callable[[Cell], list[dict[str, Any]]]
+) -> None:
+    workload = {"name": "unused", "factory": "tests.models:Odd", "kind": "unused"}
+    ranks = run_check(planned(make_config, {"find_unused_parameters": True}, stage=stage, gpus=2, workload=workload))
+    assert_parity(ranks)
+    assert ranks[0]["describe"]["find_unused_parameters"] is True

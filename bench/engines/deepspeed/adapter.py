@@ -12,8 +12,9 @@ from torch._dynamo import OptimizedModule
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
-from bench.engines.refusals import refuse_empty, refuse_sparse, refuse_strided
+from bench.engines.refusals import refuse_empty, refuse_scripted, refuse_sparse, refuse_strided
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.whole_loss import WholeLoss
 
 MIB = 1 << 20
 BUCKET_ELEMENTS = 500_000_000
@@ -28,6 +29,7 @@ class DeepSpeed:
 
         refuse_module(module, spec.stage)
         self.spec = spec
+        self.whole_loss = bool(context.first_use) or isinstance(module, torch.jit.ScriptModule)
         self.library = deepspeed
         take_device(context.device.type)
         self.names = [name for name, _ in module.named_parameters()]
@@ -39,14 +41,15 @@ class DeepSpeed:
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         fused = {"fused": True} if spec.optimizer in FUSED else {}
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module,
+            model=WholeLoss(module) if self.whole_loss else module,
             model_parameters=weights,
             optimizer=None if own else build_optimizer(spec.optimizer, weights, spec.lr, **fused),
             config=self.configuration,
         )
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
-        loss = loss_fn(self.engine, cast_inputs(batch, weight_dtype(self.spec.precision)))
+        batch = cast_inputs(batch, weight_dtype(self.spec.precision))
+        loss: Tensor = self.engine(loss_fn, batch) if self.whole_loss else loss_fn(self.engine, batch)
         self.engine.backward(loss)
         if not sync:
             self.engine.step()  # counts the micro-batch
@@ -98,6 +101,7 @@ def refuse_module(module: nn.Module, stage: int) -> None:
     refuse_strided("deepspeed", module, "which it cannot broadcast at its start")
     if stage == 3:
         refuse_empty("deepspeed at stage=3", module, "which it does not gather")
+        refuse_scripted("deepspeed at stage=3", module)
         refuse_compiled(module)
 
 

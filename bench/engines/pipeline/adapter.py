@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,11 +12,13 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.batches import map_tensors, tensors_of
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.refusals import refuse_sparse
+from bench.engines.refusals import refuse_first_use, refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.whole_loss import Called, StandIn
 
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 
@@ -32,6 +34,7 @@ class PipelineEngine:
         mesh = init_device_mesh(context.device.type, (self.replicas, self.degree), mesh_dim_names=("data", "pipeline"))
         self.group, self.replicas_of_stage = mesh.get_group("pipeline"), mesh.get_group("data")
         refuse_sparse("pipeline", module)
+        refuse_first_use("pipeline", context.first_use)
         runs = stages.cut(stages.chain_of(module), units, self.degree)
         stages.refuse_what_stages_share(module, runs)
         stages.refuse_untrained_stage(module, runs)
@@ -59,15 +62,14 @@ class PipelineEngine:
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         """Every rank of a replica has the batch; the first stage feeds it in, the last one takes the loss."""
-        samples = len(batch[0])
+        samples = len(tensors_of(batch)[0])
         if samples % self.microbatches:
             raise EngineUnsupported(
                 f"engine=pipeline cannot cut a replica's {samples} samples into "
                 f"engine.microbatches={self.microbatches} equal parts"
             )
         batch = cast_inputs(batch, weight_dtype(self.spec.precision))
-        parts = zip(*(entry.chunk(self.microbatches) for entry in batch), strict=True)
-        self.loss_fn, self.parts = loss_fn, list(parts)
+        self.loss_fn, self.parts = loss_fn, cut(batch, self.microbatches)
         losses: list[Tensor] = []
         if self.index == 0:
             self.schedule.step(module_input(loss_fn, batch), return_outputs=False)
@@ -153,22 +155,20 @@ class Computed(nn.Module):
         return self.output
 
 
-class _Called(Exception):
-    """The module was called with these inputs."""
+def cut(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in so many parts, each with its share of every tensor's samples."""
 
+    def part(number: int) -> Batch:
+        return map_tensors(batch, lambda entry: entry.chunk(parts)[number])
 
-class _Asking(nn.Module):
-    """Stands in for the module to learn what a loss function calls it with."""
-
-    def forward(self, *inputs: Any) -> NoReturn:
-        raise _Called(*inputs)
+    return [part(number) for number in range(parts)]
 
 
 def module_input(loss_fn: LossFunction, batch: Batch) -> Tensor:
     """What ``loss_fn`` calls the module with. Raises EngineUnsupported unless it is one tensor."""
     try:
-        loss_fn(_Asking(), batch)
-    except _Called as call:
+        loss_fn(StandIn(), batch)
+    except Called as call:
         if len(call.args) == 1 and isinstance(call.args[0], Tensor):
             return call.args[0]
     raise EngineUnsupported("engine=pipeline feeds one tensor into its first stage; this workload's model takes others")

@@ -62,6 +62,7 @@ def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers cannot do, EngineUnavailable if there is no compiler."""
     option(spec, "gradient_as_bucket_view", True, False)
     option(spec, "static_graph", True, False)
+    option(spec, "find_unused_parameters", True, False)
     rank = count_option(spec, "powersgd_rank")
     if rank != 1 and spec.compression != "powersgd":
         raise EngineUnsupported(f"engine=torch has no engine.powersgd_rank={rank} without compression=powersgd")
@@ -167,7 +168,8 @@ def _sharded(spec: EngineSpec) -> Iterator[Refusal]:
     view = bool(spec.options["gradient_as_bucket_view"])
     size = spec.shard_size
     yield not view, "has no gradient_as_bucket_view=false", "fully_shard has no buckets"
-    yield bool(spec.options["static_graph"]), "has no engine.static_graph=true", "it is DistributedDataParallel's"
+    for name in ("static_graph", "find_unused_parameters"):
+        yield bool(spec.options[name]), f"has no engine.{name}=true", "it is DistributedDataParallel's"
     yield spec.bucket_mb is not None, "has no bucket_mb", "fully_shard communicates per unit, not per bucket"
     yield spec.overlap is False, "cannot set overlap=false", "fully_shard always communicates in backward"
     yield (

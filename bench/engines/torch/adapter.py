@@ -17,8 +17,12 @@ from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
-from bench.engines.spec import EngineSpec
+from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch import ddp, fsdp
+from bench.engines.whole_loss import WholeLoss
+
+UNREDUCED = "Expected to have finished reduction in the prior iteration"
+"""How DistributedDataParallel's error begins where a parameter got no gradient."""
 
 
 class TorchEngine:
@@ -34,9 +38,10 @@ class TorchEngine:
         self.hook: ddp.Hook | None = None
         if self.sharded:
             refuse_for_fully_shard(f"torch at stage={spec.stage}", module, units)
-            self.module = fsdp.shard(module, units, spec, context)
+            self.module = fsdp.shard(WholeLoss(module) if context.first_use else module, units, spec, context)
         else:
             self.module = self._replicate(module)
+        self.whole_loss = not self.sharded or bool(context.first_use)
         self.optimizer = self._build_optimizer()
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=spec.precision == "amp_fp16")
         self.averager = PeriodicModelAverager(spec.local_steps) if spec.local_steps > 1 else None
@@ -64,9 +69,20 @@ class TorchEngine:
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with gradient_sync(self.module, sync):
             with autocast(self.spec.precision, self.device.type):
-                loss = loss_fn(self.module, cast_inputs(batch, weight_dtype(self.spec.precision)))
+                loss = self._loss(loss_fn, cast_inputs(batch, weight_dtype(self.spec.precision)))
             self.scaler.scale(loss / self.spec.accumulate).backward()
         return loss.detach()
+
+    def _loss(self, loss_fn: LossFunction, batch: Batch) -> Tensor:
+        if not self.whole_loss:
+            return loss_fn(self.module, batch)
+        try:
+            loss: Tensor = self.module(loss_fn, batch)
+        except RuntimeError as error:
+            if str(error).startswith(UNREDUCED):
+                raise EngineUnsupported(ddp.unused_message(self.spec.stage)) from error
+            raise
+        return loss
 
     def optimizer_step(self) -> None:
         if self.spec.clip_norm is not None:
@@ -102,6 +118,7 @@ class TorchEngine:
     def full_state_dict(self) -> dict[str, Tensor]:
         """Under bf16_master the weights that forward sees, not the master weights that are all it keeps."""
         module = self.module.module if isinstance(self.module, DistributedDataParallel) else self.module
+        module = module.module if isinstance(module, WholeLoss) else module
         whole = {
             name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach()
             for name, weight in module.named_parameters()

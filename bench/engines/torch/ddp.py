@@ -16,12 +16,13 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.whole_loss import WholeLoss
 
 MIB = 1 << 20
 
 
 def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> DistributedDataParallel:
-    """``module`` under DDP, with the communication hook that ``spec`` asks for; compiled if it asks for that."""
+    """The loss of ``module`` under DDP; the module is compiled if ``spec`` asks for that."""
     cap_mb = one_bucket_mb(module) if spec.compression == "powersgd" else spec.bucket_mb
     own: dict[str, Any] = {} if cap_mb is None else {"bucket_cap_mb": cap_mb}
     if spec.local_steps > 1:
@@ -31,11 +32,20 @@ def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> Dist
         # Not ddp.compile(): that gives up in DDP's forward, and then leaves alone what lies in torch.nn (Sequential).
         module.forward = torch.compile(module.forward)
     return DistributedDataParallel(
-        module,
+        WholeLoss(module),
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=spec.options["gradient_as_bucket_view"],
         static_graph=spec.options["static_graph"],
+        find_unused_parameters=spec.options["find_unused_parameters"],
         **own,
+    )
+
+
+def unused_message(stage: int, names: str = "some parameters") -> str:
+    """What is said of parameters that got no gradient."""
+    return (
+        f"engine=torch at stage={stage}: {names} got no gradient in a micro-batch, and DistributedDataParallel waits "
+        "for all; valid: engine.find_unused_parameters=true, engine=native"
     )
 
 
@@ -174,6 +184,7 @@ def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) 
         "first_bucket_mb": 1.0 if cap_mb is None else cap_mb,
         "gradient_as_bucket_view": ddp.gradient_as_bucket_view,
         "static_graph": ddp.static_graph,
+        "find_unused_parameters": True if ddp.find_unused_parameters else None,
         "communication_hook": hook[1].__name__ if hook else None,
     }
     if spec.compression in ("bf16", "fp16"):
