@@ -103,7 +103,7 @@ def hardware(record: Record) -> str:
     cores = record.resolved.get("cores") or environment.get("cores")
     said = gpus(environment) if device != "cpu" else []
     said += [str(environment.get("cpu_model") or "unknown processor")]
-    return ", ".join([*said, f"{cores} cores"] if cores else said)
+    return ", ".join([*said, f"{cores:g} cores"] if cores else said)
 
 
 def gpus(environment: Mapping[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ def machine_line(environment: Mapping[str, Any]) -> str:
     if environment.get("cpu_model"):
         said.append(str(environment["cpu_model"]))
     if environment.get("cores"):
-        said.append(counted(int(environment["cores"]), "core"))
+        said.append(cores(environment["cores"]))
     if environment.get("memory_bytes"):
         said.append(size(float(environment["memory_bytes"])))
     if "gpus" in environment:
@@ -58,6 +58,11 @@ def machine_line(environment: Mapping[str, Any]) -> str:
     if isinstance(git, Mapping) and git.get("commit"):
         said.append(f"commit {str(git['commit'])[:10]}{' with uncommitted changes' if git.get('dirty') else ''}")
     return ", ".join(said) or "an unrecorded machine"
+
+
+def cores(count: float) -> str:
+    """Such as ``4 cores``, or of a quota that is no whole number ``0.5 cores``."""
+    return counted(int(count), "core") if count == int(count) else f"{count:g} cores"
 
 
 def environment_rows(records: Sequence[Record]) -> list[tuple[str, str]]:

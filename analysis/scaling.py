@@ -133,13 +133,13 @@ def capacity(record: Record) -> float | None:
     return None if there is None else float(min(wanted, there))
 
 
-def devices(record: Record) -> int | None:
+def devices(record: Record) -> float | None:
     """Cores, or GPUs, of the machine that the cell ran on."""
     if record.resolved.get("device") == "cuda":
         gpus = record.environment.get("gpus")
         return len(gpus) if isinstance(gpus, list) and gpus else None
     cores = record.resolved.get("cores")
-    return cores if isinstance(cores, int) else None
+    return cores if isinstance(cores, int | float) else None
 
 
 def _throughputs(record: Record) -> dict[int, float]:

@@ -19,10 +19,10 @@ LONGEST_S = 1e9
 
 WHOLE = (
     *("accumulate", "batch_size", "shard_size", "local_steps", "servers", "ranks_per_replica", "in_flight"),
-    *("cores", "physical_cores", "threads", "world_size", "gpus", "global_batch", "rank_batch"),
+    *("physical_cores", "threads", "world_size", "gpus", "global_batch", "rank_batch"),
 )
 """Entries of config, resolved and environment that are counts where they are whole numbers at all."""
-NUMBERS = ("bucket_mb", "memory_bytes", "lr", "timeout_s")
+NUMBERS = ("cores", "bucket_mb", "memory_bytes", "lr", "timeout_s")
 WORDS = (
     *("name", "precision", "scaling", "optimizer", "compression", "device", "backend", "outside_parity", "uncounted"),
     *("cpu_model", "torch", "python", "time", "unit", "mode"),

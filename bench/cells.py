@@ -31,7 +31,8 @@ class Cell:
     device: str
     backend: str
     threads: int
-    cores: int
+    cores: float
+    """CPUs that may be used: a whole number unless a quota is none."""
     status: Status | None
     """``unsupported`` or ``unavailable`` if it will not run."""
     reason: str
@@ -161,7 +162,7 @@ class Cell:
             batch_pool=config.measure.batch_pool,
             parity_steps=0 if self.outside_parity() or self.searches else config.measure.parity_steps,
             memory=config.measure.memory,
-            threads=self.cores if alone else self.threads,
+            threads=max(1, int(self.cores)) if alone else self.threads,
             deterministic=config.deterministic,
             timeout_s=config.timeout_s,
             reference="",
@@ -239,13 +240,13 @@ def ceiling_key(job: Job) -> tuple[object, ...]:
     return job.spec.device, dtype_of(job.spec.precision), job.threads, job.world_size
 
 
-def plan(configs: list[Config], machine: Machine, cores: int) -> list[Cell]:
+def plan(configs: list[Config], machine: Machine, cores: float) -> list[Cell]:
     """Resolves every request on this machine; equal ones are one cell. Raises ConfigError for what it lacks."""
     most_ranks = max(1 if config.backend == "fake" else config.gpus for config in configs)
     cells = {}
     for config in configs:
         device = resolve_device(config, machine)
-        threads = config.threads or max(1, cores // most_ranks)
+        threads = config.threads or max(1, int(cores // most_ranks))
         cell = Cell(config, device, resolve_backend(config, device, machine), threads, cores, None, "")
         try:
             refuse_backend(cell, machine)

@@ -37,7 +37,7 @@ from bench.groups import CONF
 from bench.hangup import outlive_terminal
 from bench.interleaved import Interleaved, SideFailed
 from bench.launch import Launcher, LaunchError, server_environment
-from bench.measure import environment, source
+from bench.measure import environment, limits, source
 from bench.record import Source
 from bench.revision import RevisionLauncher, ask, checked_out, knob_defaults
 from bench.store import sweep_name
@@ -223,7 +223,7 @@ def side(
 ) -> Sweep:
     """One side's sweep, with nothing measured yet."""
     scratch.mkdir()
-    cells = plan(configs, launcher.machine, environment.usable_cores())
+    cells = plan(configs, launcher.machine, limits.usable_cores())
     return Sweep(cells, open_store(folder, resume=False), launcher, where, scratch, Breakdown(), code)
 
 

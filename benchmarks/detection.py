@@ -32,7 +32,7 @@ from bench.cells import plan
 from bench.groups import CONF
 from bench.interleaved import Interleaved
 from bench.launch import Launcher, server_environment
-from bench.measure import environment, source
+from bench.measure import environment, limits, source
 from bench.record import Record
 from bench.store import RecordStore
 from bench.sweep import Sweep
@@ -91,7 +91,7 @@ def measure(sides: Sides, rounds: int, *, checked: bool, seed: int) -> Measured:
             launcher = others if number else first
             place = Path(folder, str(number))
             configs = [config(cell, faults[cell], rounds, checked=checked) for cell in CELLS]
-            cells = plan(configs, launcher.machine, environment.usable_cores())
+            cells = plan(configs, launcher.machine, limits.usable_cores())
             sweeps[name] = Sweep(cells, RecordStore(place), launcher, here, place, Breakdown())
         if not Interleaved(list(sweeps.values()), "detection", seed).run():
             raise KeyboardInterrupt

@@ -25,7 +25,7 @@ from bench import engines
 from bench.cells import Cell, plan
 from bench.groups import CONF, options
 from bench.launch import Launcher
-from bench.measure.environment import usable_cores
+from bench.measure.limits import usable_cores
 from results.settings import Config, Measure
 
 STEPS = 4

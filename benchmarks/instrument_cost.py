@@ -41,7 +41,7 @@ from bench.engines.native import adapter
 from bench.engines.spec import EngineSpec
 from bench.launch import server_environment
 from bench.loop import timed_steps, train_step
-from bench.measure import environment
+from bench.measure import environment, limits
 from bench.measure.conditions import Watch
 from bench.measure.timing import CpuMarks
 from bench.record import Launch, RankSamples, Record
@@ -217,7 +217,7 @@ def main() -> None:
     if arguments.out:
         machine = {
             "cpu_model": environment.cpu_model(),
-            "cores": environment.usable_cores(),
+            "cores": limits.usable_cores(),
             "torch": torch.__version__,
         }
         document = {"time": environment.now(), "machine": machine, "mark_s": mark, "rows": rows}

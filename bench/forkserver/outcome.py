@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.forkserver.rank import Rank
 from bench.job import Job, LaunchResult
+from bench.measure import limits
 
 
 def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult:
@@ -51,9 +52,17 @@ def blame(rank: Rank) -> tuple[int, int]:
 
 
 def oom_kill_count() -> int:
-    """Processes that the kernel killed for want of memory, of this control group or machine; 0 if it does not say."""
-    for place in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+    """Processes that the kernel killed for want of memory, of our control groups or the machine; 0 if none says."""
+    counts = []
+    for group in limits.groups("memory"):
+        for name in ("memory.events", "memory.oom_control"):  # of version 2, and 1
+            with contextlib.suppress(OSError):
+                counts += oom_kills((group / name).read_text())
+    if not counts:
         with contextlib.suppress(OSError):
-            lines = Path(place).read_text().splitlines()
-            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-    return 0
+            counts = oom_kills(Path("/proc/vmstat").read_text())
+    return sum(counts)
+
+
+def oom_kills(text: str) -> list[int]:
+    return [int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")]

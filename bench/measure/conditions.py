@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.measure import nvml
+from bench.measure import limits, nvml
 from bench.measure.energy import Meter
 from bench.measure.wire import Interface
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 PROC = Path("/proc")
-CGROUPS = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -148,8 +147,7 @@ def read_machine() -> Machine:
     clocks = read_clocks()
     busy_s, stolen_s = cpu_s((PROC / "stat").read_text(), os.sched_getaffinity(0))
     throttling: dict[str, float] = {}
-    membership = PROC / "self/cgroup"
-    for place in control_groups(membership.read_text()) if membership.exists() else []:
+    for place in limits.groups("cpu"):
         with contextlib.suppress(OSError):
             for name, value in throttled((place / "cpu.stat").read_text()).items():
                 throttling[name] = throttling.get(name, 0.0) + value
@@ -212,23 +210,6 @@ def cpu_s(stat: str, cpus: Iterable[int]) -> tuple[float, float]:
             busy += sum(map(int, fields[:3]))
             stolen += int(fields[7]) if len(fields) > 7 else 0
     return busy / TICKS_PER_S, stolen / TICKS_PER_S
-
-
-def control_groups(text: str) -> list[Path]:
-    """Folders of the CPU controller's groups that this process is in, outer ones too, from /proc/self/cgroup."""
-    found = []
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = CGROUPS / controllers if controllers else CGROUPS
-        place = top / path.strip("/")
-        while True:
-            found.append(place)
-            if place == top:
-                break
-            place = place.parent
-    return found
 
 
 def throttled(stat: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from bench.job import Machine
-from bench.measure import energy, nvml, topology
+from bench.measure import energy, limits, nvml, topology
 from bench.record import Source
 
 PACKAGES = (
@@ -47,7 +47,7 @@ def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> d
         "glibc": " ".join(platform.libc_ver()).strip(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_model": cpu_model(),
-        "cores": usable_cores(),
+        "cores": limits.usable_cores(),
         "physical_cores": psutil.cpu_count(logical=False),
         "memory_bytes": psutil.virtual_memory().total,
         "load_average": list(os.getloadavg()),
@@ -88,16 +88,6 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {before.get(key)} then, {now.get(key)} now" for key in FINGERPRINT if before.get(key) != now.get(key)
     ]
-
-
-def usable_cores() -> int:
-    """CPUs that this process may use: its affinity, bounded by the control group's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def package_version(name: str) -> str | None:

@@ -12,13 +12,12 @@ from typing import Any
 
 import psutil
 
-from bench.measure import nvml
+from bench.measure import limits, nvml
 
 ANCESTORS = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
 """NVML's common ancestors of two GPUs, as ``nvidia-smi topo -m`` abbreviates them."""
 SWITCH = "switch"
 """The far end of an NVLink that goes to an NVSwitch, by which all GPUs are joined."""
-BOUNDS = ("cpu.max", "cpuset.cpus", "memory.max", "memory.high", "pids.max")
 
 
 def collect() -> dict[str, Any]:
@@ -27,26 +26,13 @@ def collect() -> dict[str, Any]:
     return {
         "logical_cores": psutil.cpu_count(),
         "numa_nodes": numa_nodes(),
-        "cgroup": cgroup_limits(),
+        "cgroup": limits.read().by_name,
         "gpu_links": gpu_links(library) if library else [],
     }
 
 
 def numa_nodes(folder: Path = Path("/sys/devices/system/node")) -> int | None:
     return sum(bool(re.fullmatch(r"node\d+", path.name)) for path in folder.glob("*")) or None
-
-
-def cgroup_limits(folder: Path = Path("/sys/fs/cgroup")) -> dict[str, str]:
-    """What the control group (version 2) bounds, as the kernel writes it; what is unbounded is left out."""
-    found = {}
-    for name in BOUNDS:
-        try:
-            text = (folder / name).read_text().strip()
-        except OSError:
-            continue
-        if text and not text.startswith("max"):
-            found[name] = text
-    return found
 
 
 def gpu_links(library: ModuleType) -> list[list[str]]:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from analysis.tables import bare, console
-from bench.measure import environment, source
+from bench.measure import environment, limits, source
 from bench.measure.source import ROOT
 from results.quantities import size_bytes
 
@@ -65,7 +65,7 @@ def preflight(place: Path) -> list[Finding]:
     return [
         code(),
         locked(installed(), ROOT / "uv.lock"),
-        processors(os.getloadavg()[0], environment.usable_cores(), on_gpus=bool(driver)),
+        processors(os.getloadavg()[0], limits.usable_cores(), on_gpus=bool(driver)),
         disk("disk", place, LEAST_DISK_BYTES),
         disk("shared memory", Path("/dev/shm"), LEAST_SHARED_BYTES),
         *graphics(driver, seen),
@@ -112,9 +112,9 @@ def locked(here: dict[str, str], lock: Path) -> Finding:
     return Finding("versions", f"{len(known)} as in {lock.name}", "ok")
 
 
-def processors(load: float, cores: int, *, on_gpus: bool) -> Finding:
+def processors(load: float, cores: float, *, on_gpus: bool) -> Finding:
     """Whether others compute. Beside GPUs that disturbs launches; without, it disturbs everything."""
-    words = f"{cores} cores, load {load:.1f}"
+    words = f"{cores:g} cores, load {load:.1f}"
     if load > (0.5 if on_gpus else 0.25) * cores:
         return Finding("processors", words, "note", "other processes are at work: times are noisier than usual")
     return Finding("processors", words, "ok")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.measure import environment, source
+from bench.measure import environment, limits, source
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import Outcome, shown
 from bench.record import Record, RecordError
@@ -59,7 +59,7 @@ def where(folder: Path, base: str) -> list[str]:
     dirty = ", with uncommitted changes" if code.dirty else ""
     lines = [
         f"- code: `{code.commit or 'unknown'}`{dirty}; base of the time gate: `{base}`",
-        f"- machine: {environment.cpu_model()}, {environment.usable_cores()} cores",
+        f"- machine: {environment.cpu_model()}, {limits.usable_cores():g} cores",
         f"- files: `{folder}`",
     ]
     server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))

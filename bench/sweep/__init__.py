@@ -25,7 +25,7 @@ from bench.cells import Cell, plan
 from bench.checks import ConfigError, check_sweep
 from bench.job import Machine
 from bench.launch import Launcher, LaunchError, launcher_for, server_environment
-from bench.measure import environment, source
+from bench.measure import environment, limits, source
 from bench.progress import SweepProgress
 from bench.record import Source
 from bench.scratch import scratch
@@ -64,7 +64,7 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
                 tracker = open_tracker(settings.tracking, folder)
                 machine = launcher.machine
                 breakdown.lap("warm-up")
-                cells = plan(configs, machine, environment.usable_cores())
+                cells = plan(configs, machine, limits.usable_cores())
                 code_now = source.collect(sys.argv[1:])
                 around = environment.collect(machine, server_environment(), code_now)
                 sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
@@ -199,7 +199,7 @@ def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:
         console.print(f"  {cell.id}  {note}", markup=False)
     crowded = sorted({cell.config.gpus for cell in run_here if cell.oversubscribed(machine)})
     if crowded:
-        what = f"{cells[0].cores} cores" if run_here[0].device == "cpu" else "the GPUs"
+        what = f"{cells[0].cores:g} cores" if run_here[0].device == "cpu" else "the GPUs"
         console.print(
             f"oversubscribed: world sizes {', '.join(map(str, crowded))} share {what}; "
             "their times say nothing about scaling",

@@ -55,13 +55,6 @@ def test_a_quota_is_read_in_both_versions_of_control_groups() -> None:
     assert conditions.throttled("usage_usec 90\nuser_usec 80\n") == {}
 
 
-def test_the_groups_that_hold_this_process_are_found_with_those_around_them() -> None:
-    top = conditions.CGROUPS
-    assert conditions.control_groups("0::/a/b\n") == [top / "a/b", top / "a", top]
-    hybrid = "4:memory:/m\n2:cpu,cpuacct:/job\n1:cpuset:/x\n0::/\n"
-    assert conditions.control_groups(hybrid) == [top / "cpu,cpuacct/job", top / "cpu,cpuacct", top]
-
-
 def test_a_process_may_have_any_name() -> None:
     fields = " ".join(["S", "7", *["0"] * 9, "150", "50", *["0"] * 30])
     assert conditions.process(f"42 (a) R 1 (b) {fields}") == Process("a) R 1 (b", 7, 200 / conditions.TICKS_PER_S)
