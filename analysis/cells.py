@@ -16,7 +16,14 @@ UNRELATED = (*with_role("sweep", "instrument"), "engine.package", "workload.fact
 
 TASK = (*with_role("task"), "machine")
 """What work is done, and where. Settings are compared only where these are equal."""
-UNRANKED = ("outside_parity", "simulated", "loss_not_finite")
+UNTRAINED = {
+    "loss_not_finite": "training diverged",
+    "skipped_updates": "steps without an update",
+    "no_update": "no weight changed",
+}
+"""Verdicts on cells whose steps did not train, in words: neither their times nor their memory are a step's."""
+NOT_UPDATED = ("skipped_updates", "no_update")
+UNRANKED = ("outside_parity", "simulated", *UNTRAINED)
 """Verdicts on cells that are listed and never called fastest: they do not compute what one process does, or not all."""
 ASKED = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import stats
-from analysis.cells import completed, flatten, frozen, identity, knobs, label
+from analysis.cells import UNTRAINED, completed, flatten, frozen, identity, knobs, label
 from analysis.flags import DISTURBANCES
 from analysis.memory import memory
 from analysis.scaling import is_ranked
@@ -314,8 +314,9 @@ def _ended(record: Record) -> str:
     """How a cell ended that is not ranked, in words; ``ok`` for one that is."""
     if record.status != "ok" or is_ranked(record):
         return spoken(record.status)
-    if "loss_not_finite" in record.verdicts:
-        return "training diverged"
+    for verdict, words in UNTRAINED.items():
+        if verdict in record.verdicts:
+            return words
     return "simulated" if record.resolved.get("simulated") else "no steps timed"
 
 

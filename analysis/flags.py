@@ -28,6 +28,9 @@ MEANINGS = {
     "shaped_network": "ranks met over links of a set rate and delay: times are that network's, not this machine's.",
     "parity_unchecked": "timed without comparing them with a single process.",
     "loss_not_finite": "training diverged: listed, never ranked.",
+    "skipped_updates": "loss scaling skipped the update of measured steps, which then did less than a step does: "
+    "listed, never ranked.",
+    "no_update": "measured steps changed no weight, so they trained nothing: listed, never ranked.",
     "throttled": "a quota, heat or a power limit held the machine back during measured steps.",
     "foreign_process": "others used these CPUs or GPUs during measured steps.",
     "allocator_retries": "GPU memory ran out within measured steps, which then waited for it to be freed.",
@@ -51,6 +54,8 @@ LETTERS = {
     "parity_unchecked": "u",
     "loss_not_finite": "n",
     "outside_parity": "p",
+    "skipped_updates": "d",
+    "no_update": "e",
     "state_on_servers": "v",
     "straggler": "l",
     "skewed_data": "k",

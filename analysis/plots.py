@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.bars import peak_bars, state_bars
 from analysis.canvas import Drawing, save, style
+from analysis.cells import NOT_UPDATED, UNTRAINED
 from analysis.curves import EFFICIENCY, SERIAL, THROUGHPUT, TIME, curve
 from analysis.flags import bearing
 from analysis.layout import Layout, Panel, drawn, layout, panels
@@ -140,7 +141,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
                 continue
             drawings = [
                 save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
-                for panel in (_without_diverged(shown_panels) if kind.subject == "time" else shown_panels)
+                for panel in _without(UNTRAINED if kind.subject == "time" else NOT_UPDATED, shown_panels)
                 if (figure := kind.draw(panel, place)) is not None
             ]
             if drawings:
@@ -149,11 +150,11 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
     return plots
 
 
-def _without_diverged(split: Sequence[Panel]) -> list[Panel]:
-    """NaN takes other time than numbers."""
+def _without(verdicts: Collection[str], split: Sequence[Panel]) -> list[Panel]:
+    """Without cells that have such a verdict: NaN takes other time than numbers, but no other memory."""
     kept = []
     for panel in split:
-        table, peers = (part[~bearing(part, ["loss_not_finite"])] for part in (panel.table, panel.peers))
+        table, peers = (part[~bearing(part, verdicts)] for part in (panel.table, panel.peers))
         if len(table):
             kept.append(replace(panel, table=table, peers=peers))
     return kept

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import nan
 
 from analysis import stats
-from analysis.cells import hardware, identity, knobs, world_size
+from analysis.cells import UNTRAINED, hardware, identity, knobs, world_size
 from analysis.stats import Interval
 from bench.record import Record
 
@@ -35,9 +35,10 @@ class Efficiency:
 
 def is_ranked(record: Record) -> bool:
     """Only cells that ended well and were timed are compared with others; a failed parity never is, nor is a simulated
-    cell, whose time is compute only, nor one whose training diverged, since NaN takes other time than numbers."""
+    cell, whose time is compute only, nor one whose training diverged, since NaN takes other time than numbers, nor one
+    whose steps updated nothing."""
     timed = record.status == "ok" and any(launch.ranks for launch in record.launches) and record.model is not None
-    return timed and not record.resolved.get("simulated") and "loss_not_finite" not in record.verdicts
+    return timed and not record.resolved.get("simulated") and UNTRAINED.keys().isdisjoint(record.verdicts)
 
 
 def is_oversubscribed(record: Record) -> bool:

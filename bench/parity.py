@@ -65,6 +65,7 @@ def train_reference(
     initial = _copy(module)
     optimizer = build_optimizer(spec.optimizer, masters, spec.lr, foreach=False)
     scaler = torch.amp.GradScaler(device.type, enabled=spec.precision == "amp_fp16")
+    folded = spec.accumulate if scaler.is_enabled() else 1  # as engines do: where fp16 overflows depends on it
     losses = []
     for micro_batches in steps:
         gradients = [torch.zeros_like(weight, dtype=at_least_fp32(weight.dtype)) for weight in weights]
@@ -72,11 +73,11 @@ def train_reference(
         for batch in micro_batches:
             with autocast(spec.precision, device.type):
                 loss = loss_fn(module, cast_inputs(batch, dtype))
-            scaler.scale(loss).backward()
+            scaler.scale(loss / folded if folded > 1 else loss).backward()
             loss_sum += float(loss.detach())
             for total, weight in zip(gradients, weights, strict=True):
                 if weight.grad is not None:
-                    total += weight.grad.to(total.dtype) / len(micro_batches)
+                    total += weight.grad.to(total.dtype) / (len(micro_batches) // folded)
                     weight.grad = None
         for master, total in zip(masters, gradients, strict=True):
             master.grad = total.to(master.dtype)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
 
+from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 
 Batch = Any
@@ -100,4 +101,12 @@ class JoinableEngine(Engine, Protocol):
 
     def join(self) -> contextlib.AbstractContextManager[object]:
         """A context that ranks may leave after unequal numbers of steps; it ends when the last one leaves."""
+        ...
+
+
+class ScalingEngine(Engine, Protocol):
+    """An engine that scales the loss (``precision=amp_fp16``) and so skips updates."""
+
+    def loss_scaling(self) -> LossScaling | None:
+        """Where scaling stands, between steps; None where the loss is not scaled. Untimed."""
         ...

@@ -33,6 +33,8 @@ class StepMemory:
         self._device = device
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=True)
         self._counted: list[CudaCounters] = []
+        self._taken = 0
+        self._forgotten: set[int] = set()
         self._beyond: int | None = None
         self._state: dict[str, int] = {}
         self.trace = blocks.Trace()
@@ -55,9 +57,15 @@ class StepMemory:
             label_state(state | {"batch": list(batch), "other": reachable(self._device.type)})
             del state, batch
             yield
+        self._taken += 1
         if counters:
             counters.stop()
             self._counted.append(counters)
+
+    def forget(self) -> None:
+        """The last step does not count: it did less than a step does."""
+        self._forgotten.add(self._taken - 1)
+        self._counted = self._counted[:-1]
 
     def forward(self) -> None:
         """A micro-batch begins."""
@@ -71,7 +79,7 @@ class StepMemory:
 
     def result(self) -> RankMemory:
         """The figures of the last step at rest, and of the last one with the median peak."""
-        steps = self.trace.steps
+        steps = [step for number, step in enumerate(self.trace.steps) if number not in self._forgotten]
         rest_bytes, peaks = steps[-1].rest_bytes, [step.peak_bytes for step in steps]
         if self._counted:
             rest_bytes, peaks = self._counted[-1].rest_bytes, [counted.peak_bytes for counted in self._counted]

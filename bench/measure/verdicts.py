@@ -89,6 +89,7 @@ def disturbances(record: Record) -> dict[str, str]:
             found[name] = f"in {count} of {len(seen)} launches; at worst {worst.words}"
     if changes := record.resolved.get("global_changes"):
         found["global_state"] = "; ".join(changes)
+    found |= updates_missed(record)
     ceiling = record.ceiling and (foreign_process(record.ceiling.conditions) or throttled(record.ceiling.conditions))
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words
@@ -120,6 +121,39 @@ def host_bound(launch: Launch) -> bool:
     """
     left = [rank.backlog_s for rank in launch.ranks if rank.backlog_s is not None]
     return bool(left) and min(left) < statistics.median(launch.step_times_s()) / 2
+
+
+def updates_missed(record: Record) -> dict[str, str]:
+    """``skipped_updates`` and ``no_update`` with their numbers, where measured steps did less than a step does."""
+    launches = [[rank.updates for rank in launch.ranks if rank.updates] for launch in record.launches]
+    launches = [ranks for ranks in launches if ranks]
+    phases = {"timed": launches, "watched (memory, collectives)": [record.updates] if record.updates else []}
+    phases["profiled"] = [record.attribution.updates] if record.attribution and record.attribution.updates else []
+    skipped, unchanged = [], []
+    for phase, groups in phases.items():
+        steps = sum(max(rank.steps for rank in ranks) for ranks in groups)
+        count = sum(max(rank.skipped for rank in ranks) for ranks in groups)
+        if count:
+            skipped.append(f"{count} of {steps} {phase} steps")
+        idle = sum(not any(rank.weights_changed or not rank.made for rank in ranks) for ranks in groups)
+        if idle:
+            unchanged.append(f"the {phase} steps of {idle} of {counted(len(groups))}")
+    found = {}
+    if skipped:
+        found["skipped_updates"] = (
+            f"loss scaling skipped the update of {', '.join(skipped)}; raise warmup, scale the loss down, or use "
+            "precision=amp_bf16"
+        )
+    if unchanged:
+        found["no_update"] = (
+            f"no weight changed in {', '.join(unchanged)}; check that the engine calls its optimizer and that the loss "
+            "depends on weights"
+        )
+    return found
+
+
+def counted(launches: int) -> str:
+    return "1 launch" if launches == 1 else f"{launches} launches"
 
 
 @dataclass(frozen=True)

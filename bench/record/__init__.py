@@ -34,6 +34,7 @@ from bench.record.model import Model, Parameter, Parity, element_count
 from bench.record.replace import replacing
 from bench.record.shown import shown
 from bench.record.source import Source
+from bench.record.updates import Updates
 
 __all__ = [
     "ENOUGH_LAUNCHES",
@@ -59,6 +60,7 @@ __all__ = [
     "Status",
     "StepParts",
     "Trial",
+    "Updates",
     "decode",
     "element_count",
     "in_periods",
@@ -127,6 +129,8 @@ class Record:
     """Rank 0's collectives in one step, from the same launch; with ``local_steps`` k, in k. None: not counted."""
     collectives_by_rank: list[list[Collective]] = field(default_factory=list)
     """Every rank's, where they are not all alike."""
+    updates: list[Updates] = field(default_factory=list)
+    """Of each rank, for the steps of which memory and collectives were taken."""
     launches: list[Launch] = field(default_factory=list)
     search: Search | None = None
     """Of a cell that looks for its largest batch; ``memory`` is then that of the largest seen to fit."""

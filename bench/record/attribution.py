@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from bench.record.launches import Launch, in_periods
+from bench.record.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Attribution:
     """Why there are no ``silent`` launches."""
     period: int = 1
     """Steps after which what they do begins anew, of which ``steps`` has a multiple: ``local_steps``."""
+    updates: list[Updates] = field(default_factory=list)
+    """Of each rank, for the profiled steps."""
 
     def profiled_s(self) -> Spread | None:
         """Exposed communication and waiting for stragglers, mean over ranks: median and range over profiled periods."""

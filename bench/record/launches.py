@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.record.updates import Updates
+
 
 @dataclass(frozen=True)
 class Collective:
@@ -49,6 +51,8 @@ class RankSamples:
     """Mean loss over this rank's share of each measured step's global batch."""
     backlog_s: float | None = None
     """What a GPU still had to do when the host had launched the last measured step; None on a CPU."""
+    updates: Updates | None = None
+    """Whether the measured steps updated the weights; None in records of versions that did not look."""
 
     def step_times_s(self) -> list[float]:
         return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]

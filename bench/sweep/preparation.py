@@ -152,7 +152,12 @@ class Preparation:
                 known = all(rank["straggler_known"] for rank in result.ranks)
                 unknown = "" if known else "not all ranks meet in every collective, in the same order"
                 unknown = cell.traits().uncounted or unknown
-                found = dataclasses.replace(found, steps=results.step_parts(result), straggler_unknown=unknown)
+                found = dataclasses.replace(
+                    found,
+                    steps=results.step_parts(result),
+                    straggler_unknown=unknown,
+                    updates=results.profiled_updates(result),
+                )
             else:
                 found = dataclasses.replace(found, unprofiled=f"{result.status}: {result.reason}")
                 running.progress.note(f"{cell.id}: no profile: {found.unprofiled}")

@@ -17,6 +17,7 @@ from bench.record import (
     RankSamples,
     Record,
     StepParts,
+    Updates,
     decode,
 )
 
@@ -43,6 +44,7 @@ def take_check(record: Record, result: LaunchResult) -> None:
         ledgers = [decode(rank["collectives"], list[Collective], "collectives") for rank in ranks]
         record.collectives = ledgers[0]
         record.collectives_by_rank = ledgers if any(ledger != ledgers[0] for ledger in ledgers) else []
+    record.updates = [decode(rank["updates"], Updates, "updates") for rank in ranks if rank.get("updates")]
     if ranks[0]["parity"]:
         record.parity = decode(ranks[0]["parity"], Parity, "parity")
 
@@ -50,6 +52,10 @@ def take_check(record: Record, result: LaunchResult) -> None:
 def step_parts(result: LaunchResult) -> list[list[StepParts]]:
     """Of a profile: rank by rank, what its steps were made of."""
     return [decode(rank["parts"], list[StepParts], "parts") for rank in result.ranks]
+
+
+def profiled_updates(result: LaunchResult) -> list[Updates]:
+    return [decode(rank["updates"], Updates, "updates") for rank in result.ranks if rank.get("updates")]
 
 
 def phases_s(result: LaunchResult) -> dict[str, float]:

@@ -12,6 +12,7 @@ Read in this order:
 What a rank does, by the purpose of its launch (``bench.job.Job``):
 
     timing.py      measured steps
+    updates.py     whether they updated the weights
     profile.py     what steps are made of
     check.py       parity, memory, collectives
     reference.py   what parity compares with: one process and no engine

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from bench.engines.base import Batch, Engine, RankContext
 from bench.engines.batches import tensors_of
 from bench.job import Job
 from bench.measure import comm, memory
+from bench.worker import updates
 from bench.worker.engine import UNSTEADY_STEPS, set_up
 from bench.worker.model import digest
 from bench.worker.shares import batches, share_of, workload
 from workloads.base import Workload
 
+MAX_REPEATS = 8
 WATCHED_STEPS = 3
 """Steps whose peak memory is counted."""
 LET_GO_S = 0.02
@@ -54,12 +57,13 @@ def check(job: Job, context: RankContext) -> dict[str, Any]:
             result["parity"] = compare_with_reference(job, rank, engine, losses)
         del losses  # else they would be counted
         if job.memory or job.collectives:
-            for step in range(job.parity_steps, UNSTEADY_STEPS):
-                loop.train_step(engine, batches(job, work, share, step, device), work.loss)
+            watched = WatchedSteps(job, engine, work, context)
         if job.memory:
-            memory_of_steps(job, engine, work, context, counter)
+            watched.count_memory(counter)
     if job.collectives:
-        result["collectives"] = [asdict(line) for line in collectives_of_step(job, engine, work, context)]
+        result["collectives"] = [asdict(line) for line in watched.collectives()]
+    if job.memory or job.collectives:
+        result["updates"] = asdict(watched.updates())
     engine.teardown()
     if job.memory:
         result["memory"] = asdict(counter.result())
@@ -80,18 +84,6 @@ def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Ten
     return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
 
 
-def memory_of_steps(job: Job, engine: Engine, work: Workload, context: RankContext, counter: memory.StepMemory) -> None:
-    """Counts whole steps, with what is in memory when each begins and between its backward and update."""
-    share, device = share_of(job, context.rank), context.device
-    first = max(job.parity_steps, UNSTEADY_STEPS)
-    for step in range(first, first + WATCHED_STEPS):
-        micro_batches = batches(job, work, share, step, device)
-        gc.collect()
-        time.sleep(LET_GO_S)
-        watched_step(job, engine, work, counter, micro_batches)
-        del micro_batches
-
-
 def watched_step(
     job: Job, engine: Engine, work: Workload, counter: memory.StepMemory, micro_batches: list[Batch]
 ) -> None:
@@ -109,13 +101,59 @@ def watched_parameters(job: Job) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if job.spec.compile else memory.gathered_parameters()
 
 
-def collectives_of_step(job: Job, engine: Engine, work: Workload, context: RankContext) -> list[record.Collective]:
-    """What this rank calls in one step, after those whose memory was counted; with ``local_steps``, in so many."""
-    first = max(job.parity_steps, UNSTEADY_STEPS) + WATCHED_STEPS
-    share = share_of(job, context.rank)
-    ledger = comm.Ledger()
-    for step in range(first, first + job.spec.local_steps):
-        micro_batches = batches(job, work, share, step, context.device)
-        with ledger:
-            loop.train_step(engine, micro_batches, work.loss)
-    return ledger.lines()
+class WatchedSteps:
+    """The steps after parity. A step whose update loss scaling skips is watched again, up to ``MAX_REPEATS`` times."""
+
+    def __init__(self, job: Job, engine: Engine, work: Workload, context: RankContext) -> None:
+        """Takes the steps that are not watched: the unsteady ones, and those until the loss scale has settled."""
+        self._job, self._engine, self._work, self._device = job, engine, work, context.device
+        self._share = share_of(job, context.rank)
+        self._next = job.parity_steps
+        self._steps = self._skipped = 0
+        while self._next < UNSTEADY_STEPS:
+            self._train()
+        settling = updates.settle(engine, self._device, lambda _: self._train())
+        self._watch = updates.UpdateWatch(engine, settling)
+
+    def _batches(self) -> list[Batch]:
+        self._next += 1
+        return batches(self._job, self._work, self._share, self._next - 1, self._device)
+
+    def _train(self) -> None:
+        loop.train_step(self._engine, self._batches(), self._work.loss)
+
+    def count_memory(self, counter: memory.StepMemory) -> None:
+        """Counts whole steps, with what is in memory when each begins and between its backward and update."""
+        for _ in range(WATCHED_STEPS):
+            self._until_updated(lambda: self._count_step(counter), counter.forget)
+
+    def _count_step(self, counter: memory.StepMemory) -> None:
+        micro_batches = self._batches()
+        gc.collect()
+        time.sleep(LET_GO_S)
+        watched_step(self._job, self._engine, self._work, counter, micro_batches)
+
+    def collectives(self) -> list[record.Collective]:
+        """What this rank calls in one step; with ``local_steps``, in so many."""
+        ledgers = [comm.Ledger()]
+
+        def step() -> None:
+            for _ in range(self._job.spec.local_steps):
+                micro_batches = self._batches()
+                with ledgers[-1]:
+                    loop.train_step(self._engine, micro_batches, self._work.loss)
+
+        self._until_updated(step, lambda: ledgers.append(comm.Ledger()))
+        return ledgers[-1].lines()
+
+    def _until_updated(self, step: Callable[[], None], forget: Callable[[], None]) -> None:
+        """Takes the step, again after ``forget`` if its update was skipped."""
+        self._steps += 1
+        for _ in range(MAX_REPEATS):
+            if updates.is_updated(self._engine, self._device, step):
+                return
+            forget()
+        self._skipped += not updates.is_updated(self._engine, self._device, step)
+
+    def updates(self) -> record.Updates:
+        return replace(self._watch.result(self._steps), skipped=self._skipped)

@@ -15,6 +15,7 @@ from bench.measure import timeline
 from bench.measure.timing import all_here
 from bench.worker.engine import UNSTEADY_STEPS, ready
 from bench.worker.shares import batches, share_of, workload
+from bench.worker.updates import UpdateWatch, settle
 
 PROFILED_STEPS = 10
 
@@ -29,6 +30,7 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
     engine, pool, loss_fn = ready(job, context)
     work, share, first = workload(job.workload), share_of(job, rank), max(job.warmup, UNSTEADY_STEPS)
     loop.timed_steps(engine, pool, first, loss_fn, device)
+    settling = settle(engine, device, lambda step: loop.train_step(engine, pool[step % len(pool)], loss_fn))
     watch = timeline.Watch(device)
     period = job.spec.local_steps
     count = period * math.ceil(min(job.steps, PROFILED_STEPS) / period)
@@ -39,7 +41,9 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
             all_here(context.store, job.world_size, f"data {step}")
         return made
 
+    updates = UpdateWatch(engine, settling)
     loop.profiled_steps(engine, fetch, count, loss_fn, watch)
+    updated = updates.result(loop.SETTLING_STEPS + count)
     engine.teardown()
     steps = watch.steps()
     of_ranks: list[Any] = [None] * job.world_size
@@ -50,4 +54,4 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
         asdict(timeline.parts(step, skew or [], step_s))
         for step, skew, step_s in zip(steps, skews, watch.step_s(), strict=True)
     ]
-    return {"parts": parts, "straggler_known": None not in skews}
+    return {"parts": parts, "straggler_known": None not in skews, "updates": asdict(updated)}

@@ -13,6 +13,7 @@ from bench.worker.engine import ready
 from bench.worker.group import meet
 from bench.worker.shares import steps_of
 from bench.worker.stopwatch import Stopwatch
+from bench.worker.updates import UpdateWatch, settle
 
 
 def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
@@ -25,12 +26,19 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")
+    settling = 0
+    if job.warmup and not job.silent:
+        settling = settle(
+            engine, device, lambda step: loop.train_step(engine, pool[(job.warmup + step) % len(pool)], loss_fn)
+        )
+    updates = UpdateWatch(engine, settling)
     watch.begin()
     if job.silent:
         meet(job, context, "measured")  # the barrier of the steps waits for nobody
     measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
     observed = watch.end()
     seconds.lap("measured_s")
+    updated = updates.result(len(measured.losses))
     engine.teardown()
     samples = record.RankSamples(
         forward_backward_s=measured.forward_backward_s,
@@ -39,5 +47,6 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
         wall_s=measured.wall_s,
         losses=measured.losses,
         backlog_s=measured.backlog_s,
+        updates=updated,
     )
     return {"samples": asdict(samples)} | observed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
 from bench.engines.refusals import refuse_empty, refuse_scripted, refuse_sparse, refuse_strided
+from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import WholeLoss
 
@@ -57,6 +59,13 @@ class DeepSpeed:
 
     def optimizer_step(self) -> None:
         self.engine.step()
+
+    def loss_scaling(self) -> LossScaling | None:
+        """At stages 1 to 3 its optimizer wrapper has the scaler, and skips without telling it: the engine counts."""
+        if self.spec.stage == 0:
+            return LossScaling.of(self.engine.torch_autocast_z0_gradscaler)
+        scaling = LossScaling.of(self.engine.optimizer.torch_autocast_gradscaler)
+        return scaling and replace(scaling, skips=self.engine.skipped_steps)
 
     def state(self) -> dict[str, list[Tensor]]:
         """What its optimizer wrappers keep; their bucket buffers are seen only in the peak."""

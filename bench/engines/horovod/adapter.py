@@ -16,6 +16,7 @@ from bench.engines.horovod import INSTALLED
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast
 from bench.engines.refusals import refuse_sparse
+from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 
 if INSTALLED:  # the fork server imports the adapters of all engines that a sweep names
@@ -72,6 +73,9 @@ class HorovodEngine:
         yield
         last = hvd.join()
         hvd.broadcast_parameters(self.module.state_dict(), root_rank=last)
+
+    def loss_scaling(self) -> LossScaling | None:
+        return LossScaling.of(self.scaler)
 
     def state(self) -> dict[str, list[Tensor]]:
         """Horovod keeps its fusion buffer to itself."""

@@ -20,6 +20,7 @@ from bench.engines.native.refusals import refuse_module
 from bench.engines.native.units import Group, Phase, UnitSchedule, group_units
 from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 
 BUCKET_MB = 25.0
@@ -109,16 +110,23 @@ class NativeEngine:
         return self.spec.bucket_mb or (None if self.spec.stage == 3 else BUCKET_MB)
 
     @property
-    def _divisor(self) -> int:
-        """Gradients are means over ranks and micro-batches."""
-        return self.context.world_size * self.spec.accumulate
+    def _loss_divisor(self) -> int:
+        """The part of the mean over ranks and micro-batches that is folded into the loss, which costs nothing.
+
+        In fp32 all of it, and in bfloat16 autocast too where it is a power of two: neither rounds nor leaves the range.
+        Under amp_fp16 a smaller loss overflows at another step. There it is ``accumulate`` alone, as in PyTorch's
+        recipe, so that updates are skipped where DistributedDataParallel skips them.
+        """
+        whole = self.context.world_size * self.spec.accumulate
+        if self.loss_scale.enabled:
+            return self.spec.accumulate
+        exact = self.spec.precision in AUTOCAST and whole & (whole - 1) == 0
+        return whole if exact or self.spec.precision == "fp32" else 1
 
     @property
-    def _divides_loss(self) -> bool:
-        """Whether the divisor is folded into the loss, which costs nothing where it does not round: in fp32, or in
-        autocast's 16 bits if it is a power of two. Else gradients are divided before the update."""
-        power_of_two = self._divisor & (self._divisor - 1) == 0
-        return self.spec.precision == "fp32" or (self.spec.precision in AUTOCAST and power_of_two)
+    def _gradient_divisor(self) -> int:
+        """The rest of the mean, divided out of the summed gradients before the update."""
+        return self.context.world_size * self.spec.accumulate // self._loss_divisor
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with self._phase("forward"), autocast(self.spec.precision, self.context.device.type):
@@ -127,7 +135,7 @@ class NativeEngine:
             for bucket in self.buckets:
                 bucket.take_back()
         self.reducer.begin(reduce=sync or self.spec.stage >= 2)
-        scale = self.loss_scale.value / (self._divisor if self._divides_loss else 1)
+        scale = self.loss_scale.value / self._loss_divisor
         with self._phase("backward"):
             (loss if scale == 1 else loss * scale).backward()
             self.reducer.end()
@@ -138,9 +146,12 @@ class NativeEngine:
         return self.schedule.passing(phase) if self.schedule else contextlib.nullcontext()
 
     def optimizer_step(self) -> None:
-        self.optimizer.step(1 if self._divides_loss else self._divisor, self.loss_scale)
+        self.optimizer.step(self._gradient_divisor, self.loss_scale)
         for gradients in self.reducer.gradients:
             gradients.clear()
+
+    def loss_scaling(self) -> LossScaling | None:
+        return self.loss_scale.read()
 
     def state(self) -> dict[str, list[Tensor]]:
         master = self.spec.precision == "bf16_master"

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.gradients import BucketGradients
 from bench.engines.optimizers import FUSED, build_optimizer
+from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
+
+GROWTH_INTERVAL = 2000
+"""Good steps after which the loss scale is doubled, as torch's GradScaler does."""
 
 
 class LossScale:
@@ -34,8 +38,11 @@ class LossScale:
         self.good_steps = 0 if skipped else self.good_steps + 1
         if skipped:
             self.value /= 2
-        elif self.good_steps == 2000:
+        elif self.good_steps == GROWTH_INTERVAL:
             self.value, self.good_steps = self.value * 2, 0
+
+    def read(self) -> LossScaling | None:
+        return LossScaling(self.value, self.good_steps, GROWTH_INTERVAL) if self.enabled else None
 
 
 class ShardOptimizer:

@@ -17,6 +17,7 @@ from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
+from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch import ddp, fsdp
 from bench.engines.whole_loss import WholeLoss
@@ -97,6 +98,9 @@ class TorchEngine:
     def join(self) -> contextlib.AbstractContextManager[object]:
         assert isinstance(self.module, DistributedDataParallel)
         return ddp.joined(self.module, self.shadow, self.optimizer)
+
+    def loss_scaling(self) -> LossScaling | None:
+        return LossScaling.of(self.scaler)
 
     def state(self) -> dict[str, list[Tensor]]:
         """DDP's reducer keeps its buckets to itself: they are seen here only as gradients that are views of them.
