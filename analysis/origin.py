@@ -66,8 +66,12 @@ def cores(count: float) -> str:
 
 
 def environment_rows(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Every entry of the environments, with all of its values if they differ from record to record."""
+    """Every entry of the environments, with all of its values if they differ from record to record; and what launches
+    could not measure."""
     values: dict[str, dict[str, None]] = {}
+    for launch in (launch for record in records for launch in record.launches):
+        for what, why in launch.not_measured.items():
+            values.setdefault(f"not_measured.{what}", {})[why] = None
     for environment in {frozen(record.environment): record.environment for record in records}.values():
         for name, value in flatten(environment).items():
             words = value if isinstance(value, str) else frozen(value) if value or value in (0, False) else "none"

@@ -22,7 +22,7 @@ from typing import Any
 from bench.checks import ConfigError
 from bench.job import Job
 from bench.launch import Launcher
-from bench.measure.source import ROOT
+from bench.measure.source import ROOT, git
 
 OWN = """\
 import dataclasses, json, sys, typing
@@ -68,8 +68,9 @@ print(json.dumps([fields(Job, {}), engines.preload(*sys.argv[2:]), packages]))
 @contextlib.contextmanager
 def checked_out(revision: str, repository: Path = ROOT) -> Iterator[Path]:
     """The project's folder in a temporary worktree of ``revision``, gone again at the end. Raises ConfigError."""
-    if not _git(repository, "rev-parse", "--show-toplevel"):
-        raise ConfigError(f"--base needs git and a checkout; {repository} is none")
+    checkout = git(repository, "rev-parse", "--show-toplevel")
+    if checkout.error:
+        raise ConfigError(f"--base needs git and a checkout; {repository}: {checkout.error}")
     commit = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if not commit:
         raise ConfigError(f"--base {revision} is no revision of {repository}; valid: a commit, branch or tag it has")

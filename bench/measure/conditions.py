@@ -59,6 +59,8 @@ class Machine:
     stolen_s: float
     """CPU seconds that the hypervisor gave to other guests."""
     throttling: dict[str, float]
+    unread: dict[str, str]
+    """What could not be read, and why."""
     processes: dict[int, Process]
 
 
@@ -90,7 +92,8 @@ class Watch:
         self._counters = self._read_device()
 
     def end(self) -> dict[str, Any]:
-        """What happened since ``begin``: ``conditions`` by name, and ``foreign`` CPU seconds by process name."""
+        """What happened since ``begin``: ``conditions`` by name, ``foreign`` CPU seconds by process name, and what was
+        ``not_measured``, with the reason."""
         counters = self._read_device()
         found = {name: value - self._counters[name] for name, value in counters.items() if name in self._counters}
         joules = self._meter.joules() if self._meter else None
@@ -102,7 +105,8 @@ class Watch:
         if self._machine:
             of_machine, foreign = between(self._machine, read_machine(), os.getppid())
             found |= of_machine
-        return {"conditions": found, "foreign": foreign}
+        unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
+        return {"conditions": found, "foreign": foreign, "not_measured": unread}
 
     def _read_device(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -147,12 +151,19 @@ def read_machine() -> Machine:
     clocks = read_clocks()
     busy_s, stolen_s = cpu_s((PROC / "stat").read_text(), os.sched_getaffinity(0))
     throttling: dict[str, float] = {}
+    unread: dict[str, str] = {}
     for place in limits.groups("cpu"):
-        with contextlib.suppress(OSError):
-            for name, value in throttled((place / "cpu.stat").read_text()).items():
-                throttling[name] = throttling.get(name, 0.0) + value
+        try:
+            of_group = throttled((place / "cpu.stat").read_text())
+        except FileNotFoundError:
+            continue  # a group that this namespace does not show
+        except OSError as error:
+            unread["throttling by the CPU quota"] = f"cpu.stat: {error.strerror}"
+            continue
+        for name, value in of_group.items():
+            throttling[name] = throttling.get(name, 0.0) + value
     throttling |= thermal_throttles()
-    return Machine(clocks, busy_s, stolen_s, throttling, read_processes())
+    return Machine(clocks, busy_s, stolen_s, throttling, unread, read_processes())
 
 
 def between(before: Machine, after: Machine, server: int) -> tuple[dict[str, float], dict[str, float]]:

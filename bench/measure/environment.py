@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import psutil
 
 from bench.job import Machine
 from bench.measure import energy, limits, nvml, topology
+from bench.measure.command import output, without_folders
 from bench.record import Source
 
 PACKAGES = (
@@ -52,7 +52,7 @@ def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> d
         "memory_bytes": psutil.virtual_memory().total,
         "load_average": list(os.getloadavg()),
         "gpus": gpus(),
-        "not_measured": not_measured(),
+        "not_measured": not_measured(source),
         "git": git(source),
         "variables": allowed(variables),
     } | topology.collect()
@@ -68,7 +68,7 @@ def git(source: Source) -> dict[str, Any]:
 def allowed(variables: Mapping[str, str]) -> dict[str, str]:
     """Those that change what is measured, without what may be secret and without the folders of paths."""
     return {
-        name: re.sub(r"/(?:[^/:\s]+/)+", ".../", value)
+        name: without_folders(value)
         for name, value in sorted(variables.items())
         if name.startswith(PREFIXES) and not SECRET.search(name)
     }
@@ -107,24 +107,24 @@ def cpu_model() -> str:
 
 def gpus(fields: Sequence[str] = ("name", "driver_version", "memory.total", "clocks.max.sm")) -> list[dict[str, str]]:
     """What the driver says of each GPU, by nvidia-smi's names of fields; empty where there is no driver."""
+    return asked_of_gpus(fields)[0]
+
+
+def asked_of_gpus(fields: Sequence[str]) -> tuple[list[dict[str, str]], str]:
+    """``gpus``, and why the driver did not answer; empty where it did, or is not installed."""
     answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
-    return [dict(zip(fields, line.split(", "), strict=False)) for line in answer.splitlines()]
+    found = [dict(zip(fields, line.split(", "), strict=False)) for line in answer.text.splitlines()]
+    return found, "" if answer.is_missing else answer.error
 
 
-def not_measured() -> dict[str, str]:
-    """Which instruments this machine has nothing for, and why."""
-    found = {"energy of the processor": energy.why_not()}
-    if shutil.which("nvidia-smi") and nvml.load() is None:
-        found["throttling, energy and processes of GPUs"] = "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
+def not_measured(source: Source) -> dict[str, str]:
+    """What this machine has no instrument for, or does not tell, and why."""
+    found = {
+        "energy of the processor": energy.why_not(),
+        "commit and patch of the code": source.not_recorded,
+        "limits of control groups": limits.read().unreadable,
+        "GPUs": asked_of_gpus(("name",))[1],
+    }
+    if shutil.which("nvidia-smi"):
+        found["throttling, energy and processes of GPUs"] = nvml.why_not()
     return {what: why for what, why in found.items() if why}
-
-
-def output(command: list[str], timeout_s: float = 10) -> str:
-    """What a command prints; empty if it is missing, fails, or hangs."""
-    if shutil.which(command[0]) is None:
-        return ""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""

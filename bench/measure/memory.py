@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.hooks import RemovableHandle
 
 from bench.measure import blocks
-from bench.measure.environment import output
+from bench.measure.command import output
 from bench.record import RankMemory
 
 
@@ -139,7 +139,7 @@ def beyond_allocator_bytes() -> int | None:
     None where the driver does not tell processes apart, as in most containers.
     """
     listed = output(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"])
-    used = used_by(os.getpid(), listed)
+    used = used_by(os.getpid(), listed.text)
     return None if used is None else used - torch.cuda.memory_reserved()
 
 

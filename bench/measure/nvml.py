@@ -28,6 +28,8 @@ class Gpu:
     def __init__(self, library: ModuleType, handle: Any) -> None:
         self._library = library
         self._handle = handle
+        self.errors: dict[str, str] = {}
+        """By question, why the driver did not answer one that this GPU has an answer for."""
 
     def energy_j(self) -> float | None:
         """Joules since the driver was loaded; Volta and later."""
@@ -56,7 +58,9 @@ class Gpu:
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:
             return getattr(self._library, function)(self._handle, *arguments)
-        except self._library.NVMLError:
+        except self._library.NVMLError as error:
+            if getattr(error, "value", None) != getattr(self._library, "NVML_ERROR_NOT_SUPPORTED", None):
+                self.errors[function] = str(error)
             return None
 
 
@@ -75,6 +79,18 @@ def gpu(device: torch.device) -> Gpu | None:
     except library.NVMLError:
         return None
     return Gpu(library, handle)
+
+
+def why_not() -> str:
+    """Why NVML tells nothing; empty if it does."""
+    library = load()
+    if library is None:
+        return "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
+    try:
+        library.nvmlInit()
+    except library.NVMLError as error:
+        return f"NVML: {error}"
+    return ""
 
 
 def load() -> ModuleType | None:

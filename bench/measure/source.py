@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.measure.environment import output
+from bench.measure.command import Output, output
 from bench.record import Record, Source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,28 +26,42 @@ PRIVATE = ("tracking", "hydra.", "reproduce")
 
 def collect(arguments: Sequence[str], root: Path = ROOT) -> Source:
     """The source below ``root``, and the overrides among the command's arguments. Needs no torch."""
+    unread: list[str] = []
     files = sorted(path for folder in MEASURES for path in (root / folder).rglob("*") if path.suffix in SUFFIXES)
     total = hashlib.sha256()
     for path in files:
-        total.update(f"{path.relative_to(root).as_posix()}\0{digest(path)}\n".encode())
+        total.update(f"{path.relative_to(root).as_posix()}\0{digest(path, unread)}\n".encode())
     command = [word for word in arguments if not word.lstrip("+~").startswith(PRIVATE)]
     lock = root / "uv.lock"
-    source = Source(total.hexdigest(), digest(lock) if lock.is_file() else "", command=command)
-    commit = git(root, "rev-parse", "HEAD").strip() if (root / ".git").exists() else ""
+    source = Source(total.hexdigest(), digest(lock, unread) if lock.is_file() else "", command=command)
+    if (root / ".git").exists():
+        source = with_commit(source, root, unread)
+    return replace(source, not_recorded="; ".join(unread))
+
+
+def with_commit(source: Source, root: Path, unread: list[str]) -> Source:
+    """``source`` with the commit of its checkout and what differs from it. ``unread`` gets what git refuses."""
+
+    def ask(*arguments: str) -> str:
+        answer = git(root, *arguments)
+        if answer.error and answer.error not in unread:
+            unread.append(answer.error)
+        return answer.text
+
+    commit = ask("rev-parse", "HEAD").strip()
     if not commit:
         return source
-    patch = git(root, "diff", *PLAIN, "HEAD")
-    listed = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *MEASURES)
-    untracked = sorted(filter(None, listed.split("\0")))
-    return Source(
-        source.digest,
-        source.lock_digest,
-        commit,
-        cut(patch, MOST_PATCH_BYTES),
-        len(patch.encode()),
-        {name: digest(root / name) for name in untracked[:MOST_UNTRACKED]},
-        max(0, len(untracked) - MOST_UNTRACKED),
-        command,
+    patch = ask("diff", *PLAIN, "HEAD")
+    untracked = sorted(
+        filter(None, ask("ls-files", "--others", "--exclude-standard", "-z", "--", *MEASURES).split("\0"))
+    )
+    return replace(
+        source,
+        commit=commit,
+        patch=cut(patch, MOST_PATCH_BYTES),
+        patch_bytes=len(patch.encode()),
+        untracked={name: digest(root / name, unread) for name in untracked[:MOST_UNTRACKED]},
+        untracked_more=max(0, len(untracked) - MOST_UNTRACKED),
     )
 
 
@@ -78,14 +93,17 @@ def cut(text: str, most_bytes: int) -> str:
     return data[: data.rfind(b"\n", 0, most_bytes) + 1].decode()
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file; empty if it cannot be read."""
+def digest(path: Path, unread: list[str]) -> str:
+    """SHA-256 of a file. One that cannot be read has none, and its name and the reason are added to ``unread``."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+    except OSError as error:
+        reason = f"{path.name}: {error.strerror}"
+        if reason not in unread:
+            unread.append(reason)
         return ""
 
 
-def git(root: Path, *arguments: str) -> str:
-    """What git prints; empty where it is missing or fails."""
+def git(root: Path, *arguments: str) -> Output:
+    """What git prints, or why it did not."""
     return output(["git", "-C", str(root), *arguments])

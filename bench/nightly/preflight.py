@@ -23,6 +23,7 @@ from rich.table import Table
 
 from analysis.tables import bare, console
 from bench.measure import environment, limits, source
+from bench.measure.command import output
 from bench.measure.source import ROOT
 from results.quantities import size_bytes
 
@@ -143,7 +144,7 @@ def gpus() -> list[dict[str, str]]:
 def torch_here() -> dict[str, Any]:
     """What torch sees, from a process of its own: this one never imports it."""
     try:
-        found: dict[str, Any] = json.loads(environment.output([sys.executable, "-c", TORCH], timeout_s=120))
+        found: dict[str, Any] = json.loads(output([sys.executable, "-c", TORCH], timeout_s=120).text)
     except ValueError:
         return {}
     return found

@@ -207,4 +207,4 @@ def judged_commit(home: Path) -> str | None:
 
 def resolved(revision: str) -> str:
     """The commit that a revision names in this checkout; empty if it names none."""
-    return source.git(ROOT, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    return source.git(ROOT, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").text.strip()

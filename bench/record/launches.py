@@ -101,6 +101,8 @@ class Launch:
     """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
     period: int = 1
     """Steps after which what they do begins anew: ``local_steps``."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Counters that could not be read, and why; one that the machine does not have is not among them."""
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""

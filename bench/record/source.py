@@ -25,6 +25,8 @@ class Source:
     """Such files beyond those that are named."""
     command: list[str] = field(default_factory=list)
     """Overrides of the sweep, without those that name folders or trackers."""
+    not_recorded: str = ""
+    """Why commit, patch or a file's digest are missing or not whole in a checkout; empty otherwise."""
 
     @property
     def patch_cut(self) -> bool:

@@ -66,6 +66,8 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
                 breakdown.lap("warm-up")
                 cells = plan(configs, machine, limits.usable_cores())
                 code_now = source.collect(sys.argv[1:])
+                if code_now.not_recorded:
+                    print(f"warning: records lack part of the code's state: {code_now.not_recorded}", file=sys.stderr)
                 around = environment.collect(machine, server_environment(), code_now)
                 sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
                 if settings.resume:

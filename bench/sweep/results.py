@@ -76,4 +76,5 @@ def timed(result: LaunchResult, number: int, started_at: str, period: int) -> La
         foreign=result.ranks[0]["foreign"],
         collective_times=decode(result.ranks[0].get("collective_times", []), list[CollectiveTimes], "collective_times"),
         period=period,
+        not_measured={what: why for rank in result.ranks for what, why in rank.get("not_measured", {}).items()},
     )

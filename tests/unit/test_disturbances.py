@@ -67,7 +67,7 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
     def machine(cpu_s: float, busy_s: float, moment: float, wall: float) -> Machine:
         clocks = Clocks(wall, moment, moment * 1.00001)
         processes = {pid: Process(names[pid], parent, cpu_s) for pid, parent in parents.items()}
-        return Machine(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, processes)
+        return Machine(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, {}, processes)
 
     found, foreign = conditions.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
     assert (found["own_cpu_s"], found["foreign_cpu_s"], found["window_s"]) == pytest.approx((1.25, 0.75, 1.0))

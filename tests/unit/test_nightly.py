@@ -14,6 +14,7 @@ import pytest
 from analysis import time_gate
 from bench import regress
 from bench.groups import CONF
+from bench.measure.command import Output
 from bench.nightly import __main__ as nightly
 from bench.nightly import preflight, steps, summary
 from bench.nightly.preflight import Finding
@@ -74,7 +75,7 @@ def test_a_machine_without_gpus_may_run_in_small() -> None:
 
 def test_only_visible_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [", ".join((GPU | {"index": str(at), "uuid": f"GPU-{at}f"}).values()) for at in range(3)]
-    monkeypatch.setattr(preflight.environment, "output", lambda command: "\n".join(lines))
+    monkeypatch.setattr(preflight.environment, "output", lambda command: Output("\n".join(lines)))
     for visible, expected in (("1", ["1"]), ("GPU-2f,0", ["0", "2"]), ("", [])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert [gpu["index"] for gpu in preflight.gpus()] == expected

@@ -122,3 +122,25 @@ def test_the_environment_says_what_every_version_is() -> None:
     assert {"torch", "torchvision", "hydra-core", "mlflow", "numpy"} <= set(found["packages"])
     assert found["git"] == {"commit": "1" * 40, "dirty": True, "files": "aa"}
     assert found["kernel"] and found["cores"] >= 1 and found["logical_cores"] >= found["cores"]
+
+
+def test_a_checkout_that_git_refuses_is_not_taken_for_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    found = source.collect([], checkout)
+    assert not found.commit and "dubious ownership" in found.not_recorded
+    assert str(checkout.parent) not in found.not_recorded
+    assert environment.not_measured(found)["commit and patch of the code"] == found.not_recorded
+
+
+def test_without_a_checkout_nothing_is_missing_and_without_git_a_checkout_says_so(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert source.collect([], tmp_path).not_recorded == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert source.collect([], checkout).not_recorded == "git is not installed"
+
+
+def test_a_file_without_a_digest_is_named(checkout: Path) -> None:
+    (checkout / "conf/gone.yaml").symlink_to("nowhere")
+    assert source.collect([], checkout).not_recorded == "gone.yaml: No such file or directory"

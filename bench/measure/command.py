@@ -1,0 +1,40 @@
+"""What another program prints: its output, or why there is none."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program printed. One that is not installed has an ``error`` too, and ``is_missing``."""
+
+    text: str = ""
+    error: str = ""
+    """Why there is no text: the program's own last line, or what the system said; empty if it ended well."""
+    is_missing: bool = False
+
+
+def output(command: list[str], timeout_s: float = 10) -> Output:
+    name = command[0].rpartition("/")[2]
+    if shutil.which(command[0]) is None:
+        return Output(error=f"{name} is not installed", is_missing=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        return Output(error=f"{name} did not answer in {timeout_s:g} s")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Output(error=f"{name}: {without_folders(str(error))}")
+    if done.returncode == 0:
+        return Output(done.stdout)
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0] if lines else "no reason")
+    return Output(error=f"{name}: {without_folders(reason)} (status {done.returncode})")
+
+
+def without_folders(text: str) -> str:
+    """``text`` with each path cut to its last part: where a person keeps files is no one's concern."""
+    return re.sub(r"/(?:[^/:\s]+/)+", ".../", text)
