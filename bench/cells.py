@@ -148,7 +148,7 @@ class Cell:
     def job(self, purpose: Purpose, scratch: Path, *, silent: bool = False) -> Job:
         config = self.config
         options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
-        traits, alone = self.traits(), purpose in ("reference", "resolution")
+        traits, alone = self.traits(), purpose in ("load", "reference", "resolution")
         workload = WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
         job = Job(
             purpose=purpose,

@@ -9,7 +9,7 @@ from bench.engines.spec import EngineSpec
 from bench.network import Link
 from bench.record import RankEnd
 
-Purpose = Literal["reference", "resolution", "check", "ceiling", "timing", "profile", "collectives"]
+Purpose = Literal["load", "reference", "resolution", "check", "ceiling", "timing", "profile", "collectives"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class WorkloadSpec:
 class Job:
     """One launch: ``world_size`` fresh processes with one purpose.
 
+    - ``load``: a single process that loads the workload, and nothing else: whether its settings are valid.
     - ``reference``: a single process, no engine; trains the parity steps and counts what the model is.
     - ``resolution``: the same process again from weights that differ in the last bit: how finely parity can judge.
     - ``check``: parity against the reference, then model state and peak bytes of a step, then the collectives of

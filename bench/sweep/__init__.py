@@ -1,6 +1,6 @@
 """A sweep: plans all cells, checks each, times them in interleaved rounds, and ends with a report.
 
-    plan    every request resolved on this machine, or refused by name
+    plan    every request resolved on this machine, or refused by name; each workload is loaded once
     check   one launch a cell: parity, model state, peak bytes, collectives; cells that train the same share a reference
     profile if asked for, another: what the time of a step is made of
     rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
@@ -30,6 +30,7 @@ from bench.progress import SweepProgress
 from bench.record import Source
 from bench.scratch import scratch
 from bench.store import FolderBusy, RecordStore, StoreError
+from bench.sweep.loading import check_workloads
 from bench.sweep.preparation import Preparation
 from bench.sweep.records import SweepRecords
 from bench.sweep.resume import take_over
@@ -65,6 +66,8 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
                 machine = launcher.machine
                 breakdown.lap("warm-up")
                 cells = plan(configs, machine, limits.usable_cores())
+                check_workloads(cells, launcher, folder_for_now)
+                breakdown.lap("workloads")
                 code_now = source.collect(sys.argv[1:])
                 if code_now.not_recorded:
                     print(f"warning: records lack part of the code's state: {code_now.not_recorded}", file=sys.stderr)

@@ -58,5 +58,13 @@ class Running:
         record.reason = prefix + result.reason
         record.failure = result.ends
         self.records.write(cell)
-        self.progress.note(f"{cell.id}: {record.status}: {record.reason}")
+        self.progress.note(f"{cell.id}: {record.status}: {record.reason}{self._where(cell)}")
         self.progress.advance(cell.id, left)
+
+    def _where(self, cell: Cell) -> str:
+        """Where the output of the ranks of a failed launch is, of which a traceback is a part."""
+        ends = self.records[cell].failure
+        if not any(end.last_words for end in ends):
+            return ""
+        what = "the traceback" if any("Traceback" in end.last_words for end in ends) else "the output of the ranks"
+        return f"; {what} is in `failure` of {self.records.store.folder}/records/{cell.id}.json"

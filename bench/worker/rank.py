@@ -15,6 +15,7 @@ from bench.worker.machine import collective_times, peak
 from bench.worker.process import prepare_process
 from bench.worker.profile import profiled
 from bench.worker.reference import reference, resolution
+from bench.worker.shares import load
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.timing import timing
 
@@ -29,6 +30,8 @@ def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
 def work_of(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
     seconds = Stopwatch()
     device = prepare_process(job, rank)
+    if job.purpose == "load":
+        return load(job)
     if job.purpose == "reference":
         return reference(job, device)
     if job.purpose == "resolution":

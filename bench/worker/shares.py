@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,14 @@ from workloads.base import Workload, WorkloadError
 def workload(spec: WorkloadSpec) -> Workload:
     """The workload, with its data; loaded once before ranks are forked, which inherit it."""
     return _load_workload(json.dumps(asdict(spec)), spec.called)
+
+
+def load(job: Job) -> dict[str, Any]:
+    """Loads the workload; finds its units only where they are named, since that takes a built module."""
+    work = workload(job.workload)
+    if job.workload.options.get("units"):
+        work.units(work.build())
+    return {}
 
 
 @functools.lru_cache(maxsize=2)

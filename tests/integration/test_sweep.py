@@ -61,6 +61,14 @@ def summary(folder: Path) -> list[dict[str, str]]:
         (["resume=true"], "bench: resume=true found no earlier sweep"),
         (["+engine.foo=1"], "bench: engine.foo is not an option of engine=native; valid: in_flight"),
         (["hydra.run.dir=/proc/nowhere"], "bench: "),
+        (
+            ["workload=gpt", "workload.size=7B", "tracking=none"],
+            "bench: gpt: size='7B' is not valid; valid: tiny, 124M",
+        ),
+        (
+            ["-m", "workload=module:workloads.mlp:MPL", "stage=0,3", "tracking=none"],
+            "bench: workload.path=workloads.mlp:MPL: workloads.mlp has no callable 'MPL'; did you mean 'MLP'?",
+        ),
         (["experiment=smoke", "hydra.sweep.dir=/proc/nowhere"], "bench: "),
     ],
 )
@@ -98,6 +106,8 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     failed = by_setting[0, None, "raise"]
     assert failed.reason == "rank 0: RuntimeError: the model is broken"
     assert "the model is broken" in failed.failure[0].last_words
+    where = f"the traceback is in `failure` of {folder}/records/{failed.cell_id}.json"
+    assert f"the model is broken; {where}" in " ".join(done.stderr.split())
     sound = by_setting[0, None, "none"]
     assert [launch.round for launch in sound.launches] == [0, 1]
     assert sound.parity and sound.parity.passed and sound.model and sound.memory
