@@ -14,8 +14,8 @@ from bench import collectives, engines, network
 from bench.checks import ConfigError
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 from bench.job import Job, Machine, Purpose, WorkloadSpec
-from bench.measure.ceiling import dtype_of
 from bench.record import Search, Status
+from results.precision import PRECISIONS
 from results.quantities import size_bytes
 from results.settings import MAX_BATCH, Config, Training, with_role
 
@@ -138,8 +138,8 @@ class Cell:
         config = self.config
         if config.gpus == 1 or self.simulated:
             return "one rank has nobody to send to"
-        if config.precision == "amp_fp16":
-            return "precision=amp_fp16 skips updates when what it received is infinite"
+        if PRECISIONS[config.precision].loss_scaling:
+            return f"precision={config.precision} skips updates when what it received is infinite"
         if config.data_skew == "samples":
             return "ranks that are done would wait for the others for ever (data_skew=samples)"
         reason = self.traits().unsilenced
@@ -237,7 +237,7 @@ def reference_key(job: Job) -> str:
 
 def ceiling_key(job: Job) -> tuple[object, ...]:
     """Cells with the same key share one ceiling: as many ranks, on as many threads, multiply the same numbers."""
-    return job.spec.device, dtype_of(job.spec.precision), job.threads, job.world_size
+    return job.spec.device, PRECISIONS[job.spec.precision].compute, job.threads, job.world_size
 
 
 def plan(configs: list[Config], machine: Machine, cores: float) -> list[Cell]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.declare import Role, each_setting, info, setting
+from results.precision import PRECISIONS
 from results.quantities import bits_per_s, delay_s, size_bytes
 
 MAX_BATCH = 65536
@@ -33,7 +34,7 @@ class Training:
         "fp32",
         "amp_*: autocast over fp32 weights (amp_fp16 with loss scaling); bf16: weights, gradients and optimizer state "
         "in bf16; bf16_master: bf16 with fp32 master weights and optimizer state",
-        *("fp32", "amp_bf16", "amp_fp16", "bf16", "bf16_master"),
+        *PRECISIONS,
         label="{}",
         label_unset="default",
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.cells import world_size
 from bench.record import Parameter, Record, element_count
+from results.precision import ITEM_BYTES, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Widths:
     moment: int
 
 
-WIDTHS = {
-    "fp32": Widths(4, 0, 4, 4),
-    "amp_bf16": Widths(4, 0, 4, 4),  # autocast casts inside operations; what is kept stays fp32
-    "amp_fp16": Widths(4, 0, 4, 4),
-    "bf16": Widths(2, 0, 2, 2),
-    "bf16_master": Widths(2, 4, 2, 4),
-}
+def widths_of(precision: str) -> Widths | None:
+    """Bytes per element under a precision; None for one that does not exist."""
+    entry = PRECISIONS.get(precision)
+    if entry is None:
+        return None
+    weights = ITEM_BYTES[entry.weights]
+    return Widths(weights, 4 if entry.master else 0, weights, ITEM_BYTES[entry.optimizer_state])
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def setting(record: Record) -> Setting | None:
     config = record.config
     engine = config.get("engine") or {}
     described = record.resolved.get("engine")
-    widths, optimizer = WIDTHS.get(str(config.get("precision"))), OPTIMIZERS.get(str(config.get("optimizer")))
+    widths, optimizer = widths_of(str(config.get("precision"))), OPTIMIZERS.get(str(config.get("optimizer")))
     stage, size = config.get("stage"), world_size(record)
     if record.model is None or widths is None or optimizer is None or not isinstance(stage, int) or size < 1:
         return None

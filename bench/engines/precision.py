@@ -9,14 +9,16 @@ from torch import nn
 
 from bench.engines.base import Batch
 from bench.engines.batches import map_tensors
+from results.precision import PRECISIONS
 
-AUTOCAST = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
+AUTOCAST = {name: getattr(torch, precision.compute) for name, precision in PRECISIONS.items() if precision.autocast}
 """Precisions that compute in a lower dtype over fp32 weights."""
 
 
 def weight_dtype(precision: str) -> torch.dtype:
     """The dtype that forward and backward see the weights in."""
-    return torch.bfloat16 if precision in ("bf16", "bf16_master") else torch.float32
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision].weights)
+    return dtype
 
 
 def cast_module(module: nn.Module, precision: str) -> nn.Module:

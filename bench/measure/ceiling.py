@@ -10,12 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.record import Ceiling
+from results.precision import PRECISIONS
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = {"amp_bf16": "bfloat16", "bf16": "bfloat16", "bf16_master": "bfloat16", "amp_fp16": "float16"}
-"""What matrix products are computed in, by precision; float32 in all others."""
 FIRST_SIZE = {"cpu": 256, "cuda": 1024}
 LARGEST_SIZE = 16384
 GAIN = 1.05
@@ -26,13 +25,9 @@ BUDGET_S = 0.5
 """No larger matrix is begun that would overrun this."""
 
 
-def dtype_of(precision: str) -> str:
-    return DTYPES.get(precision, "float32")
-
-
 def measure(precision: str, device: torch.device) -> Ceiling:
     """The best rate of all sizes. Collective: every rank takes the same decisions, and has the same answer."""
-    dtype, size, spent_s, in_vain = dtype_of(precision), FIRST_SIZE[device.type], 0.0, 0
+    dtype, size, spent_s, in_vain = PRECISIONS[precision].compute, FIRST_SIZE[device.type], 0.0, 0
     best = Ceiling(0.0, dtype, 0)
     while size <= LARGEST_SIZE and in_vain < 2:  # one size may have been disturbed
         product = Product(size, dtype, device)

@@ -18,6 +18,7 @@ from bench.engines.precision import autocast
 from bench.engines.refusals import refuse_sparse
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
+from results.precision import PRECISIONS
 
 if INSTALLED:  # the fork server imports the adapters of all engines that a sweep names
     import horovod
@@ -48,7 +49,7 @@ class HorovodEngine:
             backward_passes_per_step=spec.accumulate,  # adds up: dividing is left to the loss
             groups=1 if spec.overlap is False else None,  # one group is reduced once all its gradients are there
         )
-        self.scaler = torch.amp.GradScaler(context.device.type, enabled=spec.precision == "amp_fp16")
+        self.scaler = torch.amp.GradScaler(context.device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         """The optimizer counts the backward passes itself, and reduces in the last one."""

@@ -22,6 +22,7 @@ from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
+from results.precision import PRECISIONS
 
 BUCKET_MB = 25.0
 """Default cap of a bucket at stages 0 to 2, as DistributedDataParallel's; stage 3 keeps each unit apart by default."""
@@ -39,13 +40,13 @@ class NativeEngine:
         self.names = dict(self.module.named_parameters())
         self.collectives = collectives(context, spec.backend)
         self.overlap = spec.overlap is not False
-        self.loss_scale = LossScale(enabled=spec.precision == "amp_fp16")
+        self.loss_scale = LossScale(enabled=PRECISIONS[spec.precision].loss_scaling)
         self._agree_on_start()
         self.groups = self._group(units)
         self.buckets = [bucket for group in self.groups for bucket in group.buckets]
         for bucket in self.buckets:
             bucket.keep_shard(
-                partitioned=spec.stage >= 1, master=spec.precision == "bf16_master", freeable=spec.stage == 3
+                partitioned=spec.stage >= 1, master=PRECISIONS[spec.precision].master, freeable=spec.stage == 3
             )
         self.schedule = UnitSchedule(self.module, self.groups, prefetch=self.overlap) if spec.stage == 3 else None
         self.reducer = GradientReducer(
@@ -154,7 +155,7 @@ class NativeEngine:
         return self.loss_scale.read()
 
     def state(self) -> dict[str, list[Tensor]]:
-        master = self.spec.precision == "bf16_master"
+        master = PRECISIONS[self.spec.precision].master
         frozen: list[Tensor] = [parameter for parameter in self.names.values() if not parameter.requires_grad]
         held: dict[str, list[Tensor]] = {"params": [] if self.spec.stage == 3 else frozen, "master": []}
         for bucket in self.buckets:

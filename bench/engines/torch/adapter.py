@@ -21,6 +21,7 @@ from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch import ddp, fsdp
 from bench.engines.whole_loss import WholeLoss
+from results.precision import PRECISIONS
 
 UNREDUCED = "Expected to have finished reduction in the prior iteration"
 """How DistributedDataParallel's error begins where a parameter got no gradient."""
@@ -44,7 +45,7 @@ class TorchEngine:
             self.module = self._replicate(module)
         self.whole_loss = not self.sharded or bool(context.first_use)
         self.optimizer = self._build_optimizer()
-        self.scaler = torch.amp.GradScaler(context.device.type, enabled=spec.precision == "amp_fp16")
+        self.scaler = torch.amp.GradScaler(context.device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
         self.averager = PeriodicModelAverager(spec.local_steps) if spec.local_steps > 1 else None
 
     def _replicate(self, module: nn.Module) -> nn.Module:
