@@ -10,7 +10,7 @@ import contextlib
 import importlib
 from types import ModuleType
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Skips, Traits
 
 REQUIRED = ("CAPABILITIES", "PRELOAD", "refuse")
 
@@ -41,6 +41,13 @@ def backends(package: str) -> tuple[str, ...]:
         found: tuple[str, ...] = load(package).CAPABILITIES.backends
         return found
     return ()
+
+
+def refuse_skips(package: str, spec: EngineSpec, skips: Skips) -> None:
+    """Raises EngineUnsupported if the engine cannot train a model that skips these parameters."""
+    module = load(package)
+    if hasattr(module, "refuse_skips"):
+        module.refuse_skips(spec, skips)
 
 
 def traits(package: str, spec: EngineSpec) -> Traits:

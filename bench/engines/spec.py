@@ -94,6 +94,25 @@ class Traits:
     """Why a step would not be itself if collectives sent nothing and waited for nobody; empty if it would."""
 
 
+@dataclass(frozen=True)
+class Skips:
+    """Trained parameters that got no gradient in some micro-batches, as the single-process reference saw it."""
+
+    skipped: list[str]
+    """All of them."""
+    uneven: list[str]
+    """Those that got one on some ranks and not on others."""
+
+    def refuse(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
+        """Raises EngineUnsupported if ``names`` has any: it says how many there are and which is the first."""
+        if not names:
+            return
+        what = names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")
+        verb = "get no gradient" if len(names) > 1 else "gets no gradient"
+        where = "on some ranks only" if names is self.uneven else "in some micro-batches"
+        raise EngineUnsupported(f"engine={engine} at stage={spec.stage}: {what} {verb} {where}, {why}; valid: {valid}")
+
+
 def option(spec: EngineSpec, name: str, *valid: Any) -> Any:
     """An engine's own option. Raises EngineUnsupported if it is none of ``valid``."""
     value = spec.options.get(name)

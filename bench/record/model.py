@@ -38,10 +38,36 @@ class Model:
     """What forward of a rank's micro-batch leaves for backward, counted at the allocator of a single process."""
     uncounted_operators: dict[str, int] = field(default_factory=dict)
     """Calls by operator, of those that multiply and have no formula: ``flops_per_unit`` lacks them."""
+    skipped: list[str] = field(default_factory=list)
+    """Trained parameters that got no gradient in some micro-batch of the parity steps."""
+    uneven: list[str] = field(default_factory=list)
+    """Those that got one on some ranks and not on others: experts that ranks choose by their samples."""
 
     @property
     def parameter_count(self) -> int:
         return sum(element_count(parameter.shape) for parameter in self.parameters)
+
+    @property
+    def unit_count(self) -> int:
+        """Sharding units that have a parameter."""
+        return len([unit for unit in self._elements_by_unit() if unit >= 0])
+
+    @property
+    def root_share(self) -> float:
+        """Part of the parameters that is in no sharding unit, so that stage 3 keeps it whole throughout a step."""
+        return self._elements_by_unit().get(-1, 0) / max(1, self.parameter_count)
+
+    @property
+    def largest_unit_share(self) -> float:
+        """Part of the parameters in the largest sharding unit, which stage 3 keeps whole while it computes."""
+        units = [elements for unit, elements in self._elements_by_unit().items() if unit >= 0]
+        return max(units, default=0) / max(1, self.parameter_count)
+
+    def _elements_by_unit(self) -> dict[int, int]:
+        elements: dict[int, int] = {}
+        for parameter in self.parameters:
+            elements[parameter.unit] = elements.get(parameter.unit, 0) + element_count(parameter.shape)
+        return elements
 
 
 def element_count(shape: list[int]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench import search
+from bench import engines, search
 from bench.cells import Cell, ceiling_key, reference_key
+from bench.engines.spec import EngineUnsupported, Skips
 from bench.job import LaunchResult
 from bench.record import Attribution, Ceiling, Model, Search
 from bench.sweep import results
@@ -20,6 +21,7 @@ class Preparation:
         self._models: dict[str, Model | LaunchResult] = {}
         self._resolutions: dict[str, float] = {}
         self._ceilings: dict[object, Ceiling | None] = {}
+        self._noted: set[str] = set()
 
     def prepare(self, cell: Cell) -> None:
         """All launches of a cell before its rounds, but for those that it has already."""
@@ -67,14 +69,32 @@ class Preparation:
             )
 
     def _take_model(self, cell: Cell) -> bool:
-        """What the model is, from the reference; False if that failed, and the cell with it."""
+        """What the model is, from the reference; False if that failed or the engine cannot train it, and the cell."""
         model = self._reference(cell)
         if isinstance(model, LaunchResult):
             refused = model.status in ("unsupported", "unavailable")
             self._running.fail(cell, model, "" if refused else "the single-process reference: ")
             return False
         self._running.records[cell].model = model
+        self._note_shares(cell, model)
+        try:
+            package = cell.config.engine["package"]
+            engines.refuse_skips(package, cell.spec(), Skips(model.skipped, model.uneven))
+        except EngineUnsupported as error:
+            self._running.fail(cell, LaunchResult("unsupported", str(error)))
+            return False
         return True
+
+    def _note_shares(self, cell: Cell, model: Model) -> None:
+        """Says once for each of a person's own models how much of it stage 3 keeps whole."""
+        name = cell.config.workload["name"]
+        if cell.config.stage < 3 or name in self._noted or "units" not in cell.config.workload:
+            return
+        self._noted.add(name)
+        self._running.progress.note(
+            f"{name}: at stage=3 the root keeps {model.root_share:.0%} of the parameters whole, the largest of "
+            f"{model.unit_count} units has {model.largest_unit_share:.0%}; workload.units=... names other units"
+        )
 
     def _reference(self, cell: Cell) -> Model | LaunchResult:
         job = cell.job("reference", self._running.scratch)

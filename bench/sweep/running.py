@@ -63,7 +63,8 @@ class Running:
 
     def _where(self, cell: Cell) -> str:
         """Where the output of the ranks of a failed launch is, of which a traceback is a part."""
-        ends = self.records[cell].failure
+        record = self.records[cell]
+        ends = [] if record.status in ("unsupported", "unavailable") else record.failure
         if not any(end.last_words for end in ends):
             return ""
         what = "the traceback" if any("Traceback" in end.last_words for end in ends) else "the output of the ranks"

@@ -14,6 +14,7 @@ from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
 from bench.job import Job
 from bench.worker.model import activation_bytes, digest, model_facts
+from bench.worker.reached import Reached
 from bench.worker.shares import batches, share_of, workload
 from workloads.base import Workload
 
@@ -21,10 +22,18 @@ from workloads.base import Workload
 def reference(job: Job, device: torch.device) -> dict[str, Any]:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
-    trained = parity.train_reference(work.build(), global_batches(job, work, device), work.loss, job.spec, device)
+    module = work.build()
+    reached, batches_of_steps = Reached(module), global_batches(job, work, device)
+    trained = parity.train_reference(module, batches_of_steps, reached.watching(work.loss), job.spec, device)
     trained.save(Path(job.reference))
     first = [entry for batch in global_batches(job, work, device, steps=1)[0] for entry in tensors_of(batch)]
-    facts = replace(model_facts(work, digest(first)), activation_bytes=activation_bytes(job, work, device))
+    shares = reference_shares(job)
+    facts = replace(
+        model_facts(work, digest(first)),
+        activation_bytes=activation_bytes(job, work, device),
+        skipped=reached.skipped(),
+        uneven=reached.uneven(len(shares), shares[0].accumulate),
+    )
     return {"model": asdict(facts)}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Traits, option
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Skips, Traits, option
 
 CAPABILITIES = Capabilities(
     stages={
@@ -34,6 +34,13 @@ PRELOAD = (
 def traits(spec: EngineSpec) -> Traits:
     """Stage 3 has its ranks compare what they agreed on when it is set up."""
     return Traits(unsilenced="ranks would not hear that they agree" if spec.stage == 3 else "")
+
+
+def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
+    """Raises EngineUnsupported for a model of which ranks train different parameters."""
+    if spec.stage > 0:
+        valid = "stage=0, engine=native at stage=0, 1, 2"
+        skips.refuse("deepspeed", spec, skips.uneven, "so the collectives of its buckets would not match", valid)
 
 
 def refuse(spec: EngineSpec) -> None:

@@ -9,7 +9,7 @@ stage 3  replicas under fully_shard, so that each rank keeps 1/(replicas x degre
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits, refuse_degree
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Skips, Traits, refuse_degree
 
 CAPABILITIES = Capabilities(
     stages={
@@ -41,6 +41,16 @@ def refuse(spec: EngineSpec) -> None:
             f"engine=tensor_parallel has no optimizer=rmsprop with precision={spec.precision}: its first update is "
             "10 lr whatever the gradient, which makes the rounding of partial sums too large to tell from an error"
         )
+
+
+def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
+    """Raises EngineUnsupported for a model that skips parameters, where replicas wait for each other's gradients."""
+    if spec.stage == 0 and spec.world_size > spec.options["degree"]:
+        why = "and DistributedDataParallel waits for all"
+        skips.refuse("tensor_parallel", spec, skips.skipped, why, "engine=native")
+    if spec.stage == 3:
+        why = "so the collectives of fully_shard would not match"
+        skips.refuse("tensor_parallel", spec, skips.uneven, why, "engine=native at stage=0, 1, 2")
 
 
 def traits(spec: EngineSpec) -> Traits:

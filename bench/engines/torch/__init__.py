@@ -19,6 +19,7 @@ from bench.engines.spec import (
     EngineSpec,
     EngineUnavailable,
     EngineUnsupported,
+    Skips,
     Traits,
     count_option,
     option,
@@ -71,6 +72,17 @@ def refuse(spec: EngineSpec) -> None:
             raise EngineUnsupported(f"engine=torch at stage={spec.stage} {what}: {why}")
     if spec.compile:
         _need_compiler(spec.device)
+
+
+def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
+    """Raises EngineUnsupported for a model that skips parameters, where DDP waits for all or ranks would not match."""
+    looks = spec.options["find_unused_parameters"] or spec.options["static_graph"]
+    if spec.stage < 2 and not looks:
+        valid = "engine.find_unused_parameters=true, engine=native"
+        skips.refuse("torch", spec, skips.skipped, "and DistributedDataParallel waits for all", valid)
+    if spec.stage >= 2:
+        valid = "stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
+        skips.refuse("torch", spec, skips.uneven, "so the collectives of fully_shard would not match", valid)
 
 
 def traits(spec: EngineSpec) -> Traits:

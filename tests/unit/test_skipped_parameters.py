@@ -1,0 +1,95 @@
+"""Models that skip parameters: what the reference sees of it, and which engines refuse them before ranks train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import engines
+from bench.engines.spec import EngineSpec, EngineUnsupported, Skips
+from bench.record import Model, Parameter
+from bench.worker.reached import Reached
+
+
+class Experts(nn.Module):
+    """Experts 0 and 1 by the sign of the first feature; 2 never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.experts[int(inputs[0, 0] > 0)](inputs)  # type: ignore[no-any-return]
+
+
+def trained(signs: list[int]) -> Reached:
+    """Micro-batches with these signs, one after another."""
+    module = Experts()
+    reached = Reached(module)
+    loss = reached.watching(lambda model, batch: model(batch).sum())
+    for sign in signs:
+        loss(module, torch.full((1, 2), float(sign))).backward()
+    return reached
+
+
+def names(*experts: int) -> list[str]:
+    return [f"experts.{number}.{kind}" for number in experts for kind in ("weight", "bias")]
+
+
+@pytest.mark.parametrize(
+    ("signs", "ranks", "skipped", "uneven"),
+    [
+        ([1, 1, 1, 1], 2, names(0, 2), []),
+        ([1, -1, 1, -1], 2, names(0, 1, 2), []),  # two micro-batches a rank: ranks do the same
+        ([1, 1, -1, -1], 2, names(0, 1, 2), names(0, 1)),
+        ([1, -1, -1, 1], 4, names(0, 1, 2), names(0, 1)),
+        ([1, -1, -1, 1], 1, names(0, 1, 2), []),
+    ],
+)
+def test_parameters_that_some_micro_batches_skip_are_named(
+    signs: list[int], ranks: int, skipped: list[str], uneven: list[str]
+) -> None:
+    reached = trained(signs)
+    assert reached.skipped() == skipped
+    assert reached.uneven(ranks, len(signs) // ranks) == uneven
+
+
+TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False, "powersgd_rank": 1}
+EVEN, UNEVEN = Skips(["a", "b"], []), Skips(["a", "b"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("engine", "stage", "options", "skips", "message"),
+    [
+        ("torch", 0, TORCH, EVEN, "a and 1 more parameters get no gradient in some micro-batches, .*find_unused_param"),
+        ("torch", 1, TORCH, UNEVEN, "DistributedDataParallel waits for all; valid: engine.find_unused_parameters=true"),
+        ("torch", 3, TORCH, UNEVEN, "b gets no gradient on some ranks only, so the collectives of fully_shard"),
+        ("deepspeed", 1, {}, UNEVEN, "b gets no gradient on some ranks only.*valid: stage=0, engine=native"),
+        ("tensor_parallel", 3, {"degree": 2}, UNEVEN, "b gets no gradient on some ranks only"),
+        ("torch", 1, TORCH | {"find_unused_parameters": True}, UNEVEN, ""),
+        ("torch", 3, TORCH, EVEN, ""),
+        ("deepspeed", 0, {}, UNEVEN, ""),
+        ("deepspeed", 3, {}, EVEN, ""),
+        ("native", 2, {}, UNEVEN, ""),
+    ],
+)
+def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
+    engine: str, stage: int, options: dict[str, Any], skips: Skips, message: str
+) -> None:
+    spec = EngineSpec(stage=stage, world_size=4, device="cpu", backend="gloo", options=options)
+    if not message:
+        engines.refuse_skips(f"bench.engines.{engine}", spec, skips)
+        return
+    with pytest.raises(EngineUnsupported, match=message) as refusal:
+        engines.refuse_skips(f"bench.engines.{engine}", spec, skips)
+    assert str(refusal.value).startswith(f"engine={engine} at stage={stage}: ")
+
+
+def test_the_shares_of_a_model_that_stage_3_keeps_whole_are_counted() -> None:
+    sizes = [([10], -1), ([5, 8], 0), ([5], 0), ([2, 20], 1), ([2], -1)]
+    parameters = [Parameter(str(number), shape, True, unit) for number, (shape, unit) in enumerate(sizes)]
+    model = Model("mine", "sample", 1, 0.0, parameters, 0, "noise", True, "")
+    assert (model.unit_count, model.root_share, model.largest_unit_share) == (2, 12 / 97, 45 / 97)
