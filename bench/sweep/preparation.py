@@ -155,9 +155,29 @@ class Preparation:
         if failed:
             running.fail(cell, failed)
             return
+        self._predict_for_measured_batch(cell)
         record.status = "ok"
         running.records.write(cell)
         running.progress.advance(f"searched {cell.id}")
+
+    def _predict_for_measured_batch(self, cell: Cell) -> None:
+        """After a search: what a single process needs for the batch whose memory is in the record, not for the first.
+
+        None where that cannot be counted.
+        """
+        running, record = self._running, self._running.records[cell]
+        assert record.model and record.search
+        batch = record.search.largest_fit
+        if batch in (0, cell.rank_batch):
+            return
+        job = dataclasses.replace(cell.job("reference", running.scratch), rank_batch=batch)
+        job = dataclasses.replace(job, reference=str(running.scratch / f"{reference_key(job)}.pt"))
+        result = running.launch(job, "reference")
+        measured = results.model(result) if result.status == "ok" else None
+        if measured is None:
+            running.progress.note(f"{cell.id}: no prediction for batch {batch}: {result.status}: {result.reason}")
+        activation_bytes = measured.activation_bytes if measured else None
+        record.model = dataclasses.replace(record.model, activation_bytes=activation_bytes)
 
     def _profile(self, cell: Cell) -> None:
         """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""

@@ -106,6 +106,13 @@ def test_batches_are_whole_micro_batches_and_end_at_search_most(searched: Search
     assert record.resolved["global_batch"] == 12
 
 
+def test_activations_are_predicted_for_the_batch_that_was_measured(searched: Searched) -> None:
+    """Three layers and the difference from the targets keep an activation of each of eight samples; and the loss."""
+    code, record, _ = searched(memory_limit="1GiB", search_most=8, batch_size=2)
+    assert (code, record.resolved["rank_batch"]) == (0, 8)
+    assert record.model and record.model.activation_bytes == 8 * (DEPTH + 1) * PER_SAMPLE_BYTES + 4
+
+
 def test_a_search_attributes_no_step_which_would_be_one_of_its_first_batch(searched: Searched) -> None:
     code, record, _ = searched(memory_limit="1GiB", search_most=2, batch_size=1, measure={"profile": True})
     assert (code, record.resolved["rank_batch"], record.attribution) == (0, 2, None)
