@@ -56,7 +56,7 @@ def make_config() -> Callable[..., Config]:
             "steps": 2,
             "warmup": 1,
             "repeats": 1,
-            "timeout_s": 60.0,
+            "timeout_s": 300.0,
             "threads": 1,
         }
         return Config(engine=engine, workload=chosen, measure=measure, **(settings | knobs))

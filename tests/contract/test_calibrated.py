@@ -20,10 +20,11 @@ from bench.record import Launch, Parity, RankSamples, decode
 from results.settings import Network, Straggler
 from tests.conftest import MakeCell, group
 from tests.integration.test_network import no_lab
+from tests.undisturbed import undisturbed
 
 STEPS = 4
 TRAINERS = ("native", "torch", "deepspeed")
-Measure = Callable[[Cell], Launch]
+Steps = Callable[..., None]
 
 
 def layers(**changes: Any) -> dict[str, Any]:
@@ -33,25 +34,29 @@ def layers(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def measure(launcher: Launcher, timing_job: Callable[..., Any]) -> Measure:
-    """One launch of a cell's timing job, as a record holds it."""
+def steps_take(launcher: Launcher, timing_job: Callable[..., Any]) -> Steps:
+    """Holds the steps of a cell's timing launch to what they should take."""
 
-    def launch(cell: Cell) -> Launch:
+    def hold(cell: Cell, expected_s: float, most: float, least: float = 1.0) -> None:
         if cell.status:
             pytest.skip(cell.reason)
-        result = launcher.launch(timing_job(cell))
-        assert result.status == "ok", f"{result.reason}\n{result.ends}"
-        return Launch(0, "", {}, [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks])
 
-    return launch
+        def times_s() -> list[float]:
+            result = launcher.launch(timing_job(cell))
+            assert result.status == "ok", f"{result.reason}\n{result.ends}"
+            ranks = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+            return Launch(0, "", {}, ranks).step_times_s()
+
+        def claim(times: list[float]) -> None:
+            assert least * expected_s <= min(times) <= most * expected_s, (expected_s, times)
+
+        undisturbed(times_s, claim)
+
+    return hold
 
 
 def truth(cell: Cell) -> Calibrated:
     return Calibrated.of(dataclasses.asdict(cell.config))
-
-
-def check(step_times_s: list[float], expected_s: float, most: float) -> None:
-    assert expected_s <= min(step_times_s) <= most * expected_s, (expected_s, step_times_s)
 
 
 @pytest.mark.parametrize("engine", TRAINERS)
@@ -64,50 +69,50 @@ def test_what_takes_a_set_time_is_trained_like_any_other(
 
 
 @pytest.mark.parametrize("engine", options("engine"))
-def test_a_step_of_one_rank_takes_the_time_of_its_layers(engine: str, make_cell: MakeCell, measure: Measure) -> None:
+def test_a_step_of_one_rank_takes_the_time_of_its_layers(engine: str, make_cell: MakeCell, steps_take: Steps) -> None:
     cell = make_cell(engine=engine, workload=layers(), steps=STEPS)
-    check(measure(cell).step_times_s(), truth(cell).compute_s(), most=1.5)
+    steps_take(cell, truth(cell).compute_s(), most=1.5)
 
 
-def test_each_micro_batch_takes_the_time_of_its_layers(make_cell: MakeCell, measure: Measure) -> None:
+def test_each_micro_batch_takes_the_time_of_its_layers(make_cell: MakeCell, steps_take: Steps) -> None:
     cell = make_cell(engine="native", workload=layers(), steps=STEPS, accumulate=2)
-    check(measure(cell).step_times_s(), 2 * 0.08, most=1.5)
+    steps_take(cell, 2 * 0.08, most=1.5)
 
 
 @pytest.mark.parametrize("scaling", ["weak", "strong"])
-def test_samples_take_their_time_where_they_are_told_to(scaling: str, make_cell: MakeCell, measure: Measure) -> None:
+def test_samples_take_their_time_where_they_are_told_to(scaling: str, make_cell: MakeCell, steps_take: Steps) -> None:
     workload = layers(per="sample")
     cell = make_cell(engine="native", gpus=2, workload=workload, steps=STEPS, batch_size=4, scaling=scaling)
     expected_s = 0.08 * {"weak": 4, "strong": 2}[scaling]
     assert truth(cell).compute_s() == pytest.approx(expected_s)
-    check(measure(cell).step_times_s(), expected_s, most=1.5)
+    steps_take(cell, expected_s, most=1.5)
 
 
-def test_what_takes_the_time_is_not_compiled_away(make_cell: MakeCell, measure: Measure) -> None:
+def test_what_takes_the_time_is_not_compiled_away(make_cell: MakeCell, steps_take: Steps) -> None:
     cell = make_cell(engine="torch", workload=layers(), steps=STEPS, compile=True)
-    check(measure(cell).step_times_s(), truth(cell).compute_s(), most=1.5)
+    steps_take(cell, truth(cell).compute_s(), most=1.5)
 
 
 @pytest.mark.parametrize("engine", TRAINERS)
 @pytest.mark.parametrize(("stage", "gpus"), [(0, 4), (3, 2)])
 def test_several_ranks_take_little_longer_than_one_also_on_two_cores(
-    engine: str, stage: int, gpus: int, make_cell: MakeCell, measure: Measure
+    engine: str, stage: int, gpus: int, make_cell: MakeCell, steps_take: Steps
 ) -> None:
     """Weak scaling near 1: four ranks that computed on two cores would take at least twice as long."""
     cell = make_cell(engine=engine, stage=stage, gpus=gpus, workload=layers(), steps=STEPS)
-    check(measure(cell).step_times_s(), truth(cell).compute_s(), most=1.8)
+    steps_take(cell, truth(cell).compute_s(), most=1.8)
 
 
 @pytest.mark.parametrize("engine", TRAINERS)
-def test_a_straggler_makes_every_step_its_own(engine: str, make_cell: MakeCell, measure: Measure) -> None:
+def test_a_straggler_makes_every_step_its_own(engine: str, make_cell: MakeCell, steps_take: Steps) -> None:
     cell = make_cell(engine=engine, gpus=2, workload=layers(), steps=STEPS, straggler=Straggler(rank=1, factor=3.0))
-    check(measure(cell).step_times_s(), truth(cell).compute_s(factor=3.0), most=1.4)
+    steps_take(cell, truth(cell).compute_s(factor=3.0), most=1.4)
 
 
 @pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
 @pytest.mark.parametrize("overlap", [True, False])
 def test_over_a_link_of_known_rate_overlap_leaves_only_the_last_bucket_exposed(
-    overlap: bool, make_cell: MakeCell, measure: Measure
+    overlap: bool, make_cell: MakeCell, steps_take: Steps
 ) -> None:
     """Two ranks send S bytes each to all-reduce S: 0.5 MiB are 42 ms at 100 Mbit/s, less than a layer's backward."""
     cell = make_cell(
@@ -122,4 +127,4 @@ def test_over_a_link_of_known_rate_overlap_leaves_only_the_last_bucket_exposed(
     )
     expected_s = truth(cell).step_s(0.5 * 2**20 * 8 / 1e8, overlap=overlap)
     assert expected_s == pytest.approx(0.28 + (1 if overlap else 4) * 0.042, rel=0.01)
-    assert 0.95 * expected_s <= min(measure(cell).step_times_s()) <= 1.3 * expected_s
+    steps_take(cell, expected_s, most=1.3, least=0.95)

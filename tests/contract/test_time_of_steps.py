@@ -12,15 +12,17 @@ import pytest
 from analysis.theory.calibrated import Calibrated
 from bench.cells import Cell
 from bench.launch import Launcher
-from bench.record import Launch, RankSamples, StepParts, decode
+from bench.record import RankSamples, StepParts, decode
 from results.settings import Network, Straggler
 from tests.conftest import MakeCell
 from tests.slow_data import SLOWER_S
+from tests.undisturbed import undisturbed
 
 LAYERS, FORWARD_S, BACKWARD_S = 3, 0.01, 0.02
 COMPUTE_S = LAYERS * (FORWARD_S + BACKWARD_S)
 LATE = Straggler(rank=1, factor=2.0)
-Profile = Callable[..., list[dict[str, float]]]
+Parts = list[dict[str, float]]
+Profile = Callable[..., None]
 
 
 def layers(parameters_mib: float) -> dict[str, Any]:
@@ -32,38 +34,52 @@ def layers(parameters_mib: float) -> dict[str, Any]:
 
 @pytest.fixture
 def profile(launcher: Launcher, scratch: Path, make_cell: MakeCell) -> Profile:
-    """The parts of a step of each rank, medians over steps."""
+    """Holds the parts of a step of each rank, medians over steps, to a claim."""
 
-    def run(engine: str, workload: dict[str, Any], **knobs: Any) -> list[dict[str, float]]:
+    def run(claim: Callable[[Parts], None], engine: str, workload: dict[str, Any], **knobs: Any) -> None:
         cell = make_cell(engine=engine, gpus=2, steps=4, workload=workload, **knobs)
         if cell.status:
             pytest.skip(cell.reason)
-        result = launcher.launch(cell.job("profile", scratch))
-        assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
-        found = []
-        for rank in result.ranks:
-            steps = decode(rank["parts"], list[StepParts], "parts")
-            assert rank["straggler_known"]
-            gaps = [abs(1 - sum(step.parts_s.values()) / step.step_s) for step in steps]
-            assert statistics.median(gaps) < 0.02
-            names = [*steps[0].parts_s, "communication", "overlapped", "step"]
-            found.append({name: statistics.median(getattr(step, f"{name}_s") for step in steps) for name in names})
-        return found
+
+        def profiled() -> Parts:
+            result = launcher.launch(cell.job("profile", scratch))
+            assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
+            assert all(rank["straggler_known"] for rank in result.ranks)
+            return [medians(decode(rank["parts"], list[StepParts], "parts")) for rank in result.ranks]
+
+        def adds_up_and(ranks: Parts) -> None:
+            assert all(rank["gap"] < 0.02 for rank in ranks)
+            claim(ranks)
+
+        undisturbed(profiled, adds_up_and)
 
     return run
 
 
+def medians(steps: list[StepParts]) -> dict[str, float]:
+    """Of the parts in seconds, and of the share of a step by which they do not add up to it."""
+    names = [*steps[0].parts_s, "communication", "overlapped", "step"]
+    gap = statistics.median(abs(1 - sum(step.parts_s.values()) / step.step_s) for step in steps)
+    return {name: statistics.median(getattr(step, f"{name}_s") for step in steps) for name in names} | {"gap": gap}
+
+
 @pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 3), ("torch", 0), ("torch", 3)])
 def test_layers_that_sleep_are_computation(engine: str, stage: int, profile: Profile) -> None:
-    for rank in profile(engine, layers(0.25), stage=stage):
-        assert COMPUTE_S <= rank["compute"] < rank["step"]
-        assert rank["communication"] > 0
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert COMPUTE_S <= rank["compute"] < rank["step"]
+            assert rank["communication"] > 0
+
+    profile(claim, engine, layers(0.25), stage=stage)
 
 
 def test_nothing_overlaps_where_communication_follows_backward(profile: Profile) -> None:
-    for rank in profile("native", layers(8), overlap=False):
-        assert rank["overlapped"] < 0.1 * rank["communication"]
-        assert rank["exposed"] + rank["straggler"] > 0.8 * rank["communication"]
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert rank["overlapped"] < 0.1 * rank["communication"]
+            assert rank["exposed"] + rank["straggler"] > 0.8 * rank["communication"]
+
+    profile(claim, "native", layers(8), overlap=False)
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
@@ -71,10 +87,13 @@ def test_on_a_link_of_known_rate_only_the_last_bucket_is_exposed(engine: str, pr
     """A layer's 256 KiB take 21 ms at 100 Mbit/s; but the last, each has 40 ms of another's backward beside it."""
     workload = layers(0.25) | {"backward_s": 2 * BACKWARD_S}
     layer_s = 2**21 / 100e6
-    ranks = profile(engine, workload, bucket_mb=0.25, overlap=True, network=Network(kind="lab", rate="100mbit"))
-    for rank in ranks:
-        assert rank["overlapped"] > 0.4 * rank["communication"]
-        assert 0.4 * layer_s < rank["exposed"] < 2 * layer_s
+
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert rank["overlapped"] > 0.4 * rank["communication"]
+            assert 0.4 * layer_s < rank["exposed"] < 2 * layer_s
+
+    profile(claim, engine, workload, bucket_mb=0.25, overlap=True, network=Network(kind="lab", rate="100mbit"))
 
 
 def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> None:
@@ -85,9 +104,12 @@ def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> No
     workload = layers(0.25) | {"backward_s": 2 * BACKWARD_S}
     expected = Calibrated(LAYERS, FORWARD_S, 2 * BACKWARD_S).overlapped_share(2**21 / 100e6)
     assert expected == pytest.approx(2 / 3)
-    network = Network(kind="lab", rate="100mbit")
-    for rank in profile("torch", workload, bucket_mb=0.25, overlap=True, network=network):
-        assert rank["overlapped"] / rank["communication"] == pytest.approx(expected, abs=0.15)
+
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert rank["overlapped"] / rank["communication"] == pytest.approx(expected, abs=0.15)
+
+    profile(claim, "torch", workload, bucket_mb=0.25, overlap=True, network=Network(kind="lab", rate="100mbit"))
 
 
 def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> None:
@@ -95,10 +117,14 @@ def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> Non
     parameters are gathered after the update, beside nothing."""
     workload = layers(1.0) | {"backward_s": 0.06}
     shard_s = 2**22 / 100e6
+
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert rank["overlapped"] / rank["communication"] == pytest.approx(2 / 6, abs=0.1)
+            assert rank["exposed"] + rank["straggler"] == pytest.approx(4 * shard_s, rel=0.3)
+
     network = Network(kind="lab", rate="100mbit")
-    for rank in profile("native", workload, stage=1, bucket_mb=1.0, overlap=True, network=network):
-        assert rank["overlapped"] / rank["communication"] == pytest.approx(2 / 6, abs=0.1)
-        assert rank["exposed"] + rank["straggler"] == pytest.approx(4 * shard_s, rel=0.3)
+    profile(claim, "native", workload, stage=1, bucket_mb=1.0, overlap=True, network=network)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +146,12 @@ def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> Non
 )
 def test_no_knob_hides_time_from_the_parts(engine: str, knobs: dict[str, Any], profile: Profile) -> None:
     """That they add up to the step is in the fixture; what sleeps is computation, whatever is done to it."""
-    for rank in profile(engine, layers(0.25), **knobs):
-        assert COMPUTE_S * knobs.get("accumulate", 1) <= rank["compute"] < rank["step"]
+
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert COMPUTE_S * knobs.get("accumulate", 1) <= rank["compute"] < rank["step"]
+
+    profile(claim, engine, layers(0.25), **knobs)
 
 
 @pytest.mark.parametrize(
@@ -131,20 +161,27 @@ def test_no_knob_hides_time_from_the_parts(engine: str, knobs: dict[str, Any], p
 def test_who_waits_for_a_straggler_waits_its_delay(
     engine: str, stage: int, parameters_mib: float, profile: Profile
 ) -> None:
-    waiting, late = profile(engine, layers(parameters_mib), stage=stage, straggler=LATE)
-    assert waiting["straggler"] == pytest.approx(COMPUTE_S, rel=0.4)
-    assert late["straggler"] < 0.2 * COMPUTE_S
-    assert late["compute"] > 1.9 * COMPUTE_S
-    assert waiting["exposed"] < 0.5 * COMPUTE_S
+    def claim(ranks: Parts) -> None:
+        waiting, late = ranks
+        assert waiting["straggler"] == pytest.approx(COMPUTE_S, rel=0.4)
+        assert late["straggler"] < 0.2 * COMPUTE_S
+        assert late["compute"] > 1.9 * COMPUTE_S
+        assert waiting["exposed"] < 0.5 * COMPUTE_S
+
+    profile(claim, engine, layers(parameters_mib), stage=stage, straggler=LATE)
 
 
 @pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("torch", 3)])
 def test_who_waits_for_anothers_batch_waits_for_data(engine: str, stage: int, profile: Profile) -> None:
     """Timed steps find their batches ready, so that a slow disk is no straggler there."""
     slow = layers(0.25) | {"name": "slow_data", "factory": "tests.slow_data:SlowData"}
-    for rank in profile(engine, slow, stage=stage):
-        assert rank["data"] > 0.8 * SLOWER_S
-        assert rank["straggler"] < 0.3 * SLOWER_S
+
+    def claim(ranks: Parts) -> None:
+        for rank in ranks:
+            assert rank["data"] > 0.8 * SLOWER_S
+            assert rank["straggler"] < 0.3 * SLOWER_S
+
+    profile(claim, engine, slow, stage=stage)
 
 
 def test_whole_periods_are_profiled(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> None:
@@ -162,17 +199,21 @@ def test_without_communication_nobody_waits(
     """The rank that is not late then takes its own time; its wait, at least the other's delay, is gone."""
     cell = make_cell(engine=engine, stage=stage, gpus=2, steps=4, workload=layers(0.25), straggler=LATE)
     assert cell.unsilenced() == ""
-    sent, silent = (list(map(statistics.median, timed(cell, launcher, scratch, silent=on))) for on in (False, True))
-    assert sent[0] - silent[0] > 0.5 * COMPUTE_S
-    assert silent[1] - silent[0] > 0.5 * COMPUTE_S > sent[1] - sent[0]
+
+    def claim(times: list[list[float]]) -> None:
+        sent, silent = times
+        assert sent[0] - silent[0] > 0.5 * COMPUTE_S
+        assert silent[1] - silent[0] > 0.5 * COMPUTE_S > sent[1] - sent[0]
+
+    undisturbed(lambda: [timed(cell, launcher, scratch, silent=on) for on in (False, True)], claim)
 
 
-def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> list[list[float]]:
-    """Step times of each rank."""
+def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> list[float]:
+    """The median step of each rank."""
     result = launcher.launch(cell.job("timing", scratch, silent=silent))
     assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
     samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
-    return [rank.step_times_s() for rank in Launch(0, "", {}, samples).ranks]
+    return [statistics.median(rank.step_times_s()) for rank in samples]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from bench.record import RankSamples, decode
 from bench.straggler import compute_s, slowed
 from bench.worker.shares import batches, share_of, workload
 from tests.conftest import MakeCell
+from tests.undisturbed import undisturbed
 from workloads.base import WorkloadError
 
 
@@ -34,14 +35,14 @@ def test_every_rank_waits_for_a_straggler(
     engine: str, stage: int, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
     even = timing_job(make_cell(engine=engine, stage=stage, gpus=2, batch_size=32), steps=8)
-    factor = 12.0
-    alone = median(step_times_s(launcher, even)[0])
-    slow, straggler = (
-        median(times)
-        for times in step_times_s(launcher, dataclasses.replace(even, straggler_rank=1, straggler_factor=factor))
-    )
-    assert slow == pytest.approx(straggler, rel=0.15)
-    assert slow > 2 * alone
+    uneven = dataclasses.replace(even, straggler_rank=1, straggler_factor=12.0)
+
+    def claim(jobs: list[list[float]]) -> None:
+        (alone, _), (slow, straggler) = jobs
+        assert slow == pytest.approx(straggler, rel=0.15)
+        assert slow > 2 * alone
+
+    undisturbed(lambda: [list(map(median, step_times_s(launcher, job))) for job in (even, uneven)], claim)
 
 
 def test_the_delay_is_what_the_factor_says() -> None:
@@ -52,8 +53,11 @@ def test_the_delay_is_what_the_factor_says() -> None:
         return module(batch[0]).sum()
 
     cpu = torch.device("cpu")
-    own_s = compute_s(module, batch, loss_fn, "fp32", cpu)
-    assert 0.02 <= own_s < 0.1
+
+    def claim(own_s: float) -> None:
+        assert 0.02 <= own_s < 0.1
+
+    undisturbed(lambda: compute_s(module, batch, loss_fn, "fp32", cpu), claim)
     assert module.weight.grad is None, "it was timed on a copy"
     assert torch.equal(slowed(loss_fn, 0.0, cpu)(module, batch), loss_fn(module, batch))
 

@@ -22,6 +22,7 @@ from bench.sweep.resume import take_over
 from results.settings import Config, Network
 from tests.conftest import MakeCell, group
 from tests.integration.test_network import needs_delay, no_lab
+from tests.undisturbed import undisturbed
 
 Times = Callable[[Cell], list[CollectiveTimes]]
 
@@ -50,12 +51,23 @@ def test_every_kind_is_timed_at_every_size(gpus: int, dtype: str, make_cell: Mak
     """Ranks check what they received; a wrong result would fail the launch."""
     sizes = [1000, 8 << 20]
     workload = options(sizes=sizes, dtype=dtype)
-    found = times(make_cell(engine="native", workload=workload, gpus=gpus, batch_size=64, steps=5))
-    assert [entry.kind for entry in found] == [kind for kind in KINDS for _ in sizes]
-    for small, large in zip(found[::2], found[1::2], strict=True):
-        assert len(small.times_s) == len(large.times_s) == 5
-        assert small.size_bytes >= 1000 and large.size_bytes >= 8 << 20
-        assert 0 < min(small.times_s) < min(large.times_s)
+    cell = make_cell(engine="native", workload=workload, gpus=gpus, batch_size=64, steps=5)
+
+    def by_size() -> list[tuple[CollectiveTimes, CollectiveTimes]]:
+        timed = times(cell)
+        assert [entry.kind for entry in timed] == [kind for kind in KINDS for _ in sizes]
+        pairs = list(zip(timed[::2], timed[1::2], strict=True))
+        for small, large in pairs:
+            assert len(small.times_s) == len(large.times_s) == 5
+            assert small.size_bytes >= 1000 and large.size_bytes >= 8 << 20
+            assert min(small.times_s) > 0
+        return pairs
+
+    def claim(pairs: list[tuple[CollectiveTimes, CollectiveTimes]]) -> None:
+        for small, large in pairs:
+            assert min(small.times_s) < min(large.times_s)
+
+    undisturbed(by_size, claim)
 
 
 def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fit]:
@@ -73,13 +85,21 @@ def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fi
 @needs_delay
 def test_the_line_has_the_rate_of_the_link_and_its_delay(make_cell: MakeCell, times: Times) -> None:
     """Not so for all_gather and all_to_all, which gloo does not send both ways at once (docs/results.md)."""
-    near, far = (fitted(times, make_cell, delay) for delay in (None, "10ms"))
-    assert set(near) == set(far) == {"all_reduce", "broadcast"}
-    for kind, fit in near.items():
-        for line in (fit, far[kind]):
-            assert 0.75 < line.bus / (1e8 / 8) < 1.02, kind  # headers take 4 %, and a busy machine more
-        hops = 4 if kind == "all_reduce" else 2  # gloo asks for each message before it is sent
-        assert 0.8 * hops * 0.01 < far[kind].alpha_s.value - fit.alpha_s.value < 1.5 * hops * 0.01, kind
+
+    def lines() -> list[dict[str, Fit]]:
+        near_and_far = [fitted(times, make_cell, delay) for delay in (None, "10ms")]
+        assert all(set(lines) == {"all_reduce", "broadcast"} for lines in near_and_far)
+        return near_and_far
+
+    def claim(near_and_far: list[dict[str, Fit]]) -> None:
+        near, far = near_and_far
+        for kind, fit in near.items():
+            for line in (fit, far[kind]):
+                assert 0.75 < line.bus / (1e8 / 8) < 1.02, kind  # headers take 4 %, and a busy machine more
+            hops = 4 if kind == "all_reduce" else 2  # gloo asks for each message before it is sent
+            assert 0.8 * hops * 0.01 < far[kind].alpha_s.value - fit.alpha_s.value < 1.5 * hops * 0.01, kind
+
+    undisturbed(lines, claim)
 
 
 def test_a_sweep_of_collectives_is_reported_and_resumed(

@@ -19,6 +19,7 @@ from bench.launch import Launcher, launcher_for, warming
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
 from tests.faults import DAEMON
+from tests.undisturbed import undisturbed
 
 
 def faulty(how: str, rank: int = 1) -> dict[str, Any]:
@@ -31,6 +32,10 @@ def strike(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., An
         return launcher.launch(timing_job(make_cell(workload=faulty(how), gpus=gpus), timeout_s=timeout_s))
 
     return run
+
+
+def soon(took_s: float) -> None:
+    assert took_s < 30  # of a timeout of much more
 
 
 def rank_processes(launcher: Launcher) -> list[psutil.Process]:
@@ -60,26 +65,39 @@ def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., Laun
 def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
     strike: Callable[..., LaunchResult], launcher: Launcher, how: str, status: str, reason: str
 ) -> None:
-    started = time.monotonic()
-    result = strike(how)
-    assert (result.status, result.reason[: len(reason)]) == (status, reason)
-    assert time.monotonic() - started < 30
-    assert rank_processes(launcher) == []
-    assert [end.rank for end in result.ends] == [0, 1]
-    if how in ("exit", "raise", "crash"):
-        assert result.ends[1].last_words
+    def took_s() -> float:
+        started = time.monotonic()
+        result = strike(how)
+        ended = time.monotonic()
+        assert (result.status, result.reason[: len(reason)]) == (status, reason)
+        assert rank_processes(launcher) == []
+        assert [end.rank for end in result.ends] == [0, 1]
+        if how in ("exit", "raise", "crash"):
+            assert result.ends[1].last_words
+        return ended - started
+
+    undisturbed(took_s, soon)
 
 
 def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
     strike: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
-    started = time.monotonic()
-    result = strike("hang", timeout_s=2.0)
-    assert time.monotonic() - started < 2 + 5
-    assert (result.status, result.reason) == ("timeout", "rank 0, 1 still running after timeout_s=2")
-    assert not result.by_chance
-    assert "hang_here" in result.ends[1].last_words
-    assert rank_processes(launcher) == []
+    def timed_out() -> tuple[float, str]:
+        started = time.monotonic()
+        result = strike("hang", timeout_s=2.0)
+        ended = time.monotonic()
+        assert (result.status, result.reason) == ("timeout", "rank 0, 1 still running after timeout_s=2")
+        assert not result.by_chance
+        assert rank_processes(launcher) == []
+        return ended - started, result.ends[1].last_words
+
+    def claim(took_s_and_words: tuple[float, str]) -> None:
+        """Two seconds are enough to get there, unless others take them."""
+        took_s, words = took_s_and_words
+        assert took_s < 2 + 5
+        assert "hang_here" in words
+
+    undisturbed(timed_out, claim)
 
 
 @pytest.mark.parametrize("how", ["daemon", "nameless daemon"])
@@ -87,10 +105,15 @@ def test_a_process_that_left_its_ranks_session_ends_with_the_launch(
     strike: Callable[..., LaunchResult], how: str
 ) -> None:
     """``nameless``: its environment is not its rank's either."""
-    started = time.monotonic()
-    strike(how)
-    assert not any(DAEMON in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
-    assert time.monotonic() - started < 30  # although it keeps the log open and writes into it
+
+    def took_s() -> float:
+        started = time.monotonic()
+        strike(how)
+        ended = time.monotonic()
+        assert not any(DAEMON in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+        return ended - started
+
+    undisturbed(took_s, soon)  # although it keeps the log open and writes into it
 
 
 def test_the_launcher_works_after_a_failure(strike: Callable[..., LaunchResult]) -> None:
@@ -190,7 +213,7 @@ def test_a_server_that_touched_cuda_or_has_threads_spawns_its_ranks(
     assert result.start_method == "spawn (the fork server has 2 threads)"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

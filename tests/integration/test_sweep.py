@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from analysis.flags import DISTURBANCES
 from bench.record import Record
+from tests.undisturbed import undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = (f"hydra.searchpath=[file://{ROOT}/tests/conf]", "workload=faulty")
@@ -160,12 +162,20 @@ def test_a_run_is_logged_as_a_parent_and_a_child_and_once_when_it_is_resumed(tmp
 
 
 def test_a_dead_tracking_server_costs_a_warning_and_the_records_can_be_logged_later(tmp_path: Path) -> None:
-    started = time.monotonic()
-    done = run(tmp_path, *FAULTY, *QUICK, "tracking.uri=http://127.0.0.1:9", "hydra.run.dir=out")
-    assert done.returncode == 0, done.stderr
-    assert "not logged to MLflow" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - started < 120
+    def took_s() -> float:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        started = time.monotonic()
+        done = run(tmp_path, *FAULTY, *QUICK, "tracking.uri=http://127.0.0.1:9", "hydra.run.dir=out")
+        ended = time.monotonic()
+        assert done.returncode == 0, done.stderr
+        assert "not logged to MLflow" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return ended - started
+
+    def claim(took_s: float) -> None:
+        assert took_s < 120
+
+    undisturbed(took_s, claim)
     uri = f"sqlite:///{tmp_path}/later.db"
     later = run(tmp_path, "import", "out", "--uri", uri, module="bench.tracking")
     assert (later.returncode, later.stdout) == (0, "out: 1 records\n"), later.stderr
@@ -185,7 +195,7 @@ def test_ctrl_c_keeps_and_reports_what_is_finished(tmp_path: Path) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while (
         sweep.poll() is None
         and time.monotonic() < deadline
@@ -194,7 +204,7 @@ def test_ctrl_c_keeps_and_reports_what_is_finished(tmp_path: Path) -> None:
         time.sleep(0.2)
     children = psutil.Process(sweep.pid).children(recursive=True)
     sweep.send_signal(signal.SIGINT)
-    output, errors = sweep.communicate(timeout=60)
+    output, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 130, errors
     assert "interrupted: what is finished is kept and reported" in errors
     assert any(record.status == "ok" for record in records(folder).values())

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
-from bench.cells import Cell
-from bench.launch import Launcher
 from bench.measure import conditions, energy
 from bench.measure.conditions import Clocks, Machine, Process, Watch
 from bench.measure.steadiness import change, ranks
 from bench.measure.verdicts import disturbances
 from bench.record import Ceiling, Launch, RankSamples, Record
-from tests.conftest import MakeCell
 
 QUIET = {"window_s": 1.0, "cpus": 2.0, "own_cpu_s": 1.5, "foreign_cpu_s": 0.04, "stolen_cpu_s": 0.0}
 CPU = torch.device("cpu")
@@ -74,34 +68,6 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
     assert (found["clock_step_s"], found["throttled_s"]) == pytest.approx((-3.0, 0.25))
     assert found["clock_slew_s"] == pytest.approx(-1e-5, rel=1e-3)
     assert foreign == pytest.approx({"make": 0.25, "browser": 0.25})
-
-
-@pytest.fixture
-def burners(launcher: Launcher) -> Iterator[None]:
-    """A process of somebody else on every core."""
-    assert launcher.machine  # warm
-    started = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(len(os.sched_getaffinity(0)))]
-    yield
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-@pytest.mark.usefixtures("burners")
-def test_a_process_that_burns_beside_a_launch_is_found_and_named(
-    launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
-) -> None:
-    cell: Cell = make_cell(engine="native", workload="mlp", gpus=2, batch_size=512, steps=40)
-    result = launcher.launch(timing_job(cell))
-    assert result.status == "ok", result.reason
-    seen, foreign = result.ranks[0]["conditions"], result.ranks[0]["foreign"]
-    assert set(result.ranks[1]["conditions"]) <= {"wire_sent_bytes"}  # the machine is read once
-    assert foreign["sh"] > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
-    # Nobody can have had more than the CPUs have, but for the ticks by which time is charged.
-    assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
-    reason = disturbances(Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], [], seen, foreign)]))
-    assert reason["foreign_process"].startswith("in 1 of 1 launches; at worst others took ")
-    assert "(sh" in reason["foreign_process"] or ", sh" in reason["foreign_process"]
 
 
 def test_others_are_flagged_beyond_a_tenth_of_the_cpus_and_what_sampling_explains() -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.spec import EngineSpec
-from bench.loop import Share, timed_steps
+from bench.loop import Share, Timed, timed_steps
 from bench.measure.memory import StepMemory, state_bytes
 from bench.parity import Reference, compare, train_reference, weights_error
+from tests.undisturbed import undisturbed
 
 MIB = 1 << 20
 
@@ -51,11 +52,18 @@ class Sleeper:
 
 def test_the_clock_tells_the_phases_of_a_step_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.barrier", lambda: None)
-    timed = timed_steps(Sleeper(), [[()]], 5, lambda module, batch: torch.zeros(()), torch.device("cpu"))  # type: ignore[arg-type]
-    assert min(timed.forward_backward_s) >= 0.02
-    assert min(timed.optimizer_s) >= 0.01
-    assert sum(timed.step_s) == pytest.approx(timed.wall_s, rel=0.05)
-    assert timed.losses == [1.0] * 5
+
+    def timed() -> Timed:
+        samples = timed_steps(Sleeper(), [[()]], 5, lambda module, batch: torch.zeros(()), torch.device("cpu"))  # type: ignore[arg-type]
+        assert min(samples.forward_backward_s) >= 0.02
+        assert min(samples.optimizer_s) >= 0.01
+        assert samples.losses == [1.0] * 5
+        return samples
+
+    def claim(samples: Timed) -> None:
+        assert sum(samples.step_s) == pytest.approx(samples.wall_s, rel=0.05)
+
+    undisturbed(timed, claim)
 
 
 def test_a_cpu_step_of_known_size_is_counted_exactly() -> None:

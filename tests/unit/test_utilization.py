@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,13 +12,11 @@ from torch import nn
 
 from analysis.load import frame
 from analysis.mfu import joules_per_step
-from bench.cells import Cell, ceiling_key
-from bench.launch import Launcher
+from bench.cells import ceiling_key
 from bench.measure import ceiling
 from bench.measure.verdicts import beyond_ceiling, disturbances
-from bench.record import Ceiling, Launch, RankSamples, decode
+from bench.record import Ceiling
 from bench.worker.model import flops_per_sample
-from bench.worker.shares import workload
 from tests.conftest import MakeCell
 from tests.unit.test_analysis_fakes import cell as fake_cell
 from tests.unit.test_analysis_fakes import cnn_model
@@ -172,28 +169,6 @@ def test_a_ceiling_belongs_to_device_dtype_threads_and_ranks(make_cell: MakeCell
 
     assert key(gpus=2, stage=1) == key(gpus=2, stage=3, workload="mlp", batch_size=64)
     assert len({key(), key(gpus=2), key(precision="bf16"), key(threads=2)}) == 4
-
-
-def test_a_model_of_large_products_comes_near_the_ceiling_and_not_beyond(
-    launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
-) -> None:
-    cell: Cell = make_cell(engine="native", workload=WIDE, gpus=2, batch_size=BATCH, optimizer="sgd", steps=4)
-    work = workload(timing_job(cell).workload)
-    forward = 2 * DEPTH * WIDTH**2
-    flops, _ = flops_per_sample(work, work.build())
-    assert flops == 3 * forward - 2 * WIDTH**2  # nothing needs the gradient of the first layer's input
-    peak, step_s, mfu = 0.0, math.inf, 0.0
-    for turn in range(5):  # the best of both, taken by turns: others may be at work
-        if turn > 1 and 0.1 < mfu < 1.15:
-            break
-        ranks = launcher.launch(timing_job(cell, purpose="ceiling")).ranks
-        found = [decode(rank["ceiling"], Ceiling, "ceiling") for rank in ranks]
-        assert found[0] == found[1] and found[0].dtype == "float32"
-        peak = max(peak, found[0].flops_per_s)
-        timed = [decode(rank["samples"], RankSamples, "samples") for rank in launcher.launch(timing_job(cell)).ranks]
-        step_s = min(step_s, *Launch(0, "", {}, timed).step_times_s())
-        mfu = flops * BATCH / step_s / peak
-    assert 0.1 < mfu < 1.15
 
 
 def test_a_model_with_an_operator_that_nothing_counts_is_flagged_with_its_name() -> None:

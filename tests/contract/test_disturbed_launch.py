@@ -1,0 +1,53 @@
+"""A launch beside processes that burn: the instrument sees them and says who they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bench.cells import Cell
+from bench.launch import Launcher
+from bench.measure.verdicts import disturbances
+from bench.record import Launch, Record
+from tests.conftest import MakeCell
+from tests.undisturbed import undisturbed
+
+
+@pytest.fixture
+def burners(launcher: Launcher) -> Iterator[None]:
+    """A process of somebody else on every core."""
+    assert launcher.machine  # warm
+    started = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(len(os.sched_getaffinity(0)))]
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.usefixtures("burners")
+def test_a_process_that_burns_beside_a_launch_is_found_and_named(
+    launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    """Others again may take so much that neither gets its share, nor the burners a name."""
+    cell: Cell = make_cell(engine="native", workload="mlp", gpus=2, batch_size=512, steps=40)
+
+    def launched() -> tuple[dict[str, float], dict[str, float]]:
+        result = launcher.launch(timing_job(cell))
+        assert result.status == "ok", result.reason
+        assert set(result.ranks[1]["conditions"]) <= {"wire_sent_bytes"}  # the machine is read once
+        return result.ranks[0]["conditions"], result.ranks[0]["foreign"]
+
+    def claim(seen_and_foreign: tuple[dict[str, float], dict[str, float]]) -> None:
+        seen, foreign = seen_and_foreign
+        assert foreign.get("sh", 0.0) > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
+        # Nobody can have had more than the CPUs have, but for the ticks by which time is charged.
+        assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
+        reason = disturbances(Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], [], seen, foreign)]))
+        assert reason["foreign_process"].startswith("in 1 of 1 launches; at worst others took ")
+        assert "(sh" in reason["foreign_process"] or ", sh" in reason["foreign_process"]
+
+    undisturbed(launched, claim)
