@@ -1,5 +1,6 @@
 # make bench        set up and run the main sweep; ARGS="stage=3 gpus=2" adds overrides
 # make test         set up and run all checks
+# make check        the quick ones: lint, types, architecture and unit tests, on two cores at once
 # make ui           open MLflow's UI on the store of the sweeps
 # make setup        only install, from uv.lock into .venv
 # make claims       measure what is said about DDP and ZeRO; ARGS="A16" only one claim
@@ -13,13 +14,16 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra nvml --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test ui setup dependencies lint claims gate nightly microbench clean
+.PHONY: bench test check ui setup dependencies lint claims gate nightly microbench clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
 
 test: lint
 	$(RUN) -m pytest
+
+check: lint
+	$(RUN) -m pytest tests/architecture tests/unit --numprocesses 2 --dist loadfile
 
 ui: setup
 	@$(RUN) -m bench.ui $(ARGS)

@@ -27,7 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         taken["seconds"] += taken["cpus"]
         clocks = Clocks(taken["now"], taken["now"], taken["now"])
         processes = {os.getpid(): Process("pytest", 1, 0.0), 7: Process("compiler", 1, taken["seconds"])}
-        return Look(Machine(clocks, taken["seconds"], 0.0, {}, processes), taken["seconds"])
+        return Look(Machine(clocks, taken["seconds"], 0.0, {}, {}, processes), taken["seconds"])
 
     monkeypatch.setattr(helper.Look, "now", look)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
