@@ -7,11 +7,13 @@ nothing of ranks, engines or clocks.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,6 +86,18 @@ def reseeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[None]:
+    """All random generators are as before at the end: torch's on the CPU and on ``device``, Python's and numpy's."""
+    python, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
 
 
 def check_count(workload: str, option: str, value: object) -> None:

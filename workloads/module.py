@@ -175,7 +175,7 @@ class UserModule:
         if self._calls is None:
             device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
             batch = tuple(entry.to(device) for entry in self.batch(range(2)))
-            self._calls = calls_of(module, lambda: self.loss(module, batch))
+            self._calls = calls_of(module, lambda: self.loss(module, batch), device)
         if self._feed.units is not None:
             return named_units(module, self._feed.units, self._calls)
         return default_units(module, self._calls)

@@ -20,8 +20,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from workloads.base import WorkloadError
+from workloads.base import WorkloadError, kept_generators
 
+CPU = torch.device("cpu")
 SPLIT = 1 / 8
 SPLIT_BLOCK = 1 / 4
 LEFT_OUT = 1 / 100
@@ -42,8 +43,8 @@ class Calls:
         return self.names.index(name) if name in self.names else None
 
 
-def calls_of(module: nn.Module, forward: Callable[[], object]) -> Calls:
-    """What ``forward`` calls of ``module``. Weights, buffers and torch's CPU generator are as before; an error ends it.
+def calls_of(module: nn.Module, forward: Callable[[], object], device: torch.device = CPU) -> Calls:
+    """What ``forward`` calls of ``module``, which is on ``device``; its buffers and random generators stay as before.
 
     Raises nothing: a forward that fails is reported where the module is trained.
     """
@@ -60,7 +61,7 @@ def calls_of(module: nn.Module, forward: Callable[[], object]) -> Calls:
         if not isinstance(part, torch.jit.ScriptModule)
     ]
     try:
-        with kept_buffers(module), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with kept_buffers(module), kept_generators(device), torch.no_grad():
             forward()
     except Exception:
         return Calls()

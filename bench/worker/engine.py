@@ -13,6 +13,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.whole_loss import first_use
 from bench.job import Job
 from bench.worker.shares import batches, share_of, workload
+from workloads.base import kept_generators
 
 UNSTEADY_STEPS = 2
 """Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
@@ -25,7 +26,8 @@ def adapter(job: Job) -> ModuleType:
 def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
     engine: Engine = adapter(job).create()
     work = workload(job.workload)
-    context = dataclasses.replace(context, first_use=first_use(work.loss, work.batch(range(1))))
+    with kept_generators(context.device):
+        context = dataclasses.replace(context, first_use=first_use(work.loss, work.batch(range(1))))
     engine.setup(module, units, job.spec, context)
     return engine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -106,12 +107,16 @@ def test_experts_that_a_batch_skips_are_units_nevertheless() -> None:
 
 
 def test_looking_for_units_changes_nothing_of_the_model() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 8))
+    class Draws(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs * random.random()
+
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), Draws(), nn.Linear(8, 8))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    drawn = torch.get_rng_state()
+    drawn, python = torch.get_rng_state(), random.getstate()
     found(model, torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(drawn, torch.get_rng_state())
+    assert torch.equal(drawn, torch.get_rng_state()) and python == random.getstate()
 
 
 def test_units_are_named_by_class_or_by_pattern() -> None:
