@@ -31,6 +31,7 @@ MEANINGS = {
     "skipped_updates": "loss scaling skipped the update of measured steps, which then did less than a step does: "
     "listed, never ranked.",
     "no_update": "measured steps changed no weight, so they trained nothing: listed, never ranked.",
+    "eval_mode": "a part of the model that is trained was built in eval mode: dropout and batch statistics are off.",
     "throttled": "a quota, heat or a power limit held the machine back during measured steps.",
     "foreign_process": "others used these CPUs or GPUs during measured steps.",
     "allocator_retries": "GPU memory ran out within measured steps, which then waited for it to be freed.",
@@ -56,6 +57,7 @@ LETTERS = {
     "outside_parity": "p",
     "skipped_updates": "d",
     "no_update": "e",
+    "eval_mode": "z",
     "state_on_servers": "v",
     "straggler": "l",
     "skewed_data": "k",

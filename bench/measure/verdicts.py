@@ -90,6 +90,11 @@ def disturbances(record: Record) -> dict[str, str]:
     if changes := record.resolved.get("global_changes"):
         found["global_state"] = "; ".join(changes)
     found |= updates_missed(record)
+    if record.model and record.model.eval_mode:
+        found["eval_mode"] = (
+            f"in eval mode: {', '.join(record.model.eval_mode[:3])}; call train() on it in the factory, unless its "
+            "dropout and batch statistics are meant to be off"
+        )
     ceiling = record.ceiling and (foreign_process(record.ceiling.conditions) or throttled(record.ceiling.conditions))
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words

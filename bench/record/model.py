@@ -43,6 +43,9 @@ class Model:
     uneven: list[str] = field(default_factory=list)
     """Those that got one on some ranks and not on others: experts that ranks choose by their samples."""
 
+    eval_mode: list[str] = field(default_factory=list)
+    """Parts of the module that are trained in eval mode, outermost ones."""
+
     @property
     def parameter_count(self) -> int:
         return sum(element_count(parameter.shape) for parameter in self.parameters)

@@ -16,6 +16,7 @@ What a rank does, by the purpose of its launch (``bench.job.Job``):
     profile.py     what steps are made of
     check.py       parity, memory, collectives
     reference.py   what parity compares with: one process and no engine
+    preconditions.py  what a workload promises, checked in the reference
     model.py       what the reference counts on the model
     machine.py     what the machine reaches without engine and workload
 """

@@ -14,6 +14,7 @@ from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
 from bench.job import Job
 from bench.worker.model import activation_bytes, digest, model_facts
+from bench.worker.preconditions import checked_module, in_eval_mode
 from bench.worker.reached import Reached
 from bench.worker.shares import batches, share_of, workload
 from workloads.base import Workload
@@ -22,7 +23,8 @@ from workloads.base import Workload
 def reference(job: Job, device: torch.device) -> dict[str, Any]:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
-    module = work.build()
+    module = checked_module(work, job.workload.called)
+    eval_mode = in_eval_mode(module)
     reached, batches_of_steps = Reached(module), global_batches(job, work, device)
     trained = parity.train_reference(module, batches_of_steps, reached.watching(work.loss), job.spec, device)
     trained.save(Path(job.reference))
@@ -32,6 +34,7 @@ def reference(job: Job, device: torch.device) -> dict[str, Any]:
         model_facts(work, digest(first)),
         activation_bytes=activation_bytes(job, work, device),
         skipped=reached.skipped(),
+        eval_mode=eval_mode,
         uneven=reached.uneven(len(shares), shares[0].accumulate),
     )
     return {"model": asdict(facts)}

@@ -12,14 +12,13 @@ import torch.distributed as dist
 
 from bench.engines.base import Engine
 from bench.engines.scaling import LossScaling
-from bench.measure.memory import stored
 from bench.record import Updates
+from bench.worker.bits import bits_sum
 
 SETTLED_STEPS = 2
 """Updates in a row without a skip, after which the loss scale has settled."""
 MAX_SETTLING = 48
 """Steps in which the loss scale can settle: enough for it to fall from 2^16 to 2^-32."""
-INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class UpdateWatch:
@@ -69,14 +68,6 @@ def on_any_rank(is_so: bool, device: torch.device) -> bool:
 
 
 def fingerprint(engine: Engine) -> list[int]:
-    """A sum over the bits of each weight tensor that the engine keeps on this rank; in no memory but the sums'."""
+    """The bits of each weight tensor that the engine keeps on this rank, summed up."""
     state = engine.state()
-    parts = [
-        part for kind in ("params", "master") for tensor in state.get(kind, []) for part in stored(tensor.detach())
-    ]
-    return [bits_sum(torch.view_as_real(part) if part.is_complex() else part) for part in parts]
-
-
-def bits_sum(tensor: torch.Tensor) -> int:
-    kind = INTEGERS[tensor.element_size()]
-    return int(tensor.view(kind).sum(dtype=kind))
+    return [bits_sum(tensor) for kind in ("params", "master") for tensor in state.get(kind, [])]

@@ -1,0 +1,113 @@
+"""What a workload promises (``workloads.base.Workload``), checked once on the built module and two samples.
+
+Everything else relies on it: ranks and the single process build the module anew, and a batch is made again wherever
+it is needed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.engines.batches import tensors_of
+from bench.measure.memory import stored
+from bench.worker.bits import same_bits
+from bench.worker.global_state import watched
+from workloads.base import Workload, WorkloadError
+
+SAMPLES = 2  # BatchNorm needs more than one
+
+
+def checked_module(work: Workload, factory: str) -> nn.Module:
+    """A built module of a workload that keeps its promises. Raises WorkloadError, which names ``factory``."""
+    first, second = work.build(), work.build()
+    refuse_shared(first, second, factory)
+    refuse_other_weights(first, second, factory)
+    with watched(factory):  # also puts random generators back
+        refuse_impure_batches(work, factory)
+        refuse_no_gradient(work, first, factory)
+    return second
+
+
+def refuse_shared(first: nn.Module, second: nn.Module, factory: str) -> None:
+    if first is second:
+        raise WorkloadError(
+            f"{factory} returned the same module twice, so its second training would go on from the first; "
+            "valid: a function that builds a new module each time it is called"
+        )
+    kept = {id(weight) for weight in first.parameters()} | places(first).keys()
+    for name, weight in second.named_parameters():
+        if id(weight) in kept or not places_of(weight).isdisjoint(kept):
+            raise WorkloadError(
+                f"{factory} returned two modules that share the weight {name}; "
+                "valid: a function that builds all weights anew each time it is called"
+            )
+
+
+def places(module: nn.Module) -> dict[int, str]:
+    """The memory of the parameters, by address."""
+    return {place: name for name, weight in module.named_parameters() for place in places_of(weight)}
+
+
+def places_of(weight: Tensor) -> set[int]:
+    if isinstance(weight, nn.UninitializedParameter) or weight.is_meta:
+        return set()
+    return {part.untyped_storage().data_ptr() for part in stored(weight.detach()) if part.numel()}
+
+
+def refuse_other_weights(first: nn.Module, second: nn.Module, factory: str) -> None:
+    """Of parameters and buffers, compared bit by bit."""
+    one, other = first.state_dict(keep_vars=True), second.state_dict(keep_vars=True)
+    if one.keys() != other.keys():
+        name = sorted(one.keys() ^ other.keys())[0]
+        raise WorkloadError(f"{factory} returned a module with {name} and one without it; valid: the same each time")
+    for name, tensor in one.items():
+        if not isinstance(tensor, Tensor) or isinstance(tensor, nn.UninitializedParameter) or tensor.is_meta:
+            continue
+        if not same_bits(tensor, other[name]):
+            raise WorkloadError(
+                f"{factory} returned a module with other values of {name} the second time; valid: the same each time. "
+                "Draw them from torch's default generator, which is seeded, or seed your own"
+            )
+
+
+def refuse_impure_batches(work: Workload, factory: str) -> None:
+    first = [entry.clone() for entry in tensors_of(work.batch(range(SAMPLES)))]
+    work.batch(range(SAMPLES, 2 * SAMPLES))
+    again = tensors_of(work.batch(range(SAMPLES)))
+    if len(first) != len(again) or not all(map(same_bits, first, again)):
+        raise WorkloadError(
+            f"{factory}: batch() returned other samples for the same indices the second time; "
+            "valid: a batch depends on its indices and the seed alone"
+        )
+
+
+def refuse_no_gradient(work: Workload, module: nn.Module, factory: str) -> None:
+    loss = work.loss(module, work.batch(range(SAMPLES)))
+    if not loss.requires_grad:
+        raise WorkloadError(
+            f"{factory}: the loss depends on no weight that requires a gradient, so no update would change anything; "
+            "valid: a loss computed from the module's outputs, not detached and not under torch.no_grad()"
+        )
+    loss.backward()
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    reached = [weight.grad for weight in weights if weight.grad is not None]
+    if not any(bool(gradient.count_nonzero()) for gradient in map(dense, reached)):
+        raise WorkloadError(
+            f"{factory}: the gradient of every weight is {'zero' if reached else 'missing'}, so no update would change "
+            "anything; valid: a loss that depends on the weights"
+        )
+
+
+def dense(gradient: Tensor) -> Tensor:
+    return gradient.coalesce().values() if gradient.layout is torch.sparse_coo else gradient
+
+
+def in_eval_mode(module: nn.Module) -> list[str]:
+    """The outermost parts that are in eval mode though they are trained; ``the module`` for all of it."""
+    found: list[str] = []
+    for name, part in module.named_modules():
+        inside = any(outer == "the module" or name.startswith(f"{outer}.") for outer in found)
+        if not part.training and not inside and any(weight.requires_grad for weight in part.parameters()):
+            found.append(name or "the module")
+    return found
