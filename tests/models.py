@@ -170,6 +170,14 @@ class Normalised(nn.Sequential):
         super().__init__(nn.Linear(WIDTH, WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
 
 
+class BuiltInHalf(Normalised):
+    """A chain with batch statistics, all in bf16 as it is built; some ``in_part`` alone."""
+
+    def __init__(self, in_part: bool = False) -> None:
+        super().__init__()
+        (self[3] if in_part else self).to(torch.bfloat16)
+
+
 class Structured(nn.Module):
     """Units that return dictionaries and tuples."""
 
@@ -210,6 +218,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+HALF: dict[str, Callable[..., nn.Module]] = {
+    "half": BuiltInHalf,
+    "half_in_part": partial(BuiltInHalf, in_part=True),
+}
+"""Modules that only a bf16 precision trains."""
+
+
 class Odd:
     """Regression of a fixed target with a module from here or tests/models_elsewhere.py; its units are the children."""
 
@@ -231,7 +246,7 @@ class Odd:
 
     def build(self) -> nn.Module:
         with reseeded(self.seed):
-            module: nn.Module = (MODELS | ELSEWHERE | REFUSED)[self.kind](**self.sizes)
+            module: nn.Module = (MODELS | ELSEWHERE | REFUSED | HALF)[self.kind](**self.sizes)
         return module
 
     def units(self, module: nn.Module) -> list[nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,18 @@ class Widths:
     moment: int
 
 
-def widths_of(precision: str) -> Widths | None:
-    """Bytes per element under a precision; None for one that does not exist."""
+def widths_of(precision: str, parameters: Sequence[Parameter] = ()) -> Widths | None:
+    """Bytes per element under a precision; None for one that does not exist, and for parameters of several dtypes.
+
+    fp32 leaves parameters as they were built, which may be in fp64; bf16 casts them all.
+    """
     entry = PRECISIONS.get(precision)
     if entry is None:
         return None
+    built = {parameter.dtype for parameter in parameters}
+    if entry.weights == "float32" and built - {"float32"}:
+        width = ITEM_BYTES.get(built.pop()) if len(built) == 1 else None
+        return Widths(width, 0, width, width) if width else None
     weights = ITEM_BYTES[entry.weights]
     return Widths(weights, 4 if entry.master else 0, weights, ITEM_BYTES[entry.optimizer_state])
 
@@ -60,7 +67,7 @@ class Setting:
     optimizer: Optimizer
     parameters: list[Parameter]
     buffer_bytes: int
-    """As counted on the module in fp32; engines that cast floating-point buffers to 16 bits hold less."""
+    """As the precision has them: bf16 casts floating-point buffers too."""
     accumulate: int = 1
     shard_size: int | None = None
     """Ranks that share one copy of what is sharded; None: all."""
@@ -97,7 +104,9 @@ def setting(record: Record) -> Setting | None:
     config = record.config
     engine = config.get("engine") or {}
     described = record.resolved.get("engine")
-    widths, optimizer = widths_of(str(config.get("precision"))), OPTIMIZERS.get(str(config.get("optimizer")))
+    parameters = record.model.parameters if record.model else []
+    widths = widths_of(str(config.get("precision")), parameters)
+    optimizer = OPTIMIZERS.get(str(config.get("optimizer")))
     stage, size = config.get("stage"), world_size(record)
     if record.model is None or widths is None or optimizer is None or not isinstance(stage, int) or size < 1:
         return None

@@ -9,6 +9,7 @@ from torch import nn
 
 from bench.engines.base import Batch
 from bench.engines.batches import map_tensors
+from bench.engines.spec import EngineUnsupported
 from results.precision import PRECISIONS
 
 AUTOCAST = {name: getattr(torch, precision.compute) for name, precision in PRECISIONS.items() if precision.autocast}
@@ -22,8 +23,29 @@ def weight_dtype(precision: str) -> torch.dtype:
 
 
 def cast_module(module: nn.Module, precision: str) -> nn.Module:
-    """The module with weights and buffers in bf16 for bf16 precisions; otherwise as it was built."""
+    """The module with weights and buffers in bf16 for bf16 precisions; otherwise as it was built.
+
+    Raises EngineUnsupported for weights that are built in fewer bits than the precision says.
+    """
+    refuse_narrow(module, precision)
     return module.to(torch.bfloat16) if weight_dtype(precision) == torch.bfloat16 else module
+
+
+def refuse_narrow(module: nn.Module, precision: str) -> None:
+    """Raises EngineUnsupported where ``precision`` has fp32 weights and the module was built with 16 bits or fewer."""
+    narrow = narrow_parameter(module)
+    if narrow and weight_dtype(precision) == torch.float32:
+        dtype = str(module.get_parameter(narrow).dtype).removeprefix("torch.")
+        raise EngineUnsupported(
+            f"precision={precision} trains fp32 weights, but the module was built with {narrow} in {dtype}; "
+            "valid: precision=bf16 or bf16_master (all weights in bf16), or a module built in fp32"
+        )
+
+
+def narrow_parameter(module: nn.Module) -> str | None:
+    """The name of the first floating-point parameter of fewer than 32 bits; None if there is none."""
+    weights = ((name, weight) for name, weight in module.named_parameters() if weight.is_floating_point())
+    return next((name for name, weight in weights if weight.dtype.itemsize < torch.float32.itemsize), None)
 
 
 def autocast(precision: str, device_type: str) -> contextlib.AbstractContextManager[object]:

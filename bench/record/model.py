@@ -16,6 +16,8 @@ class Parameter:
     requires_grad: bool
     unit: int
     """Index of the sharding unit that owns it; -1 for what is left to the root."""
+    dtype: str = "float32"
+    """As it was built; bf16 precisions cast it."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import nn
 
 from bench import straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.precision import refuse_narrow
 from bench.engines.whole_loss import first_use
 from bench.job import Job
 from bench.worker.shares import batches, share_of, workload
@@ -24,6 +25,7 @@ def adapter(job: Job) -> ModuleType:
 
 
 def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
+    refuse_narrow(module, job.spec.precision)
     engine: Engine = adapter(job).create()
     work = workload(job.workload)
     with kept_generators(context.device):

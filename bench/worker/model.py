@@ -9,23 +9,28 @@ from torch import Tensor, nn
 
 from bench import record
 from bench.engines.batches import tensors_of
-from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
+from bench.engines.precision import autocast, cast_inputs, cast_module, narrow_parameter, weight_dtype
 from bench.job import Job
 from bench.measure import flops, memory
 from bench.worker.shares import batches, share_of
 from workloads.base import Workload
 
 
-def model_facts(work: Workload, data_digest: str) -> record.Model:
-    """What is trained, counted on a built module rather than typed in."""
+def model_facts(work: Workload, data_digest: str, precision: str) -> record.Model:
+    """What is trained, counted on a built module rather than typed in; buffers as ``precision`` has them."""
     module = work.build()
+    dtypes = {name: str(weight.dtype).removeprefix("torch.") for name, weight in module.named_parameters()}
+    is_cast = bool(narrow_parameter(module))
+    if is_cast:
+        module = cast_module(module, precision)
     owner = {id(weight): index for index, unit in enumerate(work.units(module)) for weight in unit.parameters()}
     parameters = [
-        record.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1))
+        record.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1), dtypes[name])
         for name, weight in module.named_parameters()
     ]
     info = work.info
-    operations, uncounted = flops_per_sample(work, module)
+    operations, uncounted = flops_per_sample(work, module, weight_dtype(precision) if is_cast else torch.float32)
+    module = cast_module(module, precision)
     return record.Model(
         workload=info.name,
         unit=info.unit,
@@ -40,7 +45,9 @@ def model_facts(work: Workload, data_digest: str) -> record.Model:
     )
 
 
-def flops_per_sample(work: Workload, module: nn.Module) -> tuple[float, dict[str, int]]:
+def flops_per_sample(
+    work: Workload, module: nn.Module, inputs: torch.dtype = torch.float32
+) -> tuple[float, dict[str, int]]:
     """Forward and backward operations of matrix products, convolutions and attention, per sample; and how often an
     operator was called that multiplies and has no formula, by name.
 
@@ -49,7 +56,7 @@ def flops_per_sample(work: Workload, module: nn.Module) -> tuple[float, dict[str
     samples = 2  # BatchNorm needs more than one
     counter = flops.Counter()
     with torch.backends.mkldnn.flags(enabled=False), counter:
-        work.loss(module, work.batch(range(samples))).backward()
+        work.loss(module, cast_inputs(work.batch(range(samples)), inputs)).backward()
     return counter.flops / samples, counter.uncounted
 
 

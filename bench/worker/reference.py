@@ -31,7 +31,7 @@ def reference(job: Job, device: torch.device) -> dict[str, Any]:
     first = [entry for batch in global_batches(job, work, device, steps=1)[0] for entry in tensors_of(batch)]
     shares = reference_shares(job)
     facts = replace(
-        model_facts(work, digest(first)),
+        model_facts(work, digest(first), job.spec.precision),
         activation_bytes=activation_bytes(job, work, device),
         skipped=reached.skipped(),
         eval_mode=eval_mode,

@@ -12,6 +12,10 @@ from bench.cells import Cell
 from tests.conftest import AsRecord, MakeCell
 
 
+def odd(kind: str) -> dict[str, Any]:
+    return {"name": kind, "factory": "tests.models:Odd", "kind": kind}
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize(
@@ -23,6 +27,9 @@ from tests.conftest import AsRecord, MakeCell
         {"gpus": 4, "bucket_mb": 0.3, "workload": "gpt", "optimizer": "rmsprop"},
         {"gpus": 4, "shard_size": 2, "workload": "gpt"},
         {"gpus": 2, "compression": "bf16"},
+        {"gpus": 2, "precision": "bf16", "workload": odd("half")},
+        {"gpus": 2, "precision": "bf16_master", "workload": odd("half_in_part")},
+        {"gpus": 2, "workload": odd("double")},
     ],
     ids=str,
 )
