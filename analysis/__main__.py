@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis.commands import advise, compare, gate, history, noise, report
+from results.output import prepare_output
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
+    prepare_output()
     asked = parser().parse_args(arguments)
     from analysis.compare import NothingToCompare
     from analysis.exact_gate import GateError

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from bench import cli, reproduce
 from bench.groups import CONF
 from bench.hangup import outlive_terminal
+from bench.one_process import check_alone
 from bench.store import unless_refused
 
 
@@ -39,7 +40,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     outlive_terminal()
     with cli.one_line_errors():
-        cli.register()
+        check_alone("bench", sys.argv[1:])
+        cli.register(makes_folder=not cli.shows_only(sys.argv[1:]))
         sys.argv[1:] = cli.name_module(sys.argv[1:])
         cli.check_overrides(sys.argv[1:])
         cli.check_mode(sys.argv[1:])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 
-from rich.console import Console
 from rich.table import Table
+
+from analysis.tables import console
 
 
 class Breakdown:
@@ -45,4 +45,4 @@ class Breakdown:
         table.add_column("%", justify="right")
         for phase, seconds in sorted(phases.items(), key=lambda entry: -entry[1]):
             table.add_row(phase, f"{seconds:.1f}", f"{100 * seconds / total:.1f}")
-        Console(file=sys.stderr).print(table)
+        console(stderr=True).print(table)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import itertools
 import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import engines, launch
 from bench.checks import ConfigError, check, check_engine_options, check_value, valid_values
 from bench.groups import CONF, default_option, group_files, options
+from bench.one_process import NOT_RUN
 from bench.record.shown import shown
-from bench.store import dated
+from bench.store import dated, new_dated
 from results.declare import each_setting, info
 from results.settings import Config
 
@@ -36,9 +37,6 @@ GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
 RUNS = Path("results/runs")
 OWN_MODULE = "module:"
 """Begins the name of a workload that is a person's own model."""
-
-NOT_RUN = 2
-"""Exit code where nothing could be run."""
 
 FULL_ERROR = "BENCH_FULL_ERROR"
 """Set where the person asked for tracebacks; HYDRA_FULL_ERROR itself is always set (see ``bench.__main__``)."""
@@ -62,7 +60,7 @@ cannot be run, 130 after Ctrl-C.
 """
 
 
-def register(defaults: Mapping[str, Any] | None = None) -> None:
+def register(defaults: Mapping[str, Any] | None = None, *, makes_folder: bool = True) -> None:
     """Gives Hydra the schema of the configuration, the text of ``--help``, and the name of the sweep's folder.
 
     ``defaults`` are another code's, by dotted knob; those that are no knobs here are left out.
@@ -74,7 +72,8 @@ def register(defaults: Mapping[str, Any] | None = None) -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=schema, provider="bench")
     store.store(group="hydra/help", name="bench", node=_help_node(), provider="bench")
-    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    one_folder = cache(partial(run_folder, makes_folder=makes_folder))  # the resolver's own cache is one a cell
+    OmegaConf.register_new_resolver("run_folder", one_folder, replace=True)
     OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)
 
 
@@ -90,21 +89,21 @@ def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:
     return config
 
 
-def run_folder(resume: bool) -> str:
+def shows_only(arguments: list[str]) -> bool:
+    """Whether the command shows a configuration or help, and runs nothing."""
+    flags = get_args_parser().parse_args(arguments)
+    return bool(flags.cfg or flags.info or flags.help or flags.hydra_help or flags.version or flags.shell_completion)
+
+
+def run_folder(resume: bool, *, makes_folder: bool = True) -> str:
     """Name of the sweep's folder under results/runs: the time now, or, to resume, the one that was written to last.
 
-    A name that is taken, by a sweep of the same second or before the clock was set back, gets a number.
+    A new folder is made at once, so that no other sweep takes the name.
     """
     found = [(path.stat().st_mtime_ns, path.parent.name) for path in RUNS.glob("*/records") if resume]
     if found:
         return max(found)[1]
-    name = dated()
-    return next(free for free in _numbered(name) if not (RUNS / free).exists())
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name}-{number}" for number in itertools.count(2))
+    return new_dated(RUNS).name if makes_folder else dated()
 
 
 def factory_name(path: str | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
-import sys
 from typing import TYPE_CHECKING
+
+from results.output import prepare_output
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -30,26 +30,10 @@ def outlive_terminal() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by whoever started the command
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process)
-        elif stream is getattr(sys, f"__{name}__"):
-            setattr(sys, name, _lasting(stream))
+    prepare_output(Lasting)
 
 
 def _interrupt(number: int, _frame: object) -> None:
     if number == signal.SIGHUP:
         signal.signal(number, signal.SIG_IGN)  # a shell says it too, and then the kernel once more
     raise KeyboardInterrupt
-
-
-def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream, with ± where its encoding has it and something else where not."""
-    return io.TextIOWrapper(
-        io.BufferedWriter(Lasting(stream.fileno(), "w", closefd=False)),
-        stream.encoding,
-        "replace",
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )

@@ -7,8 +7,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from analysis.tables import console
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain progress lines."""
@@ -18,7 +19,7 @@ class SweepProgress:
     """Counts the launches of a sweep. ``note`` prints a line above the bar."""
 
     def __init__(self, launches: int) -> None:
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._total = launches
         self._done = 0
         self._started = self._printed = time.monotonic()

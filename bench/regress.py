@@ -21,8 +21,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from analysis import time_gate
 from analysis.cells import flatten
@@ -38,6 +38,7 @@ from bench.hangup import outlive_terminal
 from bench.interleaved import Interleaved, SideFailed
 from bench.launch import Launcher, LaunchError, server_environment
 from bench.measure import environment, limits, source
+from bench.one_process import check_alone
 from bench.record import Source
 from bench.revision import RevisionLauncher, ask, checked_out, knob_defaults
 from bench.store import sweep_name
@@ -99,9 +100,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = parser().parse_intermixed_args(arguments)
     outlive_terminal()
+    asked = parser().parse_intermixed_args(arguments)
     try:
+        check_alone("bench.regress", sys.argv[1:])
         if not asked.same > 0:
             raise ConfigError(f"--same {asked.same:g} is not valid; valid: per cent above 0")
         return regress(asked.base, asked.base_python, asked.overrides, asked.same / 100)
@@ -119,7 +121,7 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
     cli.check_overrides(overrides)
     given = {override.partition("=")[0] for override in overrides}
     overrides = [f"{knob}={value}" for knob, value in OWN_DEFAULTS.items() if knob not in given] + overrides
-    configs, folder = composed(CONF, overrides)
+    configs, whole = composed(CONF, overrides)
     check(configs)
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(checked_out(base))
@@ -134,6 +136,7 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
         there = here | {"torch": launchers[0].machine.torch, "packages": revision.packages}
         there["git"] = environment.git(codes[0])
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        folder = Path(whole.hydra.sweep.dir)
         sweeps = [
             side(folder / name, settings, launcher, where, code, scratch / name)
             for name, settings, launcher, where, code in zip(
@@ -141,17 +144,19 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
             )
         ]
         announce(sweeps[1], base, there["git"].get("commit", ""), folder)
-        whole = True
+        complete = True
         try:
-            whole = Interleaved(sweeps, sweep_name(folder), configs[0].seed).run()
+            complete = Interleaved(sweeps, sweep_name(folder), configs[0].seed).run()
         except SideFailed as error:  # then no cell is compared, and the code is not 0
             print(f"regress: stopped: {error}", file=sys.stderr)
     code = compared(sweeps, margin)
-    return code if whole else INTERRUPTED
+    return code if complete else INTERRUPTED
 
 
-def composed(conf: Path, overrides: list[str], defaults: Mapping[str, Any] | None = None) -> tuple[list[Config], Path]:
-    """The requests that ``conf`` makes of the overrides, as Hydra would, and the folder of their sweep.
+def composed(
+    conf: Path, overrides: list[str], defaults: Mapping[str, Any] | None = None
+) -> tuple[list[Config], DictConfig]:
+    """The requests that ``conf`` makes of the overrides, as Hydra would, and Hydra's own settings for them.
 
     Knobs that neither sets are as in ``defaults``, which are another code's; None: as here.
     """
@@ -164,9 +169,7 @@ def composed(conf: Path, overrides: list[str], defaults: Mapping[str, Any] | Non
         swept = [f"{knob}={values}" for knob, values in (whole.hydra.sweeper.params or {}).items()]
         everything = OverridesParser.create().parse_overrides([*swept, *overrides])
         requests = BasicSweeper.split_arguments(everything, None)[0]
-        return [cli.from_hydra(compose("config", overrides=request), conf) for request in requests], Path(
-            whole.hydra.sweep.dir
-        )
+        return [cli.from_hydra(compose("config", overrides=request), conf) for request in requests], whole
 
 
 def check(configs: list[Config]) -> None:
@@ -228,7 +231,7 @@ def side(
 
 
 def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = console(stderr=True, soft_wrap=True)
     rounds = sweep.cells[0].config.repeats
     out.print(
         f"{counted(len(sweep.cells), 'cell')}, {counted(rounds, 'round')} of the current code and of {base} "

@@ -197,13 +197,12 @@ def write(before: Record, folder: Path, document: dict[str, Any], text: str) -> 
 
 def show(before: Record, after: Record, folder: Path) -> None:
     """Prints the comparison."""
-    from rich.console import Console
     from rich.text import Text
 
     from analysis import reproduction
-    from analysis.tables import bare
+    from analysis.tables import bare, console
 
-    out = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     table = bare(("figure", "then", "now", "", "decides"))
     for line in reproduction.lines(before, after):
         style = "red" if line.decides and line.verdict == "differs" else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import itertools
 import os
 import re
 import shutil
@@ -81,6 +82,21 @@ def sweep_name(folder: Path) -> str:
 def dated() -> str:
     """The time now, as a name that nobody chose: such as ``2026-03-04_02-00-00``."""
     return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
+
+
+def new_dated(parent: Path, prefix: str = "") -> Path:
+    """Makes a folder in ``parent`` that is called after the time now, with a number where that name is taken.
+
+    The name may be that of a sweep of the same second, or of one from before the clock was set back.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    name = f"{prefix}{dated()}"
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
 
 
 class RecordStore:

@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 
 from bench import mlflow_run
 from bench.record import Record
+from results.output import prepare_output
 from results.settings import Tracking
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ def main() -> int:
     imported.add_argument("--uri", default=defaults.uri, help="MLflow store or server (default: %(default)s)")
     imported.add_argument("--experiment", default=defaults.experiment, help="MLflow experiment (default: %(default)s)")
     imported.add_argument("--again", action="store_true", help="replace sweeps that the experiment has already")
+    prepare_output()
     arguments = parser.parse_args()
     settings = Tracking(uri=arguments.uri, experiment=arguments.experiment)
     try:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO
 
+from results.output import prepare_output
 from results.settings import Tracking
 
 HOST = "127.0.0.1"
@@ -36,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ui", description="Opens MLflow's UI on loopback.")
     parser.add_argument("--uri", default=Tracking.uri, help="MLflow store (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="this port, or the next free one (default: %(default)s)")
+    prepare_output()
     asked = parser.parse_args()
     from analysis.mlflow_store import StoreError, probe
 

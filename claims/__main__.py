@@ -12,12 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench.store import dated
+from analysis.tables import console
+from bench.checks import ConfigError
+from bench.one_process import check_alone
+from bench.store import dated, new_dated
 from claims import document, findings
 from claims.claim import Claim
 from claims.findings import Findings, Found, NotFindings
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ROOT, ExperimentError, Suite
+from results.output import prepare_output
 
 REFERENCE = ROOT / "results" / "reference" / "cpu-gloo" / "claims.json"
 FILE = "claims.json"
@@ -43,8 +47,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    prepare_output()
     asked = parser().parse_args(arguments)
-    out = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     unknown = [id for id in asked.claims if id not in CLAIMS]
     try:
         if unknown:
@@ -61,7 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     chosen = [claim for id, claim in CLAIMS.items() if not asked.claims or id in asked.claims]
     chosen = [claim for claim in chosen if not (asked.untimed and claim.timed)]
-    folder = asked.folder or Path("results/runs") / f"claims-{dated()}"
+    try:
+        check_alone("claims", sys.argv[1:])
+        folder = asked.folder or new_dated(Path("results/runs"), "claims-")
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         failed = measure(chosen, folder, expected, out)
     except (NotFindings, OSError) as error:

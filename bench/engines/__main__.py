@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from analysis.tables import console
 from bench import engines
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
 from bench.groups import CONF, options
+from results.output import prepare_output
 from results.settings import choices
 
 STAGES = (0, 1, 2, 3)
@@ -99,7 +100,7 @@ MARKS = {"yes": "+", "refused": "[dim]·[/dim]", "unavailable": "?"}
 
 def show(answers: list[Answer], *, reasons: bool) -> None:
     """The matrix on the terminal: a row per setting, a column per engine with a mark for each stage."""
-    console = Console(highlight=False)
+    out = console()
     table = Table(box=None, padding=(0, 1), show_edge=False)
     table.add_column("setting")
     names = list(dict.fromkeys(answer.engine for answer in answers))
@@ -117,13 +118,13 @@ def show(answers: list[Answer], *, reasons: bool) -> None:
             for name in names
         ]
         table.add_row("alone" if value is None else f"{setting}={str(value).lower()}", *marks)
-    console.print(table)
-    console.print("+ honoured   · refused   ? would be, but its library is not installed")
+    out.print(table)
+    out.print("+ honoured   · refused   ? would be, but its library is not installed")
     if not reasons:
-        console.print("--reasons says why", style="dim")
+        out.print("--reasons says why", style="dim")
         return
     for reason in dict.fromkeys(answer.reason for answer in answers if answer.reason):
-        console.print(f"  {reason}", markup=False, soft_wrap=True)
+        out.print(f"  {reason}", markup=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -133,6 +134,7 @@ def main() -> int:
     parser.add_argument("--backend", choices=sorted(BACKENDS), default="gloo", help="(default: %(default)s)")
     parser.add_argument("--reasons", action="store_true", help="say why each refused setting is refused")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and answer, for other programs")
+    prepare_output()
     arguments = parser.parse_args()
     unknown = [name for name in arguments.engines if name not in options("engine")]
     if unknown:

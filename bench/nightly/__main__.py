@@ -12,11 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.checks import ConfigError
 from bench.hangup import outlive_terminal
 from bench.nightly import preflight, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import JUDGED, TIME_GATE, Night, Outcome, earlier_sweep, judged_commit, resolved, run, steps
-from bench.store import dated
+from bench.one_process import check_alone
+from bench.store import new_dated
 from results.settings import Tracking
 
 HOME = Path("results/runs/nightly")
@@ -66,14 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=os.environ.get("MLFLOW_TRACKING_URI"),
         help=f"MLflow store or server; default: $MLFLOW_TRACKING_URI, else {Tracking().uri}",
     )
-    asked = parser.parse_args(arguments)
     outlive_terminal()
+    asked = parser.parse_args(arguments)
     home = asked.home.resolve()
-    folder = home / dated()
     try:
-        folder.mkdir(parents=True)
+        check_alone("bench.nightly", sys.argv[1:])
+        folder = new_dated(home)
+    except ConfigError as error:
+        print(f"nightly: {error}", file=sys.stderr)
+        return EXIT["not run"]
     except OSError as error:
-        print(f"nightly: {folder} cannot be made ({error.strerror}); --home names another place", file=sys.stderr)
+        print(f"nightly: no folder in {home} ({error.strerror}); --home names another place", file=sys.stderr)
         return EXIT["not run"]
     return spend(folder, home, asked.base or judged_commit(home) or "HEAD~1", asked.uri)
 

@@ -25,6 +25,7 @@ from analysis.tables import bare, console
 from bench.measure import environment, limits, source
 from bench.measure.command import output
 from bench.measure.source import ROOT
+from results.output import prepare_output
 from results.quantities import size_bytes
 
 Verdict = Literal["ok", "note", "wrong"]
@@ -222,6 +223,7 @@ def show(found: list[Finding]) -> bool:
 
 
 def main() -> int:
+    prepare_output()
     parser = argparse.ArgumentParser(prog="python -m bench.nightly.preflight", description=__doc__.partition("\n")[0])
     parser.add_argument("--place", type=Path, default=Path("results/runs"), help="where results will be written")
     return 0 if show(preflight(parser.parse_args().place)) else 1

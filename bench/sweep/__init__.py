@@ -17,8 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from analysis.tables import console
 from bench import engines
 from bench.breakdown import Breakdown
 from bench.cells import Cell, plan
@@ -187,10 +186,10 @@ def run_rounds(cells: list[Cell], turns: Turns, first: int) -> None:
 
 def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:
     """Says on stderr what will run, and what will not and why."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = console(stderr=True, soft_wrap=True)
     run_here = [cell for cell in cells if not cell.status]
     devices = ", ".join(sorted({f"{cell.device} over {cell.backend}" for cell in run_here})) or "nothing to run"
-    console.print(
+    out.print(
         f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {devices}; records in {folder}",
         markup=False,
     )
@@ -201,11 +200,11 @@ def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:
         if cell.searches and not cell.status:
             note = f"search={cell.config.search} from {cell.rank_batch} samples a rank{threads}"
         note += ", simulated: rank 0 runs alone" if cell.simulated and not cell.status else ""
-        console.print(f"  {cell.id}  {note}", markup=False)
+        out.print(f"  {cell.id}  {note}", markup=False)
     crowded = sorted({cell.config.gpus for cell in run_here if cell.oversubscribed(machine)})
     if crowded:
         what = f"{cells[0].cores:g} cores" if run_here[0].device == "cpu" else "the GPUs"
-        console.print(
+        out.print(
             f"oversubscribed: world sizes {', '.join(map(str, crowded))} share {what}; "
             "their times say nothing about scaling",
             markup=False,

@@ -22,7 +22,7 @@ from workloads import Workload, WorkloadError, mlp, module
 
 
 def composed(arguments: list[str]) -> Config:
-    cli.register()
+    cli.register(makes_folder=False)
     arguments = cli.name_module(arguments)
     cli.check_overrides(arguments)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

@@ -72,7 +72,7 @@ VALUES += [
 
 @pytest.fixture(scope="module", autouse=True)
 def composer() -> Iterator[None]:
-    cli.register()
+    cli.register(makes_folder=False)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
