@@ -47,6 +47,21 @@ def undisturbed(measure: Callable[[], Measured], claim: Callable[[Measured], Non
     pytest.skip(f"each of {tries} measurements was disturbed; the last: {cause.words}")
 
 
+def counted_undisturbed(count: Callable[[], float], expected: float, times: int = 4) -> None:
+    """Holds a count to within 0.01 of what is expected, where what others do may be counted too, at any load."""
+
+    def counts() -> list[float]:
+        counted: list[float] = []
+        while len(counted) < times and not (counted and abs(counted[-1] - expected) <= 0.01):
+            counted.append(count())
+        return counted
+
+    def claim(counted: list[float]) -> None:
+        assert abs(counted[-1] - expected) <= 0.01, f"{expected} expected, each time counted: {counted}"
+
+    undisturbed(counts, claim)
+
+
 @dataclass(frozen=True)
 class Look:
     """The machine at one moment, since boot."""
