@@ -71,8 +71,10 @@ def strike(how: str) -> None:
         hang_here()
     if how == "exhaust":
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (in_use + (64 << 20), in_use + (64 << 20)))
-        torch.ones(1 << 30)
+        # The soft limit alone, since a loss may be tried before it is trained, and with room for a thread's heap.
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + (1 << 30), hard))
+        torch.ones(1 << 31)
     if how == "children":
         if os.fork() == 0:
             hang_here()
