@@ -19,11 +19,12 @@ ARGS ?=
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
 
+BESIDE := --numprocesses 2 --dist loadfile
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(BESIDE) -m "not alone"; beside=$$?; $(RUN) -m pytest -m alone && exit $$beside
 
 check: lint
-	$(RUN) -m pytest tests/architecture tests/unit --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest tests/architecture tests/unit $(BESIDE)
 
 ui: setup
 	@$(RUN) -m bench.ui $(ARGS)

@@ -22,6 +22,8 @@ from tests.conftest import MakeCell, group
 from tests.integration.test_network import no_lab
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 STEPS = 4
 TRAINERS = ("native", "torch", "deepspeed")
 Steps = Callable[..., None]

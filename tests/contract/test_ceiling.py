@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from bench.cells import Cell
 from bench.launch import Launcher
 from bench.record import Ceiling, Launch, RankSamples, decode
@@ -13,6 +15,8 @@ from bench.worker.model import flops_per_sample
 from bench.worker.shares import workload
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
+
+pytestmark = pytest.mark.alone
 
 WIDTH, DEPTH, BATCH = 1024, 3, 256
 WIDE = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": DEPTH, "width": WIDTH, "bias": False}

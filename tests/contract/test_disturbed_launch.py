@@ -16,6 +16,8 @@ from bench.record import Launch, Record
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def burners(launcher: Launcher) -> Iterator[None]:

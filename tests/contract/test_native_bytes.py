@@ -13,6 +13,8 @@ from tests.conftest import MakeCell, wire_bytes
 from tests.integration.test_network import no_lab
 from tests.undisturbed import counted_undisturbed, undisturbed
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 PARAMETERS_BYTES = 8 * MIB
 """Two layers of 1024 x 1024 in fp32, without biases."""

@@ -17,7 +17,7 @@ from bench.launch import Launcher
 from results.settings import Config
 from tests.conftest import assert_parity, launched
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.alone, pytest.mark.gpu]
 DEVICE = "cuda"
 Run = Callable[..., list[dict[str, Any]]]
 

@@ -18,6 +18,8 @@ from bench.job import Machine
 from bench.launch import Launcher
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, launched
 
+pytestmark = pytest.mark.alone
+
 ONE_GPU = dataclasses.replace(CPU_ONLY, cuda_devices=1, nccl="2.28.9")
 
 

@@ -17,6 +17,8 @@ from results.settings import Straggler
 from tests.conftest import MakeCell, group, worst
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 SMALL = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 64}
 SMALL_BYTES = 4 * 2 * (64 * 64 + 64)
 """Of the small model's parameters, each of which is a multiple of 64 bytes: nothing is padded."""

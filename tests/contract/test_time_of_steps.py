@@ -18,6 +18,8 @@ from tests.conftest import MakeCell
 from tests.slow_data import SLOWER_S
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 LAYERS, FORWARD_S, BACKWARD_S = 3, 0.01, 0.02
 COMPUTE_S = LAYERS * (FORWARD_S + BACKWARD_S)
 LATE = Straggler(rank=1, factor=2.0)

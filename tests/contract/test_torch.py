@@ -29,6 +29,7 @@ NORMALISED = {"name": "normalised", "factory": "tests.models:Odd", "kind": "norm
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("knobs", "share"),
     [

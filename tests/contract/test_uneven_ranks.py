@@ -22,6 +22,8 @@ from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 from workloads.base import WorkloadError
 
+pytestmark = pytest.mark.alone
+
 
 def step_times_s(launcher: Launcher, job: Job) -> list[list[float]]:
     result = launcher.launch(job)

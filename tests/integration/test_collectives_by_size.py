@@ -24,6 +24,8 @@ from tests.conftest import MakeCell, group
 from tests.integration.test_network import needs_delay, no_lab
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 Times = Callable[[Cell], list[CollectiveTimes]]
 
 

@@ -76,6 +76,7 @@ def test_a_factory_that_ends_its_process_fails_its_launch_by_name(
     assert train("innocent").status == "ok" and launcher._process.pid == server
 
 
+@pytest.mark.alone
 def test_a_factory_that_does_not_return_times_out_by_name(
     train: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:

@@ -19,6 +19,8 @@ from tests.undisturbed import undisturbed
 SLOW_WRITES = "import os, time; fsync = os.fsync; os.fsync = lambda fd: (time.sleep(1), fsync(fd)); "
 STOPS_IN = """
 import importlib, sys, time
+
+pytestmark = pytest.mark.alone
 def stop_in(module, name):
     module = importlib.import_module(module)
     def stop(*_, **__):

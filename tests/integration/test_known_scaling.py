@@ -12,6 +12,8 @@ from tests.integration.test_network import no_lab
 from tests.integration.test_sweep import records, run, summary
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 LAYERS = ("workload.layers=4", "workload.forward_s=0.01", "workload.backward_s=0.03", "workload.parameters_mib=0.5")
 
 

@@ -21,6 +21,8 @@ from tests.conftest import MakeCell
 from tests.faults import DAEMON
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 
 def faulty(how: str, rank: int = 1) -> dict[str, Any]:
     return {"name": "faulty", "factory": "tests.faults:Faulty", "how": how, "rank": rank}

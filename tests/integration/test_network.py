@@ -45,7 +45,7 @@ def why_not(link: Link) -> str | None:
 
 no_lab = why_not(Link(1e9, 0.0, 2))
 no_delay = no_lab or why_not(Link(1e9, 0.001, 2))
-pytestmark = pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(no_lab is not None, reason=no_lab or "")]
 needs_delay = pytest.mark.skipif(no_delay is not None, reason=no_delay or "")
 
 

@@ -19,6 +19,8 @@ import pytest
 from bench.record import Record
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "workloads")
 CELL = ("workload=calibrated", "workload.layers=1", "workload.parameters_mib=0.01", "gpus=2", "threads=1")
