@@ -31,6 +31,7 @@ MEANINGS = {
     "skipped_updates": "loss scaling skipped the update of measured steps, which then did less than a step does: "
     "listed, never ranked.",
     "no_update": "measured steps changed no weight, so they trained nothing: listed, never ranked.",
+    "distorting_environment": "an environment variable for debugging made steps slower, or changed what they do.",
     "eval_mode": "a part of the model that is trained was built in eval mode: dropout and batch statistics are off.",
     "throttled": "a quota, heat or a power limit held the machine back during measured steps.",
     "foreign_process": "others used these CPUs or GPUs during measured steps.",
@@ -58,6 +59,7 @@ LETTERS = {
     "skipped_updates": "d",
     "no_update": "e",
     "eval_mode": "z",
+    "distorting_environment": "r",
     "state_on_servers": "v",
     "straggler": "l",
     "skewed_data": "k",

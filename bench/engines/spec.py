@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +112,15 @@ class Skips:
         verb = "get no gradient" if len(names) > 1 else "gets no gradient"
         where = "on some ranks only" if names is self.uneven else "in some micro-batches"
         raise EngineUnsupported(f"engine={engine} at stage={spec.stage}: {what} {verb} {where}, {why}; valid: {valid}")
+
+
+def refuse_debug_detail(what: str, why: str) -> None:
+    """Raises EngineUnsupported where torch is told to check each collective, if ``what`` does not survive that."""
+    value = os.environ.get("TORCH_DISTRIBUTED_DEBUG", "")
+    if value.strip().upper() == "DETAIL":
+        raise EngineUnsupported(
+            f"{what} does not run with TORCH_DISTRIBUTED_DEBUG={value}: {why}; valid: unset or INFO"
+        )
 
 
 def option(spec: EngineSpec, name: str, *valid: Any) -> Any:

@@ -18,6 +18,7 @@ from bench.job import Machine
 from bench.measure import energy, limits, nvml, topology
 from bench.measure.command import output, without_folders
 from bench.record import Source
+from bench.record.distorting import DISTORTING
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "deepspeed", "horovod", "numpy", "scikit-learn", "pandas", "psutil"),
@@ -26,7 +27,7 @@ PACKAGES = (
 PREFIXES = (
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "TORCHINDUCTOR_"),
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "DS_", "HOROVOD_"),
-    *("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTHONHASHSEED"),
+    *("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTHONHASHSEED", *DISTORTING),
     *("SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_GPUS"),
 )
 """Environment variables that change what is measured. No others are kept."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench.measure.steadiness import change
 from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record, in_periods
+from bench.record.distorting import distorting
 
 Conditions = dict[str, float]
 """What ``bench.measure.conditions`` counted, by name."""
@@ -89,6 +90,10 @@ def disturbances(record: Record) -> dict[str, str]:
             found[name] = f"in {count} of {len(seen)} launches; at worst {worst.words}"
     if changes := record.resolved.get("global_changes"):
         found["global_state"] = "; ".join(changes)
+    variables = record.environment.get("variables") or {}
+    if record.launches and (slowing := distorting(variables)):
+        causes = [f"{name}={variables[name]}: {what}" for name, what in slowing.items()]
+        found["distorting_environment"] = f"{'; '.join(causes)}; unset it to measure"
     found |= updates_missed(record)
     if record.model and record.model.eval_mode:
         found["eval_mode"] = (

@@ -27,7 +27,7 @@ Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distri
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec, count_option
+from bench.engines.spec import Capabilities, EngineSpec, count_option, refuse_debug_detail
 
 CAPABILITIES = Capabilities(
     stages={
@@ -46,3 +46,7 @@ def refuse(spec: EngineSpec) -> None:
     """Every knob that it has is honoured at every stage. Raises EngineUnsupported for an option that makes no sense."""
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")
+    if spec.stage == 3 and spec.backend == "gloo" and spec.world_size > 1:
+        refuse_debug_detail(
+            "engine=native at stage=3 over gloo", "a thread of its own sends, so ranks check its calls in another order"
+        )

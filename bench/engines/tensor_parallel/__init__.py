@@ -9,7 +9,15 @@ stage 3  replicas under fully_shard, so that each rank keeps 1/(replicas x degre
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Skips, Traits, refuse_degree
+from bench.engines.spec import (
+    Capabilities,
+    EngineSpec,
+    EngineUnsupported,
+    Skips,
+    Traits,
+    refuse_debug_detail,
+    refuse_degree,
+)
 
 CAPABILITIES = Capabilities(
     stages={
@@ -36,6 +44,10 @@ PRELOAD = (
 def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported if the ranks do not divide into replicas, or parity could not be judged."""
     refuse_degree("tensor_parallel", spec)
+    if spec.stage == 0 and spec.world_size > spec.options["degree"]:
+        refuse_debug_detail(
+            "engine=tensor_parallel at stage=0 with replicas", "DistributedDataParallel crashes in torch 2.15"
+        )
     if spec.optimizer == "rmsprop" and spec.precision != "fp32":
         raise EngineUnsupported(
             f"engine=tensor_parallel has no optimizer=rmsprop with precision={spec.precision}: its first update is "

@@ -23,6 +23,7 @@ from bench.engines.spec import (
     Traits,
     count_option,
     option,
+    refuse_debug_detail,
 )
 
 CAPABILITIES = Capabilities(
@@ -61,6 +62,8 @@ Refusal = tuple[bool, str, str]
 
 def refuse(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers cannot do, EngineUnavailable if there is no compiler."""
+    if spec.stage < 2:
+        refuse_debug_detail(f"engine=torch at stage={spec.stage}", "DistributedDataParallel crashes in torch 2.15")
     option(spec, "gradient_as_bucket_view", True, False)
     option(spec, "static_graph", True, False)
     option(spec, "find_unused_parameters", True, False)
