@@ -92,7 +92,7 @@ def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:
 def shows_only(arguments: list[str]) -> bool:
     """Whether the command shows a configuration or help, and runs nothing."""
     flags = get_args_parser().parse_args(arguments)
-    return bool(flags.cfg or flags.info or flags.help or flags.hydra_help or flags.version or flags.shell_completion)
+    return bool(flags.cfg or flags.info or flags.help or flags.hydra_help or flags.shell_completion)
 
 
 def run_folder(resume: bool, *, makes_folder: bool = True) -> str:
