@@ -21,12 +21,33 @@ SAMPLES = 2  # BatchNorm needs more than one
 def checked_module(work: Workload, factory: str) -> nn.Module:
     """A built module of a workload that keeps its promises. Raises WorkloadError, which names ``factory``."""
     first, second = work.build(), work.build()
+    refuse_untrainable(first, factory)
     refuse_shared(first, second, factory)
     refuse_other_weights(first, second, factory)
     with watched(factory):  # also puts random generators back
         refuse_impure_batches(work, factory)
         refuse_no_gradient(work, first, factory)
     return second
+
+
+def refuse_untrainable(module: nn.Module, factory: str) -> None:
+    """Of weights that no optimizer can update."""
+    for name, weight in module.named_parameters():
+        if isinstance(weight, nn.UninitializedParameter):
+            raise WorkloadError(
+                f"{factory} returned a module whose weight {name} has no shape yet (a lazy module); "
+                "valid: a module that was called once on a batch before it is returned"
+            )
+        if weight.requires_grad and weight.layout is torch.strided and overlaps(weight):
+            raise WorkloadError(
+                f"{factory} returned a module with elements of {name} that share memory (strides {weight.stride()}), "
+                "so no update can be written to them; valid: a weight with memory for each element (clone it)"
+            )
+
+
+def overlaps(weight: Tensor) -> bool:
+    """Whether elements are the same memory, as of an expanded tensor."""
+    return any(size > 1 and stride == 0 for size, stride in zip(weight.shape, weight.stride(), strict=True))
 
 
 def refuse_shared(first: nn.Module, second: nn.Module, factory: str) -> None:

@@ -49,6 +49,12 @@ def drawn_anew() -> nn.Module:
     return module
 
 
+def expanded() -> nn.Module:
+    module = nn.Linear(8, 8)
+    module.bias = nn.Parameter(torch.zeros(1).expand(8))
+    return module
+
+
 def noisy(indices: Sequence[int]) -> Batch:
     return torch.rand(len(indices), 8, generator=DRAWN), torch.zeros(len(indices), 8)
 
@@ -68,6 +74,8 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "the same module": ({"build": lambda: BUILT}, "a:b returned the same module twice"),
     "a cached layer": ({"build": with_a_cached_layer}, "a:b returned two modules that share the weight 0.weight"),
     "other weights": ({"build": drawn_anew}, "a:b returned a module with other values of weight"),
+    "a lazy layer": ({"build": lambda: nn.Sequential(nn.LazyLinear(8))}, "whose weight 0.weight has no shape yet"),
+    "an expanded weight": ({"build": expanded}, r"elements of bias that share memory \(strides \(0,\)\)"),
     "random samples": ({"batch": noisy}, r"a:b: batch\(\) returned other samples for the same indices"),
     "an iterator": ({"batch": counting()}, r"a:b: batch\(\) returned other samples for the same indices"),
     "a detached loss": (
