@@ -17,6 +17,7 @@ from analysis.layout import panels
 from analysis.load import Cell, each_cell, varying
 from analysis.rows import ALWAYS, headings, knob_names, levels
 from analysis.tables import PIPE_WIDTH, bare
+from bench.record.shown import printable
 
 if TYPE_CHECKING:
     from analysis.report import ReportPaths
@@ -63,7 +64,7 @@ def print_summary(
         out.print(_fits_table(by_size))
         out.print(Text("t = α + β·S, off the line: sizes further from it than they spread", style="dim"))
     for line, style in _notes(table, warnings):
-        out.print(Text(line, style=style), soft_wrap=not out.is_terminal)
+        out.print(Text(printable(line), style=style), soft_wrap=not out.is_terminal)
     if paths is not None:
         for name, path in (("table", paths.csv), ("report", paths.markdown), ("report", paths.html)):
             out.print(Text(f"{name:<7} {path}"), soft_wrap=True)

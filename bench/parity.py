@@ -19,6 +19,7 @@ from bench.engines.optimizers import build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
 from bench.record import Parity
+from bench.saved import save
 
 TOLERANCE = {"fp32": 1e-3, "amp_bf16": 0.03, "amp_fp16": 0.03, "bf16": 0.15, "bf16_master": 0.15}
 """Largest parity error by precision (docs/method.md says how they were chosen; tests hold wrong engines to them)."""
@@ -47,7 +48,7 @@ class Reference:
     final: dict[str, Tensor]
 
     def save(self, path: Path) -> None:
-        torch.save({"losses": self.losses, "initial": self.initial, "final": self.final}, path)
+        save({"losses": self.losses, "initial": self.initial, "final": self.final}, path)
 
     @classmethod
     def load(cls, path: Path) -> Reference:

@@ -10,6 +10,7 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from analysis.tables import console
+from bench.record.shown import printable
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain progress lines."""
@@ -64,4 +65,4 @@ class SweepProgress:
             self.note(f"{self._done}/{self._total} launches, {spent:.0f} s, about {left:.0f} s left: {what}")
 
     def note(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

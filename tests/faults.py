@@ -67,6 +67,18 @@ def strike(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "crash":
         ctypes.string_at(0)
+    if how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "close output":
+        os.closerange(0, 3)
+    if how == "close all":
+        os.closerange(0, 1024)
+    if how == "abort":
+        print("terminate called after throwing: Too many open files", file=sys.stderr, flush=True)
+        os.abort()
+    if how == "noise":
+        sys.stderr.write("\x1b]0;owned\x07\x1b[31mred\x00\r\n")
+        raise RuntimeError("\x1b[31mred\x00 alert")
     if how == "hang":
         hang_here()
     if how == "exhaust":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,8 +12,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from bench import causes
 from bench.job import Job
 from bench.prctl import die_with_parent, name_process
+
+PIPE_CLOSED = 71
+"""Exit code of a rank whose pipe for the result was closed by something within it."""
 
 
 def prepare_process(name: str, server: int, log_fd: int) -> None:
@@ -51,13 +56,18 @@ def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:
     try:
         data = json.dumps(run()).encode()
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         data = json.dumps({"error": describe_error(error)}).encode()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    while data:
-        data = data[os.write(result_fd, data) :]
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed by the workload; what it computed counts
+            stream.flush()
+    try:
+        while data:
+            data = data[os.write(result_fd, data) :]
+    except OSError:
+        code = PIPE_CLOSED
     os._exit(code)
 
 
@@ -86,4 +96,13 @@ def describe_error(error: BaseException) -> dict[str, str]:
         )
     ):
         status = "oom"
-    return {"status": status, "type": name, "message": lines[0][:500]}
+    return {"status": status, "type": name, "message": message_of(error, lines[0])}
+
+
+def message_of(error: BaseException, line: str) -> str:
+    """The first line of an error, and what the system refused if that was behind it."""
+    cause = causes.system_error(error)
+    if cause is error:
+        return causes.in_words(cause)[:500]
+    why = causes.in_words(cause) if cause else causes.in_text(str(error))
+    return (f"{line[:250]}: {why}" if why else line)[:500]

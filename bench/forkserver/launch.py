@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Collection
 
+from bench import causes
 from bench.forkserver.outcome import oom_kill_count, outcome
 from bench.forkserver.rank import Rank
 from bench.forkserver.start import spawn_rank
@@ -50,6 +51,7 @@ class Launch:
         ``spared``: children of this process that outlive the launch.
         """
         self.job = job
+        self.processes = job.world_size + job.servers
         self.spared = frozenset(spared)
         self.template = template
         self.why_spawn = why_spawn
@@ -69,6 +71,9 @@ class Launch:
             result = outcome(self.job, self.ranks, timed_out, self.oom_kills)
         except NetworkError as error:
             result = LaunchResult("unsupported", str(error))
+        except OSError as error:
+            cause = causes.in_words(error)
+            result = LaunchResult("failed", f"{len(self.ranks)} of {self.processes} ranks were started: {cause}")
         except TemplateLost:
             result = LaunchResult("failed", "the process that loaded the workload was killed", by_chance=True)
         except SwitchLost:
@@ -90,15 +95,14 @@ class Launch:
 
     def _start(self) -> None:
         self.selector.register(self.lifeline, selectors.EVENT_READ, None)
-        processes = self.job.world_size + self.job.servers
         if self.job.network:
-            self.lab = Lab(self.job.network, self._host_of(processes - 1) + 1)
+            self.lab = Lab(self.job.network, self._host_of(self.processes - 1) + 1)
             if self.lab.relay_fd is not None:
                 self.selector.register(self.lab.relay_fd, selectors.EVENT_READ, self.lab)
         with self._inside(0) as address, socket.socket() as rendezvous, self._starter() as start:
             rendezvous.bind((address, 0))
-            rendezvous.listen(processes + 8)
-            for number in range(processes):
+            rendezvous.listen(self.processes + 8)
+            for number in range(self.processes):
                 with self._inside(number):
                     rank = start(self.job, number, rendezvous)
                 self.ranks.append(rank)
@@ -145,6 +149,8 @@ class Launch:
     def _stop(self, grace_s: float) -> None:
         """Ends the ranks that still run: leave them ``grace_s``, ask for their stacks, then kill."""
         self._pump_for(grace_s)
+        for rank in self.ranks:
+            rank.note_what_holds_it()
         for number in (signal.SIGUSR1, signal.SIGKILL):
             for rank in self.ranks:
                 if rank.wait_status is None:

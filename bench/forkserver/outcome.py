@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from bench.forkserver.rank import Rank
 from bench.job import Job, LaunchResult
 from bench.measure import limits
+from bench.record.shown import printable
 
 
 def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult:
@@ -19,8 +21,7 @@ def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> Lau
         return LaunchResult("ok", ranks=answers[: job.world_size], servers=answers[job.world_size :])
     ends = [rank.end() for rank in ranks]
     if timed_out:
-        still = ", ".join(str(rank.rank) for rank in ranks if rank.stopped_by_us)
-        return LaunchResult("timeout", f"rank {still} still running after timeout_s={job.timeout_s:g}", ends=ends)
+        return LaunchResult("timeout", who_hangs(ranks, job.timeout_s), ends=ends)
     culprit = min(ranks, key=blame)
     error = culprit.answer().get("error", {})
     killed = culprit.wait_status is not None and os.WIFSIGNALED(culprit.wait_status)
@@ -28,10 +29,21 @@ def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> Lau
     reason = f"rank {culprit.rank}: {culprit.ending()}"
     if killed and oom_kill_count() > oom_kills:
         status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
+    if not error and os.strerror(errno.ENOMEM) in culprit.quoted:
+        status = "oom"
     if status in ("unsupported", "unavailable"):
-        reason = error["message"]
+        reason = printable(error["message"])
     by_chance = killed and status == "failed" and culprit.wait_status == signal.SIGKILL
     return LaunchResult(status, reason, ends=ends, by_chance=by_chance)
+
+
+def who_hangs(ranks: list[Rank], timeout_s: float) -> str:
+    """Names the ranks that cannot go on by themselves, for which the others wait; else all that still ran."""
+    running = [rank for rank in ranks if rank.stopped_by_us]
+    stuck = [f"rank {rank.rank} was {rank.stuck}" for rank in running if rank.stuck]
+    if stuck:
+        return f"{', '.join(stuck)} after timeout_s={timeout_s:g}"
+    return f"rank {', '.join(str(rank.rank) for rank in running)} still running after timeout_s={timeout_s:g}"
 
 
 def blame(rank: Rank) -> tuple[int, int]:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import signal
+from pathlib import Path
 from typing import Any
 
+from bench import causes
+from bench.forkserver.inside import PIPE_CLOSED
 from bench.record import RankEnd
+from bench.record.shown import printable
 
 LAST_WORDS_BYTES = 4096
+PF_EXITING = 4
+"""Flag of a process that ends, by which the kernel closes its files (linux/sched.h)."""
+STATES = {
+    "T": "stopped by a signal such as SIGSTOP (state T)",
+    "t": "stopped by a debugger (state t)",
+    "D": "waiting for a device or a network file system (state D)",
+}
+"""Of a process that cannot go on by itself."""
 
 
 class Rank:
@@ -25,6 +39,25 @@ class Rank:
         self.log = bytearray()
         self.wait_status: int | None = None
         self.stopped_by_us = False
+        self.closed: set[str] = set()
+        """Pipes that it has closed while it ran."""
+        self.stuck = ""
+        """Why it could not go on by itself when it was stopped by us; empty if nothing shows it."""
+
+    def note_what_holds_it(self) -> None:
+        """Looks at the process, before it is stopped."""
+        if fields := self._stat():
+            self.stuck = STATES.get(fields[0], "")
+        with contextlib.suppress(OSError):
+            most = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[0]
+            if not self.stuck and len(os.listdir(f"/proc/{self.pid}/fd")) >= most:
+                self.stuck = f"out of file descriptors (at most {most} open files per process, ulimit -n)"
+
+    def _stat(self) -> list[str]:
+        """Of /proc/PID/stat, from the state on; empty once it is gone."""
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return []
 
     def read(self, fd: int) -> bool:
         """Takes what is in a pipe; False once the pipe is closed."""
@@ -32,6 +65,8 @@ class Rank:
             data = os.read(fd, 1 << 16)
         except BlockingIOError:
             return True
+        if not data and (fields := self._stat()) and not int(fields[6]) & PF_EXITING:
+            self.closed.add("result" if fd == self.result_fd else "log")
         if fd == self.result_fd:
             self.result += data
         else:
@@ -64,19 +99,36 @@ class Rank:
 
     def ending(self) -> str:
         if self.stopped_by_us:
-            return "stopped by the launcher"
+            return f"{self.stuck}; ended by the launcher" if self.stuck else "stopped by the launcher"
         assert self.wait_status is not None
         code = os.waitstatus_to_exitcode(self.wait_status)
-        if code < 0:
-            return f"killed by signal {-code} ({signal.Signals(-code).name})"
         error = self.answer().get("error")
-        if error:
-            return f"{error['type']}: {error['message']}"
-        return f"exited with code {code}" + ("" if code or self.result else " without a result")
+        if error and code >= 0:
+            return printable(f"{error['type']}: {error['message']}")
+        if code == PIPE_CLOSED:
+            return f"closed the pipe for its result, or all its file descriptors (exit code {code})"
+        said = f"; its output says: {self.quoted}" if self.quoted else ""
+        if self.closed == {"result", "log"}:
+            said = "; before that it had closed its file descriptors"
+        if code < 0:
+            return f"killed by signal {-code} ({signal_name(-code)}){said}"
+        return f"exited with code {code}" + ("" if code or self.result else " without a result") + said
+
+    @property
+    def quoted(self) -> str:
+        """The system's error that the end of its output quotes, for a rank that could report none."""
+        return causes.in_text(self.log.decode(errors="replace"))
 
     def end(self) -> RankEnd:
-        return RankEnd(self.rank, self.ending(), self.log.decode(errors="replace").strip())
+        return RankEnd(self.rank, self.ending(), printable(self.log.decode(errors="replace")).strip())
 
     def close(self) -> None:
         for fd in (self.pid_fd, self.result_fd, self.log_fd):
             os.close(fd)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "a real-time signal"

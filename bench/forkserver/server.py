@@ -11,6 +11,7 @@ import socket
 import time
 from typing import Any
 
+from bench import causes
 from bench.forkserver.launch import Launch
 from bench.forkserver.start import fork_obstacle
 from bench.forkserver.templates import Cancelled, LoadFailed, Templates
@@ -43,15 +44,17 @@ def serve(lifeline: socket.socket) -> None:
 def launched(job: Job, lifeline: socket.socket, templates: Templates) -> LaunchResult:
     """Runs all ranks of the job. The workload is loaded before, so that ranks inherit its data: here if it is the
     suite's own, which changes nothing of this process; else in a process of its own."""
-    obstacle = fork_obstacle()
-    if obstacle:
-        return Launch(job, lifeline, templates.pids, why_spawn=obstacle).run()
-    preload_workload(job)
     try:
+        obstacle = fork_obstacle()
+        if obstacle:
+            return Launch(job, lifeline, templates.pids, why_spawn=obstacle).run()
+        preload_workload(job)
         template, why_not = templates.of(job)
+        return Launch(job, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
     except LoadFailed as error:
         return error.result
-    return Launch(job, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
+    except OSError as error:
+        return LaunchResult("failed", f"the fork server could not start processes: {causes.in_words(error)}")
 
 
 def preload_workload(job: Job) -> None:

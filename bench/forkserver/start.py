@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.forkserver.inside import report, run_rank
@@ -42,32 +44,50 @@ def forks_lack_cuda() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
 
 
-def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+@contextlib.contextmanager
+def pipes() -> Iterator[tuple[int, int, int, int]]:
+    """A rank's pipes for its result and its log: what the server reads, and what the rank writes, of each.
+
+    The rank's ends are closed at the end of the block; the server's too if no rank was started in it.
+    """
     result_read, result_write = os.pipe()
-    log_read, log_write = os.pipe()
+    try:
+        log_read, log_write = os.pipe()
+    except OSError:
+        os.close(result_read)
+        os.close(result_write)
+        raise
+    try:
+        yield result_read, log_read, result_write, log_write
+    except BaseException:
+        os.close(result_read)
+        os.close(log_read)
+        raise
+    finally:
+        os.close(result_write)
+        os.close(log_write)
+
+
+def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
     server = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            report(result_write, lambda: run_rank(job, number, rendezvous, server, log_write))
-        finally:
-            os._exit(70)  # report() has left already; nothing may return into the server's stack
-    os.close(result_write)
-    os.close(log_write)
-    return Rank(number, pid, result_read, log_read)
+    with pipes() as (result_read, log_read, result_write, log_write):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                report(result_write, lambda: run_rank(job, number, rendezvous, server, log_write))
+            finally:
+                os._exit(70)  # report() has left already; nothing may return into the server's stack
+        return Rank(number, pid, result_read, log_read)
 
 
 def spawn_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
-    result_read, result_write = os.pipe()
-    log_read, log_write = os.pipe()
-    fds = (result_write, log_write, rendezvous.fileno())
-    arguments = [json.dumps(dataclasses.asdict(job)), str(number), str(os.getpid()), *map(str, fds)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.forkserver", "rank", *arguments], pass_fds=fds, stdin=subprocess.DEVNULL
-    )
-    os.close(result_write)
-    os.close(log_write)
-    return Rank(number, process.pid, result_read, log_read)
+    with pipes() as (result_read, log_read, *theirs):
+        fds = (*theirs, rendezvous.fileno())
+        arguments = [json.dumps(dataclasses.asdict(job)), str(number), str(os.getpid()), *map(str, fds)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.forkserver", "rank", *arguments], pass_fds=fds, stdin=subprocess.DEVNULL
+        )
+        return Rank(number, process.pid, result_read, log_read)
 
 
 def spawned_rank(arguments: list[str]) -> None:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.forkserver.rank import Rank
-from bench.forkserver.start import fork_rank
+from bench.forkserver.start import fork_rank, pipes
 from bench.forkserver.template import as_message, receive, send, template
 from bench.job import Job, LaunchResult, WorkloadSpec
+from bench.record.shown import printable
 
 MOST_TEMPLATES = 2
 """Workloads whose data stay in memory: cells of a round that alternate between two load each once."""
@@ -49,21 +50,26 @@ class Template:
     """A process that has loaded a workload, or tries to."""
 
     def __init__(self, spec: WorkloadSpec, lifeline: socket.socket) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the template)
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        server = os.getpid()
-        with theirs:
-            self.pid = os.fork()
-            if self.pid == 0:
-                try:
-                    lifeline.close()
-                    self._channel.close()
-                    template(spec, theirs, server, self._log.fileno())
-                finally:
-                    os._exit(70)
-        self._pid_fd = os.pidfd_open(self.pid)
-        self._channel.settimeout(ANSWER_S)
         self.obstacle: str | None = None
+        server = os.getpid()
+        with contextlib.ExitStack() as opened:
+            self._log = opened.enter_context(tempfile.TemporaryFile())
+            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            opened.callback(self._channel.close)
+            with theirs:
+                self.pid = os.fork()
+                if self.pid == 0:
+                    try:
+                        lifeline.close()
+                        self._channel.close()
+                        template(spec, theirs, server, self._log.fileno())
+                    finally:
+                        os._exit(70)
+            opened.callback(self._end)
+            self._pid_fd = os.pidfd_open(self.pid)
+            opened.callback(os.close, self._pid_fd)
+            self._channel.settimeout(ANSWER_S)
+            self._opened = opened.pop_all()
 
     def wait(self, job: Job, lifeline: socket.socket) -> bool:
         """Whether the workload was loaded; how is in ``obstacle``. Raises LoadFailed and Cancelled."""
@@ -103,20 +109,14 @@ class Template:
             os.close(midwife)
 
     def _fork_rank(self, job: Job, number: int, rendezvous: socket.socket) -> Rank:
-        result_read, result_write = os.pipe()
-        log_read, log_write = os.pipe()
-        space = [os.open("/proc/thread-self/ns/net", os.O_RDONLY)] if job.network else []
-        theirs = (result_write, log_write, *space)
-        try:
-            answer = self._ask({"rank": number}, (result_write, log_write, rendezvous.fileno(), *space))
-        except BaseException:
-            os.close(result_read)
-            os.close(log_read)
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        return Rank(number, answer["pid"], result_read, log_read)
+        with pipes() as (result_read, log_read, *theirs), contextlib.ExitStack() as opened:
+            if job.network:
+                space = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+                opened.callback(os.close, space)
+                theirs.append(space)
+            result_write, log_write, *spaces = theirs
+            answer = self._ask({"rank": number}, (result_write, log_write, rendezvous.fileno(), *spaces))
+            return Rank(number, answer["pid"], result_read, log_read)
 
     def _ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         try:
@@ -140,17 +140,17 @@ class Template:
         lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
         stack = [line for line in lines if line.startswith("File ")]
         last = stack[:1] or lines[-1:]
-        return f" ({last[0]})" if last else ""
+        return f" ({printable(last[0])})" if last else ""
 
     def close(self) -> None:
+        self._opened.close()
+
+    def _end(self) -> None:
         for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(target, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
-        os.close(self._pid_fd)
-        self._channel.close()
-        self._log.close()
 
 
 class Templates:

@@ -8,12 +8,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from bench.record.shown import shown
+from bench.record.shown import CONTROL, shown
 
 LARGEST_BYTES = 2**30
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What moves a cursor, rings or recolours, and what UTF-8 cannot hold."""
-
 ESCAPED = re.compile(r"\\(?:[bfr]|u(?:00[0189]|007[fF]|[dD][89a-fA-F]))")
 """How a file of plain ASCII writes them, but for \\x7f, which may stand as it is."""
 

@@ -62,6 +62,12 @@ def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., Laun
         ("exhaust", "oom", "rank 1: RuntimeError:"),
         ("children", "failed", "rank 1: RuntimeError: left a child behind"),
         ("daemon", "failed", "rank 1: RuntimeError: left a daemon behind"),
+        ("noise", "failed", "rank 1: RuntimeError: red\ufffd alert"),
+        (
+            "abort",
+            "failed",
+            "rank 1: killed by signal 6 (SIGABRT); its output says: Too many open files (EMFILE)",
+        ),
     ],
 )
 def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
@@ -74,8 +80,9 @@ def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
         assert (result.status, result.reason[: len(reason)]) == (status, reason)
         assert rank_processes(launcher) == []
         assert [end.rank for end in result.ends] == [0, 1]
-        if how in ("exit", "raise", "crash"):
+        if how in ("exit", "raise", "crash", "noise"):
             assert result.ends[1].last_words
+        assert not any(character in str(result) for character in "\x1b\x00"), "a terminal would obey them"
         return ended - started
 
     undisturbed(took_s, soon)
@@ -100,6 +107,24 @@ def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
         assert "hang_here" in words
 
     undisturbed(timed_out, claim)
+
+
+def test_a_stopped_rank_is_blamed_alone_for_a_timeout(strike: Callable[..., LaunchResult], launcher: Launcher) -> None:
+    result = strike("stop", timeout_s=3.0)
+    expected = "rank 1 was stopped by a signal such as SIGSTOP (state T) after timeout_s=3"
+    assert (result.status, result.reason) == ("timeout", expected)
+    assert rank_processes(launcher) == []
+
+
+def test_a_rank_that_closes_its_output_still_reports(strike: Callable[..., LaunchResult]) -> None:
+    assert strike("close output").status == "ok"
+
+
+def test_a_rank_that_closes_all_its_descriptors_is_named_with_what_it_did(strike: Callable[..., LaunchResult]) -> None:
+    result = strike("close all")
+    assert result.status == "failed"
+    assert result.reason.startswith("rank 1: "), result.reason
+    assert "closed" in result.reason and "file descriptors" in result.reason
 
 
 @pytest.mark.parametrize("how", ["daemon", "nameless daemon"])
@@ -131,17 +156,22 @@ def test_a_workload_that_ends_the_process_that_loads_it_fails_its_ranks_and_not_
     assert (result.status, result.reason, launcher._process.pid) == ("failed", "rank 0: SystemExit: 3", server)
 
 
-def test_a_fork_server_that_fails_is_replaced_and_has_said_why(
+def test_too_few_file_descriptors_are_named_with_their_limit(
     make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
-    job = timing_job(make_cell(workload=faulty("none"), gpus=6))
+    job = timing_job(make_cell(workload="mlp", gpus=6))
     with Launcher() as launcher:
         assert launcher.machine
         server = psutil.Process(launcher._process.pid)
-        server.rlimit(psutil.RLIMIT_NOFILE, (server.num_fds() + 4,) * 2)
+        limits = server.rlimit(psutil.RLIMIT_NOFILE)
+        few = server.num_fds() + 12
+        server.rlimit(psutil.RLIMIT_NOFILE, (few, limits[1]))
         result = launcher.launch(job)
-        assert (result.status, result.by_chance) == ("failed", False) and "Too many open files" in result.reason
+        expected = f"Too many open files (EMFILE); at most {few} open files per process (ulimit -n)"
+        assert (result.status, result.by_chance, result.reason.endswith(expected)) == ("failed", False, True), result
+        server.rlimit(psutil.RLIMIT_NOFILE, limits)
         assert launcher.launch(job).status == "ok"
+        assert launcher._process.pid == server.pid
 
 
 def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(

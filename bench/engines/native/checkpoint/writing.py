@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from bench import causes
 from bench.engines.native.checkpoint.index import (
     INDEX,
     VERSION,
@@ -33,6 +33,7 @@ from bench.engines.native.checkpoint.kept import (
     random_generators,
 )
 from bench.engines.native.checkpoint.shards import digest
+from bench.saved import save
 
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
@@ -61,11 +62,12 @@ def write_shard(engine: NativeEngine, folder: Path) -> ShardFile:
     }
     path = folder / shard_name(engine.context.rank, engine.context.world_size)
     try:
-        torch.save(shard, path)
+        save(shard, path)
         sync(path)
     except (OSError, RuntimeError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path.name} could not be written: {first_line}") from error
+        cause = causes.system_error(error)
+        why = causes.in_words(cause) if cause else str(error).partition("\n")[0]
+        raise CheckpointError(f"{path.name} could not be written: {why}") from error
     return ShardFile(path.stat().st_size, digest(path), {part.name: [part.start, part.stop] for part in parts})
 
 
