@@ -22,7 +22,7 @@ from tests.undisturbed import undisturbed
 pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "workloads")
+PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "results", "workloads")
 CELL = ("workload=calibrated", "workload.layers=1", "workload.parameters_mib=0.01", "gpus=2", "threads=1")
 QUICK = ("steps=2", "warmup=0", "batch_size=8", "measure.parity_steps=0")
 WIDE = "250"
@@ -58,9 +58,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This code, tagged ``plain``, then a commit tagged ``slow`` in which native waits, sends more and keeps more."""
     place = tmp_path_factory.mktemp("repository")
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, place / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, place / package, ignore=shutil.ignore_patterns("__pycache__", "runs"))
     git(place, "init", "-q")
-    (place / ".gitignore").write_text("__pycache__\nresults\n")
+    (place / ".gitignore").write_text("__pycache__\nresults/runs\n")
     adapter = place / "bench/engines/native/adapter.py"
     plain = adapter.read_text()
     assert plain.count(STEP) == 1
@@ -179,11 +179,11 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
     git(repository, "checkout", "-q", "plain")
-    settings, knobs = repository / "conf/engine/native.yaml", repository / "bench/config.py"
+    settings, knobs = repository / "conf/engine/native.yaml", repository / "results/settings.py"
     text, python = settings.read_text(), knobs.read_text()
     try:
         settings.write_text(text.replace("in_flight: null", "in_flight: 2"))
-        knobs.write_text(python.replace("lr: float = knob(1e-3", "lr: float = knob(2e-3"))
+        knobs.write_text(python.replace("lr: float = setting(1e-3", "lr: float = setting(2e-3"))
         done = regress(
             repository, tmp_path / "out", "--base", "HEAD", *CELL, *QUICK, "measure=time", "repeats=7", "--same", "1000"
         )
