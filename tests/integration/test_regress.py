@@ -25,8 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "results", "workloads")
 CELL = ("workload=calibrated", "workload.layers=1", "workload.parameters_mib=0.01", "gpus=2", "threads=1")
 QUICK = ("steps=2", "warmup=0", "batch_size=8", "measure.parity_steps=0")
-WIDE = "250"
-"""Columns of the terminal: what a table says is on one line, however long the numbers beside it are."""
 STEP = "    def optimizer_step(self) -> None:\n"
 SLOW = """\
         import time
@@ -92,7 +90,7 @@ def regress(repository: Path, folder: Path, *arguments: str) -> subprocess.Compl
     process = subprocess.Popen(
         command(*arguments, f"hydra.sweep.dir={folder}"),
         cwd=repository,
-        env=os.environ | {"PYTHONPATH": str(repository), "COLUMNS": WIDE},
+        env=os.environ | {"PYTHONPATH": str(repository)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -120,12 +118,13 @@ def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is
         shutil.rmtree(tmp_path / "slow", ignore_errors=True)
         done = regress(repository, tmp_path / "slow", "--base", "plain", *CELL, *QUICK, "repeats=8")
         assert done.returncode == 1, done.stderr
-        assert "more memory, sends more" in done.stdout, done.stdout + done.stderr
+        words = " ".join(done.stdout.split())  # beside others, what disturbed the cell stands before them
+        assert "more memory, sends more" in words, done.stdout + done.stderr
         assert "all_reduce of 3 float32 over 2 ranks: 0, now 1 a step" in done.stdout
         return done.stdout
 
     def is_slower(output: str) -> None:
-        assert "slower, more memory, sends more" in output, output
+        assert "1 slower" in output, output
 
     def fast() -> str:
         git(repository, "checkout", "-q", "plain")
