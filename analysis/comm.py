@@ -8,29 +8,6 @@ from statistics import median
 from bench.record import Collective, Record
 
 
-def line_sent_bytes(line: Collective) -> float | None:
-    """Bytes that a rank sends for all of a line (mean over the ranks of the group); None for an unknown kind.
-
-    With f = (N-1)/N and S the bytes of the whole array: all-reduce 2f·S, reduce-scatter, all-gather and all-to-all
-    f·S. To or from one rank: broadcast and reduce f·S, gather and scatter f·S/N. A send is S, a receive nothing.
-    """
-    ranks = line.group_size
-    share = {
-        "all_reduce": 2 * (ranks - 1),
-        "reduce_scatter": ranks - 1,
-        "all_gather": ranks - 1,
-        "all_to_all": ranks - 1,
-        "broadcast": ranks - 1,
-        "reduce": ranks - 1,
-        "gather": (ranks - 1) / ranks,
-        "scatter": (ranks - 1) / ranks,
-        "send": ranks,
-        "recv": 0,
-        "barrier": 0,
-    }.get(line.kind)
-    return None if share is None else line.total_bytes * share / ranks
-
-
 def ledgers(record: Record) -> list[list[Collective]]:
     """The collectives of each rank in a step; one list where all ranks' are alike, or where nobody counted."""
     return record.collectives_by_rank or [record.collectives or []]
@@ -45,7 +22,7 @@ def sent_bytes(record: Record) -> float | None:
         return None
     total, by_rank = 0.0, ledgers(record)
     for line in (line for ledger in by_rank for line in ledger):
-        sent = line_sent_bytes(line)
+        sent = line.sent_bytes
         if sent is None:
             return None
         total += sent

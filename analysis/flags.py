@@ -40,7 +40,8 @@ MEANINGS = {
     "clock_drift": "clocks did not agree on how long the measured steps took.",
     "ceiling_disturbed": "others used these CPUs or GPUs while the ceiling was measured: MFU may be too high.",
     "instruments_disagree": "the profiler and the launches without communication differ on what communication costs, "
-    "or the parts of a step do not add up to it, or an MFU is above 1.2: neither is to be relied on.",
+    "or the parts of a step do not add up to it: neither is to be relied on.",
+    "implausible": "numbers contradict each other, or are beyond what is possible: at least one is wrong.",
     "flops_incomplete": "the model calls operators that multiply and whose FLOPs nothing counts: FLOPs and MFU are too "
     "low.",
     "global_state": "the workload's factory changed global state of torch or of its process. What the suite sets was "
@@ -60,6 +61,7 @@ LETTERS = {
     "no_update": "e",
     "eval_mode": "z",
     "distorting_environment": "r",
+    "implausible": "j",
     "state_on_servers": "v",
     "straggler": "l",
     "skewed_data": "k",

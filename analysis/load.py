@@ -20,6 +20,7 @@ from analysis.scaling import Efficiency, devices, efficiencies, serial_fraction
 from analysis.search import SEARCH_COLUMNS, search_columns
 from analysis.usable import check
 from bench.record import Record, RecordError
+from bench.record.invariants import efficiency_violation
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
 """Knobs that have a column of their own, as they were asked for; empty means the engine's own default."""
@@ -210,7 +211,18 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
     values |= attribution.columns(record)
     if efficiency:
         values |= scaling_columns(record, efficiency)
+        if words := efficiency_violation(efficiency.interval.value, efficiency.interval.low):
+            add_verdict(values, "implausible", words)
     return values
+
+
+def add_verdict(values: dict[str, Any], name: str, reason: str) -> None:
+    """A warning that needs other records too, to those of the record itself."""
+    names = [*filter(None, values["verdicts"].split(";"))]
+    reasons = dict(entry.split(": ", 1) for entry in values["verdict_reasons"].split(" | ") if entry)
+    reasons[name] = "; ".join(filter(None, [reasons.get(name), reason]))
+    values["verdicts"] = ";".join(dict.fromkeys([*names, name]))
+    values["verdict_reasons"] = " | ".join(f"{verdict}: {words}" for verdict, words in reasons.items())
 
 
 def scaling_columns(record: Record, found: Efficiency) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from analysis import paired, stats
 from analysis.cells import knobs, label
-from analysis.comm import ledgers, line_sent_bytes
+from analysis.comm import ledgers
 from analysis.compare import (
     STYLES,
     Outcome,
@@ -189,7 +189,7 @@ def _traffic(record: Record) -> list[float]:
 
 def _bytes(line: Collective) -> float:
     """What a rank sends for all of a line; the arrays' own bytes where the kind is not known."""
-    sent = line_sent_bytes(line)
+    sent = line.sent_bytes
     return line.total_bytes if sent is None else sent
 
 

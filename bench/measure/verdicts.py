@@ -7,8 +7,9 @@ import statistics
 from dataclasses import dataclass
 
 from bench.measure.steadiness import change
-from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record, in_periods
+from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record
 from bench.record.distorting import distorting
+from bench.record.invariants import violations
 
 Conditions = dict[str, float]
 """What ``bench.measure.conditions`` counted, by name."""
@@ -30,8 +31,6 @@ CLOCK_S, CLOCK_SHARE = 1e-3, 1e-3
 GPU_CLOCK_SHARE = 0.05
 NAMED_OPERATORS = 4
 """How many operators without a formula are named."""
-MOST_MFU = 1.2
-"""Beyond 1 for ranks that have a core for themselves while others communicate, as they have not for the ceiling."""
 
 
 def verdicts(record: Record, oversubscribed: bool) -> list[str]:
@@ -57,7 +56,7 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
     last = [rank.losses[-1] for launch in record.launches for rank in launch.ranks]
     if "simulated" not in found and not all(map(math.isfinite, last)):
         found.append("loss_not_finite")
-    if (record.attribution and record.attribution.disagrees(record.launches)) or beyond_ceiling(record):
+    if record.attribution and record.attribution.disagrees(record.launches):
         found.append("instruments_disagree")
     if record.launches and all(map(host_bound, record.launches)):
         found.append("host_bound")
@@ -94,6 +93,8 @@ def disturbances(record: Record) -> dict[str, str]:
     if record.launches and (slowing := distorting(variables)):
         causes = [f"{name}={variables[name]}: {what}" for name, what in slowing.items()]
         found["distorting_environment"] = f"{'; '.join(causes)}; unset it to measure"
+    if broken := violations(record):
+        found["implausible"] = "; ".join(f"{name}: {words}" for name, words in broken.items())
     found |= updates_missed(record)
     if record.model and record.model.eval_mode:
         found["eval_mode"] = (
@@ -112,16 +113,6 @@ def uncounted_operators(calls: dict[str, int]) -> str:
     words = ", ".join(f"{name} ({calls[name]} calls)" for name in names[:NAMED_OPERATORS])
     more = f" and {len(names) - NAMED_OPERATORS} more" if len(names) > NAMED_OPERATORS else ""
     return f"no formula for {words}{more}; FLOPs and MFU are lower bounds"
-
-
-def beyond_ceiling(record: Record) -> bool:
-    """Whether ranks do the model's operations much faster than matrix products alone: then either is counted wrong."""
-    if record.ceiling is None or record.model is None or record.resolved.get("simulated") or not record.launches:
-        return False
-    rank_flops = record.model.flops_per_unit * record.model.units_per_sample * record.resolved["rank_batch"]
-    times = [in_periods(launch.step_times_s(), launch.period) for launch in record.launches]
-    step_s = statistics.median(map(statistics.median, times))
-    return bool(rank_flops > MOST_MFU * record.ceiling.flops_per_s * step_s)
 
 
 def host_bound(launch: Launch) -> bool:

@@ -37,6 +37,29 @@ class Collective:
     def total_bytes(self) -> int:
         return self.count * self.size_bytes
 
+    @property
+    def sent_bytes(self) -> float | None:
+        """Bytes that a rank sends for all of them (mean over the ranks of the group); None for an unknown kind.
+
+        With f = (N-1)/N and S the bytes of the whole array: all-reduce 2f·S, reduce-scatter, all-gather and all-to-all
+        f·S. To or from one rank: broadcast and reduce f·S, gather and scatter f·S/N. A send is S, a receive nothing.
+        """
+        ranks = self.group_size
+        share = {
+            "all_reduce": 2 * (ranks - 1),
+            "reduce_scatter": ranks - 1,
+            "all_gather": ranks - 1,
+            "all_to_all": ranks - 1,
+            "broadcast": ranks - 1,
+            "reduce": ranks - 1,
+            "gather": (ranks - 1) / ranks,
+            "scatter": (ranks - 1) / ranks,
+            "send": ranks,
+            "recv": 0,
+            "barrier": 0,
+        }.get(self.kind)
+        return None if share is None else self.total_bytes * share / ranks
+
 
 @dataclass(frozen=True)
 class RankSamples:

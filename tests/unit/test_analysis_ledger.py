@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comm import line_sent_bytes, sent_bytes
+from analysis.comm import sent_bytes
 from analysis.ledger import summary
 from analysis.report import write_report
 from bench.record import Collective, Record
@@ -36,7 +36,7 @@ GRADIENTS = Collective("all_reduce", "float32", MIB, 4, 2)
 )
 def test_a_call_sends_what_is_best_possible(kind: str, sent: float | None) -> None:
     """Two of 4 MiB among 4 ranks."""
-    found = line_sent_bytes(Collective(kind, "float32", MIB, 4, 2))
+    found = Collective(kind, "float32", MIB, 4, 2).sent_bytes
     assert (found if found is None else found / MIB) == sent
 
 
