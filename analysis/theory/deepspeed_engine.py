@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from math import ceil
 
 from analysis.theory.setting import Setting, elements
-from bench.record import element_count
+from bench.record import Parameter, element_count
 
 
 def state(known: Setting) -> dict[str, int] | None:
@@ -36,7 +36,7 @@ def _whole(known: Setting) -> dict[str, int]:
 def _flat(known: Setting) -> dict[str, int]:
     widths, size = known.widths, known.world_size
     sizes = [element_count(parameter.shape) for parameter in known.trainable]
-    shard = ceil(sum(sizes) / (2 * size)) * 2
+    shard = _shard(known)
     ends = list(pairwise(accumulate(sizes, initial=0)))
     reaching = [
         sum(end - start for start, end in ends if start < (rank + 1) * shard and end > rank * shard)
@@ -53,8 +53,7 @@ def _flat(known: Setting) -> dict[str, int]:
 
 def _partitioned(known: Setting) -> dict[str, int]:
     widths, size = known.widths, known.world_size
-    kept = sum(ceil(element_count(parameter.shape) / size) for parameter in known.parameters)
-    trained = sum(ceil(element_count(parameter.shape) / size) for parameter in known.trainable)
+    kept, trained = _cut(known.parameters, size), _cut(known.trainable, size)
     return {
         "params": kept * widths.param,
         "master": trained * (widths.master or widths.param),
@@ -86,11 +85,24 @@ def sent(known: Setting) -> float:
     """Bytes sent per rank and step with bandwidth-optimal collectives; f = (N-1)/N.
 
     Stages 0 to 2 all-reduce gradients, 2f·P·b_g, stage 2 those of each micro-batch; stages 1 and 2 all-gather what was
-    trained, f·P·b_p. Stage 3 is the paper's, which is the most: it gathers each parameter twice for each micro-batch,
-    but for those that forward gathered last. Padding and the checks for overflow are left out.
+    trained, f·P·b_p, in shards padded together. Stage 3 is the paper's, which is the most: it gathers each parameter
+    twice for each micro-batch, but for those that forward gathered last; there P counts the padding of each parameter
+    to N equal parts. The checks for overflow, one element each, are left out.
     """
-    gradients = elements(known.trainable) * known.widths.grad
+    size, widths = known.world_size, known.widths
     if known.stage == 3:
-        return known.fraction * known.accumulate * (2 * elements(known.parameters) * known.widths.param + gradients)
-    updated = elements(known.trainable) * known.widths.param if known.stage else 0
+        gathered, reduced = _cut(known.parameters, size), _cut(known.trainable, size)
+        return known.fraction * known.accumulate * size * (2 * gathered * widths.param + reduced * widths.grad)
+    gradients = elements(known.trainable) * widths.grad
+    updated = size * _shard(known) * widths.param if known.stage else 0
     return known.fraction * (2 * gradients * (known.accumulate if known.stage == 2 else 1) + updated)
+
+
+def _shard(known: Setting) -> int:
+    """Elements of a rank's shard at stages 1 and 2."""
+    return ceil(elements(known.trainable) / (2 * known.world_size)) * 2
+
+
+def _cut(parameters: list[Parameter], size: int) -> int:
+    """Elements of a rank's part at stage 3, where each parameter is cut by itself."""
+    return sum(ceil(element_count(parameter.shape) / size) for parameter in parameters)

@@ -127,18 +127,20 @@ def test_buffers_of_batchnorm_are_lines_of_their_own(make_cell: MakeCell, counte
     assert sum(line.total_bytes for line in broadcast) == record.model.buffer_bytes
 
 
-@pytest.mark.parametrize("knobs", [{}, {"accumulate": 2}, {"workload": FROZEN}], ids=str)
+@pytest.mark.parametrize(
+    "knobs", [{}, {"accumulate": 2}, {"workload": FROZEN}, {"workload": "digits", "gpus": 3}], ids=str
+)
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_deepspeed_sends_what_was_predicted_beside_its_check_for_overflow(
     stage: int, knobs: dict[str, Any], make_cell: MakeCell, counted: Counted
 ) -> None:
-    """At stage 3 less: what forward gathered last, backward finds there."""
-    cell = make_cell(engine="deepspeed", stage=stage, gpus=2, **({"workload": MLP, "measure": QUICK} | knobs))
+    """At stage 3 no more: what forward gathered last, backward finds there. Three ranks pad what they share."""
+    cell = make_cell(engine="deepspeed", stage=stage, **({"gpus": 2, "workload": MLP, "measure": QUICK} | knobs))
     record, ledgers = counted(cell)
     record.collectives_by_rank = [[line for line in ledger if line.elements > 1] for ledger in ledgers]
     sent, predicted = sent_bytes(record), predict_sent(record)
     assert sent is not None and predicted is not None
-    assert 0.5 * predicted < sent < predicted if stage == 3 else sent == predicted, ledgers[0]
+    assert 0.5 * predicted < sent <= predicted if stage == 3 else sent == predicted, ledgers[0]
 
 
 def test_model_state_is_the_same_whether_collectives_are_counted_or_not(
