@@ -156,9 +156,10 @@ def test_deepspeed_all_reduces_each_micro_batchs_gradients_at_stage_2_and_gather
     def sent(stage: int, **knobs: object) -> float | None:
         return predict_sent(cell(stage, 2, model=model, engine__name="deepspeed", **knobs))
 
-    assert [sent(stage) for stage in range(3)] == [2 * half, 3 * half, 3 * half]
-    assert [sent(stage, accumulate=2) for stage in range(3)] == [2 * half, 3 * half, 5 * half]
-    assert sent(3) == half + 2 * 0.5 * 4 * (35 + 21)
+    gathered = 0.5 * 4 * 36  # 35 elements, padded to a multiple of 2N
+    assert [sent(stage) for stage in range(3)] == [2 * half, 2 * half + gathered, 2 * half + gathered]
+    assert [sent(stage, accumulate=2) for stage in range(3)] == [2 * half, 2 * half + gathered, 4 * half + gathered]
+    assert sent(3) == 0.5 * 4 * (36 + 2 * (36 + 22))  # each parameter padded to a multiple of N
 
 
 def test_whole_parameters_are_transient_at_stage_2_and_two_units_at_stage_3() -> None:
