@@ -23,7 +23,7 @@ UNTRAINED = {
 }
 """Verdicts on cells whose steps did not train, in words: neither their times nor their memory are a step's."""
 NOT_UPDATED = ("skipped_updates", "no_update")
-UNRANKED = ("outside_parity", "simulated", *UNTRAINED)
+UNRANKED = ("outside_parity", "parity_unjudged", "simulated", *UNTRAINED)
 """Verdicts on cells that are listed and never called fastest: they do not compute what one process does, or not all."""
 ASKED = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""

@@ -38,7 +38,7 @@ REACH = 1.96 + 1.28
 interval's half width (95 %), and how far its middle strays to either side (80 %)."""
 MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
-TO_KNOW = ("outside_parity", *DISTURBANCES)
+TO_KNOW = ("outside_parity", "parity_unjudged", "parity_widened", *DISTURBANCES)
 """Verdicts on a side that are said beside how it compares."""
 MOMENTARY = ("time", "load_average")
 """Entries of the environment that differ between any two sweeps."""

@@ -49,7 +49,7 @@ def quantities(record: Record) -> Quantities:
     """Everything exact of a cell; of one that did not end ok, its status and, if it was judged, its parity."""
     found: Quantities = {"status": record.status}
     if record.parity is not None:
-        found["parity"] = "passed" if record.parity.passed else "failed"
+        found["parity"] = record.parity.outcome
     if record.status != "ok":
         return found
     found["launches"] = len(record.launches)

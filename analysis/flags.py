@@ -27,6 +27,8 @@ MEANINGS = {
     "skewed_data": "ranks were dealt unequal samples on purpose.",
     "shaped_network": "ranks met over links of a set rate and delay: times are that network's, not this machine's.",
     "parity_unchecked": "timed without comparing them with a single process.",
+    "parity_unjudged": "cannot be judged: whether this equals a single process is not known. Listed, never ranked.",
+    "parity_widened": "equal to a single process only within a tolerance that the model's own rounding widened.",
     "loss_not_finite": "training diverged: listed, never ranked.",
     "skipped_updates": "loss scaling skipped the update of measured steps, which then did less than a step does: "
     "listed, never ranked.",
@@ -55,6 +57,8 @@ LETTERS = {
     "synthetic_data": "s",
     "too_few_launches": "f",
     "parity_unchecked": "u",
+    "parity_unjudged": "j",
+    "parity_widened": "d",
     "loss_not_finite": "n",
     "outside_parity": "p",
     "skipped_updates": "d",

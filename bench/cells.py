@@ -148,7 +148,7 @@ class Cell:
     def job(self, purpose: Purpose, scratch: Path, *, silent: bool = False) -> Job:
         config = self.config
         options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
-        traits, alone = self.traits(), purpose in ("load", "reference", "resolution")
+        traits, alone = self.traits(), purpose in ("load", "reference", "noise")
         workload = WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
         job = Job(
             purpose=purpose,
@@ -162,7 +162,7 @@ class Cell:
             batch_pool=config.measure.batch_pool,
             parity_steps=0 if self.outside_parity() or self.searches else config.measure.parity_steps,
             memory=config.measure.memory,
-            threads=max(1, int(self.cores)) if alone else self.threads,
+            threads=self.threads,
             deterministic=config.deterministic,
             timeout_s=config.timeout_s,
             reference="",
@@ -230,9 +230,14 @@ def reference_key(job: Job) -> str:
     """Cells with the same key share one reference: what is trained is the same, whoever trains it."""
     spec = job.spec
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
-    same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic]
+    same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic, job.threads]
     same += [job.ranks_per_replica, job.microbatches, job.data_skew, job.memory, job.spec.backend == "fake"]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def noise_key(job: Job) -> tuple[object, ...]:
+    """Cells with the same key share the noise of their reference: sums of their gradients are rounded alike."""
+    return reference_key(job), job.spec.compression, job.partial_sums
 
 
 def ceiling_key(job: Job) -> tuple[object, ...]:

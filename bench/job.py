@@ -9,7 +9,7 @@ from bench.engines.spec import EngineSpec
 from bench.network import Link
 from bench.record import RankEnd
 
-Purpose = Literal["load", "reference", "resolution", "check", "ceiling", "timing", "profile", "collectives"]
+Purpose = Literal["load", "reference", "noise", "check", "ceiling", "timing", "profile", "collectives"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Job:
 
     - ``load``: a single process that loads the workload, and nothing else: whether its settings are valid.
     - ``reference``: a single process, no engine; trains the parity steps and counts what the model is.
-    - ``resolution``: the same process again from weights that differ in the last bit: how finely parity can judge.
+    - ``noise``: the same process several times, rounded otherwise each time: how finely parity can judge.
     - ``check``: parity against the reference, then model state and peak bytes of a step, then the collectives of
       another. Nothing is timed.
     - ``ceiling``: what all ranks at once reach in matrix products alone, without engine or workload.

@@ -1,25 +1,19 @@
-"""Parity: training must compute what one process computes on the same global batches.
+"""Parity: training must compute what one process computes on the same global batches (``bench.reference``).
 
-The reference is plain torch with no engine and no communication. It visits the micro-batches of all ranks
-one after another, averages their gradients in fp32, and updates once per step. The same micro-batches,
-not the whole batch at once, because batch statistics (BatchNorm) belong to a micro-batch. A weight that no micro-batch
-reaches has a gradient of zeros, as in the flat buffers of most engines, where torch alone would leave none.
+Errors are measured here, tensor by tensor; how they are judged: ``bench.record.parity``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.engines.base import Batch, LossFunction
-from bench.engines.optimizers import build_optimizer
-from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.spec import EngineSpec
-from bench.record import Parity
-from bench.saved import save
+from bench.engines.precision import weight_dtype
+from bench.record import Parity, RankDifference
+from bench.reference import Reference, Weights
 
 TOLERANCE = {"fp32": 1e-3, "amp_bf16": 0.03, "amp_fp16": 0.03, "bf16": 0.15, "bf16_master": 0.15}
 """Largest parity error by precision (docs/method.md says how they were chosen; tests hold wrong engines to them)."""
@@ -29,104 +23,74 @@ ONE_SIDED = 0.15
 (compression=bf16, fp16), or partial results of a layer before they are added up."""
 
 
-def nudge(module: nn.Module, dtype: torch.dtype, seed: int) -> None:
-    """Changes each weight by at most half a unit in its last place in ``dtype``, up or down."""
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in module.parameters():
-            draw = torch.rand(weight.shape, generator=noise).to(weight.device) * 2 - 1
-            weight.mul_(1 + torch.finfo(dtype).eps * draw)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A single-process training run, on the CPU."""
-
-    losses: list[float]
-    """Mean loss of each global batch, before its update."""
-    initial: dict[str, Tensor]
-    final: dict[str, Tensor]
-
-    def save(self, path: Path) -> None:
-        save({"losses": self.losses, "initial": self.initial, "final": self.final}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Reference:
-        return cls(**torch.load(path, weights_only=True))
-
-
-def train_reference(
-    module: nn.Module, steps: list[list[Batch]], loss_fn: LossFunction, spec: EngineSpec, device: torch.device
-) -> Reference:
-    """Trains ``module`` for ``len(steps)`` steps; each step is a list of equal micro-batches of one global batch."""
-    dtype = weight_dtype(spec.precision)
-    module = cast_module(module.to(device), spec.precision)
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    masters = [weight.detach().clone().float() for weight in weights] if spec.precision == "bf16_master" else weights
-    initial = _copy(module)
-    optimizer = build_optimizer(spec.optimizer, masters, spec.lr, foreach=False)
-    scaler = torch.amp.GradScaler(device.type, enabled=spec.precision == "amp_fp16")
-    folded = spec.accumulate if scaler.is_enabled() else 1  # as engines do: where fp16 overflows depends on it
-    losses = []
-    for micro_batches in steps:
-        gradients = [torch.zeros_like(weight, dtype=at_least_fp32(weight.dtype)) for weight in weights]
-        loss_sum = 0.0
-        for batch in micro_batches:
-            with autocast(spec.precision, device.type):
-                loss = loss_fn(module, cast_inputs(batch, dtype))
-            scaler.scale(loss / folded if folded > 1 else loss).backward()
-            loss_sum += float(loss.detach())
-            for total, weight in zip(gradients, weights, strict=True):
-                if weight.grad is not None:
-                    total += weight.grad.to(total.dtype) / (len(micro_batches) // folded)
-                    weight.grad = None
-        for master, total in zip(masters, gradients, strict=True):
-            master.grad = total.to(master.dtype)
-        scaler.unscale_(optimizer)
-        if spec.clip_norm is not None:
-            nn.utils.clip_grad_norm_(masters, spec.clip_norm, foreach=False)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        with torch.no_grad():
-            for master, weight in zip(masters, weights, strict=True):
-                if master is not weight:
-                    weight.copy_(master)
-        losses.append(loss_sum / len(micro_batches))
-    return Reference(losses, initial, _copy(module))
-
-
-def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
 def tolerance(precision: str, compression: str = "none", *, partial_sums: bool = False) -> float:
-    """Largest parity error of a right engine."""
+    """Largest parity error of a right engine, before the model's own noise is known."""
     one_sided = compression in ("bf16", "fp16") or (partial_sums and precision != "fp32")
     return max(TOLERANCE[precision], ONE_SIDED if one_sided else 0.0)
 
 
 def compare(
-    reference: Reference, losses: list[float], weights: dict[str, Tensor], precision: str, limit: float | None = None
+    reference: Reference,
+    losses: list[float],
+    weights: Weights,
+    precision: str,
+    limit: float | None = None,
+    *,
+    first: dict[str, float] | None = None,
 ) -> Parity:
     """Parity of a run with these global losses and final weights (docs/method.md, "Parity").
 
-    ``limit`` is the tolerance; None: that of the precision.
+    ``limit`` is the tolerance; None: that of the precision. ``first`` are the errors, by tensor, after the first step.
     Raises KeyError if a parameter of the reference is missing from ``weights``.
     """
-    expected = torch.tensor(reference.losses, dtype=torch.float64)
-    errors = (torch.tensor(losses, dtype=torch.float64) - expected).abs() / expected.abs().clamp(min=1e-12)
+    dtype = weight_dtype(precision)
+    last = tensor_errors(weights, reference.final, reference.initial, dtype)
+    early = last if first is None else first
     return Parity(
         steps=len(losses),
-        loss_error=float(errors.max()),  # NaN if any step's is, which Python's max() may pass over
-        weights_error=weights_error(reference, weights, weight_dtype(precision)),
+        loss_error=loss_error(losses, reference.losses),
+        weights_error=weights_error(reference, weights, dtype),
         tolerance=tolerance(precision) if limit is None else limit,
         losses=losses,
         reference_losses=reference.losses,
-    )
+        tensor_errors={name: [_short(early[name]), _short(error)] for name, error in last.items()},
+        reference_fault=reference.fault(),
+    ).judged()
 
 
-def weights_error(reference: Reference, weights: dict[str, Tensor], dtype: torch.dtype) -> float:
+def with_rank_difference(
+    parity: Parity, reference: Reference, apart: dict[int, dict[str, float]], dtype: torch.dtype
+) -> Parity:
+    """``parity`` with the tensor and rank that are furthest from rank 0, of distances by rank and tensor."""
+    eps = torch.finfo(dtype).eps
+
+    def share(name: str, distance: float) -> float:
+        final = reference.final[name].double()
+        scale = float((final - reference.initial[name].double()).norm() + eps / 4 * final.norm())
+        return distance / scale if scale else float("inf")
+
+    differences = [
+        RankDifference(rank, name, _short(share(name, distance)))
+        for rank, by_name in apart.items()
+        for name, distance in by_name.items()
+        if name in reference.final and distance != 0  # NaN is a difference
+    ]
+    worst = max(differences, key=lambda entry: _ranked(entry.error), default=None)
+    return replace(parity, ranks_differ=worst).judged()
+
+
+def _ranked(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+def loss_error(losses: list[float], expected: list[float]) -> float:
+    """The largest relative error of a step's global loss."""
+    right = torch.tensor(expected, dtype=torch.float64)
+    errors = (torch.tensor(losses, dtype=torch.float64) - right).abs() / right.abs().clamp(min=1e-12)
+    return float(errors.max())  # NaN if any step's is, which Python's max() may pass over
+
+
+def weights_error(reference: Reference, weights: Weights, dtype: torch.dtype) -> float:
     """|θ - θ_ref| / (|θ_ref - θ_0| + eps/4·|θ_ref|) over all parameters: the error as a share of what training moved.
 
     An error relative to the weights themselves would hide a wrong gradient behind a small learning rate. The
@@ -134,9 +98,7 @@ def weights_error(reference: Reference, weights: dict[str, Tensor], dtype: torch
     last place: 0.2 to 0.3 eps), below which no two runs can agree. A reference that did not move proves nothing:
     infinite.
     """
-    missing = sorted(set(reference.final) - set(weights))
-    if missing:
-        raise KeyError(f"full_state_dict() lacks {missing[0]}")
+    complete(weights, reference.final)
     off = path = size = 0.0
     for name, expected in reference.final.items():
         final = expected.double()
@@ -148,5 +110,36 @@ def weights_error(reference: Reference, weights: dict[str, Tensor], dtype: torch
     return float(off**0.5 / (path**0.5 + torch.finfo(dtype).eps / 4 * size**0.5))
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.detach().cpu().clone() for name, weight in module.named_parameters()}
+def tensor_errors(weights: Weights, expected: Weights, initial: Weights, dtype: torch.dtype) -> dict[str, float]:
+    """For each tensor |θ - θ_ref| beyond one unit in the last place of its largest element, as a share of
+    |θ_ref - θ_0| + eps/4·|θ_ref|.
+
+    One element that is rounded the other way is a unit off, which in a small tensor would be most of it.
+    """
+    complete(weights, expected)
+    return {
+        name: tensor_error(weights[name].detach().cpu().double() - right.double(), right, initial[name], dtype)
+        for name, right in expected.items()
+    }
+
+
+def tensor_error(off: Tensor, expected: Tensor, initial: Tensor, dtype: torch.dtype) -> float:
+    if not off.numel():
+        return 0.0
+    right, eps = expected.double(), torch.finfo(dtype).eps
+    beyond = off.norm() - eps * right.abs().max()
+    scale = (right - initial.double()).norm() + eps / 4 * right.norm()
+    if beyond <= 0:  # False for NaN
+        return 0.0
+    return float(beyond / scale) if scale else float("inf")
+
+
+def complete(weights: Weights, expected: Weights) -> None:
+    """Raises KeyError, with the name, if ``weights`` lack one."""
+    missing = sorted(set(expected) - set(weights))
+    if missing:
+        raise KeyError(f"full_state_dict() lacks {missing[0]}")
+
+
+def _short(error: float) -> float:
+    return float(f"{error:.3g}")

@@ -17,10 +17,14 @@ from bench.groups import CONF, options
 from bench.job import LaunchResult, Machine
 from bench.launch import Launcher
 from bench.measure.conditions import together
-from bench.record import Model, Record, decode
+from bench.record import Model, Noise, Parity, Record, decode
+from bench.sweep import results as of_launches
 from results.settings import Config, Measure
 
 MakeCell = Callable[..., Cell]
+Judged = Callable[[Cell], Parity]
+NOISES: dict[str, Noise] = {}
+"""By reference and how its sums are rounded; scratch is the session's."""
 AsRecord = Callable[[Cell, list[dict[str, Any]]], Record]
 CPU_ONLY = Machine(torch="2.15.0", cuda_devices=0, nccl=None, warm_up_s=0.0)
 
@@ -107,6 +111,23 @@ def run_check(launcher: Launcher, scratch: Path) -> Callable[[Cell], list[dict[s
         return launched(launcher, cell, "check", scratch, may_refuse=True).ranks
 
     return run
+
+
+@pytest.fixture
+def judged(launcher: Launcher, scratch: Path, run_check: Callable[[Cell], list[dict[str, Any]]]) -> Judged:
+    """Runs a cell's check and judges its parity as a sweep would."""
+
+    def judge(cell: Cell) -> Parity:
+        parity: Parity = decode(run_check(cell)[0]["parity"], Parity, "parity")
+        if parity.passed or parity.unjudged:
+            return parity
+        job = cell.job("noise", scratch)
+        key = f"{job.reference} {job.spec.compression} {job.partial_sums}"
+        if key not in NOISES:
+            NOISES[key] = of_launches.noise(launched(launcher, cell, "noise", scratch))
+        return parity.judged(NOISES[key])
+
+    return judge
 
 
 def launched(launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_refuse: bool = False) -> LaunchResult:

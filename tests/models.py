@@ -5,12 +5,14 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.models_elsewhere import ELSEWHERE, REFUSED, WIDTH
+from tests.models_judged import JUDGED
 from workloads.base import Batch, DataInfo, WorkloadInfo, reseeded
 
 
@@ -226,7 +228,7 @@ HALF: dict[str, Callable[..., nn.Module]] = {
 
 
 class Odd:
-    """Regression of a fixed target with a module from here or tests/models_elsewhere.py; its units are the children."""
+    """Regression of a fixed target with a module from here or the files beside; its units are the children."""
 
     def __init__(
         self,
@@ -236,7 +238,7 @@ class Odd:
         kind: str,
         input_gradients: bool = False,
         forces: bool = False,
-        **sizes: int,
+        **sizes: Any,
     ) -> None:
         """``forces``: the loss is also of the gradient by the inputs, as of an energy's by places."""
         self.seed, self.kind, self.input_gradients, self.forces, self.sizes = seed, kind, input_gradients, forces, sizes
@@ -246,7 +248,7 @@ class Odd:
 
     def build(self) -> nn.Module:
         with reseeded(self.seed):
-            module: nn.Module = (MODELS | ELSEWHERE | REFUSED | HALF)[self.kind](**self.sizes)
+            module: nn.Module = (MODELS | ELSEWHERE | REFUSED | HALF | JUDGED)[self.kind](**self.sizes)
         return module
 
     def units(self, module: nn.Module) -> list[nn.Module]:

@@ -85,6 +85,8 @@ class Traits:
     """Ranks add up partial results of a layer, each rounded to the precision in which it is computed."""
     outside_parity: str = ""
     """Why the weights cannot be a single process's; such a cell is run, flagged and never ranked."""
+    own_random: str = ""
+    """Why ranks draw other random numbers than a single process; a model that draws some is then not judged."""
     synchronous: bool = True
     """False: ranks do not wait for each other, so a step of all ranks does not exist."""
     uncounted: str = ""

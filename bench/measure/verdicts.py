@@ -74,6 +74,7 @@ def disturbances(record: Record) -> dict[str, str]:
     found = {}
     if record.model and record.model.uncounted_operators:
         found["flops_incomplete"] = uncounted_operators(record.model.uncounted_operators)
+    found |= parity_verdicts(record)
     launches = record.launches
     by_verdict = {
         "throttled": [throttled(launch.conditions) for launch in launches],
@@ -105,6 +106,16 @@ def disturbances(record: Record) -> dict[str, str]:
     if ceiling:
         found["ceiling_disturbed"] = ceiling.words
     return found
+
+
+def parity_verdicts(record: Record) -> dict[str, str]:
+    """That parity could not be judged, or only by a wider tolerance than the usual one, and why."""
+    parity = record.parity
+    if parity is None or parity.failed:
+        return {}
+    if parity.unjudged:
+        return {"parity_unjudged": parity.unjudged}
+    return {"parity_widened": parity.widened} if parity.widened else {}
 
 
 def uncounted_operators(calls: dict[str, int]) -> str:

@@ -2,7 +2,7 @@
 
 A record is one JSON file. It is written atomically, read strictly (an unknown or missing field is an
 error that names it) and needs nothing but the standard library, so that analysis runs where torch is
-not installed. ``source``, ``model``, ``memory``, ``launches`` and ``attribution`` hold its parts.
+not installed. ``source``, ``model``, ``parity``, ``memory``, ``launches`` and ``attribution`` hold its parts.
 
 History of ``SCHEMA_VERSION``:
   1  first version
@@ -30,7 +30,8 @@ from bench.record.launches import (
     in_periods,
 )
 from bench.record.memory import RankMemory, Search, Trial
-from bench.record.model import Model, Parameter, Parity, element_count
+from bench.record.model import Model, Parameter, element_count
+from bench.record.parity import ByTensor, Noise, Parity, RankDifference, WorstTensor
 from bench.record.replace import replacing
 from bench.record.shown import shown
 from bench.record.source import Source
@@ -42,13 +43,16 @@ __all__ = [
     "SCHEMA_VERSION",
     "STATUSES",
     "Attribution",
+    "ByTensor",
     "Ceiling",
     "Collective",
     "CollectiveTimes",
     "Launch",
     "Model",
+    "Noise",
     "Parameter",
     "Parity",
+    "RankDifference",
     "RankEnd",
     "RankMemory",
     "RankSamples",
@@ -61,6 +65,7 @@ __all__ = [
     "StepParts",
     "Trial",
     "Updates",
+    "WorstTensor",
     "decode",
     "element_count",
     "in_periods",

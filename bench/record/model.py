@@ -1,9 +1,7 @@
-"""What was trained, and whether it computes what a single process does."""
+"""What was trained, and on what."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass, field
 
 
@@ -44,6 +42,8 @@ class Model:
     """Trained parameters that got no gradient in some micro-batch of the parity steps."""
     uneven: list[str] = field(default_factory=list)
     """Those that got one on some ranks and not on others: experts that ranks choose by their samples."""
+    random: bool = False
+    """Whether training draws random numbers (dropout, noise)."""
 
     eval_mode: list[str] = field(default_factory=list)
     """Parts of the module that are trained in eval mode, outermost ones."""
@@ -80,45 +80,3 @@ def element_count(shape: list[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-WIDEST_TOLERANCE = 0.15
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Training compared with a single process on the same global batches."""
-
-    steps: int
-    loss_error: float
-    """Largest relative error of a step's global loss."""
-    weights_error: float
-    """Distance between the final weights over the length of the reference's path (docs/method.md)."""
-    tolerance: float
-    losses: list[float]
-    reference_losses: list[float]
-    resolution: float | None = None
-    """Error of one process whose initial weights differ in the last bit: no two runs of this model agree better.
-    Measured only where the usual tolerance is missed, which it then widens."""
-    weights_digest: str = ""
-    """SHA-256 of the final weights' bytes, by which runs are compared bit by bit."""
-
-    @property
-    def error(self) -> float:
-        """The larger of the two errors; NaN if either is."""
-        errors = (self.loss_error, self.weights_error)
-        return math.nan if any(map(math.isnan, errors)) else max(errors)
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.tolerance  # False for NaN
-
-    def widened(self, resolution: float) -> Parity:
-        """The same, judged as finely as the model itself allows; a resolution that is no number changes nothing.
-
-        A model that amplifies rounding beyond WIDEST_TOLERANCE cannot be judged, and no engine passes on it.
-        """
-        tolerance = self.tolerance
-        if resolution > tolerance:  # False for NaN
-            tolerance = max(tolerance, min(WIDEST_TOLERANCE, resolution))
-        return dataclasses.replace(self, tolerance=tolerance, resolution=resolution)

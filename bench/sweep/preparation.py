@@ -8,7 +8,7 @@ from bench import engines, search
 from bench.cells import Cell, ceiling_key, reference_key
 from bench.engines.spec import EngineUnsupported, Skips
 from bench.job import LaunchResult
-from bench.record import Attribution, Ceiling, Model, Search
+from bench.record import Attribution, Ceiling, Model, Noise, Parity, Search
 from bench.sweep import results
 from bench.sweep.running import Running
 
@@ -19,7 +19,7 @@ class Preparation:
     def __init__(self, running: Running) -> None:
         self._running = running
         self._models: dict[str, Model | LaunchResult] = {}
-        self._resolutions: dict[str, float] = {}
+        self._noises: dict[object, Noise] = {}
         self._ceilings: dict[object, Ceiling | None] = {}
         self._noted: set[str] = set()
 
@@ -53,20 +53,35 @@ class Preparation:
             self._judge_parity(cell)
         running.records.write(cell)
         progress.advance(f"checked {cell.id}")
+        if record.parity and record.parity.unjudged:
+            progress.note(f"{cell.id}: parity_unjudged: {record.parity.unjudged}")
         if record.status == "parity_failed":
             progress.note(f"{cell.id}: parity_failed: {record.reason}")
             progress.advance(cell.id, running.records.launches_left(cell))
 
     def _judge_parity(self, cell: Cell) -> None:
+        """Fails the cell if it computes something else; by the noise of its reference where the usual tolerance does
+        not hold."""
         record = self._running.records[cell]
-        if record.parity and not record.parity.passed:
-            record.parity = record.parity.widened(self._resolution(cell))
-        if record.parity and not record.parity.passed:
-            record.status = "parity_failed"
-            record.reason = (
-                f"differs from a single process by {record.parity.error:.2g} of its training path; "
-                f"tolerance {record.parity.tolerance:.2g}"
-            )
+        if record.parity is None:
+            return
+        if not (record.parity.passed or record.parity.unjudged):
+            record.parity = self._by_noise(cell, record.parity)
+        if record.parity.failed and record.model and record.model.random and cell.traits().own_random:
+            record.parity = record.parity.without_judgement(cell.traits().own_random)
+        if record.parity.failed:
+            record.status, record.reason = "parity_failed", record.parity.failed
+
+    def _by_noise(self, cell: Cell, parity: Parity) -> Parity:
+        job = cell.job("noise", self._running.scratch)
+        key = reference_key(job), job.spec.compression, job.partial_sums  # that is how sums are rounded
+        if key not in self._noises:
+            result = self._running.launch(job, "reference")
+            if result.status != "ok":
+                why = f"the noise of the single process could not be measured ({result.status}: {result.reason})"
+                return parity.without_judgement(f"{parity.failed}; {why}")
+            self._noises[key] = results.noise(result)
+        return parity.judged(self._noises[key])
 
     def _take_model(self, cell: Cell) -> bool:
         """What the model is, from the reference; False if that failed or the engine cannot train it, and the cell."""
@@ -105,17 +120,6 @@ class Preparation:
                 return result  # the next cell that needs it tries again
             self._models[key] = results.model(result) if result.status == "ok" else result
         return self._models[key]
-
-    def _resolution(self, cell: Cell) -> float:
-        """How finely parity can judge this training, for a cell that missed the usual tolerance."""
-        job = cell.job("resolution", self._running.scratch)
-        key = reference_key(job)
-        if key not in self._resolutions:
-            result = self._running.launch(job, "reference")
-            if result.by_chance:
-                return 0.0
-            self._resolutions[key] = result.ranks[0]["resolution"] if result.status == "ok" else 0.0
-        return self._resolutions[key]
 
     def _ceiling(self, cell: Cell) -> Ceiling | None:
         """The peak of the cell's ranks; None, with a note, where it could not be measured."""

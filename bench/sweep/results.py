@@ -12,6 +12,7 @@ from bench.record import (
     CollectiveTimes,
     Launch,
     Model,
+    Noise,
     Parity,
     RankMemory,
     RankSamples,
@@ -26,6 +27,12 @@ def model(result: LaunchResult) -> Model:
     """Of a reference."""
     found: Model = decode(result.ranks[0]["model"], Model, "model")
     return found
+
+
+def noise(result: LaunchResult) -> Noise:
+    """Of a launch of the reference for its noise."""
+    measured: Noise = decode(result.ranks[0]["noise"], Noise, "noise")
+    return measured
 
 
 def ceiling(result: LaunchResult) -> Ceiling:

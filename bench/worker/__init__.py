@@ -15,8 +15,10 @@ What a rank does, by the purpose of its launch (``bench.job.Job``):
     updates.py     whether they updated the weights
     profile.py     what steps are made of
     check.py       parity, memory, collectives
-    reference.py   what parity compares with: one process and no engine
+    reference.py   what parity compares with: one process and no engine, and its noise
     preconditions.py  what a workload promises, checked in the reference
+    randomness.py  the random numbers that ranks and that process draw
+    replicas.py    whether all ranks have the same weights
     model.py       what the reference counts on the model
     machine.py     what the machine reaches without engine and workload
 """

@@ -12,16 +12,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from bench import loop, parity, record
 from bench.engines.base import Batch, Engine, RankContext
 from bench.engines.batches import tensors_of
+from bench.engines.precision import weight_dtype
 from bench.job import Job
 from bench.measure import comm, memory
+from bench.reference import Reference
 from bench.worker import updates
 from bench.worker.engine import UNSTEADY_STEPS, set_up
 from bench.worker.model import digest
+from bench.worker.randomness import seed_generators
+from bench.worker.replicas import rank_difference
 from bench.worker.shares import batches, share_of, workload
 from workloads.base import Workload
 
@@ -35,27 +38,21 @@ them; those it still holds as a step begins would be counted in all of that step
 
 def check(job: Job, context: RankContext) -> dict[str, Any]:
     """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
-    rank, device = context.rank, context.device
+    device = context.device
     counter = memory.StepMemory(device)
     with counter if job.memory else contextlib.nullcontext():
         work = workload(job.workload)
         module = work.build().to(device)
         engine = set_up(job, module, work.units(module), context)
         del module
-        share = share_of(job, rank)
         result: dict[str, Any] = {
             "describe": engine.describe(),
             "parity": None,
             "memory": None,
             "collectives": None,
         }
-        losses = [
-            loop.train_step(engine, batches(job, work, share, step, device), work.loss)
-            for step in range(job.parity_steps)
-        ]
         if job.parity_steps:
-            result["parity"] = compare_with_reference(job, rank, engine, losses)
-        del losses  # else they would be counted
+            result["parity"] = compare_with_reference(job, engine, work, context)
         if job.memory or job.collectives:
             watched = WatchedSteps(job, engine, work, context)
         if job.memory:
@@ -70,18 +67,37 @@ def check(job: Job, context: RankContext) -> dict[str, Any]:
     return result
 
 
-def compare_with_reference(job: Job, rank: int, engine: Engine, losses: list[Tensor]) -> dict[str, Any] | None:
-    """Collective; the result is rank 0's."""
+def compare_with_reference(job: Job, engine: Engine, work: Workload, context: RankContext) -> dict[str, Any] | None:
+    """Trains the parity steps with the random numbers that the reference knows, and compares. Collective; the result is
+    rank 0's."""
+    share = share_of(job, context.rank)
+    seed_generators(job)
+    reference = None if context.rank else Reference.load(Path(job.reference))
+    losses, first = [], None
+    for step in range(job.parity_steps):
+        losses.append(loop.train_step(engine, batches(job, work, share, step, context.device), work.loss))
+        if step == 0:
+            first = errors_of_first_step(job, engine, reference)
     means = torch.stack(losses).double()
     dist.all_reduce(means)
     means /= job.world_size
     weights = engine.full_state_dict()
-    if rank:
+    differing = rank_difference(context, weights)
+    if reference is None:
         return None
-    reference = parity.Reference.load(Path(job.reference))
     limit = parity.tolerance(job.spec.precision, job.spec.compression, partial_sums=job.partial_sums)
-    compared = parity.compare(reference, means.tolist(), weights, job.spec.precision, limit)
+    compared = parity.compare(reference, means.tolist(), weights, job.spec.precision, limit, first=first)
+    if differing:
+        compared = parity.with_rank_difference(compared, reference, differing, weight_dtype(job.spec.precision))
     return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
+
+
+def errors_of_first_step(job: Job, engine: Engine, reference: Reference | None) -> dict[str, float] | None:
+    """By tensor; collective, and rank 0's. The random numbers of the next step do not depend on it."""
+    weights = engine.full_state_dict()
+    if reference is None:
+        return None
+    return parity.tensor_errors(weights, reference.first, reference.initial, weight_dtype(job.spec.precision))
 
 
 def watched_step(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy
 import torch
 
 from bench import malloc
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job
+from bench.worker.randomness import seed_generators
 
 
 def prepare_process(job: Job, rank: int) -> torch.device:
     """Memory, threads, determinism, seeds and the device of this rank; a server stays on the host."""
     malloc.settle(job.purpose)
     torch.set_num_threads(job.threads)
-    torch.manual_seed(job.workload.seed)
-    random.seed(job.workload.seed)
-    numpy.random.seed(job.workload.seed)
+    seed_generators(job)
     torch.use_deterministic_algorithms(job.deterministic)
     if job.spec.device != "cuda" or rank >= job.world_size:
         return torch.device("cpu")

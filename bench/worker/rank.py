@@ -14,7 +14,7 @@ from bench.worker.group import join_group, meet, open_store
 from bench.worker.machine import collective_times, peak
 from bench.worker.process import prepare_process
 from bench.worker.profile import profiled
-from bench.worker.reference import reference, resolution
+from bench.worker.reference import noise, reference
 from bench.worker.shares import load
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.timing import timing
@@ -34,8 +34,8 @@ def work_of(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
         return load(job)
     if job.purpose == "reference":
         return reference(job, device)
-    if job.purpose == "resolution":
-        return resolution(job, device)
+    if job.purpose == "noise":
+        return noise(job, device)
     store = open_store(job, rank, rendezvous)
     if rank >= job.world_size:
         server: dict[str, Any] = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from bench.engines.spec import EngineSpec
 from bench.loop import Share, Timed, timed_steps
 from bench.measure.memory import StepMemory, state_bytes
-from bench.parity import Reference, compare, train_reference, weights_error
+from bench.parity import compare, weights_error
+from bench.reference import Reference, train_reference
 from tests.undisturbed import undisturbed
 
 MIB = 1 << 20
@@ -101,7 +102,7 @@ def test_the_reference_is_gradient_descent_on_the_global_batch() -> None:
     bias = module.bias.detach().double().clone()  # type: ignore[operator]
     reference = train_reference(
         module, [[(inputs[:4], targets[:4]), (inputs[4:], targets[4:])]], loss_fn, spec(), torch.device("cpu")
-    )
+    ).reference
     residual = inputs.double() @ weight.T + bias - targets.double()
     expected = weight - 0.1 * 2 * (residual * inputs.double()).mean(0, keepdim=True)
     assert torch.allclose(reference.final["weight"].double(), expected, atol=1e-6)
@@ -109,23 +110,24 @@ def test_the_reference_is_gradient_descent_on_the_global_batch() -> None:
 
 
 def test_parity_measures_the_error_against_the_way_that_training_went() -> None:
-    reference = Reference([1.0], {"w": torch.zeros(4)}, {"w": torch.tensor([3.0, 4.0, 0.0, 0.0])})
+    end = {"w": torch.tensor([3.0, 4.0, 0.0, 0.0])}
+    reference = Reference([1.0], {"w": torch.zeros(4)}, end, end)
     off = {"w": torch.tensor([3.0, 4.0, 0.5, 0.0])}
     assert weights_error(reference, off, torch.float32) == pytest.approx(0.1, rel=1e-4)
     assert compare(reference, [1.0], reference.final, "fp32").passed
     assert not compare(reference, [1.1], reference.final, "fp32").passed
     assert not compare(reference, [float("nan")], reference.final, "fp32").passed
-    lost = Reference([1.0, 1.0], reference.initial, reference.final)
+    lost = Reference([1.0, 1.0], reference.initial, end, end)
     assert not compare(lost, [1.0, float("nan")], reference.final, "fp32").passed
     assert not compare(reference, [1.0], {"w": torch.full((4,), float("nan"))}, "fp32").passed
 
 
 def test_a_reference_that_did_not_move_proves_nothing() -> None:
-    still = Reference([1.0], {"w": torch.ones(2)}, {"w": torch.ones(2)})
+    still = Reference([1.0], *[{"w": torch.ones(2)}] * 3)
     assert weights_error(still, {"w": torch.ones(2)}, torch.float32) == float("inf")
 
 
 def test_a_parameter_that_the_engine_lost_is_named() -> None:
-    reference = Reference([1.0], {"w": torch.zeros(2)}, {"w": torch.ones(2)})
+    reference = Reference([1.0], {"w": torch.zeros(2)}, *[{"w": torch.ones(2)}] * 2)
     with pytest.raises(KeyError, match="lacks w"):
         weights_error(reference, {}, torch.float32)

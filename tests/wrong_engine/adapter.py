@@ -16,14 +16,17 @@ from bench.engines.spec import EngineSpec
 
 
 class WrongEngine:
-    """``fault``: none, unreduced, summed, first_rank_only, last_micro_batch, stale, extra_all_reduce, extra_buffer,
-    unrepeatable."""
+    """``fault``: none; in all tensors: unreduced, summed, first_rank_only, last_micro_batch, stale; in some: biases,
+    one_tensor, bucket_twice, bucket_lost; in one rank: stale_rank; extra_all_reduce, extra_buffer, unrepeatable."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         self.spec, self.context = spec, context
         self.fault = spec.options["fault"]
         self.module = module.to(weight_dtype(spec.precision))
-        self.weights = list(self.module.parameters())
+        self.named = dict(self.module.named_parameters())
+        self.weights = list(self.named.values())
+        names = list(self.named)
+        self.bucket = names[: max(1, len(names) // 4)]  # the last one that backward fills
         self.optimizer = build_optimizer(spec.optimizer, self.weights, spec.lr)
         self.previous: list[Tensor] | None = None
         self.buffer = torch.zeros(1000 if self.fault == "extra_buffer" else 0)
@@ -33,19 +36,21 @@ class WrongEngine:
             self.optimizer.zero_grad()
         with autocast(self.spec.precision, "cpu"):
             loss = loss_fn(self.module, cast_inputs(batch, weight_dtype(self.spec.precision)))
+        own = {name: self.named[name].grad for name in self.bucket}
+        before = {name: gradient if gradient is None else gradient.clone() for name, gradient in own.items()}
         (loss / self.spec.accumulate).backward()
+        for name, gradient in before.items():
+            if self.fault == "bucket_lost" and sync:
+                self.named[name].grad = gradient
+            if self.fault == "bucket_twice" and not sync:
+                dist.all_reduce(self.named[name].grad)
         return loss.detach()
 
     def optimizer_step(self) -> None:
-        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        reduced = {name: weight.grad for name, weight in self.named.items() if weight.grad is not None}
+        gradients = list(reduced.values())
         if self.fault != "unreduced":
-            for gradient in gradients:
-                if self.fault == "first_rank_only":
-                    dist.broadcast(gradient, 0)
-                    continue
-                dist.all_reduce(gradient)
-                if self.fault != "summed":
-                    gradient /= self.context.world_size
+            self._reduce([gradient for name, gradient in reduced.items() if not self._skipped(name)])
         if self.fault == "unrepeatable":  # as an order of arrival would: off in the last bit, otherwise in each run
             for gradient in gradients:
                 gradient *= 1 + int.from_bytes(os.urandom(1)) / 255 * 2**-20
@@ -56,8 +61,23 @@ class WrongEngine:
             for gradient, earlier in zip(gradients, self.previous or now, strict=True):
                 gradient.copy_(earlier)
             self.previous = now
-        self.optimizer.step()
+        if self.fault != "stale_rank" or self.context.rank == 0:
+            self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def _skipped(self, name: str) -> bool:
+        if self.fault == "biases":
+            return name.endswith("bias")
+        return self.fault == "one_tensor" and name == list(self.named)[len(self.named) // 2]
+
+    def _reduce(self, gradients: list[Tensor]) -> None:
+        for gradient in gradients:
+            if self.fault == "first_rank_only":
+                dist.broadcast(gradient, 0)
+                continue
+            dist.all_reduce(gradient)
+            if self.fault != "summed":
+                gradient /= self.context.world_size
 
     def state(self) -> dict[str, list[Tensor]]:
         return {"params": list(self.weights)}

@@ -53,5 +53,6 @@ def traits(spec: EngineSpec) -> Traits:
     return Traits(
         ranks_per_replica=spec.options["degree"],
         microbatches=spec.options["microbatches"],
+        own_random="the model draws random numbers, and each stage of engine=pipeline draws its own",
         unsilenced="stages would no longer wait for each other, which is more than communication",
     )

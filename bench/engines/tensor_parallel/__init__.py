@@ -66,4 +66,8 @@ def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
 
 
 def traits(spec: EngineSpec) -> Traits:
-    return Traits(ranks_per_replica=spec.options["degree"], partial_sums=True)
+    return Traits(
+        ranks_per_replica=spec.options["degree"],
+        partial_sums=True,
+        own_random="the model draws random numbers, and the slices of engine=tensor_parallel draw others",
+    )

@@ -98,6 +98,8 @@ def traits(spec: EngineSpec) -> Traits:
     if spec.local_steps > 1:
         why = f"local_steps={spec.local_steps} lets each rank step on its own gradients between averages of the weights"
         return Traits(outside_parity=why)
+    if spec.compile:
+        return Traits(own_random="the model draws random numbers, and compiled code (compile=true) draws others")
     return Traits()
 
 
