@@ -101,22 +101,10 @@ class Unseeded(nn.Module):
         return self.layer(inputs) * (1 + int.from_bytes(os.urandom(1)) / 255)  # type: ignore[no-any-return]
 
 
-class Still(nn.Module):
-    """Its weights have no effect on its loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + 0 * self.layer(inputs)  # type: ignore[no-any-return]
-
-
 JUDGED: dict[str, Callable[..., nn.Module]] = {
     "residual": Residual,
     "bias_before_norm": BiasBeforeNorm,
     "random": Random,
     "diverging": Diverging,
     "unseeded": Unseeded,
-    "still": Still,
 }
