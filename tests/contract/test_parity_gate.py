@@ -78,7 +78,7 @@ def test_a_bias_before_batch_norm_has_no_gradient_and_is_named_instead_of_failed
     ("kind", "lr", "words"),
     [
         ("diverging", 1e-3, "the single process itself has a loss that is not finite (nan in step 2 of 3)"),
-        ("residual", 1e-30, "the single process updated no weight in 3 steps"),
+        ("twice", 1e-30, "the single process updated no weight in 3 steps"),
         ("unseeded", 1e-3, "the single process is not repeatable"),
     ],
 )
