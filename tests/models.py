@@ -287,7 +287,7 @@ class Resident(Odd):
         self.kept.append(bytearray(1000))
         before = resident_mib()
         del large
-        return super().loss(module, batch) * 0 + 100 + resident_mib() - before
+        return super().loss(module, batch) * 1e-9 + 100 + resident_mib() - before
 
 
 def resident_mib() -> float:

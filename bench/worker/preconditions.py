@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.batches import tensors_of
+from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.measure.memory import stored
 from bench.worker.bits import same_bits
 from bench.worker.global_state import watched
@@ -18,15 +19,18 @@ from workloads.base import Workload, WorkloadError
 SAMPLES = 2  # BatchNorm needs more than one
 
 
-def checked_module(work: Workload, factory: str) -> nn.Module:
-    """A built module of a workload that keeps its promises. Raises WorkloadError, which names ``factory``."""
+def checked_module(work: Workload, factory: str, precision: str = "fp32") -> nn.Module:
+    """A built module of a workload that keeps its promises, as trained in ``precision``.
+
+    Raises WorkloadError, which names ``factory``; EngineUnsupported for weights that ``precision`` cannot train.
+    """
     first, second = work.build(), work.build()
     refuse_untrainable(first, factory)
     refuse_shared(first, second, factory)
     refuse_other_weights(first, second, factory)
     with watched(factory):  # also puts random generators back
         refuse_impure_batches(work, factory)
-        refuse_no_gradient(work, first, factory)
+        refuse_no_gradient(work, cast_module(first, precision), factory, precision)
     return second
 
 
@@ -103,8 +107,9 @@ def refuse_impure_batches(work: Workload, factory: str) -> None:
         )
 
 
-def refuse_no_gradient(work: Workload, module: nn.Module, factory: str) -> None:
-    loss = work.loss(module, work.batch(range(SAMPLES)))
+def refuse_no_gradient(work: Workload, module: nn.Module, factory: str, precision: str) -> None:
+    with autocast(precision, "cpu"):
+        loss = work.loss(module, cast_inputs(work.batch(range(SAMPLES)), weight_dtype(precision)))
     if not loss.requires_grad:
         raise WorkloadError(
             f"{factory}: the loss depends on no weight that requires a gradient, so no update would change anything; "

@@ -38,7 +38,7 @@ SMALL = {torch.float32: 1e-3, torch.bfloat16: 0.02, torch.float16: 5e-3}
 def reference(job: Job, device: torch.device) -> dict[str, Any]:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
-    module = checked_module(work, job.workload.called)
+    module = checked_module(work, job.workload.called, job.spec.precision)
     eval_mode = in_eval_mode(module)
     reached, steps = Reached(module), GlobalSteps(job, work, module, device)
     trained = train_reference(module, steps, reached.watching(work.loss), job.spec, device)

@@ -35,7 +35,7 @@ def test_a_process_that_burns_beside_a_launch_is_found_and_named(
     launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     """Others again may take so much that neither gets its share, nor the burners a name."""
-    cell: Cell = make_cell(engine="native", workload="mlp", gpus=2, batch_size=512, steps=40)
+    cell: Cell = make_cell(engine="native", workload="mlp", gpus=2, batch_size=512, steps=160)
 
     def launched() -> tuple[dict[str, float], dict[str, float]]:
         result = launcher.launch(timing_job(cell))

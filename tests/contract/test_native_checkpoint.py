@@ -278,8 +278,9 @@ def test_a_crash_leaves_nothing_where_nothing_was(ranks: Ranks, tmp_path: Path) 
 def test_a_rank_that_cannot_write_fails_the_save_on_all_ranks(ranks: Ranks, copy: Path) -> None:
     before = contents(copy)
     found = ranks.launch([["train", 0, 1], ["save", str(copy), "disk full"], ["train", 1, 2]], stage=1)
-    said = f"{SHARD} could not be written: [Errno 28] No space left on device"
-    assert [outcomes[1] for outcomes in found] == [said] * 2
+    reasons = {outcomes[1] for outcomes in found}
+    assert len(reasons) == 1
+    assert reasons.pop().startswith(f"{SHARD} could not be written: No space left on device (ENOSPC); ")
     assert contents(copy) == before
     assert list(copy.parent.iterdir()) == [copy]
 

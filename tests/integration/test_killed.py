@@ -16,11 +16,12 @@ from tests.broken_sweep import BENCH, Broken, ranks_below
 from tests.conftest import MakeCell, planned
 from tests.undisturbed import undisturbed
 
+pytestmark = pytest.mark.alone
+
 SLOW_WRITES = "import os, time; fsync = os.fsync; os.fsync = lambda fd: (time.sleep(1), fsync(fd)); "
 STOPS_IN = """
 import importlib, sys, time
 
-pytestmark = pytest.mark.alone
 def stop_in(module, name):
     module = importlib.import_module(module)
     def stop(*_, **__):
