@@ -19,6 +19,7 @@ from analysis import stats, units
 from analysis.cells import world_size
 from analysis.layout import describe
 from analysis.load import each_cell, varying
+from analysis.spreadsheet import as_data
 from analysis.stats import Interval
 from bench.record import NO_ENGINE, CollectiveTimes, Record
 from bench.record.replace import replacing
@@ -240,7 +241,7 @@ def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> boo
     ]
     if rows:
         with replacing(path) as partial:
-            pd.DataFrame(rows).to_csv(partial, index=False, lineterminator="\n")
+            as_data(pd.DataFrame(rows)).to_csv(partial, index=False, lineterminator="\n")
     return bool(rows)
 
 

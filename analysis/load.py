@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
@@ -68,7 +69,7 @@ def load(paths: Iterable[Path]) -> Loaded:
     places = list(paths)
     found = Loaded()
     read: dict[tuple[str, str], list[Record]] = {}
-    for path in dict.fromkeys(file.resolve() for place in places for file in record_files(place)):
+    for path in dict.fromkeys(real(file) for place in places for file in record_files(place)):
         try:
             record = Record.read(path)
             check(record)
@@ -88,13 +89,21 @@ def load(paths: Iterable[Path]) -> Loaded:
     return found
 
 
+def real(path: Path) -> Path:
+    """The path without links; as it is where these lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def record_files(place: Path) -> list[Path]:
     """Record files of a path: itself; of a sweep ``records/*.json``; of another folder its own, then its sweeps'.
 
     These lie at any depth, such as a night's or a side's of ``bench.regress``, and come in the order of their paths.
     """
-    if not place.exists():
-        raise NoRecords(f"{place} does not exist")
+    try:
+        place.stat()
+    except OSError as error:
+        why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise NoRecords(f"{place} {why}") from error
     if place.is_file():
         return [place]
     of_sweep = sorted(place.glob("records/*.json"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import ssl
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from analysis.load import Loaded, NoRecords, load
+from results.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -34,6 +34,11 @@ RUN = "mlflow:"
 
 class StoreError(NoRecords):
     """The store cannot be used, or has not what was asked for; the message is one line."""
+
+
+def default_uri() -> str:
+    """The store where none is named: MLFLOW_TRACKING_URI, else the embedded one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or URI
 
 
 def open_client(uri: str, *, create: bool) -> MlflowClient:
@@ -78,7 +83,16 @@ def _probe_server(uri: str, parts: SplitResult) -> None:
         return  # an answer, whatever it says
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise StoreError(f"{shown(uri)} does not answer: {first_line(reason)}") from error
+        raise StoreError(f"{shown(uri)} does not answer{_through(parts)}: {first_line(reason)}") from error
+
+
+def _through(parts: SplitResult) -> str:
+    """Names the proxy of requests to this address; empty where there is none."""
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    name = f"{parts.scheme.upper()}_PROXY"
+    return f" through the proxy {shown(proxy)} ({name}; NO_PROXY={parts.hostname} goes without)"
 
 
 def _probe_sqlite(uri: str, *, create: bool) -> None:
@@ -99,11 +113,11 @@ def _probe_sqlite(uri: str, *, create: bool) -> None:
 
 def shown(uri: str) -> str:
     """The address without a password in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return without_secrets(uri)
 
 
 def first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def load_places(places: Sequence[Path], uri: str | None = None, experiment: str | None = None) -> Loaded:
@@ -114,11 +128,11 @@ def load_places(places: Sequence[Path], uri: str | None = None, experiment: str 
     if not places:
         if uri is None and experiment is None:
             raise StoreError("nothing to read; name a PATH, mlflow:RUN_ID, or --mlflow URI --experiment NAME")
-        return experiment_records(uri or URI, experiment or EXPERIMENT)
+        return experiment_records(uri or default_uri(), experiment or EXPERIMENT)
     if experiment is not None:
         raise StoreError("--experiment reads the whole experiment; name it or PATHs, not both")
     runs = [str(place).removeprefix(RUN) for place in places if str(place).startswith(RUN)]
-    found = [run_records(uri or URI, run_id) for run_id in runs]
+    found = [run_records(uri or default_uri(), run_id) for run_id in runs]
     if files := [place for place in places if not str(place).startswith(RUN)]:
         found.append(load(files))
     return Loaded([record for one in found for record in one.records], [line for one in found for line in one.warnings])

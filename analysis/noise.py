@@ -23,6 +23,7 @@ from analysis import paired
 from analysis.cells import hardware, identity, knobs, label
 from analysis.compare import NothingToCompare, shared_rounds, telling
 from analysis.scaling import is_ranked
+from analysis.spreadsheet import cell_as_data
 from analysis.stats import Floats
 from analysis.tables import bare
 from analysis.time_gate import POWER, per_step_s
@@ -208,7 +209,7 @@ def write(found: Sequence[Floor], records: Sequence[Record], path: Path) -> None
             rows = [csv_row(entry) for entry in found]
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: cell_as_data(value) for name, value in row.items()} for row in rows)
         return
     last = max(records, key=lambda record: str(record.environment.get("time", ""))).environment
     kept = ("time", "cpu_model", "cores", "gpus", "torch", "git")

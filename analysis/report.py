@@ -36,6 +36,7 @@ from analysis.load import AXES, COLUMNS, frame
 from analysis.loss_bars import can_be_told, loss_rows
 from analysis.memory_ledger import higher_stages, memory_rows
 from analysis.serial import serial_rows, trends
+from analysis.spreadsheet import as_data
 from analysis.steps import WORDS, step_rows
 from bench.record import STATUSES, Record
 from bench.record.replace import replacing, write_whole
@@ -117,7 +118,7 @@ def write_report(
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """A row a cell, bare SI units, empty where nothing is known."""
     with replacing(path) as partial:
-        typed(table).to_csv(partial, index=False, lineterminator="\n")
+        as_data(typed(table)).to_csv(partial, index=False, lineterminator="\n")
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,8 @@ class ConfigError(ValueError):
     """A setting is invalid; the message is one line that names it and says what is valid."""
 
 
+MAX_PROCESSES = 4096
+"""Ranks that are processes, each with a connection to every other."""
 LARGEST = 2**40
 """Of whole numbers, so that what is computed from a few of them still fits 64 bits."""
 
@@ -41,6 +43,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"straggler.rank={config.straggler.rank} is not a rank of gpus={config.gpus}; "
             f"valid: 0 to {config.gpus - 1}, null"
+        )
+    if config.backend != "fake" and config.gpus > MAX_PROCESSES:
+        raise ConfigError(
+            f"gpus={config.gpus} is more than one machine can start; valid: at most {MAX_PROCESSES}, "
+            "more with backend=fake, which runs rank 0 alone"
         )
     check_search(config)
     for name in ("rate", "delay", "hosts"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -23,13 +24,16 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
+from analysis.mlflow_store import default_uri
 from bench import engines, launch
 from bench.checks import ConfigError, check, check_engine_options, check_value, valid_values
 from bench.groups import CONF, default_option, group_files, options
 from bench.one_process import NOT_RUN
 from bench.record.shown import shown
 from bench.store import dated, new_dated
+from bench.withheld import restored
 from results.declare import each_setting, info
 from results.settings import Config
 
@@ -74,6 +78,7 @@ def register(defaults: Mapping[str, Any] | None = None, *, makes_folder: bool = 
     store.store(group="hydra/help", name="bench", node=_help_node(), provider="bench")
     one_folder = cache(partial(run_folder, makes_folder=makes_folder))  # the resolver's own cache is one a cell
     OmegaConf.register_new_resolver("run_folder", one_folder, replace=True)
+    OmegaConf.register_new_resolver("default_store", default_uri, replace=True)
     OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)
 
 
@@ -82,6 +87,7 @@ def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:
     values = OmegaConf.to_container(composed, resolve=True, structured_config_mode=SCMode.DICT)
     assert isinstance(values, dict)
     values.pop("hydra", None)
+    values = restored(values)
     schema: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
     config: Config = OmegaConf.to_object(schema)  # type: ignore[assignment]
     check(config)
@@ -124,7 +130,7 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         if os.environ.get(FULL_ERROR) == "1":
             raise
         print(f"bench: {explain(error)}", file=sys.stderr)
@@ -149,11 +155,16 @@ def overrides_of(arguments: list[str]) -> list[str]:
 def name_module(arguments: list[str]) -> list[str]:
     """``workload=module:path.to:factory`` as ``workload=module workload.path=path.to:factory``, which Hydra knows.
 
+    Likewise ``~tracking``, which turns tracking off, as ``tracking=none``.
+
     Raises ConfigError where what follows ``module:`` is malformed, or it is one of several choices.
     """
     rewritten = []
     for argument in arguments:
         group, _, value = argument.partition("=")
+        if group == "~tracking":
+            rewritten.append("tracking=none")
+            continue
         choices = value.split(",")
         if group != "workload" or not any(choice.strip().startswith(OWN_MODULE) for choice in choices):
             rewritten.append(argument)
@@ -175,13 +186,15 @@ def check_overrides(arguments: list[str]) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
     except OverrideParseException as error:
-        raise ConfigError(f"{shown(str(error.override))} cannot be read as an override; write knob=value") from error
+        raise ConfigError(unreadable(str(error.override))) from error
     except ValueError as error:  # a number of thousands of digits
         raise ConfigError(f"an override cannot be read: {error}") from error
     known = {path: spec for path, spec, _ in each_setting(Config())}
     own_configs = any(text.startswith("hydra.searchpath") for text in texts)
     for override in overrides:
         key = override.key_or_group
+        if override.is_delete():
+            _check_removal(key, override.input_line or "", known)
         if override.is_add() or override.is_force_add() or override.is_delete() or key.startswith("hydra"):
             continue
         if key in GROUPS:
@@ -192,6 +205,16 @@ def check_overrides(arguments: list[str]) -> None:
                 check_value(key, known[key], value)
         elif not _is_option(key, overrides):
             _refuse_key(key, [*known, *GROUPS])
+
+
+def unreadable(text: str) -> str:
+    """What is wrong with an override that Hydra cannot read, and how to write it."""
+    name, equals, value = text.partition("=")
+    said = f"{shown(text)} cannot be read as an override; "
+    if equals and value and not value.startswith(("'", '"', "[", "{")):
+        quoted = '"' + value.replace('"', '\\"') + '"'
+        return f"{said}quote a value with such characters, twice: {shlex.quote(f'{name}={quoted}')}"
+    return f"{said}write setting=value"
 
 
 def check_mode(arguments: list[str]) -> None:
@@ -222,6 +245,13 @@ def values_of(override: Override) -> list[Any]:
     if isinstance(override.value(), Glob):
         raise ConfigError(f"{override.input_line} cannot be expanded; name the values")
     return list(override.sweep_iterator(transformer=lambda value: value))
+
+
+def _check_removal(key: str, text: str, settings: Mapping[str, Any]) -> None:
+    """Refuses to remove what every sweep has: without it, the default would hold in silence."""
+    if key in settings or key in ("engine", "workload", "measure"):
+        valid = f"choose {key}=..." if key in GROUPS else f"{key}=VALUE sets it"
+        raise ConfigError(f"{text} cannot be removed; leave it out for the default, or {valid}")
 
 
 def _check_group(group: str, values: list[Any]) -> None:
@@ -283,5 +313,10 @@ def explain(error: Exception) -> str:
     """One line for a person: the innermost message, without a traceback."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception) and not isinstance(error, ConfigError):
         error = error.__cause__
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
+        return (
+            f"{mark.name}, line {mark.line + 1}, is not valid YAML: {error.problem or error.context}; "
+            "indent with spaces, as deep as the lines beside it"
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__

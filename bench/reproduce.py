@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,12 +20,14 @@ from hydra.core.override_parser.types import Override
 
 from bench import cli
 from bench.checks import ConfigError, check, check_engine_options
-from bench.groups import default_option, group_files
+from bench.groups import CONF, default_option, group_files
 from bench.record import NO_ENGINE, Record, RecordError, decode
+from bench.record.shown import cut, shown
 from results.settings import Config, Tracking
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
+COMMIT = re.compile("[0-9a-f]{7,64}")
 RUN_ID = re.compile("[0-9a-f]{32}")
 REPRODUCED, DIFFERS, INTERRUPTED = 0, 1, 130
 """Exit codes."""
@@ -156,23 +159,35 @@ def chosen(config: Config, settings: Config, said: Sequence[Override]) -> Config
 def check_code(config: Config, given: dict[str, Any]) -> None:
     """Raises CannotReproduce for code that only the record names."""
     path = config.workload.get("path")
+    if "path" in config.workload and not isinstance(path, str):
+        raise CannotReproduce(f"workload.path={shown(path)} of the record is not valid; valid: module:attribute")
     if given.get("workload.path") != path:
         raise CannotReproduce(
             "workload= would make it another cell than the record's; leave it out"
             if path is None
             else f"the record's model is a person's own code; to run it, say workload=module:{path} beside reproduce="
         )
-    if "hydra.searchpath" in given:
-        return
+    folders = [CONF, *own_folders(given.get("hydra.searchpath"))]
     for group, key, value in (
         ("engine", "package", config.engine.get("package")),
         ("workload", "factory", config.workload.get("factory")),
     ):
-        if value not in [file.get(key) for file in group_files(group).values()]:
+        if value not in [file.get(key) for folder in folders for file in group_files(group, folder).values()]:
+            places = ", ".join(f"{folder.name}/{group}" for folder in folders)
             raise CannotReproduce(
-                f"{group}.{key}={value} of the record is not in conf/{group}; if it is code that you trust, name its "
-                "configuration as the sweep did: hydra.searchpath=[file://FOLDER] beside reproduce="
+                f"{group}.{key}={cut(str(value))} of the record is not in {places}; if it is code that you trust, name "
+                "the folder of its configuration as the sweep did: hydra.searchpath=[file://FOLDER] beside reproduce="
             )
+
+
+def own_folders(searchpath: Any) -> list[Path]:
+    """The folders of a person's own configurations. Raises CannotReproduce for those that cannot be read here."""
+    folders = []
+    for place in [] if searchpath is None else [str(place) for place in searchpath]:
+        if not place.startswith("file://"):
+            raise CannotReproduce(f"hydra.searchpath={place} is not valid with reproduce=; valid: file://FOLDER")
+        folders.append(Path(place.removeprefix("file://")).resolve())
+    return folders
 
 
 def outcome(folder: Path) -> Record:
@@ -222,13 +237,15 @@ def how_to_have(record: Record, folder: Path) -> str:
     source = record.source
     if source is None or not source.commit:
         return "the record names no commit"
+    if not COMMIT.fullmatch(source.commit):
+        return f"the record's commit is not valid: {shown(source.commit)}"
     words = f"git checkout {source.commit}"
     if source.patch:
-        words += f" && git apply {folder / 'source.patch'}"
+        words += f" && git apply {shlex.quote(str(folder / 'source.patch'))}"
     if source.patch_cut:
         words += (
             f" (the record holds only the first {len(source.patch):,} of {source.patch_bytes:,} bytes of the patch)"
         )
     if source.untracked:
-        words += f"; not tracked, known by SHA-256 only: {', '.join(source.untracked)}"
+        words += f"; not tracked, known by SHA-256 only: {', '.join(map(shlex.quote, source.untracked))}"
     return words

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,6 +25,12 @@ WRITTEN_BY_HYDRA = {
     True: ("multirun.yaml",),
 }
 """What Hydra leaves in the folder before anybody has looked at the request; True: with -m."""
+
+
+RESCUED = "bench-rescued-"
+"""Begins the name of a rescue folder, in the system's folder for temporary files."""
+OF_SWEEP = "of_sweep.txt"
+"""In a rescue folder: which sweep's folder could not be written."""
 
 
 class FolderBusy(Exception):
@@ -138,8 +145,9 @@ class RecordStore:
         """Writes the record to a new folder; where that fails nothing of it is left."""
         rescue = None
         try:
-            rescue = Path(tempfile.mkdtemp(prefix="bench-rescued-"))
+            rescue = Path(tempfile.mkdtemp(prefix=RESCUED))
             (rescue / "records").mkdir()
+            (rescue / OF_SWEEP).write_text(f"{self.folder.resolve()}\n", encoding="utf-8")
             record.write(rescue / "records" / name)
         except OSError as error:
             if rescue:
@@ -155,6 +163,22 @@ class RecordStore:
         while (aside := path.with_name(f"{path.name}.superseded-{number}")).exists():
             number += 1
         path.rename(aside)
+
+    def take_back(self) -> None:
+        """Moves here what a run in this folder wrote to a rescue folder. A record that holds more launches stays.
+
+        Raises OSError where this folder still cannot be written; the rescue folder is then as it was.
+        """
+        for rescue in rescue_folders(self.folder):
+            files = sorted((rescue / "records").glob("*.json"))
+            for path in files:
+                with contextlib.suppress(RecordError):
+                    rescued = Record.read(path)
+                    here = self.folder / "records" / path.name
+                    if not here.exists() or not _holds_more(here, rescued):
+                        rescued.write(here)
+            self.warnings.append(f"resume: {len(files)} record(s) taken back from {rescue}, which is removed")
+            shutil.rmtree(rescue, ignore_errors=True)
 
     def existing(self, check: Callable[[Record], None] = lambda record: None) -> dict[str, Record]:
         """Records of an earlier run in this folder, by cell.
@@ -175,3 +199,23 @@ class RecordStore:
                 continue
             found[record.cell_id] = record
         return found
+
+
+def rescue_folders(folder: Path) -> list[Path]:
+    """This user's rescue folders of the sweep in ``folder``, the oldest first."""
+    mine = []
+    for mark in Path(tempfile.gettempdir()).glob(f"{RESCUED}*/{OF_SWEEP}"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            place = mark.parent.lstat()
+            is_mine = stat.S_ISDIR(place.st_mode) and place.st_uid == os.geteuid() and not mark.is_symlink()
+            if is_mine and mark.read_text(encoding="utf-8").rstrip("\n") == str(folder.resolve()):
+                mine.append((place.st_mtime_ns, mark.parent))
+    return [path for _, path in sorted(mine)]
+
+
+def _holds_more(path: Path, rescued: Record) -> bool:
+    """Whether the record in a file holds more launches than the rescued one."""
+    try:
+        return len(Record.read(path).launches) > len(rescued.launches)
+    except RecordError:
+        return False

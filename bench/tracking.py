@@ -8,6 +8,7 @@ A store that cannot be reached costs a warning and nothing else: the records are
 from __future__ import annotations
 
 import argparse
+import errno
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from analysis.mlflow_store import default_uri, shown
 from bench import mlflow_run
 from bench.record import Record
 from results.output import prepare_output
@@ -36,13 +38,16 @@ HELD = ("cells", "cells_ok", "launches")
 
 
 class Tracker:
-    """Logs sweeps. Without a client it does nothing."""
+    """Logs sweeps. Without a client it does nothing, or, if ``unopened``, opens the store when there is a sweep."""
 
-    def __init__(self, settings: Tracking, client: MlflowClient | None = None, experiment_id: str = "") -> None:
+    def __init__(
+        self, settings: Tracking, client: MlflowClient | None = None, experiment_id: str = "", *, unopened: bool = False
+    ) -> None:
         self._client = client
         self._experiment_id = experiment_id
         self._settings = settings
         self._uri = settings.uri or ""
+        self._unopened = unopened
         self.warnings: list[str] = []
 
     def log_sweep(self, records: list[Record], folder: Path, *, instead: bool = False) -> None:
@@ -51,11 +56,14 @@ class Tracker:
         With ``instead`` these take the place of what the experiment has of the sweep, which goes to MLflow's trash once
         they are whole.
         """
-        if self._client is None:
-            return
         from analysis.mlflow_store import probe
 
         try:
+            if self._unopened:
+                opened = connect(self._settings)
+                self._client, self._experiment_id = opened._client, opened._experiment_id
+            if self._client is None:
+                return
             probe(self._uri, create=True)  # a sweep is long: it may have died since
             earlier = list(self._runs(records[0].sweep_id)) if instead else []
             self._log_sweep(self._client, records, folder)
@@ -144,9 +152,11 @@ def open_tracker(settings: Tracking, folder: Path) -> Tracker:
     try:
         return connect(settings)
     except Exception as error:  # mlflow missing, server down, database locked, no permission: never the sweep's end
-        tracker = Tracker(settings)
-        tracker.warnings.append(unreachable(error, folder, settings))
-        return tracker
+        print(
+            f"warning: MLflow cannot be used now ({cause(error)}); it is tried again at the end of the sweep",
+            file=sys.stderr,
+        )
+        return Tracker(settings, unopened=True)
 
 
 def connect(settings: Tracking) -> Tracker:
@@ -162,7 +172,8 @@ def connect(settings: Tracking) -> Tracker:
     if experiment and experiment.lifecycle_stage == "deleted":
         raise StoreError(
             f"experiment {settings.experiment} was deleted; "
-            f"first: mlflow experiments restore -x {experiment.experiment_id}, or name another"
+            f"first: MLFLOW_TRACKING_URI={shlex.quote(shown(settings.uri))} mlflow experiments restore "
+            f"-x {experiment.experiment_id}, or name another with tracking.experiment"
         )
     if experiment:
         return Tracker(settings, client, experiment.experiment_id)
@@ -174,14 +185,24 @@ def connect(settings: Tracking) -> Tracker:
 
 def unreachable(error: Exception, folder: Path, settings: Tracking) -> str:
     """One line: what went wrong, and the command that logs the records later."""
-    from analysis.mlflow_store import first_line, shown
-
     later = ["python -m bench.tracking import", shlex.quote(str(folder))]
-    if settings.uri and settings.uri != Tracking.uri:
+    if settings.uri and settings.uri != default_uri():
         later += ["--uri", shlex.quote(shown(settings.uri))]
     if settings.experiment != Tracking.experiment:
         later += ["--experiment", shlex.quote(settings.experiment)]
-    return f"not logged to MLflow ({first_line(error)[:120]}); later: {' '.join(later)}"
+    return f"not logged to MLflow ({cause(error)}); later: {' '.join(later)}"
+
+
+def cause(error: BaseException) -> str:
+    """Why the store failed, in a line; a full disk is named, however deep it lies below mlflow's own message."""
+    from analysis.mlflow_store import first_line
+
+    below: BaseException | None = error
+    while below is not None:
+        if getattr(below, "errno", None) == errno.ENOSPC or "disk is full" in str(below):
+            return "no space left on the disk of the store or of its artifacts"
+        below = below.__cause__ or below.__context__
+    return first_line(error)[:240]
 
 
 def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False) -> int:
@@ -222,7 +243,11 @@ def main() -> int:
     command = parser.add_subparsers(dest="command", required=True)
     imported = command.add_parser("import", help="log the records of earlier sweeps")
     imported.add_argument("paths", nargs="+", type=Path, help="a sweep's folder (results/runs/DATE_TIME)")
-    imported.add_argument("--uri", default=defaults.uri, help="MLflow store or server (default: %(default)s)")
+    imported.add_argument(
+        "--uri",
+        default=default_uri(),
+        help=f"MLflow store or server (default: $MLFLOW_TRACKING_URI, else {Tracking.uri})",
+    )
     imported.add_argument("--experiment", default=defaults.experiment, help="MLflow experiment (default: %(default)s)")
     imported.add_argument("--again", action="store_true", help="replace sweeps that the experiment has already")
     prepare_output()

@@ -18,8 +18,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO
 
+from analysis.mlflow_store import StoreError, default_uri, probe, shown
 from results.output import prepare_output
-from results.settings import Tracking
 
 HOST = "127.0.0.1"
 PORTS = 100
@@ -35,15 +35,15 @@ SHOWN = 3
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ui", description="Opens MLflow's UI on loopback.")
-    parser.add_argument("--uri", default=Tracking.uri, help="MLflow store (default: %(default)s)")
+    parser.add_argument(
+        "--uri", default=default_uri(), help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db)"
+    )
     parser.add_argument("--port", type=int, default=5000, help="this port, or the next free one (default: %(default)s)")
     prepare_output()
     asked = parser.parse_args()
-    from analysis.mlflow_store import StoreError, probe
-
     try:
         if asked.uri.startswith("http"):
-            raise StoreError(f"{asked.uri} is a server and has a UI of its own: open it in a browser")
+            raise StoreError(f"{shown(asked.uri)} is a server and has a UI of its own: open it in a browser")
         probe(asked.uri, create=False)
         port = free_port(asked.port)
     except (StoreError, OSError) as error:

@@ -279,6 +279,7 @@ class Config(Training):
         "CPU threads per rank. null: cores divided by the largest world size of the sweep, so threads per rank stay "
         "constant across world sizes",
         min=1,
+        max=1024,
     )
     timeout_s: float = setting(
         300.0, "seconds after which a launch is stopped as a timeout", above=0, max=1e6, role="sweep"

@@ -34,7 +34,9 @@ def add_places(command: argparse.ArgumentParser) -> None:
         help="a sweep's folder (with records/*.json), a folder of such folders, record files, or mlflow:RUN_ID",
     )
     command.add_argument(
-        "--mlflow", metavar="URI", help="read an MLflow experiment, or mlflow:RUN_ID; default: sqlite:///mlflow.db"
+        "--mlflow",
+        metavar="URI",
+        help="read an MLflow experiment, or mlflow:RUN_ID; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
     )
     command.add_argument("--experiment", metavar="NAME", help="the experiment to read; default: ddp-zero-bench")
 

@@ -35,7 +35,11 @@ def add(commands: Commands) -> None:
     compare.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="two places of records (or mlflow:RUN_ID), or one --between"
     )
-    compare.add_argument("--mlflow", metavar="URI", help="the store of mlflow:RUN_ID; default: sqlite:///mlflow.db")
+    compare.add_argument(
+        "--mlflow",
+        metavar="URI",
+        help="the store of mlflow:RUN_ID; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
+    )
     compare.add_argument(
         "--between", type=two_values, metavar="KNOB=A,B", help="compare cells of one place that differ in this alone"
     )

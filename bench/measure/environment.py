@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from bench.measure import energy, limits, nvml, topology
 from bench.measure.command import output, without_folders
 from bench.record import Source
 from bench.record.distorting import DISTORTING
+from results.secrets import NAME, without_secrets
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "deepspeed", "horovod", "numpy", "scikit-learn", "pandas", "psutil"),
@@ -31,7 +31,6 @@ PREFIXES = (
     *("SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_GPUS"),
 )
 """Environment variables that change what is measured. No others are kept."""
-SECRET = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
 
 
 def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> dict[str, Any]:
@@ -69,9 +68,9 @@ def git(source: Source) -> dict[str, Any]:
 def allowed(variables: Mapping[str, str]) -> dict[str, str]:
     """Those that change what is measured, without what may be secret and without the folders of paths."""
     return {
-        name: without_folders(value)
+        name: without_folders(without_secrets(value))
         for name, value in sorted(variables.items())
-        if name.startswith(PREFIXES) and not SECRET.search(name)
+        if name.startswith(PREFIXES) and not NAME.search(name)
     }
 
 

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=HOME, metavar="DIR", help="where nights are kept (%(default)s)")
     parser.add_argument(
         "--uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI"),
+        default=os.environ.get("MLFLOW_TRACKING_URI") or None,
         help=f"MLflow store or server; default: $MLFLOW_TRACKING_URI, else {Tracking().uri}",
     )
     outlive_terminal()

@@ -7,6 +7,7 @@ import sys
 
 from bench.checks import ConfigError
 from bench.measure import environment, source
+from bench.store import rescue_folders
 from bench.sweep.records import GOES_ON, SweepRecords
 
 
@@ -20,6 +21,16 @@ def take_over(records: SweepRecords) -> None:
     from analysis.usable import check
 
     store = records.store
+    try:
+        store.take_back()
+    except OSError as error:
+        places = ", ".join(map(str, rescue_folders(store.folder)))
+        raise ConfigError(
+            f"resume: {store.folder} cannot be written ({error.strerror}); records of it are in {places}; make room, "
+            "then resume again"
+        ) from error
+    for warning in store.warnings:
+        print(warning, file=sys.stderr)
     records.earlier = store.existing(check)
     if records.earlier:
         records.rename(next(iter(records.earlier.values())).sweep_id)

@@ -148,7 +148,7 @@ def test_report_advise_and_compare_read_mlflow(store: Path, tmp_path: Path, caps
         (["report", "--mlflow", "URI", "--experiment", "nope"], "no experiment nope in URI; there are: Default, ddp-"),
         (["advise", "--mlflow", "URI", "--experiment", "Default"], "experiment Default in URI has no run of a cell"),
         (["advise", "--mlflow", "sqlite:///gone.db"], "no MLflow store at sqlite:///gone.db; a sweep creates it, or"),
-        (["report", "--mlflow", "http://u:secret@127.0.0.1:9"], "http://127.0.0.1:9 does not answer: "),
+        (["report", "--mlflow", "http://u:secret@127.0.0.1:9"], "http://***@127.0.0.1:9 does not answer: "),
         (["report", "--mlflow", "sqlite:///text.db"], "sqlite:///text.db cannot be used: file is not a database"),
         (["report", "--mlflow", "nonsense"], "nonsense is no MLflow store; valid: such as sqlite:///mlflow.db or"),
         (["report", "--mlflow", "ftp://127.0.0.1"], "ftp://127.0.0.1 "),
@@ -277,7 +277,8 @@ def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_pa
     client.delete_experiment(deleted)
     tracker = tracking.open_tracker(where, folder)
     tracker.log_sweep(written(tmp_path, "sweep"), folder)
-    reason = f"experiment ddp-zero-bench was deleted; first: mlflow experiments restore -x {deleted}, or name another"
+    restore = f"MLFLOW_TRACKING_URI={uri(tmp_path)} mlflow experiments restore -x {deleted}"
+    reason = f"experiment ddp-zero-bench was deleted; first: {restore}, or name another with tracking.experiment"
     assert one_warning(tracker, folder, f"{reason})")
     client.restore_experiment(deleted)
     assert tracking.import_folders([folder], where) == 0 and cells_of(tmp_path, "sweep") == 1
@@ -327,7 +328,7 @@ def one_warning(tracker: tracking.Tracker, folder: Path, reason: str) -> bool:
     )
 
 
-def test_a_server_that_never_answers_is_asked_once(
+def test_a_server_that_never_answers_is_tried_at_the_start_and_once_more_at_the_end(
     silent_server: tuple[str, list[socket.socket]], tmp_path: Path
 ) -> None:
     address, accepted = silent_server
@@ -335,7 +336,7 @@ def test_a_server_that_never_answers_is_asked_once(
     tracker = tracking.open_tracker(settings(tmp_path, address), folder)
     tracker.log_sweep(written(tmp_path, "sweep"), folder)
     assert one_warning(tracker, folder, f"{address} does not answer: timed out")
-    assert len(accepted) == 1
+    assert len(accepted) == 2
     assert mlflow_store.REACH_S + mlflow_store.ANSWER_S <= 10
 
 

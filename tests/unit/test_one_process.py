@@ -61,7 +61,7 @@ def test_folders_that_are_made_in_one_second_are_different(tmp_path: Path) -> No
 
 
 def test_a_command_that_only_shows_a_configuration_makes_no_folder(tmp_path: Path) -> None:
-    for arguments in (["--cfg", "hydra", "--resolve"], ["--info", "config"], ["--help"]):
+    for arguments in (["--cfg", "job", "--resolve"], ["--info", "config"], ["--help"]):
         command = [sys.executable, "-m", "bench", *arguments]
         variables = os.environ | {"PYTHONPATH": str(ROOT)}
         subprocess.run(command, capture_output=True, cwd=tmp_path, env=variables, check=True)

@@ -14,7 +14,7 @@ from analysis.load import Loaded
 from bench import reproduce
 from bench.cells import Cell
 from bench.groups import group_files
-from bench.record import NO_ENGINE, Record
+from bench.record import NO_ENGINE, Record, Source
 from bench.reproduce import CannotReproduce, chosen, config_of, fetch, overrides
 from results.settings import Config, Tracking
 from tests.unit.test_analysis_fakes import cell
@@ -101,9 +101,9 @@ def test_code_that_only_the_record_names_is_not_run(
     recorded: Callable[..., Record], changes: dict[str, Any], message: str
 ) -> None:
     config = config_of(recorded(**changes))
-    with pytest.raises(CannotReproduce, match=message):
-        chosen(config, Config(), [])
-    chosen(config, Config(), overrides(["hydra.searchpath=[file:///mine]"]))
+    for words in ([], ["hydra.searchpath=[file:///mine]"]):
+        with pytest.raises(CannotReproduce, match=message):
+            chosen(config, Config(), overrides(words))
 
 
 def test_a_persons_own_model_is_run_where_they_name_it(recorded: Callable[..., Record]) -> None:
@@ -159,3 +159,40 @@ def test_a_newer_codes_record_says_which_code_it_needs(recorded: Callable[..., R
     path.write_text(path.read_text().replace('"cell_id"', '"invented": 1, "cell_id"', 1))
     with pytest.raises(CannotReproduce, match=r"unknown field 'invented' \(a record of newer code needs that code\)"):
         fetch(str(path), Tracking(kind="none"))
+
+
+def test_own_configurations_admit_the_code_that_they_name_and_no_other(
+    recorded: Callable[..., Record], tmp_path: Path
+) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "mine.yaml").write_text("name: mine\npackage: mine.engine\n")
+    said = overrides([f"hydra.searchpath=[file://{tmp_path}]"])
+    mine = config_of(recorded(engine={"name": "mine", "package": "mine.engine"}))
+    assert chosen(mine, Config(), said).engine["package"] == "mine.engine"
+    hostile = config_of(recorded(engine={"name": "mine", "package": "antigravity"}))
+    with pytest.raises(CannotReproduce, match=r"engine\.package=antigravity of the record is not in conf/engine"):
+        chosen(hostile, Config(), said)
+
+
+def test_a_record_without_a_path_to_its_model_is_refused(recorded: Callable[..., Record]) -> None:
+    workload = dict(group_files("workload")["module"]) | {"path": None, "name": "Net"}
+    with pytest.raises(CannotReproduce, match=r"workload\.path=None of the record is not valid"):
+        chosen(config_of(recorded(workload=workload)), Config(), overrides([]))
+
+
+@pytest.mark.parametrize(("changes", "threads"), [({"gpus": 2**20, "batch_size": 2**20}, 1), ({}, 10**9)])
+def test_more_processes_or_threads_than_a_machine_has_are_refused(
+    recorded: Callable[..., Record], changes: dict[str, Any], threads: int
+) -> None:
+    record = recorded(**changes)
+    record.resolved["threads"] = threads
+    with pytest.raises(CannotReproduce, match=r"valid: .*at most"):
+        config_of(record)
+
+
+def test_a_commit_that_is_none_is_not_printed_as_a_command(recorded: Callable[..., Record], tmp_path: Path) -> None:
+    record = recorded()
+    record.source = Source("", commit="HEAD; rm -rf /", patch="x")
+    assert "git checkout" not in reproduce.how_to_have(record, tmp_path)
+    record.source = Source("", commit="0123456789abcdef", patch="x", patch_bytes=1)
+    assert f"git apply '{tmp_path}/a b/source.patch'" in reproduce.how_to_have(record, tmp_path / "a b")
