@@ -27,7 +27,7 @@ check: lint
 	$(RUN) -m pytest tests/architecture tests/unit $(BESIDE)
 
 ui: setup
-	@$(RUN) -m bench.ui $(ARGS)
+	@$(RUN) -m bench.tracking.ui $(ARGS)
 
 lint: setup
 	$(RUN) -m ruff check

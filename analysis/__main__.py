@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
     prepare_output()
     asked = parser().parse_args(arguments)
-    from analysis.compare import NothingToCompare
-    from analysis.exact_gate import GateError
-    from analysis.load import NoRecords
+    from analysis.comparison.compare import NothingToCompare
+    from analysis.comparison.counter_check import GateError
+    from results.read import NoRecords
 
     try:
         code: int = asked.run(asked)

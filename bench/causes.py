@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.measure import limits
+from bench.measure.machine import limits
 
 MIB = 1 << 20
 

@@ -1,6 +1,6 @@
 """What is refused of the values that a person gives, wherever they run: types, bounds, and knobs that need each other.
 
-What depends on the machine is resolved later (``bench.cells``), and what depends on the engine is the engine's to
+What depends on the machine is resolved later (``bench.plan.cell``), and what depends on the engine is the engine's to
 refuse.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 
 from bench.engines.spec import as_written
 from bench.groups import CONF, group_files, options
-from bench.record.shown import cut, shown
 from results.declare import each_setting, info
 from results.settings import Config, Straggler, with_role
+from results.shown import cut, shown
 
 
 class ConfigError(ValueError):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.engines.spec import EngineSpec
-from bench.network import Link
-from bench.record import RankEnd
+from bench.network.link import Link
+from results.record import RankEnd
 
 Purpose = Literal["load", "reference", "noise", "check", "ceiling", "timing", "profile", "collectives"]
 

@@ -18,12 +18,13 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from bench import cli
 from bench.checks import ConfigError, check, check_engine_options
+from bench.cli.overrides import overrides_of
 from bench.groups import CONF, default_option, group_files
-from bench.record import NO_ENGINE, Record, RecordError, decode
-from bench.record.shown import cut, shown
+from results.decode import decode
+from results.record import NO_ENGINE, Record, RecordError
 from results.settings import Config, Tracking
+from results.shown import cut, shown
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
@@ -46,7 +47,7 @@ def asked(arguments: list[str]) -> bool:
 
 
 def overrides(arguments: list[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(cli.overrides_of(arguments))
+    return OverridesParser.create().parse_overrides(overrides_of(arguments))
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -68,8 +69,8 @@ def run(settings: Config, said: Sequence[str], folder: Path) -> int:
 
     ``said`` are the overrides of the command. Raises CannotReproduce for what keeps the cell from being tried.
     """
-    from analysis import reproduction
-    from bench import sweep
+    from analysis.comparison import reproduction
+    from bench.sweep import run as run_sweep
 
     assert settings.reproduce is not None
     before = fetch(settings.reproduce, settings.tracking)
@@ -77,7 +78,7 @@ def run(settings: Config, said: Sequence[str], folder: Path) -> int:
         why = f" ({before.reason})" if before.reason else ""
         raise CannotReproduce(f"{before.cell_id} was {before.status}{why}; there is nothing to reproduce")
     config = chosen(config_of(before), settings, overrides(list(said)))
-    code = sweep.run([config], folder)
+    code = run_sweep.run([config], folder)
     if code == INTERRUPTED:
         return code
     after = outcome(folder)
@@ -109,8 +110,8 @@ def fetch(place: str, tracking: Tracking) -> Record:
 
 def of_run(run_id: str, tracking: Tracking) -> Record:
     """The record of a cell's MLflow run. Raises RecordError."""
-    from analysis.load import NoRecords
-    from analysis.mlflow_store import run_records
+    from results.mlflow_store import run_records
+    from results.read import NoRecords
 
     if tracking.kind == "none" or tracking.uri is None:
         raise RecordError(f"MLflow run {run_id}: tracking={tracking.kind} names no store; give tracking.uri=...")
@@ -214,8 +215,8 @@ def show(before: Record, after: Record, folder: Path) -> None:
     """Prints the comparison."""
     from rich.text import Text
 
-    from analysis import reproduction
-    from analysis.tables import bare, console
+    from analysis.comparison import reproduction
+    from analysis.text.tables import bare, console
 
     out = console(soft_wrap=True)
     table = bare(("figure", "then", "now", "", "decides"))

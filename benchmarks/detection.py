@@ -4,7 +4,7 @@
 
 Detection: the same engine without and with a fault (``benchmarks.injected``), launched in shared rounds: a step that is
 1, 3, 5 or 10 % longer, an added collective, an added buffer. Comparisons of 8, 16 and 32 rounds are drawn from the
-rounds of one pair of servers, and judged by ``analysis.time_gate`` as ``bench.regress`` does.
+rounds of one pair of servers, and judged by ``analysis.comparison.time_gate`` as ``bench.regress`` does.
 False alarms: the same engine on both servers, in disjoint comparisons; after a few of them both servers are started
 afresh, so that what sets two servers apart is part of what is measured.
 """
@@ -24,19 +24,20 @@ from typing import Any
 
 import yaml
 
-from analysis import paired, time_gate
-from analysis.compare import Pair
+from analysis.comparison import time_gate
+from analysis.comparison.compare import Pair
+from analysis.statistics import paired
 from bench import engines
-from bench.breakdown import Breakdown
-from bench.cells import plan
 from bench.groups import CONF
-from bench.interleaved import Interleaved
-from bench.launch import Launcher, server_environment
-from bench.measure import environment, limits, source
-from bench.record import Record
-from bench.store import RecordStore
-from bench.sweep import Sweep
+from bench.launch.local import Launcher, server_environment
+from bench.measure.machine import environment, limits, source
+from bench.plan.resolve import plan
+from bench.sweep.breakdown import Breakdown
+from bench.sweep.interleaved import Interleaved
+from bench.sweep.run import Sweep
+from results.record import Record
 from results.settings import Config, Measure
+from results.store import RecordStore
 
 ROUNDS_AA = 8
 """Of a comparison without a difference: one more than the fewest that can raise an alarm."""

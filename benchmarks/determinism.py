@@ -22,10 +22,11 @@ from typing import Any
 import yaml
 
 from bench import engines
-from bench.cells import Cell, plan
 from bench.groups import CONF, options
-from bench.launch import Launcher
-from bench.measure.limits import usable_cores
+from bench.launch.local import Launcher
+from bench.measure.machine.limits import usable_cores
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from results.settings import Config, Measure
 
 STEPS = 4

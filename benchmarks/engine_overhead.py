@@ -22,13 +22,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from analysis.stats import Interval, ratio_interval
+from analysis.statistics.medians import Interval, ratio_interval
 from bench import engines
-from bench.cells import Cell, plan
 from bench.groups import CONF, options
-from bench.launch import Launcher
-from bench.measure.limits import usable_cores
-from bench.record import Launch, RankSamples, decode
+from bench.launch.local import Launcher
+from bench.measure.machine.limits import usable_cores
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
+from results.decode import decode
+from results.launches import Launch, RankSamples
 from results.settings import Config
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -2,10 +2,10 @@
 
     python -m benchmarks.instrument_cost [--rounds 12] [--turns 100] [--ranks 1 2] [--steps 10ms 1ms] [--out FILE.json]
 
-On: conditions read, ``bench.loop.timed_steps`` with its marks, conditions read, the record written. Marks: the same
-without conditions and record. Off: the same steps from the same barrier with one reading of the clock around them all.
-All are blocks of five steps, and take turns in random order in one process: so short that the machine is the same for
-the three of a turn, and with a ninth of a launch's steps to bear what is paid once a block. A launch's ratio is the
+On: conditions read, ``bench.worker.loop.timed_steps`` with its marks, conditions read, the record written. Marks: the
+same without conditions and record. Off: the same steps from the same barrier with one reading of the clock around them
+all. All are blocks of five steps, and take turns in random order in one process: so short that the machine is the same
+for the three of a turn, and with a ninth of a launch's steps to bear what is paid once a block. A launch's ratio is the
 median over turns, and the interval is that of the median over fresh launches. What is paid once a launch, outside of
 the clock, stands beside it: two readings of conditions, and the record.
 """
@@ -34,17 +34,18 @@ from rich.console import Console
 from rich.table import Table
 
 import workloads
-from analysis.stats import Interval, median_interval
+from analysis.statistics.medians import Interval, median_interval
 from bench import engines
 from bench.engines.base import Engine, RankContext
 from bench.engines.native import adapter
 from bench.engines.spec import EngineSpec
-from bench.launch import server_environment
-from bench.loop import timed_steps, train_step
-from bench.measure import environment, limits
-from bench.measure.conditions import Watch
-from bench.measure.timing import CpuMarks
-from bench.record import Launch, RankSamples, Record
+from bench.launch.local import server_environment
+from bench.measure.machine import environment, limits
+from bench.measure.machine.interference import Watch
+from bench.measure.time.timing import CpuMarks
+from bench.worker.loop import timed_steps, train_step
+from results.launches import Launch, RankSamples
+from results.record import Record
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 64

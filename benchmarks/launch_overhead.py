@@ -26,7 +26,7 @@ from rich.table import Table
 from bench import engines
 from bench.engines.spec import EngineSpec
 from bench.job import Job, WorkloadSpec
-from bench.launch import Launcher
+from bench.launch.local import Launcher
 
 SPAWN = """
 import sys, time

@@ -15,7 +15,7 @@ from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.gradients import BucketGradients
 from bench.engines.native.layout import lay_out
-from bench.engines.native.update import LossScale, ShardOptimizer
+from bench.engines.native.optimizer import LossScale, ShardOptimizer
 from bench.engines.spec import EngineSpec
 from benchmarks.peer import KINDS, call, world_of_two
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from analysis.advise import Limits, advise
-from analysis.exact_gate import differences, measured
-from analysis.load import frame, load
+from analysis.advice.recommend import Limits, advise
+from analysis.comparison.counter_check import differences, measured
+from analysis.table.frame import frame
 from bench import engines
-from bench.launch import Launcher
-from bench.record import Record
+from bench.launch.local import Launcher
 from benchmarks.launch_overhead import trivial_job
 from benchmarks.test_engine_paths import cpu_time
+from results.read import load
+from results.record import Record
 from tests.unit.test_analysis_fakes import sweep, write_all
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from analysis.tables import console
+from analysis.text.tables import console
 from bench.checks import ConfigError
-from bench.one_process import check_alone
-from bench.store import dated, new_dated
+from bench.cli.one_process import check_alone
 from claims import document, findings
 from claims.claim import Claim
 from claims.findings import Findings, Found, NotFindings
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ROOT, ExperimentError, Suite
 from results.output import prepare_output
+from results.store import dated, new_dated
 
 REFERENCE = ROOT / "results" / "reference" / "cpu-gloo" / "claims.json"
 FILE = "claims.json"

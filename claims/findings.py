@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.record import decode
-from bench.record.replace import write_whole
 from claims.claim import Finding
+from results.atomic import write_whole
+from results.decode import decode
 
 VERSION = 1
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.prctl import die_with_parent
+from bench.launch.prctl import die_with_parent
 
 TIMEOUT_S = 300.0
 RAISED = 1

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analysis.load import NoRecords, load
-from bench.record import Record
-from bench.record.replace import write_whole
+from results.atomic import write_whole
+from results.read import NoRecords, load
+from results.record import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "python"

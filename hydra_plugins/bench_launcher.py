@@ -21,19 +21,20 @@ class BenchLauncher(Launcher):
         self.hydra_context = hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from bench import cli, sweep
+        from bench.cli import compose
+        from bench.cli.folder import unless_refused
         from bench.reproduce import CannotReproduce
-        from bench.store import unless_refused
+        from bench.sweep import run
 
         loader = self.hydra_context.config_loader
         composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         HydraConfig.instance().set_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)
         with unless_refused(folder, multirun=True):
-            configs = [cli.from_hydra(config) for config in composed]
+            configs = [compose.from_hydra(config) for config in composed]
             if any(config.reproduce is not None for config in configs):
                 raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m and hydra.mode")
-            code = sweep.run(configs, folder)
+            code = run.run(configs, folder)
         if code:
             raise SystemExit(code)
         return [

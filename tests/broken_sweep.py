@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.forkserver.template import NAME
-from bench.record import Record
+from bench.launch.forkserver.template import NAME
+from results.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = (f"hydra.searchpath=[file://{ROOT}/tests/conf]", "workload=faulty")
@@ -100,7 +100,7 @@ class Broken:
         assert self.process
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.process.pid).children()
-            return [child for child in children if "bench.forkserver" in child.cmdline()]
+            return [child for child in children if "bench.launch.forkserver" in child.cmdline()]
         return []
 
     def assert_all_ended(self, cells: int, repeats: int) -> None:

@@ -8,6 +8,7 @@ each rank the outcomes of its actions, or null where it died. A launch is {"rank
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib
 import json
 import os
@@ -229,10 +230,12 @@ class Trainer:
             writing.sync = self._disk_full
         if trouble == "no exchange":
             writing.exchange = lambda *_: False
-        return self._refusal(self.engine.save, folder)
+        return self._refusal(functools.partial(checkpoint.save, self.engine), folder)
 
     def load(self, folder: str) -> str | None:
-        return self._refusal(self.engine.load, folder)
+        from bench.engines.native import checkpoint
+
+        return self._refusal(functools.partial(checkpoint.load, self.engine), folder)
 
     @staticmethod
     def _disk_full(path: Path) -> None:

@@ -12,13 +12,17 @@ import pytest
 import yaml
 
 from bench import engines
-from bench.cells import Cell, plan
 from bench.groups import CONF, options
 from bench.job import LaunchResult, Machine
-from bench.launch import Launcher
-from bench.measure.conditions import together
-from bench.record import Model, Noise, Parity, Record, decode
+from bench.launch.local import Launcher
+from bench.measure.machine.interference import together
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from bench.sweep import results as of_launches
+from results.decode import decode
+from results.model import Model
+from results.parity import Noise, Parity
+from results.record import Record
 from results.settings import Config, Measure
 
 MakeCell = Callable[..., Cell]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.measure.comm import tensors
+from bench.measure.communication.ledger import tensors
 
 
 class Stream:

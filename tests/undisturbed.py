@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from bench.measure.conditions import PROC, TICKS_PER_S, Machine, between, ours, read_machine
+from bench.measure.machine.interference import PROC, TICKS_PER_S, Machine, between, ours, read_machine
 from bench.measure.verdicts import Cause, clock_drift, foreign_process, throttled
 
 Measured = TypeVar("Measured")

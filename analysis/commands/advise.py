@@ -43,8 +43,8 @@ def share(text: str) -> float:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis.advise import Limits, advise, lines
-    from analysis.load import frame
+    from analysis.advice.recommend import Limits, advise, lines
+    from analysis.table.frame import frame
 
     found = read(asked)
     warn(found.warnings)

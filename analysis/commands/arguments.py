@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.load import Loaded
+    from results.read import Loaded
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns."""
@@ -49,7 +49,7 @@ def add_same(command: argparse.ArgumentParser) -> None:
 
 def read(asked: argparse.Namespace) -> Loaded:
     """The records that the arguments of ``add_places`` name. Raises NoRecords."""
-    from analysis.mlflow_store import load_places
+    from results.mlflow_store import load_places
 
     gc.disable()  # records are kept and hold no cycles: to look for some in millions of samples takes seconds
     try:

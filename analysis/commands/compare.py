@@ -56,25 +56,25 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis import compare
-    from analysis.cells import INFO
-    from analysis.mlflow_store import load_places
-    from analysis.tables import console
+    from analysis.comparison import compare as compare_comparison
+    from analysis.text.tables import console
+    from results.identity import INFO
+    from results.mlflow_store import load_places
 
     places, margin = (1 if asked.between else 2), asked.same / 100
     if len(asked.paths) != places or not margin > 0:
         need = "one PATH with --between" if asked.between else "two PATHs, or one and --between KNOB=A,B"
-        raise compare.NothingToCompare(f"compare needs {need}, and --same above 0")
+        raise compare_comparison.NothingToCompare(f"compare needs {need}, and --same above 0")
     sets = [load_places([path], asked.mlflow) for path in asked.paths]
     if asked.between:
         knob, values = asked.between
-        pairs, alone = compare.pair_values(sets[0].records, knob, values)
+        pairs, alone = compare_comparison.pair_values(sets[0].records, knob, values)
         sides = values if knob in INFO and INFO[knob].label == "{}" else (f"{knob}={values[0]}", f"{knob}={values[1]}")
     else:
         knob = None
-        pairs, alone = compare.pair_sets(sets[0].records, sets[1].records)
+        pairs, alone = compare_comparison.pair_sets(sets[0].records, sets[1].records)
         sides = ("first", "second")
     warn([line for found in sets for line in found.warnings])
-    outcomes = [compare.compare(pair, margin) for pair in pairs]
-    compare.show(outcomes, alone, sides, knob=knob, margin=margin, out=console())
-    return 1 if compare.failed(outcomes) else 0
+    outcomes = [compare_comparison.compare(pair, margin) for pair in pairs]
+    compare_comparison.show(outcomes, alone, sides, knob=knob, margin=margin, out=console())
+    return 1 if compare_comparison.failed(outcomes) else 0

@@ -42,23 +42,23 @@ def reason(text: str) -> str:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis import exact_gate
-    from analysis.tables import console
+    from analysis.comparison import counter_check
+    from analysis.text.tables import console
 
     found = read(asked)
     warn(found.warnings)
-    now = exact_gate.measured(found.records, asked.accept or "")
-    old = exact_gate.read(asked.baseline) if asked.baseline.exists() or asked.accept is None else None
-    differences = exact_gate.differences(old, now) if old else []
+    now = counter_check.measured(found.records, asked.accept or "")
+    old = counter_check.read(asked.baseline) if asked.baseline.exists() or asked.accept is None else None
+    differences = counter_check.differences(old, now) if old else []
     out = console()
     if old:
-        exact_gate.show(differences, old, now, out)
+        counter_check.show(differences, old, now, out)
     if asked.accept is None:
         if differences:
             again = shlex.join(["gate", *map(str, asked.paths), "--baseline", str(asked.baseline)])
             print(f'to accept this on purpose: python -m analysis {again} --accept "REASON"')
-        return exact_gate.exit_code(differences)
+        return counter_check.exit_code(differences)
     if differences or old is None:
-        exact_gate.write(asked.baseline, exact_gate.accept(old, now))
+        counter_check.write(asked.baseline, counter_check.accept(old, now))
         print(f"accepted: {asked.baseline}")
     return 0

@@ -32,17 +32,17 @@ def add(commands: Commands) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis import history
-    from analysis.compare import NothingToCompare
-    from analysis.tables import console
+    from analysis.comparison.compare import NothingToCompare
+    from analysis.comparison.history import histories, summary, table
+    from analysis.text.tables import console
 
     if not asked.same > 0:
         raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")
     records = read(asked)
     warn(records.warnings)
-    found = history.histories(records.records, asked.same / 100)
+    found = histories(records.records, asked.same / 100)
     out = console()
-    out.print(history.table(found))
-    for line in history.summary(found, asked.same / 100):
+    out.print(table(found))
+    for line in summary(found, asked.same / 100):
         out.print(line, markup=False, soft_wrap=True)
     return int(any(entry.verdict == "slower" for entry in found))

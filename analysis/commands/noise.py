@@ -31,20 +31,20 @@ def add(commands: Commands) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis import noise
-    from analysis.compare import NothingToCompare
-    from analysis.tables import console
+    from analysis.comparison.compare import NothingToCompare
+    from analysis.comparison.noise import floors, table, write
+    from analysis.text.tables import console
 
     if asked.out and asked.out.suffix not in (".json", ".csv"):
         raise NothingToCompare(f"--out {asked.out} is not valid; valid: a name that ends in .json or .csv")
     records = read(asked)
-    found, warnings = noise.floors(records.records)
+    found, warnings = floors(records.records)
     warn([*records.warnings, *warnings])
     out = console()
-    out.print(noise.table(found, records.records))
+    out.print(table(found, records.records))
     if not all(entry.interleaved for entry in found):
         out.print("*: pairs of launches that follow each other, not of one round")
     if asked.out:
-        noise.write(found, records.records, asked.out)
+        write(found, records.records, asked.out)
         out.print(f"kept in {asked.out}", markup=False, soft_wrap=True)
     return 0

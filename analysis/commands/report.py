@@ -45,11 +45,11 @@ def add(commands: Commands) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis import units
-    from analysis.collectives import fit_rows
-    from analysis.load import frame
-    from analysis.report import write_report
-    from analysis.terminal import print_summary
+    from analysis.advice.alpha_beta import fit_rows
+    from analysis.report.terminal import print_summary
+    from analysis.report.write import write_report
+    from analysis.table.frame import frame
+    from analysis.text import units
 
     found = read(asked)
     table = frame(found.records)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from analysis.theory import deepspeed_engine, native_engine, parameter_server, torch_engine
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.setting import Setting, elements, setting
-from bench.record import Record
+from results.record import Record
 
 __all__ = [
     *("ENGINES", "Theory", "predict_cast", "predict_paper", "predict_rest", "predict_sent", "predict_state"),

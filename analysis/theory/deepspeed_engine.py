@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from math import ceil
 
 from analysis.theory.setting import Setting, elements
-from bench.record import Parameter, element_count
+from results.model import Parameter, element_count
 
 
 def state(known: Setting) -> dict[str, int] | None:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from math import ceil, inf
 
 from analysis.theory.setting import Setting, elements
-from bench.record import Parameter, element_count
+from results.model import Parameter, element_count
 
 ALIGN_BYTES = 64
 MIB = 1 << 20

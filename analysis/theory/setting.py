@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.cells import world_size
-from bench.record import Parameter, Record, element_count
+from results.model import Parameter, element_count
 from results.precision import ITEM_BYTES, PRECISIONS
+from results.record import Record, world_size
 
 
 @dataclass(frozen=True)

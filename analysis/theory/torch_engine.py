@@ -11,7 +11,7 @@ import heapq
 from math import ceil, prod
 
 from analysis.theory.setting import Setting, elements
-from bench.record import Parameter, element_count
+from results.model import Parameter, element_count
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 

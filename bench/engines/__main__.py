@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from analysis.tables import console
+from analysis.text.tables import console
 from bench import engines
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
 from bench.groups import CONF, options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bench.engines.holders import holders
+from bench.engines.param_owners import holders
 from bench.engines.spec import EngineUnsupported
 
 

@@ -28,7 +28,7 @@ class EngineSpec(Training):
     device: str
     """``cpu`` or ``cuda``."""
     backend: str
-    """``gloo``, ``nccl``, or ``fake``: this is the only rank there is (``bench.simulated``)."""
+    """``gloo``, ``nccl``, or ``fake``: this is the only rank there is (``bench.worker.fake_group``)."""
     join: bool = False
     """Whether ranks may have unequal numbers of batches; the engine then has a ``join()`` context."""
     options: dict[str, Any] = field(default_factory=dict)

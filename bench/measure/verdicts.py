@@ -6,13 +6,14 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from bench.measure.steadiness import change
-from bench.record import ENOUGH_LAUNCHES, NO_ENGINE, Launch, Record
-from bench.record.distorting import distorting
-from bench.record.invariants import violations
+from bench.measure.time.steadiness import change
+from results.distorting import distorting
+from results.invariants import violations
+from results.launches import ENOUGH_LAUNCHES, Launch
+from results.record import NO_ENGINE, Record
 
 Conditions = dict[str, float]
-"""What ``bench.measure.conditions`` counted, by name."""
+"""What ``bench.measure.machine.interference`` counted, by name."""
 
 FOREIGN_SHARE = 0.1
 """Of the time of the CPUs that we may use, taken by others."""

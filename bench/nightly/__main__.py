@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.checks import ConfigError
-from bench.hangup import outlive_terminal
+from bench.cli.one_process import check_alone
+from bench.cli.signals import outlive_terminal
 from bench.nightly import preflight, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import JUDGED, TIME_GATE, Night, Outcome, earlier_sweep, judged_commit, resolved, run, steps
-from bench.one_process import check_alone
-from bench.store import new_dated
 from results.settings import Tracking
+from results.store import new_dated
 
 HOME = Path("results/runs/nightly")
 EXIT = {"ok": 0, "note": 0, "found": 1, "not run": 2}

@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from analysis.tables import bare, console
-from bench.measure import environment, limits, source
-from bench.measure.command import output
-from bench.measure.source import ROOT
+from analysis.text.tables import bare, console
+from bench.measure.machine import environment, limits, source
+from bench.measure.machine.command import output
+from bench.measure.machine.source import ROOT
 from results.output import prepare_output
 from results.quantities import size_bytes
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
 
-from bench.measure import source
-from bench.measure.source import ROOT
+from bench.measure.machine import source
+from bench.measure.machine.source import ROOT
 
 EXACT = Path("results/reference/cpu-gloo/exact.json")
 CPU_SWEEP = (

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.measure import environment, limits, source
+from bench.measure.machine import environment, limits, source
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import Outcome, shown
-from bench.record import Record, RecordError
+from results.record import Record, RecordError
 
 MOST_LINES = 40
 """Of what a step printed; its log has the rest."""

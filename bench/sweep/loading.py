@@ -6,9 +6,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from bench.cells import Cell
 from bench.checks import ConfigError
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
 
 
 def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> None:

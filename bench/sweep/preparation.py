@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench import engines, search
-from bench.cells import Cell, ceiling_key, reference_key
+from bench import engines
 from bench.engines.spec import EngineUnsupported, Skips
 from bench.job import LaunchResult
-from bench.record import Attribution, Ceiling, Model, Noise, Parity, Search
-from bench.sweep import results
+from bench.plan.cell import Cell, ceiling_key, reference_key
+from bench.sweep import largest_batch, results
 from bench.sweep.running import Running
+from results.attribution import Attribution
+from results.launches import Ceiling
+from results.memory import Search
+from results.model import Model
+from results.parity import Noise, Parity
 
 
 class Preparation:
@@ -149,13 +153,13 @@ class Preparation:
             running.observe(cell, result)
             record.search = found
             if found.tried[-1].batch == found.largest_fit:
-                record.memory = search.memory_of(result)
+                record.memory = largest_batch.memory_of(result)
                 record.resolved["engine"] = result.ranks[0]["describe"]
                 record.resolved["rank_batch"] = found.largest_fit
                 record.resolved["global_batch"] = found.largest_fit * cell.config.gpus
             running.records.write(cell)
 
-        failed = search.run(record.search or cell.search(), cell.rank_batch, launch, keep)
+        failed = largest_batch.run(record.search or cell.search(), cell.rank_batch, launch, keep)
         if failed:
             running.fail(cell, failed)
             return

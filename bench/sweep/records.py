@@ -7,11 +7,12 @@ import dataclasses
 import sys
 from typing import Any
 
-from bench.cells import Cell
 from bench.job import Machine
 from bench.measure.verdicts import disturbances, verdicts
-from bench.record import NO_ENGINE, Record, Source
-from bench.store import RecordStore, StoreError, sweep_name
+from bench.plan.cell import Cell
+from results.record import NO_ENGINE, Record
+from results.source import Source
+from results.store import RecordStore, StoreError, sweep_name
 
 GOES_ON = ("ok", "interrupted")
 """Statuses of a cell that may still be launched."""

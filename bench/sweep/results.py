@@ -5,22 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from bench.job import LaunchResult
-from bench.measure import conditions
-from bench.record import (
-    Ceiling,
-    Collective,
-    CollectiveTimes,
-    Launch,
-    Model,
-    Noise,
-    Parity,
-    RankMemory,
-    RankSamples,
-    Record,
-    StepParts,
-    Updates,
-    decode,
-)
+from bench.measure.machine import interference
+from results.attribution import StepParts
+from results.decode import decode
+from results.launches import Ceiling, Collective, CollectiveTimes, Launch, RankSamples
+from results.memory import RankMemory
+from results.model import Model
+from results.parity import Noise, Parity
+from results.record import Record
+from results.updates import Updates
 
 
 def model(result: LaunchResult) -> Model:
@@ -38,7 +31,7 @@ def noise(result: LaunchResult) -> Noise:
 def ceiling(result: LaunchResult) -> Ceiling:
     """What all ranks reached together, and what disturbed them."""
     found: Ceiling = decode(result.ranks[0]["ceiling"], Ceiling, "ceiling")
-    return dataclasses.replace(found, conditions=conditions.together(rank["conditions"] for rank in result.ranks))
+    return dataclasses.replace(found, conditions=interference.together(rank["conditions"] for rank in result.ranks))
 
 
 def take_check(record: Record, result: LaunchResult) -> None:
@@ -79,7 +72,7 @@ def timed(result: LaunchResult, number: int, started_at: str, period: int) -> La
         phases_s(result) | {"total_s": result.total_s},
         [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks if "samples" in rank],
         result.servers,
-        conditions=conditions.together(rank["conditions"] for rank in result.ranks),
+        conditions=interference.together(rank["conditions"] for rank in result.ranks),
         foreign=result.ranks[0]["foreign"],
         collective_times=decode(result.ranks[0].get("collective_times", []), list[CollectiveTimes], "collective_times"),
         period=period,

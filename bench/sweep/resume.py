@@ -6,9 +6,9 @@ import dataclasses
 import sys
 
 from bench.checks import ConfigError
-from bench.measure import environment, source
-from bench.store import rescue_folders
 from bench.sweep.records import GOES_ON, SweepRecords
+from results import differences
+from results.store import rescue_folders
 
 
 def take_over(records: SweepRecords) -> None:
@@ -18,7 +18,7 @@ def take_over(records: SweepRecords) -> None:
     resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes. A cell's
     ``repeats`` are from then on those that are asked for now, or as many as it has.
     """
-    from analysis.usable import check
+    from results.validate import check
 
     store = records.store
     try:
@@ -36,7 +36,7 @@ def take_over(records: SweepRecords) -> None:
         records.rename(next(iter(records.earlier.values())).sweep_id)
     others = []
     for cell_id, earlier in records.earlier.items():
-        changed = environment.differences(earlier.environment, records.environment)
+        changed = differences.machine_differences(earlier.environment, records.environment)
         if changed:
             raise ConfigError(f"resume: {store.folder} was measured elsewhere ({'; '.join(changed)})")
         measured = earlier.launches or earlier.search
@@ -46,7 +46,7 @@ def take_over(records: SweepRecords) -> None:
             asked = records.by_cell[cell_id].config["repeats"]
             earlier.config["repeats"] = max(asked, len(earlier.launches))
             records.by_cell[cell_id] = earlier
-            if records.source and source.differences(earlier, records.source, records.environment):
+            if records.source and differences.code_differences(earlier, records.source, records.environment):
                 others.append(cell_id)
     unfinished = [cell for cell in records.cells if cell.id in others and records.launches_left(cell)]
     for cell in unfinished:
@@ -55,7 +55,7 @@ def take_over(records: SweepRecords) -> None:
     if records.source and others:
         store.warnings.append(
             f"resume: the sweep now mixes codes: {len(others)} cell(s) differ from the rest "
-            f"({source.differences(records.earlier[others[0]], records.source, records.environment)}); "
+            f"({differences.code_differences(records.earlier[others[0]], records.source, records.environment)}); "
             f"{len(unfinished)} of them, not finished, began anew"
         )
         print(store.warnings[-1], file=sys.stderr)

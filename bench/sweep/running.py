@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.breakdown import Breakdown
-from bench.cells import Cell
 from bench.job import Job, LaunchResult
-from bench.launch import Launcher
-from bench.progress import SweepProgress
-from bench.record import Status, decode
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.sweep.breakdown import Breakdown
+from bench.sweep.progress import SweepProgress
 from bench.sweep.records import SweepRecords
+from results.decode import decode
+from results.record import Status
 
 
 @dataclass(frozen=True)

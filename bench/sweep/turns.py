@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from bench.cells import Cell
 from bench.job import LaunchResult
-from bench.measure import environment
-from bench.record import Launch
+from bench.measure.machine import environment
+from bench.plan.cell import Cell
 from bench.sweep import results
 from bench.sweep.records import GOES_ON
 from bench.sweep.running import Running
+from results.launches import Launch
 
 
 class Turns:

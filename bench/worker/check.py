@@ -13,19 +13,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from bench import loop, parity, record
 from bench.engines.base import Batch, Engine, RankContext
 from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
 from bench.job import Job
-from bench.measure import comm, memory
-from bench.reference import Reference
-from bench.worker import updates
+from bench.measure.communication import ledger
+from bench.measure.memory.step import StepMemory, gathered_parameters
+from bench.worker import loop, parity, updates
+from bench.worker.batches import batches, share_of, workload
 from bench.worker.engine import UNSTEADY_STEPS, set_up
 from bench.worker.model import digest
 from bench.worker.randomness import seed_generators
 from bench.worker.replicas import rank_difference
-from bench.worker.shares import batches, share_of, workload
+from bench.worker.single_process import Reference
+from results import launches
+from results.updates import Updates
 from workloads.base import Workload
 
 MAX_REPEATS = 8
@@ -39,7 +41,7 @@ them; those it still holds as a step begins would be counted in all of that step
 def check(job: Job, context: RankContext) -> dict[str, Any]:
     """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
     device = context.device
-    counter = memory.StepMemory(device)
+    counter = StepMemory(device)
     with counter if job.memory else contextlib.nullcontext():
         work = workload(job.workload)
         module = work.build().to(device)
@@ -100,9 +102,7 @@ def errors_of_first_step(job: Job, engine: Engine, reference: Reference | None) 
     return parity.tensor_errors(weights, reference.first, reference.initial, weight_dtype(job.spec.precision))
 
 
-def watched_step(
-    job: Job, engine: Engine, work: Workload, counter: memory.StepMemory, micro_batches: list[Batch]
-) -> None:
+def watched_step(job: Job, engine: Engine, work: Workload, counter: StepMemory, micro_batches: list[Batch]) -> None:
     inputs = [entry for batch in micro_batches for entry in tensors_of(batch)]
     with watched_parameters(job), counter.step(engine.state(), inputs):
         for index, batch in enumerate(micro_batches):
@@ -114,7 +114,7 @@ def watched_step(
 
 def watched_parameters(job: Job) -> contextlib.AbstractContextManager[None]:
     """A compiled module has no hooks that could watch them."""
-    return contextlib.nullcontext() if job.spec.compile else memory.gathered_parameters()
+    return contextlib.nullcontext() if job.spec.compile else gathered_parameters()
 
 
 class WatchedSteps:
@@ -138,20 +138,20 @@ class WatchedSteps:
     def _train(self) -> None:
         loop.train_step(self._engine, self._batches(), self._work.loss)
 
-    def count_memory(self, counter: memory.StepMemory) -> None:
+    def count_memory(self, counter: StepMemory) -> None:
         """Counts whole steps, with what is in memory when each begins and between its backward and update."""
         for _ in range(WATCHED_STEPS):
             self._until_updated(lambda: self._count_step(counter), counter.forget)
 
-    def _count_step(self, counter: memory.StepMemory) -> None:
+    def _count_step(self, counter: StepMemory) -> None:
         micro_batches = self._batches()
         gc.collect()
         time.sleep(LET_GO_S)
         watched_step(self._job, self._engine, self._work, counter, micro_batches)
 
-    def collectives(self) -> list[record.Collective]:
+    def collectives(self) -> list[launches.Collective]:
         """What this rank calls in one step; with ``local_steps``, in so many."""
-        ledgers = [comm.Ledger()]
+        ledgers = [ledger.Ledger()]
 
         def step() -> None:
             for _ in range(self._job.spec.local_steps):
@@ -159,7 +159,7 @@ class WatchedSteps:
                 with ledgers[-1]:
                     loop.train_step(self._engine, micro_batches, self._work.loss)
 
-        self._until_updated(step, lambda: ledgers.append(comm.Ledger()))
+        self._until_updated(step, lambda: ledgers.append(ledger.Ledger()))
         return ledgers[-1].lines()
 
     def _until_updated(self, step: Callable[[], None], forget: Callable[[], None]) -> None:
@@ -171,5 +171,5 @@ class WatchedSteps:
             forget()
         self._skipped += not updates.is_updated(self._engine, self._device, step)
 
-    def updates(self) -> record.Updates:
+    def updates(self) -> Updates:
         return replace(self._watch.result(self._steps), skipped=self._skipped)

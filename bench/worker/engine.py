@@ -8,12 +8,12 @@ from types import ModuleType
 
 from torch import nn
 
-from bench import straggler
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.precision import refuse_narrow
 from bench.engines.whole_loss import first_use
 from bench.job import Job
-from bench.worker.shares import batches, share_of, workload
+from bench.worker import straggler
+from bench.worker.batches import batches, share_of, workload
 from workloads.base import kept_generators
 
 UNSTEADY_STEPS = 2

@@ -21,8 +21,8 @@ from typing import Any
 import numpy
 import torch
 
-from bench.record.shown import cut
 from bench.worker.patches import patched, torch_functions
+from results.shown import cut
 
 VARIABLES = ("OMP_", "MKL_", "KMP_", "GLOO_", "NCCL_", "TORCH", "PYTORCH_", "CUDA_", "CUBLAS_", "CUDNN_", "MALLOC_")
 """Environment variables that change what is measured begin with these."""

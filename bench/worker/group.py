@@ -12,7 +12,8 @@ from torch.distributed.distributed_c10d import Store
 
 from bench.engines.base import RankContext
 from bench.job import Job
-from bench.measure import fake, timing
+from bench.measure.time import timing
+from bench.worker import no_comm
 
 
 def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
@@ -33,12 +34,12 @@ def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
 def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:
     """Initialises the default process group, of all ranks and no server."""
     if job.silent:
-        fake.join_group(rank, job.world_size)
+        no_comm.join_group(rank, job.world_size)
         return
     if job.spec.backend == "fake":
-        from bench import simulated  # private parts of torch, which nobody else needs
+        from bench.worker import fake_group  # private parts of torch, which nobody else needs
 
-        simulated.join_group(rank, job.spec.world_size)
+        fake_group.join_group(rank, job.spec.world_size)
         return
     dist.init_process_group(
         job.spec.backend,
@@ -53,6 +54,6 @@ def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:
 def meet(job: Job, context: RankContext, where: str) -> None:
     """Returns once all ranks are here."""
     if job.silent:
-        fake.meet(context.store, context.rank, context.world_size, where)
+        no_comm.meet(context.store, context.rank, context.world_size, where)
     else:
         timing.meet(context.device)

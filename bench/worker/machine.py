@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from bench import collectives
 from bench.engines.base import RankContext
 from bench.job import Job
-from bench.measure import ceiling, conditions
-from bench.measure import collectives as collectives_by_size
+from bench.measure.communication import by_size as collectives_by_size
+from bench.measure.communication import sizes
+from bench.measure.machine import interference, peak_flops
 from bench.worker.stopwatch import Stopwatch
 
 
 def peak(job: Job, context: RankContext) -> dict[str, Any]:
     """What this rank reaches in matrix products, with all others, and what disturbed it."""
-    watch = conditions.Watch(context.rank, context.world_size, context.device)
+    watch = interference.Watch(context.rank, context.world_size, context.device)
     watch.begin()
-    found = ceiling.measure(job.spec.precision, context.device)
+    found = peak_flops.measure(job.spec.precision, context.device)
     return {"ceiling": asdict(found)} | watch.end()
 
 
 def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
     """``workload=collectives``: the same times on every rank, and what disturbed this one."""
-    asked = collectives.asked(job.workload.options)
+    asked = sizes.asked(job.workload.options)
     if context.device.type == "cuda":  # so that clocks are up when they are read first
         collectives_by_size.measure(asked, 1, 0, context.device)
-    watch = conditions.Watch(context.rank, context.world_size, context.device)
+    watch = interference.Watch(context.rank, context.world_size, context.device)
     watch.begin()
     found = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
     observed = watch.end()

@@ -7,16 +7,17 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from bench import record
 from bench.engines.batches import tensors_of
 from bench.engines.precision import autocast, cast_inputs, cast_module, narrow_parameter, weight_dtype
 from bench.job import Job
-from bench.measure import flops, memory
-from bench.worker.shares import batches, share_of
+from bench.measure import flops
+from bench.measure.memory import step
+from bench.worker.batches import batches, share_of
+from results import model
 from workloads.base import Workload
 
 
-def model_facts(work: Workload, data_digest: str, precision: str) -> record.Model:
+def model_facts(work: Workload, data_digest: str, precision: str) -> model.Model:
     """What is trained, counted on a built module rather than typed in; buffers as ``precision`` has them."""
     module = work.build()
     dtypes = {name: str(weight.dtype).removeprefix("torch.") for name, weight in module.named_parameters()}
@@ -25,20 +26,20 @@ def model_facts(work: Workload, data_digest: str, precision: str) -> record.Mode
         module = cast_module(module, precision)
     owner = {id(weight): index for index, unit in enumerate(work.units(module)) for weight in unit.parameters()}
     parameters = [
-        record.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1), dtypes[name])
+        model.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1), dtypes[name])
         for name, weight in module.named_parameters()
     ]
     info = work.info
     operations, uncounted = flops_per_sample(work, module, weight_dtype(precision) if is_cast else torch.float32)
     module = cast_module(module, precision)
-    return record.Model(
+    return model.Model(
         workload=info.name,
         unit=info.unit,
         units_per_sample=info.units_per_sample,
         flops_per_unit=operations / info.units_per_sample,
         uncounted_operators=uncounted,
         parameters=parameters,
-        buffer_bytes=sum(part.nbytes for buffer in module.buffers() for part in memory.stored(buffer)),
+        buffer_bytes=sum(part.nbytes for buffer in module.buffers() for part in step.stored(buffer)),
         data=info.data.description,
         synthetic_data=info.data.synthetic,
         data_digest=data_digest,
@@ -64,7 +65,7 @@ def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | No
     """What one rank's micro-batch leaves for backward, without an engine; None where a rank has a part of a replica."""
     if job.ranks_per_replica > 1 or not job.memory:
         return None
-    counter = memory.StepMemory(device)
+    counter = step.StepMemory(device)
     with counter:
         module = cast_module(work.build().to(device), job.spec.precision)
         batch = batches(job, work, share_of(job, 0), 0, device)[0]

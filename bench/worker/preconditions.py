@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.engines.batches import tensors_of
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.measure.memory import stored
+from bench.measure.memory.step import stored
 from bench.worker.bits import same_bits
 from bench.worker.global_state import watched
 from workloads.base import Workload, WorkloadError

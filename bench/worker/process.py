@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from bench import malloc
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job
+from bench.launch import malloc
 from bench.worker.randomness import seed_generators
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from bench import loop
 from bench.engines.base import Batch, RankContext
 from bench.job import Job
-from bench.measure import timeline
-from bench.measure.timing import all_here
+from bench.measure.time import timeline
+from bench.measure.time.timing import all_here
+from bench.worker import loop
+from bench.worker.batches import batches, share_of, workload
 from bench.worker.engine import UNSTEADY_STEPS, ready
-from bench.worker.shares import batches, share_of, workload
 from bench.worker.updates import UpdateWatch, settle
 
 PROFILED_STEPS = 10

@@ -8,6 +8,7 @@ from typing import Any
 from bench.engines.base import RankContext, ServerContext
 from bench.job import Job
 from bench.worker import global_state
+from bench.worker.batches import load
 from bench.worker.check import check
 from bench.worker.engine import adapter
 from bench.worker.group import join_group, meet, open_store
@@ -15,7 +16,6 @@ from bench.worker.machine import collective_times, peak
 from bench.worker.process import prepare_process
 from bench.worker.profile import profiled
 from bench.worker.reference import noise, reference
-from bench.worker.shares import load
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.timing import timing
 

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import loop, parity, record
 from bench.engines.base import Batch
 from bench.engines.batches import tensors_of
 from bench.engines.precision import AUTOCAST, weight_dtype
 from bench.job import Job
-from bench.reference import Reference, Shadow, Training, Weights, nudge, rounding, train_reference
+from bench.worker import loop, parity
+from bench.worker.batches import batches, share_of, workload
 from bench.worker.model import activation_bytes, digest, model_facts
 from bench.worker.preconditions import checked_module, in_eval_mode
 from bench.worker.randomness import Generators, State, differ, owners_of, seed_generators
 from bench.worker.reached import Reached
-from bench.worker.shares import batches, share_of, workload
+from bench.worker.single_process import Reference, Shadow, Training, Weights, nudge, rounding, train_reference
+from results.parity import ByTensor, Noise
 from workloads.base import Workload
 
 DRAWS = 4
@@ -87,7 +88,7 @@ def noise(job: Job, device: torch.device) -> dict[str, Any]:
         losses.append(parity.loss_error(draw.reference.losses, against.losses))
         if nudged:  # the others compute the same gradient
             zeros = [name for name in zeros if is_noise(again.gradients[name], draw.gradients[name])]
-    measured = record.Noise(
+    measured = Noise(
         reduction=largest(errors[: DRAWS // 2]),
         computation=largest(errors[DRAWS // 2 :]),
         fault=fault_errors(again.shadow, against, dtype) if several else {},
@@ -162,7 +163,7 @@ def reduction_eps(job: Job) -> float:
     return SUMMED_OTHERWISE * torch.finfo(dtype).eps if dtype == torch.float32 else torch.finfo(dtype).eps
 
 
-def draw_errors(draw: Reference, against: Reference, dtype: torch.dtype) -> record.ByTensor:
+def draw_errors(draw: Reference, against: Reference, dtype: torch.dtype) -> ByTensor:
     """Of a draw, by how far it moved from where it began: that it began elsewhere is no error."""
 
     def at(weights: Weights, right: Weights, name: str) -> float:
@@ -173,7 +174,7 @@ def draw_errors(draw: Reference, against: Reference, dtype: torch.dtype) -> reco
     return {name: [at(draw.first, against.first, name), at(draw.final, against.final, name)] for name in against.final}
 
 
-def fault_errors(shadow: Shadow, against: Reference, dtype: torch.dtype) -> record.ByTensor:
+def fault_errors(shadow: Shadow, against: Reference, dtype: torch.dtype) -> ByTensor:
     """Of each tensor, as if its gradient alone were not reduced; a frozen one cannot be."""
     ends = [(shadow.first, against.first), (shadow.final, against.final)]
     found = [
@@ -183,7 +184,7 @@ def fault_errors(shadow: Shadow, against: Reference, dtype: torch.dtype) -> reco
     return {name: [errors[name] for errors in found] for name in found[0]}
 
 
-def largest(draws: list[record.ByTensor]) -> record.ByTensor:
+def largest(draws: list[ByTensor]) -> ByTensor:
     return {name: [nan_max([draw[name][point] for draw in draws]) for point in (0, 1)] for name in draws[0]}
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from bench import loop, record
 from bench.engines.base import RankContext
 from bench.job import Job
-from bench.measure import conditions, wire
+from bench.measure.communication import interface_bytes
+from bench.measure.machine import interference
+from bench.worker import loop
+from bench.worker.batches import steps_of
 from bench.worker.engine import ready
 from bench.worker.group import meet
-from bench.worker.shares import steps_of
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.updates import UpdateWatch, settle
+from results import launches
 
 
 def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
@@ -21,8 +23,8 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
     talks = job.spec.backend == "gloo" and not job.silent and not (job.network and job.servers)  # servers read no link
-    interface = wire.interface_of(rank, context.world_size, job.network) if talks else None
-    watch = conditions.Watch(rank, job.world_size, device, interface)
+    interface = interface_bytes.interface_of(rank, context.world_size, job.network) if talks else None
+    watch = interference.Watch(rank, job.world_size, device, interface)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")
@@ -40,7 +42,7 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     seconds.lap("measured_s")
     updated = updates.result(len(measured.losses))
     engine.teardown()
-    samples = record.RankSamples(
+    samples = launches.RankSamples(
         forward_backward_s=measured.forward_backward_s,
         optimizer_s=measured.optimizer_s,
         warmup_step_s=warmup.step_s,

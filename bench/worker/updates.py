@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 from bench.engines.base import Engine
 from bench.engines.scaling import LossScaling
-from bench.record import Updates
 from bench.worker.bits import bits_sum
+from results.updates import Updates
 
 SETTLED_STEPS = 2
 """Updates in a row without a skip, after which the loss scale has settled."""

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from bench.measure import wire
+from bench.measure.communication import interface_bytes
 
-RECEIVED, SENT, SENT_AGAIN = 128, 200, wire.BYTES_RETRANS
+RECEIVED, SENT, SENT_AGAIN = 128, 200, interface_bytes.BYTES_RETRANS
 """Where ``tcpi_bytes_received``, ``tcpi_bytes_sent`` and ``tcpi_bytes_retrans``, of 8 bytes, stand in ``tcp_info``."""
 
 Counts = dict[str, tuple[int, int]]
@@ -18,7 +18,7 @@ Counts = dict[str, tuple[int, int]]
 def counts() -> Counts:
     """Of all open connections of this process. Raises RuntimeError where the kernel does not count."""
     found: Counts = {}
-    for own, peer, told in wire.connections(SENT_AGAIN + 8):
+    for own, peer, told in interface_bytes.connections(SENT_AGAIN + 8):
         if len(told) < SENT_AGAIN + 8:
             raise RuntimeError("this kernel does not tell what a connection sent (Linux 4.19 and later do)")
         received, sent, again = (struct.unpack_from("Q", told, at)[0] for at in (RECEIVED, SENT, SENT_AGAIN))

@@ -6,12 +6,12 @@ import math
 from statistics import median
 from typing import Any
 
-from analysis import stats
-from analysis.cells import world_size
+from analysis.metrics import time
+from analysis.statistics.medians import ratio_interval
 from analysis.theory.calibrated import Calibrated
-from bench.record import Record
 from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.suite import ExperimentError, Suite, sound
+from results.record import Record, world_size
 
 CLAIMS: Register = []
 FOLLOWS = 0.85
@@ -146,7 +146,7 @@ def in_words(shares: dict[tuple[str, int], float]) -> dict[str, float]:
 def asynchronous_is_faster(suite: Suite) -> Finding:
     records = with_a_server(suite)
     samples = {
-        slowed: stats.ratio_interval(*[throughputs(records[mode, slowed]) for mode in ("async", "sync")]).value
+        slowed: ratio_interval(*[throughputs(records[mode, slowed]) for mode in ("async", "sync")]).value
         for slowed in (True, False)
     }
     reached = {(mode, slowed): to_target(suite, mode, slowed) for mode in LRS for slowed in (True, False)}
@@ -177,7 +177,7 @@ def asynchronous_is_faster(suite: Suite) -> Finding:
 def throughputs(record: Record) -> list[float]:
     if world_size(record) != RANKS or record.model is None:
         raise ExperimentError(f"{record.cell_id}: not of {RANKS} ranks that trained")
-    return [stats.throughput_per_s(record, launch) for launch in record.launches]
+    return [time.throughput_per_s(record, launch) for launch in record.launches]
 
 
 def to_target(suite: Suite, mode: str, slowed: bool) -> tuple[float, float, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from bench.record import Record
 from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.suite import ExperimentError, Suite, sound
+from results.record import Record
 
 CLAIMS: Register = []
 

@@ -6,7 +6,7 @@ import math
 from statistics import mean, median, stdev
 from typing import Any
 
-from analysis.stats import Interval, median_interval
+from analysis.statistics.medians import Interval, median_interval
 from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.suite import ExperimentError, Suite
 

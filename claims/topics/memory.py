@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.record import RankMemory, Record
 from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.suite import ExperimentError, Suite, sound
+from results.memory import RankMemory
+from results.record import Record
 
 CLAIMS: Register = []
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.cells import world_size
-from analysis.scaling import Efficiency, efficiencies
+from analysis.metrics.scaling import Efficiency, efficiencies
 from claims.claim import Finding, Register, by_parts, claim
 from claims.suite import ExperimentError, Suite
+from results.record import world_size
 
 CLAIMS: Register = []
 RANKS = (1, 2, 4)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from analysis.comm import ledgers, sent_bytes
-from bench.record import Record
+from analysis.metrics.traffic import ledgers, sent_bytes
 from claims.programs.sockets import matrix
 from claims.suite import ExperimentError, Suite, sound
+from results.record import Record
 
 STEPS, WIDTH = 4, 256
 """Of what the kernel counts: steps, and the width of four linear layers."""

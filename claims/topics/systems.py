@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bench.engines import load
-from bench.record import Record
 from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.programs.backends import CARRIED
 from claims.suite import ExperimentError, Suite
+from results.record import Record
 
 CLAIMS: Register = []
 ZERO_STAGES = (1, 2, 3)

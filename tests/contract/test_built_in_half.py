@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
 from tests.conftest import MakeCell, assert_parity
 
 ENGINES = ("native", "torch", "deepspeed")

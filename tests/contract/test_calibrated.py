@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from analysis.theory.calibrated import Calibrated
-from bench.cells import Cell
 from bench.groups import options
-from bench.launch import Launcher
-from bench.record import Launch, Parity, RankSamples, decode
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from results.decode import decode
+from results.launches import Launch, RankSamples
+from results.parity import Parity
 from results.settings import Network, Straggler
 from tests.conftest import MakeCell, group
 from tests.integration.test_network import no_lab

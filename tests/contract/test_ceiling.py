@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell
-from bench.launch import Launcher
-from bench.record import Ceiling, Launch, RankSamples, decode
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.worker.batches import workload
 from bench.worker.model import flops_per_sample
-from bench.worker.shares import workload
+from results.decode import decode
+from results.launches import Ceiling, Launch, RankSamples
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 

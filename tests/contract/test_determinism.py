@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cells import Cell, plan
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from benchmarks import determinism
 from results.settings import Config
 from tests.conftest import CPU_ONLY

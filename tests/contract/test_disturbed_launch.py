@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell
-from bench.launch import Launcher
+from bench.launch.local import Launcher
 from bench.measure.verdicts import disturbances
-from bench.record import Launch, Record
+from bench.plan.cell import Cell
+from results.launches import Launch
+from results.record import Record
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 

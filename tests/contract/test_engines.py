@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.cells import Cell
 from bench.groups import options
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell, worst
 

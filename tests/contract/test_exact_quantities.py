@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from analysis.exact_gate import Difference, differences, exit_code, measured
-from bench.cells import Cell
-from bench.record import Collective, Parity, RankMemory, Record, decode
+from analysis.comparison.counter_check import Difference, differences, exit_code, measured
+from bench.plan.cell import Cell
+from results.decode import decode
+from results.launches import Collective
+from results.memory import RankMemory
+from results.parity import Parity
+from results.record import Record
 from tests.conftest import AsRecord, MakeCell
 
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 5, "width": 62, "bias": True}

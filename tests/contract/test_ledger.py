@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from analysis.comm import sent_bytes
+from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent
-from bench.cells import Cell
-from bench.record import Collective, Record, decode
+from bench.plan.cell import Cell
+from results.decode import decode
+from results.launches import Collective
+from results.record import Record
 from tests.conftest import AsRecord, MakeCell
 
 Ledger = list[Collective]

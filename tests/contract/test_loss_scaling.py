@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell
 from bench.job import LaunchResult
-from bench.launch import Launcher
+from bench.launch.local import Launcher
 from bench.measure.verdicts import updates_missed
-from bench.record import Record, Updates, decode
+from bench.plan.cell import Cell
 from bench.sweep import results
+from results.decode import decode
+from results.record import Record
+from results.updates import Updates
 from tests.conftest import MakeCell, launched
 from tests.scaled_loss import workload
 

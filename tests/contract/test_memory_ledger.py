@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from analysis.memory import KINDS, memory
-from bench.cells import Cell
-from bench.record import RankMemory, Record, decode
+from analysis.metrics.memory import KINDS, memory
+from bench.plan.cell import Cell
+from results.decode import decode
+from results.memory import RankMemory
+from results.record import Record
 from results.settings import Config
 from tests.conftest import AsRecord, MakeCell, planned
 

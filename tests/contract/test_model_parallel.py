@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 import workloads
-from bench.cells import Cell, plan
 from bench.engines.pipeline.stages import chain_of, cut
 from bench.engines.spec import EngineUnsupported
 from bench.engines.tensor_parallel.adapter import plan_of
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from results.settings import Config
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, planned
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch import Launcher
+from bench.launch.local import Launcher
 from tests.conftest import MakeCell, assert_parity, launched
 
 QUICK = {"parity_steps": 4, "memory": False}

@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bench import simulated
 from bench.engines.base import RankContext
 from bench.engines.native import adapter
 from bench.engines.native.adapter import NativeEngine
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.worker import fake_group
 
 RANKS = 4
 Train = Callable[[nn.Module, list[nn.Module]], NativeEngine]
@@ -73,7 +73,7 @@ class Copied(nn.Sequential):
 def train() -> Iterator[Train]:
     """Rank 0 of a world of fake ranks, for three steps at stage 3."""
     try:
-        simulated.join_group(0, RANKS)
+        fake_group.join_group(0, RANKS)
     except EngineUnsupported as error:
         pytest.skip(str(error))
 

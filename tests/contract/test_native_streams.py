@@ -11,11 +11,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import simulated
 from bench.engines.base import RankContext
 from bench.engines.native import adapter
 from bench.engines.native.collectives import Finish, NcclCollectives
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.worker import fake_group
 from tests.streams import Races, Stream, simulate
 
 RANKS = 4
@@ -48,7 +48,7 @@ def races(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Trains rank 0 of a world of fake ranks for three steps on simulated streams; returns the races."""
     simulate(monkeypatch)
     try:
-        simulated.join_group(0, RANKS)
+        fake_group.join_group(0, RANKS)
     except EngineUnsupported as error:
         pytest.skip(str(error))
 

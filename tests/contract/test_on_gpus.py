@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell, plan
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from results.settings import Config
 from tests.conftest import assert_parity, launched
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from bench import engines
-from bench.cells import Cell, plan
 from bench.engines import deepspeed
 from bench.engines.spec import EngineUnsupported
 from bench.job import Machine
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, launched
 
 pytestmark = pytest.mark.alone

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cells import Cell
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, LaunchResult
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
 from results.settings import Straggler
 from tests.conftest import MakeCell, group, worst
 from tests.undisturbed import undisturbed

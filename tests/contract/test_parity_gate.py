@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell, plan
-from bench.parity import ONE_SIDED
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
+from bench.worker.parity import ONE_SIDED
 from results.settings import Config
 from tests.conftest import CPU_ONLY, Judged, MakeCell, worst
 

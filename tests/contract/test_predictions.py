@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.theory import ENGINES, predict_state
-from bench.cells import Cell
+from bench.plan.cell import Cell
 from tests.conftest import AsRecord, MakeCell
 
 

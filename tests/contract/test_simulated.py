@@ -12,14 +12,17 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from analysis.comm import sent_bytes
+from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent, predict_state
-from bench import simulated
-from bench.cells import Cell
 from bench.engines.base import RankContext
 from bench.engines.native.collectives import collectives
-from bench.launch import Launcher
-from bench.record import Collective, Model, Record, decode
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from bench.worker import fake_group
+from results.decode import decode
+from results.launches import Collective
+from results.model import Model
+from results.record import Record
 from tests.conftest import MakeCell
 
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 3, "width": 64, "bias": False}
@@ -95,7 +98,7 @@ def test_one_rank_of_64_is_predicted_to_the_byte(
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_what_is_received_is_what_this_rank_would_send(ranks: int) -> None:
     """Nothing is left uninitialised: a peer holds what this rank holds, so a sum is the world size times it."""
-    simulated.join_group(0, ranks)
+    fake_group.join_group(0, ranks)
     try:
         found = collectives(RankContext(0, ranks, torch.device("cpu"), FakeStore()), "fake")
         part = torch.full((2,), torch.nan)

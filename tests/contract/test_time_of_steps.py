@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from analysis.theory.calibrated import Calibrated
-from bench.cells import Cell
-from bench.launch import Launcher
-from bench.record import RankSamples, StepParts, decode
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from results.attribution import StepParts
+from results.decode import decode
+from results.launches import RankSamples
 from results.settings import Network, Straggler
 from tests.conftest import MakeCell
 from tests.slow_data import SLOWER_S

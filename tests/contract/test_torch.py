@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from analysis.comm import sent_bytes
+from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent
-from bench.cells import Cell
 from bench.checks import ConfigError, check
-from bench.launch import Launcher
-from bench.record import Collective, decode
+from bench.launch.local import Launcher
+from bench.plan.cell import Cell
+from results.decode import decode
+from results.launches import Collective
 from results.settings import Config
 from tests.conftest import AsRecord, MakeCell, assert_parity, planned, wire_bytes
 from tests.contract.test_native_bytes import MATRICES, PARAMETERS_BYTES, STEPS

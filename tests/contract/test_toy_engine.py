@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.cells import Cell
+from bench.plan.cell import Cell
 from tests.conftest import MakeCell, worst
 
 TOY = {"name": "toy", "package": "tests.toy_engine"}

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from bench.job import Job
-from bench.launch import Launcher
-from bench.record import RankSamples, decode
-from bench.straggler import compute_s, slowed
-from bench.worker.shares import batches, share_of, workload
+from bench.launch.local import Launcher
+from bench.worker.batches import batches, share_of, workload
+from bench.worker.straggler import compute_s, slowed
+from results.decode import decode
+from results.launches import RankSamples
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 from workloads.base import WorkloadError

@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 
-from analysis.collectives import Fit, fits
-from analysis.report import write_report
-from bench.breakdown import Breakdown
-from bench.cells import Cell, plan
-from bench.collectives import KINDS
-from bench.launch import Launcher
-from bench.record import CollectiveTimes, Launch, Record, decode
-from bench.store import RecordStore
-from bench.sweep import Sweep
+from analysis.advice.alpha_beta import Fit, fits
+from analysis.report.write import write_report
+from bench.launch.local import Launcher
+from bench.measure.communication.sizes import KINDS
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
+from bench.sweep.breakdown import Breakdown
 from bench.sweep.resume import take_over
+from bench.sweep.run import Sweep
+from results.decode import decode
+from results.launches import CollectiveTimes, Launch
+from results.record import Record
 from results.settings import Config, Network
+from results.store import RecordStore
 from tests.conftest import MakeCell, group
 from tests.integration.test_network import needs_delay, no_lab
 from tests.undisturbed import undisturbed

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.record import Record, RecordError
-from bench.store import RecordStore, StoreError
+from results.record import Record, RecordError
+from results.store import RecordStore, StoreError
 from tests.broken_sweep import BENCH, ROOT, Broken
 from tests.unit.test_analysis_fakes import cell as made_up_cell
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from bench import network
 from bench.job import LaunchResult
-from bench.launch import Launcher
+from bench.launch.local import Launcher
+from bench.network import lab, link
 from tests.broken_sweep import BENCH, Broken, ranks_below
 from tests.conftest import MakeCell, planned
 from tests.undisturbed import undisturbed
@@ -45,8 +45,8 @@ MOMENTS: dict[str, tuple[str, Callable[[Broken], object]]] = {
     "before the first record": ("", lambda sweep: begun(sweep) and sweep.ranks()),
     "in mid-sweep": ("", lambda sweep: sweep.launches() >= 2 and sweep.ranks()),
     "while a record is written": (SLOW_WRITES, lambda sweep: list((sweep.folder / "records").glob(".*.partial"))),
-    "while the report is drawn": (STOPS_IN + "stop_in('analysis.plots', 'draw')\n", stopped),
-    "while MLflow is logged": (STOPS_IN + "stop_in('analysis.collectives', 'metrics')\n", stopped),
+    "while the report is drawn": (STOPS_IN + "stop_in('analysis.figures.catalogue', 'draw')\n", stopped),
+    "while MLflow is logged": (STOPS_IN + "stop_in('analysis.advice.alpha_beta', 'metrics')\n", stopped),
 }
 
 
@@ -115,7 +115,7 @@ def test_a_killed_relay_fails_its_launch_at_once(
     make_config: Callable[..., object], launcher: Launcher, timing_job: Callable[..., object]
 ) -> None:
     knobs = {"gpus": 2, "steps": 5000, "network": _lab()}
-    if obstacle := network.obstacle(network.Link(None, 0.001, 2)):
+    if obstacle := lab.obstacle(link.Link(None, 0.001, 2)):
         pytest.skip(obstacle)
     job = timing_job(planned(make_config, {}, engine="torch", **knobs))  # type: ignore[arg-type]
 

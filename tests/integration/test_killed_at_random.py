@@ -27,7 +27,7 @@ LASTS_S = 12.0
 def family(process: psutil.Process) -> dict[str, list[psutil.Process]]:
     """The processes of a sweep by what they are: itself, its fork server, and what that runs."""
     with contextlib.suppress(psutil.Error):
-        servers = [child for child in process.children() if "bench.forkserver" in child.cmdline()]
+        servers = [child for child in process.children() if "bench.launch.forkserver" in child.cmdline()]
         ranks = [rank for server in servers for rank in ranks_below(server)]
         return {"sweep": [process], "fork server": servers, "rank": ranks}
     return {}

@@ -10,16 +10,17 @@ from typing import Any, cast
 
 import pytest
 
-from bench import search
-from bench.breakdown import Breakdown
-from bench.cells import plan
 from bench.job import Job, LaunchResult, Machine
-from bench.launch import Launcher
-from bench.record import Record, Search, Trial
-from bench.store import RecordStore
-from bench.sweep import INTERRUPTED, Sweep
+from bench.launch.local import Launcher
+from bench.plan.resolve import plan
+from bench.sweep import largest_batch
+from bench.sweep.breakdown import Breakdown
 from bench.sweep.resume import take_over
+from bench.sweep.run import INTERRUPTED, Sweep
+from results.memory import Search, Trial
+from results.record import Record
 from results.settings import Config
+from results.store import RecordStore
 from tests.conftest import CPU_ONLY
 
 WIDTH, DEPTH = 256, 3
@@ -75,7 +76,7 @@ def peaks(make_config: Callable[..., Config], launcher: Launcher, scratch: Path)
     config = make_config(engine="native", workload=MLP, search="max_batch", memory_limit="1GiB")
     job = plan([config], CPU_ONLY, cores=2)[0].job("check", scratch)
     results = [launcher.launch(dataclasses.replace(job, rank_batch=batch)) for batch in range(1, MOST + 1)]
-    return [cast(int, search.trial(1, result, None).peak_bytes) for result in results]
+    return [cast(int, largest_batch.trial(1, result, None).peak_bytes) for result in results]
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -133,7 +134,7 @@ def test_running_out_of_memory_is_an_answer_and_any_other_end_is_not(
     kept = [Search(limit_bytes=2**30, granule=1, most=1024)]
 
     def run(result: LaunchResult) -> LaunchResult | None:
-        return search.run(kept[0], 64, lambda batch: result, lambda found, _: kept.append(found))
+        return largest_batch.run(kept[0], 64, lambda batch: result, lambda found, _: kept.append(found))
 
     assert run(broken) is broken and len(kept) == 1
     assert run(exhausted) is None

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch import Launcher, launcher_for, warming
+from bench.launch.local import Launcher, launcher_for, warming
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
 from tests.faults import DAEMON
@@ -222,7 +222,7 @@ def test_ranks_die_with_the_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, sys\n"
-        "from bench.launch import Launcher\n"
+        "from bench.launch.local import Launcher\n"
         "launcher = Launcher()\n"
         "launcher.machine\n"
         "print(launcher._process.pid, flush=True)\n"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from analysis import mlflow_store
 from analysis.__main__ import main
-from analysis.load import NoRecords
-from bench import tracking
-from bench.record import Record, side_id
+from bench.tracking import __main__ as tracking
+from bench.tracking.tracker import Tracker, connect, open_tracker
+from results import mlflow_store
+from results.read import NoRecords
+from results.record import Record, side_id
 from results.settings import Tracking
 from tests.unit.test_analysis_fakes import sweep
 
@@ -95,7 +96,7 @@ def test_an_experiment_and_a_run_give_back_the_records_that_were_logged(store: P
 def test_a_cell_that_was_logged_twice_is_read_once(store: Path, tmp_path: Path) -> None:
     place = tmp_path
     folder = keep(sweep(stages=(0,), worlds=(1, 2), repeats=2), place / "twice", "twice")
-    tracker = tracking.connect(settings(place))
+    tracker = connect(settings(place))
     for _ in range(2):
         tracker.log_sweep(written(place, "twice"), folder)
     found = mlflow_store.experiment_records(uri(place), mlflow_store.EXPERIMENT)
@@ -271,11 +272,11 @@ def test_a_record_that_cannot_be_analysed_keeps_no_others_out(
 def test_an_experiment_that_was_deleted_is_named_with_what_brings_it_back(tmp_path: Path) -> None:
     folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / "sweep", "sweep")
     where = settings(tmp_path)
-    tracking.connect(where)
+    connect(where)
     client = mlflow_store.open_client(uri(tmp_path), create=False)
     deleted = experiment(client)
     client.delete_experiment(deleted)
-    tracker = tracking.open_tracker(where, folder)
+    tracker = open_tracker(where, folder)
     tracker.log_sweep(written(tmp_path, "sweep"), folder)
     restore = f"MLFLOW_TRACKING_URI={uri(tmp_path)} mlflow experiments restore -x {deleted}"
     reason = f"experiment ddp-zero-bench was deleted; first: {restore}, or name another with tracking.experiment"
@@ -319,7 +320,7 @@ def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
         connection.close()
 
 
-def one_warning(tracker: tracking.Tracker, folder: Path, reason: str) -> bool:
+def one_warning(tracker: Tracker, folder: Path, reason: str) -> bool:
     (warning,) = tracker.warnings
     return (
         "\n" not in warning
@@ -333,7 +334,7 @@ def test_a_server_that_never_answers_is_tried_at_the_start_and_once_more_at_the_
 ) -> None:
     address, accepted = silent_server
     folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / "sweep", "sweep")
-    tracker = tracking.open_tracker(settings(tmp_path, address), folder)
+    tracker = open_tracker(settings(tmp_path, address), folder)
     tracker.log_sweep(written(tmp_path, "sweep"), folder)
     assert one_warning(tracker, folder, f"{address} does not answer: timed out")
     assert len(accepted) == 2
@@ -343,12 +344,12 @@ def test_a_server_that_never_answers_is_tried_at_the_start_and_once_more_at_the_
 def test_a_locked_database_costs_one_line_whenever_it_is_locked(tmp_path: Path) -> None:
     folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / "sweep", "sweep")
     where = settings(tmp_path)
-    opened = tracking.open_tracker(where, folder)
+    opened = open_tracker(where, folder)
     assert opened.warnings == []
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
         other.execute("BEGIN EXCLUSIVE")
         opened.log_sweep(written(tmp_path, "sweep"), folder)
-        late = tracking.open_tracker(where, folder)
+        late = open_tracker(where, folder)
         late.log_sweep(written(tmp_path, "sweep"), folder)
         for tracker in (opened, late):
             assert one_warning(tracker, folder, f"{uri(tmp_path)} cannot be used: database is locked")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from bench.tracking import import_folders
-from bench.ui import free_port
+from bench.tracking.__main__ import import_folders
+from bench.tracking.ui import free_port
 from results.settings import Tracking
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def ui(place: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """``python -m bench.ui`` and the lines that it printed before it was ready; killed in any case."""
+    """``python -m bench.tracking.ui`` and the lines that it printed before it was ready; killed in any case."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "bench.ui", "--port", "5600"],
+        [sys.executable, "-m", "bench.tracking.ui", "--port", "5600"],
         cwd=place,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -68,7 +68,7 @@ def ui(place: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         lines: list[str] = []
         while not lines or lines[-1] != "Ctrl-C ends it.":
             line = server.stdout.readline()
-            assert line, f"bench.ui ended with {server.wait()}: {lines}"
+            assert line, f"bench.tracking.ui ended with {server.wait()}: {lines}"
             lines.append(line.rstrip("\n"))
         yield server, lines
     finally:
@@ -189,7 +189,7 @@ def test_a_port_that_cannot_be_is_refused_by_name(port: int) -> None:
 
 def test_without_a_store_it_says_so_in_a_line_and_creates_none(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.ui"],
+        [sys.executable, "-m", "bench.tracking.ui"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -198,5 +198,5 @@ def test_without_a_store_it_says_so_in_a_line_and_creates_none(tmp_path: Path) -
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("bench.ui: no MLflow store at sqlite:///mlflow.db; a sweep creates it")
+    assert done.stderr.startswith("bench.tracking.ui: no MLflow store at sqlite:///mlflow.db; a sweep creates it")
     assert list(tmp_path.iterdir()) == []

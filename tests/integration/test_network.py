@@ -20,9 +20,11 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch import Launcher
-from bench.network import Lab, Link, NetworkError, obstacle
-from bench.record import Parity, decode
+from bench.launch.local import Launcher
+from bench.network.lab import Lab, NetworkError, obstacle
+from bench.network.link import Link
+from results.decode import decode
+from results.parity import Parity
 from results.settings import Network
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
@@ -189,7 +191,7 @@ def spaces_of(server: int, ranks: int) -> list[int]:
     while time.monotonic() < deadline:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
             children = ranks_below(psutil.Process(server))
-            found = sorted(child.pid for child in children if "bench.forkserver" in child.cmdline())
+            found = sorted(child.pid for child in children if "bench.launch.forkserver" in child.cmdline())
             if len(found) == ranks:
                 return [os.stat(f"/proc/{pid}/ns/net").st_ino for pid in found]
         time.sleep(0.05)
@@ -245,8 +247,8 @@ def test_nothing_is_left_once_the_parent_is_killed(
     script = (
         "import json, sys\n"
         "from bench.job import Job\n"
-        "from bench.launch import Launcher\n"
-        "from bench.record import decode\n"
+        "from bench.launch.local import Launcher\n"
+        "from results.decode import decode\n"
         "launcher = Launcher()\n"
         "launcher.machine\n"
         "print(launcher._process.pid, flush=True)\n"

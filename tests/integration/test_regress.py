@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.record import Record
+from results.record import Record
 from tests.undisturbed import undisturbed
 
 pytestmark = pytest.mark.alone
@@ -103,7 +103,7 @@ def regress(repository: Path, folder: Path, *arguments: str) -> subprocess.Compl
 def assert_nothing_left(repository: Path, parent: int) -> None:
     assert len(git(repository, "worktree", "list").splitlines()) == 1
     servers = [process.cmdline() for process in psutil.process_iter() if process.status() != psutil.STATUS_ZOMBIE]
-    assert [line for line in servers if "bench.forkserver" in line and line[-1] == str(parent)] == []
+    assert [line for line in servers if "bench.launch.forkserver" in line and line[-1] == str(parent)] == []
 
 
 def records(folder: Path, side: str) -> list[Record]:

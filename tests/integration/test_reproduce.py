@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.record import Record
+from results.record import Record
 from tests.integration.test_sweep import records, run
 
 TINY = ("gpus=2", "stage=2", "batch_size=8", "steps=2", "warmup=1", "repeats=2", "deterministic=true")

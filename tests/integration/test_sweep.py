@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from analysis.flags import DISTURBANCES
-from bench.record import Record
+from results.record import Record
+from results.verdicts import DISTURBANCES
 from tests.undisturbed import undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.measure.source import ROOT
+from bench.measure.machine.source import ROOT
 from tests.integration.test_sweep import QUICK, command, records
 
 ABSENT = ("mlflow", "deepspeed", "pynvml")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from analysis.__main__ import main
-from analysis.advise import Advice, Limits, advise, lines
-from analysis.load import frame
-from bench.record import Record
+from analysis.advice.recommend import Advice, Limits, advise, lines
+from analysis.table.frame import frame
+from results.record import Record
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured, write_all
 
 WOBBLE = (1.0, 1.3, 0.9, 1.1, 1.2, 1.0)

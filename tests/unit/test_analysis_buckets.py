@@ -9,11 +9,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from analysis.buckets import Curve, Line, curves, fit, gradient_bytes, non_negative, packed
-from analysis.buckets_plot import advice
-from analysis.load import frame
-from analysis.report import write_report
-from bench.record import Parameter, Record
+from analysis.advice.bucket_size import Curve, Line, curves, fit, gradient_bytes, non_negative, packed
+from analysis.report.sections.bucket_size import advice
+from analysis.report.write import write_report
+from analysis.table.frame import frame
+from results.model import Parameter
+from results.record import Record
 from tests.unit.test_analysis_fakes import cell, cnn_model, launch
 
 MIB = 2**20

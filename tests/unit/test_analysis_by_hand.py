@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.report import typed, write_report
+from analysis.report.write import typed, write_report
 from tests.unit.test_analysis_fakes import sweep, write_all
 
 Cells = dict[tuple[int, int], dict[str, Any]]

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis import compare
 from analysis.__main__ import main
-from analysis.compare import NothingToCompare, Pair
-from analysis.stats import Interval
-from bench.record import Launch, Record, side_id
+from analysis.comparison import compare
+from analysis.comparison.compare import NothingToCompare, Pair
+from analysis.statistics.medians import Interval
+from results.launches import Launch
+from results.record import Record, side_id
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured, write_all
 
 

@@ -7,19 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.theory import predict_state
-from bench.record import (
-    Attribution,
-    Launch,
-    Model,
-    Parameter,
-    Parity,
-    RankEnd,
-    RankMemory,
-    RankSamples,
-    Record,
-    Status,
-    StepParts,
-)
+from results.attribution import Attribution, StepParts
+from results.launches import Launch, RankSamples
+from results.memory import RankMemory
+from results.model import Model, Parameter
+from results.parity import Parity
+from results.record import RankEnd, Record, Status
 
 CNN = [
     ("features.0.weight", [48, 1, 3, 3], 0),

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
-from analysis.fits import fits
+from analysis.advice.model_size import fits
 from analysis.theory import predict_state
-from bench.record import Parameter, RankMemory, Record, Search
+from results.memory import RankMemory, Search
+from results.model import Parameter
+from results.record import Record
 from tests.unit.test_analysis_fakes import cell, cnn_model, write_all
 
 GIB = 2**30

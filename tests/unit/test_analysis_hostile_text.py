@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from analysis.load import load
-from analysis.report import ReportPaths, write_report
-from bench.record import Record
+from analysis.report.write import ReportPaths, write_report
+from results.read import load
+from results.record import Record
 from tests.unit.test_analysis_fakes import bare, sweep
 
 HOSTILE = [

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comm import sent_bytes
-from analysis.ledger import summary
-from analysis.report import write_report
-from bench.record import Collective, Record
+from analysis.metrics.traffic import sent_bytes
+from analysis.report.sections.communication import summary
+from analysis.report.write import write_report
+from results.launches import Collective
+from results.record import Record
 from tests.unit.test_analysis_fakes import cell
 
 MIB = 1 << 20

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import COLUMNS, NoRecords, frame, load, varying
-from bench.record import Parity
+from analysis.table.frame import COLUMNS, frame, varying
+from results.parity import Parity
+from results.read import NoRecords, load
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import frame
-from analysis.loss_bars import can_be_told, loss_rows
-from analysis.report import write_report
-from bench.record import Attribution, Record
+from analysis.report.sections.scaling_loss import can_be_told, loss_rows
+from analysis.report.write import write_report
+from analysis.table.frame import frame
+from results.attribution import Attribution
+from results.record import Record
 from tests.unit.test_analysis_fakes import attributed, cell, launch, sweep
 
 PARTS = ["compute", "optimizer", "exposed", "straggler", "host", "unexplained"]

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis import stats
-from analysis.layout import FEW_PANELS, MOST_PANELS
-from analysis.load import frame, load
-from analysis.report import contents, write_report
-from analysis.terminal import MOST_TABLES, print_summary
-from bench.record import Record
+from analysis.report.terminal import MOST_TABLES, print_summary
+from analysis.report.write import contents, write_report
+from analysis.statistics import medians
+from analysis.table.frame import frame
+from analysis.table.panels import FEW_PANELS, MOST_PANELS
+from results.read import load
+from results.record import Record
 from tests.unit.test_analysis_fakes import sweep, write_all
 
 
@@ -46,7 +47,7 @@ def test_a_cell_takes_a_fixed_number_of_bootstraps() -> None:
     records = many(10)
     with profile:
         frame(records)
-    counted = sum(entry.callcount for entry in profile.getstats() if entry.code is stats._medians.__code__)
+    counted = sum(entry.callcount for entry in profile.getstats() if entry.code is medians._medians.__code__)
     assert counted == 10 * (4 * 2 + 2), "time and throughput of each cell, and one for each efficiency"
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.load import frame
-from analysis.memory import COUNTED, memory
-from analysis.memory_ledger import higher_stages, memory_rows
-from analysis.report import write_report
-from bench.measure.blocks import KINDS as MEASURED_KINDS
-from bench.record import RankMemory, Record
+from analysis.metrics.memory import COUNTED, memory
+from analysis.report.sections.memory import higher_stages, memory_rows
+from analysis.report.write import write_report
+from analysis.table.frame import frame
+from bench.measure.memory.allocations import KINDS as MEASURED_KINDS
+from results.memory import RankMemory
+from results.record import Record
 from tests.unit.test_analysis_fakes import cell, cnn_model, measured
 
 MIB = 2**20

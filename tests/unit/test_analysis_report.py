@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis import origin
 from analysis.__main__ import main
-from analysis.answer import answers
-from analysis.canvas import style
-from analysis.curves import TIME, curve
-from analysis.flags import failures, verdicts, which
-from analysis.layout import layout, panels
-from analysis.load import frame
-from analysis.plots import draw
-from analysis.report import ReportPaths, markdown_text, write_csv, write_report
-from analysis.terminal import print_summary
-from bench.record import Record
+from analysis.advice.answer import answers
+from analysis.figures.canvas import style
+from analysis.figures.catalogue import draw
+from analysis.figures.curves import TIME, curve
+from analysis.report.terminal import print_summary
+from analysis.report.write import ReportPaths, markdown_text, write_csv, write_report
+from analysis.table import provenance
+from analysis.table.frame import frame
+from analysis.table.panels import layout, panels
+from analysis.table.warnings import failures, verdicts, which
+from results.record import Record
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
 
 HOSTILE = "<script>alert('x')</script> | `rm -rf` & **bold** $\\alpha$ ![](http://x)"
@@ -265,23 +265,23 @@ def test_a_record_with_an_empty_environment_still_has_a_report(tmp_path: Path) -
 
 def test_the_sweep_and_the_machine_fit_a_line_each() -> None:
     records = sweep()
-    assert origin.sweep_line(records, frame(records)) == (
+    assert provenance.sweep_line(records, frame(records)) == (
         "16 cells: torch, digits, fp32, weak scaling; stage 0, 1, 2, 3 × 1, 2, 4, 8 ranks; "
         "5 launches of 20 measured steps a cell"
     )
-    assert origin.machine_line(records[0].environment) == (
+    assert provenance.machine_line(records[0].environment) == (
         "Intel(R) Xeon(R) Processor @ 2.60GHz, 2 cores, 8.00 GiB, no GPU, torch 2.15.0, python 3.11.9, "
         "commit 0123456789 with uncommitted changes"
     )
 
 
 def test_a_full_product_is_run_again_by_one_line_and_anything_else_cell_by_cell() -> None:
-    (line,) = origin.commands(sweep())
+    (line,) = provenance.commands(sweep())
     assert line.startswith("python -m bench -m engine=torch ")
     assert " stage=0,1,2,3 gpus=1,2,4,8 " in line
     assert "tracking" not in line and "null" not in line
-    assert len(origin.commands([*sweep((0,), (1, 2)), *sweep((1,), (1,))])) == 3
-    assert " bucket_mb=null,25.0 " in origin.commands([cell(), cell(bucket_mb=25.0)])[0]
+    assert len(provenance.commands([*sweep((0,), (1, 2)), *sweep((1,), (1,))])) == 3
+    assert " bucket_mb=null,25.0 " in provenance.commands([cell(), cell(bucket_mb=25.0)])[0]
 
 
 def test_the_terminal_table_fits_80_columns_and_ends_with_the_paths(troubled: ReportPaths) -> None:
@@ -323,7 +323,17 @@ def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.Cap
         assert errors.startswith("error: ") and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["advise", "compare", "history", "noise", "exact_gate", "terminal"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "advice.recommend",
+        "comparison.compare",
+        "comparison.history",
+        "comparison.noise",
+        "comparison.counter_check",
+        "report.terminal",
+    ],
+)
 def test_what_draws_nothing_loads_nothing_that_draws(module: str) -> None:
     code = f"import sys, analysis.{module}; sys.exit(bool({{'matplotlib', 'seaborn'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import stats
-from analysis.canvas import style
-from analysis.curves import EFFICIENCY, curve
-from analysis.layout import layout, panels
-from analysis.load import frame
-from analysis.report import write_report
-from analysis.scaling import Efficiency, cap, efficiencies, serial_fraction
-from analysis.serial import trends
-from analysis.stats import Interval
-from bench.record import Record
+from analysis.figures.canvas import style
+from analysis.figures.curves import EFFICIENCY, curve
+from analysis.metrics.scaling import Efficiency, cap, efficiencies, serial_fraction
+from analysis.report.sections.serial_fraction import trends
+from analysis.report.write import write_report
+from analysis.statistics import medians
+from analysis.statistics.medians import Interval
+from analysis.table.frame import frame
+from analysis.table.panels import layout, panels
+from results.record import Record
 from tests.unit.test_analysis_fakes import GPU, bare, cell, launch, sweep
 
 
@@ -92,11 +92,11 @@ def test_under_drift_the_median_of_ratios_errs_less_than_the_ratio_of_medians(ro
     for _ in range(trials):
         drift = generator.lognormal(0, 0.2, rounds)
         above, below = (drift * generator.lognormal(0, 0.02, rounds) for _ in range(2))
-        ours, other = stats.median_interval(above / below), stats.ratio_interval(above, below)
+        ours, other = medians.median_interval(above / below), medians.ratio_interval(above, below)
         errors.append([abs(math.log(found.value)) for found in (ours, other)])
         widths.append([found.high - found.low for found in (ours, other)])
         covered.append(ours.low <= 1 <= ours.high)
-    level = stats.attainable(rounds)
+    level = medians.attainable(rounds)
     assert np.mean(covered) >= level - 4 * (level * (1 - level) / trials) ** 0.5
     ours, other = np.mean(errors, axis=0)
     assert ours < 0.8 * other

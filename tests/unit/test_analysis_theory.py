@@ -7,7 +7,7 @@ import pytest
 from analysis.theory import predict_paper, predict_rest, predict_sent, predict_state, predict_transient
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.torch_engine import shard_elements, zero_partition
-from bench.record import Parameter
+from results.model import Parameter
 from tests.unit.test_analysis_fakes import bare, cell, cnn_model
 
 P = 7 * 5 + 7 + 3 * 7 + 3  # two linear layers, 5 -> 7 -> 3: 66 parameters

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.canvas import INK, PAPER, style
-from analysis.load import frame
-from analysis.overlap import overlap_rows, overlapped
-from analysis.pareto import PRICES, SAVING, front, front_rows, fronts
-from analysis.pareto_plot import draw_front
-from analysis.report import write_report
-from bench.record import Record
+from analysis.advice.overlap import overlapped
+from analysis.advice.pareto import PRICES, SAVING, front, front_rows, fronts
+from analysis.figures.canvas import INK, PAPER, style
+from analysis.figures.pareto import draw_front
+from analysis.report.sections.overlap import overlap_rows
+from analysis.report.write import write_report
+from analysis.table.frame import frame
+from results.record import Record
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured
 
 PACE = [1.0, 1.4, 0.8, 1.1, 1.2, 0.9]

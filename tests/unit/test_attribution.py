@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from analysis.report import write_report
+from analysis.report.write import write_report
 from bench.measure.verdicts import host_bound
-from bench.record import Attribution, Launch, Record, StepParts
+from results.attribution import Attribution, StepParts
+from results.launches import Launch
+from results.record import Record
 from tests.unit.test_analysis_fakes import cell, launch
 
 ROUNDS = 3

@@ -15,11 +15,11 @@ import torch
 
 from bench import causes
 from bench.engines.native.checkpoint.index import CheckpointError
-from bench.forkserver import server
-from bench.forkserver.inside import describe_error
-from bench.forkserver.templates import Templates
-from bench.record.shown import printable
+from bench.launch.forkserver import server
+from bench.launch.forkserver.rank_main import describe_error
+from bench.launch.forkserver.templates import Templates
 from bench.saved import save
+from results.shown import printable
 from tests.conftest import MakeCell
 
 FULL = Path("/dev/full")

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from analysis.scaling import is_ranked
-from bench import network
-from bench.cells import plan, reference_key
+from analysis.metrics.scaling import is_ranked
 from bench.checks import ConfigError
 from bench.measure.verdicts import verdicts
-from bench.record import Launch, Record
+from bench.network import lab as lab_network
+from bench.network.link import Link
+from bench.plan.cell import reference_key
+from bench.plan.resolve import plan
+from results.launches import Launch
+from results.record import Record
 from results.settings import Config, Network, Straggler
 from tests.conftest import CPU_ONLY
 from tests.unit.test_analysis_fakes import cell as fake_cell
@@ -125,7 +128,7 @@ def test_one_launch_that_diverged_is_enough_for_the_cell_to_be_no_ones_baseline(
 
 @pytest.fixture
 def lab_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "obstacle", lambda link: None)
+    monkeypatch.setattr(lab_network, "obstacle", lambda link: None)
 
 
 @pytest.mark.usefixtures("lab_is_possible")
@@ -133,7 +136,7 @@ def test_a_lab_is_in_the_identity_the_job_and_the_record(make_config: Callable[.
     config = make_config(gpus=4, network=Network("lab", "100mbit", "2ms", hosts=2))
     cell, other = plan([config, make_config(gpus=4)], CPU_ONLY, cores=2)
     assert cell.status is None and cell.id != other.id
-    assert cell.job("timing", tmp_path).network == cell.job("check", tmp_path).network == network.Link(1e8, 0.002, 2)
+    assert cell.job("timing", tmp_path).network == cell.job("check", tmp_path).network == Link(1e8, 0.002, 2)
     assert cell.job("reference", tmp_path).network is None is other.job("timing", tmp_path).network
     facts = {"bits_per_s": 1e8, "delay_s": 0.002, "hosts": 2, "host_of_rank": [0, 0, 1, 1]}
     assert (cell.resolved()["network"], other.resolved()["network"]) == (facts, None)
@@ -164,8 +167,8 @@ def test_a_machine_that_cannot_make_a_lab_says_what_it_needs(
 ) -> None:
     rights = tmp_path / "status"
     rights.write_text(f"CapEff:\t{'0' * 16 if missing == 'root' else '000001ffffffffff'}\n")
-    monkeypatch.setattr(network, "STATUS", rights)
-    monkeypatch.setattr(network, "TUN", str(tmp_path / "tun"))
+    monkeypatch.setattr(lab_network, "STATUS", rights)
+    monkeypatch.setattr(lab_network, "TUN", str(tmp_path / "tun"))
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == missing else f"/sbin/{tool}")
     cell = plan([make_config(gpus=2, network=Network("lab", delay="1ms"))], CPU_ONLY, cores=2)[0]
     assert (cell.status, cell.reason[: len(reason)]) == ("unsupported", reason)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench import OWN, OwnPackages, cli
+from bench import OWN, OwnPackages
 from bench.checks import ConfigError
+from bench.cli import compose, errors, overrides
 from bench.groups import CONF
 from results.settings import Config
 from workloads import Workload, WorkloadError, mlp, module
@@ -22,15 +23,15 @@ from workloads import Workload, WorkloadError, mlp, module
 
 
 def composed(arguments: list[str]) -> Config:
-    cli.register(makes_folder=False)
-    arguments = cli.name_module(arguments)
-    cli.check_overrides(arguments)
+    compose.register(makes_folder=False)
+    arguments = overrides.name_module(arguments)
+    overrides.check_overrides(arguments)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return cli.from_hydra(hydra.compose("config", arguments))
+        return compose.from_hydra(hydra.compose("config", arguments))
 
 
 def test_a_model_of_ones_own_is_named_on_the_command_line() -> None:
-    assert cli.name_module(["-m", "stage=0,1", "workload=module:my_models.net:Net", "gpus=2"]) == [
+    assert overrides.name_module(["-m", "stage=0,1", "workload=module:my_models.net:Net", "gpus=2"]) == [
         "-m",
         "stage=0,1",
         "workload=module",
@@ -38,7 +39,7 @@ def test_a_model_of_ones_own_is_named_on_the_command_line() -> None:
         "gpus=2",
     ]
     others = ["-m", "workload=digits,mlp", "engine=module:no", "workload.path=a:b"]
-    assert cli.name_module(others) == others
+    assert overrides.name_module(others) == others
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_model_of_ones_own_is_named_on_the_command_line() -> None:
 )
 def test_what_names_no_model_is_refused_with_one_line(argument: str, message: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        cli.name_module([argument])
+        overrides.name_module([argument])
     assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)
 
 
@@ -77,7 +78,7 @@ def test_a_cell_has_the_name_of_the_model() -> None:
 def test_a_model_without_a_path_is_refused() -> None:
     with pytest.raises(Exception, match=r"workload\.path=null is not valid") as refusal:
         composed(["workload=module"])
-    assert "\n" not in cli.explain(refusal.value)
+    assert "\n" not in errors.explain(refusal.value)
 
 
 # The workload

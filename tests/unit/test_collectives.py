@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis.collectives import Fit, bus_factor, fit_line, fit_rows, fits, metrics
-from analysis.load import frame, load
-from analysis.report import write_report
-from analysis.terminal import print_summary
-from bench.cells import Cell, plan
+from analysis.advice.alpha_beta import Fit, bus_factor, fit_line, fit_rows, fits, metrics
+from analysis.report.terminal import print_summary
+from analysis.report.write import write_report
+from analysis.table.frame import frame
 from bench.checks import ConfigError
-from bench.collectives import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, asked, iterations
+from bench.measure.communication.sizes import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, asked, iterations
 from bench.measure.verdicts import verdicts
-from bench.record import NO_ENGINE, CollectiveTimes, Launch, Record
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
+from results.launches import CollectiveTimes, Launch
+from results.read import load
+from results.record import NO_ENGINE, Record
 from results.settings import Config
 from tests.conftest import CPU_ONLY, group
 from tests.unit.test_analysis_fakes import cell, sweep

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from bench.collectives import KINDS
-from bench.measure.collectives import is_right
+from bench.measure.communication.by_size import is_right
+from bench.measure.communication.sizes import KINDS
 
 RIGHT = {
     "all_reduce": [10.0] * 8,

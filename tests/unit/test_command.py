@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.origin import environment_rows
-from bench.measure import conditions, environment, limits
-from bench.measure.command import Output, output
-from bench.record import Launch
+from analysis.table.provenance import environment_rows
+from bench.measure.machine import environment, interference, limits
+from bench.measure.machine.command import Output, output
+from results.launches import Launch
 from tests.unit.test_analysis_fakes import cell
 
 
@@ -48,7 +48,7 @@ def test_a_driver_that_does_not_answer_is_not_a_machine_without_gpus(driver: Cal
 def test_a_counter_that_cannot_be_read_is_named_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.stat").mkdir()
     monkeypatch.setattr(limits, "groups", lambda controller: [tmp_path])
-    unread = conditions.read_machine().unread
+    unread = interference.read_machine().unread
     assert unread == {"throttling by the CPU quota": "cpu.stat: Is a directory"}
     record = cell(launches=[Launch(0, "", {}, [], not_measured=unread)])
     assert ("not_measured.throttling by the CPU quota", "cpu.stat: Is a directory") in environment_rows([record])

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from bench import cli
 from bench.checks import ConfigError, check, check_engine_options, check_sweep
+from bench.cli import help, overrides
+from bench.cli.compose import register, run_folder
 from bench.groups import CONF
 from results.declare import each_setting, info
 from results.settings import Config, Network, Straggler
@@ -49,7 +50,7 @@ from results.settings import Config, Network, Straggler
 )
 def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        cli.check_overrides(arguments)
+        overrides.check_overrides(arguments)
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
 
@@ -66,7 +67,7 @@ def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: 
     ],
 )
 def test_a_good_override_passes(arguments: list[str]) -> None:
-    cli.check_overrides(arguments)
+    overrides.check_overrides(arguments)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_good_override_passes(arguments: list[str]) -> None:
 )
 def test_what_hydra_would_not_run_as_it_reads_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        cli.check_mode(arguments)
+        overrides.check_mode(arguments)
     assert str(refusal.value).startswith(message)
 
 
@@ -96,7 +97,7 @@ def test_what_hydra_would_not_run_as_it_reads_is_refused(arguments: list[str], m
     ],
 )
 def test_what_hydra_runs_as_it_reads_is_not(arguments: list[str]) -> None:
-    cli.check_mode(arguments)
+    overrides.check_mode(arguments)
 
 
 def test_a_factor_of_no_straggler_is_refused(make_config: Callable[..., Config]) -> None:
@@ -140,7 +141,7 @@ def test_what_belongs_to_the_sweep_cannot_be_swept(make_config: Callable[..., Co
 
 
 def test_help_explains_every_knob() -> None:
-    table = cli.knob_table()
+    table = help.knob_table()
     for path, spec, value in each_setting(Config()):
         assert isinstance(value, dict) or f"  {path}=" in table
         assert len(info(spec).help) > 10, path
@@ -152,12 +153,12 @@ def test_resume_takes_the_sweep_that_was_written_to_last(tmp_path: Path, monkeyp
         records = tmp_path / "results" / "runs" / name / "records"
         records.mkdir(parents=True)
         os.utime(records, (1e9 - age_s, 1e9 - age_s))
-    assert cli.run_folder(True) == "2026-02-01_00-00-00"
-    assert cli.run_folder(False) not in {"2026-02-01_00-00-00", "exact-2026-01-01", "2026-03-01_00-00-00"}
+    assert run_folder(True) == "2026-02-01_00-00-00"
+    assert run_folder(False) not in {"2026-02-01_00-00-00", "exact-2026-01-01", "2026-03-01_00-00-00"}
 
 
 def test_a_single_run_is_where_a_sweep_would_be() -> None:
-    cli.register(makes_folder=False)
+    register(makes_folder=False)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = compose("config", overrides=["hydra.sweep.dir=mine"], return_hydra_config=True).hydra
     assert hydra.run.dir == hydra.sweep.dir == "mine"

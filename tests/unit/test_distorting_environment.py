@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cells import Cell
-from bench.measure.environment import allowed
+from bench.measure.machine.environment import allowed
 from bench.measure.verdicts import disturbances
-from bench.record import Launch, Record
-from bench.record.distorting import DISTORTING, distorting
+from bench.plan.cell import Cell
+from results.distorting import DISTORTING, distorting
+from results.launches import Launch
+from results.record import Record
 
 SLOWING = {
     "TORCH_DISTRIBUTED_DEBUG": "DETAIL",

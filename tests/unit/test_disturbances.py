@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench.measure import conditions, energy
-from bench.measure.conditions import Clocks, Machine, Process, Watch
-from bench.measure.steadiness import change, ranks
+from bench.measure.machine import energy, interference
+from bench.measure.machine.interference import Clocks, Machine, Process, Watch
+from bench.measure.time.steadiness import change, ranks
 from bench.measure.verdicts import disturbances
-from bench.record import Ceiling, Launch, RankSamples, Record
+from results.launches import Ceiling, Launch, RankSamples
+from results.record import Record
 
 QUIET = {"window_s": 1.0, "cpus": 2.0, "own_cpu_s": 1.5, "foreign_cpu_s": 0.04, "stolen_cpu_s": 0.0}
 CPU = torch.device("cpu")
@@ -37,21 +38,23 @@ def test_cpu_time_is_that_of_our_cpus_without_interrupts_and_steal_apart() -> No
     text = (
         "cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 100 20 30 999 9 7 8 5 0 0\ncpu1 1000 0 0 0 0 0 0 70 0 0\ncpu10 1 1 1 0 0 0 0 1\n"
     )
-    tick = 1 / conditions.TICKS_PER_S
-    assert conditions.cpu_s(text, [0]) == pytest.approx((150 * tick, 5 * tick))
-    assert conditions.cpu_s(text, [0, 10]) == pytest.approx((153 * tick, 6 * tick))
+    tick = 1 / interference.TICKS_PER_S
+    assert interference.cpu_s(text, [0]) == pytest.approx((150 * tick, 5 * tick))
+    assert interference.cpu_s(text, [0, 10]) == pytest.approx((153 * tick, 6 * tick))
 
 
 def test_a_quota_is_read_in_both_versions_of_control_groups() -> None:
     second = "usage_usec 90\nnr_periods 10\nnr_throttled 3\nthrottled_usec 250000\n"
     first = "nr_periods 10\nnr_throttled 3\nthrottled_time 250000000\n"
-    assert conditions.throttled(first) == conditions.throttled(second) == {"throttled_periods": 3, "throttled_s": 0.25}
-    assert conditions.throttled("usage_usec 90\nuser_usec 80\n") == {}
+    assert (
+        interference.throttled(first) == interference.throttled(second) == {"throttled_periods": 3, "throttled_s": 0.25}
+    )
+    assert interference.throttled("usage_usec 90\nuser_usec 80\n") == {}
 
 
 def test_a_process_may_have_any_name() -> None:
     fields = " ".join(["S", "7", *["0"] * 9, "150", "50", *["0"] * 30])
-    assert conditions.process(f"42 (a) R 1 (b) {fields}") == Process("a) R 1 (b", 7, 200 / conditions.TICKS_PER_S)
+    assert interference.process(f"42 (a) R 1 (b) {fields}") == Process("a) R 1 (b", 7, 200 / interference.TICKS_PER_S)
 
 
 def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() -> None:
@@ -63,7 +66,7 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
         processes = {pid: Process(names[pid], parent, cpu_s) for pid, parent in parents.items()}
         return Machine(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, {}, processes)
 
-    found, foreign = conditions.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
+    found, foreign = interference.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
     assert (found["own_cpu_s"], found["foreign_cpu_s"], found["window_s"]) == pytest.approx((1.25, 0.75, 1.0))
     assert (found["clock_step_s"], found["throttled_s"]) == pytest.approx((-3.0, 0.25))
     assert found["clock_slew_s"] == pytest.approx(-1e-5, rel=1e-3)
@@ -112,7 +115,7 @@ def test_a_clock_that_is_set_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch,
     watch = Watch(0, 1, CPU)
     watch.begin()
     real = time.time
-    monkeypatch.setattr(conditions.time, "time", lambda: real() + by_s)
+    monkeypatch.setattr(interference.time, "time", lambda: real() + by_s)
     seen = watch.end()["conditions"]
     assert seen["clock_step_s"] == pytest.approx(by_s, abs=0.002)
     assert "the wall clock was set by" in judged(launch(**seen))["clock_drift"]
@@ -165,7 +168,7 @@ def test_a_change_too_small_to_matter_or_one_odd_step_is_not_flagged() -> None:
 
 
 def test_a_launch_is_the_sum_of_what_ranks_share_and_the_worst_of_the_rest() -> None:
-    seen = conditions.together(
+    seen = interference.together(
         [
             {"gpu_energy_j": 3.0, "gpu_clock_change": 0.1, "window_s": 1.0},
             {"gpu_energy_j": 4.0, "gpu_clock_change": -0.2},
@@ -213,7 +216,7 @@ class FakeNvml(SimpleNamespace):
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     found = FakeNvml()
-    monkeypatch.setattr("bench.measure.nvml.load", lambda: found)
+    monkeypatch.setattr("bench.measure.machine.nvml.load", lambda: found)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid=str(device.index)))
     monkeypatch.setattr("torch.cuda.memory_stats", lambda device: {"num_alloc_retries": 5})
@@ -239,14 +242,14 @@ def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:
 def test_energy_is_not_counted_while_all_processes_are_looked_at(
     nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_at, read = [], conditions.read_machine
+    looked_at, read = [], interference.read_machine
 
-    def look() -> conditions.Machine:
+    def look() -> interference.Machine:
         nvml.energy_mj["GPU-0"] += 1_000
         looked_at.append(1)
         return read()
 
-    monkeypatch.setattr(conditions, "read_machine", look)
+    monkeypatch.setattr(interference, "read_machine", look)
     watch = Watch(0, 2, torch.device("cuda", 0))
     watch.begin()
     assert watch.end()["conditions"]["gpu_energy_j"] == 2.5 and len(looked_at) == 2
@@ -257,7 +260,7 @@ def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytes
     watch = Watch(1, 2, torch.device("cuda", 1))
     watch.begin()
     assert "gpu_energy_j" not in watch.end()["conditions"]
-    monkeypatch.setattr("bench.measure.nvml.load", lambda: None)
+    monkeypatch.setattr("bench.measure.machine.nvml.load", lambda: None)
     without = Watch(1, 2, torch.device("cuda", 1))
     without.begin()
     assert without.end()["conditions"] == {"alloc_retries": 0.0}
@@ -288,6 +291,6 @@ def test_a_core_or_a_package_that_was_too_hot_counts_once(tmp_path: Path, monkey
         (topology / "core_id").write_text(f"{cpu // 2}\n")
         (throttle / "package_throttle_count").write_text("5\n")
         (throttle / "core_throttle_count").write_text(f"{3 * (cpu // 2)}\n")
-    monkeypatch.setattr(conditions, "CPUS", tmp_path)
+    monkeypatch.setattr(interference, "CPUS", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    assert conditions.thermal_throttles() == {"thermal_throttles": 5 + 0 + 3}
+    assert interference.thermal_throttles() == {"thermal_throttles": 5 + 0 + 3}

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis import exact_gate
 from analysis.__main__ import main
-from analysis.exact import libraries, name, quantities
-from analysis.exact_gate import Difference, GateError, accept, differences, exit_code, measured
-from bench.record import Collective, Parity, RankMemory, Record
+from analysis.comparison import counter_check
+from analysis.comparison.counter_check import Difference, GateError, accept, differences, exit_code, measured
+from analysis.comparison.exact_quantities import libraries, name, quantities
+from results.launches import Collective
+from results.memory import RankMemory
+from results.parity import Parity
+from results.record import Record
 from tests.unit.test_analysis_fakes import ENVIRONMENT, bare, cell, launch, write_all
 
 GOOD = Parity(3, 1e-7, 1e-7, 1e-3, [1.0], [1.0])
@@ -170,7 +173,7 @@ def test_a_peak_that_differs_from_run_to_run_is_not_held_and_that_is_said() -> N
     now = measured([exact_cell("torch", 3, "torch 2.15.0"), exact_cell("torch", 1, "torch 2.15.0")])
     held = {name: "peak, bytes" in cell for name, cell in now.cells.items()}
     assert list(held.values()) == [True, False]
-    assert any("peak not held" in line and "torch stage 3" in line for line in exact_gate.notes(now, now))
+    assert any("peak not held" in line and "torch stage 3" in line for line in counter_check.notes(now, now))
 
 
 def test_missing_and_new_cells_are_told_apart() -> None:

@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from bench.forkserver.inside import describe_error
-from bench.forkserver.outcome import blame
-from bench.forkserver.server import machine
-from bench.forkserver.start import forks_lack_cuda
-from bench.launch import server_environment
+from bench.launch.forkserver.outcome import blame
+from bench.launch.forkserver.rank_main import describe_error
+from bench.launch.forkserver.server import machine
+from bench.launch.forkserver.start import forks_lack_cuda
+from bench.launch.local import server_environment
 
 NCCL_ERROR = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94"
 

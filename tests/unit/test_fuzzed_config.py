@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import cli, network
-from bench.cells import plan
 from bench.checks import ConfigError, check_sweep
+from bench.cli import errors, help
+from bench.cli.compose import from_hydra, register
+from bench.cli.overrides import check_overrides, name_module
 from bench.groups import CONF
+from bench.plan.resolve import plan
+from results import quantities
 from results.declare import each_setting
 from results.quantities import size_bytes
 from results.settings import Config
@@ -24,7 +27,7 @@ from tests.conftest import CPU_ONLY
 FEW = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=200)
 
-NAMES = [path for path, _, value in each_setting(Config()) if not isinstance(value, dict)] + list(cli.GROUPS)
+NAMES = [path for path, _, value in each_setting(Config()) if not isinstance(value, dict)] + list(help.GROUPS)
 VALUES = ["", "null", "true", "0", "1", "2", "-1", "0.5", "1e400", "1e-400", "nan", "-inf", "9" * 25, "1" * 5000, "a"]
 VALUES += [
     "[1,2]",
@@ -72,7 +75,7 @@ VALUES += [
 
 @pytest.fixture(scope="module", autouse=True)
 def composer() -> Iterator[None]:
-    cli.register(makes_folder=False)
+    register(makes_folder=False)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
@@ -80,14 +83,14 @@ def composer() -> Iterator[None]:
 def planned_or_refused(overrides: list[str]) -> str:
     """The refusal, or nothing where cells were planned to the last detail."""
     try:
-        arguments = cli.name_module(overrides)
-        cli.check_overrides(arguments)
-        config = cli.from_hydra(compose("config", overrides=arguments))
+        arguments = name_module(overrides)
+        check_overrides(arguments)
+        config = from_hydra(compose("config", overrides=arguments))
         check_sweep([config])
         for cell in plan([config], CPU_ONLY, cores=2):
             assert cell.id and cell.resolved() and (cell.status or cell.job("timing", Path()))
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        return cli.explain(error)
+        return errors.explain(error)
     return ""
 
 
@@ -120,7 +123,7 @@ def test_a_size_is_a_number_of_bytes_or_refused(text: str) -> None:
 @MANY
 @given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{1,400}(\.[0-9]{1,3})?([kmg]bit|[um]?s)", fullmatch=True)))
 def test_a_rate_and_a_delay_are_in_range_or_refused(text: str) -> None:
-    for read, least, most in ((network.bits_per_s, 8e3, 1e11), (network.delay_s, 1e-5, 10.0)):
+    for read, least, most in ((quantities.bits_per_s, 8e3, 1e11), (quantities.delay_s, 1e-5, 10.0)):
         try:
             found = read(text)
         except ValueError:

@@ -19,12 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from analysis import compare
-from analysis.advise import Limits, advise, lines
-from analysis.load import NoRecords, frame, load
-from analysis.report import contents, write_report
-from analysis.terminal import print_summary
-from bench.record import Attribution, Ceiling, Collective, Record, RecordError, Search, StepParts, Trial
+from analysis.advice.recommend import Limits, advise, lines
+from analysis.comparison import compare
+from analysis.report.terminal import print_summary
+from analysis.report.write import contents, write_report
+from analysis.table.frame import frame
+from results.attribution import Attribution, StepParts
+from results.launches import Ceiling, Collective
+from results.memory import Search, Trial
+from results.read import NoRecords, load
+from results.record import Record, RecordError
 from tests.unit.test_analysis_fakes import launch, sweep
 
 FEW = settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,8 +10,8 @@ import pytest
 
 OUTLIVES = """
 import os, signal, sys
-from analysis.tables import console
-from bench.hangup import outlive_terminal
+from analysis.text.tables import console
+from bench.cli.signals import outlive_terminal
 outlive_terminal()
 """
 SAYS = """

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import history
 from analysis.__main__ import main
-from bench.record import Record, side_id
+from analysis.comparison import history
+from results.record import Record, side_id
 from tests.unit.test_analysis_compare import launches
 from tests.unit.test_analysis_fakes import ENVIRONMENT, cell, write_all
 

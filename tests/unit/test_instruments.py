@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.spec import EngineSpec
-from bench.loop import Share, Timed, timed_steps
-from bench.measure.memory import StepMemory, state_bytes
-from bench.parity import compare, weights_error
-from bench.reference import Reference, train_reference
+from bench.measure.memory.step import StepMemory, state_bytes
+from bench.worker.loop import Share, Timed, timed_steps
+from bench.worker.parity import compare, weights_error
+from bench.worker.single_process import Reference, train_reference
 from tests.undisturbed import undisturbed
 
 MIB = 1 << 20

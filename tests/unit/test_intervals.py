@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure.intervals import Interval, Intervals, difference, intersection, total, union
+from bench.measure.time.intervals import Interval, Intervals, difference, intersection, total, union
 
 pairs = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12)
 

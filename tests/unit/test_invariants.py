@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from analysis.load import frame
+from analysis.table.frame import frame
 from bench.measure.verdicts import disturbances
-from bench.record import Ceiling, Collective, Launch, RankMemory, RankSamples, Record
-from bench.record.invariants import INVARIANTS, least_sent_bytes, violations
+from results.invariants import INVARIANTS, least_sent_bytes, violations
+from results.launches import Ceiling, Collective, Launch, RankSamples
+from results.memory import RankMemory
+from results.record import Record
 from tests.unit.test_analysis_fakes import cell, cnn_model, launch
 
 GRADIENTS = cnn_model().parameter_count

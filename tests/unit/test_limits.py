@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cells import plan
-from bench.measure import limits
-from bench.measure.limits import read, usable_cores
+from bench.measure.machine import limits
+from bench.measure.machine.limits import read, usable_cores
+from bench.plan.resolve import plan
 from tests.conftest import CPU_ONLY, MakeCell
 
 

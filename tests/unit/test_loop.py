@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import loop
+from bench.worker import loop
 
 
 class Recorded:

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bench.measure.blocks import Event, Reader
-from bench.measure.memory import StepMemory, completed, reachable, state_bytes, stored, used_by
+from bench.measure.memory.allocations import Event, Reader
+from bench.measure.memory.step import StepMemory, completed, reachable, state_bytes, stored, used_by
 
 CPU = torch.device("cpu")
 ROWS, INPUTS, OUTPUTS = 64, 512, 256

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from analysis.load import frame
-from bench import mlflow_run
-from bench.record import Record
+from analysis.report import mlflow_fields
+from analysis.table.frame import frame
+from results.record import Record
 from tests.unit.test_analysis_fakes import bare, cell, launch, sweep
 
 ALLOWED = re.compile(r"[\w.: -]+")
@@ -16,14 +16,14 @@ ALLOWED = re.compile(r"[\w.: -]+")
 
 def names(records: list[Record]) -> list[str]:
     table = frame(records)
-    others = mlflow_run.knob_names(table)
-    return [mlflow_run.cell_name(records[int(str(at))], dict(row.items()), others) for at, row in table.iterrows()]
+    others = mlflow_fields.knob_names(table)
+    return [mlflow_fields.cell_name(records[int(str(at))], dict(row.items()), others) for at, row in table.iterrows()]
 
 
 def metrics(records: list[Record], which: int = 0) -> list[Any]:
     table = frame(records)
     row = dict(table.loc[which].items())
-    return list(mlflow_run.cell_metrics(records[which], row, mlflow_run.metric_names(table)))
+    return list(mlflow_fields.cell_metrics(records[which], row, mlflow_fields.metric_names(table)))
 
 
 def test_a_name_has_what_tells_the_cells_of_its_sweep_apart() -> None:
@@ -38,8 +38,8 @@ def test_a_name_has_what_tells_the_cells_of_its_sweep_apart() -> None:
 
 def test_every_name_is_one_that_mlflow_takes_and_has_no_slash() -> None:
     records = sweep(stages=(0, 1), worlds=(1, 2))
-    told = [*metrics(records), *mlflow_run.sweep_metrics(records, frame(records))]
-    told_names = {metric.key for metric in told} | set(mlflow_run.cell_params(records[0]))
+    told = [*metrics(records), *mlflow_fields.sweep_metrics(records, frame(records))]
+    told_names = {metric.key for metric in told} | set(mlflow_fields.cell_params(records[0]))
     assert len(told_names) > 40
     assert [name for name in told_names if not ALLOWED.fullmatch(name)] == []
 
@@ -47,11 +47,11 @@ def test_every_name_is_one_that_mlflow_takes_and_has_no_slash() -> None:
 def test_the_compare_view_begins_with_efficiency_and_the_knobs_that_differ() -> None:
     """It takes the first metric that differs, and the first three params."""
     records = sweep(stages=(0, 1), worlds=(1, 2))
-    assert [metric.key for metric in metrics(records)[:5]] == list(mlflow_run.FIRST[:5])
-    params = [mlflow_run.cell_params(record) for record in records]
+    assert [metric.key for metric in metrics(records)[:5]] == list(mlflow_fields.FIRST[:5])
+    params = [mlflow_fields.cell_params(record) for record in records]
     assert {name for name in params[0] if len({each[name] for each in params}) > 1} == {"stage", "gpus"}
     assert params[0].items() >= {"engine": "torch", "stage": "0", "gpus": "1", "bucket_mb": "default"}.items()
-    assert mlflow_run.common_params(params).keys() == params[0].keys() - {"stage", "gpus"}
+    assert mlflow_fields.common_params(params).keys() == params[0].keys() - {"stage", "gpus"}
 
 
 def test_no_knob_is_a_metric_and_no_metric_is_zero_everywhere() -> None:
@@ -72,7 +72,7 @@ def test_launches_and_steps_are_series_and_a_long_one_is_thinned() -> None:
 def test_the_parent_has_a_curve_over_the_world_size_for_each_setting_that_ended_well() -> None:
     records = [*sweep(stages=(0, 1), worlds=(1, 2)), bare("oom", "rank 0 was killed", 1, 4)]
     curves: dict[str, dict[int, float]] = {}
-    for metric in mlflow_run.sweep_metrics(records, frame(records)):
+    for metric in mlflow_fields.sweep_metrics(records, frame(records)):
         curves.setdefault(metric.key, {})[metric.step] = metric.value
     assert {name for name in curves if name.startswith("peak")} == {"peak_bytes stage 0", "peak_bytes stage 1"}
     assert list(curves["scaling_efficiency stage 1"]) == [1, 2] and curves["scaling_efficiency stage 1"][1] == 1.0
@@ -81,12 +81,12 @@ def test_the_parent_has_a_curve_over_the_world_size_for_each_setting_that_ended_
 def test_a_simulated_cell_says_so_and_has_no_series_of_training() -> None:
     record = cell(0, 2)
     record.resolved["simulated"] = True
-    assert mlflow_run.cell_tags(record)["simulated"] == "true"
-    assert set(mlflow_run.series(record)) == {"by_launch_step_time_s", "by_step_time_s"}
+    assert mlflow_fields.cell_tags(record)["simulated"] == "true"
+    assert set(mlflow_fields.series(record)) == {"by_launch_step_time_s", "by_step_time_s"}
 
 
 def test_a_run_has_the_times_of_its_measurement() -> None:
-    begin, end = mlflow_run.moments([cell()])
+    begin, end = mlflow_fields.moments([cell()])
     assert (begin % 1000, end - begin >= 0) == (0, True)
     assert abs(begin - 1772357400000) <= 24 * 3600 * 1000  # 2026-03-01, whatever the zone
 
@@ -94,6 +94,6 @@ def test_a_run_has_the_times_of_its_measurement() -> None:
 def test_machines_that_differ_have_other_ids() -> None:
     first, second = cell(), cell()
     second.environment["cores"] = second.resolved["cores"] = 64
-    ours, theirs = (mlflow_run.machine_tags(record) for record in (first, second))
+    ours, theirs = (mlflow_fields.machine_tags(record) for record in (first, second))
     assert ours["machine_id"] != theirs["machine_id"] and "64 cores" in theirs["machine"]
-    assert mlflow_run.machine_tags(cell())["machine_id"] == ours["machine_id"]
+    assert mlflow_fields.machine_tags(cell())["machine_id"] == ours["machine_id"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.engines.native.wire import UNDER_WAY, Wire, Works, all_at_once
+from bench.engines.native.p2p_thread import UNDER_WAY, Wire, Works, all_at_once
 
 
 class Sent:

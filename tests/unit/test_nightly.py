@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from analysis import time_gate
-from bench import regress
+from analysis.comparison import time_gate
 from bench.groups import CONF
-from bench.measure.command import Output
+from bench.measure.machine.command import Output
 from bench.nightly import __main__ as nightly
 from bench.nightly import preflight, steps, summary
 from bench.nightly.preflight import Finding
 from bench.nightly.steps import Night, Outcome, Step
-from bench.record import Source
+from bench.regress.__main__ import check, composed
 from benchmarks import against_earlier
+from results.source import Source
 from tests.unit.test_analysis_fakes import bare, cell, write_all
 
 OK = Finding("disk", "90 GiB free", "ok")
@@ -228,8 +228,8 @@ def test_a_command_that_crashes_found_nothing(command: list[str], tmp_path: Path
 
 @pytest.mark.parametrize("timed", [steps.CPU_TIMED, (*steps.GPU_TIMED, "gpus=8", "repeats=20")], ids=["cpu", "gpu"])
 def test_the_cells_that_a_night_times_are_such_as_the_time_gate_takes(timed: tuple[str, ...]) -> None:
-    configs, _ = regress.composed(CONF, [*timed, "tracking=none"])
-    regress.check(configs)
+    configs, _ = composed(CONF, [*timed, "tracking=none"])
+    check(configs)
     assert configs[0].repeats >= time_gate.least_rounds(len(configs))
 
 
@@ -349,7 +349,7 @@ def test_the_preflight_can_be_run_by_itself() -> None:
 
 
 def test_the_frozen_baseline_is_one_that_the_gate_reads() -> None:
-    from analysis.exact_gate import read
+    from analysis.comparison.counter_check import read
 
     held = read(steps.ROOT / steps.EXACT)
     statuses = [entry["status"] for entry in held.cells.values()]

@@ -12,10 +12,12 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from analysis import noise, paired
 from analysis.__main__ import main
-from analysis.compare import NothingToCompare
-from bench.record import Record, Source, side_id
+from analysis.comparison import noise
+from analysis.comparison.compare import NothingToCompare
+from analysis.statistics import paired
+from results.record import Record, side_id
+from results.source import Source
 from tests.unit.test_analysis_compare import launches
 from tests.unit.test_analysis_fakes import bare, cell, write_all
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.checks import ConfigError
-from bench.one_process import check_alone
-from bench.store import new_dated
+from bench.cli.one_process import check_alone
+from results.store import new_dated
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = (

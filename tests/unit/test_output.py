@@ -17,7 +17,7 @@ WRITERS = ("bench", "analysis", "claims", "results")
 COMMANDS = (
     ("bench", "--help"),
     ("bench.engines", "--reasons"),
-    ("bench.ui", "--help"),
+    ("bench.tracking.ui", "--help"),
     ("bench.tracking", "import", "--help"),
     ("bench.regress", "--help"),
     ("bench.nightly", "--help"),
@@ -50,7 +50,7 @@ SAYS = """
 from results.output import prepare_output
 prepare_output()
 import sys
-from analysis.tables import bare, console
+from analysis.text.tables import bare, console
 hostile = "a\\x1b[2Jb\\x00c\\x9bd\\u202ee"
 print(hostile)
 print(hostile, file=sys.stderr)
@@ -69,7 +69,7 @@ def test_no_control_character_of_what_is_written_reaches_a_terminal() -> None:
 
 
 def test_styles_of_a_table_still_reach_a_terminal() -> None:
-    code = "from results.output import prepare_output; prepare_output(); from analysis.tables import console; "
+    code = "from results.output import prepare_output; prepare_output(); from analysis.text.tables import console; "
     code += "console().print('[bold]a[/bold]')"
     variables = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=variables, check=True)
@@ -82,7 +82,7 @@ def test_consoles_are_made_in_one_place() -> None:
 
 
 def test_what_is_written_keeps_its_order_where_tables_and_lines_alternate() -> None:
-    code = "from results.output import prepare_output; prepare_output(); from analysis.tables import console\n"
+    code = "from results.output import prepare_output; prepare_output(); from analysis.text.tables import console\n"
     code += "for n in range(3):\n print('line', n)\n console().print(f'table {n}')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True)
     assert ended.stdout.split("\n")[:4] == ["line 0", "table 0", "line 1", "table 1"]

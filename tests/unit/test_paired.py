@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis import paired
+from analysis.statistics import paired
 
 
 def test_the_distribution_of_the_signed_rank_sum_is_that_of_all_signs() -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.measure.verdicts import disturbances
-from bench.record import Model, Record
 from bench.worker.bits import bits_sum, same_bits
 from bench.worker.preconditions import checked_module, in_eval_mode
+from results.model import Model
+from results.record import Record
 from tests import workload_cases
 from tests.workload_cases import tiny_workloads
 from workloads.base import Batch, WorkloadError

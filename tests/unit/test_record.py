@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis import usable
-from bench import cli
-from bench.record import Launch, Model, Parameter, Parity, RankEnd, RankMemory, RankSamples, Record, RecordError, decode
-from bench.record.shown import cut, shown
-from bench.store import FolderBusy, RecordStore
+from bench.cli import overrides
+from results import validate
+from results.decode import decode
+from results.launches import Launch, RankSamples
+from results.memory import RankMemory
+from results.model import Model, Parameter
+from results.parity import Parity
+from results.record import RankEnd, Record, RecordError
+from results.shown import cut, shown
+from results.store import FolderBusy, RecordStore
 from tests.unit.test_analysis_fakes import cell
 
 
@@ -135,10 +140,10 @@ def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) 
     twice = tmp_path / "twice.json"
     twice.write_text(f'{{"{endless}": 1, "{endless}": 2}}')
     refused: list[Callable[[], object]] = [
-        lambda: cli.check_overrides([f"stage={endless}"]),
-        lambda: cli.check_overrides([f"overlap={endless}"]),
-        lambda: cli.check_overrides([f"stage=[{endless}"]),
-        lambda: usable.check(wrong),
+        lambda: overrides.check_overrides([f"stage={endless}"]),
+        lambda: overrides.check_overrides([f"overlap={endless}"]),
+        lambda: overrides.check_overrides([f"stage=[{endless}"]),
+        lambda: validate.check(wrong),
         lambda: Record.read(twice),
         lambda: decode({endless: 1}, RankEnd, "rank"),
     ]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.checks import ConfigError
-from bench.store import WRITTEN_BY_HYDRA, FolderBusy, RecordStore, unless_refused
+from bench.cli.folder import WRITTEN_BY_HYDRA, unless_refused
+from results.store import FolderBusy, RecordStore
 
 
 @pytest.fixture(params=[False, True], ids=["single", "multirun"])

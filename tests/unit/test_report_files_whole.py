@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import write_report
-from bench.record.replace import replacing
-from bench.store import RecordStore
+from analysis.report.write import write_report
+from results.atomic import replacing
+from results.store import RecordStore
 from tests.unit.test_analysis_fakes import sweep
 
 

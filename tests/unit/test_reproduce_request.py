@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from analysis import mlflow_store
-from analysis.load import Loaded
 from bench import reproduce
-from bench.cells import Cell
 from bench.groups import group_files
-from bench.record import NO_ENGINE, Record, Source
+from bench.plan.cell import Cell
 from bench.reproduce import CannotReproduce, chosen, config_of, fetch, overrides
+from results import mlflow_store
+from results.read import Loaded
+from results.record import NO_ENGINE, Record
 from results.settings import Config, Tracking
+from results.source import Source
 from tests.unit.test_analysis_fakes import cell
 
 

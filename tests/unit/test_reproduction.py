@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from analysis import reproduction
-from bench.record import Collective, Parity, RankMemory, Record, Source
+from analysis.comparison import reproduction
+from results.launches import Collective
+from results.memory import RankMemory
+from results.parity import Parity
+from results.record import Record
+from results.source import Source
 from tests.unit.test_analysis_fakes import cell, launch
 
 SOURCE = Source("aa" * 32, "bb" * 32, "0123456789abcdef")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.load import NoRecords, load
-from analysis.spreadsheet import as_data
-from bench.record import Record
-from bench.store import RecordStore, rescue_folders
+from analysis.text.spreadsheet import as_data
+from results.read import NoRecords, load
+from results.record import Record
+from results.store import RecordStore, rescue_folders
 from tests.unit.test_analysis_fakes import cell, launch
 
 

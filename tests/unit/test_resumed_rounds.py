@@ -11,16 +11,17 @@ from typing import cast
 
 import pytest
 
-from bench.breakdown import Breakdown
-from bench.cells import plan
 from bench.job import Job, LaunchResult
-from bench.launch import Launcher
-from bench.progress import SweepProgress
-from bench.record import RankSamples, Record
-from bench.store import RecordStore
-from bench.sweep import Sweep, run_rounds
+from bench.launch.local import Launcher
+from bench.plan.resolve import plan
+from bench.sweep.breakdown import Breakdown
+from bench.sweep.progress import SweepProgress
 from bench.sweep.resume import take_over
+from bench.sweep.run import Sweep, run_rounds
+from results.launches import RankSamples
+from results.record import Record
 from results.settings import Config
+from results.store import RecordStore
 from tests.conftest import CPU_ONLY
 
 Run = Callable[..., dict[int, Record]]

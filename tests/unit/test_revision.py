@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.cells import flatten
-from bench import regress, revision
 from bench.checks import ConfigError
 from bench.groups import CONF
 from bench.job import Job
-from bench.record import decode
+from bench.measure.machine import source
+from bench.regress import revision
+from bench.regress.__main__ import composed
+from results.decode import decode
+from results.identity import flatten
 from tests.conftest import MakeCell
 
 THEIR_CONFIG = """
@@ -41,7 +43,7 @@ def job(make_cell: MakeCell, tmp_path: Path) -> Job:
 @pytest.fixture
 def older() -> Callable[..., revision.Revision]:
     """A revision that lacks fields of Job."""
-    fields = revision.ask("now", revision.ROOT, sys.executable, ["bench.engines.torch"]).job_fields
+    fields = revision.ask("now", source.ROOT, sys.executable, ["bench.engines.torch"]).job_fields
 
     def make(*lacks: str) -> revision.Revision:
         known = {kind: [name for name in names if f"{kind}.{name}" not in lacks] for kind, names in fields.items()}
@@ -84,7 +86,7 @@ def test_code_without_a_job_is_too_old(tmp_path: Path) -> None:
 )
 def test_what_is_no_python_is_named(python: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        revision.ask("v0", revision.ROOT, python, [])
+        revision.ask("v0", source.ROOT, python, [])
 
 
 @pytest.mark.parametrize("module", ["bench/config.py", "results/settings.py"])
@@ -96,11 +98,11 @@ def test_the_defaults_of_another_revision_are_its_own(tmp_path: Path, module: st
     theirs = revision.knob_defaults("v0", tmp_path, sys.executable)
     assert theirs == {"optimizer": "sgd", "gone": 1, "measure": {"batch_pool": 4}}
     overrides = ["workload=mlp", "lr=0.1"]
-    (now,), _ = regress.composed(CONF, overrides)
-    (then,), _ = regress.composed(CONF, overrides, flatten(theirs))
+    (now,), _ = composed(CONF, overrides)
+    (then,), _ = composed(CONF, overrides, flatten(theirs))
     assert (now.optimizer, now.measure.batch_pool, now.lr) == ("adam", 8, 0.1)
     assert (then.optimizer, then.measure.batch_pool, then.lr) == ("sgd", 4, 0.1)
-    assert regress.composed(CONF, overrides)[0] == [now], "the base's defaults are not kept"
+    assert composed(CONF, overrides)[0] == [now], "the base's defaults are not kept"
 
 
 def test_a_worktree_is_gone_whatever_happens_in_it(tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.load import frame
-from analysis.report import write_report
-from analysis.terminal import print_summary
-from bench.cells import plan
+from analysis.report.mlflow_fields import cell_metrics, metric_names
+from analysis.report.terminal import print_summary
+from analysis.report.write import write_report
+from analysis.table.frame import frame
 from bench.checks import ConfigError, check
-from bench.mlflow_run import cell_metrics, metric_names
-from bench.record import Record, Search, Trial
-from bench.search import next_batch
+from bench.plan.resolve import plan
+from bench.sweep.largest_batch import next_batch
+from results.memory import Search, Trial
 from results.quantities import size_bytes
+from results.record import Record
 from results.settings import Config, Straggler
 from tests.conftest import CPU_ONLY, group
 from tests.unit.test_analysis_fakes import cell

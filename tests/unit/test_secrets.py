@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from analysis.mlflow_store import default_uri
-from bench.withheld import restored, withhold
+from bench.cli.withheld import restored, withhold
+from results.mlflow_store import default_uri
 from results.secrets import without_secrets
 
 ROOT = Path(__file__).resolve().parents[2]

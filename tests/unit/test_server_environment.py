@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.launch import server_environment
+from bench.launch.local import server_environment
 
 FAULTS = """
 import ctypes, resource

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from bench import checks, cli
+from bench import checks
+from bench.cli import compose, help, overrides
 from bench.engines.spec import EngineSpec
 from results.declare import each_setting, info, setting
 from results.settings import NEUTRAL, Config, Training, choices, with_role
@@ -23,13 +24,15 @@ class Extended(Config):
 def test_a_new_setting_has_help_bounds_and_an_override_from_its_declaration_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "Config", Extended)
-    table = cli.knob_table()
+    monkeypatch.setattr(compose, "Config", Extended)
+    monkeypatch.setattr(help, "Config", Extended)
+    monkeypatch.setattr(overrides, "Config", Extended)
+    table = help.knob_table()
     assert "throwaway=3" in table and "a setting that only this test has" in table
     assert "[a whole number of at least 1, at most 9]" in table
-    cli.check_overrides(["throwaway=9"])
+    overrides.check_overrides(["throwaway=9"])
     with pytest.raises(checks.ConfigError, match="throwaway=10 is not valid; valid: a whole number of at least 1"):
-        cli.check_overrides(["throwaway=10"])
+        overrides.check_overrides(["throwaway=10"])
 
 
 def test_an_engine_reads_the_same_fields_that_the_command_line_sets() -> None:

@@ -11,15 +11,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import flags
-from analysis.answer import answers
-from analysis.load import frame
-from analysis.report import write_report
+from analysis.advice.answer import answers
+from analysis.report.write import write_report
+from analysis.table.frame import frame
 from analysis.theory import predict_state
-from bench.cells import plan, reference_key
 from bench.measure.verdicts import verdicts
-from bench.record import Launch, Parameter, Record
+from bench.plan.cell import reference_key
+from bench.plan.resolve import plan
+from results.launches import Launch
+from results.model import Parameter
+from results.record import Record
 from results.settings import Config, Straggler
+from results.verdicts import MEANINGS
 from tests.conftest import CPU_ONLY
 from tests.unit.test_analysis_fakes import cell, cnn_model, launch, sweep
 
@@ -117,7 +120,7 @@ def test_reports_and_figures_say_so(mixed: list[Record], tmp_path: Path) -> None
     write_report(mixed, tmp_path)
     page, words = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert "hollow: simulated, compute only" in page
-    assert flags.MEANINGS["simulated"].split(".")[0] in words
+    assert MEANINGS["simulated"].split(".")[0] in words
     assert words.count("| simulated |") == 2
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bench import engines
 from bench.engines.spec import EngineSpec, EngineUnsupported, Skips
-from bench.record import Model, Parameter
 from bench.worker.reached import Reached
+from results.model import Model, Parameter
 
 
 class Experts(nn.Module):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from analysis.scaling import is_ranked
-from bench.engines.native.update import GROWTH_INTERVAL, LossScale
+from analysis.metrics.scaling import is_ranked
+from bench.engines.native.optimizer import GROWTH_INTERVAL, LossScale
 from bench.engines.scaling import LossScaling
 from bench.measure.verdicts import updates_missed
-from bench.record import Launch, RankSamples, Record, Updates
+from results.launches import Launch, RankSamples
+from results.record import Record
+from results.updates import Updates
 from tests.unit.test_analysis_fakes import cell as fake_cell
 from tests.unit.test_analysis_fakes import launch as fake_launch
 

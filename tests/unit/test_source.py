@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from bench.job import Machine
-from bench.measure import environment, source
-from bench.record import Record, Source
+from bench.measure.machine import environment, source
+from results import differences
+from results.record import Record
+from results.source import Source
 
 
 def git(folder: Path, *arguments: str, given: bytes | None = None) -> None:
@@ -23,7 +25,7 @@ def git(folder: Path, *arguments: str, given: bytes | None = None) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
-    for name in ("bench/loop.py", "conf/config.yaml", "docs/method.md"):
+    for name in ("bench/worker/loop.py", "conf/config.yaml", "docs/method.md"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("one\ntwo\n")
     (folder / "uv.lock").write_text("lock\n")
@@ -42,7 +44,7 @@ def test_a_clean_tree_has_a_commit_and_no_patch(checkout: Path) -> None:
 
 
 def test_a_dirty_tree_can_be_had_again_from_the_record(checkout: Path, tmp_path: Path) -> None:
-    (checkout / "bench/loop.py").write_text("one\n2\nthree\n")
+    (checkout / "bench/worker/loop.py").write_text("one\n2\nthree\n")
     (checkout / "bench/new.py").write_text("x\n")
     (checkout / "notes.txt").write_text("no code\n")
     found = source.collect([], checkout)
@@ -51,13 +53,13 @@ def test_a_dirty_tree_can_be_had_again_from_the_record(checkout: Path, tmp_path:
     again = tmp_path / "again"
     git(tmp_path, "clone", "--quiet", str(checkout), str(again))
     git(again, "apply", "-", given=found.patch.encode())
-    assert (again / "bench/loop.py").read_text() == "one\n2\nthree\n"
+    assert (again / "bench/worker/loop.py").read_text() == "one\n2\nthree\n"
     (again / "bench/new.py").write_text("x\n")
     assert source.collect([], again).digest == found.digest
 
 
 def test_a_long_patch_is_cut_at_a_line_and_says_so(checkout: Path) -> None:
-    (checkout / "bench/loop.py").write_text("".join(f"line {number} of many\n" for number in range(20_000)))
+    (checkout / "bench/worker/loop.py").write_text("".join(f"line {number} of many\n" for number in range(20_000)))
     found = source.collect([], checkout)
     assert found.patch_cut and found.patch_bytes > 2 * source.MOST_PATCH_BYTES
     assert source.MOST_PATCH_BYTES - 100 < len(found.patch) <= source.MOST_PATCH_BYTES
@@ -91,12 +93,15 @@ def recorded(code: Source | None, around: dict[str, Any]) -> Record:
 
 def test_other_code_and_other_packages_are_told_from_the_same() -> None:
     code, around = Source("aa", commit="1" * 40), {"python": "3.11", "packages": {"torch": "1"}, "kernel": "a"}
-    assert source.differences(recorded(code, around), code, around | {"kernel": "b"}) == ""
+    assert differences.code_differences(recorded(code, around), code, around | {"kernel": "b"}) == ""
     other = dataclasses.replace(code, digest="bb", commit="2" * 40)
-    assert source.differences(recorded(code, around), other, around) == "commit 1111111111 then, commit 2222222222 now"
+    assert (
+        differences.code_differences(recorded(code, around), other, around)
+        == "commit 1111111111 then, commit 2222222222 now"
+    )
     newer = around | {"packages": {"torch": "2"}}
-    assert source.differences(recorded(code, around), code, newer) == "torch: 1 then, 2 now"
-    assert source.differences(recorded(None, around), code, around).startswith("code that was not recorded")
+    assert differences.code_differences(recorded(code, around), code, newer) == "torch: 1 then, 2 now"
+    assert differences.code_differences(recorded(None, around), code, around).startswith("code that was not recorded")
 
 
 def test_variables_are_kept_by_name_without_secrets_and_folders() -> None:

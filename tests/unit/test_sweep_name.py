@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.store import sweep_name
+from results.store import sweep_name
 
 
 def test_a_folder_with_the_time_in_its_name_lends_it_to_the_sweep(tmp_path: Path) -> None:

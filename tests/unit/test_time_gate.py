@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import time_gate
-from analysis.compare import Pair
-from bench.record import Collective, Record
+from analysis.comparison import time_gate
+from analysis.comparison.compare import Pair
+from results.launches import Collective
+from results.record import Record
 from tests.unit.test_analysis_compare import launches
 from tests.unit.test_analysis_fakes import bare, cell, launch, measured
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.profiler import DeviceType
 
-from bench.measure.intervals import total, union
-from bench.measure.timeline import StepTimeline, cpu_steps, gpu_steps, parts, skews
-from bench.record import StepParts
+from bench.measure.time.intervals import total, union
+from bench.measure.time.timeline import StepTimeline, cpu_steps, gpu_steps, parts, skews
+from results.attribution import StepParts
 
 MS = 1_000_000
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bench.measure import topology
+from bench.measure.machine import topology
 
 
 class NVMLError(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.measure.conditions import Clocks, Machine, Process
+from bench.measure.machine.interference import Clocks, Machine, Process
 from tests import undisturbed as helper
 from tests.undisturbed import Look, Watch, undisturbed
 

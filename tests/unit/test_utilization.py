@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.load import frame
-from analysis.mfu import joules_per_step
-from bench.cells import ceiling_key
-from bench.measure import ceiling
+from analysis.metrics.utilization import joules_per_step
+from analysis.table.frame import frame
+from bench.measure.machine import peak_flops
 from bench.measure.verdicts import disturbances
-from bench.record import Ceiling
+from bench.plan.cell import ceiling_key
 from bench.worker.model import flops_per_sample
+from results.launches import Ceiling
 from tests.conftest import MakeCell
 from tests.unit.test_analysis_fakes import cell as fake_cell
 from tests.unit.test_analysis_fakes import cnn_model
@@ -69,12 +69,12 @@ class SteadyProduct:
 
 
 def test_matrices_are_doubled_until_that_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceiling, "Product", SteadyProduct)
-    monkeypatch.setattr(ceiling, "BUDGET_S", 10.0)
-    found = ceiling.measure("amp_bf16", torch.device("cpu"))
+    monkeypatch.setattr(peak_flops, "Product", SteadyProduct)
+    monkeypatch.setattr(peak_flops, "BUDGET_S", 10.0)
+    found = peak_flops.measure("amp_bf16", torch.device("cpu"))
     assert (found.flops_per_s, found.dtype, found.size) == (pytest.approx(40e9), "bfloat16", 1024)
-    monkeypatch.setattr(ceiling, "BUDGET_S", 0.0)
-    assert ceiling.measure("fp32", torch.device("cpu")).size == 256
+    monkeypatch.setattr(peak_flops, "BUDGET_S", 0.0)
+    assert peak_flops.measure("fp32", torch.device("cpu")).size == 256
 
 
 def test_what_a_library_takes_to_start_is_not_taken_from_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +87,10 @@ def test_what_a_library_takes_to_start_is_not_taken_from_the_search(monkeypatch:
             first, Cold.started = not Cold.started, True
             return super().run(count) + 0.6 * first
 
-    monkeypatch.setattr(ceiling, "Product", SteadyProduct)
-    warm = ceiling.measure("fp32", torch.device("cpu"))
-    monkeypatch.setattr(ceiling, "Product", Cold)
-    assert ceiling.measure("fp32", torch.device("cpu")) == warm
+    monkeypatch.setattr(peak_flops, "Product", SteadyProduct)
+    warm = peak_flops.measure("fp32", torch.device("cpu"))
+    monkeypatch.setattr(peak_flops, "Product", Cold)
+    assert peak_flops.measure("fp32", torch.device("cpu")) == warm
     assert Cold.started and warm.size > 256
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.comm import wire_bytes
-from bench.measure import wire
-from bench.measure.wire import Interface, interface_of
-from bench.network import INTERFACE, Link
+from analysis.metrics.traffic import wire_bytes
+from bench.measure.communication import interface_bytes
+from bench.measure.communication.interface_bytes import Interface, interface_of
+from bench.network.link import INTERFACE, Link
 from tests.unit.test_analysis_fakes import cell, launch
 
 DEV = """Inter-|   Receive              |  Transmit
@@ -23,33 +23,33 @@ DEV = """Inter-|   Receive              |  Transmit
 
 def test_headers_and_what_was_sent_again_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dev").write_text(DEV)
-    monkeypatch.setattr(wire, "NET", tmp_path)
-    monkeypatch.setattr(wire, "has_ethernet", lambda name: name == "lo")
-    monkeypatch.setattr(wire, "sent_again", lambda *, on_loopback: 3000 if on_loopback else 2)
+    monkeypatch.setattr(interface_bytes, "NET", tmp_path)
+    monkeypatch.setattr(interface_bytes, "has_ethernet", lambda name: name == "lo")
+    monkeypatch.setattr(interface_bytes, "sent_again", lambda *, on_loopback: 3000 if on_loopback else 2)
     assert Interface("lo").sent_bytes() == 1_000_000 - 20 * (14 + 52) - 3000
     assert Interface("lo", reads=False).sent_bytes() == -3000
     assert Interface("lab0").sent_bytes() == 5 - 52 - 2
     assert Interface("eth0").sent_bytes() is None
     assert Interface("eth0", reads=False).sent_bytes() is None
-    monkeypatch.setattr(wire, "NET", tmp_path / "nowhere")
+    monkeypatch.setattr(interface_bytes, "NET", tmp_path / "nowhere")
     assert Interface("lo").sent_bytes() is None
 
 
 def test_what_was_sent_again_is_asked_of_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others on the machine send again, on whatever interface, is none of ours."""
-    assert wire.retransmitted(bytes(wire.BYTES_RETRANS) + (77).to_bytes(8, "little")) == 77
-    assert wire.retransmitted(bytes(wire.BYTES_RETRANS)) == 0
-    monkeypatch.setattr(wire, "retransmitted", lambda tcp_info: len(tcp_info))
+    assert interface_bytes.retransmitted(bytes(interface_bytes.BYTES_RETRANS) + (77).to_bytes(8, "little")) == 77
+    assert interface_bytes.retransmitted(bytes(interface_bytes.BYTES_RETRANS)) == 0
+    monkeypatch.setattr(interface_bytes, "retransmitted", lambda tcp_info: len(tcp_info))
     with socket.create_server(("127.0.0.1", 0)) as server:
-        before = wire.sent_again(on_loopback=True)
+        before = interface_bytes.sent_again(on_loopback=True)
         with socket.create_connection(server.getsockname()) as one, server.accept()[0] as other:
             other.sendall(one.recv(0) + b"x")
-            assert wire.sent_again(on_loopback=True) - before == 2 * (wire.BYTES_RETRANS + 8)
+            assert interface_bytes.sent_again(on_loopback=True) - before == 2 * (interface_bytes.BYTES_RETRANS + 8)
             assert one.recv(1) == b"x", "asked without harm"
 
 
 def test_an_interface_tells_its_kind() -> None:
-    assert wire.has_ethernet("lo")
+    assert interface_bytes.has_ethernet("lo")
 
 
 def test_each_interface_of_a_launch_is_read_once() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,14 +10,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
-from bench.engines.native import checkpoint
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.layout import lay_out
+from bench.engines.native.optimizer import LossScale, ShardOptimizer
 from bench.engines.native.refusals import refuse_module
 from bench.engines.native.units import Group, Phase, UnitSchedule, group_units
-from bench.engines.native.update import LossScale, ShardOptimizer
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
@@ -192,14 +190,6 @@ class NativeEngine:
 
     def teardown(self) -> None:
         """Nothing: hooks and buckets go with the process."""
-
-    def save(self, folder: Path) -> None:
-        """Writes a checkpoint, between steps. Collective."""
-        checkpoint.save(self, folder)
-
-    def load(self, folder: Path) -> None:
-        """Goes on from a checkpoint of any stage and world size. Collective; raises CheckpointError."""
-        checkpoint.load(self, folder)
 
 
 def broadcast(tensor: Tensor) -> None:

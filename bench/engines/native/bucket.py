@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.layout import Layout
-from bench.engines.native.wire import Finish
+from bench.engines.native.p2p_thread import Finish
 from bench.engines.views import dense_strides
 
 

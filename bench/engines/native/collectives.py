@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.engines.base import RankContext
-from bench.engines.native.wire import Finish, Job, Wire, Works, all_at_once, wait
+from bench.engines.native.p2p_thread import Finish, Job, Wire, Works, all_at_once, wait
 
 SMALL_BYTES = 1 << 19
 """Up to here a bucket is exchanged with all peers at once."""
@@ -116,7 +116,7 @@ class GlooCollectives:
 
 
 class SimulatedCollectives(GlooCollectives):
-    """The same sends and receives of a rank that hears nobody (``bench.simulated``, ``bench.measure.fake``).
+    """The same sends and receives of a rank that hears nobody (``bench.worker.fake_group``, ``bench.worker.no_comm``).
 
     A fake receive leaves its buffer as it was. What a peer would send if it held what this rank holds comes into it,
     so that nothing is computed from uninitialised memory.

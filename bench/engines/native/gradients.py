@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import Collectives
-from bench.engines.native.wire import Finish
+from bench.engines.native.p2p_thread import Finish
 from bench.engines.spec import EngineUnsupported
 
 IN_FLIGHT = 1

@@ -28,10 +28,10 @@ from torch.autograd.graph import Node, get_gradient_edge, register_multi_grad_ho
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from bench.engines.holders import holders
 from bench.engines.native.bucket import Bucket
-from bench.engines.native.reach import Reach
-from bench.engines.native.wire import Finish
+from bench.engines.native.p2p_thread import Finish
+from bench.engines.native.param_access import Reach
+from bench.engines.param_owners import holders
 from bench.engines.spec import EngineUnsupported
 
 

@@ -1,0 +1,1 @@
+"""Which setting to use: recommendations, Pareto-optimal cells and the models behind them."""

@@ -1,0 +1,203 @@
+"""How large a model fits a given memory: the measured cell with more, or larger, layers of the same kind.
+
+A rank's memory is model state, by the engine's formula, and what is beside it, as measured at the peak. What is beside
+state grows in a way that nobody has measured, so there are two bounds (docs/method.md, "How large a model fits").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from analysis.metrics.memory import KINDS, PARTS, Memory, memory
+from analysis.table.frame import each_cell
+from analysis.table.rows import value
+from analysis.text import units
+from analysis.theory import ENGINES, Theory
+from analysis.theory.setting import Setting, elements, setting
+from results.model import Parameter
+from results.record import Record
+
+WORKING = (*PARTS["gathered"], *PARTS["communication"])
+MOST_TENSORS = 4000
+"""Formulas are evaluated for a model of as many tensors, and continued in a straight line from there."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Bytes beside model state on the rank with the largest peak."""
+
+    working: float
+    """Gathered parameters, gradients not yet reduced and buffers, as far as they exceed what is predicted."""
+    activations: float
+    """Activations, the batch and temporaries."""
+    fixed: float
+    """What the driver holds beyond the allocator, whatever the model; 0 where that is not known."""
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The largest model of a cell's kind within a memory; None: not even the measured one fits."""
+
+    bytes_per_parameter: float
+    """Of model state, in a model of many such layers."""
+    parameters: int
+    """Of the measured model."""
+    least: int | None
+    """Parameters, if activations grow with the model in proportion, and every tensor is larger."""
+    most: int | None
+    """Parameters, if activations stay as measured, and there are more layers of the measured size."""
+
+
+def fits(record: Record, memory_bytes: float) -> Fits | None:
+    """How large a model fits ``memory_bytes`` with the cell's engine, stage, ranks, precision and optimizer.
+
+    None where peak memory was not measured, the engine has no formula, or the batch is what a search filled memory
+    with.
+    """
+    known, held = setting(record), memory(record)
+    theory = ENGINES.get(known.engine) if known else None
+    unfit = held.predicted is None or held.peak_bytes is None or not held.predicted_bytes
+    if known is None or theory is None or unfit or record.search is not None or record.status != "ok":
+        return None
+    beside = _beside(record, held)
+    room = memory_bytes - beside.fixed
+    count = elements(known.parameters)
+
+    def wider(times: int) -> float:
+        grown = _wider(known, times)
+        return _state(theory, grown) + _working(theory, grown) + times * (beside.working + beside.activations)
+
+    def deeper(times: int) -> float:
+        grown = _deeper(known, times)
+        casts = _cast(grown) - _cast(known)  # counted as activations, but it is the weights that they are copies of
+        return _state(theory, grown) + _working(theory, grown) + casts + beside.working + beside.activations
+
+    layered = _deeper(known, _most_copies(known))
+    wide, deep = _most_times(wider, room, 1 << 20), _most_times(deeper, room, _most_copies(known))
+    root = _root(known)
+    return Fits(
+        bytes_per_parameter=_state(theory, layered) / elements(layered.parameters),
+        parameters=count,
+        least=None if wide is None else int(wide * count),
+        most=None if deep is None else int(root + deep * (count - root)),
+    )
+
+
+def _beside(record: Record, held: Memory) -> Beside:
+    """What the rank with the largest peak held beside its state at that moment."""
+    fullest = held.fullest
+    assert fullest is not None
+    kinds, predicted = fullest.peak_by_kind, held.working_bytes or 0
+    fixed = fullest.beyond_allocator_bytes or 0
+    if not kinds:  # the peak was not taken apart
+        return Beside(0, max(0, fullest.peak_bytes - fullest.model_state_bytes - predicted), fixed)
+    working = sum(kinds.get(kind, 0) for kind in WORKING)
+    state = sum(kinds.get(kind, 0) for kind in KINDS)
+    return Beside(max(0, working - predicted), max(0, fullest.peak_bytes - state - working), fixed)
+
+
+def _state(theory: Theory, known: Setting) -> int:
+    found = theory.state(known)
+    assert found is not None
+    return sum(found.values())
+
+
+def _working(theory: Theory, known: Setting) -> int:
+    """Predicted beside state and activations."""
+    return theory.transient(known) - _cast(known)
+
+
+def _cast(known: Setting) -> int:
+    """Autocast's copies of the weights, which a transient prediction counts in."""
+    return 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
+
+
+def _wider(known: Setting, times: int) -> Setting:
+    """Every tensor ``times`` as large."""
+    grown = [
+        replace(each, shape=[times * size if at == 0 else size for at, size in enumerate(each.shape or [1])])
+        for each in known.parameters
+    ]
+    return replace(known, parameters=grown, buffer_bytes=times * known.buffer_bytes)
+
+
+def _deeper(known: Setting, times: int) -> Setting:
+    """``times`` as many sharding units; what is in none stays once, unless that is the whole model."""
+    inside = [each for each in known.parameters if each.unit >= 0]
+    repeated, root = (
+        (inside, [each for each in known.parameters if each.unit < 0]) if inside else (known.parameters, [])
+    )
+    units_each = 1 + max((each.unit for each in inside), default=-1)
+    grown: list[Parameter] = [
+        replace(each, unit=each.unit + copy * units_each if inside else each.unit)
+        for copy in range(times)
+        for each in repeated
+    ]
+    return replace(known, parameters=grown + root, buffer_bytes=times * known.buffer_bytes)
+
+
+def _root(known: Setting) -> int:
+    """Parameters that a deeper model has no more of."""
+    inside = [each for each in known.parameters if each.unit >= 0]
+    return elements(known.parameters) - elements(inside) if inside else 0
+
+
+def _most_copies(known: Setting) -> int:
+    return max(2, MOST_TENSORS // max(1, len(known.parameters)))
+
+
+def _most_times(bytes_of: Callable[[int], float], room: float, largest: int) -> float | None:
+    """How many times as large a model may be to need ``room`` bytes, at least once; None if once is too much.
+
+    Between whole numbers, and beyond ``largest``, bytes are taken to grow in a straight line.
+    """
+    if bytes_of(1) > room:
+        return None
+    low, high = 1, largest
+    if bytes_of(largest) > room:
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if bytes_of(middle) > room else (middle, high)
+        start = low
+    else:
+        low, start = largest // 2, largest
+    slope = (bytes_of(high) - bytes_of(low)) / (high - low)
+    return start + (room - bytes_of(start)) / slope
+
+
+@dataclass(frozen=True)
+class FitsRow:
+    """One cell in words."""
+
+    knobs: list[str]
+    bytes_per_parameter: str
+    measured: str
+    least: str
+    most: str
+
+
+def fits_rows(
+    records: Sequence[Record], table: pd.DataFrame, names: Sequence[str], memory_bytes: float
+) -> list[FitsRow]:
+    """A row for each cell of which it can be said, in the table's order."""
+    rows = []
+    for at, row in each_cell(table):
+        found = fits(records[at], memory_bytes)
+        if found:
+            rows.append(
+                FitsRow(
+                    knobs=[value(name, row[name]) for name in names],
+                    bytes_per_parameter=units.number(found.bytes_per_parameter),
+                    measured=units.count(found.parameters),
+                    least=_bound(found.least, found.parameters),
+                    most=_bound(found.most, found.parameters),
+                )
+            )
+    return rows
+
+
+def _bound(parameters: int | None, measured: int) -> str:
+    return f"below {units.count(measured)}" if parameters is None else units.count(parameters)

@@ -1,0 +1,227 @@
+"""What to use: the fastest settings that keep a user's limits, with all that cannot be told from the fastest.
+
+Settings are compared by throughput over all ranks, round by round within a sweep. A setting is *tied* unless the whole
+interval of the fastest's throughput over its own lies above 1. Of tied settings the one that needs least memory
+stands first: it costs nothing that was measured. What disturbed a cell is said beside its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.advice.pareto import front
+from analysis.comparison.compare import as_written, ratio, samples
+from analysis.metrics import time
+from analysis.statistics.medians import Interval
+from analysis.table.frame import varying
+from analysis.table.panels import describe, panels
+from analysis.table.provenance import commands
+from analysis.text.units import counted, known, number, percent, size, spoken
+from results.identity import ASKED, frozen, is_task, knobs
+from results.record import Record
+from results.verdicts import DISTURBANCES, UNRANKED
+
+ALWAYS_NAMED = ("engine", "workload", "stage", "gpus")
+TO_KNOW = (*DISTURBANCES, "straggler", "skewed_data", "shaped_network", "host_bound", "parity_unchecked")
+"""Verdicts that are said beside a setting's numbers."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a setting must keep. None asks for nothing."""
+
+    memory_bytes: float | None = None
+    """Of the peak of the rank that needs most."""
+    efficiency: float | None = None
+    """The least scaling efficiency."""
+    gpus: int | None = None
+    """The most ranks."""
+
+    def broken_by(self, row: pd.Series, smallest: int) -> str | None:
+        """Why a cell is not admissible; None if it is. ``smallest`` is the smallest world that was run."""
+        if row["status"] != "ok":
+            return spoken(row["status"])
+        for verdict in UNRANKED:
+            if verdict in row["verdicts"].split(";"):
+                return spoken(verdict)
+        if not known(row["throughput_per_s"]):
+            return "no steps timed"
+        if self.gpus is not None and row["gpus"] > self.gpus:
+            return f"more than {self.gpus} ranks"
+        if self.memory_bytes is not None and not row["peak_bytes"] <= self.memory_bytes:
+            return f"peak {size(row['peak_bytes'])}" if known(row["peak_bytes"]) else "peak not measured"
+        if self.efficiency is not None:
+            if not known(row["scaling_efficiency"]) or smallest < row["gpus"] == row["scaling_baseline_gpus"]:
+                return "no efficiency: no smaller world of it was timed"
+            if row["scaling_efficiency"] < self.efficiency:
+                return f"efficiency {percent(row['scaling_efficiency'])}"
+        return None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One admissible setting."""
+
+    name: str
+    """What tells it from the others, in words."""
+    row: pd.Series
+    behind: Interval
+    """The fastest's throughput over its own."""
+    overrides: str
+    """The knobs that tell it from the others, as they are given on the command line."""
+    record: Record
+
+    @property
+    def command(self) -> str:
+        """What runs it again, every knob spelled out."""
+        return commands([self.record])[0]
+
+    @property
+    def tied(self) -> bool:
+        """Whether it cannot be told from the fastest. One launch leaves no interval: then nothing is called tied."""
+        return self.behind.value == 1 or self.behind.low <= 1  # False for NaN
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The advice for one task: cells that do the same work."""
+
+    task: str
+    tied: list[Choice]
+    """What cannot be told from the fastest, the leanest first; empty if nothing is admissible."""
+    front: list[Choice]
+    """Of all admissible settings those than which none is both faster and leaner, fastest first."""
+    refused: list[tuple[str, str]]
+    """Settings that break a limit, and how."""
+    level: str = ""
+    """Of the intervals by which others were told from the fastest, the lowest; empty where there was none."""
+    untold: int = 0
+    """Settings that one launch leaves without an interval."""
+
+
+def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> list[Advice]:
+    """One Advice for each task in ``table``, the frame of ``records``."""
+    names = varying(table)
+    settings = [name for name in names if not is_task(name)]
+    return [
+        _advise(records, panel.table, panel.title, settings or ["stage", "gpus"], limits)
+        for panel in panels(table, [name for name in names if is_task(name)])
+    ]
+
+
+def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings: list[str], limits: Limits) -> Advice:
+    smallest = int(table["gpus"].min())
+    broken = {index: limits.broken_by(row, smallest) for index, row in table.iterrows()}
+    refused = [(describe(row, settings), why) for index, row in table.iterrows() if (why := broken[index])]
+    fit = table[[broken[index] is None for index in table.index]]
+    if fit.empty:
+        return Advice(task, [], [], refused)
+    fastest = records[int(str(fit["throughput_per_s"].idxmax()))]
+    choices = [
+        Choice(
+            describe(row, settings),
+            row,
+            throughput_ratio(fastest, record),
+            overrides(record, settings),
+            record,
+        )
+        for index, row in fit.sort_values("throughput_per_s", ascending=False).iterrows()
+        for record in [records[int(str(index))]]
+    ]
+    tied = sorted((choice for choice in choices if choice.tied), key=lambda choice: _peak(choice.row))
+    intervals = [choice.behind for choice in choices if choice.row.name != choices[0].row.name]
+    told = [interval for interval in intervals if known(interval.low)]
+    level = min(told, key=lambda interval: interval.level).level_text() if told else ""
+    return Advice(task, tied, pareto(choices), refused, level, len(intervals) - len(told))
+
+
+def throughput_ratio(first: Record, second: Record) -> Interval:
+    """Throughput of the first over the second's."""
+    above, below, paired = samples(first, second, time.throughput_per_s)
+    return ratio(above, below, paired=paired)
+
+
+def pareto(choices: Sequence[Choice]) -> list[Choice]:
+    """The choices, fastest first, each leaner than all that are faster."""
+    places = front([choice.row["throughput_per_s"] for choice in choices], [_peak(choice.row) for choice in choices])
+    return [choices[at] for at in places]
+
+
+def _peak(row: pd.Series) -> float:
+    """Infinite where it is not, or not all, known."""
+    is_known = known(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
+    return float(row["peak_bytes"]) if is_known else math.inf
+
+
+def overrides(record: Record, settings: Sequence[str]) -> str:
+    """The knobs that make the setting, as they are given on the command line."""
+    named = knobs(record)
+    names = dict.fromkeys((*ALWAYS_NAMED, *(name.removesuffix(ASKED) for name in settings)))
+    return shlex.join(
+        f"{name}={as_written(named[name])}"
+        for name in names
+        if name in named and (name in ALWAYS_NAMED or frozen(named[name]) != "null")
+    )
+
+
+def lines(advice: Advice) -> list[str]:
+    """The advice in words, a line each."""
+    said = [advice.task] if advice.task else []
+    if not advice.tied:
+        return [*said, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
+    first = advice.tied[0]
+    said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}", f"  {first.command}"]
+    if len(advice.tied) > 1:
+        said.append("As fast, as far as these launches tell:")
+        said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in advice.tied[1:]]
+    slower = [choice for choice in advice.front if not choice.tied]
+    if slower:
+        said.append("Slower, for less memory:")
+        said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in slower]
+    if advice.refused:
+        said.append("Left out:")
+        said += [f"  {name}: {why}" for name, why in advice.refused]
+    return said
+
+
+def _figures(choice: Choice) -> str:
+    row = choice.row
+    said = [f"{number(row['throughput_per_s'])} {row['unit']}s/s"]
+    if known(row["peak_bytes"]):
+        said.append(f"peak {size(row['peak_bytes'])} a rank")
+    if row["gpus"] != row["scaling_baseline_gpus"] and known(row["scaling_efficiency"]):
+        said.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
+    if "oversubscribed" in row["verdicts"].split(";"):
+        said.append("oversubscribed: says nothing about scaling")
+    if to_know := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in TO_KNOW]:
+        said.append(f"but: {', '.join(to_know)}")
+    return ", ".join(said)
+
+
+def _reason(advice: Advice) -> str:
+    first, fastest = advice.tied[0], advice.front[0]
+    if len(advice.tied) == 1 and not advice.level:
+        return f"It is the fastest{'; one launch cannot say what is tied with it' if advice.untold else ''}."
+    untold = f" Of one launch, and so without: {counted(advice.untold, 'setting')}." if advice.untold else ""
+    level = f"Intervals: {advice.level}.{untold}"
+    if len(advice.tied) == 1:
+        return f"It is the fastest, and nothing is tied with it. {level}"
+    if not known(first.row["peak_bytes"]):
+        return f"It is the fastest; memory was not measured. {level}"
+    if first.row.name == fastest.row.name:
+        return f"It is the fastest, and of those tied with it the leanest. {level}"
+    return f"It needs the least memory of those tied with the fastest ({fastest.name}). {level}"
+
+
+def _behind(choice: Choice) -> str:
+    behind = choice.behind
+    if not known(behind.low):
+        return f"the fastest has {behind.value:.3f} times its throughput (one launch)"
+    if behind.value == behind.low == behind.high == 1:
+        return "the fastest"
+    return f"the fastest has {behind.value:.3f} times its throughput ({behind.low:.3f} to {behind.high:.3f})"

@@ -1,0 +1,338 @@
+"""Two sets of cells against each other: what a step of the second takes over one of the first, and how sure that is.
+
+Cells are paired by all their knobs, less the one that tells the sides apart; a knob that is new on one side is taken
+for unset on the other (``results.identity.completed``). Within a sweep they are compared round by round, so that what
+slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.metrics import time
+from analysis.metrics.memory import memory
+from analysis.metrics.scaling import is_ranked
+from analysis.statistics import medians
+from analysis.statistics.medians import Interval
+from analysis.text.labels import label
+from analysis.text.tables import bare
+from analysis.text.units import counted, known, mib, ms, spoken
+from results.identity import UNTRAINED, completed, flatten, frozen, identity, knobs
+from results.launches import ENOUGH_LAUNCHES, Launch
+from results.record import Record
+from results.verdicts import DISTURBANCES
+
+Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+STYLES = {"slower": "red", "broken": "bold red", "faster": "green"}
+"""Of a table's rows, by verdict."""
+MARGIN = 0.02
+REACH = 1.96 + 1.28
+"""Standard errors that the margin must hold for equal cells to be found the same in four of five comparisons: the
+interval's half width (95 %), and how far its middle strays to either side (80 %)."""
+MEDIAN_WASTE = 1.2533
+"""Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
+TO_KNOW = ("outside_parity", "parity_unjudged", "parity_widened", *DISTURBANCES)
+"""Verdicts on a side that are said beside how it compares."""
+MOMENTARY = ("time", "load_average")
+"""Entries of the environment that differ between any two sweeps."""
+
+
+class NothingToCompare(ValueError):
+    """No cell of one side has a counterpart on the other; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One cell on both sides."""
+
+    first: Record
+    second: Record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pair compares. Ratios are second over first: above 1 is slower, or more."""
+
+    pair: Pair
+    verdict: Verdict
+    step: Interval
+    """Of the step time: the median of the rounds' ratios, or of two sweeps the ratio of the medians; NaN where either
+    side was not timed."""
+    needed: int | None
+    """Launches a side that would settle it; None where it is settled, or nothing is known of the spread."""
+    peak: float
+    """Of the peak memory; NaN where either side does not know it."""
+
+
+def pair_sets(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Pair], list[Record]]:
+    """Cells of two sets that have the same knobs, and those of either that have no counterpart.
+
+    Raises NothingToCompare if there is no pair, or if a set has a cell twice.
+    """
+    return _pair(first, second, None, ("the first set", "the second set"))
+
+
+def pair_values(records: Sequence[Record], knob: str, values: tuple[str, str]) -> tuple[list[Pair], list[Record]]:
+    """Cells of one set that differ in ``knob`` alone: the first value against the second.
+
+    Raises NothingToCompare as ``pair_sets``, or if a value does not occur.
+    """
+    sides = []
+    for value in values:
+        side = [record for record in records if _has(knobs(record).get(knob), value)]
+        if not side:
+            there = sorted({as_written(knobs(record).get(knob)) for record in records})
+            raise NothingToCompare(f"no cell has {knob}={value}; there are {', '.join(there)}")
+        sides.append(side)
+    return _pair(sides[0], sides[1], knob, (f"{knob}={values[0]}", f"{knob}={values[1]}"))
+
+
+def _pair(
+    first: Sequence[Record], second: Sequence[Record], knob: str | None, sides: tuple[str, str]
+) -> tuple[list[Pair], list[Record]]:
+    keys = [identity(cell) for cell in completed([_without(knobs(record), knob) for record in (*first, *second)])]
+    ours = _by_key(first, keys[: len(first)], sides[0])
+    theirs = _by_key(second, keys[len(first) :], sides[1])
+    pairs = [Pair(record, theirs[key]) for key, record in ours.items() if key in theirs]
+    if not pairs:
+        raise NothingToCompare("no cell of the one has the same knobs as a cell of the other")
+    alone = [record for key, record in ours.items() if key not in theirs]
+    return pairs, alone + [record for key, record in theirs.items() if key not in ours]
+
+
+def _without(named: Mapping[str, Any], knob: str | None) -> dict[str, Any]:
+    """The knobs less ``knob`` and the options below it."""
+    return {name: value for name, value in named.items() if not (knob and f"{name}.".startswith(f"{knob}."))}
+
+
+def _by_key(records: Sequence[Record], keys: Sequence[Any], where: str) -> dict[Any, Record]:
+    found: dict[Any, Record] = {}
+    for key, record in zip(keys, records, strict=True):
+        if key in found:
+            raise NothingToCompare(f"{where} has the cell {record.cell_id} twice; name the sweeps one by one")
+        found[key] = record
+    return found
+
+
+def _has(value: Any, wanted: str) -> bool:
+    try:
+        return not isinstance(value, bool) and float(value) == float(wanted)
+    except (TypeError, ValueError):
+        return as_written(value) == wanted
+
+
+def as_written(value: Any) -> str:
+    """A knob's value as a person would give it."""
+    return value if isinstance(value, str) else frozen(value)
+
+
+def compare(pair: Pair, margin: float) -> Outcome:
+    """The verdict on one pair; a ratio within 1/(1+margin) to 1+margin counts as the same."""
+    peak = _ratio(memory(pair.second).peak_bytes, memory(pair.first).peak_bytes)
+    if not is_ranked(pair.first) or not is_ranked(pair.second):
+        verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
+        return Outcome(pair, verdict, medians.NOTHING, None, peak)
+    first, second, paired = samples(pair.first, pair.second, lambda record, launch: time.step_time_s(launch))
+    step = ratio(second, first, paired=paired)
+    verdict = judge(step, margin)
+    needed = launches_needed(first, second, paired=paired, margin=margin) if verdict == "cannot tell" else None
+    return Outcome(pair, verdict, step, needed, peak)
+
+
+def judge(step: Interval, margin: float) -> Verdict:
+    """``same`` if the whole interval lies within the margin, else ``faster`` or ``slower`` if it leaves out 1."""
+    if not known(step.low):
+        return "cannot tell"
+    if step.low >= 1 / (1 + margin) and step.high <= 1 + margin:
+        return "same"
+    return "faster" if step.high < 1 else "slower" if step.low > 1 else "cannot tell"
+
+
+def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: bool, margin: float) -> int | None:
+    """Launches a side that would mostly find equal cells the same.
+
+    From the spread s of the logarithms, as if they were normal: a median of n has the standard error 1.2533·s/sqrt(n),
+    and the margin must hold 3.24 of them. An estimate from few launches is itself rough.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    logs = [[math.log(value) for value in side] for side in (first, second)]
+    if paired:
+        spread = stdev(after - before for before, after in zip(*logs, strict=True))
+    else:
+        spread = math.hypot(*(stdev(side) for side in logs))
+    return max(ENOUGH_LAUNCHES, math.ceil(float(REACH * MEDIAN_WASTE * spread / math.log1p(margin)) ** 2))
+
+
+def samples(
+    first: Record, second: Record, statistic: Callable[[Record, Launch], float]
+) -> tuple[list[float], list[float], bool]:
+    """A number per launch of either cell, and whether they are paired: the same rounds of one run, two or more."""
+    if first.rounds_id == second.rounds_id:
+        above, below = shared_rounds(first, second, statistic)
+        if len(above) > 1:
+            return above, below, True
+    above, below = ([statistic(record, launch) for launch in record.launches] for record in (first, second))
+    return above, below, False
+
+
+def shared_rounds(
+    first: Record, second: Record, statistic: Callable[[Record, Launch], float]
+) -> tuple[list[float], list[float]]:
+    """A number per launch of either cell, of the rounds that both have, in their order."""
+    ours, theirs = (
+        {launch.round: statistic(record, launch) for launch in record.launches} for record in (first, second)
+    )
+    rounds = sorted(set(ours) & set(theirs))
+    return [ours[key] for key in rounds], [theirs[key] for key in rounds]
+
+
+def ratio(top: Sequence[float], bottom: Sequence[float], *, paired: bool) -> Interval:
+    """The median of the rounds' ratios; where rounds are not shared, the ratio of the medians."""
+    if paired:
+        return medians.median_interval([above / below for above, below in zip(top, bottom, strict=True)])
+    return medians.ratio_interval(top, bottom, paired=False)
+
+
+def _ratio(top: float | None, bottom: float | None) -> float:
+    return top / bottom if top and bottom else math.nan
+
+
+def environment_differences(pairs: Sequence[Pair]) -> list[str]:
+    """What sets the environments of the two sides apart, such as ``torch: 2.11.0 | 2.15.0``."""
+    return differences(pairs, lambda record: flatten(record.environment))
+
+
+def differences(pairs: Sequence[Pair], facts: Callable[[Record], Mapping[str, Any]]) -> list[str]:
+    """The facts of the two sides' records that are not the same, in lines of a name and both values."""
+    sides: list[dict[str, set[str]]] = [{}, {}]
+    for pair in pairs:
+        for side, record in zip(sides, (pair.first, pair.second), strict=True):
+            for name, value in facts(record).items():
+                side.setdefault(name, set()).add(as_written(value))
+    names = [name for name in dict.fromkeys([*sides[0], *sides[1]]) if name not in MOMENTARY]
+    missing = {"not recorded"}
+    words = {name: [", ".join(sorted(side.get(name, missing))) for side in sides] for name in names}
+    return [f"{name}: {first} | {second}" for name, (first, second) in words.items() if first != second]
+
+
+def failed(outcomes: Sequence[Outcome]) -> bool:
+    """Whether a script should stop: a cell is slower, or no longer ends well."""
+    return any(outcome.verdict in ("slower", "broken") for outcome in outcomes)
+
+
+def show(
+    outcomes: Sequence[Outcome],
+    alone: Sequence[Record],
+    sides: tuple[str, str],
+    *,
+    knob: str | None,
+    margin: float,
+    out: Console,
+) -> None:
+    """Prints the differences of environment, and the knobs that one side lacks, then a row a pair and a summary."""
+    pairs = [outcome.pair for outcome in outcomes]
+    for line in [*environment_differences(pairs), *([] if knob else differences(pairs, knobs))]:
+        out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
+    out.print(table(outcomes, sides, knob))
+    for line in summary(outcomes, alone, sides, margin):
+        out.print(Text(line), soft_wrap=True)
+
+
+def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None) -> Table:
+    names = telling([outcome.pair.first for outcome in outcomes], knob)
+    columns = (*names, *(f"{side} ms" for side in sides), "step ×", "interval", "peak MiB", "peak ×", "verdict")
+    found = bare(columns, (*names, "verdict"))
+    for outcome in outcomes:
+        first, second, step = outcome.pair.first, outcome.pair.second, outcome.step
+        named = knobs(first)
+        found.add_row(
+            *(label(name, named.get(name)) for name in names),
+            *(ms(_step_s(side)) for side in (first, second)),
+            *ratio_words(step),
+            mib(memory(second).peak_bytes),
+            f"{outcome.peak:.3f}" if known(outcome.peak) else "",
+            verdict_words(outcome),
+            style=STYLES.get(outcome.verdict, ""),
+        )
+    return found
+
+
+def ratio_words(ratio: Interval) -> tuple[str, str]:
+    """Its value and its interval; empty where unknown."""
+    value = f"{ratio.value:.3f}" if known(ratio.value) else ""
+    return value, f"{ratio.low:.3f} to {ratio.high:.3f}" if known(ratio.low) else ""
+
+
+def _step_s(record: Record) -> float:
+    return medians.median_interval([time.step_time_s(launch) for launch in record.launches if launch.ranks]).value
+
+
+def telling(records: Sequence[Record], knob: str | None) -> list[str]:
+    """The knobs that tell the pairs apart; engine, stage and world size if there is but one pair."""
+    named = [knobs(record) for record in records]
+    names = list(dict.fromkeys(name for cell in named for name in cell if name != knob))
+    varying = [name for name in names if len({frozen(cell.get(name)) for cell in named}) > 1]
+    plain = [name for name in varying if "." not in name]
+    return plain or varying or [name for name in ("engine", "stage", "gpus") if name != knob]
+
+
+def verdict_words(outcome: Outcome) -> str:
+    """The verdict, why there is none, and what else a reader must know of either side."""
+    first, second = outcome.pair.first, outcome.pair.second
+    if outcome.verdict == "broken":
+        return f"broken: {_ended(second)}"
+    if outcome.verdict == "not compared":
+        return f"not compared: {', '.join(dict.fromkeys([_ended(first), _ended(second)]))}"
+    sides = {"": (first, second), " (first)": (first,), " (second)": (second,)}
+    notes: dict[str, str] = {}
+    for where, held in sides.items():
+        for name in TO_KNOW:
+            if all(name in side.verdicts for side in held):
+                notes.setdefault(name, spoken(name) + where)
+    return "; ".join([_verdict(outcome), *notes.values()])
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.verdict != "cannot tell":
+        return outcome.verdict
+    if not known(outcome.step.low):
+        return "cannot tell: one launch"
+    if outcome.needed is None or outcome.needed <= outcome.step.launches:
+        return "cannot tell: about as far apart as the margin"
+    return f"cannot tell; about {outcome.needed} launches would"
+
+
+def _ended(record: Record) -> str:
+    """How a cell ended that is not ranked, in words; ``ok`` for one that is."""
+    if record.status != "ok" or is_ranked(record):
+        return spoken(record.status)
+    for verdict, words in UNTRAINED.items():
+        if verdict in record.verdicts:
+            return words
+    return "simulated" if record.resolved.get("simulated") else "no steps timed"
+
+
+def summary(outcomes: Sequence[Outcome], alone: Sequence[Record], sides: tuple[str, str], margin: float) -> list[str]:
+    """What the table comes to, in lines."""
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    levels = sorted({outcome.step.level for outcome in outcomes if known(outcome.step.low)})
+    level = " to ".join(f"{100 * level:.0f} %" for level in dict.fromkeys((*levels[:1], *levels[-1:]))) or "no level"
+    lines = [
+        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {said}. "
+        f"Same: all of the interval ({level}) within ±{100 * margin:g} %."
+    ]
+    if alone:
+        lines.append(f"without a counterpart: {', '.join(sorted({record.cell_id for record in alone}))}")
+    return lines

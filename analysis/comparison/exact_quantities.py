@@ -1,0 +1,144 @@
+"""What of a cell is exact: counted or decided, never timed, so that the same code gives the same numbers everywhere.
+
+``quantities`` is what the exact gate (``analysis.comparison.counter_check``) holds. A quantity that the ranks do not
+share is one text, rank by rank.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.metrics.traffic import ledgers, sent_bytes
+from results.identity import flatten, knobs
+from results.launches import Collective
+from results.record import Record
+from results.settings import NEUTRAL
+
+Value = int | float | str | bool | None
+"""None stands for what is not there."""
+Quantities = dict[str, Value]
+
+PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "parameter_server": (0,)}
+"""Engines and stages whose peak was the same in eleven runs of every cell (docs/regression.md). Elsewhere threads of
+gloo let go of a collective's memory sooner or later, so often that even the least of the watched steps differs."""
+
+
+def name(record: Record) -> str:
+    """A cell in words that outlive new knobs, such as ``native stage 2, 3 ranks, mlp fp32, bucket_mb=0.02``."""
+    named = knobs(record)
+    parts = [
+        f"{named.get('engine')} stage {named.get('stage')}",
+        f"{named.get('gpus')} ranks",
+        f"{named.get('workload')} {named.get('precision')}",
+    ]
+    return ", ".join(parts + [f"{name}={named[name]}" for name in NEUTRAL if is_set(name, named)])
+
+
+def is_set(name: str, named: Mapping[str, Any]) -> bool:
+    """Whether an optional setting asks for something."""
+    return named.get(name) not in (None, NEUTRAL[name])
+
+
+def engine(record: Record) -> str:
+    return str(record.config["engine"]["name"])
+
+
+def quantities(record: Record) -> Quantities:
+    """Everything exact of a cell; of one that did not end ok, its status and, if it was judged, its parity."""
+    found: Quantities = {"status": record.status}
+    if record.parity is not None:
+        found["parity"] = record.parity.outcome
+    if record.status != "ok":
+        return found
+    found["launches"] = len(record.launches)
+    if record.model is not None:
+        found["model: parameters"] = record.model.parameter_count
+        found["model: buffers, bytes"] = record.model.buffer_bytes
+        found["model: FLOPs per unit"] = record.model.flops_per_unit
+    return found | _memory(record) | _collectives(record) | _description(record)
+
+
+def _memory(record: Record) -> Quantities:
+    if not record.memory:
+        return {}
+    kinds = list(dict.fromkeys(kind for rank in record.memory for kind in rank.state_bytes))
+    found = {
+        f"state: {kind}, bytes": by_rank([rank.state_bytes.get(kind, 0) for rank in record.memory]) for kind in kinds
+    }
+    if peak_is_exact(record):
+        found["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
+        # A late release can only add to a step's peak.
+        found["peak, bytes"] = by_rank([min(rank.step_peaks_bytes or [rank.peak_bytes]) for rank in record.memory])
+    else:  # what a late thread still holds is of one kind alone
+        late = [rank.rest_by_kind.get("communication", 0) for rank in record.memory]
+        own = [rank.rest_bytes - held for rank, held in zip(record.memory, late, strict=True)]
+        found["at rest without communication, bytes"] = by_rank(own)
+    return found
+
+
+def peak_is_exact(record: Record) -> bool:
+    return record.config["stage"] in PEAK_IS_EXACT.get(engine(record), ())
+
+
+def _collectives(record: Record) -> Quantities:
+    """How often each collective is called in a step, and what a rank sends."""
+    if record.collectives is None:
+        return {}
+    ranks = ledgers(record)
+    lines = sorted({_line(call) for ledger in ranks for call in ledger})
+    found = {line: by_rank([_calls(ledger, line) for ledger in ranks]) for line in lines}
+    found["collectives in a step"] = by_rank([sum(call.count for call in ledger) for ledger in ranks])
+    sent = sent_bytes(record)
+    return found | ({} if sent is None else {"sent by a rank, bytes": round(sent, 3)})
+
+
+def _line(call: Collective) -> str:
+    return f"{call.kind} {call.dtype}[{call.elements}] among {call.group_size}"
+
+
+def _calls(ledger: Sequence[Collective], line: str) -> int:
+    return sum(call.count for call in ledger if _line(call) == line)
+
+
+def _description(record: Record) -> Quantities:
+    """The settings that took effect, in the engine's own words: its buckets, what it reduces in, what it wraps with."""
+    described = flatten(record.resolved.get("engine") or {})
+    described.pop("library", None)
+    return {f"engine: {key}": _plain(value) for key, value in described.items() if value is not None}
+
+
+def _plain(value: Any) -> Value:
+    return value if isinstance(value, int | float | str) else json.dumps(value, sort_keys=True)
+
+
+def by_rank(values: Sequence[int]) -> Value:
+    """One number where all ranks have it, else theirs in order, such as ``16 | 16 | 12``."""
+    return values[0] if len(set(values)) == 1 else " | ".join(map(str, values))
+
+
+def settings(records: Sequence[Record]) -> Quantities:
+    """The knobs that all cells share, workload and all; those of the engines are in their own words above."""
+    shared: Quantities | None = None
+    for record in records:
+        mine = {key: _plain(value) for key, value in knobs(record).items() if not key.startswith("engine")}
+        shared = mine if shared is None else {key: value for key, value in shared.items() if mine.get(key) == value}
+    return {key: value for key, value in (shared or {}).items() if value != "null"}
+
+
+def libraries(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """By engine, what its numbers depend on beside our code: the libraries and their versions."""
+    found: dict[str, dict[str, str]] = {}
+    for record in records:
+        used = found.setdefault(engine(record), {"torch": str(record.environment.get("torch"))})
+        said = re.fullmatch(r"(\w+) (\S+)", str((record.resolved.get("engine") or {}).get("library", "")))
+        if said and said[1] != "torch":
+            used[said[1]] = said[2]
+    return found
+
+
+def changed_libraries(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Such as ``torch 2.15.0 -> 2.16.0``; a library that one side does not name is not known to have changed."""
+    return [f"{key} {before[key]} -> {now[key]}" for key in before if key in now and before[key] != now[key]]

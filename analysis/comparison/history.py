@@ -1,0 +1,242 @@
+"""Change points: where in a row of sweeps of the same hardware a cell's step time moved, and by how much.
+
+A sweep is one point: the median over its launches of the mean step. Of all stretches of a series the one is taken whose
+ranks differ most from the rest's by Mann and Whitney's statistic. If random orders of the same points rarely have one
+as strong, its ends are changes, and each part is looked at again (circular binary segmentation: Olshen et al.,
+Biostatistics 5, 2004, on ranks, so that no outlier makes a change by itself). A change must also stand between its two
+neighbouring parts alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import pairwise
+from math import ceil, comb
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from analysis.comparison.compare import STYLES, NothingToCompare, telling
+from analysis.comparison.time_gate import FALSE_ALARMS, per_step_s
+from analysis.metrics.scaling import is_ranked
+from analysis.statistics.medians import Floats
+from analysis.text.labels import label
+from analysis.text.tables import bare
+from analysis.text.units import ms
+from results.identity import completed, hardware, identity, knobs
+from results.record import Record
+
+ORDERS = 10_000
+"""Random orders that a statistic is held against, at least."""
+CHUNK = 500
+"""Of these are drawn at a time: of a series that did not move the first mostly tell."""
+Counts = NDArray[np.integer[Any]]
+Verdict = Literal["slower", "faster", "same", "too few sweeps"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A series moved here."""
+
+    at: int
+    """Position of the first sweep after it."""
+    ratio: float
+    """Of the step time after it to that before, up to the neighbouring changes."""
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """One cell on one machine, sweep by sweep."""
+
+    records: list[Record]
+    """In the order of time."""
+    steps_s: list[float]
+    changes: list[Change]
+    verdict: Verdict
+    """Of the last change."""
+
+
+def histories(records: Sequence[Record], margin: float) -> list[Series]:
+    """The series of each cell and hardware. Raises NothingToCompare if no cell is in two sweeps."""
+    ranked = sorted(filter(is_ranked, records), key=lambda record: str(record.environment.get("time", "")))
+    cells: dict[Any, dict[str, Record]] = {}
+    for record, named in zip(ranked, completed([knobs(record) for record in ranked]), strict=True):
+        # of the two sides of bench.regress the current code's is read last, and kept
+        cells.setdefault((identity(named), hardware(record)), {})[record.rounds_id] = record
+    several = [list(of_cell.values()) for of_cell in cells.values() if len(of_cell) > 1]
+    if not several:
+        raise NothingToCompare("no cell is in two sweeps of the same hardware")
+    return [series(of_cell, margin, FALSE_ALARMS / len(several)) for of_cell in several]
+
+
+def series(records: list[Record], margin: float, level: float) -> Series:
+    steps_s = [median(per_step_s(record, launch) for launch in record.launches) for record in records]
+    if len(steps_s) < least_sweeps(level):
+        return Series(records, steps_s, [], "too few sweeps")
+    changes = change_points(np.asarray(steps_s), level)
+    last = changes[-1].ratio if changes else 1.0
+    verdict: Verdict = "slower" if last >= 1 + margin else "faster" if last <= 1 / (1 + margin) else "same"
+    return Series(records, steps_s, changes, verdict)
+
+
+def least_sweeps(level: float) -> int:
+    """The fewest points of which some order is rare enough.
+
+    The rarest has one half of n points above the other in one stretch, which can begin at n places; for an odd n the
+    upper half has one point more or one less.
+    """
+    count = 2
+    while (1 + count % 2) * count / comb(count, count // 2) > level:
+        count += 1
+    return count
+
+
+def change_points(values: Floats, level: float) -> list[Change]:
+    """Where ``values`` moved, in order; where nothing moved, one is found with probability ``level`` at most."""
+    cuts = sorted(_cuts(values, 0, level))
+    while cuts:
+        edges = [0, *cuts, len(values)]
+        found = [
+            _change(values[before:at], values[at:after], at)
+            for before, at, after in zip(edges, edges[1:], edges[2:], strict=False)
+        ]
+        weakest = max(found, key=lambda change: change.p_value)
+        if weakest.p_value <= level:
+            return found
+        cuts.remove(weakest.at)  # its neighbours do not bear it out
+    return []
+
+
+def _change(before: Floats, after: Floats, at: int) -> Change:
+    """The ratio of one part to the other, and how likely two parts of one kind are to lie as far apart at this cut."""
+    ratio = float(np.median(np.divide.outer(after, before)))
+    chances = _mann_whitney(len(before), len(after))
+    middle = (len(chances) - 1) / 2
+    lowest = len(before) * (len(before) - 1) // 2
+    apart = abs(_ranks(np.concatenate([before, after]))[: len(before)].sum() - lowest - middle)
+    return Change(at, ratio, float(chances[np.abs(np.arange(len(chances)) - middle) >= apart].sum()))
+
+
+@lru_cache(maxsize=256)
+def _mann_whitney(before: int, after: int) -> Floats:
+    """P(U = 0, 1, ...) without a difference: U is the number of pairs in which the point before is the larger one."""
+    row = [np.ones(1)] * (after + 1)
+    for first in range(1, before + 1):
+        above, row = row, [np.ones(1)]
+        for second in range(1, after + 1):
+            chances = np.zeros(first * second + 1)
+            chances[second:] = above[second] * first / (first + second)  # the largest of all is before
+            chances[: first * (second - 1) + 1] += row[-1] * second / (first + second)
+            row.append(chances)
+    return row[after]
+
+
+def _cuts(values: Floats, offset: int, level: float) -> list[int]:
+    """The ends of the stretch that stands out most, if it does beyond chance, and of those within the parts."""
+    count = len(values)
+    if count < least_sweeps(level):
+        return []
+    statistic, start, end = _strongest(_ranks(values))
+    if not _stands_out(statistic, count, level):
+        return []
+    edges = sorted({0, start, end, count})
+    inner = [cut for low, high in pairwise(edges) for cut in _cuts(values[low:high], low, level)]
+    return [offset + cut for cut in (*edges[1:-1], *inner)]
+
+
+def _ranks(values: Floats) -> Counts:
+    """From 0 on."""
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
+
+
+def _strongest(ranks: Counts) -> tuple[float, int, int]:
+    """The largest statistic of any stretch against the rest, and where that begins and ends."""
+    count = len(ranks)
+    sums = _sums(ranks[None])[:, 0]
+    starts, ends = np.triu_indices(count + 1, 1)
+    lengths = ends - starts
+    found = np.abs(sums[ends] - sums[starts]) / np.sqrt(np.maximum(lengths * (count - lengths), 1))
+    at = int(np.argmax(found))
+    return float(found[at]), int(starts[at]), int(ends[at])
+
+
+def _stands_out(statistic: float, count: int, level: float) -> bool:
+    """Whether at most ``level`` of random orders of so many points, and the one that was seen, have one as large."""
+    chunks = ceil(max(ORDERS, 20 / level) / CHUNK)
+    as_large, most = 1, level * (1 + chunks * CHUNK)
+    for number in range(chunks):
+        as_large += int(np.count_nonzero(_by_chance(count, number) >= statistic))
+        if as_large > most:
+            return False
+    return True
+
+
+@cache
+def _by_chance(count: int, number: int) -> Floats:
+    """Of each of ``CHUNK`` random orders the largest statistic: the same for all series of so many points."""
+    ranks = np.tile(np.arange(count), (CHUNK, 1))
+    sums = _sums(np.random.default_rng([count, number]).permuted(ranks, axis=1))
+    most = np.zeros(CHUNK)
+    for length in range(1, count):
+        excess = np.abs(sums[length:] - sums[:-length]).max(axis=0)
+        np.maximum(most, excess / np.sqrt(length * (count - length)), out=most)
+    return most
+
+
+def _sums(orders: Counts) -> Counts:
+    """Of each order (a row) a column: twice the sum of its first 0, 1, ... ranks' distances from the middle."""
+    found = np.zeros((orders.shape[1] + 1, len(orders)), dtype=np.int32)
+    np.cumsum(2 * orders.T - (orders.shape[1] - 1), axis=0, out=found[1:])
+    return found
+
+
+def table(found: Sequence[Series]) -> Table:
+    """A row a cell: sweeps, the step time now, and each change with the sweep and commit it came with."""
+    names = telling([entry.records[-1] for entry in found], None)
+    columns = (*names, "sweeps", "first ms", "last ms", "verdict", "changes")
+    shown = bare(columns, (*names, "verdict", "changes"))
+    for entry in found:
+        shown.add_row(
+            *(label(name, knobs(entry.records[-1]).get(name)) for name in names),
+            str(len(entry.steps_s)),
+            ms(entry.steps_s[0]),
+            ms(entry.steps_s[-1]),
+            entry.verdict,
+            "\n".join(words(entry, change) for change in entry.changes) or "none",
+            style=STYLES.get(entry.verdict, ""),
+        )
+    return shown
+
+
+def words(entry: Series, change: Change) -> str:
+    """Such as ``× 1.08 at 2026-03-04_02-00-00, commit 0123456789ab (p 0.0004)``."""
+    record = entry.records[change.at]
+    commit = str(record.environment.get("git", {}).get("commit", "unknown"))[:12]
+    return f"× {change.ratio:.3f} at {record.sweep_id}, commit {commit} (p {change.p_value:.1g})"
+
+
+def lacking(entry: Series) -> list[str]:
+    """The knobs that not all of its records have."""
+    counts = Counter(name for record in entry.records for name in knobs(record))
+    return [name for name, count in counts.items() if count < len(entry.records)]
+
+
+def summary(found: Sequence[Series], margin: float) -> list[str]:
+    few = sum(entry.verdict == "too few sweeps" for entry in found)
+    level = FALSE_ALARMS / len(found)
+    lines = [
+        f"{sum(entry.verdict == 'slower' for entry in found)} of {len(found)} slower since their last change, by "
+        f"{100 * margin:g} % or more."
+    ]
+    if names := sorted({name for entry in found for name in lacking(entry)}):
+        lines.append(f"warning: not in every record, and taken for unset where missing: {', '.join(names)}")
+    if few:
+        lines.append(f"warning: {few} with too few sweeps; at least {least_sweeps(level)} can show a change")
+    return lines

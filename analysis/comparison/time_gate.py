@@ -1,0 +1,283 @@
+"""The time gate's verdicts: which cells are slower by more than the margin, with few false alarms over all of them.
+
+A cell is slower where both hold: its ratio is at least 1 + margin, and its interval leaves out 1. The intervals are so
+wide that of gates without a difference at most FALSE_ALARMS find any cell slower: each cell has an equal share of that
+(Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.comparison.compare import (
+    STYLES,
+    Outcome,
+    Pair,
+    Verdict,
+    as_written,
+    environment_differences,
+    ratio_words,
+    shared_rounds,
+    telling,
+    verdict_words,
+)
+from analysis.comparison.exact_quantities import by_rank
+from analysis.metrics.scaling import is_ranked
+from analysis.metrics.traffic import ledgers
+from analysis.statistics import medians, paired
+from analysis.statistics.medians import Interval
+from analysis.text.labels import label
+from analysis.text.tables import bare
+from analysis.text.units import counted, known, ms
+from results.identity import knobs
+from results.launches import Collective, Launch
+from results.record import Record
+
+MARGIN = 0.02
+"""A smaller change of the step time is none."""
+FALSE_ALARMS = 0.01
+POWER = 0.8
+MORE_PEAK = 0.01
+"""A peak that is larger by more than this share is more memory: less may be an allocator's rounding."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the gate says of one cell."""
+
+    outcome: Outcome
+    finds: float
+    """The smallest slowdown, as a share, that so many rounds would have found in four of five cases; NaN if unknown."""
+    exact: list[str]
+    """What needs no statistics: collectives that differ, in words."""
+    more: bool
+    """Whether it needs more memory or sends more."""
+
+    @property
+    def failed(self) -> bool:
+        return self.more or self.outcome.verdict in ("slower", "broken")
+
+
+def judge_all(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Found]:
+    """The verdict on each pair, first against second, as one gate."""
+    compared = sum(is_ranked(pair.first) and is_ranked(pair.second) for pair in pairs)
+    return [judge(pair, margin, FALSE_ALARMS / max(1, compared)) for pair in pairs]
+
+
+def least_rounds(cells: int) -> int:
+    """The fewest rounds with which a gate of so many cells can find anything."""
+    return paired.least_rounds(FALSE_ALARMS / cells)
+
+
+def judge(pair: Pair, margin: float, one_sided: float) -> Found:
+    peak = steady_peak_bytes(pair.second) / steady_peak_bytes(pair.first)
+    if not is_ranked(pair.first) or not is_ranked(pair.second):
+        verdict: Verdict = "broken" if is_broken(pair) else "not compared"
+        return Found(Outcome(pair, verdict, medians.NOTHING, None, peak), math.nan, [], False)
+    first, second = shared_rounds(pair.first, pair.second, per_step_s)
+    step = paired.ratio_interval(paired.logs_of_ratios(first, second), one_sided)
+    verdict = verdict_of(step, margin, one_sided)
+    needed = rounds_needed(step, margin, one_sided) if verdict == "cannot tell" else None
+    exact = collectives_that_differ(pair)
+    more = peak > 1 + MORE_PEAK or sends_more(pair)
+    return Found(Outcome(pair, verdict, step, needed, peak), finds(step, margin, one_sided), exact, more)
+
+
+def is_broken(pair: Pair) -> bool:
+    """Whether the first side runs, as far as it came, and the second does not."""
+    first, second = pair.first, pair.second
+    sound = is_ranked(first) or (first.status == "interrupted" and first.model is not None)
+    return sound and not is_ranked(second) and second.status != "interrupted"
+
+
+def steady_peak_bytes(record: Record) -> float:
+    """The peak of the fullest rank; NaN where nobody counted, or where it is not the same in each watched step.
+
+    Where a communication thread lets go of a buffer sooner or later, the peak of one launch says nothing of the code.
+    """
+    peaks = [rank.step_peaks_bytes or [rank.peak_bytes] for rank in record.memory]
+    if not peaks or any(min(steps) != max(steps) for steps in peaks):
+        return math.nan
+    return float(max(steps[0] for steps in peaks)) or math.nan
+
+
+def per_step_s(record: Record, launch: Launch) -> float:
+    """The launch's statistic: the mean step, each step being its slowest rank's.
+
+    The mean, where reports have the median: a step that is slow one time in five is slower too.
+    """
+    steps = launch.step_times_s()
+    return math.fsum(steps) / len(steps)
+
+
+def verdict_of(step: Interval, margin: float, one_sided: float) -> Verdict:
+    """``slower`` or ``faster`` by size and by interval, ``same`` if all of the interval lies within the margin."""
+    if not known(step.low) or step.launches < paired.least_rounds(one_sided):
+        return "cannot tell"
+    if step.low > 1 and step.value >= 1 + margin:
+        return "slower"
+    if step.high < 1 and step.value <= 1 / (1 + margin):
+        return "faster"
+    return "same" if step.low >= 1 / (1 + margin) and step.high <= 1 + margin else "cannot tell"
+
+
+def reach(one_sided: float) -> float:
+    """Half widths of the interval by which the truth must differ to be found with POWER, for a normal estimate."""
+    return 1 + NormalDist().inv_cdf(POWER) / NormalDist().inv_cdf(1 - one_sided)
+
+
+def half_width(step: Interval) -> float:
+    """Of the interval of the logarithm, on the wider side."""
+    return max(math.log(step.high / step.value), math.log(step.value / step.low))
+
+
+def finds(step: Interval, margin: float, one_sided: float) -> float:
+    """The smallest slowdown that so many rounds, so noisy, find with POWER; NaN where they can find none."""
+    if not known(step.low) or step.launches < paired.least_rounds(one_sided):
+        return math.nan
+    half = half_width(step)
+    strays = half * (reach(one_sided) - 1)
+    return math.expm1(max(half + strays, math.log1p(margin) + strays))
+
+
+def rounds_needed(step: Interval, margin: float, one_sided: float) -> int | None:
+    """Rounds that would mostly tell a change of the margin from none: the half width falls with their square root."""
+    if not known(step.low):
+        return None
+    wanted = step.launches * (half_width(step) * reach(one_sided) / math.log1p(margin)) ** 2
+    return max(paired.least_rounds(one_sided), step.launches + 1, math.ceil(wanted))
+
+
+def collectives_that_differ(pair: Pair) -> list[str]:
+    """Collectives of a step that one side has more of, such as ``all_reduce of 1 float32 over 2 ranks: 0, now 1``.
+
+    Where ranks differ, theirs in order: ``1, now 1 | 5``.
+    """
+    sides = [[_counts(ledger) for ledger in ledgers(record)] for record in (pair.first, pair.second)]
+    found = []
+    for call in sorted({call for side in sides for counts in side for call in counts}):
+        kind, dtype, elements, ranks = call
+        before, now = (by_rank([counts[call] for counts in side]) for side in sides)
+        if before != now:
+            found.append(f"{kind} of {elements:,} {dtype} over {counted(ranks, 'rank')}: {before}, now {now} a step")
+    return found
+
+
+def sends_more(pair: Pair) -> bool:
+    """Whether ranks of the second side call more collectives in a step or send more bytes: their mean, or the most."""
+    if pair.first.collectives is None or pair.second.collectives is None:
+        return False
+    return any(now > before for before, now in zip(_traffic(pair.first), _traffic(pair.second), strict=True))
+
+
+def _traffic(record: Record) -> list[float]:
+    """The calls of a step and the bytes that a rank sends in it, each as the ranks' mean and their most.
+
+    Rounded, since the order of a sum is no difference.
+    """
+    steps = record.config.get("local_steps") or 1
+    calls = [sum(line.count for line in ledger) / steps for ledger in ledgers(record)]
+    sent = [math.fsum(map(_bytes, ledger)) / steps for ledger in ledgers(record)]
+    return [round(value, 3) for ranks in (calls, sent) for value in (fmean(ranks), max(ranks))]
+
+
+def _bytes(line: Collective) -> float:
+    """What a rank sends for all of a line; the arrays' own bytes where the kind is not known."""
+    sent = line.sent_bytes
+    return line.total_bytes if sent is None else sent
+
+
+def _counts(lines: Sequence[Collective]) -> Counter[tuple[str, str, int, int]]:
+    found: Counter[tuple[str, str, int, int]] = Counter()
+    for line in lines:
+        found[line.kind, line.dtype, line.elements, line.group_size] += line.count
+    return found
+
+
+def show(found: Sequence[Found], sides: tuple[str, str], margin: float, out: Console) -> None:
+    """Prints what differs beside the code, a row a cell, what needs no statistics, and what it comes to."""
+    for line in environment_differences([entry.outcome.pair for entry in found]):
+        out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
+    names = telling([entry.outcome.pair.first for entry in found], None)
+    out.print(table(found, names, sides))
+    for entry in found:
+        for line in [*knobs_that_differ(entry.outcome.pair), *entry.exact]:
+            out.print(Text(f"{named(entry.outcome.pair, names)}: {line}", style="yellow"), soft_wrap=True)
+    for line in summary(found, sides, margin):
+        out.print(Text(line), soft_wrap=True)
+
+
+def table(found: Sequence[Found], names: Sequence[str], sides: tuple[str, str]) -> Table:
+    columns = (*names, *(f"{side} ms" for side in sides), "step ×", "interval", "peak ×", "finds", "verdict")
+    shown = bare(columns, (*names, "verdict"))
+    for entry in found:
+        outcome, step = entry.outcome, entry.outcome.step
+        shown.add_row(
+            *(label(name, knobs(outcome.pair.first).get(name)) for name in names),
+            *(ms(step_s(side)) for side in (outcome.pair.first, outcome.pair.second)),
+            *ratio_words(step),
+            f"{outcome.peak:.3f}" if known(outcome.peak) else "",
+            f"{100 * entry.finds:.1f} %" if known(entry.finds) else "nothing" if known(step.low) else "",
+            words(entry),
+            style="red" if entry.more else STYLES.get(outcome.verdict, ""),
+        )
+    return shown
+
+
+def words(entry: Found) -> str:
+    outcome = entry.outcome
+    said = verdict_words(outcome)
+    if outcome.peak > 1 + MORE_PEAK:
+        said += ", more memory"
+    return f"{said}, sends more" if sends_more(outcome.pair) else said
+
+
+def step_s(record: Record) -> float:
+    """The mean step of a middling launch, in seconds; NaN without launches."""
+    return medians.median_interval([per_step_s(record, launch) for launch in record.launches]).value
+
+
+def named(pair: Pair, names: Sequence[str]) -> str:
+    return ", ".join(label(name, knobs(pair.first).get(name)) for name in names)
+
+
+def knobs_that_differ(pair: Pair) -> list[str]:
+    """Settings that either code makes of the same overrides, such as ``engine.in_flight: null, now 4``."""
+    first, second = knobs(pair.first), knobs(pair.second)
+    return [
+        f"{name}: {as_written(first.get(name))}, now {as_written(second.get(name))}"
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
+    ]
+
+
+def summary(found: Sequence[Found], sides: tuple[str, str], margin: float) -> list[str]:
+    """What the table comes to, in lines."""
+    verdicts = Counter(entry.outcome.verdict for entry in found)
+    said = [f"{count} {verdict}" for verdict, count in verdicts.items()]
+    said += (
+        [f"{count} worse without being slower"]
+        if (count := sum(entry.more and entry.outcome.verdict not in ("slower", "broken") for entry in found))
+        else []
+    )
+    levels = [entry.outcome.step.level for entry in found if known(entry.outcome.step.low)]
+    level = f" ({100 * min(levels):.4g} %)" if levels else ""
+    lines = [
+        f"{counted(len(found), 'cell')}, {sides[1]} against {sides[0]}: {', '.join(said)}. "
+        f"Slower: by {100 * margin:g} % or more, and the interval{level} leaves out 1."
+    ]
+    if unclear := [entry.outcome.needed or 0 for entry in found if entry.outcome.verdict == "cannot tell"]:
+        lines.append(
+            f"warning: {counted(len(unclear), 'cell')} could not be told; repeats={max(unclear)} would mostly do"
+            if max(unclear)
+            else f"warning: {counted(len(unclear), 'cell')} could not be told from so few launches"
+        )
+    return lines

@@ -1,0 +1,110 @@
+"""The figure of collectives by size: each kind's time, and the line through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from analysis.advice.alpha_beta import Fit, benchmarks, fits
+from analysis.figures.canvas import PAPER, canvas, save, style
+from analysis.figures.catalogue import Plot
+from analysis.figures.curves import MARKERS
+from analysis.table.panels import drawn
+from analysis.text import units
+from results.record import Record
+from results.verdicts import DISTURBANCES
+
+TITLE = "Collectives by size"
+DEFINITION = (
+    "Time of one collective, the slowest rank's, over the size of the whole array; the median over a launch's "
+    "iterations, then over launches. The line is t = α + β·S; hollow points are further from it than they spread. Bars "
+    "are bootstrap intervals over launches, at the level that so many launches attain."
+)
+
+
+MOST_TICKS = 5
+
+
+def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[Plot]:
+    """A panel for each cell that timed collectives, as PNG files in ``folder``; nothing where there is none."""
+    found = list(benchmarks(records, table))
+    if not found:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    with style():
+        drawings = [
+            save(
+                panel(fits(record), flagged(name, record)),
+                folder / f"collectives-{at + 1:02}.png",
+                name,
+                f"{TITLE}. {DEFINITION}",
+            )
+            for at, (name, record) in enumerate(drawn(found))
+        ]
+    return [Plot(TITLE, DEFINITION, "time", drawings, len(found) - len(drawings))]
+
+
+def flagged(name: str, record: Record) -> str:
+    """A cell's name, with what a reader of its times must know."""
+    known = [units.spoken(verdict) for verdict in record.verdicts if verdict in ("oversubscribed", *DISTURBANCES)]
+    return " · ".join([name, *known]) if name else ", ".join(known)
+
+
+def panel(shown: list[Fit], title: str) -> Figure:
+    """One cell: both axes logarithmic."""
+    colours = sns.color_palette("colorblind", len(shown))
+    legend = [
+        Line2D([], [], color=colours[at], marker=MARKERS[at], markersize=5, label=fit.kind.replace("_", "-"))
+        for at, fit in enumerate(shown)
+    ]
+    figure, axes = canvas(2.8, title, legend)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    for at, fit in enumerate(shown):
+        _line(axes, fit, colours[at])
+        _marks(axes, fit, colours[at], MARKERS[at])
+    axes.set_xlabel("size of the whole array")
+    axes.set_ylabel("time (ms)")
+    sizes = sorted({point.size_bytes for fit in shown for point in fit.points})
+    at_sizes = sizes[:: max(1, -(-len(sizes) // MOST_TICKS))]
+    axes.set_xticks(at_sizes, [units.size(size).replace(".00 ", " ").replace(".0 ", " ") for size in at_sizes])
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    if high < 100 * low:  # else there may be not one number
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure
+
+
+def _line(axes: Axes, fit: Fit, colour: tuple[float, float, float]) -> None:
+    sizes = np.geomspace(fit.points[0].size_bytes, fit.points[-1].size_bytes, 60)
+    times_ms = (fit.line.alpha_s + sizes * fit.line.s_per_byte) * 1e3
+    axes.plot(sizes, np.where(times_ms > 0, times_ms, nan), color=colour, linewidth=1.1)
+
+
+def _marks(axes: Axes, fit: Fit, colour: tuple[float, float, float], marker: str) -> None:
+    for point in fit.points:
+        time = point.time_s
+        reach = np.nan_to_num(np.array([[time.value - time.low], [time.high - time.value]]))
+        axes.errorbar(
+            [point.size_bytes],
+            [time.value * 1e3],
+            yerr=reach * 1e3,
+            fmt=marker,
+            color=colour,
+            markerfacecolor=PAPER if point.is_off else colour,
+            markersize=5,
+            markeredgewidth=1.2,
+            elinewidth=1.2,
+            capsize=2,
+            zorder=3,
+        )

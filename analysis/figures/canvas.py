@@ -1,0 +1,145 @@
+"""The look of all figures, and how one becomes a PNG file and an SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.text.units import plain
+from results.atomic import replacing, write_whole
+
+WIDTH = 4.1
+"""Inches: a figure fills a phone's width without its text becoming small."""
+
+INK, FAINT, PAPER = "#16181d", "#d4d7dd", "#fefefe"
+"""Text and axes, grid, and the inside of hollow marks; in SVG they become the page's own colours."""
+
+PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--line)", PAPER: "var(--card)"}
+
+LEGEND_ROW, TITLE_ROW, AXIS_ROOM = 0.19, 0.25, 0.52
+
+TITLE_POINTS, TITLE_LETTER = 9.5, 0.076
+"""Of a title that fits: its size, and the width of a letter in inches."""
+"""Inches kept above and below the axes."""
+
+SCALES = (("µs", 1e6), ("ms", 1e3), ("s", 1.0))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One finished figure."""
+
+    title: str
+    """What tells it from others of its kind; may be empty."""
+    file: Path
+    svg: str
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The settings of all figures; nothing global is left changed."""
+    settings: dict[str, Any] = {
+        **sns.axes_style("whitegrid"),
+        **sns.plotting_context("paper"),
+        "font.family": ["sans-serif"],
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 8.5,
+        "legend.frameon": False,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.6,
+        "hatch.linewidth": 0.6,
+        "text.parse_math": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "analysis",
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is a box in the PNG
+        yield
+
+
+def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float = 0.66) -> tuple[Figure, Axes]:
+    """A figure whose axes are ``height`` inches tall, with its legend above them.
+
+    Room is reckoned from the number of letters, not by drawing text twice to measure it.
+    """
+    longest = max((len(str(handle.get_label())) for handle in legend), default=0)
+    columns = max(1, min(len(legend), int((WIDTH - 0.1) / (0.42 + 0.075 * longest))))
+    rows = -(-len(legend) // columns)
+    above = rows * LEGEND_ROW + (TITLE_ROW if title else 0) + 0.12
+    total = height + above + AXIS_ROOM
+    figure = Figure(figsize=(WIDTH, total))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((left / WIDTH, AXIS_ROOM / total, 1 - (left + 0.12) / WIDTH, height / total))
+    if title:
+        shrink = min(1.0, (WIDTH - 0.1) / (TITLE_LETTER * len(title)))
+        figure.text(0.012, 1 - 0.08 / total, title, va="top", weight="bold", fontsize=TITLE_POINTS * shrink)
+    if legend:
+        top = 1 - (TITLE_ROW if title else 0) / total
+        figure.legend(
+            handles=[handle for column in range(columns) for handle in legend[column::columns]],  # row by row
+            loc="upper left",
+            bbox_to_anchor=(0, top),
+            ncols=columns,
+            borderpad=0.3,
+            handlelength=2.2,
+            columnspacing=1.0,
+            handletextpad=0.5,
+        )
+    sns.despine(ax=axes)
+    return figure, axes
+
+
+def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
+    """Writes ``file`` as PNG and beside it as SVG; ``alternative`` says in words what the figure shows."""
+    with replacing(file) as partial:
+        figure.savefig(partial, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    document = plain(buffer.getvalue())
+    write_whole(file.with_suffix(".svg"), file_svg(document))
+    return Drawing(title, file, page_svg(document, alternative))
+
+
+def file_svg(document: str) -> str:
+    """A matplotlib SVG as a file of its own: on white, since a viewer may be dark."""
+    start = document.index(">", document.index("<svg")) + 1
+    return f'{document[:start]}\n <rect width="100%" height="100%" fill="white"/>{document[start:]}'
+
+
+def page_svg(document: str, alternative: str) -> str:
+    """A matplotlib SVG as an element of a page: fluid, in the page's colours and font, with a text alternative."""
+    body = document[document.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", body, count=1)
+    body = re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", body, count=1)
+    quoted = alternative.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    body = body.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1)
+    body = re.sub(r"'DejaVu Sans'(, sans-serif)?", "var(--font)", body)
+    for ours, theirs in PAGE_COLOURS.items():
+        body = body.replace(ours, theirs)
+    return body

@@ -1,0 +1,116 @@
+"""The figures of the Pareto fronts: every cell of a task, the front joined by steps and numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.advice.pareto import PRICES, Price, fronts
+from analysis.figures.canvas import INK, PAPER, canvas, save, style
+from analysis.figures.catalogue import Plot
+from analysis.figures.curves import THROUGHPUT
+from analysis.table.frame import each_cell
+from analysis.table.panels import Panel, describe, drawn
+from results.verdicts import DISTURBANCES
+
+SCALES = {
+    "peak_bytes": (("KiB", 2**-10), ("MiB", 2**-20), ("GiB", 2**-30)),
+    "joules_per_sample": (("mJ per sample", 1e3), ("J per sample", 1.0), ("kJ per sample", 1e-3)),
+}
+
+
+def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
+    """A figure for each price that is known, with a panel for each task, as PNG files in ``folder``."""
+    found = fronts(table)
+    plots = []
+    with style():
+        for price in PRICES:
+            own = [entry[1:] for entry in found if entry[0] is price]
+            drawings = []
+            for place, names, places in drawn(own):
+                folder.mkdir(parents=True, exist_ok=True)
+                file = folder / f"{price.name}{place.slug}.png"
+                figure = draw_front(price, place, names, places)
+                drawings.append(save(figure, file, place.title, f"{price.title}. {price.definition}"))
+            if drawings:
+                left_out = len(own) - len(drawn(own))
+                plots.append(Plot(price.title, price.definition, "time", drawings, left_out))
+    return plots
+
+
+def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) -> Figure:
+    """One task: every cell, the front joined by steps and numbered."""
+    table = panel.table
+    words = [describe(row, names) for _, row in each_cell(table.iloc[places])]
+    legend = [
+        Line2D([], [], color=INK, marker="D", ls="", markersize=5, label=f"{at + 1}  {name}")
+        for at, name in enumerate(words)
+    ]
+    figure, axes = canvas(2.6, panel.title, legend)
+    top = float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
+    scale, factor = THROUGHPUT.scale(top)
+    unit, by = next((s for s in SCALES[price.column] if table[price.column].max() * s[1] < 2000), ("", 1.0))
+    best, beaten = table.iloc[places], table.drop(index=table.index[places])
+    _marks(axes, best, best[price.column] * by, factor, on_front=True)
+    _marks(axes, beaten, beaten[price.column] * by, factor, on_front=False)
+    across, up = best[price.column] * by, best["throughput_per_s"] * factor
+    axes.step(across, up, where="pre", color=INK, linewidth=0.9, dashes=(4, 2), zorder=1)
+    axes.set_ylim(0, top * factor * 1.15)
+    least, most = table[price.column].min() * by, table[price.column].max() * by
+    room = 0.12 * (most - least) or 0.1 * most
+    axes.set_xlim(max(0.0, least - room), most + room)
+    _numbers(axes, list(zip(across, up, strict=True)))
+    axes.set_xlabel(f"peak memory of a rank ({unit})" if price.column == "peak_bytes" else f"energy ({unit})")
+    unit_names = table["unit"].dropna().unique()
+    axes.set_ylabel(THROUGHPUT.axis.format(scale=scale, unit=f"{unit_names[0]}s" if len(unit_names) == 1 else "units"))
+    return figure
+
+
+PLACES = [(-7, 7), (8, 7), (8, -8), (-7, -8), (-15, 0), (15, 0), (-15, 12), (15, 12), (0, 17), (0, -18)]
+"""Where a number may stand beside its mark, in points, the preferred first."""
+
+
+def _numbers(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
+    """Numbers each mark where its number meets no other and no other mark. Called when the axes have their limits."""
+    per_point = axes.figure.dpi / 72
+    at = [axes.transData.transform(mark) / per_point for mark in marks]
+    taken: list[Any] = []
+    for number, (mark, place) in enumerate(zip(marks, at, strict=True), 1):
+        others = [*taken, *(other for other in at if other is not place)]
+        free = (shift for shift in PLACES if all(np.abs(place + shift - other).max() > 9 for other in others))
+        shift = next(free, PLACES[0])
+        taken.append(place + shift)
+        axes.annotate(
+            str(number), mark, xytext=shift, textcoords="offset points", ha="center", va="center", weight="bold"
+        )
+
+
+def _marks(axes: Axes, shown: pd.DataFrame, across: pd.Series, factor: float, *, on_front: bool) -> None:
+    middle, low, high = (shown[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
+    reach = np.nan_to_num(np.array([middle - low, high - middle], dtype=float))
+    for crowded, face in ((True, PAPER), (False, INK)):
+        own = (shown["verdicts"].str.contains("oversubscribed") == crowded).to_numpy()
+        if not own.any():
+            continue
+        axes.errorbar(
+            across[own],
+            middle[own],
+            yerr=reach[:, own] if on_front else None,
+            fmt="D" if on_front else "o",
+            color=INK,
+            alpha=1.0 if on_front else 0.55,
+            markerfacecolor=face,
+            markersize=6.5 if on_front else 4,
+            elinewidth=1,
+            capsize=2,
+            zorder=4 if on_front else 3,
+        )
+    disturbed = shown["verdicts"].str.contains("|".join(DISTURBANCES)).to_numpy()
+    axes.plot(across[disturbed], middle[disturbed], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=5)

@@ -1,0 +1,51 @@
+"""What a step is made of, as a person reads it: the rows of the report's section, and the figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from analysis.figures.canvas import INK, PAPER, SCALES, canvas
+from analysis.figures.memory import Rows
+from analysis.metrics.step_parts import PARTS, WORDS
+from analysis.table.panels import Layout, Panel
+from analysis.text import units
+
+HATCHES = {"optimizer": "xxxx", "exposed": "////", "straggler": "....", "host": "----", "data": "++++"}
+
+
+def looks(part: str) -> dict[str, Any]:
+    """How a part is filled; what is lost to communication stands out, also without colour."""
+    colours = dict(zip(PARTS, sns.color_palette("colorblind", len(PARTS)), strict=True))
+    face = PAPER if part == "exposed" else colours[part]
+    return {"facecolor": face, "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)}
+
+
+def part_bars(panel: Panel, layout: Layout) -> Figure | None:
+    """The parts of a step, stacked; None if no cell's were measured."""
+    table = panel.table[panel.table["compute_part_s"].notna()]
+    if table.empty:
+        return None
+    shares = [f"{part}_part_s" for part in PARTS]
+    longest_s = float(panel.peers[shares].sum(axis=1).max())
+    scale, factor = next(((name, by) for name, by in SCALES if longest_s * by < 2000), SCALES[-1])
+    rows = Rows(table, layout)
+    legend = [Patch(label=WORDS.get(part, part), **looks(part)) for part in PARTS]
+    figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
+    for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
+        left = 0.0
+        for part in PARTS:
+            width = row[f"{part}_part_s"] * factor
+            axes.barh(at, width, 0.6, left=left, **looks(part))
+            left += width
+        words = units.number(left)
+        if units.known(row["overlap_ratio"]):
+            words += f", overlap {units.percent(row['overlap_ratio'])}"
+        if "instruments_disagree" in row["verdicts"].split(";"):
+            words += ", instruments disagree"
+        rows.say(axes, at, left, words)
+    rows.frame(axes, f"profiled step ({scale})", longest_s * factor)
+    return figure

@@ -1,0 +1,1 @@
+"""What one record says: time, traffic, memory, utilization and scaling."""

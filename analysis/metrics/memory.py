@@ -1,0 +1,114 @@
+"""The memory of a rank, by what it is for: at rest, at the peak of a step, and predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.theory import predict_cast, predict_paper, predict_rest, predict_sent, predict_state, predict_transient
+from results.memory import RankMemory
+from results.record import Record
+
+KINDS = ("params", "master", "grads", "optimizer", "buffers")
+"""Of model state."""
+
+PARTS = {
+    "state": KINDS,
+    "gathered": ("gathered",),
+    "communication": ("unreduced", "communication"),
+    "activations": ("activations", "batch"),
+    "temporaries": ("temporaries", "other", "unseen"),
+}
+"""What the memory of a step is shown as, of the kinds that are counted (docs/method.md)."""
+COUNTED = [kind for kinds in PARTS.values() for kind in kinds]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one cell; None where nothing was measured or no formula is known."""
+
+    state: dict[str, int] | None
+    """Model state by kind on the rank that holds most of it."""
+    predicted: dict[str, int] | None
+    peak_bytes: int | None
+    """Largest allocation of any rank during a step."""
+    transient_bytes: int | None
+    """Predicted: what the engine needs at most beside state and activations."""
+    sent_bytes: float | None
+    """Predicted: bytes sent per rank and step by bandwidth-optimal collectives."""
+    paper_bytes: float | None
+    """Model state by the ZeRO paper's formulas, which know no engine: a perfect partition, no padding."""
+    fullest: RankMemory | None = None
+    """The rank with the largest peak."""
+    rest_bytes: int | None = None
+    """Predicted: the model state that is there between steps."""
+    working_bytes: int | None = None
+    """Predicted: the transient bytes without autocast's copies of the weights, which are counted as activations."""
+    activation_bytes: int | None = None
+    """Predicted: what a single process's forward of the same micro-batch left for backward."""
+
+    @property
+    def state_bytes(self) -> int | None:
+        return None if self.state is None else sum(self.state.values())
+
+    @property
+    def predicted_bytes(self) -> int | None:
+        return None if self.predicted is None else sum(self.predicted.values())
+
+    @property
+    def peak_predicted_bytes(self) -> int | None:
+        """The sum of what is predicted at most; None unless all of it is."""
+        parts = (self.predicted_bytes, self.working_bytes, self.activation_bytes)
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    @property
+    def slack_bytes(self) -> int | None:
+        """Reserved by CUDA's caching allocator beyond what was allocated, both at their most; None on a CPU."""
+        held = self.fullest
+        return None if held is None or held.reserved_bytes is None else held.reserved_bytes - held.peak_bytes
+
+    @property
+    def residual(self) -> float | None:
+        """(measured - predicted) / predicted."""
+        if self.state_bytes is None or not self.predicted_bytes:
+            return None
+        return self.state_bytes / self.predicted_bytes - 1
+
+
+def memory(record: Record) -> Memory:
+    """What a cell holds: the largest rank decides, ranks are never averaged."""
+    largest = max(record.memory, key=lambda rank: rank.model_state_bytes, default=None)
+    paper, transient = predict_paper(record), predict_transient(record)
+    return Memory(
+        state=largest.state_bytes if largest else None,
+        predicted=predict_state(record),
+        peak_bytes=max((rank.peak_bytes for rank in record.memory), default=None),
+        transient_bytes=transient,
+        sent_bytes=predict_sent(record),
+        paper_bytes=paper[0] if paper else None,
+        fullest=max(record.memory, key=lambda rank: rank.peak_bytes, default=None),
+        rest_bytes=predict_rest(record),
+        working_bytes=None if transient is None else transient - predict_cast(record),
+        activation_bytes=record.model.activation_bytes if record.model else None,
+    )
+
+
+def columns(held: Memory) -> dict[str, int | str | None]:
+    """What the table of cells has beside model state: bytes at rest and at the peak by kind, on the fullest rank."""
+    fullest = held.fullest
+    rest = fullest.rest_by_kind if fullest else {}
+    peak = fullest.peak_by_kind if fullest else {}
+    return {
+        "rest_bytes": fullest.rest_bytes if fullest else None,
+        "rest_predicted_bytes": held.rest_bytes,
+        "peak_phase": fullest.peak_phase if fullest else None,
+        "peak_predicted_bytes": held.peak_predicted_bytes,
+        "working_predicted_bytes": held.working_bytes,
+        "activations_predicted_bytes": held.activation_bytes,
+        "slack_bytes": held.slack_bytes,
+        "beyond_allocator_bytes": fullest.beyond_allocator_bytes if fullest else None,
+        **{f"rest_{kind}_bytes": rest.get(kind, 0) if rest else None for kind in COUNTED},
+        **{f"peak_{kind}_bytes": peak.get(kind, 0) if peak else None for kind in COUNTED},
+    }
+
+
+COLUMNS = list(columns(Memory(None, None, None, None, None, None)))

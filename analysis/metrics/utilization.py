@@ -1,0 +1,44 @@
+"""Model FLOPs utilization against a measured ceiling, and the energy of a step.
+
+MFU is that of PaLM (Chowdhery et al. 2022, appendix B): operations that the model needs, per second, over what the
+device can do. What is computed again to save memory does not count (with it, the share would be a hardware
+utilization, HFU). The denominator is no data sheet's: it is the rate that the cell's ranks reached in matrix products
+alone, on this machine, all at once.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from statistics import median
+
+from analysis.statistics.medians import NOTHING, Interval
+from results.record import Record, world_size
+
+
+def utilization(record: Record, throughput_per_s: Interval) -> Interval:
+    """A rank's model FLOPs per second over its ceiling, a fraction; NaN where either was not counted."""
+    if record.model is None or not record.model.flops_per_unit:
+        return NOTHING
+    if record.ceiling is None or not throughput_per_s.launches:
+        return NOTHING
+    factor = record.model.flops_per_unit / (world_size(record) * record.ceiling.flops_per_s)
+    return Interval(
+        factor * throughput_per_s.value,
+        factor * throughput_per_s.low,
+        factor * throughput_per_s.high,
+        throughput_per_s.level,
+        throughput_per_s.launches,
+    )
+
+
+def joules_per_step(record: Record) -> float:
+    """Median over launches; NaN where it was not counted. Of all GPUs, or of all processor packages without a GPU.
+
+    A simulated cell has none: its one rank's joules are not those of the world that it stands for.
+    """
+    if record.resolved.get("simulated"):
+        return nan
+    name = "gpu_energy_j" if record.resolved.get("device") == "cuda" else "cpu_energy_j"
+    counted = [launch.condition_per_step(name) for launch in record.launches]
+    found = [joules for joules in counted if joules is not None]
+    return median(found) if found else nan

@@ -1,0 +1,1 @@
+"""The report of a sweep: HTML, Markdown, the terminal and MLflow."""

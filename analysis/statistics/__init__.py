@@ -1,0 +1,1 @@
+"""Medians with their intervals, and tests on pairs."""

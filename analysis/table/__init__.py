@@ -1,0 +1,1 @@
+"""All records as one table: a row per cell, bare SI units."""

@@ -1,0 +1,1 @@
+"""Numbers, labels, tables and sentences as a person reads them."""

@@ -1,0 +1,1 @@
+"""The command line: overrides, help, errors and the sweep's folder."""

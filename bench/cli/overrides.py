@@ -1,0 +1,168 @@
+"""Overrides on the command line: which are valid, and what is said of the others."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import OverrideParseException
+
+from bench.checks import ConfigError, check_value
+from bench.cli.help import GROUPS, group_options
+from bench.groups import default_option, options
+from results.declare import each_setting
+from results.settings import Config
+from results.shown import shown
+
+OWN_MODULE = "module:"
+"""Begins the name of a workload that is a person's own model."""
+
+
+def factory_name(path: str | None) -> str:
+    """The name of a person's own model (workload=module), by which cells and reports know it. Raises ConfigError."""
+    module, _, attribute = (path or "").partition(":")
+    if not all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
+        raise ConfigError(
+            f"workload.path={path or 'null'} is not valid; valid: module:attribute, as in my_models.net:Net"
+        )
+    return attribute.replace(".", "_")
+
+
+def overrides_of(arguments: list[str]) -> list[str]:
+    """The overrides among command-line arguments, without flags and their values."""
+    return list(get_args_parser().parse_args(arguments).overrides)
+
+
+def name_module(arguments: list[str]) -> list[str]:
+    """``workload=module:path.to:factory`` as ``workload=module workload.path=path.to:factory``, which Hydra knows.
+
+    Likewise ``~tracking``, which turns tracking off, as ``tracking=none``.
+
+    Raises ConfigError where what follows ``module:`` is malformed, or it is one of several choices.
+    """
+    rewritten = []
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if group == "~tracking":
+            rewritten.append("tracking=none")
+            continue
+        choices = value.split(",")
+        if group != "workload" or not any(choice.strip().startswith(OWN_MODULE) for choice in choices):
+            rewritten.append(argument)
+            continue
+        path = value.removeprefix(OWN_MODULE)
+        if len(choices) > 1:
+            raise ConfigError(
+                f"{argument} cannot be swept; valid: one workload=module:path.to:factory, or several models of your "
+                "own as workload=module workload.path=path.to:factory,path.to:another"
+            )
+        factory_name(path)
+        rewritten += ["workload=module", f"workload.path={path}"]
+    return rewritten
+
+
+def check_overrides(arguments: list[str]) -> None:
+    """Refuses misspelt knobs and invalid values. Raises ConfigError with one line that says what is valid."""
+    texts = overrides_of(arguments)
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except OverrideParseException as error:
+        raise ConfigError(unreadable(str(error.override))) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"an override cannot be read: {error}") from error
+    known = {path: spec for path, spec, _ in each_setting(Config())}
+    own_configs = any(text.startswith("hydra.searchpath") for text in texts)
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_delete():
+            _check_removal(key, override.input_line or "", known)
+        if override.is_add() or override.is_force_add() or override.is_delete() or key.startswith("hydra"):
+            continue
+        if key in GROUPS:
+            if not own_configs:
+                _check_group(key, values_of(override))
+        elif key in known:
+            for value in values_of(override):
+                check_value(key, known[key], value)
+        elif not _is_option(key, overrides):
+            _refuse_key(key, [*known, *GROUPS])
+
+
+def unreadable(text: str) -> str:
+    """What is wrong with an override that Hydra cannot read, and how to write it."""
+    name, equals, value = text.partition("=")
+    said = f"{shown(text)} cannot be read as an override; "
+    if equals and value and not value.startswith(("'", '"', "[", "{")):
+        quoted = '"' + value.replace('"', '\\"') + '"'
+        return f"{said}quote a value with such characters, twice: {shlex.quote(f'{name}={quoted}')}"
+    return f"{said}write setting=value"
+
+
+def check_mode(arguments: list[str]) -> None:
+    """Refuses what Hydra would not run, or would run without a part of it. Raises ConfigError."""
+    flags = get_args_parser().parse_args(arguments)
+    modes = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(flags, name)]
+    if len(modes) > 1:
+        raise ConfigError(f"only one is valid of {', '.join('--' + name.replace('_', '-') for name in modes)}")
+    if flags.resolve and not (flags.cfg or flags.help):
+        raise ConfigError("--resolve is valid only beside --cfg or --help")
+    overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    names = {override.key_or_group for override in overrides}
+    for override in overrides:
+        if not override.is_sweep_override():
+            continue
+        if override.key_or_group == "experiment":
+            raise ConfigError(f"{override.input_line} cannot be swept: each is a sweep of its own; give one of them")
+        if not values_of(override):
+            raise ConfigError(f"{override.input_line} has no values; valid: at least one")
+        if not (flags.multirun or names & {"hydra.mode", "experiment"}):
+            raise ConfigError(f"{override.input_line} is a sweep; add -m")
+
+
+def values_of(override: Override) -> list[Any]:
+    """The value of an override, or each value of a sweep."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    if isinstance(override.value(), Glob):
+        raise ConfigError(f"{override.input_line} cannot be expanded; name the values")
+    return list(override.sweep_iterator(transformer=lambda value: value))
+
+
+def _check_removal(key: str, text: str, settings: Mapping[str, Any]) -> None:
+    """Refuses to remove what every sweep has: without it, the default would hold in silence."""
+    if key in settings or key in ("engine", "workload", "measure"):
+        valid = f"choose {key}=..." if key in GROUPS else f"{key}=VALUE sets it"
+        raise ConfigError(f"{text} cannot be removed; leave it out for the default, or {valid}")
+
+
+def _check_group(group: str, values: list[Any]) -> None:
+    for value in values:
+        if str(value) not in options(group):
+            raise ConfigError(f"{group}={value} is unknown; valid: {', '.join(options(group))}")
+
+
+def _is_option(key: str, overrides: list[Override]) -> bool:
+    """Whether ``key`` is an option of a chosen engine or workload, or may become one (experiment, own configs)."""
+    group, _, name = key.partition(".")
+    if group not in ("engine", "workload") or not name:
+        return False
+    given = {override.key_or_group: values_of(override) for override in overrides}
+    if "experiment" in given or any(other.startswith("hydra.searchpath") for other in given):
+        return True
+    names = [str(value) for value in given.get(group, [default_option(group)])]
+    _check_group(group, names)
+    allowed = sorted(set.intersection(*(set(group_options(group, choice)) for choice in names)))
+    if name.split(".")[0] not in allowed:
+        raise ConfigError(f"{key} is not an option of {group}={','.join(names)}; valid: {', '.join(allowed) or 'none'}")
+    return True
+
+
+def _refuse_key(key: str, known: list[str]) -> None:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"valid: {', '.join(known)}"
+    raise ConfigError(f"{key} is not a knob; {hint} (python -m bench --help explains each)")

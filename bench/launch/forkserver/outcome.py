@@ -1,0 +1,80 @@
+"""How a launch ended: the status and the reason, from how each of its ranks did."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from pathlib import Path
+
+from bench.job import Job, LaunchResult
+from bench.launch.forkserver.rank_handle import Rank
+from bench.measure.machine import limits
+from results.shown import printable
+
+
+def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult:
+    """The result of a launch whose ranks have all ended; ``oom_kills`` is ``oom_kill_count()`` from before it."""
+    answers = [rank.answer() for rank in ranks]
+    if not timed_out and all("error" not in answer and answer for answer in answers):
+        return LaunchResult("ok", ranks=answers[: job.world_size], servers=answers[job.world_size :])
+    ends = [rank.end() for rank in ranks]
+    if timed_out:
+        return LaunchResult("timeout", who_hangs(ranks, job.timeout_s), ends=ends)
+    culprit = min(ranks, key=blame)
+    error = culprit.answer().get("error", {})
+    killed = culprit.wait_status is not None and os.WIFSIGNALED(culprit.wait_status)
+    status = error.get("status", "failed")
+    reason = f"rank {culprit.rank}: {culprit.ending()}"
+    if killed and oom_kill_count() > oom_kills:
+        status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
+    if not error and os.strerror(errno.ENOMEM) in culprit.quoted:
+        status = "oom"
+    if status in ("unsupported", "unavailable"):
+        reason = printable(error["message"])
+    by_chance = killed and status == "failed" and culprit.wait_status == signal.SIGKILL
+    return LaunchResult(status, reason, ends=ends, by_chance=by_chance)
+
+
+def who_hangs(ranks: list[Rank], timeout_s: float) -> str:
+    """Names the ranks that cannot go on by themselves, for which the others wait; else all that still ran."""
+    running = [rank for rank in ranks if rank.stopped_by_us]
+    stuck = [f"rank {rank.rank} was {rank.stuck}" for rank in running if rank.stuck]
+    if stuck:
+        return f"{', '.join(stuck)} after timeout_s={timeout_s:g}"
+    return f"rank {', '.join(str(rank.rank) for rank in running)} still running after timeout_s={timeout_s:g}"
+
+
+def blame(rank: Rank) -> tuple[int, int]:
+    """Orders ended ranks by how likely each is the cause: a lost peer makes the others raise, not die."""
+    if rank.stopped_by_us:
+        return (4, rank.rank)
+    assert rank.wait_status is not None
+    if os.WIFSIGNALED(rank.wait_status):
+        return (0, rank.rank)
+    error = rank.answer().get("error")
+    if error is None:
+        return (1 if rank.failed else 5, rank.rank)
+    lost_peer = any(
+        word in error["message"].lower()
+        for word in ("connection closed", "connection reset", "peer", "one of the ranks", "remote process")
+    )
+    return (3 if lost_peer else 2, rank.rank)
+
+
+def oom_kill_count() -> int:
+    """Processes that the kernel killed for want of memory, of our control groups or the machine; 0 if none says."""
+    counts = []
+    for group in limits.groups("memory"):
+        for name in ("memory.events", "memory.oom_control"):  # of version 2, and 1
+            with contextlib.suppress(OSError):
+                counts += oom_kills((group / name).read_text())
+    if not counts:
+        with contextlib.suppress(OSError):
+            counts = oom_kills(Path("/proc/vmstat").read_text())
+    return sum(counts)
+
+
+def oom_kills(text: str) -> list[int]:
+    return [int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")]

@@ -1,0 +1,99 @@
+"""How a rank's process comes to be: forked from the server, or spawned where that must not fork."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.job import Job
+from bench.launch.forkserver.rank_handle import Rank
+from bench.launch.forkserver.rank_main import report, run_rank
+from results.decode import decode
+
+GPU_DRIVER = Path("/dev/nvidiactl")
+
+
+def fork_obstacle(process: str = "the fork server") -> str | None:
+    """Why this process, which is called ``process``, must not fork ranks; None if it may."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return f"CUDA was initialised in {process}"
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        return f"{process} has {threads} threads"
+    if GPU_DRIVER.exists() and forks_lack_cuda():
+        return f"the driver of CUDA was initialised in {process}"
+    return None
+
+
+def forks_lack_cuda() -> bool:
+    """Whether ranks forked from here could not use CUDA. Asking the driver for GPUs is enough; only a fork can tell."""
+    import torch
+
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+
+
+@contextlib.contextmanager
+def pipes() -> Iterator[tuple[int, int, int, int]]:
+    """A rank's pipes for its result and its log: what the server reads, and what the rank writes, of each.
+
+    The rank's ends are closed at the end of the block; the server's too if no rank was started in it.
+    """
+    result_read, result_write = os.pipe()
+    try:
+        log_read, log_write = os.pipe()
+    except OSError:
+        os.close(result_read)
+        os.close(result_write)
+        raise
+    try:
+        yield result_read, log_read, result_write, log_write
+    except BaseException:
+        os.close(result_read)
+        os.close(log_read)
+        raise
+    finally:
+        os.close(result_write)
+        os.close(log_write)
+
+
+def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+    server = os.getpid()
+    with pipes() as (result_read, log_read, result_write, log_write):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                report(result_write, lambda: run_rank(job, number, rendezvous, server, log_write))
+            finally:
+                os._exit(70)  # report() has left already; nothing may return into the server's stack
+        return Rank(number, pid, result_read, log_read)
+
+
+def spawn_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+    with pipes() as (result_read, log_read, *theirs):
+        fds = (*theirs, rendezvous.fileno())
+        arguments = [json.dumps(dataclasses.asdict(job)), str(number), str(os.getpid()), *map(str, fds)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.launch.forkserver", "rank", *arguments],
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+        )
+        return Rank(number, process.pid, result_read, log_read)
+
+
+def spawned_rank(arguments: list[str]) -> None:
+    """Entry of a rank that was spawned rather than forked."""
+    job = decode(json.loads(arguments[0]), Job, "job")
+    number, server, result_fd, log_fd, rendezvous_fd = map(int, arguments[1:])
+    report(result_fd, lambda: run_rank(job, number, socket.socket(fileno=rendezvous_fd), server, log_fd))

@@ -1,0 +1,116 @@
+"""A process that a person's factory runs in: forked from the server, it loads the workload and then forks its ranks.
+
+    server  --fork-->  template (loads the workload once)  --fork-->  one midwife a launch  --fork-->  ranks
+
+The midwife leaves once all ranks exist: the kernel then makes them children of the server, which adopts orphans. So
+the server sees them as it sees those that it forks itself, and nothing that a factory does to its process can keep the
+server from waiting for ranks. Messages are JSON over a socket pair that keeps their bounds; descriptors travel beside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from bench.job import Job, WorkloadSpec
+from bench.launch.forkserver.rank_main import prepare_process, report, run_rank
+from bench.launch.forkserver.start import fork_obstacle
+from bench.network import lab
+from results.decode import decode
+
+NAME = "bench workload"
+"""Of the process, for ps."""
+MOST_BYTES = 1 << 20
+MOST_DESCRIPTORS = 8
+ADOPTED_WITHIN_S = 60.0
+"""How long a rank waits for the server to become its parent; its siblings are forked meanwhile."""
+
+
+def send(channel: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+    socket.send_fds(channel, [json.dumps(message).encode()], descriptors)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """A message and its descriptors; an empty one once the other side is gone."""
+    data, descriptors, _, _ = socket.recv_fds(channel, MOST_BYTES, MOST_DESCRIPTORS)
+    message: dict[str, Any] = json.loads(data) if data else {}
+    return message, list(descriptors)
+
+
+def template(spec: WorkloadSpec, channel: socket.socket, server: int, log_fd: int) -> None:
+    """The life of the process: load, say how it went, then a midwife for each launch until the server is gone."""
+    prepare_process(NAME, server, log_fd)
+    send(channel, {"loaded": load(spec), "obstacle": fork_obstacle("the process that loaded the workload")})
+    while True:
+        message, _ = receive(channel)
+        if not message:
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            send(channel, {"errno": error.errno})
+            continue
+        if pid == 0:
+            midwife(decode(message["job"], Job, "job"), channel, server)
+            os._exit(0)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def load(spec: WorkloadSpec) -> bool:
+    """Whether the workload could be loaded. A failure is left to the ranks, which report it."""
+    from bench.worker.batches import workload
+
+    try:
+        workload(spec)
+    except (Exception, SystemExit):
+        return False
+    return True
+
+
+def midwife(job: Job, channel: socket.socket, server: int) -> None:
+    """Forks the ranks of one launch, one a message."""
+    send(channel, {"midwife": os.getpid()})
+    while True:
+        message, descriptors = receive(channel)
+        if "rank" not in message:
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            send(channel, {"errno": error.errno})
+            continue
+        if pid == 0:
+            try:
+                channel.close()
+                begin_rank(job, message, descriptors, server)
+            finally:
+                os._exit(70)
+        for fd in descriptors:
+            os.close(fd)
+        send(channel, {"pid": pid})
+
+
+def begin_rank(job: Job, message: dict[str, Any], descriptors: list[int], server: int) -> None:
+    """In the rank: moves to its host of the lab, becomes the server's child, and runs."""
+    result_fd, log_fd, rendezvous_fd, *spaces = descriptors
+    for space in spaces:
+        lab.enter(space)
+    wait_for_parent(server)
+    rendezvous = socket.socket(fileno=rendezvous_fd)
+    report(result_fd, lambda: run_rank(job, message["rank"], rendezvous, server, log_fd))
+
+
+def wait_for_parent(server: int) -> None:
+    deadline = time.monotonic() + ADOPTED_WITHIN_S
+    while os.getppid() != server and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def as_message(job: Job) -> dict[str, Any]:
+    return {"job": dataclasses.asdict(job)}

@@ -1,0 +1,203 @@
+"""The launcher: the parent's side of the fork server. One call runs all ranks of a job and says how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from bench.job import Job, LaunchResult, Machine
+from bench.launch import malloc
+from bench.launch.orphans import MARK, end_marked
+from results.decode import decode
+
+PRELOAD = ("torch", "torch.distributed", "bench.worker")
+"""What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
+SERVER = "bench.launch.forkserver"
+SLACK_S = 60.0
+"""What a fork server may take beyond a launch's time limit, which the workload's factory has too, to end the ranks."""
+
+
+_warming: dict[frozenset[str], Launcher] = {}
+
+
+@contextlib.contextmanager
+def warming(preload: tuple[str, ...]) -> Iterator[None]:
+    """Starts a fork server ahead of its use: it imports torch while the block does something else.
+
+    ``launcher_for`` hands it out; one that nobody took is ended with the block.
+    """
+    _warming[frozenset(preload)] = Launcher(preload)
+    try:
+        yield
+    finally:
+        close_warming()
+
+
+def launcher_for(preload: tuple[str, ...]) -> Launcher:
+    """The launcher that is warming up for these modules, else a new one; one that warms up for others is closed."""
+    found = _warming.pop(frozenset(preload), None)
+    close_warming()
+    return found or Launcher(preload)
+
+
+def close_warming() -> None:
+    while _warming:
+        _warming.popitem()[1].close()
+
+
+class LaunchError(RuntimeError):
+    """The fork server itself could not be started."""
+
+
+class Launcher:
+    """Starts a fork server and sends it jobs. Close it, or leave its ``with`` block, to end every process.
+
+    The server starts warming up at once and in parallel; ``machine`` waits for it. ``python``, ``server`` and
+    ``variables`` of its environment say whose code it runs, if not this one's (``bench.regress.revision``).
+    """
+
+    def __init__(
+        self,
+        preload: tuple[str, ...] = (),
+        *,
+        python: str = sys.executable,
+        server: str = SERVER,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self._preload = [*PRELOAD, *preload]
+        self._python, self._server = python, server
+        self._variables = dict(variables or {})
+        self._machine: Machine | None = None
+        self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def machine(self) -> Machine:
+        """What torch found on this machine; blocks until the server is warm. Raises LaunchError."""
+        if self._machine is None:
+            self._machine = self._greeting() or self._greeting(again=True)
+        if self._machine is None:
+            raise LaunchError(f"the fork server died while it imported {', '.join(self._preload)}: {self._last_line()}")
+        return self._machine
+
+    def _greeting(self, *, again: bool = False) -> Machine | None:
+        """What the server says when it is warm; None if it died. ``again`` is for one that was killed meanwhile."""
+        if again:
+            if self._process.wait() >= 0:
+                return None
+            self._replace()
+        try:
+            line = self._stream.readline()
+        except OSError:
+            line = ""
+        return decode(json.loads(line), Machine, "machine") if line.endswith("\n") else None
+
+    def launch(self, job: Job) -> LaunchResult:
+        """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
+        if self._machine and self._process.poll() is not None:  # it died with nothing to do: no launch is lost
+            self._replace()
+        try:
+            assert self.machine
+            self._socket.settimeout(2 * job.timeout_s + SLACK_S)
+            self._stream.write(json.dumps(self._message(job)) + "\n")
+            self._stream.flush()
+            line = self._stream.readline()
+            self._socket.settimeout(None)
+        except LaunchError as error:
+            return LaunchResult("failed", str(error))
+        except TimeoutError:
+            self._replace()
+            waited = 2 * job.timeout_s + SLACK_S
+            return LaunchResult("timeout", f"no answer from the fork server in {waited:g} s")
+        except OSError:
+            line = ""
+        if not line.endswith("\n"):
+            ending, last = self._process.wait(), self._last_line()
+            self._replace()
+            reason = f"the fork server ended with code {ending} ({last}); a new one was started"
+            return LaunchResult("failed", reason, by_chance=ending < 0)
+        result: LaunchResult = decode(json.loads(line), LaunchResult, "result")
+        return result
+
+    def _replace(self) -> None:
+        """Starts another server in the place of one that is dead or does not answer."""
+        self._process.kill()
+        self.close()
+        self._start()
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        """The job as it is sent."""
+        return dataclasses.asdict(job)
+
+    def _last_line(self) -> str:
+        """The last thing that the server said."""
+        self._errors.seek(0)
+        lines: list[str] = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no output"
+
+    def close(self) -> None:
+        """Ends the server and, with it, every rank and what a rank has started."""
+        with contextlib.suppress(OSError):  # what was not yet sent to a server that died
+            self._stream.close()
+        self._socket.close()
+        if self._machine is None:
+            self._process.kill()  # it still imports, hears nothing, and has no ranks
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its ranks asked the kernel to die with it
+            self._process.wait()
+        if self._process.returncode:
+            end_marked(self._mark)
+        self._errors.close()
+
+    def _start(self) -> None:
+        self._machine = None
+        self._mark = uuid.uuid4().hex
+        self._socket, theirs = socket.socketpair()
+        self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
+        with theirs:
+            self._process = subprocess.Popen(
+                [self._python, "-m", self._server, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=(theirs.fileno(),),
+                env=server_environment() | self._variables | {MARK: self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=self._errors,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        self._stream = self._socket.makefile("rw", encoding="utf-8")
+        self._stream.write(json.dumps(self._preload) + "\n")
+        self._stream.flush()
+
+
+def server_environment() -> dict[str, str]:
+    """The server's environment, which ranks inherit: one thread while warm and, unless a person chose otherwise,
+    collectives that stay on this machine, memory that a step finds again, and what determinism needs from before the
+    first line of Python."""
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    unless_chosen = {
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() would forbid forks CUDA
+        "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
+        **malloc.KEEP,
+    }
+    return unless_chosen | dict(os.environ) | one_thread

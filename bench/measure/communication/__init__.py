@@ -1,0 +1,1 @@
+"""Collectives, their sizes, and bytes at the network interface."""

@@ -1,0 +1,1 @@
+"""The machine: hardware, versions, interference, energy, peak FLOP/s and source."""

@@ -1,0 +1,120 @@
+"""Where a sweep ran: hardware, versions, settings and source, so that a number can be traced to its machine."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.job import Machine
+from bench.measure.machine import energy, limits, nvml, topology
+from bench.measure.machine.command import output, without_folders
+from results.distorting import DISTORTING
+from results.secrets import NAME, without_secrets
+from results.source import Source
+
+PACKAGES = (
+    *("torch", "torchvision", "triton", "deepspeed", "horovod", "numpy", "scikit-learn", "pandas", "psutil"),
+    *("hydra-core", "omegaconf", "mlflow", "mlflow-skinny", "nvidia-ml-py", "ddp-zero-bench"),
+)
+
+PREFIXES = (
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "GLOO_", "NCCL_", "TORCH_", "PYTORCH_", "TORCHINDUCTOR_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "DS_", "HOROVOD_"),
+    *("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "PYTHONHASHSEED", *DISTORTING),
+    *("SLURM_JOB_NUM_NODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK", "SLURM_GPUS"),
+)
+"""Environment variables that change what is measured. No others are kept."""
+
+
+def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> dict[str, Any]:
+    """The environment of ranks, which get ``variables`` and run ``source``, in JSON types. Needs no torch."""
+    return {
+        "time": now(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "torch": machine.torch,
+        "cuda": machine.cuda,
+        "cudnn": machine.cudnn,
+        "nccl": machine.nccl,
+        "cpu_capability": machine.cpu_capability,
+        "glibc": " ".join(platform.libc_ver()).strip(),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu_model": cpu_model(),
+        "cores": limits.usable_cores(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_average": list(os.getloadavg()),
+        "gpus": gpus(),
+        "not_measured": not_measured(source),
+        "git": git(source),
+        "variables": allowed(variables),
+    } | topology.collect()
+
+
+def git(source: Source) -> dict[str, Any]:
+    """The source in a line or two, for reports that do not read the patch; empty outside a checkout."""
+    if not source.commit:
+        return {}
+    return {"commit": source.commit, "dirty": source.dirty, "files": source.digest[:16]}
+
+
+def allowed(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that change what is measured, without what may be secret and without the folders of paths."""
+    return {
+        name: without_folders(without_secrets(value))
+        for name, value in sorted(variables.items())
+        if name.startswith(PREFIXES) and not NAME.search(name)
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def gpus(fields: Sequence[str] = ("name", "driver_version", "memory.total", "clocks.max.sm")) -> list[dict[str, str]]:
+    """What the driver says of each GPU, by nvidia-smi's names of fields; empty where there is no driver."""
+    return asked_of_gpus(fields)[0]
+
+
+def asked_of_gpus(fields: Sequence[str]) -> tuple[list[dict[str, str]], str]:
+    """``gpus``, and why the driver did not answer; empty where it did, or is not installed."""
+    answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+    found = [dict(zip(fields, line.split(", "), strict=False)) for line in answer.text.splitlines()]
+    return found, "" if answer.is_missing else answer.error
+
+
+def not_measured(source: Source) -> dict[str, str]:
+    """What this machine has no instrument for, or does not tell, and why."""
+    found = {
+        "energy of the processor": energy.why_not(),
+        "commit and patch of the code": source.not_recorded,
+        "limits of control groups": limits.read().unreadable,
+        "GPUs": asked_of_gpus(("name",))[1],
+    }
+    if shutil.which("nvidia-smi"):
+        found["throttling, energy and processes of GPUs"] = nvml.why_not()
+    return {what: why for what, why in found.items() if why}

@@ -1,0 +1,1 @@
+"""Step times, their timeline, and drift within a run."""

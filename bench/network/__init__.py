@@ -1,0 +1,1 @@
+"""Network emulation: one host per rank behind a link of a set rate and delay."""

@@ -1,0 +1,50 @@
+"""``workload=collectives``: what may be asked of the benchmark of collectives, and what does not apply to it.
+
+It trains nothing: there is no model, no engine and no parity, and every knob of those is refused.
+"""
+
+from __future__ import annotations
+
+from bench.engines.spec import EngineUnsupported, as_written
+from bench.groups import default_option
+from bench.measure.communication.sizes import asked
+from results.declare import each_setting
+from results.settings import Config
+
+FACTORY = "bench.measure.communication.by_size:measure"
+"""By which the workload is known: what ranks run instead of training."""
+
+BACKENDS = ("gloo", "nccl", "mpi")
+
+HONOURED = (
+    *("engine", "workload", "gpus", "device", "backend", "steps", "warmup", "repeats", "threads", "seed"),
+    *("timeout_s", "resume", "reproduce", "measure.timing_breakdown"),
+)
+
+NOTHING_ASKED = ("measure.parity_steps", "measure.memory", "measure.collectives", "measure.ceiling")
+"""Honoured where they ask for nothing (``measure=time``)."""
+
+
+def is_asked(config: Config) -> bool:
+    return bool(config.workload.get("factory") == FACTORY)
+
+
+def refuse(config: Config, backend: str) -> None:
+    """Raises EngineUnsupported, naming the knob, for what does not apply; ConfigError for an invalid option."""
+    asked(config.workload)
+    if config.gpus < 2:
+        raise EngineUnsupported(f"workload=collectives has no gpus={config.gpus}: one rank sends nothing. Valid: 2 up")
+    if backend not in BACKENDS:
+        raise EngineUnsupported(f"workload=collectives has no backend={backend}. Valid: {', '.join(BACKENDS)}")
+    if config.engine["name"] != default_option("engine"):
+        raise EngineUnsupported(
+            f"workload=collectives has no engine={config.engine['name']}: no engine runs. Valid: leave it out"
+        )
+    defaults = {path: value for path, _, value in each_setting(Config())}
+    for path, _, value in each_setting(config):
+        honoured = path in HONOURED or path.startswith(("network.", "tracking."))
+        if not honoured and value != defaults[path] and not (path in NOTHING_ASKED and not value):
+            raise EngineUnsupported(
+                f"workload=collectives has no {path}={as_written(value)}: nothing is trained. "
+                f"Valid: {as_written(defaults[path])}"
+            )

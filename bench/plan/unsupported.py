@@ -1,0 +1,80 @@
+"""Combinations of settings that are not supported."""
+
+from __future__ import annotations
+
+from bench import engines
+from bench.checks import ConfigError
+from bench.engines.spec import EngineUnsupported
+from bench.job import Machine
+from bench.network import lab
+from bench.network.link import link_of
+from bench.plan.cell import Cell
+
+
+def refuse_backend(cell: Cell, machine: Machine) -> None:
+    """Raises EngineUnsupported for a backend that no engine could use here."""
+    if cell.backend == "mpi" and not machine.mpi:
+        raise EngineUnsupported(
+            "backend=mpi: this torch was built without MPI, as all published wheels are. Valid: gloo"
+        )
+    gpus = machine.cuda_devices if cell.device == "cuda" else 0
+    if cell.backend == "nccl" and cell.config.gpus > gpus:
+        raise EngineUnsupported(
+            f"backend=nccl needs a GPU for each of gpus={cell.config.gpus} ranks; device={cell.device} has {gpus}. "
+            "Valid here: gloo"
+        )
+
+
+def refuse_unrepeatable(cell: Cell) -> None:
+    """Raises EngineUnsupported for determinism that the engine cannot give."""
+    reason = cell.traits().unrepeatable
+    if cell.config.deterministic and reason:
+        raise EngineUnsupported(f"engine={cell.config.engine['name']} has no deterministic=true: {reason}")
+
+
+def refuse_simulated(cell: Cell) -> None:
+    """Raises EngineUnsupported for what a rank that runs alone would have of the others."""
+    config = cell.config
+    if cell.simulated and config.straggler.rank is not None:
+        raise EngineUnsupported(f"backend=fake has no straggler.rank={config.straggler.rank}: nobody waits for a rank")
+    if cell.simulated and config.data_skew != "none":
+        raise EngineUnsupported(f"backend=fake has no data_skew={config.data_skew}: nobody holds the other samples")
+
+
+def refuse_search(cell: Cell) -> None:
+    """Raises ConfigError for a search without a limit, EngineUnsupported for one without a batch to try."""
+    if not cell.searches:
+        return
+    search = cell.search()
+    if search.limit_bytes is None and cell.device == "cpu":
+        raise ConfigError("search=max_batch needs memory_limit on device=cpu; valid: a size such as 2GiB or 500MB")
+    if search.most < search.granule:
+        raise EngineUnsupported(f"search_most={search.most} is less than one batch; valid: at least {search.granule}")
+
+
+def refuse_straggler(cell: Cell) -> None:
+    """Raises EngineUnsupported where a rank has no forward and backward of its own that could be slowed."""
+    config, together = cell.config, cell.traits().ranks_per_replica
+    if config.straggler.rank is not None and together > 1:
+        raise EngineUnsupported(
+            f"engine={config.engine['name']} has no straggler.rank={config.straggler.rank}: {together} ranks share one "
+            "forward and backward, and a straggler is slowed by the time of a whole one"
+        )
+
+
+def refuse_network(cell: Cell) -> None:
+    """Raises EngineUnsupported for a lab that cannot be made here, or that not all traffic would go through."""
+    config = cell.config
+    link = link_of(config.network, config.gpus)
+    if link is None:
+        return
+    if link.hosts > config.gpus:
+        raise EngineUnsupported(
+            f"network.hosts={link.hosts} is more than gpus={config.gpus}; valid: 1 to {config.gpus}, null"
+        )
+    if cell.backend != "gloo":
+        raise EngineUnsupported(f"network=lab cannot hold backend={cell.backend} to its links. Valid: gloo")
+    if engines.load(config.engine["package"]).CAPABILITIES.only_loopback:
+        raise EngineUnsupported(f"engine={config.engine['name']} has no network=lab: its ranks meet over 127.0.0.1")
+    if obstacle := lab.obstacle(link):
+        raise EngineUnsupported(obstacle)

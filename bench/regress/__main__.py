@@ -1,0 +1,260 @@
+"""python -m bench.regress: the time gate. The current code against another revision's, on one machine in one run.
+
+Either side is a sweep of its own: its conf/ and defaults compose the cells, its fork server runs their ranks with its
+code. Their rounds are shared (``bench.sweep.interleaved``). docs/regression.md says what the verdicts mean and how well
+they work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from analysis.comparison import time_gate
+from analysis.comparison.compare import Pair
+from analysis.text.tables import console
+from analysis.text.units import counted, known
+from bench import engines
+from bench.checks import ConfigError, check_sweep
+from bench.cli import errors
+from bench.cli.compose import from_hydra, register
+from bench.cli.one_process import check_alone
+from bench.cli.overrides import check_overrides, name_module
+from bench.cli.signals import outlive_terminal
+from bench.groups import CONF
+from bench.launch.local import Launcher, LaunchError, server_environment
+from bench.measure.machine import environment, limits, source
+from bench.plan import collectives
+from bench.plan.resolve import plan
+from bench.regress.revision import RevisionLauncher, ask, checked_out, knob_defaults
+from bench.sweep.breakdown import Breakdown
+from bench.sweep.interleaved import Interleaved, SideFailed
+from bench.sweep.run import INTERRUPTED, Sweep, open_store
+from results.identity import flatten
+from results.settings import Config
+from results.source import Source
+from results.store import sweep_name
+
+ROUNDS = 20
+"""Launches of a cell on either side, unless repeats says otherwise."""
+OWN_DEFAULTS = {"repeats": str(ROUNDS), "measure.ceiling": "false", "tracking": "none"}
+"""Overrides that stand before a person's own."""
+NOT_COMPARED = 2
+SIDES = ("base", "current")
+SAME_WORK = ("batch_size", "scaling", "gpus", "steps", "warmup", "repeats", "seed", "workload")
+"""Knobs, by the first part of their name, that both sides must have alike for their steps to be compared."""
+
+EXAMPLES = """\
+examples:
+  python -m bench.regress --base HEAD~1
+      the default cell, 20 launches a side
+  python -m bench.regress --base main workload=gpt stage=0,3 gpus=2 repeats=30
+      two cells; what is uncommitted belongs to the current code
+  python -m bench.regress --base v1.2 measure=time --same 5
+      time alone; less than 5 % is no change
+
+exit code: 0 if nothing is slower (also where that could not be told, which is said), 1 if a cell is slower, needs more
+memory, sends more or runs no longer, 2 if nothing could be compared
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m bench.regress",
+        description="Times the current code against another revision of it, launch by launch in one run, and says "
+        "which cells are slower, faster, the same, or how many launches it would take to tell.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    found.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
+    found.add_argument(
+        "--base-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter of the base, with its own packages; default: the current one, so that only code differs",
+    )
+    found.add_argument(
+        "--same",
+        type=float,
+        default=100 * time_gate.MARGIN,
+        metavar="PERCENT",
+        help=f"what counts as the same step time; default: {100 * time_gate.MARGIN:g}",
+    )
+    found.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KNOB=VALUE",
+        help=f"the cells, as for python -m bench; lists of values are swept; repeats is {ROUNDS} unless given",
+    )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    outlive_terminal()
+    asked = parser().parse_intermixed_args(arguments)
+    try:
+        check_alone("bench.regress", sys.argv[1:])
+        if not asked.same > 0:
+            raise ConfigError(f"--same {asked.same:g} is not valid; valid: per cent above 0")
+        return regress(asked.base, asked.base_python, asked.overrides, asked.same / 100)
+    except KeyboardInterrupt:
+        print("regress: interrupted before anything was measured", file=sys.stderr)
+        return INTERRUPTED
+    except (ConfigError, LaunchError, HydraException, OmegaConfBaseException, OSError) as error:
+        print(f"regress: {errors.explain(error)}", file=sys.stderr)
+    return NOT_COMPARED
+
+
+def regress(base: str, base_python: str, overrides: list[str], margin: float) -> int:
+    """Measures both sides and compares them; the exit code. Raises ConfigError for what cannot be run."""
+    overrides = name_module(overrides)
+    check_overrides(overrides)
+    given = {override.partition("=")[0] for override in overrides}
+    overrides = [f"{knob}={value}" for knob, value in OWN_DEFAULTS.items() if knob not in given] + overrides
+    configs, whole = composed(CONF, overrides)
+    check(configs)
+    with contextlib.ExitStack() as stack:
+        tree = stack.enter_context(checked_out(base))
+        earlier = base_configs(tree, overrides, configs, base, base_python)
+        packages = sorted({config.engine["package"] for config in [*earlier, *configs]})
+        revision = ask(base, tree, base_python, packages)
+        launchers = [RevisionLauncher(revision), Launcher(engines.preload(*packages))]
+        for launcher in launchers:
+            stack.enter_context(launcher)
+        codes = [source.collect(overrides, tree), source.collect(overrides)]
+        here = environment.collect(launchers[1].machine, server_environment(), codes[1])
+        there = here | {"torch": launchers[0].machine.torch, "packages": revision.packages}
+        there["git"] = environment.git(codes[0])
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        folder = Path(whole.hydra.sweep.dir)
+        sweeps = [
+            side(folder / name, settings, launcher, where, code, scratch / name)
+            for name, settings, launcher, where, code in zip(
+                SIDES, (earlier, configs), launchers, (there, here), codes, strict=True
+            )
+        ]
+        announce(sweeps[1], base, there["git"].get("commit", ""), folder)
+        complete = True
+        try:
+            complete = Interleaved(sweeps, sweep_name(folder), configs[0].seed).run()
+        except SideFailed as error:  # then no cell is compared, and the code is not 0
+            print(f"regress: stopped: {error}", file=sys.stderr)
+    code = compared(sweeps, margin)
+    return code if complete else INTERRUPTED
+
+
+def composed(
+    conf: Path, overrides: list[str], defaults: Mapping[str, Any] | None = None
+) -> tuple[list[Config], DictConfig]:
+    """The requests that ``conf`` makes of the overrides, as Hydra would, and Hydra's own settings for them.
+
+    Knobs that neither sets are as in ``defaults``, which are another code's; None: as here.
+    """
+    register(defaults)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        single = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        whole = compose("config", overrides=single, return_hydra_config=True)
+        swept = [f"{knob}={values}" for knob, values in (whole.hydra.sweeper.params or {}).items()]
+        everything = OverridesParser.create().parse_overrides([*swept, *overrides])
+        requests = BasicSweeper.split_arguments(everything, None)[0]
+        return [from_hydra(compose("config", overrides=request), conf) for request in requests], whole
+
+
+def check(configs: list[Config]) -> None:
+    """Raises ConfigError for cells that have no step time, or too few rounds for any verdict."""
+    check_sweep(configs)
+    least = time_gate.least_rounds(len(configs))
+    if configs[0].repeats < least:
+        raise ConfigError(
+            f"repeats={configs[0].repeats} cannot find a slowdown in {len(configs)} cell(s); valid: at least {least}"
+        )
+    for config in configs:
+        if config.search != "none" or collectives.is_asked(config):
+            raise ConfigError("search=max_batch and workload=collectives have no step time to compare; leave them out")
+        if config.backend == "fake":
+            raise ConfigError("backend=fake runs one rank alone, whose time is compared with nothing; valid: others")
+    first = configs[0]
+    if first.resume:
+        raise ConfigError("resume=true: rounds of another day are no pairs of today's; valid: false")
+    if first.reproduce is not None:
+        raise ConfigError("reproduce= runs a record's cell alone (python -m bench reproduce=RECORD); valid: null")
+    if first.tracking.kind != "none":
+        raise ConfigError(
+            f"tracking={first.tracking.kind}: the gate logs nothing, python -m bench.tracking import FOLDER/base "
+            "FOLDER/current does; valid: none"
+        )
+    if first.measure.timing_breakdown:
+        raise ConfigError("measure.timing_breakdown=true: the time of two sides at once is not laid out; valid: false")
+
+
+def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: str, base_python: str) -> list[Config]:
+    """The same requests as the base's own conf/ and defaults have them. Raises ConfigError if that is other work."""
+    if not (tree / "conf" / "config.yaml").exists():
+        raise ConfigError(f"--base {base} has no conf/config.yaml; name a later revision")
+    theirs = flatten(knob_defaults(base, tree, base_python))
+    try:
+        found, _ = composed(tree / "conf", overrides, theirs)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"--base {base} cannot be asked for this: {errors.explain(error)}") from error
+    if len(found) != len(configs):
+        raise ConfigError(f"--base {base} makes {len(found)} cells of this, the current code {len(configs)}")
+    for before, now in zip(found, configs, strict=True):
+        old, new = flatten(asdict(before)), flatten(asdict(now))
+        for name in dict.fromkeys([*old, *new]):
+            if name.partition(".")[0] in SAME_WORK and old.get(name) != new.get(name):
+                raise ConfigError(
+                    f"{name} is {old.get(name)} at --base {base} and {new.get(name)} now, so steps cannot be compared; "
+                    f"give {name}= one value"
+                )
+    return found
+
+
+def side(
+    folder: Path, configs: list[Config], launcher: Launcher, where: dict[str, Any], code: Source, scratch: Path
+) -> Sweep:
+    """One side's sweep, with nothing measured yet."""
+    scratch.mkdir()
+    cells = plan(configs, launcher.machine, limits.usable_cores())
+    return Sweep(cells, open_store(folder, resume=False), launcher, where, scratch, Breakdown(), code)
+
+
+def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:
+    out = console(stderr=True, soft_wrap=True)
+    rounds = sweep.cells[0].config.repeats
+    out.print(
+        f"{counted(len(sweep.cells), 'cell')}, {counted(rounds, 'round')} of the current code and of {base} "
+        f"({commit[:12]}); records in {folder}",
+        markup=False,
+    )
+    for cell in sweep.cells:
+        out.print(f"  {cell.id}" + (f"  {cell.status}: {cell.reason}" if cell.status else ""), markup=False)
+
+
+def compared(sweeps: Sequence[Sweep], margin: float) -> int:
+    """Prints the verdicts; the exit code."""
+    before, after = ([sweep.records[cell] for cell in sweep.cells] for sweep in sweeps)
+    found = time_gate.judge_all([Pair(*records) for records in zip(before, after, strict=True)], margin)
+    time_gate.show(found, SIDES, margin, console())
+    if any(entry.failed for entry in found):
+        return 1
+    return 0 if any(known(entry.outcome.step.low) for entry in found) else NOT_COMPARED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

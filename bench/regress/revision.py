@@ -1,0 +1,214 @@
+"""The code of another revision: a git worktree of it, and a launcher whose ranks run that code.
+
+Both revisions speak the fork server's protocol: a Job in, a LaunchResult out, as JSON. A field of Job that the other
+revision does not have yet is left out while it is at its default, and refused by name where it is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.checks import ConfigError
+from bench.job import Job
+from bench.launch.local import SERVER, Launcher
+from bench.measure.machine.source import ROOT, git
+
+OWN = """\
+import dataclasses, json, sys, typing
+from pathlib import Path
+
+import bench
+
+if not Path(bench.__file__ or "/").resolve().is_relative_to(Path(sys.argv[1]).resolve()):
+    sys.exit("it has no package bench of its own")
+"""
+"""Begins what another revision's interpreter runs: it must have found the code that is meant."""
+
+DEFAULTS = """\
+if (Path(sys.argv[1]) / "results/settings.py").is_file():
+    from results.settings import Config
+else:
+    from bench.config import Config  # where revisions had it that this one is compared with
+
+print(json.dumps(dataclasses.asdict(Config())))
+"""
+
+ASK = """\
+from bench import engines
+from bench.job import Job
+
+if (Path(sys.argv[1]) / "bench/launch").is_dir():
+    from bench.measure.machine import environment
+
+    server = "bench.launch.forkserver"
+else:
+    from bench.measure import environment  # where revisions had it that this one is compared with
+
+    server = "bench.forkserver"
+
+def fields(kind, found):
+    for part in typing.get_args(kind):
+        fields(part, found)
+    if dataclasses.is_dataclass(kind) and kind.__name__ not in found:
+        hints = typing.get_type_hints(kind)
+        found[kind.__name__] = list(hints)
+        for hint in hints.values():
+            fields(hint, found)
+    return found
+
+packages = {name: found for name in environment.PACKAGES if (found := environment.package_version(name))}
+print(json.dumps([server, fields(Job, {}), engines.preload(*sys.argv[2:]), packages]))
+"""
+"""Run by the other revision's code: its fork server, the fields of a Job there, what its ranks import, and the packages
+it has."""
+
+
+@contextlib.contextmanager
+def checked_out(revision: str, repository: Path = ROOT) -> Iterator[Path]:
+    """The project's folder in a temporary worktree of ``revision``, gone again at the end. Raises ConfigError."""
+    checkout = git(repository, "rev-parse", "--show-toplevel")
+    if checkout.error:
+        raise ConfigError(f"--base needs git and a checkout; {repository}: {checkout.error}")
+    commit = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if not commit:
+        raise ConfigError(f"--base {revision} is no revision of {repository}; valid: a commit, branch or tag it has")
+    folder = Path(tempfile.mkdtemp(prefix="bench-base-"))
+    tree = folder / "tree"
+    try:
+        hooks = f"core.hooksPath={os.devnull}"
+        _git(repository, "-c", hooks, "worktree", "add", "--quiet", "--detach", str(tree), commit, fails=True)
+        yield tree / _git(repository, "rev-parse", "--show-prefix")
+    finally:
+        with uninterrupted():
+            _git(repository, "worktree", "remove", "--force", str(tree))
+            shutil.rmtree(folder, ignore_errors=True)
+            _git(repository, "worktree", "prune")
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets a short clean-up end, however often somebody presses Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _git(repository: Path, *arguments: str, fails: bool = False) -> str:
+    """What git prints; empty if it fails, or with ``fails`` a ConfigError of its last line."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(repository), *arguments],
+            env=inherited,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            start_new_session=True,  # Ctrl-C must not stop it half way
+        )
+    except OSError:
+        return ""
+    if done.returncode and fails:
+        raise ConfigError(
+            f"git cannot check out {arguments[-1]}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+        )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Another revision's code and the interpreter that runs it."""
+
+    name: str
+    tree: Path
+    python: str
+    job_fields: dict[str, list[str]]
+    """Fields that it knows of Job and of each dataclass within."""
+    preload: tuple[str, ...]
+    packages: dict[str, str]
+    server: str = SERVER
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return variables(self.tree)
+
+
+def variables(tree: Path) -> dict[str, str]:
+    """Environment of a Python that imports ``tree``, then what it would find from here."""
+    places = [str(tree), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+
+
+def knob_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
+    """Every knob as the code in ``tree`` has it where nobody sets it. Raises ConfigError if it is too old."""
+    found: dict[str, Any] = _answer(name, tree, python, DEFAULTS)
+    return found
+
+
+def ask(name: str, tree: Path, python: str, packages: list[str]) -> Revision:
+    """What the code in ``tree`` can be sent; ``packages`` are the engines'. Raises ConfigError if it is too old."""
+    server, fields, preload, versions = _answer(name, tree, python, ASK, *packages)
+    return Revision(name, tree, python, fields, tuple(preload), versions, server)
+
+
+def _answer(name: str, tree: Path, python: str, script: str, *arguments: str) -> Any:
+    """What ``script`` prints, as JSON, where the code in ``tree`` runs it. Raises ConfigError."""
+    try:
+        done = subprocess.run(
+            [python, "-c", OWN + script, str(tree), *arguments],
+            env=os.environ | variables(tree),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise ConfigError(f"--base-python {python} cannot be run: {error.strerror}") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError(f"--base {name} cannot take launches from this code ({last}); name a later revision")
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise ConfigError(f"--base-python {python} does not answer as Python does; name an interpreter") from error
+
+
+class RevisionLauncher(Launcher):
+    """A launcher of another revision's code."""
+
+    def __init__(self, revision: Revision) -> None:
+        self._revision = revision
+        super().__init__(revision.preload, python=revision.python, server=revision.server, variables=revision.variables)
+
+    def _message(self, job: Job) -> dict[str, Any]:
+        return understood(job, self._revision)
+
+
+def understood(part: Any, revision: Revision) -> dict[str, Any]:
+    """A Job, or a dataclass within, in the fields that ``revision`` knows. Raises ConfigError for what it cannot."""
+    kind = type(part).__name__
+    known, message = revision.job_fields.get(kind, []), {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if field.name in known:
+            message[field.name] = understood(value, revision) if dataclasses.is_dataclass(value) else value
+            continue
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if value != default:
+            raise ConfigError(f"--base {revision.name} has no {kind}.{field.name}, here {value!r}; name a later one")
+    return message

@@ -1,0 +1,183 @@
+"""A sweep: plans all cells, checks each, times them in interleaved rounds, and ends with a report.
+
+    plan    every request resolved on this machine, or refused by name; each workload is loaded once
+    check   one launch a cell: parity, model state, peak bytes, collectives; cells that train the same share a reference
+    profile if asked for, another: what the time of a step is made of
+    rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
+    finish  report and tracking, also after Ctrl-C
+
+The record of a cell is rewritten after each of its launches: whatever stops a sweep, what was measured stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import engines
+from bench.checks import ConfigError, check_sweep
+from bench.launch.local import Launcher, LaunchError, launcher_for, server_environment
+from bench.measure.machine import environment, limits, source
+from bench.plan.cell import Cell
+from bench.plan.resolve import plan
+from bench.sweep.announce import show_plan
+from bench.sweep.breakdown import Breakdown
+from bench.sweep.loading import check_workloads
+from bench.sweep.preparation import Preparation
+from bench.sweep.progress import SweepProgress
+from bench.sweep.records import SweepRecords
+from bench.sweep.resume import take_over
+from bench.sweep.running import Running
+from bench.sweep.scratch import scratch
+from bench.sweep.turns import Turns
+from bench.tracking.tracker import Tracker, open_tracker
+from results.settings import Config
+from results.source import Source
+from results.store import FolderBusy, RecordStore, StoreError
+
+BAD = ("failed", "timeout", "oom", "parity_failed")
+"""Statuses that make the sweep's exit code 1; a refusal is an answer, not a failure."""
+
+INTERRUPTED = 130
+
+
+def run(configs: list[Config], folder: Path) -> int:
+    """Runs every cell that ``configs`` ask for; the exit code. Raises ConfigError before anything starts."""
+    check_sweep(configs)
+    with contextlib.closing(open_store(folder, resume=configs[0].resume)) as store:
+        return run_in(store, configs)
+
+
+def run_in(store: RecordStore, configs: list[Config]) -> int:
+    """``run`` in a folder that is the sweep's alone."""
+    settings, folder, breakdown = configs[0], store.folder, Breakdown()
+    preload = engines.preload(*(config.engine["package"] for config in configs))
+    with scratch() as folder_for_now:
+        try:
+            with launcher_for(preload) as launcher:
+                # The server imports torch on one core while this process imports what the end needs.
+
+                tracker = open_tracker(settings.tracking, folder)
+                machine = launcher.machine
+                breakdown.lap("warm-up")
+                cells = plan(configs, machine, limits.usable_cores())
+                check_workloads(cells, launcher, folder_for_now)
+                breakdown.lap("workloads")
+                code_now = source.collect(sys.argv[1:])
+                if code_now.not_recorded:
+                    print(f"warning: records lack part of the code's state: {code_now.not_recorded}", file=sys.stderr)
+                around = environment.collect(machine, server_environment(), code_now)
+                sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
+                if settings.resume:
+                    take_over(sweep.records)
+                code = sweep.run()
+        except LaunchError as error:
+            raise ConfigError(str(error)) from error
+    breakdown.lap("")
+    try:
+        return finish(sweep, tracker, code, show_breakdown=settings.measure.timing_breakdown)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; the records are whole, report them with: python -m analysis report {store.folder}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def open_store(folder: Path, *, resume: bool) -> RecordStore:
+    """The sweep's folder. Raises ConfigError if it holds a sweep already, or none to resume."""
+    held = any((folder / "records").glob("*.json"))
+    if resume and not (folder / "records").is_dir():
+        raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
+    if held and not resume:
+        raise ConfigError(
+            f"{folder} holds a sweep already; resume=true goes on with it, hydra.sweep.dir=... names another"
+        )
+    try:
+        return RecordStore(folder)
+    except FolderBusy as error:
+        raise ConfigError(f"{error}; hydra.sweep.dir=... names another") from error
+
+
+def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -> int:
+    """Report, tracking, and the table on the terminal; the exit code."""
+    from analysis.advice.alpha_beta import fit_rows
+    from analysis.report.terminal import print_summary
+    from analysis.report.write import write_report
+    from analysis.table.frame import frame
+
+    store, earlier = sweep.store, sweep.records.earlier
+    records = list((earlier | sweep.records.by_cell).values())
+    table = frame(records)
+    try:
+        paths = write_report(records, store.folder, store.warnings, table=table)
+    except OSError as error:
+        paths, code = None, code or 1
+        store.warnings.append(f"no report ({error}); later: python -m analysis report {store.folder} --out FOLDER")
+    sweep.breakdown.lap("report")
+    tracker.log_sweep(records, store.folder, instead=bool(earlier))
+    sweep.breakdown.lap("tracking")
+    if show_breakdown:
+        sweep.breakdown.show()
+    print_summary(table, paths, [*store.warnings, *tracker.warnings], by_size=fit_rows(records, table))
+    return code
+
+
+class Sweep:
+    """All cells of one sweep, their records, and the launches that fill them."""
+
+    def __init__(
+        self,
+        cells: list[Cell],
+        store: RecordStore,
+        launcher: Launcher,
+        environment_now: dict[str, Any],
+        scratch: Path,
+        breakdown: Breakdown,
+        source_now: Source | None = None,
+    ) -> None:
+        self.cells = cells
+        self.store = store
+        self.launcher = launcher
+        self.scratch = scratch
+        self.breakdown = breakdown
+        self.records = SweepRecords(cells, store, launcher.machine, environment_now, source_now)
+
+    def begin(self, progress: SweepProgress) -> tuple[Preparation, Turns]:
+        """What makes the launches: those before a cell's rounds, and those of the rounds."""
+        running = Running(self.records, self.launcher, self.scratch, self.breakdown, progress)
+        return Preparation(running), Turns(running)
+
+    def run(self) -> int:
+        """Checks and times all cells; the exit code."""
+        show_plan(self.cells, self.launcher.machine, self.store.folder)
+        todo = [cell for cell in self.cells if not cell.status]
+        launches = sum(self.records.launches_left(cell) for cell in todo)
+        code = 0
+        try:
+            with SweepProgress(launches) as progress:
+                preparation, turns = self.begin(progress)
+                for cell in todo:
+                    preparation.prepare(cell)
+                run_rounds([cell for cell in todo if not cell.searches], turns, self.records.rounds_begun)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            print("interrupted: what is finished is kept and reported", file=sys.stderr)
+        except StoreError as error:
+            print(f"stopped: {error}; resume=true goes on once there is room", file=sys.stderr)
+            code = 1
+        self.records.write_all()
+        code = code or int(self.store.rescued)
+        statuses = [self.records[cell].status for cell in self.cells]
+        return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
+
+
+def run_rounds(cells: list[Cell], turns: Turns, first: int) -> None:
+    """Gives every cell a turn in each round, from the one with number ``first`` on, in an order of the round's own."""
+    order = random.Random(cells[0].config.seed if cells else 0)
+    for number in range(first, first + max((cell.config.repeats for cell in cells), default=0)):
+        for cell in order.sample(cells, len(cells)):
+            turns.take(cell, number)

@@ -1,0 +1,1 @@
+"""MLflow: logging sweeps, importing earlier ones, and the UI."""

@@ -1,0 +1,86 @@
+"""What a rank trains on: the workload, its share of each global batch, and how many steps it has."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+import workloads
+from bench.engines.base import Batch
+from bench.engines.batches import map_tensors, tensors_of
+from bench.job import Job, WorkloadSpec
+from bench.worker import loop
+from bench.worker.global_state import watched
+from workloads.base import Workload, WorkloadError
+
+
+def workload(spec: WorkloadSpec) -> Workload:
+    """The workload, with its data; loaded once before ranks are forked, which inherit it."""
+    return _load_workload(json.dumps(asdict(spec)), spec.called)
+
+
+def load(job: Job) -> dict[str, Any]:
+    """Loads the workload; finds its units only where they are named, since that takes a built module."""
+    work = workload(job.workload)
+    if job.workload.options.get("units"):
+        work.units(work.build())
+    return {}
+
+
+@functools.lru_cache(maxsize=2)
+def _load_workload(spec: str, factory: str) -> Workload:
+    with watched(factory):
+        return Watched(workloads.load(**json.loads(spec)), factory)
+
+
+class Watched:
+    """A workload whose ``build`` leaves no global state behind. All else is the workload's own, at no cost."""
+
+    def __init__(self, own: Workload, factory: str) -> None:
+        self._own = own
+        self._factory = factory
+        self.info, self.units, self.batch, self.loss = own.info, own.units, own.batch, own.loss
+
+    def build(self) -> nn.Module:
+        with watched(self._factory):
+            return self._own.build()
+
+
+def share_of(job: Job, rank: int) -> loop.Share:
+    """What a rank trains on; the ranks of one replica train on the same."""
+    together = job.ranks_per_replica
+    replicas = job.spec.world_size // together
+    return loop.Share(rank // together, replicas, job.rank_batch * together, job.spec.accumulate)
+
+
+def batches(job: Job, work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
+    """A rank's micro-batches of ``step``, on the device."""
+    dealt = by_label(work, share.global_batch(step)) if job.data_skew == "labels" else None
+    found = []
+    for indices in share.micro_batches(step):
+        samples: Sequence[int] = [dealt[index] for index in indices] if dealt else indices
+        found.append(map_tensors(work.batch(samples), lambda entry: entry.to(device)))
+    return found
+
+
+def by_label(work: Workload, indices: range) -> dict[int, int]:
+    """Who stands where when the samples of a global batch are sorted by their class labels (one a sample)."""
+    labels = tensors_of(work.batch(indices))[-1]
+    if labels.dim() != 1 or labels.is_floating_point():
+        raise WorkloadError(
+            f"data_skew=labels needs one class label a sample; workload={work.info.name} has none. Valid: none, samples"
+        )
+    order = torch.argsort(labels, stable=True).tolist()
+    return {index: indices[position] for index, position in zip(indices, order, strict=True)}
+
+
+def steps_of(job: Job, rank: int, steps: int) -> int:
+    """How many steps a rank has; under ``data_skew=samples`` the last one has half."""
+    short = job.data_skew == "samples" and rank == job.world_size - 1
+    return max(1, steps // 2) if short and steps else steps

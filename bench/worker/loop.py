@@ -1,0 +1,134 @@
+"""The training loop: steps over global batches, the same for every engine.
+
+Step ``s`` trains on the global samples ``[s*G, (s+1)*G)``, of which rank ``r`` takes the ``r``-th of N
+equal shares and cuts it into ``accumulate`` micro-batches. The loop owns data and clock; the engine may
+touch neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
+from bench.measure.time.timeline import Watch
+from bench.measure.time.timing import Marker, marks, meet, synchronize
+
+SETTLING_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which samples a rank trains on."""
+
+    rank: int
+    world_size: int
+    rank_batch: int
+    accumulate: int
+
+    def global_batch(self, step: int) -> range:
+        """Global sample indices of ``step``, of all shares."""
+        size = self.world_size * self.rank_batch
+        return range(step * size, (step + 1) * size)
+
+    def micro_batches(self, step: int) -> list[range]:
+        """Global sample indices of each micro-batch of ``step``."""
+        first = (step * self.world_size + self.rank) * self.rank_batch
+        micro = self.rank_batch // self.accumulate
+        return [range(first + index * micro, first + (index + 1) * micro) for index in range(self.accumulate)]
+
+
+def train_step(
+    engine: Engine, micro_batches: list[Batch], loss_fn: LossFunction, clock: Marker | None = None
+) -> Tensor:
+    """One step; returns the mean loss over the rank's share (on the device, not waited for).
+
+    Losses are copied: torch keeps, behind the one number of a ``mse_loss``, all that it was reduced from.
+    """
+    losses = []
+    for index, batch in enumerate(micro_batches):
+        losses.append(engine.forward_backward(batch, loss_fn, sync=index == len(micro_batches) - 1).clone())
+    if clock:
+        clock.mark()
+    engine.optimizer_step()
+    if clock:
+        clock.mark()
+    return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Samples of one rank, one entry per step."""
+
+    forward_backward_s: list[float]
+    optimizer_s: list[float]
+    losses: list[float]
+    wall_s: float
+    backlog_s: float | None = None
+
+    @property
+    def step_s(self) -> list[float]:
+        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+
+
+def timed_steps(
+    engine: Engine,
+    steps: list[list[Batch]],
+    count: int,
+    loss_fn: LossFunction,
+    device: torch.device,
+    *,
+    join: bool = False,
+) -> Timed:
+    """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection.
+
+    With ``join``, ranks may have unequal counts; a rank that is done answers the others' collectives, off the clock.
+    """
+    losses = []
+    gc.collect()
+    gc.disable()
+    try:
+        synchronize(device)
+        meet(device)
+        clock = marks(device)
+        started = time.perf_counter()
+        clock.mark()
+        with cast(JoinableEngine, engine).join() if join else contextlib.nullcontext():
+            for step in range(count):
+                losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
+            launched_s = time.perf_counter() - started
+            synchronize(device)
+            wall_s = time.perf_counter() - started
+    finally:
+        gc.enable()
+    intervals = clock.intervals_s()
+    backlog_s = wall_s - launched_s if device.type == "cuda" else None
+    return Timed(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s, backlog_s)
+
+
+def profiled_steps(
+    engine: Engine, fetch: Callable[[int], list[Batch]], count: int, loss_fn: LossFunction, watch: Watch
+) -> None:
+    """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start.
+
+    Profilers take a second to begin, on some ranks longer than on others, and steps that follow are longer: ranks take
+    ``SETTLING_STEPS`` that are not watched, and meet, within the context.
+    """
+    gc.collect()
+    with watch:
+        for step in range(SETTLING_STEPS):
+            train_step(engine, fetch(step), loss_fn)
+        synchronize(watch.device)
+        meet(watch.device)
+        for step in range(SETTLING_STEPS, SETTLING_STEPS + count):
+            with watch.step() as phases:
+                micro_batches = fetch(step)
+                phases.mark()
+                train_step(engine, micro_batches, loss_fn, phases)

@@ -1,0 +1,114 @@
+"""Where the time of a step goes, and whether two ways to tell agree."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+from results.launches import Launch, in_periods
+from results.updates import Updates
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A value and the range in which its samples lie."""
+
+    value: float
+    low: float
+    high: float
+
+
+RESOLUTION = 0.02
+"""Share of a step by which the parts that it is attributed to may be off."""
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What one profiled step of one rank was made of. From ``compute_s`` to ``host_s`` the parts exclude each other."""
+
+    step_s: float
+    """By the clock that times unprofiled steps."""
+    compute_s: float
+    """Forward and backward."""
+    exposed_s: float
+    """Communication, every rank having called it, and no computation."""
+    straggler_s: float
+    """The same, while a rank had not called it yet."""
+    optimizer_s: float
+    data_s: float
+    """Making the batch, which timed steps find ready."""
+    host_s: float
+    communication_s: float
+    """All, beside computation or not."""
+    overlapped_s: float
+    """Of which computation ran beside it."""
+
+    @property
+    def parts_s(self) -> dict[str, float]:
+        names = ("compute", "exposed", "straggler", "optimizer", "data", "host")
+        return {name: getattr(self, f"{name}_s") for name in names}
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the time of steps goes, from a profiled launch and from launches whose collectives send nothing."""
+
+    steps: list[list[StepParts]] = field(default_factory=list)
+    """Of each rank; from the profiled launch."""
+    straggler_unknown: str = ""
+    """Why start skew cannot be told from transfer, which is then all ``exposed_s``; empty if it can."""
+    unprofiled: str = ""
+    """Why there are no ``steps``."""
+    silent: list[Launch] = field(default_factory=list)
+    """Timed like ``Record.launches``, one beside each, but nothing is sent and nobody waits (fake process group)."""
+    not_silenced: str = ""
+    """Why there are no ``silent`` launches."""
+    period: int = 1
+    """Steps after which what they do begins anew, of which ``steps`` has a multiple: ``local_steps``."""
+    updates: list[Updates] = field(default_factory=list)
+    """Of each rank, for the profiled steps."""
+
+    def profiled_s(self) -> Spread | None:
+        """Exposed communication and waiting for stragglers, mean over ranks: median and range over profiled periods."""
+        steps = [
+            statistics.fmean(part.exposed_s + part.straggler_s for part in ranks)
+            for ranks in zip(*self.steps, strict=True)
+        ]
+        waits = in_periods(steps, self.period) if steps else []
+        return Spread(statistics.median(waits), min(waits), max(waits)) if waits else None
+
+    def removed_s(self, launches: list[Launch]) -> Spread | None:
+        """The same without a profiler: how much longer a step takes (mean over ranks) than where nothing is sent.
+
+        Median over rounds; the range is from quartile to quartile of periods, in any round.
+        """
+        real = {launch.round: launch for launch in launches}
+        pairs = [(real[launch.round], launch) for launch in self.silent if launch.round in real]
+        found = [(sent.rank_quartiles_s(), silent.rank_quartiles_s()) for sent, silent in pairs]
+        if not found:
+            return None
+        return Spread(
+            statistics.median(sent[1] - silent[1] for sent, silent in found),
+            min(sent[0] - silent[2] for sent, silent in found),
+            max(sent[2] - silent[0] for sent, silent in found),
+        )
+
+    def unattributed(self) -> float:
+        """Largest share of a rank's median step that its parts miss or count twice."""
+        gaps = [[abs(1 - sum(part.parts_s.values()) / part.step_s) for part in steps] for steps in self.steps if steps]
+        return max(map(statistics.median, gaps), default=0.0)
+
+    def disagrees(self, launches: list[Launch]) -> bool:
+        """Whether parts do not add up to the step, or the two ways to exposed communication lie apart, by over 2 %.
+
+        They lie apart where their ranges do, by that share of a profiled step.
+        """
+        one, other = self.profiled_s(), self.removed_s(launches)
+        if self.unattributed() > RESOLUTION:
+            return True
+        if one is None or other is None:
+            return False
+        step_s = statistics.median(
+            period_s for steps in self.steps for period_s in in_periods([part.step_s for part in steps], self.period)
+        )
+        return max(one.low - other.high, other.low - one.high) > RESOLUTION * step_s

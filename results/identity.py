@@ -1,0 +1,118 @@
+"""What tells one cell from another: its knobs, its hardware, and the words a reader knows them by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from results.declare import each_setting, info
+from results.record import Record
+from results.settings import Config, with_role
+
+UNRELATED = (*with_role("sweep", "instrument"), "engine.package", "workload.factory")
+"""Settings of the sweep and its instruments, and where code lies; they do not make another configuration."""
+
+TASK = (*with_role("task"), "machine")
+"""What work is done, and where. Settings are compared only where these are equal."""
+
+UNTRAINED = {
+    "loss_not_finite": "training diverged",
+    "skipped_updates": "steps without an update",
+    "no_update": "no weight changed",
+}
+"""Verdicts on cells whose steps did not train, in words: neither their times nor their memory are a step's."""
+
+NOT_UPDATED = ("skipped_updates", "no_update")
+
+ASKED = "_asked"
+"""Ends the column of a knob whose own column has what it resolved to."""
+
+INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}
+"""What is known about each setting, by its dotted path."""
+
+UNSET = ("null", '"none"', "false", "1")
+"""What a knob is where nobody sets it, ``frozen``: the first of these that it takes at all."""
+
+
+def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as dotted names; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def knobs(record: Record) -> dict[str, Any]:
+    """The knobs of a cell as they were asked for: ``engine`` and ``workload`` are names, the rest is dotted."""
+    named = {}
+    for name, value in flatten(record.config).items():
+        if not name.startswith(UNRELATED):
+            named[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = value
+    return named
+
+
+def frozen(value: Any) -> str:
+    """A knob's value as something that can be compared and hashed, whatever its type."""
+    return _dumped(value) if isinstance(value, str | int | float | None) else _dumped.__wrapped__(value)
+
+
+@lru_cache(maxsize=4096, typed=True)  # True is not 1, nor is 1 here 1.0
+def _dumped(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def identity(named: Mapping[str, Any], without: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
+    """The knobs of a cell, less some, as a key."""
+    left_out = set(without)
+    return tuple(sorted((name, frozen(value)) for name, value in named.items() if name not in left_out))
+
+
+def completed(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The knobs of cells that several versions of the code ran, each with all that the others of its kind have.
+
+    A record does not have the knobs that came after it. They are taken for unset (``UNSET``); where no cell has them
+    so, for the only value that they have, and of several for null, which then is none of them. A kind is an engine and
+    a workload: others have other options.
+    """
+    kinds = [(cell.get("engine"), cell.get("workload")) for cell in cells]
+    values: dict[Any, dict[str, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for kind, cell in zip(kinds, cells, strict=True):
+        for name, value in cell.items():
+            values[kind].setdefault(name, {})[frozen(value)] = value
+    usual = {kind: {name: _usual(held) for name, held in named.items()} for kind, named in values.items()}
+    return [usual[kind] | dict(cell) for kind, cell in zip(kinds, cells, strict=True)]
+
+
+def _usual(values: Mapping[str, Any]) -> Any:
+    unset = [values[key] for key in UNSET if key in values]
+    return unset[0] if unset else next(iter(values.values())) if len(values) == 1 else None
+
+
+def is_task(name: str) -> bool:
+    """Whether a knob, by its name or its column's, says what work is done."""
+    return name.removesuffix(ASKED) in TASK or name.startswith("workload.")
+
+
+def hardware(record: Record) -> str:
+    """What the cell ran on, or would have: its GPUs if it used them, processor and cores."""
+    environment = record.environment
+    device = record.resolved.get("device") or record.config.get("device")
+    cores = record.resolved.get("cores") or environment.get("cores")
+    said = gpus(environment) if device != "cpu" else []
+    said += [str(environment.get("cpu_model") or "unknown processor")]
+    return ", ".join([*said, f"{cores:g} cores"] if cores else said)
+
+
+def gpus(environment: Mapping[str, Any]) -> list[str]:
+    """The GPUs of a machine, those of one name together, such as ``8 × NVIDIA H200``."""
+    found = environment.get("gpus")
+    names = [
+        str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu)
+        for gpu in (found if isinstance(found, list) else [])
+    ]
+    return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]

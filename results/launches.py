@@ -1,0 +1,162 @@
+"""Raw samples of time: launches, their ranks, and the collectives of a step."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.updates import Updates
+
+
+@dataclass(frozen=True)
+class Collective:
+    """Collectives of one step that are alike, as a rank called them; ``send`` and ``recv`` are point to point."""
+
+    kind: str
+    """all_reduce, reduce_scatter, all_gather, broadcast, send, recv, ...:
+    ``bench.measure.communication.ledger.CALLS``."""
+    dtype: str
+    """As torch names it, such as ``float32``; empty for a barrier."""
+    elements: int
+    """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
+    group_size: int
+    count: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole array of one of them."""
+        bits = re.search(r"\d+", self.dtype)  # such as 16 in bfloat16; a bool is a byte
+        return self.elements * (int(bits.group()) // 8 if bits else 1)
+
+    @property
+    def total_bytes(self) -> int:
+        return self.count * self.size_bytes
+
+    @property
+    def sent_bytes(self) -> float | None:
+        """Bytes that a rank sends for all of them (mean over the ranks of the group); None for an unknown kind.
+
+        With f = (N-1)/N and S the bytes of the whole array: all-reduce 2f·S, reduce-scatter, all-gather and all-to-all
+        f·S. To or from one rank: broadcast and reduce f·S, gather and scatter f·S/N. A send is S, a receive nothing.
+        """
+        ranks = self.group_size
+        share = {
+            "all_reduce": 2 * (ranks - 1),
+            "reduce_scatter": ranks - 1,
+            "all_gather": ranks - 1,
+            "all_to_all": ranks - 1,
+            "broadcast": ranks - 1,
+            "reduce": ranks - 1,
+            "gather": (ranks - 1) / ranks,
+            "scatter": (ranks - 1) / ranks,
+            "send": ranks,
+            "recv": 0,
+            "barrier": 0,
+        }.get(self.kind)
+        return None if share is None else self.total_bytes * share / ranks
+
+
+@dataclass(frozen=True)
+class RankSamples:
+    """Raw samples of one rank in one launch; every list has one entry per step."""
+
+    forward_backward_s: list[float]
+    optimizer_s: list[float]
+    warmup_step_s: list[float]
+    wall_s: float
+    """From the barrier before the first measured step to the end of the last one."""
+    losses: list[float]
+    """Mean loss over this rank's share of each measured step's global batch."""
+    backlog_s: float | None = None
+    """What a GPU still had to do when the host had launched the last measured step; None on a CPU."""
+    updates: Updates | None = None
+    """Whether the measured steps updated the weights; None in records of versions that did not look."""
+
+    def step_times_s(self) -> list[float]:
+        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+
+
+@dataclass(frozen=True)
+class CollectiveTimes:
+    """One collective at one size, timed by itself."""
+
+    kind: str
+    """all_reduce, reduce_scatter, all_gather, broadcast or all_to_all."""
+    size_bytes: int
+    """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
+    times_s: list[float]
+    """Of each iteration: the slowest rank's."""
+
+
+def in_periods(values: Sequence[float], period: int) -> list[float]:
+    """The means of ``period`` values in a row, of as many as are whole; of all where there are fewer."""
+    if period == 1:
+        return list(values)
+    starts = range(0, len(values) - period + 1, period)
+    return [statistics.fmean(values[at : at + period]) for at in starts] or [statistics.fmean(values)]
+
+
+ENOUGH_LAUNCHES = 6
+"""The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One fresh launch of all ranks: the independent sample of every statistic."""
+
+    round: int
+    started_at: str
+    seconds: dict[str, float]
+    """Where this launch's time went on the slowest rank, and ``total_s`` as the parent saw it."""
+    ranks: list[RankSamples]
+    servers: list[dict[str, Any]] = field(default_factory=list)
+    """What each parameter server counted."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """What may have disturbed the measured steps, as counted around them (docs/method.md); absent where unknown."""
+    foreign: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the other processes that used most meanwhile, by name."""
+    collective_times: list[CollectiveTimes] = field(default_factory=list)
+    """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
+    period: int = 1
+    """Steps after which what they do begins anew: ``local_steps``."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Counters that could not be read, and why; one that the machine does not have is not among them."""
+
+    def step_times_s(self) -> list[float]:
+        """Time of each measured step: the slowest rank's, of those that had that many steps."""
+        return self._step_times_s
+
+    @functools.cached_property
+    def _step_times_s(self) -> list[float]:  # most of analysis asks for it, and a launch never changes
+        ranks = [rank.step_times_s() for rank in self.ranks]
+        return list(map(max, itertools.zip_longest(*ranks, fillvalue=-math.inf)))
+
+    def condition_per_step(self, name: str) -> float | None:
+        """What was counted around the measured steps, for each of them; None where it was not, or none was taken."""
+        steps = max((len(rank.losses) for rank in self.ranks), default=0)
+        return self.conditions[name] / steps if steps and name in self.conditions else None
+
+    def rank_quartiles_s(self) -> list[float]:
+        """The quartiles of a rank's step times (of the means of periods), mean over ranks."""
+        periods = [in_periods(rank.step_times_s(), self.period) for rank in self.ranks]
+        quartiles = [statistics.quantiles(times * 2, method="inclusive") for times in periods]
+        return [statistics.fmean(values) for values in zip(*quartiles, strict=True)]
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a rank reaches in matrix products alone, all ranks of the cell at once: the measured peak of MFU."""
+
+    flops_per_s: float
+    """Of each rank."""
+    dtype: str
+    size: int
+    """Rows and columns of the square matrices."""
+    conditions: dict[str, float] = field(default_factory=dict)
+    """As of a launch."""

@@ -1,0 +1,73 @@
+"""Finds and reads records: files, sweep folders, or folders with sweep folders below."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from results.record import Record, RecordError
+from results.validate import check
+
+
+class NoRecords(ValueError):
+    """Nothing to report on; the message says where was looked."""
+
+
+@dataclass
+class Loaded:
+    """Records that could be read, and one line for each file that could not."""
+
+    records: list[Record] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def load(paths: Iterable[Path]) -> Loaded:
+    """Reads all records below ``paths``: record files, sweep folders, or folders with sweep folders anywhere below.
+
+    A file that is not a usable record becomes a warning, and so does a copy of one that was read. Raises NoRecords if
+    no record is left.
+    """
+    places = list(paths)
+    found = Loaded()
+    read: dict[tuple[str, str], list[Record]] = {}
+    for path in dict.fromkeys(real(file) for place in places for file in record_files(place)):
+        try:
+            record = Record.read(path)
+            check(record)
+        except RecordError as error:
+            reason = " ".join(str(error).removeprefix(f"{path}:").split())
+            found.warnings.append(f"{path}: {reason}")
+            continue
+        alike = read.setdefault((record.sweep_id, record.cell_id), [])
+        if record in alike:
+            found.warnings.append(f"{path}: a copy of a record that was read already")
+            continue
+        alike.append(record)
+        found.records.append(record)
+    if not found.records:
+        unreadable = f"; {len(found.warnings)} unreadable, first {found.warnings[0]}" if found.warnings else ""
+        raise NoRecords(f"no records in {', '.join(map(str, places)) or 'nothing'}{unreadable}")
+    return found
+
+
+def real(path: Path) -> Path:
+    """The path without links; as it is where these lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def record_files(place: Path) -> list[Path]:
+    """Record files of a path: itself; of a sweep ``records/*.json``; of another folder its own, then its sweeps'.
+
+    These lie at any depth, such as a night's or a side's of ``bench.regress``, and come in the order of their paths.
+    """
+    try:
+        place.stat()
+    except OSError as error:
+        why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise NoRecords(f"{place} {why}") from error
+    if place.is_file():
+        return [place]
+    of_sweep = sorted(place.glob("records/*.json"))
+    return of_sweep or [*sorted(place.glob("*.json")), *sorted(place.rglob("records/*.json"))]

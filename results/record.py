@@ -1,0 +1,154 @@
+"""The Record: everything measured about one cell, as plain data that outlives the code that wrote it.
+
+A record is one JSON file. It is written atomically, read strictly (an unknown or missing field is an
+error that names it) and needs nothing but the standard library, so that analysis runs where torch is
+not installed. ``source``, ``model``, ``parity``, ``memory``, ``launches`` and ``attribution`` hold its parts.
+
+History of ``SCHEMA_VERSION``:
+  1  first version
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from results.atomic import replacing
+from results.attribution import Attribution
+from results.decode import decode
+from results.document import one_line, read_document
+from results.launches import Ceiling, Collective, Launch
+from results.memory import RankMemory, Search
+from results.model import Model
+from results.parity import Parity
+from results.shown import shown
+from results.source import Source
+from results.updates import Updates
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable", "parity_failed", "interrupted"]
+
+STATUSES: tuple[str, ...] = typing.get_args(Status)
+
+NO_ENGINE = "-"
+"""The name of the engine in the record of a cell that trains nothing (``workload=collectives``)."""
+
+
+class RecordError(ValueError):
+    """A file is not a record that this version can read; the message names the file and the field."""
+
+
+BELOW = "/"
+"""Between a run's name and its side's: no folder's name has one."""
+
+
+def side_id(run: str, side: str) -> str:
+    """The ``sweep_id`` of one of several sweeps that share their rounds."""
+    return f"{run}{BELOW}{side}"
+
+
+@dataclass(frozen=True)
+class RankEnd:
+    """How a rank of a failed launch ended, and the last thing it said."""
+
+    rank: int
+    ending: str
+    last_words: str
+
+
+@dataclass
+class Record:
+    """One cell: what was asked, what took effect, what was measured, and how it ended."""
+
+    cell_id: str
+    sweep_id: str
+    """The name of the sweep's folder; of a side of ``bench.regress`` the run's, and the side's below it."""
+    config: dict[str, Any]
+    """Every knob as it was set; null means the default of the engine or workload."""
+    resolved: dict[str, Any]
+    """What took effect: world size, threads, device, backend, batch sizes, and the engine's own description."""
+    environment: dict[str, Any]
+    """Hardware, versions and variables; the same for all cells of a sweep, and in each, so that each says it alone."""
+    source: Source | None = None
+    """The code, likewise; None in records from before it was kept."""
+    status: Status = "interrupted"
+    reason: str = ""
+    verdicts: list[str] = field(default_factory=list)
+    verdict_reasons: dict[str, str] = field(default_factory=dict)
+    """By verdict, what was seen and what to do about it; for those that depend on the launches' conditions."""
+    ceiling: Ceiling | None = None
+    """None where it was not measured."""
+    model: Model | None = None
+    parity: Parity | None = None
+    memory: list[RankMemory] = field(default_factory=list)
+    """One entry per rank, from the launch that checks the cell; empty where it was not measured."""
+    collectives: list[Collective] | None = None
+    """Rank 0's collectives in one step, from the same launch; with ``local_steps`` k, in k. None: not counted."""
+    collectives_by_rank: list[list[Collective]] = field(default_factory=list)
+    """Every rank's, where they are not all alike."""
+    updates: list[Updates] = field(default_factory=list)
+    """Of each rank, for the steps of which memory and collectives were taken."""
+    launches: list[Launch] = field(default_factory=list)
+    search: Search | None = None
+    """Of a cell that looks for its largest batch; ``memory`` is then that of the largest seen to fit."""
+    attribution: Attribution | None = None
+    """None where it was not measured."""
+    failure: list[RankEnd] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rounds_id(self) -> str:
+        """The same for records that share their rounds: those of one sweep, or of both sides of ``bench.regress``."""
+        return self.sweep_id.partition(BELOW)[0]
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per step over all ranks."""
+        return int(self.resolved["global_batch"])
+
+    @property
+    def final_loss(self) -> float | None:
+        """Mean over the ranks of the last launch's last measured loss."""
+        if not self.launches or not self.launches[-1].ranks:
+            return None
+        losses = [rank.losses[-1] for rank in self.launches[-1].ranks]
+        return sum(losses) / len(losses)
+
+    def write(self, path: Path) -> None:
+        """Writes the record so that a reader, or a crash, sees the old file or the new one, never a part."""
+        with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
+            json.dump(dataclasses.asdict(self), file, allow_nan=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Reads one record. Raises RecordError, naming the file and the field, if it is not one."""
+        try:
+            document = read_document(path)
+        except RecursionError as error:
+            raise RecordError(f"{path}: not a readable record: nested too deep") from error
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path}: not a readable record: {one_line(error)}") from error
+        if not isinstance(document, dict):
+            raise RecordError(f"{path}: not a record: the file holds no JSON object")
+        version = document.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RecordError(f"{path}: schema_version is {shown(version)}; this version reads {SCHEMA_VERSION}")
+        try:
+            record = decode(document, cls, "record")
+        except ValueError as error:
+            raise RecordError(f"{path}: {one_line(error)}") from error
+        assert isinstance(record, cls)
+        if record.cell_id in ("", ".", "..") or "/" in record.cell_id:  # records are files by this name
+            raise RecordError(f"{path}: record.cell_id: {shown(record.cell_id)} is not the name of a file")
+        return record
+
+
+def world_size(record: Record) -> int:
+    """Ranks of the cell, as resolved or, where it never got that far, as asked."""
+    size = record.resolved.get("world_size", record.config.get("gpus"))
+    return size if isinstance(size, int) else 0

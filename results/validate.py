@@ -1,0 +1,202 @@
+"""Whether a record that is well formed can be analysed: numbers that a run could have had, and knobs of their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import isfinite
+from typing import Any
+
+from results.launches import Launch
+from results.record import NO_ENGINE, Record, RecordError, world_size
+from results.shown import shown
+
+MOST_RANKS = 2**20
+MOST_ELEMENTS = 2**50
+"""Of a model or a collective: a petabyte."""
+LONGEST_S = 1e9
+"""Thirty years."""
+
+WHOLE = (
+    *("accumulate", "batch_size", "shard_size", "local_steps", "servers", "ranks_per_replica", "in_flight"),
+    *("physical_cores", "threads", "world_size", "gpus", "global_batch", "rank_batch"),
+)
+"""Entries of config, resolved and environment that are counts where they are whole numbers at all."""
+NUMBERS = ("cores", "bucket_mb", "memory_bytes", "lr", "timeout_s")
+WORDS = (
+    *("name", "precision", "scaling", "optimizer", "compression", "device", "backend", "outside_parity", "uncounted"),
+    *("cpu_model", "torch", "python", "time", "unit", "mode"),
+)
+
+
+def check(record: Record) -> None:
+    """Raises RecordError, in a line that names the field, for a record that cannot be analysed."""
+    config, resolved = record.config, record.resolved
+    for group in ("engine", "workload"):
+        held = config.get(group)
+        if not isinstance(held, dict) or not isinstance(held.get("name"), str):
+            raise RecordError("config names no engine or no workload")
+    for where, document in (("config", config), ("resolved", resolved), ("environment", record.environment)):
+        _check_entries(document, where)
+    _check_world(record)
+    _check_model(record)
+    _check_memory(record)
+    _check_collectives(record)
+    _check_attribution(record)
+    if record.launches and not isinstance(resolved.get("global_batch"), int):
+        raise RecordError("launches were timed but resolved.global_batch is missing")
+    rounds = [launch.round for launch in record.launches]
+    if len(set(rounds)) < len(rounds) or min(rounds, default=0) < 0:
+        raise RecordError("record.launches: a round is negative or occurs twice")
+    for launch in record.launches:
+        if config["engine"]["name"] == NO_ENGINE:
+            _check_sizes(launch)
+        else:
+            _check_steps(launch, uneven=bool(resolved.get("outside_parity")))
+    if config["engine"]["name"] == NO_ENGINE:
+        kept = {
+            tuple((entry.kind, entry.size_bytes) for entry in launch.collective_times) for launch in record.launches
+        }
+        if len(kept) > 1:
+            raise RecordError("launches timed collectives, but not the same ones")
+
+
+def _check_entries(document: Mapping[str, Any], where: str) -> None:
+    """Entries that analysis computes with, wherever they stand, have the types that the suite gives them."""
+    for name, value in document.items():
+        place = f"{where}.{name}"
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            _check_entries(value, place)
+        elif name in WHOLE and not isinstance(value, list):
+            expect(_whole(value) and value >= 0, place, value, "a count")
+        elif name in NUMBERS:
+            expect(
+                isinstance(value, int | float) and isfinite(value) and value >= 0,
+                place,
+                value,
+                "a number of at least 0",
+            )
+        elif name in WORDS:
+            expect(isinstance(value, str), place, value, "text")
+        elif name == "stage":
+            expect(_whole(value) and 0 <= value <= 3, place, value, "0, 1, 2 or 3")
+
+
+def _check_world(record: Record) -> None:
+    for where, value in (("config.gpus", record.config.get("gpus")), ("world_size", record.resolved.get("world_size"))):
+        expect(value is None or (_whole(value) and 1 <= value <= MOST_RANKS), where, value, "a number of ranks")
+    missing = [name for name in ("gpus", "stage") if record.config.get(name) is None]
+    if missing:
+        raise RecordError(f"config.{missing[0]} is missing")
+    engine = record.config["engine"]
+    if engine["name"] == "parameter_server" and not engine.get("servers"):
+        raise RecordError("config.engine.servers is missing")
+    if engine["name"] == NO_ENGINE and record.launches and world_size(record) < 2:
+        raise RecordError("collectives were timed on fewer than two ranks")
+    if record.ceiling:
+        expect(_positive(record.ceiling.flops_per_s), "ceiling.flops_per_s", record.ceiling.flops_per_s, "above 0")
+
+
+def _check_model(record: Record) -> None:
+    model = record.model
+    if model is None:
+        return
+    expect(1 <= model.units_per_sample <= MOST_ELEMENTS, "model.units_per_sample", model.units_per_sample, "at least 1")
+    expect(0 <= model.flops_per_unit < 1e30, "model.flops_per_unit", model.flops_per_unit, "at least 0")
+    for name, value in (("buffer_bytes", model.buffer_bytes), ("activation_bytes", model.activation_bytes or 0)):
+        expect(0 <= value <= MOST_ELEMENTS, f"model.{name}", value, "at least 0")
+    for parameter in model.parameters:
+        sound = len(parameter.shape) <= 64 and all(0 <= size <= MOST_ELEMENTS for size in parameter.shape)
+        expect(sound and parameter.unit >= -1, f"parameter {parameter.name}", parameter.shape, "a shape and its unit")
+    expect(
+        model.parameter_count <= MOST_ELEMENTS, "the parameter count", model.parameter_count, f"at most {MOST_ELEMENTS}"
+    )
+
+
+def _check_memory(record: Record) -> None:
+    for rank, held in enumerate(record.memory):
+        optional = [value for value in (held.reserved_bytes, held.beyond_allocator_bytes) if value is not None]
+        parts = [*held.state_bytes.values(), *held.rest_by_kind.values(), *held.peak_by_kind.values()]
+        for value in (held.rest_bytes, held.peak_bytes, *held.step_peaks_bytes, *optional, *parts):
+            expect(0 <= value <= MOST_ELEMENTS, f"memory[{rank}]", value, "bytes")
+    if record.search:
+        limit = record.search.limit_bytes
+        batches = [trial.batch for trial in record.search.tried]
+        peaks = [trial.peak_bytes for trial in record.search.tried if trial.peak_bytes is not None]
+        for value in (1 if limit is None else limit, record.search.granule, record.search.most, *batches):
+            expect(1 <= value <= MOST_ELEMENTS, "search", value, "counts of at least 1")
+        for value in peaks:
+            expect(0 <= value <= MOST_ELEMENTS, "search", value, "bytes")
+
+
+def _check_collectives(record: Record) -> None:
+    for line in (line for ledger in [record.collectives or [], *record.collectives_by_rank] for line in ledger):
+        sound = 0 <= line.elements <= MOST_ELEMENTS and 0 <= line.count <= 2**40 and 1 <= line.group_size <= MOST_RANKS
+        sound = sound and line.total_bytes <= MOST_ELEMENTS
+        expect(sound, f"collectives: {line.kind}", line.elements, "counts that a step could have")
+
+
+def _check_attribution(record: Record) -> None:
+    found = record.attribution
+    if found is None:
+        return
+    if len({len(steps) for steps in found.steps}) > 1 or any(not steps for steps in found.steps):
+        raise RecordError("attribution.steps: ranks differ in their number of steps, or have none")
+    for part in (part for steps in found.steps for part in steps):
+        seconds = (*part.parts_s.values(), part.communication_s, part.overlapped_s)
+        expect(
+            _positive(part.step_s) and all(abs(value) < LONGEST_S for value in seconds),
+            "attribution.steps",
+            part.step_s,
+            "seconds",
+        )
+    for launch in found.silent:
+        _check_steps(launch, uneven=False)
+
+
+def _check_steps(launch: Launch, *, uneven: bool) -> None:
+    where = f"launch of round {launch.round}"
+    series = [steps for rank in launch.ranks for steps in (rank.forward_backward_s, rank.optimizer_s, rank.losses)]
+    counts = {len(steps) for steps in series}
+    if not series or 0 in counts or (len(counts) > 1 and not uneven):
+        raise RecordError(f"{where} has no steps, or ranks differ in their number")
+    for rank in launch.ranks:
+        if not len(rank.forward_backward_s) == len(rank.optimizer_s) == len(rank.losses):
+            raise RecordError(f"{where}: lists of a rank differ in length")
+        times_s = [*rank.forward_backward_s, *rank.optimizer_s]
+        are_times = all(map(isfinite, times_s)) and min(times_s) >= 0 and max(times_s) < LONGEST_S
+        if not (are_times and _positive(rank.wall_s)):
+            raise RecordError(f"{where} has a time that is negative or not finite")
+        if min(rank.step_times_s()) <= 0:
+            raise RecordError(f"{where} has a step that took no time")
+
+
+def _check_sizes(launch: Launch) -> None:
+    """Of a launch that timed collectives: ascending sizes of some, with times of some length."""
+    where = f"launch of round {launch.round}"
+    if launch.ranks or not launch.collective_times:
+        raise RecordError(f"{where} timed no collectives, or steps as well")
+    for entry in launch.collective_times:
+        if not entry.times_s or not all(map(_positive, entry.times_s)) or not 0 < entry.size_bytes <= MOST_ELEMENTS:
+            raise RecordError(f"{where} timed no collectives, or some took no time")
+    _refuse_repeats([(entry.kind, entry.size_bytes) for entry in launch.collective_times], where)
+
+
+def _refuse_repeats(keys: Iterable[tuple[str, int]], where: str) -> None:
+    if any(one == other for one, other in pairwise(sorted(keys))):
+        raise RecordError(f"{where} timed a collective twice at one size")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < 1e30
+
+
+def expect(is_so: bool, where: str, found: Any, valid: str) -> None:
+    if not is_so:
+        raise RecordError(f"{where} is {shown(found)}, expected {valid}")
