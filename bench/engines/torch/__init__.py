@@ -163,6 +163,11 @@ def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
         f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
         "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and refuses smaller ones after it",
     )
+    yield from _joined(spec)
+
+
+def _joined(spec: EngineSpec) -> Iterator[Refusal]:
+    """Ranks with unequal numbers of batches."""
     yield (
         spec.join and spec.stage == 1 and spec.accumulate > 1,
         "has no accumulate with join=true (data_skew=samples)",
