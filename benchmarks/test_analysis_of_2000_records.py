@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_analysis_fakes import sweep
+from tests.fakes import sweep
 
 RECORDS = 2000
 REPORT = """

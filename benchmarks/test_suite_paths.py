@@ -17,7 +17,7 @@ from benchmarks.launch_overhead import trivial_job
 from benchmarks.test_engine_paths import cpu_time
 from results.read import load
 from results.record import Record
-from tests.unit.test_analysis_fakes import sweep, write_all
+from tests.fakes import sweep, write_all
 
 
 @pytest.fixture(scope="module")

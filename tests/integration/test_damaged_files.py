@@ -18,7 +18,7 @@ import pytest
 from results.record import Record, RecordError
 from results.store import RecordStore, StoreError
 from tests.broken_sweep import BENCH, ROOT, Broken
-from tests.unit.test_analysis_fakes import cell as made_up_cell
+from tests.fakes import cell as made_up_cell
 
 CLOCK_RUNS_BACK = "import time; time.time = lambda: 1.8e9 - 60 * time.monotonic(); "
 

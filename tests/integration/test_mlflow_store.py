@@ -20,7 +20,7 @@ from results import mlflow_store
 from results.read import NoRecords
 from results.record import Record, side_id
 from results.settings import Tracking
-from tests.unit.test_analysis_fakes import sweep
+from tests.fakes import sweep
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

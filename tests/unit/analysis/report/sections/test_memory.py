@@ -1,0 +1,85 @@
+"""The memory ledger in tables and words, on made-up records whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.metrics.memory import COUNTED, memory
+from analysis.report.sections.memory import higher_stages, memory_rows
+from analysis.report.write import write_report
+from analysis.table.frame import frame
+from bench.measure.memory.allocations import KINDS as MEASURED_KINDS
+from results.memory import RankMemory
+from results.record import Record
+from tests.fakes import cell, cnn_model, measured
+
+MIB = 2**20
+REPLICATED = {"params": 2 * MIB, "grads": 2 * MIB, "optimizer": 4 * MIB, "activations": MIB}
+SHARDED = {"params": MIB, "grads": MIB, "optimizer": 2 * MIB, "gathered": 5 * MIB, "communication": MIB}
+
+
+def held(stage: int, peak: dict[str, int], phase: str = "backward", **changes: object) -> Record:
+    record = cell(stage, 2, **changes)
+    largest = RankMemory({"params": MIB}, MIB, sum(peak.values()), 30 * MIB, [], {"params": MIB}, peak, phase, 3 * MIB)
+    record.memory = [RankMemory({"params": MIB}, 7, 9, None, [], {"other": 7}, {"other": 9}, "forward"), largest]
+    return record
+
+
+def words(*records: Record) -> list[str]:
+    return higher_stages(frame(list(records)), ["engine", "stage", "gpus"])
+
+
+def test_analysis_knows_every_kind_that_is_measured() -> None:
+    assert sorted(COUNTED) == sorted(MEASURED_KINDS)
+
+
+def test_a_higher_stage_that_needs_more_is_explained_by_what_was_measured() -> None:
+    (said,) = words(held(2, REPLICATED, "update"), held(3, SHARDED))
+    assert said == (
+        "Torch · 2 ranks: stage 3 needs 1.00 MiB more at its peak than stage 2. It keeps 4.00 MiB less model state, "
+        "but what it computes and communicates with takes 5.00 MiB more. More: parameters gathered whole to compute "
+        "with (+5.00 MiB) and buckets and what collectives receive into (+1.00 MiB). Less: optimizer state "
+        "(-2.00 MiB), parameters (-1.00 MiB), gradients (-1.00 MiB) and activations (-1.00 MiB). Its peak falls into "
+        "backward, that of stage 2 into update."
+    )
+
+
+def test_padding_of_a_higher_stage_is_seen_in_its_state() -> None:
+    padded = REPLICATED | {"params": 3 * MIB}
+    (said,) = words(held(0, REPLICATED), held(1, padded))
+    assert "Its model state at that moment is 1.00 MiB larger. More: parameters (+1.00 MiB)." in said
+
+
+def test_a_higher_stage_that_needs_less_needs_no_excuse() -> None:
+    assert words(held(0, SHARDED), held(3, REPLICATED)) == []
+    assert words(held(0, REPLICATED), held(3, SHARDED, engine={"name": "native"})) == []
+
+
+def test_the_fullest_rank_is_shown_with_slack_and_what_the_driver_sees() -> None:
+    (row,) = memory_rows(frame([held(2, REPLICATED)]), ["stage"])
+    assert (row.rest, row.peak, row.state, row.activations, row.slack) == ("1.00", "9.00", "8.00", "1.00", "21.0")
+    assert (row.beyond, row.phase, row.temporaries) == ("3.00", "backward", "0")
+
+
+def test_the_predicted_peak_is_the_sum_of_its_parts_or_nothing() -> None:
+    known = held(0, REPLICATED, model=cnn_model(activation_bytes=MIB))
+    found = memory(known)
+    assert found.predicted_bytes and found.working_bytes is not None
+    assert found.peak_predicted_bytes == found.predicted_bytes + found.working_bytes + MIB
+    assert memory(held(0, REPLICATED)).peak_predicted_bytes is None
+
+
+def test_autocasts_copies_are_predicted_once() -> None:
+    """They are what forward leaves for backward, so they are in the activations and not in what the engine needs."""
+    asked = {"model": cnn_model(activation_bytes=MIB)}
+    assert memory(held(0, REPLICATED, precision="amp_bf16", **asked)).working_bytes == 0
+    assert memory(held(0, REPLICATED, precision="amp_bf16", **asked)).transient_bytes
+
+
+def test_the_report_has_the_ledger_and_leaves_out_what_was_not_taken_apart(tmp_path: Path) -> None:
+    paths = write_report([held(2, REPLICATED), held(3, SHARDED)], tmp_path / "new")
+    for file in (paths.html, paths.markdown):
+        text = file.read_text(encoding="utf-8")
+        assert "Memory of a step" in text and "needs 1.00 MiB more at its peak than stage 2" in text
+    old = write_report([measured(cell(2, 2))], tmp_path / "old")
+    assert "Memory of a step" not in old.html.read_text(encoding="utf-8")

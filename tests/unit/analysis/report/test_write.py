@@ -1,0 +1,384 @@
+"""The report as written: numbers, words, figures, and nothing that a record could smuggle in."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from analysis.__main__ import main
+from analysis.advice.answer import answers
+from analysis.figures.canvas import style
+from analysis.figures.catalogue import draw
+from analysis.figures.curves import TIME, curve
+from analysis.report.terminal import print_summary
+from analysis.report.write import ReportPaths, markdown_text, write_csv, write_report
+from analysis.table import provenance
+from analysis.table.frame import frame
+from analysis.table.panels import layout, panels
+from analysis.table.warnings import failures, verdicts, which
+from results.record import Record
+from tests.fakes import bare, cell, launch, measured, sweep, troubled_sweep, write_all
+
+HOSTILE = "<script>alert('x')</script> | `rm -rf` & **bold** $\\alpha$ ![](http://x)"
+REQUIRED = [
+    *["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling", "device", "backend"],
+    *["status", "reason", "verdicts", "parity_error", "step_time_s", "step_time_s_low", "step_time_s_high"],
+    *["throughput_per_s", "scaling_efficiency", "model_state_bytes", "model_state_predicted_bytes", "peak_bytes"],
+    "final_loss",
+]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+    return write_report(sweep(), tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
+    records = troubled_sweep()
+    next(record for record in records if record.status == "failed").reason = HOSTILE
+    return write_report(records, tmp_path_factory.mktemp("troubled"), [f"bad.json: {HOSTILE}"])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def words(records: list[Record], about: str = "") -> str:
+    """All that the answers say, or what they say about one thing."""
+    found = [entry for task in answers(frame(records)) for entry in task.paragraphs]
+    return " ".join(entry.text for entry in found if about in entry.about)
+
+
+def test_summary_csv_has_its_columns_in_order_and_a_row_a_cell(plain: ReportPaths) -> None:
+    found = rows(plain.csv)
+    assert len(found) == 16
+    assert list(found[0])[: len(REQUIRED)] == REQUIRED
+
+
+def test_summary_csv_agrees_with_the_records_by_a_calculator(plain: ReportPaths) -> None:
+    per_rank = {
+        (str(record.config["stage"]), str(record.config["gpus"])): [
+            64 * len(one.ranks[0].losses) / max(rank.wall_s for rank in one.ranks) for one in record.launches
+        ]
+        for record in sweep()
+    }
+    found = {(row["stage"], row["gpus"]): row for row in rows(plain.csv)}
+    for (stage, gpus), row in found.items():
+        base = per_rank[stage, row["scaling_baseline_gpus"]]
+        ratios = [above / below for above, below in zip(per_rank[stage, gpus], base, strict=True)]
+        assert float(row["scaling_efficiency"]) == pytest.approx(sorted(ratios)[2], rel=1e-9), "of five rounds"
+        throughput = sorted(per_rank[stage, gpus])[2] * int(gpus)
+        assert float(row["throughput_per_s"]) == pytest.approx(throughput, rel=1e-9)
+        assert int(row["model_state_bytes"]) == sum(
+            int(row[f"{kind}_bytes"]) for kind in ("params", "master", "grads", "optimizer", "buffers")
+        )
+        assert float(row["step_time_s_low"]) <= float(row["step_time_s"]) <= float(row["step_time_s_high"])
+
+
+def test_summary_csv_leaves_empty_what_is_not_known(tmp_path: Path) -> None:
+    records = [cell(), bare("failed", "broke, badly", 1), measured(cell(2, 1)), cell(2, 2, engine={"name": "other"})]
+    write_csv(frame(records), tmp_path / "summary.csv")
+    found = rows(tmp_path / "summary.csv")
+    failed = next(row for row in found if row["status"] == "failed")
+    assert failed["reason"] == "broke, badly"
+    assert failed["step_time_s"] == failed["model_state_bytes"] == failed["scaling_efficiency"] == ""
+    one_launch = next(row for row in found if row["status"] == "ok")
+    assert float(one_launch["step_time_s"]) == pytest.approx(0.01)
+    assert one_launch["step_time_s_low"] == one_launch["interval_level"] == ""
+    other = next(row for row in found if row["engine"] == "other")
+    assert other["model_state_predicted_bytes"] == ""
+
+
+class Tags(HTMLParser):
+    """Collects what a page would load or run, and whether its elements are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")]
+
+
+def test_the_page_needs_no_network_and_runs_nothing(troubled: ReportPaths) -> None:
+    page = Tags()
+    page.feed(troubled.html.read_text(encoding="utf-8"))
+    assert not {"script", "img", "link", "iframe", "object", "a"} & set(page.tags)
+    assert all(link.startswith("#") for link in page.links)
+    assert page.tags.count("svg") == 6
+    assert "@import" not in troubled.html.read_text() and "url(http" not in troubled.html.read_text()
+
+
+def test_a_hostile_reason_is_text_and_nothing_else(troubled: ReportPaths) -> None:
+    page = troubled.html.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
+    text = troubled.markdown.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "![](http" not in text
+    assert r"\`rm -rf\`" in text
+
+
+def test_a_hostile_knob_does_not_break_figures(tmp_path: Path) -> None:
+    records = [cell(0, gpus, workload={"name": name}) for gpus in (1, 2) for name in (HOSTILE, "b")]
+    paths = write_report(records, tmp_path)
+    assert "<script" not in paths.html.read_text(encoding="utf-8")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths.figures)
+
+
+def test_markdown_tables_keep_their_shape(troubled: ReportPaths) -> None:
+    lines = troubled.markdown.read_text(encoding="utf-8").splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("| stage"))
+    table = lines[start : start + 18]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {13}
+    assert markdown_text("a|b\n<c>") == r"a\|b &lt;c&gt;"
+
+
+def test_figures_of_the_markdown_exist(plain: ReportPaths) -> None:
+    linked = re.findall(r"\]\((figures/[^)]+)\)", plain.markdown.read_text(encoding="utf-8"))
+    assert sorted(linked) == sorted(f"figures/{path.name}" for path in plain.figures)
+    assert len(linked) == 6
+    assert all((plain.markdown.parent / link).is_file() for link in linked)
+
+
+def test_the_same_records_give_the_same_report(plain: ReportPaths, tmp_path: Path) -> None:
+    again = write_report(sweep(), tmp_path)
+    for ours, theirs in ((plain.html, again.html), (plain.markdown, again.markdown), (plain.csv, again.csv)):
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_failures_come_before_the_answer_and_the_answer_before_the_table(troubled: ReportPaths) -> None:
+    for path, marks in (
+        (troubled.html, ["Did not end well", "Read with care", ">Answer<", ">Cells<", ">Figures<"]),
+        (troubled.markdown, ["## Did not end well", "## Read with care", "## Answer", "## Cells", "## Figures"]),
+    ):
+        text = path.read_text(encoding="utf-8")
+        places = [text.index(mark) for mark in marks]
+        assert places == sorted(places)
+
+
+def test_failures_and_verdicts_name_their_cells() -> None:
+    table = frame(troubled_sweep())
+    assert {flag.name: flag.cells for flag in failures(table)}["oom"] == "stage 3 · 8 ranks"
+    said = {flag.name: flag.cells for flag in verdicts(frame(sweep()))}
+    assert said == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
+
+
+def test_cells_that_one_knob_tells_from_the_others_are_named_by_its_values() -> None:
+    table = frame(sweep((0, 1, 2, 3), (1, 2, 4)))
+    sharded, top, alone = table["stage"] > 1, table["stage"] == 3, table["gpus"] == 1
+    assert which(table[sharded], table) == "all 6 cells with stage 2 and stage 3"
+    assert which(table[alone], table) == "all 4 cells with 1 rank"
+    assert which(table[top & ~alone], table) == "stage 3 · 2 ranks, stage 3 · 4 ranks"
+    of_two = table[table["gpus"] == 4]
+    assert which(of_two[of_two["stage"] < 2], of_two) == "stage 0, stage 1"
+
+
+def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path: Path) -> None:
+    reason = "in 2 of 5 launches; at worst others took 40% of the CPU time (make); end them, or run again"
+    records = sweep((0,), (1, 2))
+    records[1].verdicts = [*records[1].verdicts, "foreign_process"]
+    records[1].verdict_reasons = {"foreign_process": reason}
+    paths = write_report(records, tmp_path)
+    said = f"others used these CPUs or GPUs during measured steps. {reason.replace('in', 'In', 1)}."
+    assert said in html.unescape(paths.html.read_text(encoding="utf-8"))
+    assert said in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
+    assert f"foreign_process: {reason}" in paths.csv.read_text(encoding="utf-8")
+    with style():
+        drawn = frame(records)
+        place = layout(drawn)
+        figure = curve(panels(drawn, place.panels)[0], place, TIME)
+        assert figure
+        crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+        assert [len(line.get_xdata()) for line in crosses] == [1]
+
+
+def steps(gpus: int, stage: int, *times: float, peak: int = 6_000_000, **changes: object) -> Record:
+    launches = [launch(at, [[step] * 2] * gpus) for at, step in enumerate(times)]
+    return measured(cell(stage, gpus, launches, **changes), peak_bytes=peak)
+
+
+def test_the_answer_names_the_fastest_and_the_leanest_and_its_price() -> None:
+    fast = steps(2, 0, 0.010, 0.0101, 0.0102)
+    lean = steps(2, 3, 0.015, 0.0151, 0.0152, peak=2_000_000)
+    said = words([fast, lean])
+    assert "Fastest is stage 0: 10.1 ms a step, 12,673 samples/s." in said
+    assert "No other interval overlaps its own, at 75 % (3 launches)." in said
+    assert "Leanest is stage 3, peak 2.42 MiB a rank" in said
+    assert "1.50 times as long" in said
+
+
+def test_overlapping_intervals_are_a_tie() -> None:
+    cells = [steps(2, 0, 0.010, 0.012, 0.011), steps(2, 1, 0.0105, 0.0125, 0.0115), steps(2, 3, 0.02, 0.021, 0.022)]
+    assert "Stage 1 is tied with it (intervals at 75 % (3 launches) overlap)." in words(cells)
+    assert "No setting is clearly fastest: all intervals overlap that of stage 0" in words(cells[:2])
+    assert "samples/s), at 75 % (3 launches)." in words(cells[:2])
+
+
+def test_one_launch_says_nothing_about_ties() -> None:
+    assert "One launch leaves no interval" in words([steps(2, 0, 0.01), steps(2, 1, 0.02)])
+
+
+def test_oversubscribed_worlds_make_no_claim_about_scaling() -> None:
+    said = words(sweep(), "Scaling")
+    assert "From 1 rank to 2, stage 0 keeps 87 %" in said
+    assert "Four and eight ranks on two cores say nothing about scaling" in said
+    only_crowded = words(sweep((0,), (1, 8)), "Scaling")
+    assert "keeps" not in only_crowded
+    assert "Eight ranks on two cores say nothing about scaling" in only_crowded
+
+
+def test_a_failed_parity_is_never_the_answer() -> None:
+    wrong = steps(2, 0, 0.001, 0.001, 0.001, status="parity_failed")
+    assert "stage 0" not in words([wrong, steps(2, 1, 0.01, 0.01, 0.01), steps(2, 2, 0.02, 0.02, 0.02)])
+
+
+def test_different_work_is_never_compared() -> None:
+    cells = [cell(0, 1, workload={"name": name}) for name in ("digits", "gpt")]
+    assert [task.task for task in answers(frame(cells))] == ["digits", "gpt"]
+
+
+def test_a_sweep_with_nothing_ok_still_has_a_report(tmp_path: Path) -> None:
+    paths = write_report([bare("failed", "broke", stage) for stage in (0, 1)], tmp_path)
+    assert paths.figures == []
+    assert "nothing to compare" in paths.html.read_text(encoding="utf-8")
+
+
+def test_a_record_with_an_empty_environment_still_has_a_report(tmp_path: Path) -> None:
+    record = cell()
+    record.environment = {}
+    assert "an unrecorded machine" in write_report([record], tmp_path).markdown.read_text(encoding="utf-8")
+
+
+def test_the_sweep_and_the_machine_fit_a_line_each() -> None:
+    records = sweep()
+    assert provenance.sweep_line(records, frame(records)) == (
+        "16 cells: torch, digits, fp32, weak scaling; stage 0, 1, 2, 3 × 1, 2, 4, 8 ranks; "
+        "5 launches of 20 measured steps a cell"
+    )
+    assert provenance.machine_line(records[0].environment) == (
+        "Intel(R) Xeon(R) Processor @ 2.60GHz, 2 cores, 8.00 GiB, no GPU, torch 2.15.0, python 3.11.9, "
+        "commit 0123456789 with uncommitted changes"
+    )
+
+
+def test_a_full_product_is_run_again_by_one_line_and_anything_else_cell_by_cell() -> None:
+    (line,) = provenance.commands(sweep())
+    assert line.startswith("python -m bench -m engine=torch ")
+    assert " stage=0,1,2,3 gpus=1,2,4,8 " in line
+    assert "tracking" not in line and "null" not in line
+    assert len(provenance.commands([*sweep((0,), (1, 2)), *sweep((1,), (1,))])) == 3
+    assert " bucket_mb=null,25.0 " in provenance.commands([cell(), cell(bucket_mb=25.0)])[0]
+
+
+def test_the_terminal_table_fits_80_columns_and_ends_with_the_paths(troubled: ReportPaths) -> None:
+    out = io.StringIO()
+    print_summary(frame(troubled_sweep()), troubled, console=Console(file=out, width=80, force_terminal=False))
+    lines = out.getvalue().splitlines()
+    table = lines[: next(at for at, line in enumerate(lines) if line.startswith("/s:"))]
+    assert len(table) == 17
+    assert all(len(line) <= 80 and "…" not in line for line in table)
+    assert [line.split()[-1] for line in lines[-3:]] == [str(troubled.csv), str(troubled.markdown), str(troubled.html)]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_other_knobs_head_tables_of_their_own(plain: ReportPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(frame(sweep((0,), (1,)) + sweep((0,), (1,), precision="bf16")), plain)
+    lines = capsys.readouterr().out.splitlines()
+    assert "bf16" in lines and "fp32" in lines
+
+
+def test_the_command_line_reports_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_all(sweep((0, 3), (1, 2)), tmp_path)
+    (folder / "records" / "broken.json").write_text("{")
+    assert main(["report", str(folder)]) == 0
+    assert {"summary.csv", "report.md", "report.html", "figures"} <= {path.name for path in folder.iterdir()}
+    said = capsys.readouterr().out
+    assert "warning:" in said and "broken.json" in said
+    assert "broken.json" in (folder / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(folder / "records"), "--out", str(tmp_path / "elsewhere")]) == 0
+    assert (tmp_path / "elsewhere" / "report.html").is_file()
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    folder = write_all([cell()], tmp_path / "sweep")
+    for arguments in ([str(tmp_path / "nowhere")], [str(file)], [str(folder), "--out", str(file)]):
+        assert main(["report", *arguments]) == 2
+        errors = capsys.readouterr().err
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "advice.recommend",
+        "comparison.compare",
+        "comparison.history",
+        "comparison.noise",
+        "comparison.counter_check",
+        "report.terminal",
+    ],
+)
+def test_what_draws_nothing_loads_nothing_that_draws(module: str) -> None:
+    code = f"import sys, analysis.{module}; sys.exit(bool({{'matplotlib', 'seaborn'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode == 0
+
+
+def test_importing_analysis_and_its_command_line_stays_light() -> None:
+    code = "import sys, analysis, analysis.__main__; sys.exit(bool({'pandas', 'seaborn', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode == 0
+
+
+def test_what_diverged_is_never_the_answer_nor_drawn_among_times(tmp_path: Path) -> None:
+    records = [steps(2, 0, 0.010, 0.011), steps(2, 1, 0.005, 0.0051, verdicts=["loss_not_finite"])]
+    assert words(records) == (
+        "10.5 ms a step, 12,218 samples/s, peak 6.74 MiB a rank (1.02 MiB of it model state). "
+        "Of 1 other cell here none can be compared with it."
+    )
+    drawn = {plot.title: len(plot.drawings) for plot in draw(frame(records[1:]), tmp_path)}
+    assert set(drawn) == {"Model state per rank", "Peak memory per rank"}
+
+
+def test_scaling_from_other_baselines_is_not_put_in_one_order() -> None:
+    records = [
+        *(steps(gpus, 3, at, at, verdicts=[]) for gpus, at in ((2, 0.010), (4, 0.014), (8, 0.0141))),
+        *(steps(gpus, 1, at, at, verdicts=[]) for gpus, at in ((4, 0.010), (8, 0.011))),
+    ]
+    said = words(records, about="Scaling")
+    assert "From 2 ranks to 8, stage 3 keeps 71 % (71 to 71) of its throughput per rank." in said
+    assert "From 4 ranks to 8, stage 1 keeps 91 % (91 to 91) of its throughput per rank." in said
+    assert "the most" not in said
+
+
+def test_an_interval_that_is_not_there_is_not_said_to_be_apart() -> None:
+    said = words([steps(2, 0, 0.010, 0.011), steps(2, 1, 0.015, 0.016), steps(2, 2, 0.02)])
+    assert "overlaps its own, at 50 % (2 launches); of one launch, and so without: 1 setting." in said
+
+
+def test_what_goes_with_the_engine_but_is_other_work_is_another_task() -> None:
+    records = [steps(2, 0, 0.010), steps(2, 0, 0.016, engine={"name": "native"}, batch_size=128)]
+    assert [found.task for found in answers(frame(records))] == ["batch_size 128", "batch_size 64"]
+
+
+def test_machines_are_never_ranked_against_each_other(tmp_path: Path) -> None:
+    records = [steps(2, 0, 0.010, 0.011), steps(2, 3, 0.001, 0.0011)]
+    records[1].environment |= {"cpu_model": "AMD EPYC 9654", "cores": 192}
+    records[1].resolved["cores"] = 192
+    tasks = [found.task for found in answers(frame(records))]
+    assert tasks == ["AMD EPYC 9654, 192 cores", "Intel(R) Xeon(R) Processor @ 2.60GHz, 2 cores"]
+    assert "AMD EPYC 9654, 192 cores" in write_report(records, tmp_path).markdown.read_text(encoding="utf-8")

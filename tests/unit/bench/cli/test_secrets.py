@@ -1,0 +1,66 @@
+"""No password or token is written where others read it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from bench.cli.withheld import restored, withhold
+from results.mlflow_store import default_uri
+from results.secrets import without_secrets
+
+ROOT = Path(__file__).resolve().parents[4]
+URI = "http://me:hunter2@127.0.0.1:9/?token=hunter3"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (URI, "http://***@127.0.0.1:9/?token=***"),
+        ("postgresql://u:p@db/x?sslmode=require&password=a", "postgresql://***@db/x?sslmode=require&password=***"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("stage=0,1", "stage=0,1"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_settings_get_back_what_was_withheld() -> None:
+    task = {"tracking": {"uri": URI}}
+    override = f"tracking.uri='{URI}'"
+    hydra = {"job": {"env_set": {"BENCH_TEST_TOKEN": "x"}}, "overrides": {"task": [override]}}
+    config = OmegaConf.create(task | {"hydra": hydra})
+    withhold(config)
+    assert "hunter" not in OmegaConf.to_yaml(config) and "BENCH_TEST_TOKEN" not in OmegaConf.to_yaml(config)
+    uri = OmegaConf.to_container(config)["tracking"]["uri"]  # type: ignore[call-overload, index]
+    assert restored({"tracking": {"uri": uri}}) == {"tracking": {"uri": URI}}
+
+
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_nothing_that_a_sweep_writes_holds_the_password(multirun: list[str], tmp_path: Path) -> None:
+    words = [f"tracking.uri='{URI}'", "+hydra.job.env_set.MY_TOKEN=hunter4", "hydra.sweep.dir=sweep"]
+    words += ["workload=linear", "batch_size=8", "steps=1", "warmup=0", "repeats=1", "measure=time"]
+    command = [sys.executable, "-m", "bench", *multirun, *words]
+    ended = subprocess.run(command, capture_output=True, cwd=tmp_path, text=True, env=_path(), check=False)
+    assert ended.returncode == 0 and "tried again at the end" in ended.stderr, ended.stderr
+    assert "not logged to MLflow" in ended.stdout and "hunter" not in ended.stdout + ended.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and [path for path in files if b"hunter" in path.read_bytes()] == []
+
+
+def _path() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_the_store_of_the_environment_is_the_default_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert default_uri() == "http://server:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert default_uri() == "sqlite:///mlflow.db"

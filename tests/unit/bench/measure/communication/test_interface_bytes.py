@@ -1,0 +1,72 @@
+"""Bytes on the wire, from counters whose texts are known."""
+
+from __future__ import annotations
+
+import math
+import socket
+from pathlib import Path
+
+import pytest
+
+from analysis.metrics.traffic import wire_bytes
+from bench.measure.communication import interface_bytes
+from bench.measure.communication.interface_bytes import Interface, interface_of
+from bench.network.link import INTERFACE, Link
+from tests.fakes import cell, launch
+
+DEV = """Inter-|   Receive              |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls
+    lo: 9 9 0 0 0 0 0 0 1000000 20 0 0 0 0 0 0
+  lab0: 8 8 0 0 0 0 0 0 5 1 0 0 0 0 0 0
+"""
+
+
+def test_headers_and_what_was_sent_again_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dev").write_text(DEV)
+    monkeypatch.setattr(interface_bytes, "NET", tmp_path)
+    monkeypatch.setattr(interface_bytes, "has_ethernet", lambda name: name == "lo")
+    monkeypatch.setattr(interface_bytes, "sent_again", lambda *, on_loopback: 3000 if on_loopback else 2)
+    assert Interface("lo").sent_bytes() == 1_000_000 - 20 * (14 + 52) - 3000
+    assert Interface("lo", reads=False).sent_bytes() == -3000
+    assert Interface("lab0").sent_bytes() == 5 - 52 - 2
+    assert Interface("eth0").sent_bytes() is None
+    assert Interface("eth0", reads=False).sent_bytes() is None
+    monkeypatch.setattr(interface_bytes, "NET", tmp_path / "nowhere")
+    assert Interface("lo").sent_bytes() is None
+
+
+def test_what_was_sent_again_is_asked_of_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others on the machine send again, on whatever interface, is none of ours."""
+    assert interface_bytes.retransmitted(bytes(interface_bytes.BYTES_RETRANS) + (77).to_bytes(8, "little")) == 77
+    assert interface_bytes.retransmitted(bytes(interface_bytes.BYTES_RETRANS)) == 0
+    monkeypatch.setattr(interface_bytes, "retransmitted", lambda tcp_info: len(tcp_info))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = interface_bytes.sent_again(on_loopback=True)
+        with socket.create_connection(server.getsockname()) as one, server.accept()[0] as other:
+            other.sendall(one.recv(0) + b"x")
+            assert interface_bytes.sent_again(on_loopback=True) - before == 2 * (interface_bytes.BYTES_RETRANS + 8)
+            assert one.recv(1) == b"x", "asked without harm"
+
+
+def test_an_interface_tells_its_kind() -> None:
+    assert interface_bytes.has_ethernet("lo")
+
+
+def test_each_interface_of_a_launch_is_read_once() -> None:
+    assert [interface_of(rank, 3, None) for rank in range(3)] == [Interface("lo", rank == 0) for rank in range(3)]
+
+    def readers(ranks: int) -> list[bool]:
+        found = [interface_of(rank, ranks, Link(None, 0.0, 2)) for rank in range(ranks)]
+        assert {interface.name for interface in found} == {INTERFACE}
+        return [interface.reads for interface in found]
+
+    assert readers(4) == [True, False, True, False]
+    assert readers(2) == [True, True]
+
+
+def test_a_steps_bytes_are_shared_out_to_ranks_and_the_median_over_launches() -> None:
+    launches = [launch(at, [[0.01] * 4] * 2) for at in range(3)]
+    for one, sent in zip(launches, (8e6, 9e9, 16e6), strict=True):
+        one.conditions["wire_sent_bytes"] = sent
+    assert wire_bytes(cell(0, 2, launches)) == 16e6 / 4 / 2
+    assert math.isnan(wire_bytes(cell(0, 1, [launch(0, [[0.01] * 4])])))

@@ -1,0 +1,153 @@
+"""Records: they come back as they were written, and anything else is refused with the file and the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.cli import overrides
+from results import validate
+from results.decode import decode
+from results.launches import Launch, RankSamples
+from results.memory import RankMemory
+from results.model import Model, Parameter
+from results.parity import Parity
+from results.record import RankEnd, Record, RecordError
+from results.shown import cut, shown
+from results.store import FolderBusy, RecordStore
+from tests.fakes import cell
+
+
+@pytest.fixture
+def record() -> Record:
+    samples = [
+        RankSamples([0.2, 0.1], [0.1, 0.1], [0.5], 0.5, [2.0, 1.0]),
+        RankSamples([0.1, 0.3], [0.1, 0.2], [], 0.7, [2, 3]),
+    ]
+    return Record(
+        cell_id="torch-s0-n2",
+        sweep_id="sweep",
+        config={"stage": 0},
+        resolved={"global_batch": 8},
+        environment={},
+        status="ok",
+        model=Model(
+            "digits",
+            "sample",
+            1,
+            10.0,
+            [Parameter("w", [3, 4], True, 0), Parameter("b", [], True, -1)],
+            0,
+            "d",
+            True,
+            "ab",
+        ),
+        parity=Parity(2, 1e-7, 1e-6, 1e-3, [1.0], [1.0]),
+        memory=[RankMemory({"params": 4, "grads": 8}, 5, 9)],
+        launches=[Launch(0, "2026-01-01", {"total_s": 1.0}, samples)],
+    )
+
+
+def test_a_record_comes_back_as_it_was_written(record: Record, tmp_path: Path) -> None:
+    record.write(tmp_path / "r.json")
+    assert Record.read(tmp_path / "r.json") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_step_takes_as_long_as_its_slowest_rank(record: Record) -> None:
+    assert record.launches[0].step_times_s() == pytest.approx([0.3, 0.5])
+
+
+def test_the_final_loss_is_the_mean_over_ranks(record: Record) -> None:
+    assert record.final_loss == 2.0
+    assert record.model and record.model.parameter_count == 13
+    assert record.memory[0].model_state_bytes == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("cell_id"), "field 'cell_id' is missing"),
+        (lambda d: d.update(extra=1), "unknown field 'extra'"),
+        (lambda d: d.update(status="fine"), "record.status: 'fine' is not one of ok, failed"),
+        (lambda d: d["memory"][0].update(peak_bytes="9"), r"record.memory\[0\].peak_bytes: expected int, found str"),
+        (lambda d: d["launches"][0]["ranks"][0].update(losses=[True]), r"losses\[0\]: expected float, found bool"),
+        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1"),
+    ],
+)
+def test_what_is_not_a_record_is_refused_by_field(record: Record, tmp_path: Path, change: object, message: str) -> None:
+    document = json.loads(json.dumps(dataclasses.asdict(record)))
+    change(document)  # type: ignore[operator]
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=message) as refusal:
+        Record.read(path)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"schema_version": 1}', "null", "\ud800".encode("utf-8", "surrogatepass")]
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str | bytes) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecordError):
+        Record.read(path)
+
+
+def test_a_folder_that_fails_costs_a_warning_and_no_record(record: Record, tmp_path: Path) -> None:
+    store = RecordStore(tmp_path / "sweep")
+    (tmp_path / "sweep" / "records").rmdir()
+    (tmp_path / "sweep" / "records").write_text("in the way")
+    store.write(record)
+    assert len(store.warnings) == 1
+    assert Record.read(store.folder / "records" / "torch-s0-n2.json") == record
+
+
+def test_a_damaged_record_counts_as_missing(record: Record, tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    store.write(record)
+    (tmp_path / "records" / "other.json").write_text("{")
+    assert list(store.existing()) == ["torch-s0-n2"]
+    assert "other.json" in store.warnings[0]
+
+
+def test_a_folder_is_one_sweeps_at_a_time(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    with pytest.raises(FolderBusy, match="another sweep is writing into"):
+        RecordStore(tmp_path)
+    del store
+    RecordStore(tmp_path)
+
+
+def test_an_error_shows_a_short_value_whole_and_the_beginning_of_one_without_end() -> None:
+    assert shown("a 'word'") == "\"a 'word'\""
+    assert (
+        shown(list(range(1000)))
+        == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2..."
+    )
+    assert (cut("x" * 80), cut("x" * 81)) == ("x" * 80, "x" * 80 + "...")
+
+
+def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) -> None:
+    endless = "x" * 10_000
+    wrong = cell()
+    wrong.config["precision"] = [endless]
+    twice = tmp_path / "twice.json"
+    twice.write_text(f'{{"{endless}": 1, "{endless}": 2}}')
+    refused: list[Callable[[], object]] = [
+        lambda: overrides.check_overrides([f"stage={endless}"]),
+        lambda: overrides.check_overrides([f"overlap={endless}"]),
+        lambda: overrides.check_overrides([f"stage=[{endless}"]),
+        lambda: validate.check(wrong),
+        lambda: Record.read(twice),
+        lambda: decode({endless: 1}, RankEnd, "rank"),
+    ]
+    for refusal in refused:
+        with pytest.raises(ValueError, match=r"x{70,80}'?\.\.\.") as error:
+            refusal()
+        assert len(str(error.value)) < 200 + len(str(tmp_path)), error.value
