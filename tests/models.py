@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.models_elsewhere import ELSEWHERE, REFUSED, WIDTH
+from tests.models_elsewhere import ELSEWHERE, WIDTH
 from tests.models_judged import JUDGED
+from tests.models_refused import REFUSED
 from workloads.base import Batch, DataInfo, WorkloadInfo, reseeded
 
 

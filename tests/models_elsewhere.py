@@ -345,14 +345,3 @@ ELSEWHERE: dict[str, Callable[..., nn.Module]] = {
     "sliced_frozen": SlicedFrozen,
     "half_frozen": HalfFrozen,
 }
-REFUSED: dict[str, Callable[..., nn.Module]] = {
-    "bounded": Bounded,
-    "skipped": Skipped,
-    "reentrant": Reentrant,
-    "aliased": Aliased,
-    "sparse": Sparse,
-    "complex": Complex,
-    "sliced_scaled": SlicedScaled,
-    "scripted_inside": lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), torch.jit.script(nn.Linear(WIDTH, WIDTH))),
-    "scripted": lambda: nn.Sequential(torch.jit.script(nn.Linear(WIDTH, WIDTH))),
-}

@@ -108,7 +108,6 @@ def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
     ddp = "DistributedDataParallel"
     low = spec.compression in ("bf16", "fp16")
     power = spec.compression == "powersgd"
-    local = spec.local_steps > 1
     static = bool(spec.options["static_graph"])
     yield spec.overlap is False, "cannot set overlap=false", f"{ddp} always communicates in backward"
     yield spec.precision == "bf16_master", "has no precision=bf16_master", f"{ddp} keeps no master weights"
@@ -129,6 +128,28 @@ def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
         "its error feedback would be added to gradients of another loss scale",
     )
     yield (
+        static and spec.accumulate > 1,
+        "has no engine.static_graph=true with accumulate",
+        f"{ddp} fixes the graph in the first backward, which no_sync hides from it",
+    )
+    yield (
+        static and spec.compile,
+        "has no engine.static_graph=true with compile=true",
+        "torch.compile's DDPOptimizer cannot cut a static graph at the buckets",
+    )
+    yield (
+        spec.compile and spec.bucket_mb is not None and spec.bucket_mb < 1,
+        f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
+        "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and refuses smaller ones after it",
+    )
+    yield from _local_steps(spec)
+    yield from _joined(spec)
+
+
+def _local_steps(spec: EngineSpec) -> Iterator[Refusal]:
+    """Steps without communication between averages of the weights."""
+    local = spec.local_steps > 1
+    yield (
         local and spec.stage == 1,
         f"has no local_steps={spec.local_steps}",
         "ZeroRedundancyOptimizer updates each weight on one rank only",
@@ -148,22 +169,6 @@ def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
         f"has no join=true (data_skew=samples) with local_steps={spec.local_steps}",
         "averaging the weights is not part of Join, so a rank that has run out would be missed",
     )
-    yield (
-        static and spec.accumulate > 1,
-        "has no engine.static_graph=true with accumulate",
-        f"{ddp} fixes the graph in the first backward, which no_sync hides from it",
-    )
-    yield (
-        static and spec.compile,
-        "has no engine.static_graph=true with compile=true",
-        "torch.compile's DDPOptimizer cannot cut a static graph at the buckets",
-    )
-    yield (
-        spec.compile and spec.bucket_mb is not None and spec.bucket_mb < 1,
-        f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
-        "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and refuses smaller ones after it",
-    )
-    yield from _joined(spec)
 
 
 def _joined(spec: EngineSpec) -> Iterator[Refusal]:
