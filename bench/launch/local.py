@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from bench.job import Job, LaunchResult, Machine
 from bench.launch import malloc
+from bench.launch.compile_cache import VARIABLE, compile_cache
 from bench.launch.orphans import MARK, end_marked
 from results.decode import decode
 
@@ -198,6 +199,7 @@ def server_environment() -> dict[str, str]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() would forbid forks CUDA
         "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
+        VARIABLE: compile_cache(),
         **malloc.KEEP,
     }
     return unless_chosen | dict(os.environ) | one_thread

@@ -6,9 +6,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import torch.distributed as dist
-
 from bench.engines.base import Batch, RankContext
+from bench.engines.exchange import all_gather_json
 from bench.job import Job
 from bench.measure.time import timeline
 from bench.measure.time.timing import all_here
@@ -46,8 +45,7 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
     updated = updates.result(loop.SETTLING_STEPS + count)
     engine.teardown()
     steps = watch.steps()
-    of_ranks: list[Any] = [None] * job.world_size
-    dist.all_gather_object(of_ranks, [step.issues for step in steps])
+    of_ranks = all_gather_json([step.issues for step in steps], device)
     all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None
     skews = [timeline.skews(issues, rank) if all_meet else None for issues in zip(*of_ranks, strict=True)]
     parts = [

@@ -18,6 +18,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
+from bench.engines.exchange import all_gather_json
 from workloads.data import digits
 
 Batch = tuple[Tensor, Tensor]
@@ -189,8 +190,8 @@ def owned_by_each_rank(ranks: int) -> list[list[int]]:
     """Indices of the tensors that each rank's part of ZeroRedundancyOptimizer updates."""
     model = network(torch.float64)
     own = {id(weight) for group in zero_sgd(model, LR).optim.param_groups for weight in group["params"]}
-    owned: list[list[int]] = [[] for _ in range(ranks)]
-    dist.all_gather_object(owned, [index for index, weight in enumerate(model.parameters()) if id(weight) in own])
+    mine = [index for index, weight in enumerate(model.parameters()) if id(weight) in own]
+    owned: list[list[int]] = all_gather_json(mine, torch.device("cpu"))
     return owned
 
 

@@ -25,15 +25,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
-from bench.engines.native.checkpoint.index import CheckpointError
+from bench.engines.exchange import all_gather_json
+from bench.engines.native.checkpoint.index import CheckpointError, ShardFile
 from bench.engines.native.checkpoint.restoring import bring_up_to_date, checked, restore
 from bench.engines.native.checkpoint.writing import clear_the_way, complete, write_shard
+from results.decode import decode
 
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
@@ -51,9 +54,11 @@ def save(engine: NativeEngine, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.saving")
     leads = engine.context.rank == 0
     try:
-        everywhere(lambda: clear_the_way(folder, unfinished) if leads else None)
-        files = everywhere(lambda: write_shard(engine, unfinished))
-        everywhere(lambda: complete(engine, files, unfinished, folder) if leads else None)
+        everywhere(engine, lambda: clear_the_way(folder, unfinished) if leads else None)
+        file = everywhere(engine, lambda: write_shard(engine, unfinished))
+        of_ranks = all_gather_json(asdict(file), engine.context.device)
+        files = [decode(entry, ShardFile, "file") for entry in of_ranks]
+        everywhere(engine, lambda: complete(engine, files, unfinished, folder) if leads else None)
     finally:
         if leads:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -63,8 +68,8 @@ def save(engine: NativeEngine, folder: Path) -> None:
 def load(engine: NativeEngine, folder: Path) -> None:
     """Collective, between steps. A checkpoint that is refused changes nothing."""
     refuse_within_step(engine)
-    index = everywhere(lambda: checked(engine, folder))[engine.context.rank]
-    everywhere(lambda: restore(engine, index, folder))
+    index = everywhere(engine, lambda: checked(engine, folder))
+    everywhere(engine, lambda: restore(engine, index, folder))
     bring_up_to_date(engine)
 
 
@@ -73,8 +78,8 @@ def refuse_within_step(engine: NativeEngine) -> None:
         raise CheckpointError("gradients wait for optimizer_step: a checkpoint is saved and loaded between steps")
 
 
-def everywhere(work: Callable[[], T]) -> list[T]:
-    """Does ``work`` on every rank and returns all results; what failed on any rank is raised on all."""
+def everywhere(engine: NativeEngine, work: Callable[[], T]) -> T:
+    """Does ``work`` on every rank and returns this rank's result; what failed on any rank is raised on all."""
     result: T | None = None
     failure: str | None = None
     cause: Exception | None = None
@@ -85,9 +90,7 @@ def everywhere(work: Callable[[], T]) -> list[T]:
     except Exception as error:  # the other ranks wait for this one, whatever it is
         cause, first_line = error, str(error).partition("\n")[0]
         failure = f"rank {dist.get_rank()}: {type(error).__name__}: {first_line}"
-    outcomes: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(outcomes, (result, failure))
-    for _, failed in outcomes:
+    for failed in all_gather_json(failure, engine.context.device):
         if failed is not None:
             raise CheckpointError(failed) from cause
-    return [result for result, _ in outcomes]
+    return cast(T, result)
