@@ -17,15 +17,6 @@ UNRELATED = (*with_role("sweep", "instrument"), "engine.package", "workload.fact
 TASK = (*with_role("task"), "machine")
 """What work is done, and where. Settings are compared only where these are equal."""
 
-UNTRAINED = {
-    "loss_not_finite": "training diverged",
-    "skipped_updates": "steps without an update",
-    "no_update": "no weight changed",
-}
-"""Verdicts on cells whose steps did not train, in words: neither their times nor their memory are a step's."""
-
-NOT_UPDATED = ("skipped_updates", "no_update")
-
 ASKED = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""
 

@@ -1,97 +1,216 @@
-"""Verdicts on cells and statuses: what each means, its letter, and which exclude from ranking."""
+"""Every verdict and status, declared once: its meaning, its letter, and what analysis does about it.
+
+A verdict is a warning on a configuration: something to know before using its numbers. It drops nothing. The rules that
+decide them are in ``bench.measure.verdicts`` and ``results.invariants``.
+"""
 
 from __future__ import annotations
 
-from results.identity import UNTRAINED
+from dataclasses import dataclass
+from typing import Literal
 
-UNRANKED = ("outside_parity", "parity_unjudged", "simulated", *UNTRAINED)
-"""Verdicts on cells that are listed and never called fastest: they do not compute what one process does, or not all."""
+Note = Literal["advice", "comparison"]
 
-MEANINGS = {
-    "oversubscribed": "more ranks than cores or GPUs. Stages can be compared with each other at one world size; "
-    "nothing here tells how they scale.",
-    "synthetic_data": "the data are made up. Time and memory are real; loss and accuracy mean nothing.",
-    "outside_parity": "does not compute what one process does, by design: listed, never called fastest.",
-    "simulated": "rank 0 ran alone (backend=fake). Its memory and what it calls are real, its time is compute only, "
-    "and nothing was trained together: no throughput, no efficiency, never compared.",
-    "state_on_servers": "servers beside the ranks hold part of the model state, outside state and peak: never called "
-    "leanest.",
-    "straggler": "one rank was slowed on purpose.",
-    "skewed_data": "ranks were dealt unequal samples on purpose.",
-    "shaped_network": "ranks met over links of a set rate and delay: times are that network's, not this machine's.",
-    "parity_unchecked": "timed without comparing them with a single process.",
-    "parity_unjudged": "cannot be judged: whether this equals a single process is not known. Listed, never ranked.",
-    "parity_widened": "equal to a single process only within a tolerance that the model's own rounding widened.",
-    "loss_not_finite": "training diverged: listed, never ranked.",
-    "skipped_updates": "loss scaling skipped the update of measured steps, which then did less than a step does: "
-    "listed, never ranked.",
-    "no_update": "measured steps changed no weight, so they trained nothing: listed, never ranked.",
-    "distorting_environment": "an environment variable for debugging made steps slower, or changed what they do.",
-    "eval_mode": "a part of the model that is trained was built in eval mode: dropout and batch statistics are off.",
-    "throttled": "a quota, heat or a power limit held the machine back during measured steps.",
-    "foreign_process": "others used these CPUs or GPUs during measured steps.",
-    "allocator_retries": "GPU memory ran out within measured steps, which then waited for it to be freed.",
-    "not_steady": "steps became slower or faster within a launch, beyond chance (1 cell in 100).",
-    "clock_drift": "clocks did not agree on how long the measured steps took.",
-    "ceiling_disturbed": "others used these CPUs or GPUs while the ceiling was measured: MFU may be too high.",
-    "instruments_disagree": "the profiler and the launches without communication differ on what communication costs, "
-    "or the parts of a step do not add up to it: neither is to be relied on.",
-    "implausible": "numbers contradict each other, or are beyond what is possible: at least one is wrong.",
-    "flops_incomplete": "the model calls operators that multiply and whose FLOPs nothing counts: FLOPs and MFU are too "
-    "low.",
-    "global_state": "the workload's factory changed global state of torch or of its process. What the suite sets was "
-    "put back; other cells are not affected.",
-    "host_bound": "a GPU waited for its host to launch kernels: times are the host's as much as the GPU's.",
-    "too_few_launches": "intervals do not reach 95 %; each number's level says what they attain. More: "
-    "repeats=6 or above.",
-}
 
-LETTERS = {
-    "oversubscribed": "o",
-    "synthetic_data": "s",
-    "too_few_launches": "f",
-    "parity_unchecked": "u",
-    "parity_unjudged": "j",
-    "parity_widened": "d",
-    "loss_not_finite": "n",
-    "outside_parity": "p",
-    "skipped_updates": "d",
-    "no_update": "e",
-    "eval_mode": "z",
-    "distorting_environment": "r",
-    "implausible": "j",
-    "state_on_servers": "v",
-    "straggler": "l",
-    "skewed_data": "k",
-    "shaped_network": "w",
-    "throttled": "t",
-    "foreign_process": "x",
-    "allocator_retries": "a",
-    "not_steady": "y",
-    "clock_drift": "c",
-    "ceiling_disturbed": "g",
-    "simulated": "m",
-    "instruments_disagree": "i",
-    "host_bound": "h",
-    "flops_incomplete": "q",
-    "global_state": "b",
-}
-"""For tables without room for words."""
+@dataclass(frozen=True)
+class Verdict:
+    """One warning."""
 
-DISTURBANCES = ("throttled", "foreign_process", "allocator_retries", "not_steady", "clock_drift")
-"""Verdicts on what happened while a cell was timed; another run may be without them."""
+    id: str
+    letter: str
+    """For tables without room for words."""
+    meaning: str
+    ranked: bool = True
+    """Whether a configuration with this verdict can be called fastest."""
+    untrained: str = ""
+    """Why measured steps did not train, in words; neither their time nor, with ``idle``, their memory is a step's."""
+    idle: bool = False
+    """Whether measured steps did not update the weights, so that their memory is not a step's either."""
+    momentary: bool = False
+    """Whether it happened to the machine meanwhile: another run may be without it."""
+    notes: tuple[Note, ...] = ()
+    """Where it is named beside a configuration's numbers."""
+
+
+ALL = (
+    Verdict(
+        "oversubscribed",
+        "o",
+        "more ranks than cores or GPUs. Stages can be compared at one world size; scaling cannot be measured.",
+    ),
+    Verdict("synthetic_data", "s", "synthetic data: time and memory are real, loss and accuracy mean nothing."),
+    Verdict(
+        "outside_parity",
+        "p",
+        "not numerically equivalent to a single process, by design: listed, never ranked.",
+        ranked=False,
+        notes=("comparison",),
+    ),
+    Verdict(
+        "simulated",
+        "m",
+        "rank 0 ran alone (backend=fake). Its memory and its collective calls are real, its time is computation only; "
+        "no throughput, no efficiency, never compared.",
+        ranked=False,
+    ),
+    Verdict(
+        "state_on_servers",
+        "v",
+        "parameter servers hold part of the model state, which state and peak leave out: never called lowest.",
+    ),
+    Verdict("straggler", "l", "one rank was slowed on purpose.", notes=("advice",)),
+    Verdict("skewed_data", "k", "ranks got unequal samples on purpose.", notes=("advice",)),
+    Verdict(
+        "shaped_network",
+        "w",
+        "emulated network: bandwidth and latency were set, so times are not this machine's.",
+        notes=("advice",),
+    ),
+    Verdict("parity_unchecked", "u", "not compared with a single process.", notes=("advice",)),
+    Verdict(
+        "parity_unjudged",
+        "q",
+        "parity cannot be judged: unknown whether this equals a single process. Listed, never ranked.",
+        ranked=False,
+        notes=("comparison",),
+    ),
+    Verdict(
+        "parity_widened",
+        "d",
+        "equal to a single process only within a tolerance that the model's own rounding widened.",
+        notes=("comparison",),
+    ),
+    Verdict(
+        "loss_not_finite",
+        "n",
+        "training diverged: listed, never ranked.",
+        ranked=False,
+        untrained="training diverged",
+    ),
+    Verdict(
+        "skipped_updates",
+        "S",
+        "loss scaling skipped the update of measured steps, which then did less work: listed, never ranked.",
+        ranked=False,
+        untrained="steps without an update",
+        idle=True,
+    ),
+    Verdict(
+        "no_update",
+        "e",
+        "measured steps changed no weight, so they trained nothing: listed, never ranked.",
+        ranked=False,
+        untrained="no weight changed",
+        idle=True,
+    ),
+    Verdict(
+        "eval_mode",
+        "z",
+        "a trained part of the model was built in eval mode: dropout and batch statistics are off.",
+    ),
+    Verdict(
+        "distorting_environment",
+        "r",
+        "an environment variable for debugging slowed steps down or changed what they do.",
+    ),
+    Verdict(
+        "throttled",
+        "t",
+        "a quota, heat or a power limit slowed the machine during measured steps.",
+        momentary=True,
+        notes=("advice", "comparison"),
+    ),
+    Verdict(
+        "foreign_process",
+        "x",
+        "background load: other processes used these CPUs or GPUs during measured steps.",
+        momentary=True,
+        notes=("advice", "comparison"),
+    ),
+    Verdict(
+        "allocator_retries",
+        "a",
+        "GPU memory ran out within measured steps, which waited until some was freed.",
+        momentary=True,
+        notes=("advice", "comparison"),
+    ),
+    Verdict(
+        "not_steady",
+        "y",
+        "drift within a run: steps became slower or faster within a launch, beyond chance (1 configuration in 100).",
+        momentary=True,
+        notes=("advice", "comparison"),
+    ),
+    Verdict(
+        "clock_drift",
+        "c",
+        "clocks disagreed on how long the measured steps took.",
+        momentary=True,
+        notes=("advice", "comparison"),
+    ),
+    Verdict(
+        "ceiling_disturbed",
+        "g",
+        "background load while peak FLOP/s was measured: MFU may be too high.",
+    ),
+    Verdict(
+        "instruments_disagree",
+        "i",
+        "the profiler and the launches without communication differ on what communication costs, or the parts of a "
+        "step do not add up to it: do not rely on either.",
+    ),
+    Verdict("implausible", "j", "numbers contradict each other or are impossible: at least one is wrong."),
+    Verdict(
+        "flops_incomplete",
+        "F",
+        "the model calls operators that multiply and have no FLOP formula: FLOPs and MFU are too low.",
+    ),
+    Verdict(
+        "global_state",
+        "b",
+        "the workload's factory changed global state of torch or of its process. It was restored; other "
+        "configurations are not affected.",
+    ),
+    Verdict(
+        "host_bound",
+        "h",
+        "a GPU waited for its host to launch kernels: times are the host's as much as the GPU's.",
+        notes=("advice",),
+    ),
+    Verdict(
+        "too_few_launches",
+        "f",
+        "confidence intervals do not reach 95 %; each is printed with its level. Use repeats=6 or more.",
+    ),
+)
+VERDICTS = {verdict.id: verdict for verdict in ALL}
+
+UNRANKED = tuple(verdict.id for verdict in ALL if not verdict.ranked)
+UNTRAINED = {verdict.id: verdict.untrained for verdict in ALL if verdict.untrained}
+IDLE = tuple(verdict.id for verdict in ALL if verdict.idle)
+MOMENTARY = tuple(verdict.id for verdict in ALL if verdict.momentary)
 
 STATUS_MEANINGS = {
-    "failed": "a rank raised or died",
-    "timeout": "a rank did not answer in time",
+    "failed": "a rank raised an exception or died",
+    "timeout": "a rank did not finish in time",
     "oom": "out of memory",
-    "unsupported": "refused by the engine before it started",
+    "unsupported": "not supported by the engine; not started",
     "unavailable": "a library is missing",
-    "parity_failed": "computes something else than one process does: never ranked or drawn",
+    "parity_failed": "does not match the single-process reference: never ranked or drawn",
     "interrupted": "stopped before its first launch ended",
 }
 
 
-def letters(verdict_names: str) -> str:
-    """The verdicts of a cell, joined by semicolons, as letters."""
-    return "".join(LETTERS.get(name, "?") for name in verdict_names.split(";") if name)
+def noted(where: Note) -> tuple[str, ...]:
+    """The verdicts that are named beside numbers in advice, or in a comparison."""
+    return tuple(verdict.id for verdict in ALL if where in verdict.notes)
+
+
+def meaning(verdict: str) -> str:
+    """What a verdict means; empty for one of other code."""
+    return VERDICTS[verdict].meaning if verdict in VERDICTS else ""
+
+
+def letters(verdicts: str) -> str:
+    """The verdicts of a configuration, joined by semicolons, as letters."""
+    return "".join(VERDICTS[name].letter if name in VERDICTS else "?" for name in verdicts.split(";") if name)

@@ -24,11 +24,9 @@ from analysis.table.provenance import commands
 from analysis.text.units import counted, known, number, percent, size, spoken
 from results.identity import ASKED, frozen, is_task, knobs
 from results.record import Record
-from results.verdicts import DISTURBANCES, UNRANKED
+from results.verdicts import UNRANKED, noted
 
 ALWAYS_NAMED = ("engine", "workload", "stage", "gpus")
-TO_KNOW = (*DISTURBANCES, "straggler", "skewed_data", "shaped_network", "host_bound", "parity_unchecked")
-"""Verdicts that are said beside a setting's numbers."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def _figures(choice: Choice) -> str:
         said.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
     if "oversubscribed" in row["verdicts"].split(";"):
         said.append("oversubscribed: says nothing about scaling")
-    if to_know := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in TO_KNOW]:
+    if to_know := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in noted("advice")]:
         said.append(f"but: {', '.join(to_know)}")
     return ", ".join(said)
 

@@ -26,10 +26,10 @@ from analysis.statistics.medians import Interval
 from analysis.text.labels import label
 from analysis.text.tables import bare
 from analysis.text.units import counted, known, mib, ms, spoken
-from results.identity import UNTRAINED, completed, flatten, frozen, identity, knobs
+from results.identity import completed, flatten, frozen, identity, knobs
 from results.launches import ENOUGH_LAUNCHES, Launch
 from results.record import Record
-from results.verdicts import DISTURBANCES
+from results.verdicts import UNTRAINED, noted
 
 Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -41,8 +41,6 @@ REACH = 1.96 + 1.28
 interval's half width (95 %), and how far its middle strays to either side (80 %)."""
 MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
-TO_KNOW = ("outside_parity", "parity_unjudged", "parity_widened", *DISTURBANCES)
-"""Verdicts on a side that are said beside how it compares."""
 MOMENTARY = ("time", "load_average")
 """Entries of the environment that differ between any two sweeps."""
 
@@ -297,7 +295,7 @@ def verdict_words(outcome: Outcome) -> str:
     sides = {"": (first, second), " (first)": (first,), " (second)": (second,)}
     notes: dict[str, str] = {}
     for where, held in sides.items():
-        for name in TO_KNOW:
+        for name in noted("comparison"):
             if all(name in side.verdicts for side in held):
                 notes.setdefault(name, spoken(name) + where)
     return "; ".join([_verdict(outcome), *notes.values()])

@@ -21,7 +21,7 @@ from analysis.figures.curves import MARKERS
 from analysis.table.panels import drawn
 from analysis.text import units
 from results.record import Record
-from results.verdicts import DISTURBANCES
+from results.verdicts import MOMENTARY
 
 TITLE = "Collectives by size"
 DEFINITION = (
@@ -55,7 +55,7 @@ def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[P
 
 def flagged(name: str, record: Record) -> str:
     """A cell's name, with what a reader of its times must know."""
-    known = [units.spoken(verdict) for verdict in record.verdicts if verdict in ("oversubscribed", *DISTURBANCES)]
+    known = [units.spoken(verdict) for verdict in record.verdicts if verdict in ("oversubscribed", *MOMENTARY)]
     return " · ".join([name, *known]) if name else ", ".join(known)
 
 

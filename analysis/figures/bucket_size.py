@@ -15,7 +15,7 @@ from analysis.advice.bucket_size import LEAST_R2, Curve, Point
 from analysis.figures.canvas import INK, PAPER, SCALES, canvas, save, style
 from analysis.figures.catalogue import INTERVAL, Plot
 from analysis.table.panels import drawn
-from results.verdicts import DISTURBANCES
+from results.verdicts import MOMENTARY
 
 TITLE = "Step time by bucket size"
 
@@ -84,5 +84,5 @@ def _mark(axes: Axes, point: Point, factor: float, verdicts: Sequence[str]) -> N
         capsize=2.5,
         zorder=3,
     )
-    if set(verdicts) & set(DISTURBANCES):
+    if set(verdicts) & set(MOMENTARY):
         axes.plot([point.bucket_mb], [middle], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=4)

@@ -17,7 +17,7 @@ from analysis.figures.scaling_loss import loss_bars
 from analysis.figures.step_parts import part_bars
 from analysis.table.panels import Layout, Panel, drawn, layout, panels
 from analysis.table.warnings import bearing
-from results.identity import NOT_UPDATED, UNTRAINED
+from results.verdicts import IDLE, UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
                 continue
             drawings = [
                 save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
-                for panel in _without(UNTRAINED if kind.subject == "time" else NOT_UPDATED, shown_panels)
+                for panel in _without(UNTRAINED if kind.subject == "time" else IDLE, shown_panels)
                 if (figure := kind.draw(panel, place)) is not None
             ]
             if drawings:

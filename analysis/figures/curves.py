@@ -19,7 +19,7 @@ from analysis.figures.canvas import FAINT, INK, PAPER, canvas
 from analysis.table.panels import Layout, Panel
 from analysis.text.labels import label
 from results.identity import frozen
-from results.verdicts import DISTURBANCES
+from results.verdicts import MOMENTARY
 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<"]
 DASHES: list[Any] = ["", (4, 1.5), (1.5, 1.2), (5, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (6, 2), (2, 2), (7, 1, 1, 1)]
@@ -117,7 +117,7 @@ def _placed(
             "high": table[f"{column}_high"] * factor,
             "look": keys.map(looks),
             "crowded": table["verdicts"].str.contains("oversubscribed"),
-            "disturbed": table["verdicts"].str.contains("|".join(DISTURBANCES)),
+            "disturbed": table["verdicts"].str.contains("|".join(MOMENTARY)),
             "hollow": table["verdicts"].str.contains("oversubscribed|simulated"),
         }
     )

@@ -18,7 +18,7 @@ from analysis.figures.catalogue import Plot
 from analysis.figures.curves import THROUGHPUT
 from analysis.table.frame import each_cell
 from analysis.table.panels import Panel, describe, drawn
-from results.verdicts import DISTURBANCES
+from results.verdicts import MOMENTARY
 
 SCALES = {
     "peak_bytes": (("KiB", 2**-10), ("MiB", 2**-20), ("GiB", 2**-30)),
@@ -112,5 +112,5 @@ def _marks(axes: Axes, shown: pd.DataFrame, across: pd.Series, factor: float, *,
             capsize=2,
             zorder=4 if on_front else 3,
         )
-    disturbed = shown["verdicts"].str.contains("|".join(DISTURBANCES)).to_numpy()
+    disturbed = shown["verdicts"].str.contains("|".join(MOMENTARY)).to_numpy()
     axes.plot(across[disturbed], middle[disturbed], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=5)

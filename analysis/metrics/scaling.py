@@ -14,8 +14,9 @@ from math import nan
 from analysis.metrics import time
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
-from results.identity import UNTRAINED, hardware, identity, knobs
+from results.identity import hardware, identity, knobs
 from results.record import Record, world_size
+from results.verdicts import UNTRAINED
 
 
 @dataclass(frozen=True)

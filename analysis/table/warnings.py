@@ -15,7 +15,7 @@ from analysis.text.prose import capital, joined
 from analysis.text.units import counted
 from results.identity import frozen
 from results.record import NO_ENGINE
-from results.verdicts import MEANINGS, STATUS_MEANINGS
+from results.verdicts import STATUS_MEANINGS, meaning
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def verdicts(table: pd.DataFrame) -> list[Flag]:
     found = []
     for name in names:
         part = timed.loc[held.index[held == name]]
-        found.append(Flag(name, MEANINGS.get(name, ""), which(part, timed, noun), example(name, part)))
+        found.append(Flag(name, meaning(name), which(part, timed, noun), example(name, part)))
     return found
 
 

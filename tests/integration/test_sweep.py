@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from results.record import Record
-from results.verdicts import DISTURBANCES
+from results.verdicts import MOMENTARY
 from tests.undisturbed import undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     sound = by_setting[0, None, "none"]
     assert [launch.round for launch in sound.launches] == [0, 1]
     assert sound.parity and sound.parity.passed and sound.model and sound.memory
-    about_the_machine = {*DISTURBANCES, "ceiling_disturbed"}  # it may be busy
+    about_the_machine = {*MOMENTARY, "ceiling_disturbed"}  # it may be busy
     assert [name for name in sound.verdicts if name not in about_the_machine] == ["synthetic_data", "too_few_launches"]
     assert set(sound.verdict_reasons) == {name for name in sound.verdicts if name in about_the_machine}
     assert all(launch.conditions["window_s"] > 0 for launch in sound.launches)

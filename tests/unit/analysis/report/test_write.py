@@ -192,7 +192,8 @@ def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path:
     records[1].verdicts = [*records[1].verdicts, "foreign_process"]
     records[1].verdict_reasons = {"foreign_process": reason}
     paths = write_report(records, tmp_path)
-    said = f"others used these CPUs or GPUs during measured steps. {reason.replace('in', 'In', 1)}."
+    meaning = "background load: other processes used these CPUs or GPUs during measured steps."
+    said = f"{meaning} {reason.replace('in', 'In', 1)}."
     assert said in html.unescape(paths.html.read_text(encoding="utf-8"))
     assert said in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
     assert f"foreign_process: {reason}" in paths.csv.read_text(encoding="utf-8")

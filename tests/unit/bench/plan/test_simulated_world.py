@@ -22,7 +22,7 @@ from results.launches import Launch
 from results.model import Parameter
 from results.record import Record
 from results.settings import Config, Straggler
-from results.verdicts import MEANINGS
+from results.verdicts import VERDICTS
 from tests.conftest import CPU_ONLY
 from tests.fakes import cell, cnn_model, launch, sweep
 
@@ -120,7 +120,7 @@ def test_reports_and_figures_say_so(mixed: list[Record], tmp_path: Path) -> None
     write_report(mixed, tmp_path)
     page, words = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert "hollow: simulated, compute only" in page
-    assert MEANINGS["simulated"].split(".")[0] in words
+    assert VERDICTS["simulated"].meaning.split(".")[0] in words
     assert words.count("| simulated |") == 2
 
 
