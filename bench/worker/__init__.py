@@ -5,7 +5,7 @@ Read in this order:
     rank.py        a rank's life: which of the following it does
     process.py     threads, seeds, determinism, device
     group.py       how the processes of a launch meet
-    shares.py      what a rank trains on
+    batches.py     what a rank trains on
     engine.py      the engine, set up to train it
     stopwatch.py   how long each phase of this takes
 

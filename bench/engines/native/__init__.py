@@ -14,12 +14,14 @@ Read in this order:
 
     layout.py        which element lies where, and which rank owns it
     collectives.py   reduce-scatter and all-gather, on gloo and on NCCL
-    wire.py          gloo: who sends and receives while the rank computes
+    p2p_thread.py    gloo: who sends and receives while the rank computes
     bucket.py        a bucket's parameters: flat, as views, and (stage 3) gathered and freed
     gradients.py     backward: gradients into buckets, buckets onto the wire
     units.py         stage 3: which bucket is whole when
-    update.py        optimizer, clipping by the global norm, loss scaling
+    optimizer.py     optimizer, clipping by the global norm, loss scaling
     adapter.py       the step, from setup to optimizer_step
+    param_access.py  stage 3: parameters that are read outside their unit
+    refusals.py      modules that it does not support
     checkpoint/      sharded save, and load into any stage and world size
 
 Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distributed (VLDB 2020), section 3.2.

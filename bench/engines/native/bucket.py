@@ -6,7 +6,7 @@
 
 The storage of ``whole`` is resized, never replaced: tensors that autograd saved for backward are views of it and find
 their values again once it is gathered anew. A parameter of a freed bucket has its shape and one number, so that whoever
-comes by it unseen (``reach.py``) reads NaN and not freed memory.
+comes by it unseen (``param_access.py``) reads NaN and not freed memory.
 """
 
 from __future__ import annotations

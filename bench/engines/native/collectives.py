@@ -3,7 +3,7 @@
 On gloo a reduce-scatter is made of sends and receives: gloo's own costs as much as an all-reduce (2f·S bytes sent per
 rank, f = (N-1)/N, instead of f·S). Here each rank sends each peer just the peer's shard: f·S, the least there is.
 Shards are added in the order of ranks, so a sum is the same bit by bit at stages 1 to 3, at every bucket size and
-overlap setting. An all-gather goes the same way. ``wire.py`` sends and receives while the rank computes.
+overlap setting. An all-gather goes the same way. ``p2p_thread.py`` sends and receives while the rank computes.
 
 An all-reduce is gloo's own, around a ring: 2f·S, in hardly any memory, and links are kept busy. A ring adds every
 element in an order that depends on where in its bucket it lies. So among more than two ranks stage 0 rounds

@@ -12,7 +12,7 @@ bucket size asks for it. Parameters of no unit, or of several, form the root gro
 So no more is whole than the group that computes, the one that is on its way, and the root; where backward passes from
 a group with frozen buckets to the next, those too. A module that is called twice, or again in backward (activation
 checkpointing), finds its group whole or gathers it once more. A parameter that is needed where none of this tells of
-it is gathered then (``reach.py``); one that was read outside its unit stays until backward has ended.
+it is gathered then (``param_access.py``); one that was read outside its unit stays until backward has ended.
 """
 
 from __future__ import annotations

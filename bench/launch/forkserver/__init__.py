@@ -19,8 +19,8 @@ Read in this order:
     templates.py which process forks the ranks: the server, or one that has loaded a person's workload
     template.py  that process
     start.py     a rank's process: forked, or spawned where the server must not fork
-    inside.py    what runs in that process around the rank's work: signals, output, how it reports
-    rank.py      that process as the server sees it: pid and pipes, and how it ended
+    rank_main.py what runs in that process around the rank's work: signals, output, how it reports
+    rank_handle.py  that process as the server sees it: pid and pipes, and how it ended
     outcome.py   how the launch ended, from how its ranks did
 
 ``python -m bench.launch.forkserver`` starts a server, or a rank that is spawned.
