@@ -22,6 +22,7 @@ from bench.engines.optimizers import build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
 from bench.saved import save
+from results.precision import PRECISIONS
 
 Weights = dict[str, Tensor]
 Disturb = Callable[[Tensor], Tensor]
@@ -151,7 +152,7 @@ class _Trainer:
         mixed = spec.precision == "bf16_master"
         self.masters = [weight.detach().clone().float() for weight in self.trained] if mixed else self.trained
         self.optimizer = build_optimizer(spec.optimizer, self.masters, spec.lr, foreach=False)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=spec.precision == "amp_fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
         # As engines do: where fp16 overflows depends on it.
         self.folded = spec.accumulate if self.scaler.is_enabled() else 1
         self.shadowed = [master.detach().clone() for master in self.masters] if share else []

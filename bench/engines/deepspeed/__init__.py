@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 
 from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Skips, Traits, option
+from results.precision import PRECISIONS
 
 CAPABILITIES = Capabilities(
     stages={
@@ -56,7 +57,7 @@ def refuse(spec: EngineSpec) -> None:
         )
     if spec.stage == 0:
         refuse_at_stage_0(spec)
-    elif spec.precision == "amp_fp16" and spec.clip_norm is not None:
+    elif PRECISIONS[spec.precision].loss_scaling and spec.clip_norm is not None:
         raise EngineUnsupported(
             f"engine=deepspeed at stage={spec.stage} has no clip_norm with precision=amp_fp16: it clips gradients "
             "that are still scaled"

@@ -25,6 +25,7 @@ from bench.engines.spec import (
     option,
     refuse_debug_detail,
 )
+from results.precision import PRECISIONS
 
 CAPABILITIES = Capabilities(
     stages={
@@ -123,7 +124,7 @@ def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
         "over gloo its hook mismatches the collectives of several buckets, so all gradients go in one",
     )
     yield (
-        power and spec.precision == "amp_fp16",
+        power and PRECISIONS[spec.precision].loss_scaling,
         "has no compression=powersgd with precision=amp_fp16",
         "its error feedback would be added to gradients of another loss scale",
     )
@@ -179,7 +180,7 @@ def _joined(spec: EngineSpec) -> Iterator[Refusal]:
         "a rank that has run out takes a step for each forward of the others",
     )
     yield (
-        spec.join and spec.stage == 1 and spec.precision == "amp_fp16",
+        spec.join and spec.stage == 1 and PRECISIONS[spec.precision].loss_scaling,
         "has no precision=amp_fp16 with join=true (data_skew=samples)",
         "a rank that has run out steps on gradients that nobody unscales",
     )

@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.measure.communication.sizes import WIDTHS, Asked, iterations
+from bench.measure.communication.sizes import Asked, iterations
 from bench.measure.time.timing import meet, synchronize
 from results.launches import CollectiveTimes
+from results.precision import ITEM_BYTES
 
 Exchange = Callable[[Tensor, Tensor], object]
 """Sends the first tensor and receives into the second; those in place have one for both."""
@@ -51,7 +52,7 @@ def measure_one(
     kind: str, size_bytes: int, dtype: str, steps: int, warmup: int, device: torch.device
 ) -> CollectiveTimes:
     """One kind at one size, in bytes of the whole array."""
-    sent, received = buffers(kind, size_bytes // WIDTHS[dtype], dtype, device)
+    sent, received = buffers(kind, size_bytes // ITEM_BYTES[dtype], dtype, device)
     measured = iterations(size_bytes, steps)
     timed = event_times_s if dist.get_backend() == "nccl" else wall_times_s
 

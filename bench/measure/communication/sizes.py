@@ -8,10 +8,11 @@ from typing import Any
 
 from bench.checks import ConfigError
 from bench.engines.spec import as_written
+from results.precision import ITEM_BYTES
 
 KINDS = ("all_reduce", "reduce_scatter", "all_gather", "broadcast", "all_to_all")
 
-WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPES = ("float32", "bfloat16", "float16")
 """Bytes of an element, by dtype."""
 
 LEAST_ITERATIONS = 5
@@ -31,7 +32,7 @@ class Asked:
 
     def size_bytes(self, size: int, ranks: int) -> int:
         """The size that is run: rounded up to as many elements for each rank."""
-        unit = WIDTHS[self.dtype] * ranks
+        unit = ITEM_BYTES[self.dtype] * ranks
         return -(-size // unit) * unit
 
 
@@ -48,8 +49,8 @@ def asked(options: Mapping[str, Any]) -> Asked:
         raise ConfigError(
             f"workload.sizes={as_written(sizes)} is not valid; valid: a list of whole numbers of bytes of at least 1"
         )
-    if dtype not in WIDTHS:
-        raise ConfigError(f"workload.dtype={as_written(dtype)} is not valid; valid: {', '.join(WIDTHS)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"workload.dtype={as_written(dtype)} is not valid; valid: {', '.join(DTYPES)}")
     return Asked(list(dict.fromkeys(kinds)), sorted(set(sizes)), dtype)
 
 
