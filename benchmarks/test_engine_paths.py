@@ -16,6 +16,7 @@ from bench.engines.native.collectives import Collectives
 from bench.engines.native.gradients import BucketGradients
 from bench.engines.native.layout import lay_out
 from bench.engines.native.optimizer import LossScale, ShardOptimizer
+from bench.engines.native.policy import POLICIES
 from bench.engines.spec import EngineSpec
 from benchmarks.peer import KINDS, call, world_of_two
 
@@ -69,7 +70,7 @@ def test_layout_of_a_thousand_parameters(benchmark: BenchmarkFixture) -> None:
 
 @cpu_time
 def test_gradients_are_packed_into_a_bucket(benchmark: BenchmarkFixture) -> None:
-    packed = BucketGradients(bucket(), stage=1)
+    packed = BucketGradients(bucket(), POLICIES[1])
     gradients = [torch.ones(shape) for shape in SHAPES]
 
     def pack() -> Tensor:
@@ -92,10 +93,10 @@ def test_a_master_shard_is_published_into_its_bucket(benchmark: BenchmarkFixture
 
 @cpu_time
 def test_a_shard_is_updated(benchmark: BenchmarkFixture) -> None:
-    entry = BucketGradients(bucket(), stage=1)
+    entry = BucketGradients(bucket(), POLICIES[1])
     entry.result = torch.ones_like(entry.bucket.shard)
     spec = EngineSpec(stage=1, world_size=RANKS, device="cpu", backend="gloo", optimizer="adam", lr=1e-3)
-    optimizer = ShardOptimizer([entry], spec, Alone())  # type: ignore[arg-type]
+    optimizer = ShardOptimizer([entry], spec, POLICIES[1], Alone())  # type: ignore[arg-type]
     before = entry.bucket.shard.clone()
     benchmark(optimizer.step, 1.0, LossScale(enabled=False))
     assert not torch.equal(before, entry.bucket.shard)

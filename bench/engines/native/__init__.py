@@ -12,6 +12,7 @@ keeps whole and what it keeps as a shard is all that tells the stages apart:
 
 Read in this order:
 
+    policy.py        what a stage shards
     layout.py        which element lies where, and which rank owns it
     collectives.py   reduce-scatter and all-gather, on gloo and on NCCL
     p2p_thread.py    gloo: who sends and receives while the rank computes

@@ -15,6 +15,7 @@ from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.layout import lay_out
 from bench.engines.native.optimizer import LossScale, ShardOptimizer
+from bench.engines.native.policy import POLICIES
 from bench.engines.native.refusals import refuse_module
 from bench.engines.native.units import Group, Phase, UnitSchedule, group_units
 from bench.engines.precision import AUTOCAST, autocast, cast_inputs, cast_module, weight_dtype
@@ -31,8 +32,9 @@ class NativeEngine:
     """DDP and ZeRO 1-3 over flat buckets."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
-        refuse_module(module, spec.stage)
         self.spec = spec
+        self.policy = POLICIES[spec.stage]
+        refuse_module(module, self.policy)
         self.context = context
         self.module = cast_module(module, spec.precision)
         self.names = dict(self.module.named_parameters())
@@ -44,20 +46,24 @@ class NativeEngine:
         self.buckets = [bucket for group in self.groups for bucket in group.buckets]
         for bucket in self.buckets:
             bucket.keep_shard(
-                partitioned=spec.stage >= 1, master=PRECISIONS[spec.precision].master, freeable=spec.stage == 3
+                partitioned=self.policy.shard_optimizer,
+                master=PRECISIONS[spec.precision].master,
+                freeable=self.policy.shard_parameters,
             )
-        self.schedule = UnitSchedule(self.module, self.groups, prefetch=self.overlap) if spec.stage == 3 else None
+        self.schedule = (
+            UnitSchedule(self.module, self.groups, prefetch=self.overlap) if self.policy.shard_parameters else None
+        )
         self.reducer = GradientReducer(
             self._backward_order(),
             self.collectives,
-            stage=spec.stage,
+            self.policy,
             overlap=self.overlap,
             in_flight=spec.options.get("in_flight"),
         )
         if self.schedule:
             self.reducer.on_full = Bucket.free
             self.reducer.on_launch = self.schedule.agree_on_reduction
-        self.optimizer = ShardOptimizer(self.reducer.gradients, spec, self.collectives)
+        self.optimizer = ShardOptimizer(self.reducer.gradients, spec, self.policy, self.collectives)
 
     def _agree_on_start(self) -> None:
         """Every rank starts from rank 0's weights and buffers."""
@@ -65,9 +71,9 @@ class NativeEngine:
             broadcast(tensor.detach())
 
     def _group(self, units: list[nn.Module]) -> list[Group]:
-        """Stage 3: a group per unit (or run of units). Else one, of all trainable parameters, last ones first."""
+        """Sharded parameters: a group per unit (or run of units). Else one, of all trainable ones, last ones first."""
         cap = None if self.bucket_mb is None else self.bucket_mb * MIB
-        if self.spec.stage == 3:
+        if self.policy.shard_parameters:
             grouped = group_units(self.module, units, cap)
             names = {part: name or "the root" for name, part in self.module.named_modules()}
             return [
@@ -91,13 +97,13 @@ class NativeEngine:
                 cap,
                 self.context.world_size,
                 same[0].element_size(),
-                short_end=self.spec.stage < 3,
+                short_end=not self.policy.shard_parameters,
             )
         ]
 
     def _backward_order(self) -> list[Bucket]:
         """Buckets in the order in which backward fills them: units from the last to the first, the root at the end."""
-        if self.spec.stage < 3:
+        if not self.policy.shard_parameters:
             return self.buckets
         units = [group for group in self.groups if group.modules != [self.module]]
         root = [group for group in self.groups if group.modules == [self.module]]
@@ -105,8 +111,8 @@ class NativeEngine:
 
     @property
     def bucket_mb(self) -> float | None:
-        """Cap of a bucket in MiB; None at stage 3: a bucket per unit."""
-        return self.spec.bucket_mb or (None if self.spec.stage == 3 else BUCKET_MB)
+        """Cap of a bucket in MiB; None: a bucket per unit."""
+        return self.spec.bucket_mb or (None if self.policy.shard_parameters else BUCKET_MB)
 
     @property
     def _loss_divisor(self) -> int:
@@ -133,7 +139,7 @@ class NativeEngine:
         if not self.schedule:
             for bucket in self.buckets:
                 bucket.take_back()
-        self.reducer.begin(reduce=sync or self.spec.stage >= 2)
+        self.reducer.begin(reduce=sync or self.policy.reduces_every_micro_batch)
         scale = self.loss_scale.value / self._loss_divisor
         with self._phase("backward"):
             (loss if scale == 1 else loss * scale).backward()
@@ -155,7 +161,7 @@ class NativeEngine:
     def state(self) -> dict[str, list[Tensor]]:
         master = PRECISIONS[self.spec.precision].master
         frozen: list[Tensor] = [parameter for parameter in self.names.values() if not parameter.requires_grad]
-        held: dict[str, list[Tensor]] = {"params": [] if self.spec.stage == 3 else frozen, "master": []}
+        held: dict[str, list[Tensor]] = {"params": [] if self.policy.shard_parameters else frozen, "master": []}
         for bucket in self.buckets:
             if bucket.is_whole:
                 held["params"].append(bucket.whole)
@@ -170,7 +176,7 @@ class NativeEngine:
         for group in self.groups:
             group.gather()
         whole = {name: parameter.detach().clone() for name, parameter in self.names.items()}
-        if self.spec.stage == 3:
+        if self.policy.shard_parameters:
             for group in self.groups:
                 group.free()
         return whole

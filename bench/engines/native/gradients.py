@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.engines.native.bucket import Bucket
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.p2p_thread import Finish
+from bench.engines.native.policy import ShardingPolicy
 from bench.engines.spec import EngineUnsupported
 
 IN_FLIGHT = 1
@@ -29,10 +30,9 @@ at stages 2 and 3 what is collected. At stage 0 a bucket on the wire needs no mo
 class BucketGradients:
     """The gradients of one bucket: ``flat`` while they are collected, ``result`` once they are reduced."""
 
-    def __init__(self, bucket: Bucket, stage: int) -> None:
+    def __init__(self, bucket: Bucket, policy: ShardingPolicy) -> None:
         self.bucket = bucket
-        self.transient = stage >= 2
-        self.partitioned = stage >= 1
+        self.policy = policy
         self.flat: Tensor | None = None
         self.result: Tensor | None = None
         self.written: set[int] = set()
@@ -79,18 +79,18 @@ class BucketGradients:
         flat = self.fill_gaps()
         self.written.clear()
         self.is_launched = True
-        if not self.partitioned:
+        if not self.policy.reduce_scatters:
             self.result = flat
             return collectives.all_reduce(flat)
         earlier = self.result
         own = flat[self.bucket.own]
-        out = torch.empty_like(own) if self.transient else own
+        out = torch.empty_like(own) if self.policy.shard_gradients else own
         finish = collectives.reduce_scatter(flat, out)
 
         def complete() -> None:
             finish()
             self.result = out
-            if self.transient:
+            if self.policy.shard_gradients:
                 self.result = out if earlier is None else earlier.add_(out)
                 self.flat = None
 
@@ -100,7 +100,7 @@ class BucketGradients:
         """The update is done."""
         self.result = None
         self.written.clear()
-        if self.transient:
+        if self.policy.shard_gradients:
             self.flat = None
 
     def held(self) -> list[Tensor]:
@@ -112,16 +112,22 @@ class GradientReducer:
     """Hooks every trainable parameter, and reduces the buckets of a backward."""
 
     def __init__(
-        self, buckets: list[Bucket], collectives: Collectives, *, stage: int, overlap: bool, in_flight: int | None
+        self,
+        buckets: list[Bucket],
+        collectives: Collectives,
+        policy: ShardingPolicy,
+        *,
+        overlap: bool,
+        in_flight: int | None,
     ) -> None:
-        self.gradients = [BucketGradients(bucket, stage) for bucket in buckets if bucket.trainable]
+        self.gradients = [BucketGradients(bucket, policy) for bucket in buckets if bucket.trainable]
         self.on_full: Callable[[Bucket], None] = lambda bucket: None
         """Called when all gradients of a bucket have come: stage 3 then frees its parameters."""
         self.on_launch: Callable[[Bucket], None] = lambda bucket: None
         """Called before a bucket's reduction is started."""
         self._collectives = collectives
         self._overlap = overlap
-        self.in_flight = in_flight or (len(self.gradients) if stage == 0 else IN_FLIGHT)
+        self.in_flight = in_flight or (IN_FLIGHT if policy.reduce_scatters else len(self.gradients))
         self._reducing = False
         self._next = 0
         self._flying: list[Finish] = []

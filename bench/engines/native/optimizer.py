@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.engines.native.collectives import Collectives
 from bench.engines.native.gradients import BucketGradients
+from bench.engines.native.policy import ShardingPolicy
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
@@ -48,13 +49,19 @@ class LossScale:
 class ShardOptimizer:
     """Updates the shards of all trainable buckets and brings the parameters up to date."""
 
-    def __init__(self, gradients: list[BucketGradients], spec: EngineSpec, collectives: Collectives) -> None:
+    def __init__(
+        self,
+        gradients: list[BucketGradients],
+        spec: EngineSpec,
+        policy: ShardingPolicy,
+        collectives: Collectives,
+    ) -> None:
         fused = {"fused": True} if spec.optimizer in FUSED else {"foreach": False}
         self.gradients = gradients
         self.shards = [nn.Parameter(entry.bucket.shard) for entry in gradients]
         self.optimizers = [build_optimizer(spec.optimizer, [shard], spec.lr, **fused) for shard in self.shards]
         self._clip_norm = spec.clip_norm
-        self._gathers = spec.stage in (1, 2)
+        self._policy = policy
         self._collectives = collectives
 
     def step(self, divisor: float, loss_scale: LossScale) -> None:
@@ -74,7 +81,7 @@ class ShardOptimizer:
             optimizer.step()
             shard.grad = None
             entry.bucket.publish()
-            if self._gathers:
+            if self._policy.all_gathers_after_update:
                 pending.append(self._collectives.all_gather(entry.bucket.whole))
         for finish in pending:
             finish()
@@ -90,7 +97,7 @@ class ShardOptimizer:
         total = torch.zeros((), dtype=torch.float64, device=self.shards[0].device)
         for entry in self.gradients:
             assert entry.result is not None
-            own = entry.result if entry.partitioned else entry.result[entry.bucket.own]
+            own = entry.result if self._policy.reduce_scatters else entry.result[entry.bucket.own]
             total += torch.linalg.vector_norm(own, dtype=torch.promote_types(own.dtype, torch.float32)).double() ** 2
         dist.all_reduce(total)
         return math.sqrt(float(total))

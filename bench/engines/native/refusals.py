@@ -7,11 +7,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bench.engines.native.policy import ShardingPolicy
 from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineUnsupported
 
 
-def refuse_module(module: nn.Module, stage: int) -> None:
+def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
     """Raises EngineUnsupported."""
     refuse_sparse("native", module)
     for name, part in module.named_modules():
@@ -31,7 +32,7 @@ def refuse_module(module: nn.Module, stage: int) -> None:
     for name, buffer in module.named_buffers():
         if buffer.layout != torch.strided:
             raise EngineUnsupported(f"engine=native: the buffer {name} is {buffer.layout}; buffers must be dense")
-        if stage == 3 and isinstance(buffer, nn.Parameter):
+        if policy.shard_parameters and isinstance(buffer, nn.Parameter):
             raise EngineUnsupported(
                 f"engine=native at stage=3: {name} is a parameter among the buffers, where nobody sees it read"
             )

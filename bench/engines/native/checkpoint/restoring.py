@@ -39,7 +39,7 @@ def checked(engine: NativeEngine, folder: Path) -> Index:
 
 def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
     """Fills what this rank keeps."""
-    if engine.spec.stage == 3:
+    if engine.policy.shard_parameters:
         for group in engine.groups:
             group.free()
     create_optimizer_state(engine, index)
@@ -106,6 +106,6 @@ def bring_up_to_date(engine: NativeEngine) -> None:
     """Parameters from the shards, as after an update; at stage 3 they are gathered when they are used."""
     for bucket in engine.buckets:
         bucket.publish()
-    if engine.spec.stage in (1, 2):
+    if engine.policy.all_gathers_after_update:
         for finish in [engine.collectives.all_gather(bucket.whole) for bucket in engine.buckets]:
             finish()
