@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis.commands import advise, compare, gate, history, noise, report
-from results.output import prepare_output
+from terminal.output import prepare_output
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,17 +10,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench import reproduce
 from bench.cli import compose, errors, overrides
 from bench.cli.folder import unless_refused
 from bench.cli.one_process import check_alone
 from bench.cli.signals import outlive_terminal
 from bench.groups import CONF
+from bench.reproduce import request
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def single_run(composed: DictConfig) -> None:
     """A run without -m: a sweep of one cell, or a record's cell again."""
+    from bench.reproduce.run import reproduce
     from bench.sweep import run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -29,9 +30,8 @@ def single_run(composed: DictConfig) -> None:
         if config.reproduce is None:
             code = run.run([config], folder)
         else:
-            code = reproduce.run(
-                config, [*HydraConfig.get().overrides.hydra, *HydraConfig.get().overrides.task], folder
-            )
+            given = HydraConfig.get().overrides
+            code = reproduce(config, [*given.hydra, *given.task], folder)
     if code:
         raise SystemExit(code)
 
@@ -46,8 +46,8 @@ def main() -> None:
         sys.argv[1:] = overrides.name_module(sys.argv[1:])
         overrides.check_overrides(sys.argv[1:])
         overrides.check_mode(sys.argv[1:])
-        if reproduce.asked(sys.argv[1:]):
-            reproduce.check_arguments(sys.argv[1:])
+        if request.is_reproduction(sys.argv[1:]):
+            request.check_arguments(sys.argv[1:])
             single_run()
         else:
             with compose.warming(sys.argv[1:]):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from analysis.text.tables import bare, console
+from terminal.tables import bare, console
 
 EARLIER = 5
 SLOWER = {"process_time": 1.5, "perf_counter": 3.0}

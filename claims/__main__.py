@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from analysis.text.tables import console
 from bench.checks import ConfigError
 from bench.cli.one_process import check_alone
 from claims import document, findings
@@ -20,8 +19,9 @@ from claims.claim import Claim
 from claims.findings import Findings, Found, NotFindings
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ROOT, ExperimentError, Suite
-from results.output import prepare_output
 from results.store import dated, new_dated
+from terminal.output import prepare_output
+from terminal.tables import console
 
 REFERENCE = ROOT / "results" / "reference" / "cpu-gloo" / "claims.json"
 FILE = "claims.json"

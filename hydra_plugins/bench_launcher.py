@@ -23,7 +23,7 @@ class BenchLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from bench.cli import compose
         from bench.cli.folder import unless_refused
-        from bench.reproduce import CannotReproduce
+        from bench.reproduce.request import CannotReproduce
         from bench.sweep import run
 
         loader = self.hydra_context.config_loader

@@ -57,9 +57,9 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
 
 def run(asked: argparse.Namespace) -> int:
     from analysis.comparison import compare as compare_comparison
-    from analysis.text.tables import console
     from results.identity import INFO
     from results.mlflow_store import load_places
+    from terminal.tables import console
 
     places, margin = (1 if asked.between else 2), asked.same / 100
     if len(asked.paths) != places or not margin > 0:

@@ -43,7 +43,7 @@ def reason(text: str) -> str:
 
 def run(asked: argparse.Namespace) -> int:
     from analysis.comparison import counter_check
-    from analysis.text.tables import console
+    from terminal.tables import console
 
     found = read(asked)
     warn(found.warnings)

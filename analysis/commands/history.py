@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 def run(asked: argparse.Namespace) -> int:
     from analysis.comparison.compare import NothingToCompare
     from analysis.comparison.history import histories, summary, table
-    from analysis.text.tables import console
+    from terminal.tables import console
 
     if not asked.same > 0:
         raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")

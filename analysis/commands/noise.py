@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 def run(asked: argparse.Namespace) -> int:
     from analysis.comparison.compare import NothingToCompare
     from analysis.comparison.noise import floors, table, write
-    from analysis.text.tables import console
+    from terminal.tables import console
 
     if asked.out and asked.out.suffix not in (".json", ".csv"):
         raise NothingToCompare(f"--out {asked.out} is not valid; valid: a name that ends in .json or .csv")

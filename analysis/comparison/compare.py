@@ -24,12 +24,12 @@ from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
-from analysis.text.tables import bare
 from analysis.text.units import counted, known, mib, ms, spoken
 from results.identity import completed, flatten, frozen, identity, knobs
 from results.launches import ENOUGH_LAUNCHES, Launch
 from results.record import Record
 from results.verdicts import UNTRAINED, noted
+from terminal.tables import bare
 
 Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

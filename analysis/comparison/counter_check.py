@@ -19,10 +19,10 @@ from rich.text import Text
 
 from analysis.comparison import exact_quantities
 from analysis.comparison.exact_quantities import Quantities, Value
-from analysis.text.tables import bare
 from analysis.text.units import counted
 from results.atomic import write_whole
 from results.record import Record
+from terminal.tables import bare
 
 SAME, CODE, UNREADABLE, LIBRARIES = 0, 1, 2, 3
 """Exit codes: nothing differs; the code made a difference; nothing could be compared; only libraries may have."""

@@ -27,10 +27,10 @@ from analysis.comparison.time_gate import FALSE_ALARMS, per_step_s
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics.medians import Floats
 from analysis.text.labels import label
-from analysis.text.tables import bare
 from analysis.text.units import ms
 from results.identity import completed, hardware, identity, knobs
 from results.record import Record
+from terminal.tables import bare
 
 ORDERS = 10_000
 """Random orders that a statistic is held against, at least."""

@@ -26,12 +26,12 @@ from analysis.statistics import paired
 from analysis.statistics.medians import Floats
 from analysis.text.labels import label
 from analysis.text.spreadsheet import cell_as_data
-from analysis.text.tables import bare
 from analysis.text.units import known
 from results.atomic import replacing, write_whole
 from results.identity import hardware, identity, knobs
 from results.launches import ENOUGH_LAUNCHES
 from results.record import Record
+from terminal.tables import bare
 
 ONE_SIDED = 0.025
 """Of a 95 % interval."""

@@ -35,11 +35,11 @@ from analysis.metrics.traffic import ledgers
 from analysis.statistics import medians, paired
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
-from analysis.text.tables import bare
 from analysis.text.units import counted, known, ms
 from results.identity import knobs
 from results.launches import Collective, Launch
 from results.record import Record
+from terminal.tables import bare
 
 MARGIN = 0.02
 """A smaller change of the step time is none."""

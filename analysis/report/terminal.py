@@ -17,10 +17,11 @@ from analysis.table import warnings as warnings_table
 from analysis.table.frame import Cell, each_cell, varying
 from analysis.table.panels import panels
 from analysis.table.rows import ALWAYS, headings, knob_names, levels
-from analysis.text import tables, units
-from analysis.text.tables import PIPE_WIDTH, bare
+from analysis.text import units
 from results import verdicts
 from results.shown import printable
+from terminal import tables
+from terminal.tables import PIPE_WIDTH, bare
 
 if TYPE_CHECKING:
     from analysis.report.write import ReportPaths

@@ -6,7 +6,7 @@ import io
 import signal
 from typing import TYPE_CHECKING
 
-from results.output import prepare_output
+from terminal.output import prepare_output
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from analysis.text.tables import console
 from bench import engines
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
 from bench.groups import CONF, options
-from results.output import prepare_output
 from results.settings import choices
+from terminal.output import prepare_output
+from terminal.tables import console
 
 STAGES = (0, 1, 2, 3)
 SETTINGS: dict[str, tuple[Any, ...]] = {

@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from analysis.text.tables import bare, console
 from bench.measure.machine import environment, limits, source
 from bench.measure.machine.command import output
 from bench.measure.machine.source import ROOT
-from results.output import prepare_output
 from results.quantities import size_bytes
+from terminal.output import prepare_output
+from terminal.tables import bare, console
 
 Verdict = Literal["ok", "note", "wrong"]
 LEAST_DISK_BYTES = 5 * 2**30

@@ -24,10 +24,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from analysis.comparison import time_gate
-from analysis.comparison.compare import Pair
-from analysis.text.tables import console
-from analysis.text.units import counted, known
 from bench import engines
 from bench.checks import ConfigError, check_sweep
 from bench.cli import errors
@@ -40,6 +36,7 @@ from bench.launch.local import Launcher, LaunchError, server_environment
 from bench.measure.machine import environment, limits, source
 from bench.plan import collectives
 from bench.plan.resolve import plan
+from bench.regress import report
 from bench.regress.revision import RevisionLauncher, ask, checked_out, knob_defaults
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.interleaved import Interleaved, SideFailed
@@ -48,12 +45,12 @@ from results.identity import flatten
 from results.settings import Config
 from results.source import Source
 from results.store import sweep_name
+from terminal.tables import console
 
 ROUNDS = 20
 """Launches of a cell on either side, unless repeats says otherwise."""
 OWN_DEFAULTS = {"repeats": str(ROUNDS), "measure.ceiling": "false", "tracking": "none"}
 """Overrides that stand before a person's own."""
-NOT_COMPARED = 2
 SIDES = ("base", "current")
 SAME_WORK = ("batch_size", "scaling", "gpus", "steps", "warmup", "repeats", "seed", "workload")
 """Knobs, by the first part of their name, that both sides must have alike for their steps to be compared."""
@@ -90,9 +87,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--same",
         type=float,
-        default=100 * time_gate.MARGIN,
+        default=100 * report.MARGIN,
         metavar="PERCENT",
-        help=f"what counts as the same step time; default: {100 * time_gate.MARGIN:g}",
+        help=f"what counts as the same step time; default: {100 * report.MARGIN:g}",
     )
     found.add_argument(
         "overrides",
@@ -116,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (ConfigError, LaunchError, HydraException, OmegaConfBaseException, OSError) as error:
         print(f"regress: {errors.explain(error)}", file=sys.stderr)
-    return NOT_COMPARED
+    return report.NOT_COMPARED
 
 
 def regress(base: str, base_python: str, overrides: list[str], margin: float) -> int:
@@ -153,7 +150,8 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
             complete = Interleaved(sweeps, sweep_name(folder), configs[0].seed).run()
         except SideFailed as error:  # then no cell is compared, and the code is not 0
             print(f"regress: stopped: {error}", file=sys.stderr)
-    code = compared(sweeps, margin)
+    before, after = ([sweep.records[cell] for cell in sweep.cells] for sweep in sweeps)
+    code = report.compare(before, after, SIDES, margin)
     return code if complete else INTERRUPTED
 
 
@@ -179,7 +177,7 @@ def composed(
 def check(configs: list[Config]) -> None:
     """Raises ConfigError for cells that have no step time, or too few rounds for any verdict."""
     check_sweep(configs)
-    least = time_gate.least_rounds(len(configs))
+    least = report.least_rounds(len(configs))
     if configs[0].repeats < least:
         raise ConfigError(
             f"repeats={configs[0].repeats} cannot find a slowdown in {len(configs)} cell(s); valid: at least {least}"
@@ -238,22 +236,12 @@ def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:
     out = console(stderr=True, soft_wrap=True)
     rounds = sweep.cells[0].config.repeats
     out.print(
-        f"{counted(len(sweep.cells), 'cell')}, {counted(rounds, 'round')} of the current code and of {base} "
+        f"{len(sweep.cells)} cell(s), {rounds} round(s) of the current code and of {base} "
         f"({commit[:12]}); records in {folder}",
         markup=False,
     )
     for cell in sweep.cells:
         out.print(f"  {cell.id}" + (f"  {cell.status}: {cell.reason}" if cell.status else ""), markup=False)
-
-
-def compared(sweeps: Sequence[Sweep], margin: float) -> int:
-    """Prints the verdicts; the exit code."""
-    before, after = ([sweep.records[cell] for cell in sweep.cells] for sweep in sweeps)
-    found = time_gate.judge_all([Pair(*records) for records in zip(before, after, strict=True)], margin)
-    time_gate.show(found, SIDES, margin, console())
-    if any(entry.failed for entry in found):
-        return 1
-    return 0 if any(known(entry.outcome.step.low) for entry in found) else NOT_COMPARED
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.text.tables import console
 from bench.job import Machine
 from bench.plan.cell import Cell
+from terminal.tables import console
 
 
 def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:

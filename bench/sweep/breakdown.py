@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from rich.table import Table
 
-from analysis.text.tables import console
+from terminal.tables import console
 
 
 class Breakdown:

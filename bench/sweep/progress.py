@@ -9,8 +9,8 @@ from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from analysis.text.tables import console
 from results.shown import printable
+from terminal.tables import console
 
 PLAIN_EVERY_S = 10.0
 """Seconds between plain progress lines."""

@@ -29,11 +29,12 @@ from bench.sweep.loading import check_workloads
 from bench.sweep.preparation import Preparation
 from bench.sweep.progress import SweepProgress
 from bench.sweep.records import SweepRecords
+from bench.sweep.report import write_report
 from bench.sweep.resume import take_over
 from bench.sweep.running import Running
 from bench.sweep.scratch import scratch
 from bench.sweep.turns import Turns
-from bench.tracking.tracker import Tracker, open_tracker
+from bench.tracking.tracker import open_tracker
 from results.settings import Config
 from results.source import Source
 from results.store import FolderBusy, RecordStore, StoreError
@@ -78,7 +79,8 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
             raise ConfigError(str(error)) from error
     breakdown.lap("")
     try:
-        return finish(sweep, tracker, code, show_breakdown=settings.measure.timing_breakdown)
+        reported = write_report(sweep.records, tracker, breakdown, show_breakdown=settings.measure.timing_breakdown)
+        return code or int(not reported)
     except KeyboardInterrupt:
         print(
             f"interrupted; the records are whole, report them with: python -m analysis report {store.folder}",
@@ -100,30 +102,6 @@ def open_store(folder: Path, *, resume: bool) -> RecordStore:
         return RecordStore(folder)
     except FolderBusy as error:
         raise ConfigError(f"{error}; hydra.sweep.dir=... names another") from error
-
-
-def finish(sweep: Sweep, tracker: Tracker, code: int, *, show_breakdown: bool) -> int:
-    """Report, tracking, and the table on the terminal; the exit code."""
-    from analysis.advice.alpha_beta import fit_rows
-    from analysis.report.terminal import print_summary
-    from analysis.report.write import write_report
-    from analysis.table.frame import frame
-
-    store, earlier = sweep.store, sweep.records.earlier
-    records = list((earlier | sweep.records.by_cell).values())
-    table = frame(records)
-    try:
-        paths = write_report(records, store.folder, store.warnings, table=table)
-    except OSError as error:
-        paths, code = None, code or 1
-        store.warnings.append(f"no report ({error}); later: python -m analysis report {store.folder} --out FOLDER")
-    sweep.breakdown.lap("report")
-    tracker.log_sweep(records, store.folder, instead=bool(earlier))
-    sweep.breakdown.lap("tracking")
-    if show_breakdown:
-        sweep.breakdown.show()
-    print_summary(table, paths, [*store.warnings, *tracker.warnings], by_size=fit_rows(records, table))
-    return code
 
 
 class Sweep:

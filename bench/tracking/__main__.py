@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bench.tracking.tracker import connect
 from results.mlflow_store import default_uri
-from results.output import prepare_output
 from results.settings import Tracking
+from terminal.output import prepare_output
 
 
 def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False) -> int:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO
 
 from results.mlflow_store import StoreError, default_uri, probe, shown
-from results.output import prepare_output
+from terminal.output import prepare_output
 
 HOST = "127.0.0.1"
 PORTS = 100

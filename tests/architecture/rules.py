@@ -8,20 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("conf", "workloads", "bench", "results", "analysis", "claims", "benchmarks", "hydra_plugins")
+CODE = ("conf", "workloads", "bench", "results", "terminal", "analysis", "claims", "benchmarks", "hydra_plugins")
 
 REPORTING = {
-    "bench.sweep.run": "the end of a sweep writes the report",
-    "bench.tracking.tracker": "logs the columns of that report to MLflow",
-    "bench.regress.__main__": "ends with the performance regression check",
-    "bench.reproduce": "ends with the comparison of two records",
-    "bench.nightly.preflight": "prints its findings as a table",
-    "bench.engines.__main__": "prints what engines support as a table",
-    "bench.sweep.announce": "prints the plan",
-    "bench.sweep.breakdown": "prints where the sweep's time went as a table",
-    "bench.sweep.progress": "writes to the terminal that the tables are written to",
+    "bench.sweep.report": "the end of a sweep",
+    "bench.tracking.tracker": "the same report in MLflow",
+    "bench.regress.report": "the end of a regression check",
+    "bench.reproduce.report": "the end of a reproduction",
 }
-"""The modules of bench that import analysis, each with its reason. Data still flows one way."""
+"""The modules of bench that write reports, and alone in bench import analysis. Data still flows one way."""
 
 MLFLOW = ("results.mlflow_store", "analysis.report.mlflow_fields", "bench.tracking")
 """Modules, or packages, that import mlflow, within functions only."""
@@ -101,7 +96,12 @@ def analysis_never_imports_what_measures(root: Path) -> list[str]:
     return [str(one) for one in imports(root, ("analysis",)) if one.reaches(*measuring)]
 
 
-def bench_reaches_analysis_where_a_run_ends(root: Path) -> list[str]:
+def the_terminal_knows_no_part_of_the_suite(root: Path) -> list[str]:
+    allowed = {*sys.stdlib_module_names, "rich", "terminal"}
+    return [str(one) for one in imports(root, ("terminal",)) if one.imported.split(".")[0] not in allowed]
+
+
+def only_reports_of_bench_import_analysis(root: Path) -> list[str]:
     reaching = [one for one in imports(root, ("bench",)) if one.reaches("analysis")]
     stale = sorted(set(REPORTING) - {one.importer for one in reaching})
     return [str(one) for one in reaching if one.importer not in REPORTING] + [
@@ -224,7 +224,8 @@ def modules_say_what_they_are_for(root: Path) -> list[str]:
 RULES: tuple[Callable[[Path], list[str]], ...] = (
     results_need_the_standard_library_alone,
     analysis_never_imports_what_measures,
-    bench_reaches_analysis_where_a_run_ends,
+    the_terminal_knows_no_part_of_the_suite,
+    only_reports_of_bench_import_analysis,
     workloads_import_no_part_of_the_suite,
     engines_own_neither_data_nor_clock,
     the_worker_alone_joins_engine_and_workload,

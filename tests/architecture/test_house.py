@@ -26,9 +26,14 @@ VIOLATIONS: dict[Callable[[Path], list[str]], list[dict[str, str]]] = {
         {"analysis/metrics/time.py": LATE.format("import torch.distributed as dist")},
         {"analysis/metrics/time.py": FOR_TYPES.format("from workloads import base")},
     ],
-    rules.bench_reaches_analysis_where_a_run_ends: [
-        {"bench/plan/cell.py": "from analysis.text.units import size"},
-        {"bench/plan/cell.py": LATE.format("import analysis")},
+    rules.the_terminal_knows_no_part_of_the_suite: [
+        {"terminal/tables.py": "from results.shown import cut"},
+        {"terminal/tables.py": LATE.format("import pandas")},
+    ],
+    rules.only_reports_of_bench_import_analysis: [
+        {"bench/sweep/run.py": "from analysis.text.units import size"},
+        {"bench/sweep/run.py": LATE.format("import analysis")},
+        {"bench/sweep/run.py": FOR_TYPES.format("from analysis.table import frame")},
     ],
     rules.workloads_import_no_part_of_the_suite: [
         {"workloads/mlp.py": "from bench import job"},
@@ -74,7 +79,8 @@ SOUND = {
     "results/mlflow_store.py": '"""The store."""\ndef f():\n    from mlflow.tracking import MlflowClient\n',
     "results/runs/1/code.py": "import torch\n",
     "analysis/table/frame.py": '"""The table."""\nimport pandas\nfrom results.read import f\n',
-    "bench/sweep/run.py": '"""A sweep."""\ndef finish():\n    from analysis.table.frame import frame\n',
+    "terminal/tables.py": '"""Tables."""\nimport sys\nfrom rich.table import Table\n',
+    "bench/sweep/report.py": '"""A sweep."""\ndef finish():\n    from analysis.table.frame import frame\n',
     "bench/engines/base.py": '"""An engine."""\nimport torch\n',
     "bench/worker/rank.py": '"""A rank."""\nimport workloads\nfrom bench.engines import base\n',
     "workloads/__init__.py": '"""Workloads."""\nimport torch\n',
@@ -102,7 +108,7 @@ def test_the_code_keeps_the_rule(rule: Callable[[Path], list[str]]) -> None:
 def test_a_violation_is_named(
     rule: Callable[[Path], list[str]], texts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "REPORTING", {"bench.sweep.run": "the end of a sweep"})
+    monkeypatch.setattr(rules, "REPORTING", {"bench.sweep.report": "the end of a sweep"})
     assert rule(tree(tmp_path, SOUND | texts)) != []
 
 
@@ -110,7 +116,7 @@ def test_a_violation_is_named(
 def test_a_sound_tree_breaks_no_rule(
     rule: Callable[[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "REPORTING", {"bench.sweep.run": "the end of a sweep"})
+    monkeypatch.setattr(rules, "REPORTING", {"bench.sweep.report": "the end of a sweep"})
     assert rule(tree(tmp_path, SOUND)) == []
 
 
@@ -121,8 +127,8 @@ def test_every_rule_has_a_violation() -> None:
 def test_a_module_that_no_longer_imports_analysis_must_leave_the_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "REPORTING", {"bench.sweep.run": "", "bench.gone": ""})
-    lines = rules.bench_reaches_analysis_where_a_run_ends(tree(tmp_path, SOUND))
+    monkeypatch.setattr(rules, "REPORTING", {"bench.sweep.report": "", "bench.gone": ""})
+    lines = rules.only_reports_of_bench_import_analysis(tree(tmp_path, SOUND))
     assert lines == ["REPORTING: bench.gone does not import analysis"]
 
 

@@ -22,7 +22,7 @@ from tests.undisturbed import undisturbed
 pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "results", "workloads")
+PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "results", "terminal", "workloads")
 CELL = ("workload=calibrated", "workload.layers=1", "workload.parameters_mib=0.01", "gpus=2", "threads=1")
 QUICK = ("steps=2", "warmup=0", "batch_size=8", "measure.parity_steps=0")
 STEP = "    def optimizer_step(self) -> None:\n"

@@ -10,7 +10,7 @@ import pytest
 
 OUTLIVES = """
 import os, signal, sys
-from analysis.text.tables import console
+from terminal.tables import console
 from bench.cli.signals import outlive_terminal
 outlive_terminal()
 """

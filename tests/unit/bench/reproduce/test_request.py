@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from bench import reproduce
 from bench.groups import group_files
 from bench.plan.cell import Cell
-from bench.reproduce import CannotReproduce, chosen, config_of, fetch, overrides
+from bench.reproduce import request
+from bench.reproduce.request import CannotReproduce, chosen, config_of, fetch, overrides
 from results import mlflow_store
 from results.read import Loaded
 from results.record import NO_ENGINE, Record
 from results.settings import Config, Tracking
-from results.source import Source
 from tests.fakes import cell
 
 
@@ -55,15 +54,17 @@ def test_how_it_is_measured_may_be_said_anew(recorded: Callable[..., Record]) ->
 )
 def test_what_would_make_another_cell_is_refused_by_name(word: str) -> None:
     with pytest.raises(CannotReproduce, match=f"{word} would make it another cell") as refusal:
-        reproduce.check_arguments(["reproduce=a.json", word])
+        request.check_arguments(["reproduce=a.json", word])
     assert "\n" not in str(refusal.value)
 
 
 def test_a_record_is_not_swept() -> None:
-    assert reproduce.asked(["-m", "reproduce=a.json"]) and not reproduce.asked(["reproduce=null", "stage=1"])
+    assert request.is_reproduction(["-m", "reproduce=a.json"]) and not request.is_reproduction(
+        ["reproduce=null", "stage=1"]
+    )
     with pytest.raises(CannotReproduce, match="leave out -m"):
-        reproduce.check_arguments(["-m", "reproduce=a.json"])
-    reproduce.check_arguments(["reproduce=a.json", "repeats=2", "tracking.uri=sqlite:///x.db", "hydra.run.dir=y"])
+        request.check_arguments(["-m", "reproduce=a.json"])
+    request.check_arguments(["reproduce=a.json", "repeats=2", "tracking.uri=sqlite:///x.db", "hydra.run.dir=y"])
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_persons_own_model_is_run_where_they_name_it(recorded: Callable[..., R
         with pytest.raises(CannotReproduce, match=r"say workload=module:my\.net:Net"):
             chosen(config, Config(), overrides(words))
     words = ["workload=module", "workload.path=my.net:Net"]
-    reproduce.check_arguments(["reproduce=a.json", *words])
+    request.check_arguments(["reproduce=a.json", *words])
     chosen(config, Config(), overrides(words))
     with pytest.raises(CannotReproduce, match="leave it out"):
         chosen(config_of(recorded()), Config(), overrides(words))
@@ -189,11 +190,3 @@ def test_more_processes_or_threads_than_a_machine_has_are_refused(
     record.resolved["threads"] = threads
     with pytest.raises(CannotReproduce, match=r"valid: .*at most"):
         config_of(record)
-
-
-def test_a_commit_that_is_none_is_not_printed_as_a_command(recorded: Callable[..., Record], tmp_path: Path) -> None:
-    record = recorded()
-    record.source = Source("", commit="HEAD; rm -rf /", patch="x")
-    assert "git checkout" not in reproduce.how_to_have(record, tmp_path)
-    record.source = Source("", commit="0123456789abcdef", patch="x", patch_bytes=1)
-    assert f"git apply '{tmp_path}/a b/source.patch'" in reproduce.how_to_have(record, tmp_path / "a b")

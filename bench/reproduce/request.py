@@ -1,4 +1,4 @@
-"""``reproduce=RECORD``: runs a record's cell again as it was resolved then, and says what agrees.
+"""What ``reproduce=RECORD`` asks for: the record, and the configuration that runs its cell again as it was resolved.
 
 A record is data. It names engines and workloads, and of these only such as conf/ has are run; a person's own code is
 run where the same name is given beside ``reproduce=`` (``workload=module:...``, ``hydra.searchpath=...``).
@@ -6,10 +6,7 @@ run where the same name is given beside ``reproduce=`` (``workload=module:...``,
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,18 +25,14 @@ from results.shown import cut, shown
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
-COMMIT = re.compile("[0-9a-f]{7,64}")
 RUN_ID = re.compile("[0-9a-f]{32}")
-REPRODUCED, DIFFERS, INTERRUPTED = 0, 1, 130
-"""Exit codes."""
-NEVER_RAN = ("unsupported", "unavailable", "interrupted")
 
 
 class CannotReproduce(ConfigError):
     """The cell cannot be run again here; the message is one line that says why."""
 
 
-def asked(arguments: list[str]) -> bool:
+def is_reproduction(arguments: list[str]) -> bool:
     """Whether the command's arguments ask for a record to be reproduced."""
     return any(
         override.key_or_group == "reproduce" and override.value() is not None for override in overrides(arguments)
@@ -62,32 +55,6 @@ def check_arguments(arguments: list[str]) -> None:
                 f"{override.input_line} would make it another cell than the record's; valid beside reproduce=: "
                 f"{', '.join(FREE)}, tracking, tracking.*, hydra.*"
             )
-
-
-def run(settings: Config, said: Sequence[str], folder: Path) -> int:
-    """Runs the cell of ``settings.reproduce`` in ``folder``, compares and reports; the exit code.
-
-    ``said`` are the overrides of the command. Raises CannotReproduce for what keeps the cell from being tried.
-    """
-    from analysis.comparison import reproduction
-    from bench.sweep import run as run_sweep
-
-    assert settings.reproduce is not None
-    before = fetch(settings.reproduce, settings.tracking)
-    if before.status in NEVER_RAN and not before.launches:
-        why = f" ({before.reason})" if before.reason else ""
-        raise CannotReproduce(f"{before.cell_id} was {before.status}{why}; there is nothing to reproduce")
-    config = chosen(config_of(before), settings, overrides(list(said)))
-    code = run_sweep.run([config], folder)
-    if code == INTERRUPTED:
-        return code
-    after = outcome(folder)
-    if after.status in NEVER_RAN:
-        raise CannotReproduce(f"{before.cell_id} cannot run here: {after.reason}")
-    document = reproduction.document(before, after)
-    write(before, folder, document, reproduction.markdown(before, after))
-    show(before, after, folder)
-    return REPRODUCED if document["reproduced"] else DIFFERS
 
 
 def fetch(place: str, tracking: Tracking) -> Record:
@@ -189,64 +156,3 @@ def own_folders(searchpath: Any) -> list[Path]:
             raise CannotReproduce(f"hydra.searchpath={place} is not valid with reproduce=; valid: file://FOLDER")
         folders.append(Path(place.removeprefix("file://")).resolve())
     return folders
-
-
-def outcome(folder: Path) -> Record:
-    """The record that the run left."""
-    try:
-        (path,) = (folder / "records").glob("*.json")
-        return Record.read(path)
-    except (ValueError, RecordError) as error:
-        raise CannotReproduce(f"the run left no record in {folder}: {error}") from error
-
-
-def write(before: Record, folder: Path, document: dict[str, Any], text: str) -> None:
-    """Leaves the comparison beside the run, and the record's patch where there is one."""
-    try:
-        (folder / "reproduction.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-        (folder / "reproduction.md").write_text(text, encoding="utf-8")
-        if before.source and before.source.patch:
-            (folder / "source.patch").write_text(before.source.patch, encoding="utf-8")
-    except OSError as error:
-        print(f"the comparison could not be written to {folder}: {error}", file=sys.stderr)
-
-
-def show(before: Record, after: Record, folder: Path) -> None:
-    """Prints the comparison."""
-    from rich.text import Text
-
-    from analysis.comparison import reproduction
-    from analysis.text.tables import bare, console
-
-    out = console(soft_wrap=True)
-    table = bare(("figure", "then", "now", "", "decides"))
-    for line in reproduction.lines(before, after):
-        style = "red" if line.decides and line.verdict == "differs" else ""
-        words = (line.figure, line.then, line.now, line.verdict, "yes" if line.decides else "")
-        table.add_row(*words, style=style)
-    out.print()
-    out.print(table)
-    for entry in reproduction.differences(before, after):
-        out.print(Text(f"differs: {entry.name}: {entry.then} then, {entry.now} now", style="yellow"))
-    if before.source and after.source and before.source.digest != after.source.digest:
-        out.print(Text(f"the record's code: {how_to_have(before, folder)}", style="yellow"))
-    out.print(Text(f"{reproduction.summary(before, after)}  {folder / 'reproduction.md'}", style="bold"))
-
-
-def how_to_have(record: Record, folder: Path) -> str:
-    """How to get the code that a record is of, as far as the record holds it."""
-    source = record.source
-    if source is None or not source.commit:
-        return "the record names no commit"
-    if not COMMIT.fullmatch(source.commit):
-        return f"the record's commit is not valid: {shown(source.commit)}"
-    words = f"git checkout {source.commit}"
-    if source.patch:
-        words += f" && git apply {shlex.quote(str(folder / 'source.patch'))}"
-    if source.patch_cut:
-        words += (
-            f" (the record holds only the first {len(source.patch):,} of {source.patch_bytes:,} bytes of the patch)"
-        )
-    if source.untracked:
-        words += f"; not tracked, known by SHA-256 only: {', '.join(map(shlex.quote, source.untracked))}"
-    return words

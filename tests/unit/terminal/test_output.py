@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from results.output import without_controls
+from terminal.output import without_controls
 from tests.fakes import troubled_sweep, write_all
 
 ROOT = Path(__file__).resolve().parents[3]
-WRITERS = ("bench", "analysis", "claims", "results")
+WRITERS = ("bench", "analysis", "claims", "results", "terminal")
 COMMANDS = (
     ("bench", "--help"),
     ("bench.engines", "--reasons"),
@@ -47,10 +47,10 @@ def test_a_command_writes_to_terminals_of_ascii_and_latin_1(command: tuple[str, 
 
 
 SAYS = """
-from results.output import prepare_output
+from terminal.output import prepare_output
 prepare_output()
 import sys
-from analysis.text.tables import bare, console
+from terminal.tables import bare, console
 hostile = "a\\x1b[2Jb\\x00c\\x9bd\\u202ee"
 print(hostile)
 print(hostile, file=sys.stderr)
@@ -69,7 +69,7 @@ def test_no_control_character_of_what_is_written_reaches_a_terminal() -> None:
 
 
 def test_styles_of_a_table_still_reach_a_terminal() -> None:
-    code = "from results.output import prepare_output; prepare_output(); from analysis.text.tables import console; "
+    code = "from terminal.output import prepare_output; prepare_output(); from terminal.tables import console; "
     code += "console().print('[bold]a[/bold]')"
     variables = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=variables, check=True)
@@ -82,7 +82,7 @@ def test_consoles_are_made_in_one_place() -> None:
 
 
 def test_what_is_written_keeps_its_order_where_tables_and_lines_alternate() -> None:
-    code = "from results.output import prepare_output; prepare_output(); from analysis.text.tables import console\n"
+    code = "from terminal.output import prepare_output; prepare_output(); from terminal.tables import console\n"
     code += "for n in range(3):\n print('line', n)\n console().print(f'table {n}')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True)
     assert ended.stdout.split("\n")[:4] == ["line 0", "table 0", "line 1", "table 1"]

@@ -11,7 +11,7 @@ from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
-from results.output import without_controls
+from terminal.output import without_controls
 
 PIPE_WIDTH = 120
 """Columns of an output that is not a terminal, where a table may not be cropped."""
@@ -37,7 +37,7 @@ def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
 
 
 class Plain(Table):
-    """A table whose words are taken as they are: a knob's value such as ``[red]`` is no markup."""
+    """A table whose words are taken as they are: a setting's value such as ``[red]`` is not markup."""
 
     def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
         plain = (Text(without_controls(cell)) if isinstance(cell, str) else cell for cell in cells)
@@ -51,9 +51,9 @@ def bare(
 
     ``gap`` is the space between columns.
     """
-    found = Plain(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    table = Plain(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for name in columns:
         justify: JustifyMethod = "left" if words is None or name in words else "right"
         overflow: OverflowMethod = "ellipsis" if name in whole else "fold"
-        found.add_column(Text(name), justify=justify, no_wrap=name in whole, overflow=overflow)
-    return found
+        table.add_column(Text(name), justify=justify, no_wrap=name in whole, overflow=overflow)
+    return table

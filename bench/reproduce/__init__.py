@@ -1,0 +1,1 @@
+"""``reproduce=RECORD``: runs the cell of a record again and compares the two records."""
