@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.base import check_choice, check_count
+from workloads.supervised import Supervised
 from workloads.transformer import TP_PLAN, Block, Size, draw
 
 MASKED = 0.15
@@ -22,7 +21,7 @@ SIZES = {
 }
 
 
-class BERT:
+class BERT(Supervised):
     """Prediction of masked tokens; throughput counts all tokens of a sequence, masked or not.
 
     15 % of the positions, equally many in each sample, hold the mask token, and the loss is the mean over them.
@@ -41,27 +40,18 @@ class BERT:
         if context is not None:
             check_count("bert", "context", context)
             self._size = replace(self._size, context=context)
-        self._seed = seed
         self._tie = tie
         length = self._size.context
         masked = max(1, round(MASKED * length))
-        self._source = data.masked_tokens(seed, vocabulary=self._size.vocabulary, length=length, masked=masked)
-        self.info = WorkloadInfo("bert", unit="token", units_per_sample=length, data=self._source.info)
+        source = data.masked_tokens(seed, vocabulary=self._size.vocabulary, length=length, masked=masked)
+        super().__init__("bert", seed, source, unit="token", units_per_sample=length)
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return Encoder(self._size, self._tie)
+    def network(self) -> nn.Module:
+        return Encoder(self._size, self._tie)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """The blocks; embeddings, norm and head are left to the root, since embedding and head may be tied."""
         return list(module.get_submodule("blocks").children())
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        tokens, masked, targets = batch
-        return F.cross_entropy(module(tokens, masked).float().flatten(0, 1), targets.flatten())
 
 
 class Encoder(nn.Module):

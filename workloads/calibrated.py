@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from workloads import data
-from workloads.base import Batch, WorkloadError, WorkloadInfo, check_count, reseeded
+from workloads.base import WorkloadError, check_count
+from workloads.supervised import Regression
 
 WIDTH = 16
 """Of the vectors between layers, and of a weight's rows."""
@@ -31,7 +30,7 @@ CYCLES = 10_000_000
 """Of each trial: 5 to 10 ms."""
 
 
-class Calibrated:
+class Calibrated(Regression):
     """``layers`` equal ones, each of a weight of ``parameters_mib``; mean squared error on vectors.
 
     ``forward_s`` and ``backward_s`` are a layer's, ``per`` ``micro_batch`` of any size or ``sample``. A weight has
@@ -56,30 +55,16 @@ class Calibrated:
         if per not in PER:
             raise WorkloadError(f"calibrated: per={per!r} is not valid; valid: {', '.join(PER)}")
         data.refuse_data_dir("calibrated", data_dir)
-        self._seed = seed
         self._layers = layers
         self._forward_s = float(forward_s)
         self._backward_s = float(backward_s)
         self._per_sample = per == "sample"
         self._rows = round(parameters_mib * 2**20 / ROW_BYTES)
-        self._source = data.vectors(seed, width=WIDTH)
-        self.info = WorkloadInfo("calibrated", unit="sample", units_per_sample=1, data=self._source.info)
+        super().__init__("calibrated", seed, data.vectors(seed, width=WIDTH))
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            times = (self._forward_s, self._backward_s, self._per_sample)
-            return nn.Sequential(*(Timed(self._rows, *times) for _ in range(self._layers)))
-
-    def units(self, module: nn.Module) -> list[nn.Module]:
-        """Each layer."""
-        return list(module.children())
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        inputs, targets = batch
-        return F.mse_loss(module(inputs).float(), targets.float())
+    def network(self) -> nn.Module:
+        times = (self._forward_s, self._backward_s, self._per_sample)
+        return nn.Sequential(*(Timed(self._rows, *times) for _ in range(self._layers)))
 
 
 def check_number(option: str, value: object, valid: str, *, least: float) -> None:

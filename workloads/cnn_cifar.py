@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, reseeded
+from workloads.supervised import Supervised
 
 
-class CnnCifar:
+class CnnCifar(Supervised):
     """Two convolutions with max-pooling and two linear layers, 2,175,626 parameters; cross-entropy on the logits.
 
     CIFAR-10 in ``data_dir`` where that is set, else fixed synthetic images of its shape.
     """
 
     def __init__(self, *, seed: int, data_dir: str | None) -> None:
-        self._seed = seed
-        self._source = data.cifar10(seed, data_dir)
-        self.info = WorkloadInfo("cnn_cifar", unit="sample", units_per_sample=1, data=self._source.info)
+        super().__init__("cnn_cifar", seed, data.cifar10(seed, data_dir))
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return network()
-
-    def units(self, module: nn.Module) -> list[nn.Module]:
-        return list(module.children())
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch
-        return F.cross_entropy(module(images).float(), labels)
+    def network(self) -> nn.Module:
+        return network()
 
 
 def network() -> nn.Module:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_count, reseeded
+from workloads.base import check_count
+from workloads.supervised import Supervised
 
 
-class Digits:
+class Digits(Supervised):
     """``depth`` convolutions of ``width`` channels at 8x8, max-pooling to 4x4, and two linear layers; cross-entropy.
 
     Neither batch norm nor dropout, so that a step does not depend on how the global batch is cut. The default has
@@ -24,25 +23,12 @@ class Digits:
         check_count("digits", "width", width)
         check_count("digits", "depth", depth)
         data.refuse_data_dir("digits", data_dir)
-        self._seed = seed
         self._width = width
         self._depth = depth
-        self._source = data.digits(seed)
-        self.info = WorkloadInfo("digits", unit="sample", units_per_sample=1, data=self._source.info)
+        super().__init__("digits", seed, data.digits(seed))
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return network(self._width, self._depth)
-
-    def units(self, module: nn.Module) -> list[nn.Module]:
-        return list(module.children())
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch
-        return F.cross_entropy(module(images).float(), labels)
+    def network(self) -> nn.Module:
+        return network(self._width, self._depth)
 
 
 def network(width: int, depth: int) -> nn.Module:

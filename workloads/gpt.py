@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.base import check_choice, check_count
+from workloads.supervised import Supervised
 from workloads.transformer import TP_PLAN, Block, Size, draw
 
 VOCABULARY = 50257
@@ -24,7 +23,7 @@ SIZES = {
 }
 
 
-class GPT:
+class GPT(Supervised):
     """Next-token prediction; throughput counts tokens.
 
     ``size`` is tiny (2 layers of 64) or GPT-2's 124M, 355M or 1.5B. ``context`` is the length of sequences and of
@@ -41,25 +40,16 @@ class GPT:
         if context is not None:
             check_count("gpt", "context", context)
             self._size = replace(self._size, context=context)
-        self._seed = seed
         self._tie = tie
-        self._source = data.tokens(seed, vocabulary=self._size.vocabulary, length=self._size.context)
-        self.info = WorkloadInfo("gpt", unit="token", units_per_sample=self._size.context, data=self._source.info)
+        source = data.tokens(seed, vocabulary=self._size.vocabulary, length=self._size.context)
+        super().__init__("gpt", seed, source, unit="token", units_per_sample=self._size.context)
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return Decoder(self._size, self._tie)
+    def network(self) -> nn.Module:
+        return Decoder(self._size, self._tie)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """The blocks; embeddings, final norm and head are left to the root, since embedding and head may be tied."""
         return list(module.get_submodule("blocks").children())
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        tokens, targets = batch
-        return F.cross_entropy(module(tokens).float().flatten(0, 1), targets.flatten())
 
 
 class Decoder(nn.Module):

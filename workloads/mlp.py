@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.base import check_choice, check_count
+from workloads.supervised import Regression
 
 
-class MLP:
+class MLP(Regression):
     """``depth`` linear layers of ``width`` to ``width`` with ReLU between them; mean squared error on vectors.
 
     ``depth=20 width=2000`` is the model of torch's ZeroRedundancyOptimizer recipe (80,040,000 parameters).
@@ -22,26 +20,16 @@ class MLP:
         check_count("mlp", "width", width)
         check_choice("mlp", "bias", bias, (True, False))
         data.refuse_data_dir("mlp", data_dir)
-        self._seed = seed
         self._depth = depth
         self._width = width
         self._bias = bias
-        self._source = data.vectors(seed, width=width)
-        self.info = WorkloadInfo("mlp", unit="sample", units_per_sample=1, data=self._source.info)
+        super().__init__("mlp", seed, data.vectors(seed, width=width))
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return network(self._depth, self._width, self._bias)
+    def network(self) -> nn.Module:
+        return network(self._depth, self._width, self._bias)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         return [child for child in module.children() if isinstance(child, nn.Linear)]
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        inputs, targets = batch
-        return F.mse_loss(module(inputs).float(), targets.float())
 
 
 def network(depth: int, width: int, bias: bool) -> nn.Module:

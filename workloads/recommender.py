@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_count, reseeded
+from workloads.base import check_count
+from workloads.supervised import Supervised
 
 DENSE = 13
 """Dense features of a sample, as in the Criteo data."""
 
 
-class Recommender:
+class Recommender(Supervised):
     """Whether a sample is clicked, from dense features and one row of each embedding table; binary cross-entropy.
 
     ``tables`` of ``rows`` by ``width``; few rows are in most samples. Gradients of the tables are dense, so that
@@ -27,28 +26,22 @@ class Recommender:
         check_count("recommender", "rows", rows)
         check_count("recommender", "width", width)
         data.refuse_data_dir("recommender", data_dir)
-        self._seed = seed
         self._tables = tables
         self._rows = rows
         self._width = width
-        self._source = data.clicks(seed, dense=DENSE, tables=tables, rows=rows)
-        self.info = WorkloadInfo("recommender", unit="sample", units_per_sample=1, data=self._source.info)
+        source = data.clicks(seed, dense=DENSE, tables=tables, rows=rows)
+        super().__init__("recommender", seed, source)
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return DLRM(self._tables, self._rows, self._width)
+    def network(self) -> nn.Module:
+        return DLRM(self._tables, self._rows, self._width)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """The bottom layers, each table, and the top layers."""
         tables = module.get_submodule("tables").children()
         return [module.get_submodule("bottom"), *tables, module.get_submodule("top")]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        features, indices, clicked = batch
-        return F.binary_cross_entropy_with_logits(module(features, indices).float(), clicked.float())
+    def criterion(self, output: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output, targets.float())
 
 
 class DLRM(nn.Module):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from workloads import data as sources
-from workloads.base import Batch, WorkloadInfo, check_choice, reseeded
+from workloads.base import check_choice
+from workloads.supervised import Supervised
 
 DEPTHS = (18, 50)
 CLASSES = {"cifar10": 10, "imagenet": 1000}
 
 
-class ResNet:
+class ResNet(Supervised):
     """ResNet of ``depth`` 18 or 50 on ``data`` cifar10 (3x32x32, 10 classes) or imagenet (3x224x224, 1000 classes).
 
     For cifar10 the stem is a 3x3 convolution of stride 1 without max-pooling, as is customary for small images.
@@ -25,27 +23,18 @@ class ResNet:
     def __init__(self, *, seed: int, data_dir: str | None, depth: int = 18, data: str = "cifar10") -> None:
         check_choice("resnet", "depth", depth, DEPTHS)
         check_choice("resnet", "data", data, list(CLASSES))
-        self._seed = seed
         self._depth = depth
         self._data = data
-        self._source = sources.cifar10(seed, data_dir) if data == "cifar10" else sources.imagenet(seed, data_dir)
-        self.info = WorkloadInfo(f"resnet{depth}", unit="sample", units_per_sample=1, data=self._source.info)
+        source = sources.cifar10(seed, data_dir) if data == "cifar10" else sources.imagenet(seed, data_dir)
+        super().__init__(f"resnet{depth}", seed, source)
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return network(self._depth, self._data)
+    def network(self) -> nn.Module:
+        return network(self._depth, self._data)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """The residual blocks and the classifier; the stem is left to the root."""
         stages = [module.get_submodule(f"layer{stage}") for stage in range(1, 5)]
         return [block for stage in stages for block in stage.children()] + [module.get_submodule("fc")]
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch
-        return F.cross_entropy(module(images).float(), labels)
 
 
 def network(depth: int, data: str) -> nn.Module:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_choice, reseeded
+from workloads.base import check_choice
+from workloads.supervised import Supervised
 from workloads.transformer import TP_PLAN, Block, draw
 
 MELS = 80
@@ -36,7 +35,7 @@ SIZES = {
 }
 
 
-class Speech:
+class Speech(Supervised):
     """The class of every four frames of log-mel features; throughput counts frames (10 ms of speech each).
 
     Cross-entropy frame by frame, as acoustic models and HuBERT are trained: unlike CTC it is deterministic on every
@@ -47,27 +46,18 @@ class Speech:
     def __init__(self, *, seed: int, data_dir: str | None, size: str = "tiny") -> None:
         check_choice("speech", "size", size, list(SIZES))
         data.refuse_data_dir("speech", data_dir)
-        self._seed = seed
         self._size = SIZES[size]
         frames, classes = self._size.frames, self._size.classes
-        self._source = data.utterances(seed, frames=frames, mels=MELS, stride=STRIDE, classes=classes)
-        self.info = WorkloadInfo("speech", unit="frame", units_per_sample=frames, data=self._source.info)
+        source = data.utterances(seed, frames=frames, mels=MELS, stride=STRIDE, classes=classes)
+        super().__init__("speech", seed, source, unit="frame", units_per_sample=frames)
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return Recogniser(self._size)
+    def network(self) -> nn.Module:
+        return Recogniser(self._size)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """The convolutions, the blocks and the head; positions and the last norm are left to the root."""
         blocks = module.get_submodule("blocks").children()
         return [module.get_submodule("subsampling"), *blocks, module.get_submodule("head")]
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        features, classes = batch
-        return F.cross_entropy(module(features).float().flatten(0, 1), classes.flatten())
 
 
 class Recogniser(nn.Module):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadInfo, check_choice, reseeded
+from workloads.base import check_choice
+from workloads.supervised import Supervised
 
 SIZES = ("b_16", "tiny")
 
 
-class ViT:
+class ViT(Supervised):
     """ViT-B/16 on ImageNet's shape (``size`` b_16, 86,567,656 parameters) or 2 layers of 64 on CIFAR-10's (tiny).
 
     Real images from ``data_dir`` where that is set, else fixed synthetic ones. Cross-entropy; no dropout.
@@ -22,25 +21,16 @@ class ViT:
 
     def __init__(self, *, seed: int, data_dir: str | None, size: str = "b_16") -> None:
         check_choice("vit", "size", size, SIZES)
-        self._seed = seed
         self._size = size
-        self._source = data.imagenet(seed, data_dir) if size == "b_16" else data.cifar10(seed, data_dir)
-        self.info = WorkloadInfo(f"vit_{size}", unit="sample", units_per_sample=1, data=self._source.info)
+        source = data.imagenet(seed, data_dir) if size == "b_16" else data.cifar10(seed, data_dir)
+        super().__init__(f"vit_{size}", seed, source)
 
-    def build(self) -> nn.Module:
-        with reseeded(self._seed):
-            return network(self._size)
+    def network(self) -> nn.Module:
+        return network(self._size)
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """The blocks and the classifier; patches, positions and the last norm are left to the root."""
         return [*module.get_submodule("encoder.layers").children(), module.get_submodule("heads")]
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        return self._source.batch(indices)
-
-    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        images, labels = batch
-        return F.cross_entropy(module(images).float(), labels)
 
 
 def network(size: str) -> nn.Module:
