@@ -102,6 +102,8 @@ class LaunchResult:
     start_method: str = "fork"
     by_chance: bool = False
     """Whether a process was killed from outside: the same launch may well succeed."""
+    blame: int = 0
+    """How likely a failure's cause is on this host, 0 the likeliest: ``bench.launch.forkserver.outcome.blame``."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from analysis.comparison.compare import Pair
 from analysis.statistics import paired
 from bench import engines
 from bench.groups import CONF
-from bench.launch.local import Launcher, server_environment
+from bench.launch.local import LocalLauncher, server_environment
 from bench.measure.machine import environment, limits, source
 from bench.plan.resolve import plan
 from bench.sweep.breakdown import Breakdown
@@ -85,7 +85,7 @@ def config(cell: str, faults: dict[str, Any], rounds: int, *, checked: bool) -> 
 def measure(sides: Sides, rounds: int, *, checked: bool, seed: int) -> Measured:
     """Interleaved rounds on a fresh pair of servers. ``checked``: memory and collectives too."""
     preload = engines.preload("benchmarks.injected")
-    with tempfile.TemporaryDirectory() as folder, Launcher(preload) as first, Launcher(preload) as others:
+    with tempfile.TemporaryDirectory() as folder, LocalLauncher(preload) as first, LocalLauncher(preload) as others:
         here = environment.collect(first.machine, server_environment(), source.collect(()))
         sweeps = {}
         for number, (name, faults) in enumerate(sides.items()):

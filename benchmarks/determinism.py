@@ -23,7 +23,8 @@ import yaml
 
 from bench import engines
 from bench.groups import CONF, options
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from bench.measure.machine.limits import usable_cores
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
@@ -113,7 +114,7 @@ def measure(settings: dict[Setting, Config], runs: int) -> Outcomes:
     preload = engines.preload(*{config.engine["package"] for config in settings.values()})
     with contextlib.ExitStack() as stack:
         places = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="determinism-"))) for _ in range(runs)]
-        launchers = [stack.enter_context(Launcher(preload)) for _ in range(runs)]
+        launchers = [stack.enter_context(LocalLauncher(preload)) for _ in range(runs)]
         try:
             for at, (setting, config) in enumerate(settings.items()):
                 for way in WAYS:

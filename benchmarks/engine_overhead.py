@@ -25,7 +25,8 @@ from rich.table import Table
 from analysis.statistics.medians import Interval, ratio_interval
 from bench import engines
 from bench.groups import CONF, options
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from bench.measure.machine.limits import usable_cores
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
@@ -145,7 +146,7 @@ def main() -> None:
     arguments = parser.parse_args()
     asked = requests(arguments.engines, arguments.workloads, arguments.ranks, arguments.stages, arguments.steps)
     packages = [config.engine["package"] for config in asked.values()]
-    with Launcher(engines.preload(*packages)) as launcher:
+    with LocalLauncher(engines.preload(*packages)) as launcher:
         cells = {key: plan([config], launcher.machine, usable_cores())[0] for key, config in asked.items()}
         runnable = {key: cell for key, cell in cells.items() if cell.status is None}
         samples = measure(runnable, launcher, arguments.rounds)

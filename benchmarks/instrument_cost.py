@@ -43,6 +43,7 @@ from bench.launch.local import server_environment
 from bench.measure.machine import environment, limits
 from bench.measure.machine.interference import Watch
 from bench.measure.time.timing import CpuMarks
+from bench.placement import Placement
 from bench.worker.loop import timed_steps, train_step
 from results.launches import Launch, RankSamples
 from results.record import Record
@@ -70,7 +71,7 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
     engine = adapter.create()
     module = work.build()
     engine.setup(module, work.units(module), spec(ranks), RankContext(rank, ranks, CPU, store))
-    watch = Watch(rank, ranks, CPU)
+    watch = Watch(Placement(local_rank=rank, local_ranks=ranks), CPU)
     found: Blocks = {"on": [], "marks": [], "off": [], "conditions": [], "record": []}
 
     def on() -> None:

@@ -26,7 +26,8 @@ from rich.table import Table
 from bench import engines
 from bench.engines.spec import EngineSpec
 from bench.job import Job, WorkloadSpec
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 
 SPAWN = """
 import sys, time
@@ -118,7 +119,7 @@ def measure(rounds: int, world_sizes: list[int]) -> dict[tuple[str, int], list[f
     samples: dict[tuple[str, int], list[float]] = {}
     root = Path(__file__).resolve().parents[1]
     with (
-        Launcher(engines.preload("bench.engines.torch")) as launcher,
+        LocalLauncher(engines.preload("bench.engines.torch")) as launcher,
         subprocess.Popen(
             [sys.executable, "-c", SPAWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
         ) as spawning,

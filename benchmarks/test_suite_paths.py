@@ -12,7 +12,8 @@ from analysis.advice.recommend import Limits, advise
 from analysis.comparison.counter_check import differences, measured
 from analysis.table.frame import frame
 from bench import engines
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from benchmarks.launch_overhead import trivial_job
 from benchmarks.test_engine_paths import cpu_time
 from results.read import load
@@ -22,7 +23,7 @@ from tests.fakes import sweep, write_all
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[Launcher]:
-    with Launcher(engines.preload("bench.engines.torch")) as warm:
+    with LocalLauncher(engines.preload("bench.engines.torch")) as warm:
         yield warm
 
 

@@ -14,7 +14,8 @@ import yaml
 from bench import engines
 from bench.groups import CONF, options
 from bench.job import LaunchResult, Machine
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from bench.measure.machine.interference import together
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
@@ -94,7 +95,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
     packages = [group("engine", name)["package"] for name in options("engine")]
-    with Launcher(engines.preload(*packages)) as warm:
+    with LocalLauncher(engines.preload(*packages)) as warm:
         yield warm
 
 

@@ -25,6 +25,7 @@ from torch.distributed.distributed_c10d import Store
 
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
+from bench.placement import Placement
 
 Batch = Any
 """Inputs and targets: tensors, in tuples, lists or dicts as the workload likes (``batches``). Only its loss function
@@ -45,6 +46,8 @@ class RankContext:
     """The store by which the processes of this launch met, for engines that make groups of their own."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode`` (``whole_loss.first_use``)."""
+    placement: Placement = Placement()
+    """On which host it runs, and as which of that host's ranks."""
 
 
 @dataclass(frozen=True)

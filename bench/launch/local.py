@@ -1,10 +1,9 @@
-"""The launcher: the parent's side of the fork server. One call runs all ranks of a job and says how it ended."""
+"""The launcher of one machine: the parent's side of the fork server. One call runs all ranks of a job."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 import subprocess
@@ -17,8 +16,11 @@ from typing import Any, Self
 
 from bench.job import Job, LaunchResult, Machine
 from bench.launch import malloc
+from bench.launch.channel import Channel, Closed
 from bench.launch.compile_cache import VARIABLE, compile_cache
+from bench.launch.launcher import Host, LaunchError
 from bench.launch.orphans import MARK, end_marked
+from bench.measure.machine import limits
 from results.decode import decode
 
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
@@ -28,7 +30,7 @@ SLACK_S = 60.0
 """What a fork server may take beyond a launch's time limit, which the workload's factory has too, to end the ranks."""
 
 
-_warming: dict[frozenset[str], Launcher] = {}
+_warming: dict[frozenset[str], LocalLauncher] = {}
 
 
 @contextlib.contextmanager
@@ -37,18 +39,18 @@ def warming(preload: tuple[str, ...]) -> Iterator[None]:
 
     ``launcher_for`` hands it out; one that nobody took is ended with the block.
     """
-    _warming[frozenset(preload)] = Launcher(preload)
+    _warming[frozenset(preload)] = LocalLauncher(preload)
     try:
         yield
     finally:
         close_warming()
 
 
-def launcher_for(preload: tuple[str, ...]) -> Launcher:
+def launcher_for(preload: tuple[str, ...]) -> LocalLauncher:
     """The launcher that is warming up for these modules, else a new one; one that warms up for others is closed."""
     found = _warming.pop(frozenset(preload), None)
     close_warming()
-    return found or Launcher(preload)
+    return found or LocalLauncher(preload)
 
 
 def close_warming() -> None:
@@ -56,11 +58,7 @@ def close_warming() -> None:
         _warming.popitem()[1].close()
 
 
-class LaunchError(RuntimeError):
-    """The fork server itself could not be started."""
-
-
-class Launcher:
+class LocalLauncher:
     """Starts a fork server and sends it jobs. Close it, or leave its ``with`` block, to end every process.
 
     The server starts warming up at once and in parallel; ``machine`` waits for it. ``python``, ``server`` and
@@ -88,6 +86,11 @@ class Launcher:
         self.close()
 
     @property
+    def hosts(self) -> list[Host]:
+        """This machine; blocks until the server is warm. Raises LaunchError."""
+        return [Host(socket.gethostname(), self.machine, limits.usable_cores())]
+
+    @property
     def machine(self) -> Machine:
         """What torch found on this machine; blocks until the server is warm. Raises LaunchError."""
         if self._machine is None:
@@ -103,10 +106,10 @@ class Launcher:
                 return None
             self._replace()
         try:
-            line = self._stream.readline()
-        except OSError:
-            line = ""
-        return decode(json.loads(line), Machine, "machine") if line.endswith("\n") else None
+            greeting: Machine = decode(self._channel.receive(), Machine, "machine")
+        except (Closed, OSError):
+            return None
+        return greeting
 
     def launch(self, job: Job) -> LaunchResult:
         """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
@@ -114,25 +117,21 @@ class Launcher:
             self._replace()
         try:
             assert self.machine
-            self._socket.settimeout(2 * job.timeout_s + SLACK_S)
-            self._stream.write(json.dumps(self._message(job)) + "\n")
-            self._stream.flush()
-            line = self._stream.readline()
-            self._socket.settimeout(None)
+            self._channel.socket.settimeout(2 * job.timeout_s + SLACK_S)
+            self._channel.send(self._message(job))
+            result: LaunchResult = decode(self._channel.receive(), LaunchResult, "result")
+            self._channel.socket.settimeout(None)
         except LaunchError as error:
             return LaunchResult("failed", str(error))
         except TimeoutError:
             self._replace()
             waited = 2 * job.timeout_s + SLACK_S
             return LaunchResult("timeout", f"no answer from the fork server in {waited:g} s")
-        except OSError:
-            line = ""
-        if not line.endswith("\n"):
+        except (Closed, OSError):
             ending, last = self._process.wait(), self._last_line()
             self._replace()
             reason = f"the fork server ended with code {ending} ({last}); a new one was started"
             return LaunchResult("failed", reason, by_chance=ending < 0)
-        result: LaunchResult = decode(json.loads(line), LaunchResult, "result")
         return result
 
     def _replace(self) -> None:
@@ -153,9 +152,7 @@ class Launcher:
 
     def close(self) -> None:
         """Ends the server and, with it, every rank and what a rank has started."""
-        with contextlib.suppress(OSError):  # what was not yet sent to a server that died
-            self._stream.close()
-        self._socket.close()
+        self._channel.close()
         if self._machine is None:
             self._process.kill()  # it still imports, hears nothing, and has no ranks
         try:
@@ -170,7 +167,8 @@ class Launcher:
     def _start(self) -> None:
         self._machine = None
         self._mark = uuid.uuid4().hex
-        self._socket, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
         self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
         with theirs:
             self._process = subprocess.Popen(
@@ -182,9 +180,7 @@ class Launcher:
                 stderr=self._errors,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
-        self._stream = self._socket.makefile("rw", encoding="utf-8")
-        self._stream.write(json.dumps(self._preload) + "\n")
-        self._stream.flush()
+        self._channel.send(self._preload)
 
 
 def server_environment() -> dict[str, str]:

@@ -32,7 +32,8 @@ from bench.cli.one_process import check_alone
 from bench.cli.overrides import check_overrides, name_module
 from bench.cli.signals import outlive_terminal
 from bench.groups import CONF
-from bench.launch.local import Launcher, LaunchError, server_environment
+from bench.launch.launcher import Launcher, LaunchError
+from bench.launch.local import LocalLauncher, server_environment
 from bench.measure.machine import environment, limits, source
 from bench.plan import collectives
 from bench.plan.resolve import plan
@@ -129,7 +130,7 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
         earlier = base_configs(tree, overrides, configs, base, base_python)
         packages = sorted({config.engine["package"] for config in [*earlier, *configs]})
         revision = ask(base, tree, base_python, packages)
-        launchers = [RevisionLauncher(revision), Launcher(engines.preload(*packages))]
+        launchers: list[LocalLauncher] = [RevisionLauncher(revision), LocalLauncher(engines.preload(*packages))]
         for launcher in launchers:
             stack.enter_context(launcher)
         codes = [source.collect(overrides, tree), source.collect(overrides)]

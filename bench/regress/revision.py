@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.checks import ConfigError
 from bench.job import Job
-from bench.launch.local import SERVER, Launcher
+from bench.launch.local import SERVER, LocalLauncher
 from bench.measure.machine.source import ROOT, git
 
 OWN = """\
@@ -187,7 +187,7 @@ def _answer(name: str, tree: Path, python: str, script: str, *arguments: str) ->
         raise ConfigError(f"--base-python {python} does not answer as Python does; name an interpreter") from error
 
 
-class RevisionLauncher(Launcher):
+class RevisionLauncher(LocalLauncher):
     """A launcher of another revision's code."""
 
     def __init__(self, revision: Revision) -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from bench.checks import ConfigError
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 
 

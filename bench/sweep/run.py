@@ -19,7 +19,8 @@ from typing import Any
 
 from bench import engines
 from bench.checks import ConfigError, check_sweep
-from bench.launch.local import Launcher, LaunchError, launcher_for, server_environment
+from bench.launch.launcher import Launcher, LaunchError
+from bench.launch.local import launcher_for, server_environment
 from bench.measure.machine import environment, limits, source
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.job import Job, LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.progress import SweepProgress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import socket
 
 import torch
 import torch.distributed as dist
@@ -13,22 +12,31 @@ from torch.distributed.distributed_c10d import Store
 from bench.engines.base import RankContext
 from bench.job import Job
 from bench.measure.time import timing
+from bench.placement import Placement, Rendezvous
 from bench.worker import no_comm
 
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
-def open_store(job: Job, rank: int, rendezvous: socket.socket) -> Store:
-    """The store by which the processes of this launch meet, on the socket that the fork server opened."""
-    host, port = rendezvous.getsockname()
+
+def open_store(job: Job, rank: int, rendezvous: Rendezvous) -> Store:
+    """The store of this launch's processes, on the socket that the fork server of rank 0's host opened."""
+    listener = rendezvous.listener if rank == 0 else None
     store: Store = dist.TCPStore(  # type: ignore[attr-defined]
-        host,
-        port,
+        rendezvous.address,
+        rendezvous.port,
         job.world_size,
         is_master=rank == 0,
         timeout=datetime.timedelta(seconds=job.timeout_s),
         wait_for_workers=False,
-        master_listen_fd=os.dup(rendezvous.fileno()) if rank == 0 else None,
+        master_listen_fd=None if listener is None else os.dup(listener.fileno()),
     )
     return store
+
+
+def use_interface(placement: Placement) -> None:
+    """Sends collectives over the interface to the other hosts, where there are any."""
+    if placement.interface:
+        os.environ.update(dict.fromkeys(INTERFACE_VARIABLES, placement.interface))
 
 
 def join_group(job: Job, rank: int, device: torch.device, store: Store) -> None:

@@ -15,9 +15,9 @@ from bench.worker.stopwatch import Stopwatch
 
 def peak(job: Job, context: RankContext) -> dict[str, Any]:
     """What this rank reaches in matrix products, with all others, and what disturbed it."""
-    watch = interference.Watch(context.rank, context.world_size, context.device)
+    watch = interference.Watch(context.placement, context.device)
     watch.begin()
-    found = peak_flops.measure(job.spec.precision, context.device)
+    found = peak_flops.measure(job.spec.precision, context.device, one_clock=context.placement.one_clock)
     return {"ceiling": asdict(found)} | watch.end()
 
 
@@ -26,7 +26,7 @@ def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> dict
     asked = sizes.asked(job.workload.options)
     if context.device.type == "cuda":  # so that clocks are up when they are read first
         collectives_by_size.measure(asked, 1, 0, context.device)
-    watch = interference.Watch(context.rank, context.world_size, context.device)
+    watch = interference.Watch(context.placement, context.device)
     watch.begin()
     found = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
     observed = watch.end()

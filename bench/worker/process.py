@@ -7,10 +7,11 @@ import torch
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job
 from bench.launch import malloc
+from bench.placement import Placement
 from bench.worker.randomness import seed_generators
 
 
-def prepare_process(job: Job, rank: int) -> torch.device:
+def prepare_process(job: Job, rank: int, placement: Placement) -> torch.device:
     """Memory, threads, determinism, seeds and the device of this rank; a server stays on the host."""
     malloc.settle(job.purpose)
     torch.set_num_threads(job.threads)
@@ -21,7 +22,7 @@ def prepare_process(job: Job, rank: int) -> torch.device:
     torch.backends.cudnn.deterministic = job.deterministic
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, also where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set
     torch.backends.cuda.matmul.allow_tf32 = False
-    device = torch.device("cuda", rank % torch.cuda.device_count())
+    device = torch.device("cuda", placement.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     if job.memory_limit_bytes is not None:
         limit_memory(job.memory_limit_bytes, device)

@@ -46,7 +46,7 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
     engine.teardown()
     steps = watch.steps()
     of_ranks = all_gather_json([step.issues for step in steps], device)
-    all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None
+    all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None and context.placement.one_clock
     skews = [timeline.skews(issues, rank) if all_meet else None for issues in zip(*of_ranks, strict=True)]
     parts = [
         asdict(timeline.parts(step, skew or [], step_s))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from bench.engines.base import RankContext, ServerContext
 from bench.job import Job
+from bench.placement import Placement, Rendezvous
 from bench.worker import global_state
 from bench.worker.batches import load
 from bench.worker.check import check
 from bench.worker.engine import adapter
-from bench.worker.group import join_group, meet, open_store
+from bench.worker.group import join_group, meet, open_store, use_interface
 from bench.worker.machine import collective_times, peak
 from bench.worker.process import prepare_process
 from bench.worker.profile import profiled
@@ -20,29 +20,30 @@ from bench.worker.stopwatch import Stopwatch
 from bench.worker.timing import timing
 
 
-def run(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
+def run(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> dict[str, Any]:
     """Everything that one rank does in one launch; its result in JSON types. Raises what goes wrong."""
     global_state.check_at_start()
-    result = work_of(job, rank, rendezvous)
+    result = work_of(job, rank, placement, rendezvous)
     return result | {"changes": global_state.changes()}
 
 
-def work_of(job: Job, rank: int, rendezvous: socket.socket) -> dict[str, Any]:
+def work_of(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> dict[str, Any]:
     seconds = Stopwatch()
-    device = prepare_process(job, rank)
+    device = prepare_process(job, rank, placement)
     if job.purpose == "load":
         return load(job)
     if job.purpose == "reference":
         return reference(job, device)
     if job.purpose == "noise":
         return noise(job, device)
+    use_interface(placement)
     store = open_store(job, rank, rendezvous)
     if rank >= job.world_size:
         server: dict[str, Any] = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
         return server
     join_group(job, rank, device, store)
     seconds.lap("init_s")
-    context = RankContext(rank, job.spec.world_size, device, store)
+    context = RankContext(rank, job.spec.world_size, device, store, placement=placement)
     if job.purpose == "ceiling":
         result = peak(job, context)
     elif job.purpose == "collectives":

@@ -23,8 +23,8 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
     talks = job.spec.backend == "gloo" and not job.silent and not (job.network and job.servers)  # servers read no link
-    interface = interface_bytes.interface_of(rank, context.world_size, job.network) if talks else None
-    watch = interference.Watch(rank, job.world_size, device, interface)
+    interface = interface_bytes.interface_of(rank, job.world_size, job.network, context.placement) if talks else None
+    watch = interference.Watch(context.placement, device, interface)
     seconds.lap("setup_s")
     warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")

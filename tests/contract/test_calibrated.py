@@ -14,7 +14,7 @@ import pytest
 
 from analysis.theory.calibrated import Calibrated
 from bench.groups import options
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.decode import decode
 from results.launches import Launch, RankSamples

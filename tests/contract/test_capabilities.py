@@ -12,7 +12,7 @@ import pytest
 
 from bench.engines.__main__ import Answer, declared
 from bench.groups import options
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from tests.conftest import MakeCell
 
 ANSWERS = list(declared(2, "gloo")) + [answer for answer in declared(4, "gloo") if answer.setting == "shard_size"]

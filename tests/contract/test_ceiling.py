@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.worker.batches import workload
 from bench.worker.model import flops_per_sample

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from benchmarks import determinism

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.measure.verdicts import disturbances
 from bench.plan.cell import Cell
 from results.launches import Launch

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from bench.groups import options
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell, worst

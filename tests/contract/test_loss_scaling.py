@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.measure.verdicts import updates_missed
 from bench.plan.cell import Cell
 from bench.sweep import results

@@ -13,7 +13,7 @@ import workloads
 from bench.engines.pipeline.stages import chain_of, cut
 from bench.engines.spec import EngineUnsupported
 from bench.engines.tensor_parallel.adapter import plan_of
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from results.settings import Config

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from tests.conftest import MakeCell, worst
 from tests.models import MODELS

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from tests.conftest import MakeCell, assert_parity, launched
 
 QUICK = {"parity_steps": 4, "memory": False}
@@ -17,7 +18,7 @@ QUICK = {"parity_steps": 4, "memory": False}
 @pytest.fixture(scope="module")
 def by_wire() -> Iterator[Launcher]:
     """Its ranks' native engine sends everything, however small, by the wire."""
-    with Launcher(("torch._dynamo", "torch.optim", "tests.by_wire")) as launcher:
+    with LocalLauncher(("torch._dynamo", "torch.optim", "tests.by_wire")) as launcher:
         yield launcher
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from results.settings import Network
 from tests.conftest import MakeCell, wire_bytes
 from tests.integration.test_network import no_lab

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from results.settings import Config

@@ -14,7 +14,8 @@ from bench import engines
 from bench.engines import deepspeed
 from bench.engines.spec import EngineUnsupported
 from bench.job import Machine
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, launched
@@ -27,14 +28,14 @@ ONE_GPU = dataclasses.replace(CPU_ONLY, cuda_devices=1, nccl="2.28.9")
 @pytest.fixture(scope="module")
 def staged() -> Iterator[Launcher]:
     """Its ranks' native engine takes the host for a GPU."""
-    with Launcher(("torch._dynamo", "torch.optim", "tests.staged")) as launcher:
+    with LocalLauncher(("torch._dynamo", "torch.optim", "tests.staged")) as launcher:
         yield launcher
 
 
 @pytest.fixture(scope="module")
 def saw_gpus() -> Iterator[Launcher]:
     """Its ranks' DeepSpeed has taken GPUs for all of the process."""
-    with Launcher(engines.preload("bench.engines.deepspeed"), variables={"DS_ACCELERATOR": "cuda"}) as launcher:
+    with LocalLauncher(engines.preload("bench.engines.deepspeed"), variables={"DS_ACCELERATOR": "cuda"}) as launcher:
         yield launcher
 
 

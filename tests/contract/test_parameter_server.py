@@ -11,7 +11,7 @@ import pytest
 
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.settings import Straggler
 from tests.conftest import MakeCell, group, worst

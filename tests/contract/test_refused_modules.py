@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from tests.conftest import MakeCell
 
 SPARSE = "table has sparse gradients (sparse=True)"

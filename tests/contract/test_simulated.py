@@ -16,7 +16,7 @@ from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent, predict_state
 from bench.engines.base import RankContext
 from bench.engines.native.collectives import collectives
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.worker import fake_group
 from results.decode import decode

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from analysis.theory.calibrated import Calibrated
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.attribution import StepParts
 from results.decode import decode

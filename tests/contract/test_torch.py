@@ -11,7 +11,7 @@ import pytest
 from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent
 from bench.checks import ConfigError, check
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.decode import decode
 from results.launches import Collective

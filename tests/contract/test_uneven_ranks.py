@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.job import Job
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.straggler import compute_s, slowed
 from results.decode import decode

@@ -11,7 +11,7 @@ import pytest
 
 from analysis.advice.alpha_beta import Fit, fits
 from analysis.report.write import write_report
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.measure.communication.sizes import KINDS
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan

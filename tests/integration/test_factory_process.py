@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from tests.broken_sweep import Broken, ranks_below
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed

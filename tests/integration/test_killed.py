@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.network import lab, link
 from tests.broken_sweep import BENCH, Broken, ranks_below
 from tests.conftest import MakeCell, planned

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from bench.job import Job, LaunchResult, Machine
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.resolve import plan
 from bench.sweep import largest_batch
 from bench.sweep.breakdown import Breakdown

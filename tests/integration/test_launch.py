@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch.local import Launcher, launcher_for, warming
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher, launcher_for, warming
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
 from tests.faults import DAEMON
@@ -160,7 +161,7 @@ def test_too_few_file_descriptors_are_named_with_their_limit(
     make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     job = timing_job(make_cell(workload="mlp", gpus=6))
-    with Launcher() as launcher:
+    with LocalLauncher() as launcher:
         assert launcher.machine
         server = psutil.Process(launcher._process.pid)
         limits = server.rlimit(psutil.RLIMIT_NOFILE)
@@ -178,7 +179,7 @@ def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
     make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     job = timing_job(make_cell(workload=faulty("hang"), gpus=2))
-    with Launcher() as launcher:
+    with LocalLauncher() as launcher:
         assert launcher.machine
         server, ranks = psutil.Process(launcher._process.pid), []
 
@@ -200,7 +201,7 @@ def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
 
 def test_a_fork_server_that_dies_while_idle_is_replaced(make_cell: MakeCell, timing_job: Callable[..., Any]) -> None:
     job = timing_job(make_cell(workload=faulty("none"), gpus=2))
-    with Launcher() as launcher:
+    with LocalLauncher() as launcher:
         assert launcher.machine
         launcher._process.kill()
         launcher._process.wait()
@@ -222,8 +223,8 @@ def test_ranks_die_with_the_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, sys\n"
-        "from bench.launch.local import Launcher\n"
-        "launcher = Launcher()\n"
+        "from bench.launch.local import LocalLauncher\n"
+        "launcher = LocalLauncher()\n"
         "launcher.machine\n"
         "print(launcher._process.pid, flush=True)\n"
         "sys.stdin.read()\n"
@@ -239,7 +240,7 @@ def test_ranks_die_with_the_parent(tmp_path: Path) -> None:
 def test_a_server_that_touched_cuda_or_has_threads_spawns_its_ranks(
     make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
-    with Launcher(("tests.threaded",)) as launcher:
+    with LocalLauncher(("tests.threaded",)) as launcher:
         result = launcher.launch(timing_job(make_cell(workload=faulty("none"), gpus=2)))
     assert result.status == "ok", result
     assert result.start_method == "spawn (the fork server has 2 threads)"

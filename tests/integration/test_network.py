@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from bench.job import LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
+from bench.launch.local import LocalLauncher
 from bench.network.lab import Lab, NetworkError, obstacle
 from bench.network.link import Link
 from results.decode import decode
@@ -224,7 +225,7 @@ def test_nothing_is_left_after_a_launch_that_fails(make_cell: MakeCell, timing_j
     links = sorted(os.listdir("/sys/class/net"))
     cell = make_cell(workload=HANG, gpus=4, network=Network("lab", hosts=2))
     results: list[LaunchResult] = []
-    with Launcher() as launcher:
+    with LocalLauncher() as launcher:
         assert launcher.machine
         job = timing_job(cell, timeout_s=3.0)
         thread = threading.Thread(target=lambda: results.append(launcher.launch(job)))
@@ -247,9 +248,9 @@ def test_nothing_is_left_once_the_parent_is_killed(
     script = (
         "import json, sys\n"
         "from bench.job import Job\n"
-        "from bench.launch.local import Launcher\n"
+        "from bench.launch.local import LocalLauncher\n"
         "from results.decode import decode\n"
-        "launcher = Launcher()\n"
+        "launcher = LocalLauncher()\n"
         "launcher.machine\n"
         "print(launcher._process.pid, flush=True)\n"
         "launcher.launch(decode(json.load(open(sys.argv[1])), Job, 'job'))\n"
@@ -276,7 +277,7 @@ def test_a_launch_where_namespaces_may_not_be_made_is_unsupported(
     tool.chmod(0o755)
     job = timing_job(make_cell(workload=HANG | {"how": "none"}, gpus=2, network=Network("lab")))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with Launcher() as launcher:
+    with LocalLauncher() as launcher:
         result = launcher.launch(job)
     assert result.status == "unsupported"
     assert result.reason == "network=lab: ip failed (RTNETLINK answers: Operation not permitted)"

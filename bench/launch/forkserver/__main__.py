@@ -9,6 +9,7 @@ import socket
 import sys
 import traceback
 
+from bench.launch.channel import Channel
 from bench.launch.forkserver.server import serve
 from bench.launch.forkserver.start import spawned_rank
 from bench.launch.prctl import adopt_orphans, die_with_parent
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
-        serve(socket.socket(fileno=int(arguments[0])))
+        serve(Channel(socket.socket(fileno=int(arguments[0]))))
     except (BrokenPipeError, ConnectionResetError):
         return
     except BaseException:

@@ -1,4 +1,4 @@
-"""All ranks of one job: started, waited for, stopped, and cleared away with all that they have started."""
+"""The ranks of one job on this host: started, waited for, stopped, and removed with all that they started."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from bench import causes
 from bench.job import Job, LaunchResult
+from bench.launch.channel import Channel
 from bench.launch.forkserver.outcome import oom_kill_count, outcome
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.start import spawn_rank
-from bench.launch.forkserver.templates import Cancelled, StartRank, Template, TemplateLost, forking
+from bench.launch.forkserver.templates import StartRank, Template, TemplateLost, forking, stop_requested
 from bench.launch.orphans import end_orphans
 from bench.launch.prctl import die_with_parent, outlive_parent
 from bench.network.lab import Lab, NetworkError
+from bench.placement import Rendezvous, Slice
 
 GRACE_S = 1.0
 """After the first rank's failure: time for the others to notice it and say so before they are killed."""
@@ -34,12 +36,13 @@ class SwitchLost(Exception):
 
 
 class Launch:
-    """All ranks of one job, from the first fork to the last reaped process."""
+    """The ranks of one job on this host, from the first fork to the last reaped process."""
 
     def __init__(
         self,
         job: Job,
-        lifeline: socket.socket,
+        part: Slice,
+        lifeline: Channel,
         spared: Collection[int] = (),
         template: Template | None = None,
         *,
@@ -51,7 +54,8 @@ class Launch:
         ``spared``: children of this process that outlive the launch.
         """
         self.job = job
-        self.processes = job.world_size + job.servers
+        self.slice = part
+        self.stop_requested = False
         self.spared = frozenset(spared)
         self.template = template
         self.why_spawn = why_spawn
@@ -73,7 +77,8 @@ class Launch:
             result = LaunchResult("unsupported", str(error))
         except OSError as error:
             cause = causes.in_words(error)
-            result = LaunchResult("failed", f"{len(self.ranks)} of {self.processes} ranks were started: {cause}")
+            started_ranks = f"{len(self.ranks)} of {len(self.slice.numbers)} ranks were started"
+            result = LaunchResult("failed", f"{started_ranks}: {cause}")
         except TemplateLost:
             result = LaunchResult("failed", "the process that loaded the workload was killed", by_chance=True)
         except SwitchLost:
@@ -96,19 +101,32 @@ class Launch:
     def _start(self) -> None:
         self.selector.register(self.lifeline, selectors.EVENT_READ, None)
         if self.job.network:
-            self.lab = Lab(self.job.network, self._host_of(self.processes - 1) + 1)
+            self.lab = Lab(self.job.network, self._host_of(self.slice.numbers[-1]) + 1)
             if self.lab.relay_fd is not None:
                 self.selector.register(self.lab.relay_fd, selectors.EVENT_READ, self.lab)
-        with self._inside(0) as address, socket.socket() as rendezvous, self._starter() as start:
-            rendezvous.bind((address, 0))
-            rendezvous.listen(self.processes + 8)
-            for number in range(self.processes):
+        with self._rendezvous() as rendezvous, self._starter() as start:
+            for number in self.slice.numbers:
                 with self._inside(number):
-                    rank = start(self.job, number, rendezvous)
+                    rank = start(self.job, number, self.slice.placement(number), rendezvous)
                 self.ranks.append(rank)
         for rank in self.ranks:
             for fd in (rank.pid_fd, rank.result_fd, rank.log_fd):
                 self.selector.register(fd, selectors.EVENT_READ, rank)
+
+    @contextlib.contextmanager
+    def _rendezvous(self) -> Iterator[Rendezvous]:
+        """Where ranks open their store: a socket of this host if it has rank 0, whose address other hosts are sent."""
+        if self.slice.store_address:
+            yield Rendezvous(self.slice.store_address, self.slice.store_port)
+            return
+        processes = self.job.world_size + self.job.servers
+        with self._inside(0) as address, socket.socket() as listener:
+            listener.bind((address, 0))
+            listener.listen(processes + 8)
+            port = listener.getsockname()[1]
+            if len(self.slice.counts) > 1:
+                self.lifeline.send({"launch": self.slice.launch, "store": [address, port]})
+            yield Rendezvous(address, port, listener)
 
     def _starter(self) -> contextlib.AbstractContextManager[StartRank]:
         return contextlib.nullcontext(spawn_rank) if self.why_spawn else forking(self.template, self.job)
@@ -118,7 +136,7 @@ class Launch:
 
     def _inside(self, number: int) -> contextlib.AbstractContextManager[str]:
         """The address where a process lives; what is started or opened within the block is there too."""
-        return self.lab.inside(self._host_of(number)) if self.lab else contextlib.nullcontext("127.0.0.1")
+        return self.lab.inside(self._host_of(number)) if self.lab else contextlib.nullcontext(self.slice.address)
 
     def _wait(self, deadline: float) -> bool:
         """Until all ranks have ended, or one has failed and the rest are stopped. False if time ran out."""
@@ -127,14 +145,15 @@ class Launch:
                 self._stop(grace_s=0)
                 return False
             self._pump(deadline)
-            if any(rank.failed for rank in self.ranks):
+            if self.stop_requested or any(rank.failed for rank in self.ranks):
                 self._stop(grace_s=GRACE_S)
         return True
 
     def _pump(self, deadline: float) -> None:
         for key, _ in self.selector.select(max(0.0, deadline - time.perf_counter())):
             if key.data is None:
-                raise Cancelled
+                self.stop_requested |= stop_requested(self.lifeline, self.slice.launch)
+                continue
             if key.data is self.lab:
                 self.selector.unregister(key.fd)
                 raise SwitchLost

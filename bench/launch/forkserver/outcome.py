@@ -13,15 +13,20 @@ from bench.launch.forkserver.rank_handle import Rank
 from bench.measure.machine import limits
 from results.shown import printable
 
+STOPPED = 4
+"""``blame`` of a rank that the launcher stopped."""
+
 
 def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult:
     """The result of a launch whose ranks have all ended; ``oom_kills`` is ``oom_kill_count()`` from before it."""
     answers = [rank.answer() for rank in ranks]
     if not timed_out and all("error" not in answer and answer for answer in answers):
-        return LaunchResult("ok", ranks=answers[: job.world_size], servers=answers[job.world_size :])
+        count = sum(rank.rank < job.world_size for rank in ranks)  # servers follow all ranks
+        return LaunchResult("ok", ranks=answers[:count], servers=answers[count:])
     ends = [rank.end() for rank in ranks]
     if timed_out:
-        return LaunchResult("timeout", who_hangs(ranks, job.timeout_s), ends=ends)
+        stuck = any(rank.stuck for rank in ranks)
+        return LaunchResult("timeout", who_hangs(ranks, job.timeout_s), ends=ends, blame=0 if stuck else STOPPED)
     culprit = min(ranks, key=blame)
     error = culprit.answer().get("error", {})
     killed = culprit.wait_status is not None and os.WIFSIGNALED(culprit.wait_status)
@@ -34,7 +39,7 @@ def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> Lau
     if status in ("unsupported", "unavailable"):
         reason = printable(error["message"])
     by_chance = killed and status == "failed" and culprit.wait_status == signal.SIGKILL
-    return LaunchResult(status, reason, ends=ends, by_chance=by_chance)
+    return LaunchResult(status, reason, ends=ends, by_chance=by_chance, blame=blame(culprit)[0])
 
 
 def who_hangs(ranks: list[Rank], timeout_s: float) -> str:
@@ -49,7 +54,7 @@ def who_hangs(ranks: list[Rank], timeout_s: float) -> str:
 def blame(rank: Rank) -> tuple[int, int]:
     """Orders ended ranks by how likely each is the cause: a lost peer makes the others raise, not die."""
     if rank.stopped_by_us:
-        return (4, rank.rank)
+        return (STOPPED, rank.rank)
     assert rank.wait_status is not None
     if os.WIFSIGNALED(rank.wait_status):
         return (0, rank.rank)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 from bench import causes
 from bench.job import Job
 from bench.launch.prctl import die_with_parent, name_process
+from bench.placement import Placement, Rendezvous
 
 PIPE_CLOSED = 71
 """Exit code of a rank whose pipe for the result was closed by something within it."""
@@ -39,12 +39,14 @@ def prepare_process(name: str, server: int, log_fd: int) -> None:
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
 
 
-def run_rank(job: Job, number: int, rendezvous: socket.socket, server: int, log_fd: int) -> dict[str, Any]:
+def run_rank(
+    job: Job, number: int, placement: Placement, rendezvous: Rendezvous, server: int, log_fd: int
+) -> dict[str, Any]:
     """The rank, prepared, and its work. Imported late: a spawned rank is prepared before it waits for torch."""
     prepare_process(f"bench rank {number}", server, log_fd)
     from bench import worker
 
-    return worker.run(job, number, rendezvous)
+    return worker.run(job, number, placement, rendezvous)
 
 
 def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The server's life: it warms up, says what it found, and answers one job after another."""
+"""The server's life: it imports what ranks need, describes the machine, and answers one job after another."""
 
 from __future__ import annotations
 
@@ -6,51 +6,50 @@ import contextlib
 import dataclasses
 import gc
 import importlib
-import json
-import socket
 import time
 from typing import Any
 
 from bench import causes
 from bench.job import Job, LaunchResult, Machine
+from bench.launch.channel import Channel, Closed
 from bench.launch.forkserver.launch import Launch
 from bench.launch.forkserver.start import fork_obstacle
 from bench.launch.forkserver.templates import Cancelled, LoadFailed, Templates
 from bench.launch.orphans import end_orphans
+from bench.placement import Slice
 from results.decode import decode
 
 
-def serve(lifeline: socket.socket) -> None:
+def serve(lifeline: Channel) -> None:
     """Answers one request after another until the parent is gone."""
-    stream = lifeline.makefile("rw", encoding="utf-8")
     started = time.perf_counter()
-    for module in json.loads(stream.readline()):
+    for module in lifeline.receive():
         importlib.import_module(module)
     # What is imported lives as long as the server: out of the collector's sight, its pages stay shared with the
     # ranks, and a rank's collection (before each timed block) visits only what the rank itself made.
     gc.collect()
     gc.freeze()
-    send(stream, dataclasses.asdict(machine(time.perf_counter() - started)))
-    with contextlib.closing(Templates(lifeline)) as templates:
-        for line in stream:
-            try:
-                result = launched(decode(json.loads(line), Job, "job"), lifeline, templates)
-            except Cancelled:
-                break
-            send(stream, dataclasses.asdict(result))
+    lifeline.send(dataclasses.asdict(machine(time.perf_counter() - started)))
+    with contextlib.closing(Templates(lifeline)) as templates, contextlib.suppress(Cancelled, Closed):
+        while True:
+            request = lifeline.receive()
+            if "stop" not in request:  # of a launch that had ended before it arrived
+                lifeline.send(dataclasses.asdict(launched(request, lifeline, templates)))
     end_orphans()  # what a factory started in its template
 
 
-def launched(job: Job, lifeline: socket.socket, templates: Templates) -> LaunchResult:
-    """Runs all ranks of the job. The workload is loaded before, so that ranks inherit its data: here if it is the
-    suite's own, which changes nothing of this process; else in a process of its own."""
+def launched(request: dict[str, Any], lifeline: Channel, templates: Templates) -> LaunchResult:
+    """Runs the ranks of a job that are this host's. The workload is loaded before, so that ranks inherit its data: here
+    if it is the suite's own, which changes nothing of this process; else in a process of its own."""
+    job = decode(request.get("job", request), Job, "job")
+    part = decode(request["slice"], Slice, "slice") if "slice" in request else Slice([job.world_size], 0, job.servers)
     try:
         obstacle = fork_obstacle()
         if obstacle:
-            return Launch(job, lifeline, templates.pids, why_spawn=obstacle).run()
+            return Launch(job, part, lifeline, templates.pids, why_spawn=obstacle).run()
         preload_workload(job)
-        template, why_not = templates.of(job)
-        return Launch(job, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
+        template, why_not = templates.of(job, part)
+        return Launch(job, part, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
     except LoadFailed as error:
         return error.result
     except OSError as error:
@@ -87,8 +86,3 @@ def machine(warm_up_s: float) -> Machine:
         cudnn=None if cudnn is None else str(cudnn),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
     )
-
-
-def send(stream: Any, message: dict[str, Any]) -> None:
-    stream.write(json.dumps(message) + "\n")
-    stream.flush()

@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.job import Job
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.rank_main import report, run_rank
+from bench.placement import Placement, Rendezvous
 from results.decode import decode
 
 GPU_DRIVER = Path("/dev/nvidiactl")
@@ -68,22 +69,24 @@ def pipes() -> Iterator[tuple[int, int, int, int]]:
         os.close(log_write)
 
 
-def fork_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+def fork_rank(job: Job, number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
     server = os.getpid()
     with pipes() as (result_read, log_read, result_write, log_write):
         pid = os.fork()
         if pid == 0:
             try:
-                report(result_write, lambda: run_rank(job, number, rendezvous, server, log_write))
+                report(result_write, lambda: run_rank(job, number, placement, rendezvous, server, log_write))
             finally:
                 os._exit(70)  # report() has left already; nothing may return into the server's stack
         return Rank(number, pid, result_read, log_read)
 
 
-def spawn_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
+def spawn_rank(job: Job, number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
     with pipes() as (result_read, log_read, *theirs):
-        fds = (*theirs, rendezvous.fileno())
-        arguments = [json.dumps(dataclasses.asdict(job)), str(number), str(os.getpid()), *map(str, fds)]
+        listener = () if rendezvous.listener is None else (rendezvous.listener.fileno(),)
+        fds = (*theirs, *listener)
+        documents = (dataclasses.asdict(job), dataclasses.asdict(placement), [rendezvous.address, rendezvous.port])
+        arguments = [*map(json.dumps, documents), str(number), str(os.getpid()), *map(str, fds)]
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.launch.forkserver", "rank", *arguments],
             pass_fds=fds,
@@ -95,5 +98,8 @@ def spawn_rank(job: Job, number: int, rendezvous: socket.socket) -> Rank:
 def spawned_rank(arguments: list[str]) -> None:
     """Entry of a rank that was spawned rather than forked."""
     job = decode(json.loads(arguments[0]), Job, "job")
-    number, server, result_fd, log_fd, rendezvous_fd = map(int, arguments[1:])
-    report(result_fd, lambda: run_rank(job, number, socket.socket(fileno=rendezvous_fd), server, log_fd))
+    placement = decode(json.loads(arguments[1]), Placement, "placement")
+    number, server, result_fd, log_fd, *listener = map(int, arguments[3:])
+    sockets = [socket.socket(fileno=fd) for fd in listener]
+    rendezvous = Rendezvous(*json.loads(arguments[2]), *sockets)
+    report(result_fd, lambda: run_rank(job, number, placement, rendezvous, server, log_fd))

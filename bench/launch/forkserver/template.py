@@ -21,6 +21,7 @@ from bench.job import Job, WorkloadSpec
 from bench.launch.forkserver.rank_main import prepare_process, report, run_rank
 from bench.launch.forkserver.start import fork_obstacle
 from bench.network import lab
+from bench.placement import Placement, Rendezvous
 from results.decode import decode
 
 NAME = "bench workload"
@@ -98,12 +99,15 @@ def midwife(job: Job, channel: socket.socket, server: int) -> None:
 
 def begin_rank(job: Job, message: dict[str, Any], descriptors: list[int], server: int) -> None:
     """In the rank: moves to its host of the lab, becomes the server's child, and runs."""
-    result_fd, log_fd, rendezvous_fd, *spaces = descriptors
-    for space in spaces:
+    result_fd, log_fd, *others = descriptors
+    listener = socket.socket(fileno=others.pop()) if message["listens"] else None
+    for space in others:
         lab.enter(space)
     wait_for_parent(server)
-    rendezvous = socket.socket(fileno=rendezvous_fd)
-    report(result_fd, lambda: run_rank(job, message["rank"], rendezvous, server, log_fd))
+    address, port = message["store"]
+    rendezvous = Rendezvous(address, port, listener)
+    placement = decode(message["placement"], Placement, "placement")
+    report(result_fd, lambda: run_rank(job, message["rank"], placement, rendezvous, server, log_fd))
 
 
 def wait_for_parent(server: int) -> None:

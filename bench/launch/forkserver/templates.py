@@ -10,14 +10,18 @@ import select
 import signal
 import socket
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.job import Job, LaunchResult, WorkloadSpec
+from bench.launch.channel import Channel, Closed
+from bench.launch.forkserver.outcome import STOPPED
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.start import fork_rank, pipes
 from bench.launch.forkserver.template import as_message, receive, send, template
+from bench.placement import Placement, Rendezvous, Slice
 from results.shown import printable
 
 MOST_TEMPLATES = 2
@@ -27,11 +31,19 @@ ANSWER_S = 60.0
 STACKS_S = 0.3
 SHOWN_BYTES = 4096
 
-StartRank = Callable[[Job, int, socket.socket], Rank]
+StartRank = Callable[[Job, int, Placement, Rendezvous], Rank]
 
 
 class Cancelled(Exception):
     """The parent asked to end the launch, or is gone."""
+
+
+def stop_requested(lifeline: Channel, launch: int) -> bool:
+    """Whether the parent asks to stop this launch, among what it sent. Raises Cancelled once it is gone."""
+    try:
+        return any(message.get("stop") == launch for message in lifeline.received())
+    except Closed:
+        raise Cancelled from None
 
 
 class LoadFailed(Exception):
@@ -49,7 +61,7 @@ class TemplateLost(Exception):
 class Template:
     """A process that has loaded a workload, or tries to."""
 
-    def __init__(self, spec: WorkloadSpec, lifeline: socket.socket) -> None:
+    def __init__(self, spec: WorkloadSpec, lifeline: Channel) -> None:
         self.obstacle: str | None = None
         server = os.getpid()
         with contextlib.ExitStack() as opened:
@@ -71,11 +83,15 @@ class Template:
             self._channel.settimeout(ANSWER_S)
             self._opened = opened.pop_all()
 
-    def wait(self, job: Job, lifeline: socket.socket) -> bool:
+    def wait(self, job: Job, lifeline: Channel, launch: int) -> bool:
         """Whether the workload was loaded; how is in ``obstacle``. Raises LoadFailed and Cancelled."""
-        ready = select.select([self._channel, lifeline], [], [], job.timeout_s)[0]
-        if lifeline in ready:
-            raise Cancelled
+        deadline = time.monotonic() + job.timeout_s
+        waited: list[Any] = [self._channel, lifeline]
+        ready = waited[1:]
+        while ready and self._channel not in ready:
+            ready = select.select(waited, [], [], max(0.0, deadline - time.monotonic()))[0]
+            if lifeline in ready and stop_requested(lifeline, launch):
+                raise LoadFailed(LaunchResult("failed", "stopped while it loaded the workload", blame=STOPPED))
         factory = f"the factory {job.workload.called}"
         if not ready:
             words = self._last_words()
@@ -108,14 +124,21 @@ class Template:
             select.select([midwife], [], [], ANSWER_S)
             os.close(midwife)
 
-    def _fork_rank(self, job: Job, number: int, rendezvous: socket.socket) -> Rank:
+    def _fork_rank(self, job: Job, number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
         with pipes() as (result_read, log_read, *theirs), contextlib.ExitStack() as opened:
             if job.network:
                 space = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
                 opened.callback(os.close, space)
                 theirs.append(space)
-            result_write, log_write, *spaces = theirs
-            answer = self._ask({"rank": number}, (result_write, log_write, rendezvous.fileno(), *spaces))
+            if rendezvous.listener:
+                theirs.append(rendezvous.listener.fileno())
+            message = {
+                "rank": number,
+                "placement": dataclasses.asdict(placement),
+                "store": [rendezvous.address, rendezvous.port],
+                "listens": rendezvous.listener is not None,
+            }
+            answer = self._ask(message, tuple(theirs))
             return Rank(number, answer["pid"], result_read, log_read)
 
     def _ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -156,7 +179,7 @@ class Template:
 class Templates:
     """The templates that live, by workload; those that were used last are kept."""
 
-    def __init__(self, lifeline: socket.socket) -> None:
+    def __init__(self, lifeline: Channel) -> None:
         self._lifeline = lifeline
         self._kept: OrderedDict[str, Template] = OrderedDict()
 
@@ -164,7 +187,7 @@ class Templates:
     def pids(self) -> set[int]:
         return {entry.pid for entry in self._kept.values()}
 
-    def of(self, job: Job) -> tuple[Template | None, str]:
+    def of(self, job: Job, part: Slice) -> tuple[Template | None, str]:
         """The template of the job's workload; None where the server or the ranks load it, and why the ranks do.
 
         Raises LoadFailed and Cancelled.
@@ -181,7 +204,7 @@ class Templates:
                 self._kept.popitem(last=False)[1].close()
             kept = Template(job.workload, self._lifeline)
             try:
-                loaded = kept.wait(job, self._lifeline)
+                loaded = kept.wait(job, self._lifeline, part.launch)
             except BaseException:
                 kept.close()
                 raise

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.network.link import INTERFACE, Link
+from bench.placement import Placement
 
 NET = Path("/proc/self/net")
 SIOCGIFHWADDR, ARPHRD_NONE = 0x8927, 0xFFFE
@@ -54,14 +55,14 @@ class Interface:
         return None
 
 
-def interface_of(rank: int, ranks: int, link: Link | None) -> Interface:
-    """The interface of ``rank``, set to be read by one rank for each: the first of each host in the lab, or rank 0.
+def interface_of(rank: int, ranks: int, link: Link | None, placement: Placement) -> Interface:
+    """The interface of ``rank``, set to be read by one rank for each: the first on each host.
 
-    In the network lab that is the host's link; else loopback, by which processes of a machine talk whatever address
-    they use.
+    With network emulation that is the emulated host's link, else the interface to the other hosts; else loopback, by
+    which processes of a machine communicate whatever address they use.
     """
     if link is None:
-        return Interface(LOOPBACK, reads=rank == 0)
+        return Interface(placement.interface or LOOPBACK, reads=placement.leads_host)
     return Interface(INTERFACE, reads=rank == 0 or link.host_of(rank, ranks) != link.host_of(rank - 1, ranks))
 
 

@@ -1,8 +1,8 @@
 """What may have disturbed the measured steps: counters read before and after them, off the clock.
 
-Rank 0 reads what the machine has once: processors, control group, clocks. The first rank on a GPU reads that GPU,
-and each rank on a GPU its own allocator; over gloo the first rank on a host reads its interface. What a machine does
-not show is left out, never zero. Judging is ``bench.measure.verdicts``'s.
+The first rank of a host reads what the host has once: processors, control group, clocks. The first rank on a GPU reads
+that GPU, and each rank on a GPU its own allocator; over gloo the first rank on a host reads its interface. What a
+machine does not show is left out, never zero. Judging is ``bench.measure.verdicts``'s.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
 from bench.measure.machine.energy import Meter
+from bench.placement import Placement
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ class Clocks:
 
 @dataclass(frozen=True)
 class Machine:
-    """What rank 0 reads; counters since boot."""
+    """What the first rank of a host reads; counters since boot."""
 
     clocks: Clocks
     busy_s: float
@@ -67,9 +68,9 @@ class Machine:
 class Watch:
     """The conditions of one rank's measured steps."""
 
-    def __init__(self, rank: int, world_size: int, device: torch.device, interface: Interface | None = None) -> None:
-        """``world_size``: ranks that are there; ``interface``: whose bytes this rank is to count."""
-        self._rank, self._device, self._interface = rank, device, interface
+    def __init__(self, placement: Placement, device: torch.device, interface: Interface | None = None) -> None:
+        """``interface``: whose bytes this rank counts."""
+        self._placement, self._device, self._interface = placement, device, interface
         self._machine: Machine | None = None
         self._meter: Meter | None = None
         self._gpu: nvml.Gpu | None = None
@@ -78,15 +79,16 @@ class Watch:
             import torch
 
             gpus = torch.cuda.device_count()
+            rank, ranks = placement.local_rank, placement.local_ranks
             if rank < gpus:
-                self._gpu, self._ranks_on_gpu = nvml.gpu(device), len(range(rank, world_size, gpus))
+                self._gpu, self._ranks_on_gpu = nvml.gpu(device), len(range(rank, ranks, gpus))
         self._counters: dict[str, float] = {}
         self._clock_hz: float | None = None
 
     def begin(self) -> None:
         """Reads all counters, energy last; the measured steps follow. Looking at all processes takes a while."""
         self._clock_hz = self._gpu.clock_hz() if self._gpu else None
-        if self._rank == 0:
+        if self._placement.leads_host:
             self._machine = read_machine()
             self._meter = Meter()
         self._counters = self._read_device()

@@ -25,12 +25,16 @@ BUDGET_S = 0.5
 """No larger matrix is begun that would overrun this."""
 
 
-def measure(precision: str, device: torch.device) -> Ceiling:
-    """The best rate of all sizes. Collective: every rank takes the same decisions, and has the same answer."""
+def measure(precision: str, device: torch.device, *, one_clock: bool = True) -> Ceiling:
+    """The best rate of all sizes. Collective: every rank takes the same decisions, and has the same answer.
+
+    ``one_clock``: whether all ranks read the same monotonic clock. If not, a trial lasts as long as the slowest rank's
+    own part of it, which leaves out how far apart ranks began.
+    """
     dtype, size, spent_s, in_vain = PRECISIONS[precision].compute, FIRST_SIZE[device.type], 0.0, 0
     best = Ceiling(0.0, dtype, 0)
     while size <= LARGEST_SIZE and in_vain < 2:  # one size may have been disturbed
-        product = Product(size, dtype, device)
+        product = Product(size, dtype, device, one_clock)
         product.run(1)  # which also starts libraries and loads kernels: no part of the budget
         once_s = product.run(1)
         count = max(1, round(TRIAL_S / once_s))
@@ -49,12 +53,12 @@ def measure(precision: str, device: torch.device) -> Ceiling:
 class Product:
     """A product of two square matrices, ready to be repeated."""
 
-    def __init__(self, size: int, dtype: str, device: torch.device) -> None:
+    def __init__(self, size: int, dtype: str, device: torch.device, one_clock: bool) -> None:
         import torch
 
         self._left, self._right = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
         self._out = torch.empty_like(self._left)
-        self._device = device
+        self._device, self._one_clock = device, one_clock
 
     def run(self, count: int) -> float:
         """Seconds from the first rank's begin to the last one's end of ``count`` products; the same on every rank."""
@@ -69,7 +73,8 @@ class Product:
         for _ in range(count):
             torch.mm(self._left, self._right, out=self._out)
         synchronize(self._device)
-        # The monotonic clock is one for all ranks of a machine.
-        moments = torch.tensor([time.perf_counter(), -begun], dtype=torch.float64, device=self._device)
+        ended = time.perf_counter()
+        marks = [ended, -begun] if self._one_clock else [ended - begun, 0.0]
+        moments = torch.tensor(marks, dtype=torch.float64, device=self._device)
         dist.all_reduce(moments, dist.ReduceOp.MAX)
         return float(moments.sum())

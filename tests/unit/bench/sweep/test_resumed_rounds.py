@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from bench.job import Job, LaunchResult
-from bench.launch.local import Launcher
+from bench.launch.launcher import Launcher
 from bench.plan.resolve import plan
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.progress import SweepProgress

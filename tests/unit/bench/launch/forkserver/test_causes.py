@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import resource
@@ -15,6 +16,7 @@ import torch
 
 from bench import causes
 from bench.engines.native.checkpoint.index import CheckpointError
+from bench.launch.channel import Channel
 from bench.launch.forkserver import server
 from bench.launch.forkserver.rank_main import describe_error
 from bench.launch.forkserver.templates import Templates
@@ -95,7 +97,8 @@ def test_too_few_processes_are_named_and_leave_no_descriptor_open(
     job = timing_job(make_cell(workload={"name": "mine", "factory": factory}))
     open_before = len(os.listdir("/proc/self/fd"))
     with ours, theirs:
-        result = server.launched(job, theirs, Templates(theirs))
+        lifeline = Channel(theirs)
+        result = server.launched(dataclasses.asdict(job), lifeline, Templates(lifeline))
         assert len(os.listdir("/proc/self/fd")) == open_before
     assert (result.status, result.ranks) == ("failed", [])
     assert "Resource temporarily unavailable (EAGAIN); " in result.reason

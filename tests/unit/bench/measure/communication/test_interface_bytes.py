@@ -12,6 +12,7 @@ from analysis.metrics.traffic import wire_bytes
 from bench.measure.communication import interface_bytes
 from bench.measure.communication.interface_bytes import Interface, interface_of
 from bench.network.link import INTERFACE, Link
+from bench.placement import Placement, Slice
 from tests.fakes import cell, launch
 
 DEV = """Inter-|   Receive              |  Transmit
@@ -53,15 +54,25 @@ def test_an_interface_tells_its_kind() -> None:
 
 
 def test_each_interface_of_a_launch_is_read_once() -> None:
-    assert [interface_of(rank, 3, None) for rank in range(3)] == [Interface("lo", rank == 0) for rank in range(3)]
+    places = [Placement(local_rank=rank, local_ranks=3) for rank in range(3)]
+    assert [interface_of(rank, 3, None, place) for rank, place in enumerate(places)] == [
+        Interface("lo", rank == 0) for rank in range(3)
+    ]
 
     def readers(ranks: int) -> list[bool]:
-        found = [interface_of(rank, ranks, Link(None, 0.0, 2)) for rank in range(ranks)]
+        found = [interface_of(rank, ranks, Link(None, 0.0, 2), Placement()) for rank in range(ranks)]
         assert {interface.name for interface in found} == {INTERFACE}
         return [interface.reads for interface in found]
 
     assert readers(4) == [True, False, True, False]
     assert readers(2) == [True, True]
+
+
+def test_between_hosts_the_first_rank_of_each_reads_the_interface_to_the_others() -> None:
+    part = Slice([2, 2], host=1, interface="eth7")
+    assert part.numbers == [2, 3]
+    found = [interface_of(rank, 4, None, part.placement(rank)) for rank in part.numbers]
+    assert found == [Interface("eth7", reads=True), Interface("eth7", reads=False)]
 
 
 def test_a_steps_bytes_are_shared_out_to_ranks_and_the_median_over_launches() -> None:

@@ -16,6 +16,7 @@ from bench.measure.machine import energy, interference
 from bench.measure.machine.interference import Clocks, Machine, Process, Watch
 from bench.measure.time.steadiness import change, ranks
 from bench.measure.verdicts import disturbances
+from bench.placement import Placement
 from results.launches import Ceiling, Launch, RankSamples
 from results.record import Record
 
@@ -112,7 +113,7 @@ def test_a_retry_of_the_allocator_is_flagged() -> None:
 
 @pytest.mark.parametrize("by_s", [3.0, -0.5, 0.01])
 def test_a_clock_that_is_set_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
-    watch = Watch(0, 1, CPU)
+    watch = Watch(Placement(), CPU)
     watch.begin()
     real = time.time
     monkeypatch.setattr(interference.time, "time", lambda: real() + by_s)
@@ -224,14 +225,15 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:
-    watches = [Watch(rank, 3, torch.device("cuda", rank % 2)) for rank in (1, 2)]  # 0 and 2 share a GPU
+    places = [(Placement(local_rank=rank, local_ranks=3), torch.device("cuda", rank % 2)) for rank in (1, 2)]
+    watches = [Watch(*place) for place in places]  # ranks 0 and 2 share a GPU
     for watch in watches:
         watch.begin()
     own, shared = [watch.end()["conditions"] for watch in watches]
     assert own["gpu_energy_j"] == 2.5 and own["gpu_power_limited_s"] == pytest.approx(0.25)
     assert own["gpu_foreign_processes"] == 2 and "gpu_thermal_limited_s" not in own
     assert shared == {"alloc_retries": 0.0}
-    first = Watch(0, 3, torch.device("cuda", 0))
+    first = Watch(Placement(local_rank=0, local_ranks=3), torch.device("cuda", 0))
     first.begin()
     nvml.energy_mj["GPU-0"] = 6_000
     seen = first.end()["conditions"]
@@ -250,18 +252,18 @@ def test_energy_is_not_counted_while_all_processes_are_looked_at(
         return read()
 
     monkeypatch.setattr(interference, "read_machine", look)
-    watch = Watch(0, 2, torch.device("cuda", 0))
+    watch = Watch(Placement(local_rank=0, local_ranks=2), torch.device("cuda", 0))
     watch.begin()
     assert watch.end()["conditions"]["gpu_energy_j"] == 2.5 and len(looked_at) == 2
 
 
 def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml.refused.add("GPU-1")
-    watch = Watch(1, 2, torch.device("cuda", 1))
+    watch = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     watch.begin()
     assert "gpu_energy_j" not in watch.end()["conditions"]
     monkeypatch.setattr("bench.measure.machine.nvml.load", lambda: None)
-    without = Watch(1, 2, torch.device("cuda", 1))
+    without = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     without.begin()
     assert without.end()["conditions"] == {"alloc_retries": 0.0}
 

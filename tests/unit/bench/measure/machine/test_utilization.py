@@ -61,7 +61,7 @@ class SteadyProduct:
 
     PEAK = 40e9
 
-    def __init__(self, size: int, dtype: str, device: torch.device) -> None:
+    def __init__(self, size: int, dtype: str, device: torch.device, one_clock: bool) -> None:
         self.flops, self.rate = 2 * size**3, min(self.PEAK, 10e9 * size / 256)
 
     def run(self, count: int) -> float:

@@ -1,0 +1,44 @@
+"""What runs launches: the same for one machine and for a cluster of hosts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bench.job import Job, LaunchResult, Machine
+
+
+class LaunchError(RuntimeError):
+    """No fork server could be started."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine with a warm fork server."""
+
+    name: str
+    machine: Machine
+    cores: float
+    """CPUs that ranks may use there."""
+
+
+class Launcher(Protocol):
+    """Starts the ranks of one job at a time on its hosts."""
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The hosts that ranks may run on, at least one; waits until they are warm. Raises LaunchError."""
+        ...
+
+    @property
+    def machine(self) -> Machine:
+        """The first host's. Raises LaunchError."""
+        ...
+
+    def launch(self, job: Job) -> LaunchResult:
+        """Runs all ranks of ``job`` to their end. Never raises for what a rank or a host does."""
+        ...
+
+    def close(self) -> None:
+        """Ends the servers of all hosts and, with them, all that they started."""
+        ...
