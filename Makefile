@@ -43,7 +43,7 @@ gate: setup
 	$(RUN) -m analysis gate $(EXACT) --baseline results/reference/cpu-gloo/exact.json $(ARGS)
 
 nightly: setup
-	$(RUN) -m bench.nightly $(ARGS)
+	scripts/nightly.sh
 
 microbench: setup
 	$(RUN) -m pytest benchmarks --benchmark-only

@@ -1,1 +1,1 @@
-"""The job of a GPU runner, and what a person runs by hand: ``python -m bench.nightly``."""
+"""The first and the last step of ``scripts/nightly.sh``: is the machine fit, and what did the night find."""

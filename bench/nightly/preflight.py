@@ -1,6 +1,7 @@
 """What a machine must be before its numbers can be compared: one table, and a line for each thing that is wrong.
 
     python -m bench.nightly.preflight [--place FOLDER]
+    python -m bench.nightly.preflight --gpus
 
 Exit code: 0 if it may measure, 1 if something would spoil the numbers or the run.
 """
@@ -226,7 +227,12 @@ def main() -> int:
     prepare_output()
     parser = argparse.ArgumentParser(prog="python -m bench.nightly.preflight", description=__doc__.partition("\n")[0])
     parser.add_argument("--place", type=Path, default=Path("results/runs"), help="where results will be written")
-    return 0 if show(preflight(parser.parse_args().place)) else 1
+    parser.add_argument("--gpus", action="store_true", help="print the number of GPUs and check nothing")
+    arguments = parser.parse_args()
+    if arguments.gpus:
+        print(len(gpus()))
+        return 0
+    return 0 if show(preflight(arguments.place)) else 1
 
 
 if __name__ == "__main__":

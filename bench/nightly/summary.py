@@ -1,64 +1,127 @@
-"""The night in one page of Markdown, ready to be filed as an issue: what is worse first, then how it was found."""
+"""The night in one page of Markdown, ready to be filed as an issue: what is worse first, then how each step ended.
+
+    python -m bench.nightly.summary FOLDER
+
+Reads what ``scripts/nightly.sh`` left in the night's folder. Exit code: that of the worst step, 0 if nothing is worse,
+1 if a check failed or a regression was found, 2 if a step could not run or the machine is not fit, 130 if interrupted.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections import Counter
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bench.measure.machine import environment, limits, source
-from bench.nightly.preflight import Finding
-from bench.nightly.steps import Outcome, shown
 from results.record import Record, RecordError
+from terminal.output import prepare_output
 
-MOST_LINES = 40
-"""Of what a step printed; its log has the rest."""
+Verdict = Literal["ok", "note", "worse", "not run"]
+STEPS: dict[str, dict[int, Verdict]] = {
+    "preflight": {0: "ok"},
+    "sweep": {0: "ok", 1: "worse"},
+    "exact-sweep": {0: "ok", 1: "ok"},  # the gate judges cells that fail
+    "exact-gate": {0: "ok", 1: "worse", 3: "note"},
+    "time-gate": {0: "ok", 1: "worse"},
+    "last-night": {0: "ok", 1: "note", 2: "note"},
+    "hot-paths": {0: "ok"},
+    "hot-paths-compared": {0: "ok", 1: "worse"},
+    "mlflow": {0: "ok", 1: "note"},
+}
+"""By step, what its exit codes mean; any other is ``not run``."""
+EXIT: dict[Verdict, int] = {"ok": 0, "note": 0, "worse": 1, "not run": 2}
+INTERRUPTED = 130
+MAX_LINES = 40
+"""Of a step's output; its log has the rest."""
 FENCE = "~~~~~~"
 
 
-def write(
-    folder: Path, findings: Sequence[Finding], outcomes: Sequence[Outcome], *, base: str, interrupted: str
-) -> str:
-    """Writes ``summary.md``, appends it to the job's page in GitHub Actions, and returns its title.
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended."""
 
-    ``interrupted`` is the step in which the night was; empty if it was not.
-    """
-    title = headline(findings, outcomes, interrupted=interrupted)
-    sections = [
-        [f"# {title}", "", *where(folder, base)],
-        *(worse(folder, outcome) for outcome in outcomes if outcome.verdict != "ok"),
-        machine(findings),
-        steps(folder, outcomes),
+    name: str
+    verdict: Verdict
+    reason: str = ""
+    """Why it was skipped or could not run; empty if it ran."""
+    seconds: float = 0.0
+    command: str = ""
+    """As a person would type it; empty where the step was skipped."""
+    lines: tuple[str, ...] = ()
+    """The command's output."""
+
+
+def outcome(logs: Path, name: str) -> Outcome | None:
+    """How a step of this night ended; None if the night did not come to it."""
+    skipped, log, code = (logs / f"{name}.{ending}" for ending in ("skipped", "log", "code"))
+    if skipped.exists():
+        return Outcome(name, "ok", skipped.read_text(encoding="utf-8").strip())
+    if not code.exists():
+        return None
+    prompt, *lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    number, seconds = map(int, code.read_text(encoding="utf-8").split())
+    verdict = STEPS[name].get(number, "not run")
+    if verdict != "ok" and crashed(lines):
+        verdict = "not run"
+    reason = f"exited with status {number}" if verdict == "not run" else ""
+    return Outcome(name, verdict, reason, seconds, prompt.removeprefix("$ "), tuple(lines))
+
+
+def crashed(lines: Sequence[str]) -> bool:
+    """Whether Python failed; its exit code is then the same as a check's that found something."""
+    return any(line.startswith("Traceback (most recent call last)") or ": No module named " in line for line in lines)
+
+
+def write(folder: Path) -> tuple[str, int]:
+    """Writes ``summary.md``, and appends it to the job's page in GitHub Actions; its title and the exit code."""
+    logs = folder / "logs"
+    outcomes = [ended for name in STEPS if (ended := outcome(logs, name))]
+    interrupted = (logs / "interrupted").exists()
+    title = headline(outcomes, interrupted=interrupted)
+    sections = [[f"# {title}", "", *where(folder)]]
+    sections += [worse(folder, ended) for ended in outcomes if ended.verdict != "ok"]
+    sections += [
+        [f"## {ended.name}", "", FENCE, *ended.lines, FENCE] for ended in outcomes[:1] if ended.verdict == "ok"
     ]
-    text = "\n\n".join("\n".join(section) for section in sections) + "\n"
+    text = "\n\n".join("\n".join(section) for section in [*sections, steps(outcomes)]) + "\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")
     page = os.environ.get("GITHUB_STEP_SUMMARY")
     if page:
         with open(page, "a", encoding="utf-8") as job:
             job.write(text)
-    return title
+    if any(ended.name == "time-gate" and ended.command and ended.verdict in ("ok", "worse") for ended in outcomes):
+        # The next night compares with this code. A night that was cut off before has judged nothing.
+        (folder / "judged").write_text((folder / "commit").read_text(encoding="utf-8"), encoding="utf-8")
+    return title, INTERRUPTED if interrupted else max(
+        (EXIT[ended.verdict] for ended in outcomes), default=EXIT["not run"]
+    )
 
 
-def headline(findings: Sequence[Finding], outcomes: Sequence[Outcome], *, interrupted: str) -> str:
-    wrong = [finding.what for finding in findings if finding.verdict == "wrong"]
-    if wrong:
+def headline(outcomes: Sequence[Outcome], *, interrupted: bool) -> str:
+    if outcomes and outcomes[0].name == "preflight" and outcomes[0].verdict != "ok":
+        wrong = [line.split(": ")[1] for line in outcomes[0].lines if line.startswith("preflight: ")]
         return f"Nightly: the machine is not fit ({', '.join(wrong)}); nothing was measured"
-    counts = Counter(outcome.verdict for outcome in outcomes)
     words = [
-        f"{', '.join(outcome.step.name for outcome in outcomes if outcome.verdict == verdict)} {says}"
-        for verdict, says in (("found", "found something"), ("not run", "could not be run"))
-        if counts[verdict]  # type: ignore[index]
+        f"{', '.join(names)} {says}"
+        for verdict, says in (("worse", "found something"), ("not run", "could not run"))
+        if (names := [ended.name for ended in outcomes if ended.verdict == verdict])
     ]
-    words += [f"interrupted in {interrupted}"] if interrupted else []
+    last = outcomes[-1].name if outcomes else "the start"
+    words += [f"interrupted after {last}"] if interrupted else []
     return f"Nightly: {'; '.join(words) or 'nothing is worse'}"
 
 
-def where(folder: Path, base: str) -> list[str]:
+def where(folder: Path) -> list[str]:
     code = source.collect(())
     dirty = ", with uncommitted changes" if code.dirty else ""
+    base = folder / "base"
+    compared = f"; base of the time gate: `{base.read_text(encoding='utf-8').strip()}`" if base.exists() else ""
     lines = [
-        f"- code: `{code.commit or 'unknown'}`{dirty}; base of the time gate: `{base}`",
+        f"- code: `{code.commit or 'unknown'}`{dirty}{compared}",
         f"- machine: {environment.cpu_model()}, {limits.usable_cores():g} cores",
         f"- files: `{folder}`",
     ]
@@ -68,49 +131,50 @@ def where(folder: Path, base: str) -> list[str]:
     return lines
 
 
-def worse(folder: Path, outcome: Outcome) -> list[str]:
-    """A step that did not end ok: the command that decided, and what that said."""
-    lines = [f"## {outcome.step.name}: {outcome.reason or ('worse' if outcome.verdict == 'found' else 'to know')}", ""]
-    if outcome.step.name == "sweep":
+def worse(folder: Path, ended: Outcome) -> list[str]:
+    """A step that did not end ok: its command and the end of its output."""
+    lines = [f"## {ended.name}: {ended.reason or ended.verdict}", ""]
+    if ended.name == "sweep":
         lines += [f"- {cell}" for cell in failed_cells(folder / "sweep")] + [""]
-    said = outcome.said()
-    cut = [f"... {len(said) - MOST_LINES} lines before"] if len(said) > MOST_LINES else []
-    return [*lines, f"`{shown(outcome.command)}`", "", FENCE, *cut, *said[-MOST_LINES:], FENCE]
+    cut = [f"... {len(ended.lines) - MAX_LINES} lines before"] if len(ended.lines) > MAX_LINES else []
+    return [*lines, f"`{ended.command}`", "", FENCE, *cut, *ended.lines[-MAX_LINES:], FENCE]
 
 
 def failed_cells(sweep: Path) -> list[str]:
-    """The cells of a sweep that did not end well, and why."""
-    found = []
+    """The cells of a sweep that failed, and why."""
+    cells = []
     for path in sorted((sweep / "records").glob("*.json")):
         try:
             record = Record.read(path)
         except RecordError as error:
-            found.append(f"{path.name}: {error}")
+            cells.append(f"{path.name}: {error}")
             continue
         if record.status not in ("ok", "unsupported", "unavailable"):
-            found.append(f"{record.cell_id}: {record.status}: {' '.join(record.reason.split())}")
-    return found
+            cells.append(f"{record.cell_id}: {record.status}: {' '.join(record.reason.split())}")
+    return cells
 
 
-def machine(findings: Sequence[Finding]) -> list[str]:
-    rows = [(finding.what, finding.found, finding.verdict, finding.advice) for finding in findings]
-    return ["## Machine", "", *table(("checked", "found", "", "what to know"), rows)]
+def steps(outcomes: Sequence[Outcome]) -> list[str]:
+    """The table of all steps, and their commands."""
+    rows = [("step", "verdict", "took", "last line of output", "log"), ("---",) * 5]
+    for ended in outcomes:
+        last = ended.reason or next((line.strip() for line in reversed(ended.lines) if line.strip()), "")
+        log = f"`logs/{ended.name}.log`" if ended.command else ""
+        rows.append((ended.name, ended.verdict, f"{ended.seconds:.0f} s", last[:160], log))
+    table = [f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in row)} |" for row in rows]
+    commands = [ended.command for ended in outcomes if ended.command]
+    return ["## Steps", "", *table, "", "By hand:", "", FENCE, *commands, FENCE]
 
 
-def steps(folder: Path, outcomes: Sequence[Outcome]) -> list[str]:
-    rows = []
-    for outcome in outcomes:
-        said = [line.strip() for line in outcome.said() if line.strip()]
-        log = f"`{outcome.log.relative_to(folder)}`" if outcome.log else ""
-        last = outcome.reason or (said[-1] if said else "")
-        rows.append((outcome.step.name, outcome.verdict, f"{outcome.seconds:.0f} s", last[:160], log))
-    commands = [shown(command) for outcome in outcomes for command in outcome.step.commands]
-    by_hand = ["", "By hand:", "", FENCE, *commands, FENCE] if commands else []
-    heading = ("step", "verdict", "took", "its last word", "log")
-    return ["## Steps", "", *table(heading, rows), *by_hand]
+def main() -> int:
+    prepare_output()
+    parser = argparse.ArgumentParser(prog="python -m bench.nightly.summary", description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="of the night")
+    folder = parser.parse_args().folder
+    title, code = write(folder)
+    print(f"\n{title}\nsummary {folder / 'summary.md'}")
+    return code
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table; a cell's own bars and line ends cannot break it."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return [f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in line)} |" for line in lines]
+if __name__ == "__main__":
+    sys.exit(main())

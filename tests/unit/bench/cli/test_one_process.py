@@ -41,7 +41,7 @@ def test_a_shell_of_an_allocation_is_one_process(variables: dict[str, str]) -> N
     check_alone("bench", ["stage=0"], variables)
 
 
-@pytest.mark.parametrize("module", ["bench", "claims", "bench.nightly", "bench.regress"])
+@pytest.mark.parametrize("module", ["bench", "claims", "bench.regress"])
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("3", 0)])
 def test_the_processes_print_one_line_together_and_exit_with_2(
     module: str, rank: str, lines: int, tmp_path: Path
