@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from bench.engines.spec import EngineSpec
 from bench.network.link import Link
+from results.launches import ServerCounts
 from results.record import RankEnd
+
+R = TypeVar("R")
+"""The results of one rank (``bench.rank_results``)."""
 
 Purpose = Literal["load", "reference", "noise", "check", "ceiling", "timing", "profile", "collectives"]
 
@@ -89,14 +93,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class LaunchResult:
-    """How a launch ended. If it is ok, ``ranks`` holds one result per rank and ``servers`` one per server;
-    else ``ends`` says how each process ended."""
+class LaunchResult(Generic[R]):
+    """How a launch ended. If it is ok, there is one result per rank and per server, else one of ``ends`` for each."""
 
     status: str
     reason: str = ""
-    ranks: list[dict[str, Any]] = field(default_factory=list)
-    servers: list[dict[str, Any]] = field(default_factory=list)
+    ranks: list[R] = field(default_factory=list)
+    servers: list[ServerCounts] = field(default_factory=list)
     ends: list[RankEnd] = field(default_factory=list)
     total_s: float = 0.0
     start_method: str = "fork"

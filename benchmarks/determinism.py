@@ -148,10 +148,10 @@ def run_once(cell: Cell, launcher: Launcher, scratch: Path, outcome: Outcome) ->
             outcome.reason = f"{result.status}: {result.reason}"
             return
     if outside:
-        outcome.runs.append(([rank["samples"]["losses"] for rank in result.ranks], ""))
+        outcome.runs.append(([rank.samples.losses for rank in result.ranks], ""))
     else:
-        parity = result.ranks[0]["parity"]
-        outcome.runs.append(([parity["losses"]], parity["weights_digest"]))
+        parity = result.ranks[0].parity
+        outcome.runs.append(([parity.losses], parity.weights_digest))
 
 
 def table(found: Outcomes) -> str:

@@ -30,8 +30,7 @@ from bench.launch.local import LocalLauncher
 from bench.measure.machine.limits import usable_cores
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
-from results.decode import decode
-from results.launches import Launch, RankSamples
+from results.launches import Launch
 from results.settings import Config
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -91,7 +90,7 @@ def step_s(cell: Cell, launcher: Launcher) -> float:
     result = launcher.launch(cell.job("timing", Path()))
     if result.status != "ok":
         sys.exit(f"{cell.id}: {result.status}: {result.reason}")
-    ranks = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+    ranks = [rank.samples for rank in result.ranks]
     return median(Launch(0, "", {}, ranks).step_times_s())
 
 

@@ -85,7 +85,7 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
         found["on"].append(timed.wall_s / STEPS)
         if rank == 0:
             samples = RankSamples(timed.forward_backward_s, timed.optimizer_s, [], timed.wall_s, timed.losses)
-            found["record"].append(write_s(Path(folder), samples, seen["conditions"]))
+            found["record"].append(write_s(Path(folder), samples, seen.conditions))
 
     def marks() -> None:
         found["marks"].append(timed_steps(engine, pool, STEPS, work.loss, CPU).wall_s / STEPS)

@@ -9,7 +9,6 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from results.updates import Updates
 
@@ -94,6 +93,27 @@ class CollectiveTimes:
     """Of each iteration: the slowest rank's."""
 
 
+@dataclass(frozen=True)
+class ServerCounts:
+    """What one parameter server counted from the first gradient on, warm-up included. Bytes are payload."""
+
+    server: int
+    """Its index."""
+    gradients_received: int
+    gradients_applied: int
+    updates: int
+    bytes_in: int
+    bytes_out: int
+    delays: dict[str, int]
+    """Gradients by delay: the updates between their worker's pull and their own."""
+    max_clock_gap: int
+    """Steps by which a worker was ahead of another at most."""
+    state_bytes: dict[str, int]
+    """Memory of the server's part of the model state, by kind."""
+    changes: list[str] = field(default_factory=list)
+    """Global state that the workload's code changed in its process."""
+
+
 def in_periods(values: Sequence[float], period: int) -> list[float]:
     """The means of ``period`` values in a row, of as many as are whole; of all where there are fewer."""
     if period == 1:
@@ -115,8 +135,7 @@ class Launch:
     seconds: dict[str, float]
     """Where this launch's time went on the slowest rank, and ``total_s`` as the parent saw it."""
     ranks: list[RankSamples]
-    servers: list[dict[str, Any]] = field(default_factory=list)
-    """What each parameter server counted."""
+    servers: list[ServerCounts] = field(default_factory=list)
     conditions: dict[str, float] = field(default_factory=dict)
     """What may have disturbed the measured steps, as counted around them (docs/method.md); absent where unknown."""
     foreign: dict[str, float] = field(default_factory=dict)

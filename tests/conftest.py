@@ -19,9 +19,7 @@ from bench.launch.local import LocalLauncher
 from bench.measure.machine.interference import together
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
-from bench.sweep import results as of_launches
-from results.decode import decode
-from results.model import Model
+from bench.rank_results import CheckResult
 from results.parity import Noise, Parity
 from results.record import Record
 from results.settings import Config, Measure
@@ -30,7 +28,8 @@ MakeCell = Callable[..., Cell]
 Judged = Callable[[Cell], Parity]
 NOISES: dict[str, Noise] = {}
 """By reference and how its sums are rounded; scratch is the session's."""
-AsRecord = Callable[[Cell, list[dict[str, Any]]], Record]
+RunCheck = Callable[[Cell], list[CheckResult]]
+AsRecord = Callable[[Cell, list[CheckResult]], Record]
 CPU_ONLY = Machine(torch="2.15.0", cuda_devices=0, nccl=None, warm_up_s=0.0)
 
 
@@ -106,10 +105,10 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_check(launcher: Launcher, scratch: Path) -> Callable[[Cell], list[dict[str, Any]]]:
+def run_check(launcher: Launcher, scratch: Path) -> RunCheck:
     """Runs a cell's check launch and returns every rank's result; fails with the last words of the ranks."""
 
-    def run(cell: Cell) -> list[dict[str, Any]]:
+    def run(cell: Cell) -> list[CheckResult]:
         if cell.status == "unavailable":
             pytest.skip(cell.reason)
         assert cell.status is None, cell.reason
@@ -119,23 +118,26 @@ def run_check(launcher: Launcher, scratch: Path) -> Callable[[Cell], list[dict[s
 
 
 @pytest.fixture
-def judged(launcher: Launcher, scratch: Path, run_check: Callable[[Cell], list[dict[str, Any]]]) -> Judged:
+def judged(launcher: Launcher, scratch: Path, run_check: RunCheck) -> Judged:
     """Runs a cell's check and judges its parity as a sweep would."""
 
     def judge(cell: Cell) -> Parity:
-        parity: Parity = decode(run_check(cell)[0]["parity"], Parity, "parity")
+        parity = run_check(cell)[0].parity
+        assert parity
         if parity.passed or parity.unjudged:
             return parity
         job = cell.job("noise", scratch)
         key = f"{job.reference} {job.spec.compression} {job.partial_sums}"
         if key not in NOISES:
-            NOISES[key] = of_launches.noise(launched(launcher, cell, "noise", scratch))
+            NOISES[key] = launched(launcher, cell, "noise", scratch).ranks[0].noise
         return parity.judged(NOISES[key])
 
     return judge
 
 
-def launched(launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_refuse: bool = False) -> LaunchResult:
+def launched(
+    launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_refuse: bool = False
+) -> LaunchResult[Any]:
     """A launch that ended well, a check's after its reference. ``may_refuse``: skips what only ranks could refuse."""
     jobs = [cell.job(purpose, scratch)]
     if purpose == "check" and not Path(jobs[0].reference).exists():
@@ -162,11 +164,11 @@ def timing_job(scratch: Path) -> Callable[..., Any]:
 def as_record(launcher: Launcher, scratch: Path) -> AsRecord:
     """A checked cell's record as a sweep would begin it: the model, and what took effect."""
 
-    def make(cell: Cell, ranks: list[dict[str, Any]]) -> Record:
+    def make(cell: Cell, ranks: list[CheckResult]) -> Record:
         job = dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts.pt"))
         record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
-        record.model = decode(launcher.launch(job).ranks[0]["model"], Model, "model")
-        record.resolved["engine"] = ranks[0]["describe"]
+        record.model = launcher.launch(job).ranks[0].model
+        record.resolved["engine"] = ranks[0].describe
         return record
 
     return make
@@ -179,10 +181,10 @@ def planned(make_config: Callable[..., Config], options: dict[str, Any], **knobs
     return plan([config], CPU_ONLY, cores=2)[0]
 
 
-def wire_bytes(result: LaunchResult, steps: int) -> float:
+def wire_bytes(result: LaunchResult[Any], steps: int) -> float:
     """What ranks of a timed launch sent in a step, over the ranks, by the counters of their interfaces."""
     assert result.status == "ok", result
-    counted = together(rank["conditions"] for rank in result.ranks)
+    counted = together(rank.interference.conditions for rank in result.ranks)
     if "wire_sent_bytes" not in counted:
         pytest.skip("no counters of interfaces here")
     return counted["wire_sent_bytes"] / steps / len(result.ranks)
@@ -193,7 +195,8 @@ def worst(*errors: float) -> float:
     return math.nan if any(map(math.isnan, errors)) else max(errors)
 
 
-def assert_parity(ranks: list[dict[str, Any]], tolerance: float | None = None) -> None:
-    parity = ranks[0]["parity"]
-    limit = parity["tolerance"] if tolerance is None else tolerance
-    assert worst(parity["loss_error"], parity["weights_error"]) <= limit, parity
+def assert_parity(ranks: list[CheckResult], tolerance: float | None = None) -> None:
+    parity = ranks[0].parity
+    assert parity
+    limit = parity.tolerance if tolerance is None else tolerance
+    assert worst(parity.loss_error, parity.weights_error) <= limit, parity

@@ -9,7 +9,8 @@ Each engine is a package (conf/engine/NAME.yaml names it) with two parts:
   what cannot go together, ``PRELOAD``, the modules that its ranks would otherwise import one by one, and, where it
   differs from plain data parallelism, ``traits(spec)``;
 - ``adapter.py`` does the work: ``create()`` returns the Engine. It is imported only by ranks. An engine with servers
-  also has ``serve(spec, context: ServerContext)``, which returns what a server counted, in JSON types.
+  also has ``serve(spec, context: ServerContext)``, which returns what a server counted
+  (``results.launches.ServerCounts``).
 """
 
 from __future__ import annotations

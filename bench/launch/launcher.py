@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.job import Job, LaunchResult, Machine
 
@@ -35,7 +35,7 @@ class Launcher(Protocol):
         """The first host's. Raises LaunchError."""
         ...
 
-    def launch(self, job: Job) -> LaunchResult:
+    def launch(self, job: Job) -> LaunchResult[Any]:
         """Runs all ranks of ``job`` to their end. Never raises for what a rank or a host does."""
         ...
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from bench import rank_results
 from bench.job import Job, LaunchResult, Machine
 from bench.launch import malloc
 from bench.launch.channel import Channel, Closed
@@ -111,7 +112,7 @@ class LocalLauncher:
             return None
         return greeting
 
-    def launch(self, job: Job) -> LaunchResult:
+    def launch(self, job: Job) -> LaunchResult[Any]:
         """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
         if self._machine and self._process.poll() is not None:  # it died with nothing to do: no launch is lost
             self._replace()
@@ -119,7 +120,7 @@ class LocalLauncher:
             assert self.machine
             self._channel.socket.settimeout(2 * job.timeout_s + SLACK_S)
             self._channel.send(self._message(job))
-            result: LaunchResult = decode(self._channel.receive(), LaunchResult, "result")
+            result = rank_results.read(self._channel.receive(), job)
             self._channel.socket.settimeout(None)
         except LaunchError as error:
             return LaunchResult("failed", str(error))

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable
 
 from bench.job import LaunchResult
-from results.decode import decode
+from bench.rank_results import CheckResult
 from results.memory import RankMemory, Search, Trial
 
 GROWTH = 8
@@ -20,8 +20,11 @@ GROWTH = 8
 
 
 def run(
-    search: Search, start: int, launch: Callable[[int], LaunchResult], keep: Callable[[Search, LaunchResult], None]
-) -> LaunchResult | None:
+    search: Search,
+    start: int,
+    launch: Callable[[int], LaunchResult[CheckResult]],
+    keep: Callable[[Search, LaunchResult[CheckResult]], None],
+) -> LaunchResult[CheckResult] | None:
     """Tries batches until the answer is bracketed; ``keep`` gets the search after each trial.
 
     Goes on where ``search`` stands. Returns the launch that ended otherwise than by fitting or running out of memory.
@@ -35,7 +38,7 @@ def run(
     return None
 
 
-def trial(batch: int, result: LaunchResult, limit_bytes: int | None) -> Trial:
+def trial(batch: int, result: LaunchResult[CheckResult], limit_bytes: int | None) -> Trial:
     """What a launch says of a batch. A rank on a GPU that ended well kept to the limit, which its allocator knew."""
     if result.status == "oom":
         return Trial(batch, None, fits=False)
@@ -44,8 +47,8 @@ def trial(batch: int, result: LaunchResult, limit_bytes: int | None) -> Trial:
     return Trial(batch, peak, fits=enforced or limit_bytes is None or peak <= limit_bytes)
 
 
-def memory_of(result: LaunchResult) -> list[RankMemory]:
-    return [decode(rank["memory"], RankMemory, "memory") for rank in result.ranks]
+def memory_of(result: LaunchResult[CheckResult]) -> list[RankMemory]:
+    return [rank.memory for rank in result.ranks if rank.memory]
 
 
 def next_batch(search: Search, start: int) -> int | None:

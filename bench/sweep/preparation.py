@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from bench import engines
 from bench.engines.spec import EngineUnsupported, Skips
 from bench.job import LaunchResult
 from bench.plan.cell import Cell, ceiling_key, reference_key
+from bench.rank_results import CheckResult
 from bench.sweep import largest_batch, results
 from bench.sweep.running import Running
 from results.attribution import Attribution
@@ -22,7 +24,7 @@ class Preparation:
 
     def __init__(self, running: Running) -> None:
         self._running = running
-        self._models: dict[str, Model | LaunchResult] = {}
+        self._models: dict[str, Model | LaunchResult[Any]] = {}
         self._noises: dict[object, Noise] = {}
         self._ceilings: dict[object, Ceiling | None] = {}
         self._noted: set[str] = set()
@@ -84,7 +86,7 @@ class Preparation:
             if result.status != "ok":
                 why = f"the noise of the single process could not be measured ({result.status}: {result.reason})"
                 return parity.without_judgement(f"{parity.failed}; {why}")
-            self._noises[key] = results.noise(result)
+            self._noises[key] = result.ranks[0].noise
         return parity.judged(self._noises[key])
 
     def _take_model(self, cell: Cell) -> bool:
@@ -115,14 +117,14 @@ class Preparation:
             f"{model.unit_count} units has {model.largest_unit_share:.0%}; workload.units=... names other units"
         )
 
-    def _reference(self, cell: Cell) -> Model | LaunchResult:
+    def _reference(self, cell: Cell) -> Model | LaunchResult[Any]:
         job = cell.job("reference", self._running.scratch)
         key = reference_key(job)
         if key not in self._models:
             result = self._running.launch(job, "reference")
             if result.by_chance:
                 return result  # the next cell that needs it tries again
-            self._models[key] = results.model(result) if result.status == "ok" else result
+            self._models[key] = result.ranks[0].model if result.status == "ok" else result
         return self._models[key]
 
     def _ceiling(self, cell: Cell) -> Ceiling | None:
@@ -144,17 +146,17 @@ class Preparation:
         if record.status == "ok" or not (record.model or self._take_model(cell)):
             return
 
-        def launch(batch: int) -> LaunchResult:
+        def launch(batch: int) -> LaunchResult[CheckResult]:
             running.progress.start(f"search {cell.id}: batch {batch}")
             job = dataclasses.replace(cell.job("check", running.scratch), rank_batch=batch)
             return running.launch(job, "search")
 
-        def keep(found: Search, result: LaunchResult) -> None:
+        def keep(found: Search, result: LaunchResult[CheckResult]) -> None:
             running.observe(cell, result)
             record.search = found
             if found.tried[-1].batch == found.largest_fit:
                 record.memory = largest_batch.memory_of(result)
-                record.resolved["engine"] = result.ranks[0]["describe"]
+                record.resolved["engine"] = result.ranks[0].describe
                 record.resolved["rank_batch"] = found.largest_fit
                 record.resolved["global_batch"] = found.largest_fit * cell.config.gpus
             running.records.write(cell)
@@ -181,7 +183,7 @@ class Preparation:
         job = dataclasses.replace(cell.job("reference", running.scratch), rank_batch=batch)
         job = dataclasses.replace(job, reference=str(running.scratch / f"{reference_key(job)}.pt"))
         result = running.launch(job, "reference")
-        measured = results.model(result) if result.status == "ok" else None
+        measured: Model | None = result.ranks[0].model if result.status == "ok" else None
         if measured is None:
             running.progress.note(f"{cell.id}: no prediction for batch {batch}: {result.status}: {result.reason}")
         activation_bytes = measured.activation_bytes if measured else None
@@ -197,14 +199,14 @@ class Preparation:
             running.progress.start(f"profile {cell.id}")
             result = running.launch(cell.job("profile", running.scratch), "profile")
             if result.status == "ok":
-                known = all(rank["straggler_known"] for rank in result.ranks)
+                known = all(rank.straggler_known for rank in result.ranks)
                 unknown = "" if known else "not all ranks meet in every collective, in the same order"
                 unknown = cell.traits().uncounted or unknown
                 found = dataclasses.replace(
                     found,
-                    steps=results.step_parts(result),
+                    steps=[rank.parts for rank in result.ranks],
                     straggler_unknown=unknown,
-                    updates=results.profiled_updates(result),
+                    updates=results.updates(result),
                 )
             else:
                 found = dataclasses.replace(found, unprofiled=f"{result.status}: {result.reason}")

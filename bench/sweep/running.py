@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.job import Job, LaunchResult
 from bench.launch.launcher import Launcher
@@ -27,16 +28,16 @@ class Running:
     notes: set[str] = field(default_factory=set)
     """Lines that were printed once and need no second time."""
 
-    def launch(self, job: Job, phase: str) -> LaunchResult:
+    def launch(self, job: Job, phase: str) -> LaunchResult[Any]:
         """Runs the job; its time belongs to ``phase``."""
         result = self.launcher.launch(job)
         self.breakdown.add(phase, result.total_s)
         return result
 
-    def observe(self, cell: Cell, result: LaunchResult) -> None:
+    def observe(self, cell: Cell, result: LaunchResult[Any]) -> None:
         """Keeps what the cell's factory changed globally, and says once how launches start if not by a plain fork."""
         resolved = self.records[cell].resolved
-        changes = list(dict.fromkeys(line for rank in result.ranks for line in rank.get("changes", [])))
+        changes = list(dict.fromkeys(line for rank in result.ranks for line in rank.changes))
         if changes:
             resolved["global_changes"] = list(dict.fromkeys([*resolved.get("global_changes", []), *changes]))
         for line in changes:
@@ -52,7 +53,7 @@ class Running:
             self.notes.add(line)
             self.progress.note(line)
 
-    def fail(self, cell: Cell, result: LaunchResult, prefix: str = "") -> None:
+    def fail(self, cell: Cell, result: LaunchResult[Any], prefix: str = "") -> None:
         """Ends the cell with a launch that failed; its reason follows ``prefix``. What it had left counts as done."""
         left, record = self.records.launches_left(cell), self.records[cell]
         record.status = decode(result.status, Status, "status")

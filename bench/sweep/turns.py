@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from bench.job import LaunchResult
 from bench.measure.machine import environment
@@ -60,7 +61,7 @@ class Turns:
                 self._running.progress.note(f"{cell.id}: no launch without communication: {reason}")
             self._running.records.write(cell)
 
-    def _timed(self, cell: Cell, number: int, *, silent: bool = False) -> Launch | LaunchResult:
+    def _timed(self, cell: Cell, number: int, *, silent: bool = False) -> Launch | LaunchResult[Any]:
         """A launch that was timed, or how it failed."""
         running = self._running
         started_at = environment.now()
@@ -68,6 +69,6 @@ class Turns:
         running.observe(cell, result)
         if result.status != "ok":
             return result
-        running.breakdown.add_launch(results.phases_s(result), result.total_s)
+        running.breakdown.add_launch(results.longest_s(result), result.total_s)
         running.records[cell].resolved["start_method"] = result.start_method
         return results.timed(result, number, started_at, cell.config.local_steps)

@@ -6,7 +6,6 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ import workloads
 from bench.engines.base import Batch
 from bench.engines.batches import map_tensors, tensors_of
 from bench.job import Job, WorkloadSpec
+from bench.rank_results import LoadResult
 from bench.worker import loop
 from bench.worker.global_state import watched
 from workloads.base import Workload, WorkloadError
@@ -25,12 +25,12 @@ def workload(spec: WorkloadSpec) -> Workload:
     return _load_workload(json.dumps(asdict(spec)), spec.called)
 
 
-def load(job: Job) -> dict[str, Any]:
-    """Loads the workload; finds its units only where they are named, since that takes a built module."""
+def load(job: Job) -> LoadResult:
+    """Loads the workload; looks for its units only where a setting names them, since that takes a built module."""
     work = workload(job.workload)
     if job.workload.options.get("units"):
         work.units(work.build())
-    return {}
+    return LoadResult()
 
 
 @functools.lru_cache(maxsize=2)

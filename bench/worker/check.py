@@ -6,9 +6,8 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +18,7 @@ from bench.engines.precision import weight_dtype
 from bench.job import Job
 from bench.measure.communication import ledger
 from bench.measure.memory.step import StepMemory, gathered_parameters
+from bench.rank_results import CheckResult
 from bench.worker import loop, parity, updates
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.engine import UNSTEADY_STEPS, set_up
@@ -27,6 +27,7 @@ from bench.worker.randomness import seed_generators
 from bench.worker.replicas import rank_difference
 from bench.worker.single_process import Reference
 from results import launches
+from results.parity import Parity
 from results.updates import Updates
 from workloads.base import Workload
 
@@ -38,7 +39,7 @@ LET_GO_S = 0.02
 them; those it still holds as a step begins would be counted in all of that step."""
 
 
-def check(job: Job, context: RankContext) -> dict[str, Any]:
+def check(job: Job, context: RankContext) -> CheckResult:
     """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
     device = context.device
     counter = StepMemory(device)
@@ -47,29 +48,22 @@ def check(job: Job, context: RankContext) -> dict[str, Any]:
         module = work.build().to(device)
         engine = set_up(job, module, work.units(module), context)
         del module
-        result: dict[str, Any] = {
-            "describe": engine.describe(),
-            "parity": None,
-            "memory": None,
-            "collectives": None,
-        }
+        result = CheckResult(describe=engine.describe())
         if job.parity_steps:
-            result["parity"] = compare_with_reference(job, engine, work, context)
+            result = replace(result, parity=compare_with_reference(job, engine, work, context))
         if job.memory or job.collectives:
             watched = WatchedSteps(job, engine, work, context)
         if job.memory:
             watched.count_memory(counter)
     if job.collectives:
-        result["collectives"] = [asdict(line) for line in watched.collectives()]
+        result = replace(result, collectives=watched.collectives())
     if job.memory or job.collectives:
-        result["updates"] = asdict(watched.updates())
+        result = replace(result, updates=watched.updates())
     engine.teardown()
-    if job.memory:
-        result["memory"] = asdict(counter.result())
-    return result
+    return replace(result, memory=counter.result()) if job.memory else result
 
 
-def compare_with_reference(job: Job, engine: Engine, work: Workload, context: RankContext) -> dict[str, Any] | None:
+def compare_with_reference(job: Job, engine: Engine, work: Workload, context: RankContext) -> Parity | None:
     """Trains the parity steps with the random numbers that the reference knows, and compares. Collective; the result is
     rank 0's."""
     share = share_of(job, context.rank)
@@ -91,7 +85,7 @@ def compare_with_reference(job: Job, engine: Engine, work: Workload, context: Ra
     compared = parity.compare(reference, means.tolist(), weights, job.spec.precision, limit, first=first)
     if differing:
         compared = parity.with_rank_difference(compared, reference, differing, weight_dtype(job.spec.precision))
-    return asdict(compared) | {"weights_digest": digest([weights[name] for name in sorted(weights)])}
+    return replace(compared, weights_digest=digest([weights[name] for name in sorted(weights)]))
 
 
 def errors_of_first_step(job: Job, engine: Engine, reference: Reference | None) -> dict[str, float] | None:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from bench.engines.base import RankContext
 from bench.job import Job
 from bench.measure.communication import by_size as collectives_by_size
 from bench.measure.communication import sizes
 from bench.measure.machine import interference, peak_flops
+from bench.rank_results import CeilingResult, CollectivesResult
 from bench.worker.stopwatch import Stopwatch
 
 
-def peak(job: Job, context: RankContext) -> dict[str, Any]:
+def peak(job: Job, context: RankContext) -> CeilingResult:
     """What this rank reaches in matrix products, with all others, and what disturbed it."""
     watch = interference.Watch(context.placement, context.device)
     watch.begin()
-    found = peak_flops.measure(job.spec.precision, context.device, one_clock=context.placement.one_clock)
-    return {"ceiling": asdict(found)} | watch.end()
+    ceiling = peak_flops.measure(job.spec.precision, context.device, one_clock=context.placement.one_clock)
+    return CeilingResult(ceiling=ceiling, interference=watch.end())
 
 
-def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
+def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> CollectivesResult:
     """``workload=collectives``: the same times on every rank, and what disturbed this one."""
     asked = sizes.asked(job.workload.options)
     if context.device.type == "cuda":  # so that clocks are up when they are read first
         collectives_by_size.measure(asked, 1, 0, context.device)
     watch = interference.Watch(context.placement, context.device)
     watch.begin()
-    found = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
-    observed = watch.end()
+    times = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
+    disturbance = watch.end()
     seconds.lap("measured_s")
-    return {"collective_times": [asdict(times) for times in found]} | observed
+    return CollectivesResult(collective_times=times, interference=disturbance)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from typing import Any
 
 from bench.engines.base import Batch, RankContext
 from bench.engines.exchange import all_gather_json
 from bench.job import Job
 from bench.measure.time import timeline
 from bench.measure.time.timing import all_here
+from bench.rank_results import ProfileResult
 from bench.worker import loop
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.engine import UNSTEADY_STEPS, ready
@@ -19,7 +18,7 @@ from bench.worker.updates import UpdateWatch, settle
 PROFILED_STEPS = 10
 
 
-def profiled(job: Job, context: RankContext) -> dict[str, Any]:
+def profiled(job: Job, context: RankContext) -> ProfileResult:
     """What a few steps are made of, in whole periods. Their batches are made within them, as in training.
 
     A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs
@@ -49,7 +48,7 @@ def profiled(job: Job, context: RankContext) -> dict[str, Any]:
     all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None and context.placement.one_clock
     skews = [timeline.skews(issues, rank) if all_meet else None for issues in zip(*of_ranks, strict=True)]
     parts = [
-        asdict(timeline.parts(step, skew or [], step_s))
+        timeline.parts(step, skew or [], step_s)
         for step, skew, step_s in zip(steps, skews, watch.step_s(), strict=True)
     ]
-    return {"parts": parts, "straggler_known": None not in skews, "updates": asdict(updated)}
+    return ProfileResult(parts=parts, straggler_known=None not in skews, updates=updated)

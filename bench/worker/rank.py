@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 from bench.engines.base import RankContext, ServerContext
 from bench.job import Job
 from bench.placement import Placement, Rendezvous
+from bench.rank_results import RankResult
 from bench.worker import global_state
 from bench.worker.batches import load
 from bench.worker.check import check
@@ -18,16 +19,17 @@ from bench.worker.profile import profiled
 from bench.worker.reference import noise, reference
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.timing import timing
+from results.launches import ServerCounts
 
 
-def run(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> dict[str, Any]:
-    """Everything that one rank does in one launch; its result in JSON types. Raises what goes wrong."""
+def run(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
+    """Everything that one process does in one launch. Raises what goes wrong."""
     global_state.check_at_start()
     result = work_of(job, rank, placement, rendezvous)
-    return result | {"changes": global_state.changes()}
+    return dataclasses.replace(result, changes=global_state.changes())
 
 
-def work_of(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> dict[str, Any]:
+def work_of(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
     seconds = Stopwatch()
     device = prepare_process(job, rank, placement)
     if job.purpose == "load":
@@ -39,13 +41,13 @@ def work_of(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -
     use_interface(placement)
     store = open_store(job, rank, rendezvous)
     if rank >= job.world_size:
-        server: dict[str, Any] = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
-        return server
+        counts: ServerCounts = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
+        return counts
     join_group(job, rank, device, store)
     seconds.lap("init_s")
     context = RankContext(rank, job.spec.world_size, device, store, placement=placement)
     if job.purpose == "ceiling":
-        result = peak(job, context)
+        result: RankResult = peak(job, context)
     elif job.purpose == "collectives":
         result = collective_times(job, context, seconds)
     elif job.purpose == "check":
@@ -55,4 +57,4 @@ def work_of(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -
     else:
         result = timing(job, context, seconds)
     meet(job, context, "end")  # rank 0 holds the store: nobody leaves before all are done
-    return result | {"seconds": seconds.laps}
+    return dataclasses.replace(result, seconds=seconds.laps)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from bench.engines.base import Batch
 from bench.engines.batches import tensors_of
 from bench.engines.precision import AUTOCAST, weight_dtype
 from bench.job import Job
+from bench.rank_results import NoiseResult, ReferenceResult
 from bench.worker import loop, parity
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.model import activation_bytes, digest, model_facts
@@ -36,7 +36,7 @@ SMALL = {torch.float32: 1e-3, torch.bfloat16: 0.02, torch.float16: 5e-3}
 """Root mean square of such a gradient, over the median of all, by the dtype of computation: at most a few units."""
 
 
-def reference(job: Job, device: torch.device) -> dict[str, Any]:
+def reference(job: Job, device: torch.device) -> ReferenceResult:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
     module = checked_module(work, job.workload.called, job.spec.precision)
@@ -54,10 +54,10 @@ def reference(job: Job, device: torch.device) -> dict[str, Any]:
         uneven=reached.uneven(len(shares), shares[0].accumulate),
         random=steps.drew,
     )
-    return {"model": asdict(facts)}
+    return ReferenceResult(model=facts)
 
 
-def noise(job: Job, device: torch.device) -> dict[str, Any]:
+def noise(job: Job, device: torch.device) -> NoiseResult:
     """Errors of the reference against itself, of draws that are rounded otherwise, and of unreduced tensors."""
     against = Reference.load(Path(job.reference))
     work, shares = workload(job.workload), reference_shares(job)
@@ -96,7 +96,7 @@ def noise(job: Job, device: torch.device) -> dict[str, Any]:
         zero_gradients=zeros,
         unrepeatable=unrepeatable(again.reference, against, job.spec.precision),
     )
-    return {"noise": asdict(measured)}
+    return NoiseResult(noise=measured)
 
 
 class GlobalSteps:

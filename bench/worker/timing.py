@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from bench.engines.base import RankContext
 from bench.job import Job
 from bench.measure.communication import interface_bytes
 from bench.measure.machine import interference
+from bench.rank_results import TimingResult
 from bench.worker import loop
 from bench.worker.batches import steps_of
 from bench.worker.engine import ready
@@ -18,7 +16,7 @@ from bench.worker.updates import UpdateWatch, settle
 from results import launches
 
 
-def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]:
+def timing(job: Job, context: RankContext, seconds: Stopwatch) -> TimingResult:
     """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)
@@ -38,7 +36,7 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
     if job.silent:
         meet(job, context, "measured")  # the barrier of the steps waits for nobody
     measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
-    observed = watch.end()
+    disturbance = watch.end()
     seconds.lap("measured_s")
     updated = updates.result(len(measured.losses))
     engine.teardown()
@@ -51,4 +49,4 @@ def timing(job: Job, context: RankContext, seconds: Stopwatch) -> dict[str, Any]
         backlog_s=measured.backlog_s,
         updates=updated,
     )
-    return {"samples": asdict(samples)} | observed
+    return TimingResult(samples=samples, interference=disturbance)

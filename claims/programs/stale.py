@@ -6,6 +6,7 @@ compete for cores.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Meeting:
         )
         store = PrefixStore(name, _get_default_store())
         if self.serves:
-            return Server(spec, ServerContext(0, 1, store)).run()
+            return dataclasses.asdict(Server(spec, ServerContext(0, 1, store)).run())
         worker = Worker()
         worker.setup(module, [], spec, RankContext(self.rank, self.workers, torch.device("cpu"), store))
         dist.barrier(self.group)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from bench.launch.launcher import Launcher
-from bench.plan.cell import Cell
-from tests.conftest import MakeCell, assert_parity
+from tests.conftest import MakeCell, RunCheck, assert_parity
 
 ENGINES = ("native", "torch", "deepspeed")
 
@@ -33,7 +31,7 @@ def test_a_bf16_precision_trains_them_as_one_process_does(
     kind: str,
     precision: str,
     make_cell: MakeCell,
-    run_check: Callable[[Cell], list[dict[str, Any]]],
+    run_check: RunCheck,
 ) -> None:
     assert_parity(
         run_check(make_cell(engine=engine, stage=stage, gpus=2, precision=precision, workload=built(kind), lr=0.01))

@@ -16,11 +16,9 @@ from analysis.theory.calibrated import Calibrated
 from bench.groups import options
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
-from results.decode import decode
-from results.launches import Launch, RankSamples
-from results.parity import Parity
+from results.launches import Launch
 from results.settings import Network, Straggler
-from tests.conftest import MakeCell, group
+from tests.conftest import MakeCell, RunCheck, group
 from tests.integration.test_network import no_lab
 from tests.undisturbed import undisturbed
 
@@ -48,7 +46,7 @@ def steps_take(launcher: Launcher, timing_job: Callable[..., Any]) -> Steps:
         def times_s() -> list[float]:
             result = launcher.launch(timing_job(cell))
             assert result.status == "ok", f"{result.reason}\n{result.ends}"
-            ranks = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+            ranks = [rank.samples for rank in result.ranks]
             return Launch(0, "", {}, ranks).step_times_s()
 
         def claim(times: list[float]) -> None:
@@ -66,10 +64,10 @@ def truth(cell: Cell) -> Calibrated:
 @pytest.mark.parametrize("engine", TRAINERS)
 @pytest.mark.parametrize("stage", [1, 3])
 def test_what_takes_a_set_time_is_trained_like_any_other(
-    engine: str, stage: int, make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
+    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     cell = make_cell(engine=engine, stage=stage, gpus=2, workload=layers(forward_s=0.0, backward_s=0.0))
-    assert decode(run_check(cell)[0]["parity"], Parity, "parity").passed
+    assert run_check(cell)[0].parity.passed
 
 
 @pytest.mark.parametrize("engine", options("engine"))

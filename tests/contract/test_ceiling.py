@@ -12,8 +12,7 @@ from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.worker.batches import workload
 from bench.worker.model import flops_per_sample
-from results.decode import decode
-from results.launches import Ceiling, Launch, RankSamples
+from results.launches import Launch
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 
@@ -37,11 +36,11 @@ def test_a_model_of_large_products_comes_near_the_ceiling_and_not_beyond(
         peak, step_s = 0.0, math.inf
         for _ in range(2):
             ranks = launcher.launch(timing_job(cell, purpose="ceiling")).ranks
-            ceilings = [decode(rank["ceiling"], Ceiling, "ceiling") for rank in ranks]
+            ceilings = [rank.ceiling for rank in ranks]
             assert ceilings[0] == ceilings[1] and ceilings[0].dtype == "float32"
             peak = max(peak, ceilings[0].flops_per_s)
             timed = launcher.launch(timing_job(cell)).ranks
-            samples = [decode(rank["samples"], RankSamples, "samples") for rank in timed]
+            samples = [rank.samples for rank in timed]
             step_s = min(step_s, *Launch(0, "", {}, samples).step_times_s())
         return flops * BATCH / step_s / peak
 

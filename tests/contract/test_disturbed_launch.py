@@ -41,8 +41,8 @@ def test_a_process_that_burns_beside_a_launch_is_found_and_named(
     def launched() -> tuple[dict[str, float], dict[str, float]]:
         result = launcher.launch(timing_job(cell))
         assert result.status == "ok", result.reason
-        assert set(result.ranks[1]["conditions"]) <= {"wire_sent_bytes"}  # the machine is read once
-        return result.ranks[0]["conditions"], result.ranks[0]["foreign"]
+        assert set(result.ranks[1].interference.conditions) <= {"wire_sent_bytes"}  # the machine is read once
+        return result.ranks[0].interference.conditions, result.ranks[0].interference.foreign
 
     def claim(seen_and_foreign: tuple[dict[str, float], dict[str, float]]) -> None:
         seen, foreign = seen_and_foreign

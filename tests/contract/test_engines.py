@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -13,9 +11,7 @@ from bench.groups import options
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from tests.broken_sweep import ranks_below
-from tests.conftest import MakeCell, worst
-
-RunCheck = Callable[[Cell], list[dict[str, Any]]]
+from tests.conftest import MakeCell, RunCheck, worst
 
 ENGINES = options("engine")
 STAGES = (0, 1, 2, 3)
@@ -43,8 +39,8 @@ def check_parity(cell: Cell, run_check: RunCheck) -> None:
     if cell.status:
         assert "engine=" in cell.reason
         pytest.skip(cell.reason)
-    parity = run_check(cell)[0]["parity"]
-    assert worst(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
+    parity = run_check(cell)[0].parity
+    assert worst(parity.loss_error, parity.weights_error) <= parity.tolerance, parity
 
 
 @pytest.mark.parametrize(("gpus", "optimizer"), [(1, "adamw"), (2, "rmsprop"), (3, "adam"), (4, "sgd")])
@@ -63,8 +59,8 @@ def test_training_equals_a_single_process_at_any_precision(
     if (engine, stage, precision) not in WRONG:
         check_parity(cell, run_check)
         return
-    parity = run_check(cell)[0]["parity"]
-    assert parity["weights_error"] > parity["tolerance"], "it is right now"
+    parity = run_check(cell)[0].parity
+    assert parity.weights_error > parity.tolerance, "it is right now"
 
 
 def test_three_ranks_divide_gradients_without_rounding_them(
@@ -121,7 +117,7 @@ def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell:
     if cell.status or cell.traits().ranks_per_replica > 1:  # a part of the model: tests/contract/test_model_parallel.py
         pytest.skip(cell.reason or "no rank has a whole copy")
     ranks = run_check(cell)
-    held = [rank["memory"]["state_bytes"] for rank in ranks]
+    held = [rank.memory.state_bytes for rank in ranks]
     optimizer = 0 if cell.traits().servers else 8 * PARAMETERS  # servers keep it
     whole = {"params": 4 * PARAMETERS, "grads": 4 * PARAMETERS, "optimizer": optimizer}
     sharded = {0: (), 1: ("optimizer",), 2: ("optimizer", "grads"), 3: ("optimizer", "grads", "params")}[stage]
@@ -140,9 +136,9 @@ def test_the_peak_is_above_what_was_there_at_rest(engine: str, make_cell: MakeCe
     if cell.status:
         cell = make_cell(engine=engine, stage=0, gpus=2, measure={"memory": True})
     for rank in run_check(cell):
-        memory = rank["memory"]
-        assert 0 < memory["rest_bytes"] < memory["peak_bytes"]
-        assert memory["peak_bytes"] > sum(memory["state_bytes"].values())
+        memory = rank.memory
+        assert 0 < memory.rest_bytes < memory.peak_bytes
+        assert memory.peak_bytes > sum(memory.state_bytes.values())
 
 
 def test_a_launch_ends_cleanly_and_leaves_no_process(engine: str, make_cell: MakeCell, launcher: Launcher) -> None:

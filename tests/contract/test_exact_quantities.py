@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 
 from analysis.comparison.counter_check import Difference, differences, exit_code, measured
-from bench.plan.cell import Cell
-from results.decode import decode
-from results.launches import Collective
-from results.memory import RankMemory
-from results.parity import Parity
 from results.record import Record
-from tests.conftest import AsRecord, MakeCell
+from tests.conftest import AsRecord, MakeCell, RunCheck
 
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 5, "width": 62, "bias": True}
 ALL = {"parity_steps": 3, "memory": True, "collectives": True}
@@ -22,17 +17,17 @@ Checked = Callable[..., Record]
 
 
 @pytest.fixture
-def checked(make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]], as_record: AsRecord) -> Checked:
+def checked(make_cell: MakeCell, run_check: RunCheck, as_record: AsRecord) -> Checked:
     """A cell's record, as far as its check goes."""
 
     def check(**knobs: Any) -> Record:
         cell = make_cell(gpus=2, workload=MLP, measure=ALL, batch_size=12, **knobs)
         ranks = run_check(cell)
         record = as_record(cell, ranks)
-        record.memory = [decode(rank["memory"], RankMemory, "memory") for rank in ranks]
-        ledgers = [decode(rank["collectives"], list[Collective], "collectives") for rank in ranks]
+        record.memory = [rank.memory for rank in ranks if rank.memory]
+        ledgers = [rank.collectives for rank in ranks if rank.collectives is not None]
         record.collectives, record.collectives_by_rank = ledgers[0], ledgers
-        record.parity = decode(ranks[0]["parity"], Parity, "parity")
+        record.parity = ranks[0].parity
         record.status = "ok" if record.parity.passed else "parity_failed"
         return record
 

@@ -10,10 +10,9 @@ import pytest
 from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent
 from bench.plan.cell import Cell
-from results.decode import decode
 from results.launches import Collective
 from results.record import Record
-from tests.conftest import AsRecord, MakeCell
+from tests.conftest import AsRecord, MakeCell, RunCheck
 
 Ledger = list[Collective]
 Counted = Callable[[Cell], tuple[Record, list[Ledger]]]
@@ -28,7 +27,7 @@ QUICK = {"parity_steps": 0, "collectives": True}
 
 
 @pytest.fixture
-def counted(run_check: Callable[[Cell], list[dict[str, Any]]], as_record: AsRecord) -> Counted:
+def counted(run_check: RunCheck, as_record: AsRecord) -> Counted:
     """A cell's record as a sweep would keep it, and the ledger of each rank."""
 
     def count(cell: Cell) -> tuple[Record, list[Ledger]]:
@@ -36,7 +35,7 @@ def counted(run_check: Callable[[Cell], list[dict[str, Any]]], as_record: AsReco
             pytest.skip(cell.reason)
         ranks = run_check(cell)
         record = as_record(cell, ranks)
-        ledgers = [decode(rank["collectives"], Ledger, "collectives") for rank in ranks]
+        ledgers = [rank.collectives for rank in ranks if rank.collectives is not None]
         record.collectives, record.collectives_by_rank = ledgers[0], ledgers
         return record, ledgers
 
@@ -146,13 +145,13 @@ def test_deepspeed_sends_what_was_predicted_beside_its_check_for_overflow(
 
 
 def test_model_state_is_the_same_whether_collectives_are_counted_or_not(
-    make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
+    make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     def memory(*, collectives: bool) -> list[dict[str, Any]]:
         measure = {"parity_steps": 2, "memory": True, "collectives": collectives}
         ranks = run_check(make_cell(engine="native", stage=1, gpus=2, workload=MLP, measure=measure))
-        assert all((rank["collectives"] is not None) == collectives for rank in ranks)
-        return [rank["memory"]["state_bytes"] for rank in ranks]
+        assert all((rank.collectives is not None) == collectives for rank in ranks)
+        return [rank.memory.state_bytes for rank in ranks]
 
     assert memory(collectives=True) == memory(collectives=False)
 

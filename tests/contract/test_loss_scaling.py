@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ from bench.launch.launcher import Launcher
 from bench.measure.verdicts import updates_missed
 from bench.plan.cell import Cell
 from bench.sweep import results
-from results.decode import decode
 from results.record import Record
-from results.updates import Updates
-from tests.conftest import MakeCell, launched
+from tests.conftest import MakeCell, RunCheck, launched
 from tests.scaled_loss import workload
 
-RunCheck = Callable[[Cell], list[dict[str, Any]]]
 ENGINES = [("native", 0), ("native", 1), ("native", 2), ("native", 3), ("torch", 0), ("torch", 3), ("deepspeed", 0)]
 
 
@@ -35,9 +31,9 @@ def test_updates_are_skipped_at_the_steps_at_which_a_single_process_skips(
 ) -> None:
     """Each factor is the least that overflows by the previous scale: a loss divided by the ranks would not."""
     cell = scaled(make_cell, 1e4, engine=engine, stage=stage, gpus=gpus, measure={"parity_steps": 24})
-    parity = run_check(cell)[0]["parity"]
-    assert len(set(parity["reference_losses"])) == 24, "each step has another batch"
-    assert max(parity["loss_error"], parity["weights_error"]) < parity["tolerance"] / 3
+    parity = run_check(cell)[0].parity
+    assert len(set(parity.reference_losses)) == 24, "each step has another batch"
+    assert max(parity.loss_error, parity.weights_error) < parity.tolerance / 3
 
 
 @pytest.mark.parametrize(("engine", "stage"), [("native", 2), ("torch", 0)])
@@ -47,8 +43,8 @@ def test_accumulation_skips_where_a_single_process_skips(
     cell = scaled(
         make_cell, 1e4, engine=engine, stage=stage, gpus=2, accumulate=4, measure={"parity_steps": 24}, batch_size=8
     )
-    parity = run_check(cell)[0]["parity"]
-    assert max(parity["loss_error"], parity["weights_error"]) < parity["tolerance"] / 3
+    parity = run_check(cell)[0].parity
+    assert max(parity.loss_error, parity.weights_error) < parity.tolerance / 3
 
 
 @pytest.mark.parametrize("factor", [10.0, 1e5])
@@ -60,14 +56,13 @@ def test_timed_and_watched_steps_all_update(
     cell = scaled(make_cell, factor, engine=engine, stage=stage, gpus=2, steps=6, measure=measure)
     checked = run_check(cell)
     timed = launched(launcher, cell, "timing", scratch).ranks
-    for rank in [*(rank["updates"] for rank in checked), *(rank["samples"]["updates"] for rank in timed)]:
-        updates = decode(rank, Updates, "updates")
+    for updates in [*(rank.updates for rank in checked), *(rank.samples.updates for rank in timed)]:
         assert (updates.skipped, updates.weights_changed) == (0, True)
         assert updates.settling > 0 or factor < 1e5
     unscaled = scaled(make_cell, 1.0, engine=engine, stage=stage, gpus=2, steps=6, measure=measure)
     for rank, usual in zip(checked, run_check(unscaled), strict=True):
-        assert rank["memory"]["state_bytes"] == usual["memory"]["state_bytes"]
-        assert rank["collectives"] == usual["collectives"]
+        assert rank.memory.state_bytes == usual.memory.state_bytes
+        assert rank.collectives == usual.collectives
 
 
 def test_deepspeed_never_lowers_the_loss_scale_when_it_shards_and_is_flagged(

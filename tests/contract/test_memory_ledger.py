@@ -9,14 +9,11 @@ import pytest
 
 from analysis.metrics.memory import KINDS, memory
 from bench.plan.cell import Cell
-from results.decode import decode
-from results.memory import RankMemory
 from results.record import Record
 from results.settings import Config
-from tests.conftest import AsRecord, MakeCell, planned
+from tests.conftest import AsRecord, MakeCell, RunCheck, planned
 
 MakeConfig = Callable[..., Config]
-RunCheck = Callable[[Cell], list[dict[str, Any]]]
 QUICK = {"parity_steps": 0, "memory": True}
 
 
@@ -27,7 +24,7 @@ def measured(run_check: RunCheck, as_record: AsRecord) -> Callable[[Cell], Recor
     def run(cell: Cell) -> Record:
         ranks = run_check(cell)
         record = as_record(cell, ranks)
-        record.memory = [decode(rank["memory"], RankMemory, "memory") for rank in ranks]
+        record.memory = [rank.memory for rank in ranks if rank.memory]
         for rank in record.memory:
             assert sum(rank.rest_by_kind.values()) == rank.rest_bytes
             assert sum(rank.peak_by_kind.values()) == rank.peak_bytes

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from bench.launch.launcher import Launcher
-from bench.plan.cell import Cell
-from tests.conftest import MakeCell, worst
+from results.parity import Parity
+from tests.conftest import MakeCell, RunCheck, worst
 from tests.models import MODELS
 from tests.models_elsewhere import ELSEWHERE
 
-RunCheck = Callable[[Cell], list[dict[str, Any]]]
 SGD = {"optimizer": "sgd", "lr": 0.05}
 
 
@@ -23,45 +22,44 @@ def odd(kind: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def parity(make_cell: MakeCell, run_check: RunCheck) -> Callable[..., dict[str, Any]]:
-    def run(**knobs: Any) -> dict[str, Any]:
+def parity(make_cell: MakeCell, run_check: RunCheck) -> Callable[..., Parity]:
+    def run(**knobs: Any) -> Parity:
         knobs = {"engine": "native", "measure": {"parity_steps": 4, "memory": False}} | knobs
-        result: dict[str, Any] = run_check(make_cell(**knobs))[0]["parity"]
+        result = run_check(make_cell(**knobs))[0].parity
+        assert result
         return result
 
     return run
 
 
 @pytest.mark.parametrize("kind", [*MODELS, *ELSEWHERE])
-def test_models_as_people_write_them_train_alike_at_every_stage(
-    kind: str, parity: Callable[..., dict[str, Any]]
-) -> None:
+def test_models_as_people_write_them_train_alike_at_every_stage(kind: str, parity: Callable[..., Parity]) -> None:
     found = [parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in (0, 1, 2, 3) for gpus in (2, 3)]
-    assert worst(*(p["weights_error"] for p in found)) < 1e-5
-    assert len({p["weights_digest"] for p in found[0::2]}) == 1
-    assert len({p["weights_digest"] for p in found[3::2]}) == 1  # three ranks, stages 1 to 3
+    assert worst(*(p.weights_error for p in found)) < 1e-5
+    assert len({p.weights_digest for p in found[0::2]}) == 1
+    assert len({p.weights_digest for p in found[3::2]}) == 1  # three ranks, stages 1 to 3
 
 
 @pytest.mark.parametrize("kind", ["structured", "frozen_first", "adapted"])
 def test_a_loss_of_the_gradient_by_the_inputs_trains_alike_also_with_frozen_weights_in_a_unit(
-    kind: str, parity: Callable[..., dict[str, Any]]
+    kind: str, parity: Callable[..., Parity]
 ) -> None:
     """The inputs are a leaf, which goes straight into a unit; ``autograd.grad`` keeps the graph for backward."""
     found = [parity(workload=odd(kind, forces=True), stage=stage, gpus=2, **SGD) for stage in (0, 3)]
-    assert worst(*(p["weights_error"] for p in found)) < 1e-5
-    assert len({p["weights_digest"] for p in found}) == 1
+    assert worst(*(p.weights_error for p in found)) < 1e-5
+    assert len({p.weights_digest for p in found}) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("gpus", [2, 3])
 def test_weights_are_equal_bit_by_bit_at_any_stage_bucket_size_and_overlap(
-    optimizer: str, gpus: int, parity: Callable[..., dict[str, Any]]
+    optimizer: str, gpus: int, parity: Callable[..., Parity]
 ) -> None:
     """But at stage 0 on three ranks: gloo's ring adds in an order that depends on the bucket, not on overlap."""
     digests = {
         (stage, bucket_mb, overlap): parity(
             stage=stage, bucket_mb=bucket_mb, overlap=overlap, gpus=gpus, optimizer=optimizer, workload="gpt"
-        )["weights_digest"]
+        ).weights_digest
         for stage in (0, 1, 2, 3)
         for bucket_mb, overlap in ((None, True), (0.05, True), (0.2, False), (0.2, True))
     }
@@ -73,16 +71,14 @@ def test_weights_are_equal_bit_by_bit_at_any_stage_bucket_size_and_overlap(
 @pytest.mark.parametrize("gpus", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_fp64_training_equals_a_single_process_to_the_last_digits(
-    gpus: int, stage: int, parity: Callable[..., dict[str, Any]]
+    gpus: int, stage: int, parity: Callable[..., Parity]
 ) -> None:
     found = parity(workload=odd("double"), stage=stage, gpus=gpus, measure={"parity_steps": 50, "memory": False}, **SGD)
-    assert worst(found["weights_error"], found["loss_error"]) <= 1e-13
+    assert worst(found.weights_error, found.loss_error) <= 1e-13
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_fp32_training_stays_with_a_single_process_for_50_steps(
-    stage: int, parity: Callable[..., dict[str, Any]]
-) -> None:
+def test_fp32_training_stays_with_a_single_process_for_50_steps(stage: int, parity: Callable[..., Parity]) -> None:
     for optimizer, lr in (("sgd", 0.05), ("adamw", 1e-3)):
         found = parity(
             stage=stage,
@@ -92,28 +88,28 @@ def test_fp32_training_stays_with_a_single_process_for_50_steps(
             workload=odd("structured"),
             measure={"parity_steps": 50, "memory": False},
         )
-        assert worst(found["weights_error"], found["loss_error"]) <= 1e-5
+        assert worst(found.weights_error, found.loss_error) <= 1e-5
 
 
-def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., dict[str, Any]]) -> None:
+def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., Parity]) -> None:
     for knobs in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
         found = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **knobs) for stage in (0, 1, 2, 3)]
-        assert worst(*(p["weights_error"] for p in found)) < 1e-5, knobs
+        assert worst(*(p.weights_error for p in found)) < 1e-5, knobs
 
 
-def test_what_is_right_only_after_backward_is_trained_without_overlap(parity: Callable[..., dict[str, Any]]) -> None:
+def test_what_is_right_only_after_backward_is_trained_without_overlap(parity: Callable[..., Parity]) -> None:
     found = [parity(workload=odd("reentrant"), stage=stage, gpus=2, overlap=False, **SGD) for stage in (0, 1, 2, 3)]
-    assert worst(*(p["weights_error"] for p in found)) < 1e-5
+    assert worst(*(p.weights_error for p in found)) < 1e-5
 
 
-def test_units_that_are_merged_are_read_from_outside_like_others(parity: Callable[..., dict[str, Any]]) -> None:
+def test_units_that_are_merged_are_read_from_outside_like_others(parity: Callable[..., Parity]) -> None:
     for kind in ("captured", "outside", "returned"):
-        assert parity(workload=odd(kind), stage=3, gpus=2, bucket_mb=1, **SGD)["weights_error"] < 1e-5
+        assert parity(workload=odd(kind), stage=3, gpus=2, bucket_mb=1, **SGD).weights_error < 1e-5
 
 
-def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., dict[str, Any]]) -> None:
+def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., Parity]) -> None:
     for stage in (0, 3):
-        assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD)["weights_error"] < 1e-5
+        assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD).weights_error < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_weights_are_the_same_bits_by_the_wire(
     )
     here, there = (launched(server, cell, "check", scratch).ranks for server in (launcher, by_wire))
     assert_parity(there)
-    assert there[0]["parity"]["weights_digest"] == here[0]["parity"]["weights_digest"]
+    assert there[0].parity.weights_digest == here[0].parity.weights_digest
 
 
 def test_a_peer_that_dies_ends_the_launch_with_its_reason(

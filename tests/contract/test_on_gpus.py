@@ -20,14 +20,14 @@ from tests.conftest import assert_parity, launched
 
 pytestmark = [pytest.mark.alone, pytest.mark.gpu]
 DEVICE = "cuda"
-Run = Callable[..., list[dict[str, Any]]]
+Run = Callable[..., list[Any]]
 
 
 @pytest.fixture
 def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -> Run:
     """Runs a launch with one purpose and returns what its ranks say; skips what is refused by name."""
 
-    def of_cell(purpose: Any, **knobs: Any) -> list[dict[str, Any]]:
+    def of_cell(purpose: Any, **knobs: Any) -> list[Any]:
         cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **knobs)], launcher.machine, cores=2)[0]
         if cell.status in ("unsupported", "unavailable"):
             pytest.skip(cell.reason)
@@ -51,18 +51,17 @@ def test_overlap_and_bucket_size_change_nothing_but_rounding(stage: int, run: Ru
     """A buffer that is used too early, or reused too soon, would show here: many small buckets, on two streams."""
     for bucket_mb, overlap in ((0.05, True), (0.05, False), (None, True)):
         found = run("check", engine="native", stage=stage, gpus=2, workload="gpt", bucket_mb=bucket_mb, overlap=overlap)
-        assert found[0]["parity"]["weights_error"] <= found[0]["parity"]["tolerance"]
+        assert found[0].parity.weights_error <= found[0].parity.tolerance
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_the_parts_of_a_profiled_step_add_up_to_it(gpus: int, run: Run) -> None:
     for rank in run("profile", engine="native", stage=0, gpus=gpus, workload="gpt", steps=8, warmup=3):
-        parts = rank["parts"]
+        parts = rank.parts
         assert len(parts) == 8
-        assert all(part["compute_s"] > 0 and part["optimizer_s"] > 0 for part in parts)
+        assert all(part.compute_s > 0 and part.optimizer_s > 0 for part in parts)
         shares = [
-            sum(part[f"{name}_s"] for name in ("compute", "exposed", "straggler", "optimizer", "data", "host"))
-            / part["step_s"]
+            sum(part.parts_s.values()) / part.step_s
             for part in parts[:-1]  # the last one ends with its last kernel
         ]
         assert statistics.median(shares) == pytest.approx(1, abs=0.1)
@@ -70,23 +69,23 @@ def test_the_parts_of_a_profiled_step_add_up_to_it(gpus: int, run: Run) -> None:
 
 def test_memory_is_the_allocators_and_little_of_it_unseen(run: Run) -> None:
     (rank,) = run("check", engine="native", stage=0, workload="gpt", measure={"memory": True})
-    memory = rank["memory"]
-    for by_kind, whole in ((memory["rest_by_kind"], "rest_bytes"), (memory["peak_by_kind"], "peak_bytes")):
-        assert sum(by_kind.values()) == memory[whole]
-        assert abs(by_kind.get("unseen", 0)) <= 0.05 * memory[whole]
-    assert memory["reserved_bytes"] >= memory["peak_bytes"]
+    memory = rank.memory
+    for by_kind, whole in ((memory.rest_by_kind, memory.rest_bytes), (memory.peak_by_kind, memory.peak_bytes)):
+        assert sum(by_kind.values()) == whole
+        assert abs(by_kind.get("unseen", 0)) <= 0.05 * whole
+    assert memory.reserved_bytes >= memory.peak_bytes
 
 
 def test_a_spin_takes_its_time(run: Run) -> None:
     workload = {"name": "calibrated", "factory": "workloads.calibrated:Calibrated", "layers": 4}
     times = {"forward_s": 0.005, "backward_s": 0.01, "parameters_mib": 0.25}
     (rank,) = run("timing", engine="native", workload=workload | times, steps=10, warmup=5)
-    measured = rank["samples"]["forward_backward_s"]
+    measured = rank.samples.forward_backward_s
     assert statistics.median(measured) == pytest.approx(4 * 0.015, rel=0.1)
 
 
 def test_fp32_is_fp32_and_16_bits_go_through_tensor_cores(run: Run) -> None:
     """TF32 would be half as fast as bf16."""
     (full,), (half,) = (run("ceiling", engine="native", precision=precision) for precision in ("fp32", "amp_bf16"))
-    assert half["ceiling"]["flops_per_s"] > 4 * full["ceiling"]["flops_per_s"]
-    assert half["conditions"]["alloc_retries"] == 0
+    assert half.ceiling.flops_per_s > 4 * full.ceiling.flops_per_s
+    assert half.interference.conditions["alloc_retries"] == 0

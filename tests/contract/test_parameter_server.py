@@ -14,7 +14,7 @@ from bench.job import Job, LaunchResult
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.settings import Straggler
-from tests.conftest import MakeCell, group, worst
+from tests.conftest import MakeCell, RunCheck, group, worst
 from tests.undisturbed import undisturbed
 
 pytestmark = pytest.mark.alone
@@ -59,18 +59,18 @@ def serve(launcher: Launcher, timing_job: Callable[..., Job]) -> Serve:
     "knobs", [{}, {"precision": "amp_bf16", "accumulate": 2, "optimizer": "sgd", "lr": 0.05}], ids=str
 )
 def test_several_servers_equal_a_single_process(
-    servers: int, knobs: dict[str, Any], served_cell: MakeServed, run_check: Callable[[Cell], list[dict[str, Any]]]
+    servers: int, knobs: dict[str, Any], served_cell: MakeServed, run_check: RunCheck
 ) -> None:
-    parity = run_check(served_cell(servers=servers, gpus=3, **knobs))[0]["parity"]
-    assert worst(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
+    parity = run_check(served_cell(servers=servers, gpus=3, **knobs))[0].parity
+    assert worst(parity.loss_error, parity.weights_error) <= parity.tolerance, parity
 
 
 @pytest.mark.parametrize(("mode", "staleness"), [("async", None), ("bounded", 0)])
 def test_a_lone_worker_equals_a_single_process_in_any_mode(
-    mode: str, staleness: int | None, served_cell: MakeServed, run_check: Callable[[Cell], list[dict[str, Any]]]
+    mode: str, staleness: int | None, served_cell: MakeServed, run_check: RunCheck
 ) -> None:
-    parity = run_check(served_cell(mode, staleness, gpus=1))[0]["parity"]
-    assert worst(parity["loss_error"], parity["weights_error"]) <= parity["tolerance"], parity
+    parity = run_check(served_cell(mode, staleness, gpus=1))[0].parity
+    assert worst(parity.loss_error, parity.weights_error) <= parity.tolerance, parity
 
 
 def test_modes_without_a_common_step_are_outside_parity_and_asynchronous(served_cell: MakeServed) -> None:
@@ -83,17 +83,17 @@ def test_every_gradient_is_applied_exactly_once(served_cell: MakeServed, serve: 
     pushed = 3 * (STEPS + WARMUP)
     for mode, staleness, updates in (("sync", None, pushed // 3), ("async", None, pushed), ("bounded", 1, pushed)):
         servers = serve(served_cell(mode, staleness, servers=2, gpus=3, workload=SMALL)).servers
-        assert [server["server"] for server in servers] == [0, 1]
+        assert [server.server for server in servers] == [0, 1]
         for server in servers:
-            counted = server["gradients_received"], server["gradients_applied"], server["updates"]
+            counted = server.gradients_received, server.gradients_applied, server.updates
             assert counted == (pushed, pushed, updates), mode
-            assert sum(server["delays"].values()) == pushed
+            assert sum(server.delays.values()) == pushed
 
 
 def test_in_sync_mode_no_gradient_is_late(served_cell: MakeServed, serve: Serve) -> None:
     server = serve(served_cell("sync", gpus=3, workload=SMALL, straggler=SLOW)).servers[0]
-    assert server["delays"] == {"0": 3 * (STEPS + WARMUP)}
-    assert server["max_clock_gap"] == 0
+    assert server.delays == {"0": 3 * (STEPS + WARMUP)}
+    assert server.max_clock_gap == 0
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
@@ -102,14 +102,14 @@ def test_beside_a_straggler_the_lead_and_the_delay_keep_to_their_bounds(
 ) -> None:
     """A pull lacks at most s of another's gradients, and the other stops s ahead: a delay of 2s + 1 for each."""
     server = serve(served_cell("bounded", staleness, gpus=3, workload=SMALL, straggler=SLOW)).servers[0]
-    assert server["max_clock_gap"] == staleness
-    assert max(map(int, server["delays"])) <= (2 * staleness + 1) * 2
+    assert server.max_clock_gap == staleness
+    assert max(map(int, server.delays)) <= (2 * staleness + 1) * 2
 
 
 def test_without_a_bound_the_lead_and_the_delay_beside_a_straggler_grow(served_cell: MakeServed, serve: Serve) -> None:
     server = serve(served_cell("async", gpus=2, workload=SMALL, straggler=SLOW)).servers[0]
-    assert server["max_clock_gap"] > 4
-    assert max(map(int, server["delays"])) > 4
+    assert server.max_clock_gap > 4
+    assert max(map(int, server.delays)) > 4
 
 
 def test_others_wait_for_a_straggler_in_sync_mode_and_not_in_async_mode(served_cell: MakeServed, serve: Serve) -> None:
@@ -117,9 +117,9 @@ def test_others_wait_for_a_straggler_in_sync_mode_and_not_in_async_mode(served_c
 
     def done_by_the_straggler(mode: str) -> int:
         cell = served_cell(mode, gpus=2, workload=SMALL, straggler=SLOW)
-        fast, slow = (rank["samples"] for rank in serve(cell).ranks)
-        ended = np.cumsum(np.add(slow["forward_backward_s"], slow["optimizer_s"]))
-        return int(np.sum(ended <= fast["wall_s"]))
+        fast, slow = (rank.samples for rank in serve(cell).ranks)
+        ended = np.cumsum(np.add(slow.forward_backward_s, slow.optimizer_s))
+        return int(np.sum(ended <= fast.wall_s))
 
     assert done_by_the_straggler("sync") >= STEPS - 1
     assert done_by_the_straggler("async") <= STEPS // 2
@@ -130,7 +130,7 @@ def test_a_server_moves_what_all_workers_move(served_cell: MakeServed, serve: Se
     per_worker = (STEPS + WARMUP) * SMALL_BYTES
     for count in (1, 2):
         servers = serve(served_cell(servers=count, gpus=3, workload=SMALL)).servers
-        assert [(server["bytes_in"], server["bytes_out"]) for server in servers] == [
+        assert [(server.bytes_in, server.bytes_out) for server in servers] == [
             (3 * per_worker // count, 3 * per_worker // count)
         ] * count
 
@@ -138,16 +138,14 @@ def test_a_server_moves_what_all_workers_move(served_cell: MakeServed, serve: Se
 def test_the_optimizer_is_the_servers(served_cell: MakeServed, serve: Serve) -> None:
     """fp32 Adam: 4 + 8 bytes a parameter over all servers, and in sync mode a place for each worker's gradient."""
     servers = serve(served_cell(servers=2, gpus=3, workload=SMALL)).servers
-    held = {kind: sum(server["state_bytes"][kind] for server in servers) for kind in ("params", "grads", "optimizer")}
+    held = {kind: sum(server.state_bytes[kind] for server in servers) for kind in ("params", "grads", "optimizer")}
     counters = 2 * 4  # Adam's step, one a server
     assert held == {"params": SMALL_BYTES, "grads": 3 * SMALL_BYTES, "optimizer": 2 * SMALL_BYTES + counters}
 
 
-def test_a_sync_run_gives_the_same_bits_whoever_comes_first(
-    served_cell: MakeServed, run_check: Callable[[Cell], list[dict[str, Any]]]
-) -> None:
+def test_a_sync_run_gives_the_same_bits_whoever_comes_first(served_cell: MakeServed, run_check: RunCheck) -> None:
     cell = served_cell(gpus=4, workload=SMALL)
-    digests = {run_check(cell)[0]["parity"]["weights_digest"] for _ in range(3)}
+    digests = {run_check(cell)[0].parity.weights_digest for _ in range(3)}
     assert len(digests) == 1
 
 

@@ -11,7 +11,7 @@ from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from bench.worker.parity import ONE_SIDED
 from results.settings import Config
-from tests.conftest import CPU_ONLY, Judged, MakeCell, worst
+from tests.conftest import CPU_ONLY, Judged, MakeCell, RunCheck, worst
 
 WRONG = ("unreduced", "summed", "first_rank_only", "last_micro_batch", "stale")
 WRONG_IN_PART = ("biases", "one_tensor", "bucket_twice", "bucket_lost", "stale_rank")
@@ -28,12 +28,12 @@ def wrong(make_config: Callable[..., Config], fault: str, **knobs: Any) -> Cell:
 
 @pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16"])
 def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
-    make_config: Callable[..., Config], run_check: Callable[[Cell], list[dict[str, Any]]], precision: str
+    make_config: Callable[..., Config], run_check: RunCheck, precision: str
 ) -> None:
     def error(fault: str) -> tuple[float, float]:
         knobs = {"optimizer": "sgd", "lr": 0.05, "batch_size": 16, "measure": {"parity_steps": 4, "memory": False}}
-        parity = run_check(wrong(make_config, fault, precision=precision, **knobs))[0]["parity"]
-        return worst(parity["loss_error"], parity["weights_error"]), parity["tolerance"]
+        parity = run_check(wrong(make_config, fault, precision=precision, **knobs))[0].parity
+        return worst(parity.loss_error, parity.weights_error), parity.tolerance
 
     right, tolerance = error("none")
     assert right < tolerance / 2
@@ -93,12 +93,12 @@ def test_a_reference_that_proves_nothing_says_why(
 @pytest.mark.parametrize("engine", ["native", "torch", "deepspeed"])
 @pytest.mark.parametrize("draws", DRAWS)
 def test_random_numbers_in_forward_are_those_of_a_single_process(
-    draws: str, engine: str, make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
+    draws: str, engine: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     workload = RESIDUAL | {"kind": "random", "draws": draws}
     for gpus, stage, accumulate in ((1, 0, 1), (2, 2, 2), (3, 3, 1)):
         cell = make_cell(
             engine=engine, stage=stage, gpus=gpus, accumulate=accumulate, workload=workload, optimizer="sgd", lr=0.1
         )
-        parity = run_check(cell)[0]["parity"]
-        assert worst(parity["loss_error"], parity["weights_error"]) < 5e-6, (gpus, stage, accumulate)
+        parity = run_check(cell)[0].parity
+        assert worst(parity.loss_error, parity.weights_error) < 5e-6, (gpus, stage, accumulate)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from analysis.theory import ENGINES, predict_state
-from bench.plan.cell import Cell
-from tests.conftest import AsRecord, MakeCell
+from tests.conftest import AsRecord, MakeCell, RunCheck
 
 
 def odd(kind: str) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def test_predicted_model_state_is_what_the_engine_holds(
     stage: int,
     knobs: dict[str, Any],
     make_cell: MakeCell,
-    run_check: Callable[[Cell], list[dict[str, Any]]],
+    run_check: RunCheck,
     as_record: AsRecord,
 ) -> None:
     cell = make_cell(engine=engine, stage=stage, measure={"parity_steps": 0, "memory": True}, **knobs)
@@ -46,7 +44,7 @@ def test_predicted_model_state_is_what_the_engine_holds(
         pytest.skip(cell.reason)
     ranks = run_check(cell)
     record = as_record(cell, ranks)
-    held = max((rank["memory"]["state_bytes"] for rank in ranks), key=lambda state: sum(state.values()))
+    held = max((rank.memory.state_bytes for rank in ranks), key=lambda state: sum(state.values()))
     predicted = predict_state(record)
     assert predicted is not None
     assert {kind: size for kind, size in predicted.items() if size} == {

@@ -17,13 +17,11 @@ from analysis.theory import predict_sent, predict_state
 from bench.engines.base import RankContext
 from bench.engines.native.collectives import collectives
 from bench.launch.launcher import Launcher
-from bench.plan.cell import Cell
+from bench.rank_results import CheckResult
 from bench.worker import fake_group
-from results.decode import decode
-from results.launches import Collective
 from results.model import Model
 from results.record import Record
-from tests.conftest import MakeCell
+from tests.conftest import MakeCell, RunCheck
 
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 3, "width": 64, "bias": False}
 UNEVEN = MLP | {"width": 37, "bias": True}
@@ -31,7 +29,6 @@ UNEVEN = MLP | {"width": 37, "bias": True}
 QUICK = {"parity_steps": 0, "memory": True, "collectives": True}
 ENGINES = ("native", "torch", "deepspeed")
 MODELS: dict[Path, Model] = {}
-RunCheck = Callable[[Cell], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize(
@@ -44,16 +41,16 @@ RunCheck = Callable[[Cell], list[dict[str, Any]]]
 def test_rank_0_is_that_of_a_real_world(
     engine: str, gpus: int, stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    def ranks(backend: str) -> list[dict[str, Any]]:
+    def ranks(backend: str) -> list[CheckResult]:
         knobs: dict[str, Any] = {"stage": stage, "gpus": gpus, "accumulate": 2}
         knobs |= {"workload": MLP} if engine == "tensor_parallel" else {"workload": UNEVEN, "clip_norm": 1.0}
         return run_check(make_cell(engine=engine, backend=backend, measure=QUICK, **knobs))
 
     real, alone = ranks("gloo"), ranks("fake")
     assert (len(real), len(alone)) == (gpus, 1)
-    assert alone[0]["memory"]["state_bytes"] == real[0]["memory"]["state_bytes"]
-    assert alone[0]["collectives"] == real[0]["collectives"]
-    assert alone[0]["describe"] == real[0]["describe"]
+    assert alone[0].memory.state_bytes == real[0].memory.state_bytes
+    assert alone[0].collectives == real[0].collectives
+    assert alone[0].describe == real[0].describe
 
 
 def test_the_peak_is_that_of_a_real_world_where_the_backend_allocates_nothing(
@@ -63,7 +60,7 @@ def test_the_peak_is_that_of_a_real_world_where_the_backend_allocates_nothing(
     peaks = []
     for backend in ("gloo", "fake"):
         cell = make_cell(engine="native", backend=backend, stage=3, gpus=4, workload=MLP, measure=QUICK)
-        peaks.append(min(run_check(cell)[0]["memory"]["step_peaks_bytes"]))  # what is let go of late adds
+        peaks.append(min(run_check(cell)[0].memory.step_peaks_bytes))  # what is let go of late adds
     assert peaks[0] == peaks[1]
 
 
@@ -73,7 +70,7 @@ def model(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> Model:
     if scratch not in MODELS:
         job = make_cell(backend="fake", gpus=64, workload=MLP, measure=QUICK).job("reference", scratch)
         facts = launcher.launch(dataclasses.replace(job, reference=str(scratch / "facts")))
-        MODELS[scratch] = decode(facts.ranks[0]["model"], Model, "model")
+        MODELS[scratch] = facts.ranks[0].model
     return MODELS[scratch]
 
 
@@ -86,10 +83,10 @@ def test_one_rank_of_64_is_predicted_to_the_byte(
     ranks = run_check(cell)
     record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
     record.model = model
-    record.resolved["engine"] = ranks[0]["describe"]
-    record.collectives = decode(ranks[0]["collectives"], list[Collective], "collectives")
+    record.resolved["engine"] = ranks[0].describe
+    record.collectives = ranks[0].collectives
     predicted = predict_state(record)
-    assert predicted and sum(predicted.values()) == sum(ranks[0]["memory"]["state_bytes"].values())
+    assert predicted and sum(predicted.values()) == sum(ranks[0].memory.state_bytes.values())
     assert {line.group_size for line in record.collectives} == {64}
     if engine != "deepspeed":  # whose checks for overflow are in no prediction
         assert sent_bytes(record) == predict_sent(record)
@@ -128,4 +125,4 @@ def test_only_rank_0s_share_is_made_and_timed(
     for purpose in ("reference", "timing"):
         result = launcher.launch(timing_job(cell, purpose=purpose, world_size=1))
         assert result.status == "ok", result.reason
-    assert [len(rank["samples"]["optimizer_s"]) for rank in result.ranks] == [2]
+    assert [len(rank.samples.optimizer_s) for rank in result.ranks] == [2]

@@ -13,8 +13,6 @@ from analysis.theory.calibrated import Calibrated
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.attribution import StepParts
-from results.decode import decode
-from results.launches import RankSamples
 from results.settings import Network, Straggler
 from tests.conftest import MakeCell
 from tests.slow_data import SLOWER_S
@@ -48,8 +46,8 @@ def profile(launcher: Launcher, scratch: Path, make_cell: MakeCell) -> Profile:
         def profiled() -> Parts:
             result = launcher.launch(cell.job("profile", scratch))
             assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
-            assert all(rank["straggler_known"] for rank in result.ranks)
-            return [medians(decode(rank["parts"], list[StepParts], "parts")) for rank in result.ranks]
+            assert all(rank.straggler_known for rank in result.ranks)
+            return [medians(rank.parts) for rank in result.ranks]
 
         def adds_up_and(ranks: Parts) -> None:
             assert all(rank["gap"] < 0.02 for rank in ranks)
@@ -191,9 +189,9 @@ def test_who_waits_for_anothers_batch_waits_for_data(engine: str, stage: int, pr
 def test_whole_periods_are_profiled(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> None:
     cell = make_cell(engine="torch", gpus=2, steps=4, workload=layers(0.25), local_steps=3)
     result = launcher.launch(cell.job("profile", scratch))
-    assert [len(rank["parts"]) for rank in result.ranks] == [6, 6]
+    assert [len(rank.parts) for rank in result.ranks] == [6, 6]
     for rank in result.ranks:
-        assert sum(part["communication_s"] > 0 for part in rank["parts"]) == 2
+        assert sum(part.communication_s > 0 for part in rank.parts) == 2
 
 
 @pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 3), ("torch", 0), ("torch", 3)])
@@ -216,7 +214,7 @@ def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> lis
     """The median step of each rank."""
     result = launcher.launch(cell.job("timing", scratch, silent=silent))
     assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
-    samples = [decode(rank["samples"], RankSamples, "samples") for rank in result.ranks]
+    samples = [rank.samples for rank in result.ranks]
     return [statistics.median(rank.step_times_s()) for rank in samples]
 
 

@@ -12,16 +12,13 @@ from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_sent
 from bench.checks import ConfigError, check
 from bench.launch.launcher import Launcher
-from bench.plan.cell import Cell
-from results.decode import decode
-from results.launches import Collective
+from results.launches import RankSamples
 from results.settings import Config
-from tests.conftest import AsRecord, MakeCell, assert_parity, planned, wire_bytes
+from tests.conftest import AsRecord, MakeCell, RunCheck, assert_parity, planned, wire_bytes
 from tests.contract.test_native_bytes import MATRICES, PARAMETERS_BYTES, STEPS
 from tests.undisturbed import counted_undisturbed
 
 MakeConfig = Callable[..., Config]
-RunCheck = Callable[[Cell], list[dict[str, Any]]]
 
 MEMORY = {"memory": True}
 PARAMETERS = 567_498
@@ -70,8 +67,8 @@ def test_compressed_gradients_stay_within_parity(
     cell = make_cell(engine="torch", stage=stage, gpus=4, compression=compression, optimizer="sgd", lr=0.05)
     ranks = run_check(cell)
     assert_parity(ranks, 0.02)
-    assert ranks[0]["describe"]["communication_hook"] == f"{compression}_compress_hook"
-    assert ranks[0]["describe"]["reduce_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[compression]
+    assert ranks[0].describe["communication_hook"] == f"{compression}_compress_hook"
+    assert ranks[0].describe["reduce_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[compression]
     assert_parity(run_check(make_cell(engine="torch", stage=stage, gpus=2, compression=compression)))
 
 
@@ -93,9 +90,9 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
             cell.resolved()["uncounted"] == "PowerSGD's hook calls most of its collectives on a thread of the backend"
         )
         ranks = run_check(cell)
-        assert ranks[0]["parity"] is None
-        assert ranks[0]["describe"]["communication_hook"] == "powerSGD_hook"
-        held[rank] = ranks[0]["memory"]["state_bytes"]["grads"]
+        assert ranks[0].parity is None
+        assert ranks[0].describe["communication_hook"] == "powerSGD_hook"
+        held[rank] = ranks[0].memory.state_bytes["grads"]
     gradients = 4 * 4 * 257 * 256
     assert held[1] > 2 * gradients * 0.99, "gradients, and as much again that was not sent yet"
     assert held[4] - held[1] == 3 * 4 * 4 * (256 + 256), "three more columns and rows for each of four matrices"
@@ -106,8 +103,8 @@ def test_local_steps_are_outside_parity(knobs: dict[str, Any], make_cell: MakeCe
     cell = make_cell(engine="torch", gpus=2, local_steps=3, **knobs)
     assert "local_steps=3 lets each rank step on its own gradients" in cell.outside_parity()
     ranks = run_check(cell)
-    assert ranks[0]["parity"] is None
-    assert ranks[0]["describe"]["average_weights_every_steps"] == 3
+    assert ranks[0].parity is None
+    assert ranks[0].describe["average_weights_every_steps"] == 3
 
 
 @pytest.mark.parametrize(("steps", "workload"), [(2, MLP), (3, MLP), (2, NORMALISED)], ids=str)
@@ -119,7 +116,7 @@ def test_the_ledger_of_local_steps_has_the_average_once_in_so_many_steps(
     cell = make_cell(engine="torch", gpus=2, local_steps=steps, workload=workload, measure=measure)
     ranks = run_check(cell)
     record = as_record(cell, ranks)
-    record.collectives = decode(ranks[0]["collectives"], list[Collective], "collectives")
+    record.collectives = ranks[0].collectives
     assert sent_bytes(record) == predict_sent(record) != 0
 
 
@@ -129,12 +126,12 @@ def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
 ) -> None:
     ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2, measure=MEMORY))
     assert_parity(ranks)
-    assert ranks[0]["describe"]["shard_size"] == 2
+    assert ranks[0].describe["shard_size"] == 2
     for rank in ranks:
-        assert rank["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 2, rel=0.005)
+        assert rank.memory.state_bytes["params"] == pytest.approx(4 * PARAMETERS / 2, rel=0.005)
     whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4, measure=MEMORY))
-    assert whole[0]["describe"]["shard_size"] == 4
-    assert whole[0]["memory"]["state_bytes"]["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
+    assert whole[0].describe["shard_size"] == 4
+    assert whole[0].memory.state_bytes["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -154,7 +151,7 @@ def test_hybrid_sharding_clips_by_the_global_norm_and_accumulates(make_cell: Mak
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_static_graph_computes_the_same(stage: int, make_config: MakeConfig, run_check: RunCheck) -> None:
     ranks = run_check(planned(make_config, {"static_graph": True}, stage=stage, gpus=2))
-    assert ranks[0]["describe"]["static_graph"] is True
+    assert ranks[0].describe["static_graph"] is True
     assert_parity(ranks)
 
 
@@ -165,12 +162,12 @@ def test_a_compiled_module_computes_the_same_and_compiles_before_the_clock_start
     knobs = {"gpus": 2, "compile": True, "workload": MLP, "accumulate": 2, "timeout_s": 300.0}
     cell = make_cell(engine="torch", stage=stage, **knobs)
     ranks = run_check(cell)
-    assert ranks[0]["describe"]["compile"]
+    assert ranks[0].describe["compile"]
     assert_parity(ranks)
     result = launcher.launch(timing_job(cell, steps=4))
-    samples = result.ranks[0]["samples"]
-    measured = [a + b for a, b in zip(samples["forward_backward_s"], samples["optimizer_s"], strict=True)]
-    assert samples["warmup_step_s"][0] > 5 * median(measured), samples
+    samples = result.ranks[0].samples
+    measured = [a + b for a, b in zip(samples.forward_backward_s, samples.optimizer_s, strict=True)]
+    assert samples.warmup_step_s[0] > 5 * median(measured), samples
 
 
 def test_compiling_needs_a_step_before_the_clock_starts(make_config: MakeConfig) -> None:
@@ -185,16 +182,14 @@ def test_without_a_compiler_compiling_is_unavailable(make_cell: MakeCell, monkey
     assert cell.reason == "compile=true needs a C++ compiler, and no-such-compiler is not installed"
 
 
-def ragged(
-    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any], **knobs: Any
-) -> list[dict[str, Any]]:
+def ragged(make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any], **knobs: Any) -> list[RankSamples]:
     """Samples of ranks of which the last one has half as many batches."""
     cell = make_cell(engine="torch", data_skew="samples", **knobs)
     assert cell.status is None, cell.reason
     assert cell.outside_parity()
     result = launcher.launch(timing_job(cell, steps=6, warmup=knobs.get("warmup", 2)))
     assert result.status == "ok", result.ends
-    return [rank["samples"] for rank in result.ranks]
+    return [rank.samples for rank in result.ranks]
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -203,15 +198,15 @@ def test_a_rank_that_has_run_out_does_not_stop_the_others(
     stage: int, knobs: dict[str, Any], make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
     ranks = ragged(make_cell, launcher, timing_job, stage=stage, gpus=3, **knobs)
-    assert [len(rank["losses"]) for rank in ranks] == [6, 6, 3]
-    assert [len(rank["warmup_step_s"]) for rank in ranks] == [2, 2, 1]
+    assert [len(rank.losses) for rank in ranks] == [6, 6, 3]
+    assert [len(rank.warmup_step_s) for rank in ranks] == [2, 2, 1]
 
 
 def test_a_sharded_optimizer_goes_on_training_the_shard_of_a_rank_that_has_run_out(
     make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
     whole, sharded = (
-        ragged(make_cell, launcher, timing_job, stage=stage, gpus=2, warmup=0)[0]["losses"] for stage in (0, 1)
+        ragged(make_cell, launcher, timing_job, stage=stage, gpus=2, warmup=0)[0].losses for stage in (0, 1)
     )
     assert sharded == pytest.approx(whole, rel=1e-5)
 
@@ -267,9 +262,9 @@ def test_an_option_out_of_bounds_is_refused(options: dict[str, Any], make_config
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_parameters_without_a_gradient_are_looked_for_where_that_is_asked(
-    stage: int, make_config: Callable[..., Config], run_check: Callable[[Cell], list[dict[str, Any]]]
+    stage: int, make_config: Callable[..., Config], run_check: RunCheck
 ) -> None:
     workload = {"name": "unused", "factory": "tests.models:Odd", "kind": "unused"}
     ranks = run_check(planned(make_config, {"find_unused_parameters": True}, stage=stage, gpus=2, workload=workload))
     assert_parity(ranks)
-    assert ranks[0]["describe"]["find_unused_parameters"] is True
+    assert ranks[0].describe["find_unused_parameters"] is True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.plan.cell import Cell
-from tests.conftest import MakeCell, worst
+from tests.conftest import MakeCell, RunCheck, worst
 
 TOY = {"name": "toy", "package": "tests.toy_engine"}
 
@@ -22,11 +20,11 @@ def test_it_is_under_60_lines() -> None:
 @pytest.mark.parametrize("gpus", [1, 3])
 @pytest.mark.parametrize("knobs", [{}, {"accumulate": 2, "clip_norm": 0.1}, {"precision": "amp_bf16"}], ids=str)
 def test_it_trains_as_one_process_does(
-    gpus: int, knobs: dict[str, Any], make_cell: MakeCell, run_check: Callable[[Cell], list[dict[str, Any]]]
+    gpus: int, knobs: dict[str, Any], make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     rank = run_check(make_cell(engine=TOY, gpus=gpus, measure={"collectives": True}, **knobs))[0]
-    assert worst(rank["parity"]["loss_error"], rank["parity"]["weights_error"]) <= rank["parity"]["tolerance"]
-    assert {line["kind"] for line in rank["collectives"]} == {"all_reduce"}
+    assert worst(rank.parity.loss_error, rank.parity.weights_error) <= rank.parity.tolerance
+    assert {line.kind for line in rank.collectives} == {"all_reduce"}
 
 
 @pytest.mark.parametrize(

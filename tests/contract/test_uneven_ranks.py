@@ -17,8 +17,6 @@ from bench.job import Job
 from bench.launch.launcher import Launcher
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.straggler import compute_s, slowed
-from results.decode import decode
-from results.launches import RankSamples
 from tests.conftest import MakeCell
 from tests.undisturbed import undisturbed
 from workloads.base import WorkloadError
@@ -29,7 +27,7 @@ pytestmark = pytest.mark.alone
 def step_times_s(launcher: Launcher, job: Job) -> list[list[float]]:
     result = launcher.launch(job)
     assert result.status == "ok", result
-    return [decode(rank["samples"], RankSamples, "samples").step_times_s() for rank in result.ranks]
+    return [rank.samples.step_times_s() for rank in result.ranks]
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])

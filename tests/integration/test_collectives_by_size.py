@@ -18,7 +18,6 @@ from bench.plan.resolve import plan
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.resume import take_over
 from bench.sweep.run import Sweep
-from results.decode import decode
 from results.launches import CollectiveTimes, Launch
 from results.record import Record
 from results.settings import Config, Network
@@ -40,7 +39,7 @@ def times(launcher: Launcher, scratch: Path) -> Times:
         assert cell.status is None, cell.reason
         result = launcher.launch(cell.job(cell.measured, scratch))
         assert result.status == "ok", f"{result.reason}\n{result.ends}"
-        found = [decode(rank["collective_times"], list[CollectiveTimes], "times") for rank in result.ranks]
+        found = [rank.collective_times for rank in result.ranks]
         assert all(rank == found[0] for rank in found)  # the slowest rank's, on all of them
         return found[0]
 

@@ -46,16 +46,16 @@ def test_what_a_factory_changes_is_named_and_reaches_no_other_cell(
     before, server = train("innocent"), launcher._process.pid
     result = train(factory)
     assert result.status == "ok", result
-    assert any(change in line for rank in result.ranks for line in rank["changes"]), result.ranks[0]["changes"]
+    assert any(change in line for rank in result.ranks for line in rank.changes), result.ranks[0].changes
     assert losses(result) == losses(before), "trained as its record says: in fp32, with gradients, one thread"
     after = train("innocent")
     assert (after.status, after.start_method, losses(after)) == ("ok", "fork", losses(before))
-    assert not any(rank["changes"] for rank in after.ranks)
+    assert not any(rank.changes for rank in after.ranks)
     assert launcher._process.pid == server
 
 
 def losses(result: LaunchResult) -> list[list[float]]:
-    return [rank["samples"]["losses"] for rank in result.ranks]
+    return [rank.samples.losses for rank in result.ranks]
 
 
 def test_where_a_factory_leaves_a_thread_each_rank_loads_the_workload_and_none_is_spawned(

@@ -49,7 +49,7 @@ def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., Laun
     result = strike("none", gpus=3)
     assert result.status == "ok"
     assert result.start_method == "fork"
-    assert [len(rank["samples"]["forward_backward_s"]) for rank in result.ranks] == [2, 2, 2]
+    assert [len(rank.samples.forward_backward_s) for rank in result.ranks] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

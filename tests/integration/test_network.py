@@ -24,11 +24,9 @@ from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
 from bench.network.lab import Lab, NetworkError, obstacle
 from bench.network.link import Link
-from results.decode import decode
-from results.parity import Parity
 from results.settings import Network
 from tests.broken_sweep import ranks_below
-from tests.conftest import MakeCell
+from tests.conftest import MakeCell, RunCheck
 from tests.undisturbed import undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,8 +148,8 @@ def test_a_delay_is_added_each_way_and_the_rate_stays(
 
 def step_s(result: LaunchResult) -> float:
     assert result.status == "ok", f"{result.reason}\n{result.ends}"
-    ranks = [rank["samples"]["forward_backward_s"] for rank in result.ranks]
-    updates = [rank["samples"]["optimizer_s"] for rank in result.ranks]
+    ranks = [rank.samples.forward_backward_s for rank in result.ranks]
+    updates = [rank.samples.optimizer_s for rank in result.ranks]
     return min(
         max(a + b for a, b in zip(forward, update, strict=True))
         for forward, update in zip(zip(*ranks, strict=True), zip(*updates, strict=True), strict=True)
@@ -174,10 +172,10 @@ def test_a_step_that_waits_for_gradients_is_four_times_as_long_at_a_quarter_of_t
 @pytest.mark.parametrize("delay", [None, pytest.param("1ms", marks=needs_delay)])
 @pytest.mark.parametrize(("engine", "stage"), [("native", 3), ("torch", 0), ("parameter_server", 0)])
 def test_engines_compute_the_same_in_the_lab(
-    run_check: Callable[..., list[dict[str, Any]]], make_cell: MakeCell, engine: str, stage: int, delay: str | None
+    run_check: RunCheck, make_cell: MakeCell, engine: str, stage: int, delay: str | None
 ) -> None:
     cell = make_cell(engine=engine, stage=stage, gpus=2, network=Network("lab", "1gbit", delay))
-    assert decode(run_check(cell)[0]["parity"], Parity, "parity").passed
+    assert run_check(cell)[0].parity.passed
 
 
 def test_consecutive_ranks_share_a_host_and_each_server_has_its_own(make_cell: MakeCell) -> None:

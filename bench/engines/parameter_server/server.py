@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.parameter_server.clocks import Clocks
 from bench.engines.parameter_server.protocol import Kind, Workers
 from bench.engines.spec import EngineSpec
+from results.launches import ServerCounts
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Server:
         self.pulled_at = dict.fromkeys(range(spec.world_size), 0)
         """How many updates there had been when each worker was last given the parameters."""
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> ServerCounts:
         """Serves until the last worker has left."""
         self._begin()
         while self.clocks.present:
@@ -99,18 +99,21 @@ class Server:
         self.tally.bytes_out += len(workers) * self.parameters.nbytes
         self.pulled_at.update(dict.fromkeys(workers, self.tally.updates))
 
-    def counted(self) -> dict[str, Any]:
-        """What it counted and holds, in JSON types."""
+    def counted(self) -> ServerCounts:
         delays = self.tally.delays
         optimizer = [entry for state in self.optimizer.state.values() for entry in state.values()]
-        return {
-            "server": self.index,
-            **vars(self.tally),
-            "delays": {str(delay): delays[delay] for delay in sorted(delays)},
-            "max_clock_gap": self.clocks.largest_lead,
-            "state_bytes": {
+        return ServerCounts(
+            server=self.index,
+            gradients_received=self.tally.gradients_received,
+            gradients_applied=self.tally.gradients_applied,
+            updates=self.tally.updates,
+            bytes_in=self.tally.bytes_in,
+            bytes_out=self.tally.bytes_out,
+            delays={str(delay): delays[delay] for delay in sorted(delays)},
+            max_clock_gap=self.clocks.largest_lead,
+            state_bytes={
                 "params": self.parameters.nbytes,
                 "grads": self.incoming.nbytes,
                 "optimizer": sum(entry.nbytes for entry in optimizer if isinstance(entry, Tensor)),
             },
-        }
+        )

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from bench import causes
 from bench.job import Job, LaunchResult
@@ -66,7 +67,7 @@ class Launch:
         self.selector = selectors.DefaultSelector()
         self.oom_kills = oom_kill_count()
 
-    def run(self) -> LaunchResult:
+    def run(self) -> LaunchResult[Any]:
         started = time.perf_counter()
         outlive_parent()  # to end what ranks have started, which the kernel would leave; the lifeline tells
         try:

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from bench.job import Job, LaunchResult
 from bench.launch.forkserver.rank_handle import Rank
@@ -17,9 +18,9 @@ STOPPED = 4
 """``blame`` of a rank that the launcher stopped."""
 
 
-def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult:
-    """The result of a launch whose ranks have all ended; ``oom_kills`` is ``oom_kill_count()`` from before it."""
-    answers = [rank.answer() for rank in ranks]
+def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult[Any]:
+    """The result of a launch whose ranks have all ended, in JSON types; ``oom_kills``: ``oom_kill_count()`` before."""
+    answers: list[Any] = [rank.answer() for rank in ranks]
     if not timed_out and all("error" not in answer and answer for answer in answers):
         count = sum(rank.rank < job.world_size for rank in ranks)  # servers follow all ranks
         return LaunchResult("ok", ranks=answers[:count], servers=answers[count:])

@@ -38,7 +38,7 @@ def serve(lifeline: Channel) -> None:
     end_orphans()  # what a factory started in its template
 
 
-def launched(request: dict[str, Any], lifeline: Channel, templates: Templates) -> LaunchResult:
+def launched(request: dict[str, Any], lifeline: Channel, templates: Templates) -> LaunchResult[Any]:
     """Runs the ranks of a job that are this host's. The workload is loaded before, so that ranks inherit its data: here
     if it is the suite's own, which changes nothing of this process; else in a process of its own."""
     job = decode(request.get("job", request), Job, "job")

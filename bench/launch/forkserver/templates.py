@@ -49,7 +49,7 @@ def stop_requested(lifeline: Channel, launch: int) -> bool:
 class LoadFailed(Exception):
     """The factory ended its process, or did not return in time: the result of the launch that needs it."""
 
-    def __init__(self, result: LaunchResult) -> None:
+    def __init__(self, result: LaunchResult[Any]) -> None:
         super().__init__(result.reason)
         self.result = result
 

@@ -11,9 +11,9 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
@@ -65,6 +65,18 @@ class Machine:
     processes: dict[int, Process]
 
 
+@dataclass(frozen=True)
+class Interference:
+    """What one rank counted around its measured steps."""
+
+    conditions: dict[str, float] = field(default_factory=dict)
+    """By counter; those that the machine does not have are absent."""
+    foreign: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the other processes that used most, by name; on rank 0."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Counters that could not be read, and why."""
+
+
 class Watch:
     """The conditions of one rank's measured steps."""
 
@@ -93,9 +105,8 @@ class Watch:
             self._meter = Meter()
         self._counters = self._read_device()
 
-    def end(self) -> dict[str, Any]:
-        """What happened since ``begin``: ``conditions`` by name, ``foreign`` CPU seconds by process name, and what was
-        ``not_measured``, with the reason."""
+    def end(self) -> Interference:
+        """What happened since ``begin``."""
         counters = self._read_device()
         found = {name: value - self._counters[name] for name, value in counters.items() if name in self._counters}
         joules = self._meter.joules() if self._meter else None
@@ -108,7 +119,7 @@ class Watch:
             of_machine, foreign = between(self._machine, read_machine(), os.getppid())
             found |= of_machine
         unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
-        return {"conditions": found, "foreign": foreign, "not_measured": unread}
+        return Interference(found, foreign, unread)
 
     def _read_device(self) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +12,9 @@ import pytest
 
 from bench.job import Job, LaunchResult
 from bench.launch.launcher import Launcher
+from bench.measure.machine.interference import Interference
 from bench.plan.resolve import plan
+from bench.rank_results import TimingResult
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.progress import SweepProgress
 from bench.sweep.resume import take_over
@@ -40,7 +41,7 @@ class Instant:
             raise KeyboardInterrupt
         self.left -= 1
         samples = RankSamples([0.1] * job.steps, [0.1] * job.steps, [0.2] * job.warmup, 0.4, [1.0] * job.steps)
-        rank = {"samples": asdict(samples), "seconds": {}, "conditions": {}, "foreign": {}}
+        rank = TimingResult(samples=samples, interference=Interference())
         return LaunchResult("ok", ranks=[rank] * job.world_size)
 
 

@@ -117,7 +117,7 @@ def test_a_clock_that_is_set_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch,
     watch.begin()
     real = time.time
     monkeypatch.setattr(interference.time, "time", lambda: real() + by_s)
-    seen = watch.end()["conditions"]
+    seen = watch.end().conditions
     assert seen["clock_step_s"] == pytest.approx(by_s, abs=0.002)
     assert "the wall clock was set by" in judged(launch(**seen))["clock_drift"]
 
@@ -229,14 +229,14 @@ def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:
     watches = [Watch(*place) for place in places]  # ranks 0 and 2 share a GPU
     for watch in watches:
         watch.begin()
-    own, shared = [watch.end()["conditions"] for watch in watches]
+    own, shared = [watch.end().conditions for watch in watches]
     assert own["gpu_energy_j"] == 2.5 and own["gpu_power_limited_s"] == pytest.approx(0.25)
     assert own["gpu_foreign_processes"] == 2 and "gpu_thermal_limited_s" not in own
     assert shared == {"alloc_retries": 0.0}
     first = Watch(Placement(local_rank=0, local_ranks=3), torch.device("cuda", 0))
     first.begin()
     nvml.energy_mj["GPU-0"] = 6_000
-    seen = first.end()["conditions"]
+    seen = first.end().conditions
     assert seen["gpu_foreign_processes"] == 1  # of three, two are ours
     assert seen["gpu_clock_change"] == pytest.approx(-0.25)
 
@@ -254,18 +254,18 @@ def test_energy_is_not_counted_while_all_processes_are_looked_at(
     monkeypatch.setattr(interference, "read_machine", look)
     watch = Watch(Placement(local_rank=0, local_ranks=2), torch.device("cuda", 0))
     watch.begin()
-    assert watch.end()["conditions"]["gpu_energy_j"] == 2.5 and len(looked_at) == 2
+    assert watch.end().conditions["gpu_energy_j"] == 2.5 and len(looked_at) == 2
 
 
 def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml.refused.add("GPU-1")
     watch = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     watch.begin()
-    assert "gpu_energy_j" not in watch.end()["conditions"]
+    assert "gpu_energy_j" not in watch.end().conditions
     monkeypatch.setattr("bench.measure.machine.nvml.load", lambda: None)
     without = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     without.begin()
-    assert without.end()["conditions"] == {"alloc_retries": 0.0}
+    assert without.end().conditions == {"alloc_retries": 0.0}
 
 
 def test_the_energy_of_packages_is_added_up_and_survives_a_counter_that_wraps(

@@ -1,0 +1,130 @@
+"""What each process of a launch returns to the coordinator: a rank by the purpose of its launch, and a server.
+
+The only place where results become JSON and are read again. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.job import Job, LaunchResult, Purpose
+from bench.measure.machine.interference import Interference
+from results.attribution import StepParts
+from results.decode import decode
+from results.launches import Ceiling, Collective, CollectiveTimes, RankSamples, ServerCounts
+from results.memory import RankMemory
+from results.model import Model
+from results.parity import Noise, Parity
+from results.updates import Updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankResult:
+    """What every rank returns, whatever its launch is for."""
+
+    changes: list[str] = field(default_factory=list)
+    """Global state that the workload's code changed in this process (``bench.worker.global_state``)."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Duration of each phase of the rank's life."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadResult(RankResult):
+    """The workload can be loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceResult(RankResult):
+    """The model, as the single process counted it."""
+
+    model: Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseResult(RankResult):
+    """The noise of the single process."""
+
+    noise: Noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult(RankResult):
+    """The untimed measurements of one rank."""
+
+    describe: dict[str, Any]
+    """The engine's description of its settings as they took effect."""
+    parity: Parity | None = None
+    """On rank 0; None on all others, and where nothing was compared."""
+    memory: RankMemory | None = None
+    collectives: list[Collective] | None = None
+    updates: Updates | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeilingResult(RankResult):
+    """The peak FLOP/s of all ranks at once."""
+
+    ceiling: Ceiling
+    interference: Interference
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingResult(RankResult):
+    """The measured steps of one rank."""
+
+    samples: RankSamples
+    interference: Interference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileResult(RankResult):
+    """The parts of each profiled step of one rank."""
+
+    parts: list[StepParts]
+    straggler_known: bool
+    """Whether waiting for other ranks can be separated from transfer in every step."""
+    updates: Updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectivesResult(RankResult):
+    """Collectives by size; the times are the same on every rank."""
+
+    collective_times: list[CollectiveTimes]
+    interference: Interference
+
+
+TYPES: dict[Purpose, type[RankResult]] = {
+    "load": LoadResult,
+    "reference": ReferenceResult,
+    "noise": NoiseResult,
+    "check": CheckResult,
+    "ceiling": CeilingResult,
+    "timing": TimingResult,
+    "profile": ProfileResult,
+    "collectives": CollectivesResult,
+}
+
+
+def as_message(result: RankResult | ServerCounts) -> dict[str, Any]:
+    """The result of one process in JSON types."""
+    return dataclasses.asdict(result)
+
+
+def read(message: dict[str, Any], job: Job) -> LaunchResult[Any]:
+    """The result of a launch of ``job``, with typed results of its ranks and servers.
+
+    A process that returned something else fails the launch.
+    """
+    ranks, servers, kind = message.get("ranks"), message.get("servers"), TYPES[job.purpose]
+    whole: LaunchResult[Any] = decode(message | {"ranks": [], "servers": []}, LaunchResult, "result")
+    try:
+        return dataclasses.replace(
+            whole,
+            ranks=decode(ranks, list[kind], "ranks"),  # type: ignore[valid-type]
+            servers=decode(servers, list[ServerCounts], "servers"),
+        )
+    except ValueError as error:
+        return dataclasses.replace(whole, status="failed", reason=f"a process returned no valid result: {error}")
