@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from analysis.commands import advise, compare, gate, history, noise, report
+from analysis.commands import advise, compare, gate, history, noise, project, report
 from terminal.output import prepare_output
 
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m analysis", description="Reads the records of sweeps and says what they mean. Needs no torch."
     )
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (report, advise, compare, noise, history, gate):
+    for command in (report, advise, project, compare, noise, history, gate):
         command.add(commands)
     return found
 

@@ -18,14 +18,14 @@ def size_bytes(text: str) -> int:
     return int(_quantity(text, SIZES, 1, MAX_BYTES))
 
 
-def bits_per_s(text: str) -> float:
-    """A rate such as ``1.5gbit`` in bits per second. Raises ValueError outside 8kbit to 100gbit."""
-    return _quantity(text, RATES, 8e3, 1e11)
+def bits_per_s(text: str, *, maximum: float = 1e11) -> float:
+    """A rate such as ``1.5gbit`` in bits per second. Raises ValueError outside 8kbit to ``maximum``."""
+    return _quantity(text, RATES, 8e3, maximum)
 
 
-def delay_s(text: str) -> float:
-    """A time such as ``1ms`` in seconds. Raises ValueError outside 10us to 10s."""
-    return _quantity(text, TIMES, 1e-5, 10.0)
+def delay_s(text: str, *, minimum: float = 1e-5) -> float:
+    """A time such as ``1ms`` in seconds. Raises ValueError outside ``minimum`` to 10s."""
+    return _quantity(text, TIMES, minimum, 10.0)
 
 
 def _quantity(text: str, units: Mapping[str, float], minimum: float, maximum: float) -> float:

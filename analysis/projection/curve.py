@@ -1,0 +1,244 @@
+"""One configuration at all its world sizes, and what a step of it computes and communicates.
+
+Everything here is read from records; nothing is fitted.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import log
+from typing import Any
+
+from analysis.metrics.scaling import devices, is_oversubscribed, is_ranked
+from analysis.metrics.time import step_time_s
+from analysis.projection.traffic import NotProjected, collectives_at
+from analysis.statistics import medians
+from analysis.statistics.medians import Interval
+from analysis.text.labels import label
+from analysis.theory.calibrated import Calibrated
+from results.identity import frozen, hardware, identity, knobs
+from results.launches import Collective
+from results.record import Record, world_size
+
+BACKWARD_SHARE = 2 / 3
+"""Of forward and backward: backward has two matrix products for each one of forward."""
+
+LEAST_ERROR = 0.005
+"""Relative standard error below which a measured step time is not trusted."""
+
+ONE_LAUNCH_ERROR = 0.03
+"""The relative standard error that is assumed where one launch leaves no interval."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Records that differ in their world size only."""
+
+    label: str
+    records: dict[int, Record]
+    """By world size, ascending."""
+    _collectives: dict[int, list[Collective]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def any(self) -> Record:
+        return next(iter(self.records.values()))
+
+    @property
+    def sizes(self) -> list[int]:
+        return list(self.records)
+
+    @property
+    def fabric_key(self) -> tuple[str, ...]:
+        """Curves of one key share latency and bandwidth: one engine, on one machine and network."""
+        record = self.any
+        engine, network = record.config.get("engine") or {}, record.config.get("network")
+        return (str(engine.get("name")), hardware(record), frozen(network), self.backend)
+
+    def within(self, largest: int) -> Curve:
+        """The same without the world sizes above ``largest``."""
+        return Curve(self.label, {size: record for size, record in self.records.items() if size <= largest})
+
+    @cached_property
+    def stage(self) -> int:
+        return int(self.any.config.get("stage") or 0)
+
+    @cached_property
+    def backend(self) -> str:
+        return str(self.any.resolved.get("backend"))
+
+    @cached_property
+    def overlap(self) -> bool:
+        described = self.any.resolved.get("engine") or {}
+        return described.get("overlap", self.any.config.get("overlap")) is not False
+
+    @cached_property
+    def micro_batches(self) -> int:
+        return int(self.any.resolved.get("accumulate") or 1)
+
+    @cached_property
+    def gathers_in_forward(self) -> bool:
+        """Whether stage 2 gathers parameters in forward, as fully_shard does, and not after the update."""
+        return (self.any.resolved.get("engine") or {}).get("wrapper") == "fully_shard"
+
+    @cached_property
+    def backward_share(self) -> float:
+        """Of the time of forward and backward."""
+        if (self.any.config.get("workload") or {}).get("name") != "calibrated":
+            return BACKWARD_SHARE
+        layers = Calibrated.of(self.any.config)
+        return layers.backward_s / (layers.forward_s + layers.backward_s)
+
+    @cached_property
+    def update_share(self) -> float:
+        """Of the step of a single rank, whose update communicates nothing; 0 where no single rank was measured."""
+        record = self.records.get(1)
+        if record is None:
+            return 0.0
+        updates = [statistics.median(rank.optimizer_s) for launch in record.launches for rank in launch.ranks]
+        return min(0.9, statistics.median(updates) / self.step_s(1).value)
+
+    def step_s(self, ranks: int) -> Interval:
+        """Step time in seconds, as measured."""
+        return self._step_s[ranks]
+
+    @cached_property
+    def _step_s(self) -> dict[int, Interval]:
+        return {
+            size: medians.median_interval([step_time_s(launch) for launch in record.launches])
+            for size, record in self.records.items()
+        }
+
+    def relative_error(self, ranks: int) -> float:
+        """The standard error of the logarithm of the measured step time."""
+        return self._relative_error[ranks]
+
+    @cached_property
+    def _relative_error(self) -> dict[int, float]:
+        return {size: _relative_error(interval) for size, interval in self._step_s.items()}
+
+    def rank_batch(self, ranks: int) -> float:
+        """Samples per rank and step."""
+        batch = float(self.any.config.get("batch_size") or 1)
+        return batch / ranks if self.is_strong else batch
+
+    @cached_property
+    def is_strong(self) -> bool:
+        return self.any.config.get("scaling") == "strong"
+
+    def units_per_step(self, ranks: int) -> float:
+        """Units of work (tokens, images, samples) of all ranks together."""
+        assert self.any.model is not None
+        return self.rank_batch(ranks) * ranks * self.any.model.units_per_sample
+
+    def collectives(self, ranks: int) -> list[Collective]:
+        """Of one step, at any world size. Raises NotProjected."""
+        if ranks not in self._collectives:
+            self._collectives[ranks] = self._collectives_at(ranks) if ranks > 1 else []
+        return self._collectives[ranks]
+
+    def _collectives_at(self, ranks: int) -> list[Collective]:
+        counted = {size: record.collectives for size, record in self.records.items() if size > 1}
+        by_size = {size: calls for size, calls in counted.items() if calls is not None}
+        if not by_size:
+            raise NotProjected("its collectives were not counted; run with measure.collectives=true")
+        return collectives_at(by_size, ranks)
+
+    @cached_property
+    def deviations_s(self) -> list[float]:
+        """By how much the steps of a rank that waits for no other exceed their launch's median, ascending.
+
+        From launches without communication, else from a world of one; empty where neither was measured.
+        """
+        silent = [
+            launch for record in self.records.values() if record.attribution for launch in record.attribution.silent
+        ]
+        alone = list(self.records[1].launches) if 1 in self.records else []
+        seconds: list[float] = []
+        for launch in silent or alone:
+            for rank in launch.ranks:
+                times = rank.step_times_s()
+                middle = statistics.median(times)
+                seconds += [time - middle for time in times]
+        return sorted(seconds)
+
+    @property
+    def host_devices(self) -> float | None:
+        """Cores or GPUs of the machine that was measured; None where the record does not say."""
+        return devices(self.any)
+
+
+def _relative_error(interval: Interval) -> float:
+    if not interval.low > 0:
+        return ONE_LAUNCH_ERROR
+    deviations = statistics.NormalDist().inv_cdf((1 + interval.level) / 2)
+    return max(LEAST_ERROR, log(interval.high / interval.low) / (2 * deviations))
+
+
+def curves(records: Sequence[Record]) -> tuple[list[Curve], list[str]]:
+    """The curves of a sweep, and one line per configuration that has no projection, with the reason."""
+    groups: dict[object, dict[int, Record]] = defaultdict(dict)
+    for record in records:
+        if is_ranked(record):
+            groups[(identity(knobs(record), without=["gpus"]), hardware(record))][world_size(record)] = record
+    labels = _labels([next(iter(group.values())) for group in groups.values()])
+    kept, refused = [], []
+    for name, group in zip(labels, groups.values(), strict=True):
+        usable = {size: group[size] for size in sorted(group) if not shares_cores(group[size])}
+        curve = Curve(name, usable or dict(sorted(group.items())))
+        if reason := _why_not(curve, oversubscribed=len(group) - len(usable)):
+            refused.append(f"{name}: {reason}")
+        else:
+            kept.append(curve)
+    return kept, refused
+
+
+def shares_cores(record: Record) -> bool:
+    """Whether ranks compete for cores or GPUs, so that its step time says nothing of a larger machine.
+
+    Ranks of ``workload=calibrated`` sleep, and do not compete.
+    """
+    return is_oversubscribed(record) and (record.config.get("workload") or {}).get("name") != "calibrated"
+
+
+def _labels(records: Sequence[Record]) -> list[str]:
+    """What tells each record from the others, in words; an engine's own settings only where they vary within it."""
+    named = [knobs(record) for record in records]
+    names = [name for name in dict.fromkeys(name for one in named for name in one) if name != "gpus"]
+    varying = [name for name in names if _varies(name, named)] or ["engine", "stage"]
+    return [", ".join(label(name, one.get(name)) for name in varying) for one in named]
+
+
+def _varies(name: str, named: Sequence[dict[str, Any]]) -> bool:
+    owner = name.partition(".")[0] if "." in name else ""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for one in named:
+        groups[frozen(one.get(owner)) if owner in ("engine", "workload") else ""].add(frozen(one.get(name)))
+    return any(len(values) > 1 for values in groups.values())
+
+
+def _why_not(curve: Curve, oversubscribed: int) -> str:
+    """Why a curve cannot be projected; empty if it can."""
+    record, network = curve.any, curve.any.config.get("network") or {}
+    if len(curve.sizes) < 3:
+        sizes = ", ".join(map(str, curve.sizes))
+        more = f"; {oversubscribed} more are oversubscribed" if oversubscribed else ""
+        return (
+            f"a projection that checks itself needs three world sizes, and there are {len(curve.sizes)} ({sizes}{more})"
+        )
+    if not record.resolved.get("synchronous", True):
+        return "ranks that do not synchronize have no step time in common"
+    if int(record.resolved.get("ranks_per_replica") or 1) > 1 or record.resolved.get("servers"):
+        return "only data parallelism and ZeRO are projected"
+    if int(record.config.get("local_steps") or 1) > 1:
+        return "local_steps is not projected"
+    if network.get("hosts") is not None:
+        return "network.hosts puts more ranks on a host as the world grows; leave it unset, so each rank is a host"
+    try:
+        curve.collectives(max(curve.sizes))
+    except NotProjected as error:
+        return str(error)
+    return ""

@@ -1,0 +1,75 @@
+"""The time of one collective among n ranks: latency per message and time per byte.
+
+S is the size of the whole array in bytes, f = (n-1)/n, α the latency of one message in seconds and β the bandwidth in
+bytes per second. A ring all-reduce takes 2(n-1)·α + 2f·S/β, reduce-scatter and all-gather take (n-1)·α + f·S/β
+(shared FORMULAS, "Time"; Thakur, Rabenseifner and Gropp 2005). What a backend does otherwise stands beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2
+
+from results.launches import Collective
+
+
+@dataclass(frozen=True)
+class Line:
+    """The cost of a message: ``alpha_s`` seconds, and ``s_per_byte`` seconds for each byte."""
+
+    alpha_s: float
+    s_per_byte: float
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What connects ranks. ``inside`` joins the ranks of a host; ``between`` joins hosts, None for a single host."""
+
+    inside: Line
+    between: Line | None = None
+    ranks_per_host: int | None = None
+    """None: every rank has a link of its own, as in a sweep with one rank per host."""
+    trees: bool = True
+    """Whether NCCL uses a tree where that is faster than a ring."""
+
+    def line(self, ranks: int, stream_count: int = 1) -> Line:
+        """The slowest message of a group of ``ranks``; ``stream_count`` ranks of a host share its link."""
+        if self.between is None or self.ranks_per_host is None or ranks <= self.ranks_per_host:
+            return self.inside
+        s_per_byte = max(self.inside.s_per_byte, self.between.s_per_byte * stream_count)
+        return Line(max(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
+
+
+def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:
+    """Seconds that one of these collectives takes.
+
+    - gloo's reduce-scatter sends as much as an all-reduce (measured at the interface, docs/results.md).
+    - gloo's broadcast and reduce are binomial trees; NCCL's are pipelined around a ring.
+    - NCCL chooses between a ring and a tree for each all-reduce; the faster is taken.
+    - In an exchange of sends every rank of a host sends at once, so they share the host's link.
+
+    Raises ValueError for a kind without a formula.
+    """
+    ranks, size = collective.group_size, collective.size_bytes
+    if ranks < 2 or collective.kind == "recv":
+        return 0.0
+    if collective.kind == "send":
+        line = fabric.line(ranks, fabric.ranks_per_host or 1)
+        return line.alpha_s + size * line.s_per_byte
+    line, share, depth = fabric.line(ranks), (ranks - 1) / ranks, ceil(log2(ranks))
+    passes = {"all_reduce": 2, "reduce_scatter": 2 if backend == "gloo" else 1, "all_gather": 1, "all_to_all": 1}
+    if collective.kind in passes:
+        times = passes[collective.kind]
+        ring = times * ((ranks - 1) * line.alpha_s + share * size * line.s_per_byte)
+        if fabric.trees and backend == "nccl" and collective.kind == "all_reduce":
+            return min(ring, 2 * depth * line.alpha_s + 2 * size * line.s_per_byte)
+        return ring
+    if collective.kind in ("broadcast", "reduce"):
+        if backend == "nccl":
+            return (ranks - 1) * line.alpha_s + size * line.s_per_byte
+        return depth * (line.alpha_s + size * line.s_per_byte)
+    if collective.kind in ("gather", "scatter"):
+        return (ranks - 1) * line.alpha_s + share * size * line.s_per_byte
+    if collective.kind == "barrier":
+        return depth * line.alpha_s
+    raise ValueError(f"no formula for the time of {collective.kind}")

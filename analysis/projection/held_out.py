@@ -1,0 +1,127 @@
+"""The error of a projection, by predicting world sizes that were measured.
+
+Fitted on the world sizes up to half the largest, the model predicts the larger ones. Its band comes from the fit, and
+from the error that the same check has within the fitted sizes; so the check judges the band, too. Beyond the largest
+measured size the band widens by the error with each doubling. Whether NCCL uses trees depends on its version and the
+topology; the band covers both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import exp, log, log2, sqrt
+
+from analysis.projection.curve import Curve
+from analysis.projection.fabric import Fabric
+from analysis.projection.fit import Fitted, fit
+from analysis.projection.model import Parts
+
+LEVEL = 0.90
+DEVIATIONS = 1.645
+"""Half the width of a normal distribution's central 90 %, in standard deviations."""
+UNCHECKED = 0.05
+"""The error per doubling that is assumed where too few world sizes were measured to check it."""
+
+
+@dataclass(frozen=True)
+class Projected:
+    """One configuration at one world size: step time in seconds, and its 90 % band."""
+
+    label: str
+    ranks: int
+    parts: Parts
+    low_s: float
+    high_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.parts.step_s
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A world size that was predicted without its measurement."""
+
+    projected: Projected
+    fitted_to: int
+    """The largest world size that the fit saw."""
+    measured_s: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.projected.step_s / self.measured_s - 1
+
+    @property
+    def doublings(self) -> float:
+        return log2(self.projected.ranks / self.fitted_to)
+
+    @property
+    def is_inside(self) -> bool:
+        return self.projected.low_s <= self.measured_s <= self.projected.high_s
+
+
+def held_out(curves: Sequence[Curve]) -> list[HeldOut]:
+    """Predictions of every measured world size above half the largest; empty where a fit has too few sizes.
+
+    Raises NotProjected where collectives follow no rule.
+    """
+    largest = max((max(curve.sizes) for curve in curves), default=0)
+    small = [(curve, curve.within(largest // 2)) for curve in curves if curve.within(largest // 2).records]
+    small = [(whole, part) for whole, part in small if len(part.sizes) >= 2]
+    if not small:
+        return []
+    projector = Projector([part for _, part in small])
+    return [
+        HeldOut(projector.at(place, ranks), max(part.sizes), whole.step_s(ranks).value)
+        for place, (whole, part) in enumerate(small)
+        for ranks in whole.sizes
+        if ranks > largest // 2
+    ]
+
+
+class Projector:
+    """Fits curves that share a fabric, and projects each of them with a band."""
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self.curves = list(curves)
+        self.fitted: Fitted = fit(self.curves)
+        self.checked = held_out(self.curves)
+
+    def at(self, place: int, ranks: int, fabric: Fabric | None = None) -> Projected:
+        """The curve at ``place`` among so many ranks; ``fabric`` is one that a person described."""
+        curve, model = self.curves[place], self.fitted.models[place]
+        network = fabric or self.fitted.fabric
+        parts = model.parts(ranks, self.fitted.costs(place), network)
+        rings_s = model.step_s(ranks, self.fitted.costs(place), replace(network, trees=False))
+        doublings = max(0.0, log2(ranks / max(curve.sizes)))
+        fitted = DEVIATIONS * self.fitted.deviation(place, ranks, fabric)
+        width = sqrt(fitted**2 + (self.error_per_doubling(curve.label) * max(1.0, doublings)) ** 2)
+        return Projected(curve.label, ranks, parts, parts.step_s * exp(-width), max(parts.step_s, rings_s) * exp(width))
+
+    def error_per_doubling(self, label: str) -> float:
+        """The half-width of a 90 % band of log step time: the curve's own error, or that of all, whichever is more."""
+        if not self.checked:
+            return UNCHECKED
+        errors = {one.projected.label: abs(log(1 + one.error)) / one.doublings for one in self.checked}
+        typical = DEVIATIONS * sqrt(sum(error**2 for error in errors.values()) / len(errors))
+        return max(errors.get(label, 0.0), typical)
+
+
+def order_kept(checked: Sequence[HeldOut]) -> tuple[int, int]:
+    """Pairs of configurations in the predicted order, and all pairs that differ by more than their errors.
+
+    Only pairs at the same world size count.
+    """
+    kept = total = 0
+    for one, other in combinations(checked, 2):
+        if one.projected.ranks != other.projected.ranks:
+            continue
+        difference = log(one.measured_s / other.measured_s)
+        if abs(difference) <= abs(one.error) + abs(other.error):
+            continue
+        total += 1
+        kept += (one.projected.step_s > other.projected.step_s) == (difference > 0)
+    return kept, total

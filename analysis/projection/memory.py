@@ -1,0 +1,44 @@
+"""Peak memory per rank at a world size that was not measured.
+
+The peak at the largest measured world size, plus what the engine's formulas add or take for model state, gathered
+parameters and buckets. Activations keep their bytes per sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from analysis.metrics.memory import memory
+from analysis.projection.curve import Curve
+from analysis.theory import ENGINES
+from analysis.theory.setting import Setting, setting
+
+
+def peak_bytes(curve: Curve, ranks: int) -> int | None:
+    """Bytes on the fullest rank; None where no peak was measured or the engine has no formula."""
+    measured = [size for size in curve.sizes if memory(curve.records[size]).peak_bytes is not None]
+    if not measured:
+        return None
+    size = ranks if ranks in measured else measured[-1]
+    record = curve.records[size]
+    there, peak = setting(record), memory(record).peak_bytes
+    if peak is None or size == ranks:
+        return peak
+    before = None if there is None else _engine_bytes(there)
+    after = None if there is None else _engine_bytes(replace(there, world_size=ranks, shard_size=_shards(there, ranks)))
+    if before is None or after is None:
+        return None
+    beside = max(0, peak - before) * curve.rank_batch(ranks) / curve.rank_batch(size)
+    return round(after + beside)
+
+
+def _engine_bytes(there: Setting) -> int | None:
+    """Model state and what the engine needs beside it, at most."""
+    theory = ENGINES.get(there.engine)
+    state = theory.state(there) if theory else None
+    return None if theory is None or state is None else sum(state.values()) + theory.transient(there)
+
+
+def _shards(there: Setting, ranks: int) -> int | None:
+    """Hybrid sharding keeps its groups; a group of all ranks grows with them."""
+    return None if there.shard_size in (None, there.world_size) else min(there.shard_size or ranks, ranks)

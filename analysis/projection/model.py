@@ -1,0 +1,190 @@
+"""The time of a step at any world size, in parts that add up.
+
+T(N) = compute + update + communication that nothing hides + waiting for the slowest of N ranks.
+
+- Compute is forward and backward of one rank. With strong scaling it is ``fixed`` + (1 - fixed)·N0/N of that at the
+  smallest world size N0.
+- The update takes 1/N of its time where the stage shards the optimizer.
+- Communication is what ``schedule.pass_s`` leaves exposed: gradients reduced during backward, parameters gathered
+  during forward and backward at stage 3, and what follows the update.
+- Waiting is the expected maximum over N ranks of the time by which a step exceeds its median.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import NormalDist, pstdev
+
+from analysis.projection.curve import Curve
+from analysis.projection.fabric import Fabric, Line, collective_s
+from analysis.projection.schedule import pass_s, spread
+from results.launches import Collective
+
+REDUCTIONS = ("all_reduce", "reduce_scatter", "reduce", "all_to_all")
+SCALAR_BYTES = 64
+"""Up to here a collective carries a loss, a norm or a flag."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a fit determines of one curve."""
+
+    step_s: float
+    """A step of one rank, without communication, at the smallest world size."""
+    factor: float
+    """How much longer this configuration's collectives take than the fabric says."""
+    fixed: float = 0.0
+    """Share of the compute time that does not shrink with the batch; strong scaling only."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a step is made of, in seconds."""
+
+    compute_s: float
+    update_s: float
+    latency_s: float
+    """Exposed communication that is left if bandwidth is unlimited."""
+    bandwidth_s: float
+    """The rest of exposed communication."""
+    straggler_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.compute_s + self.update_s + self.latency_s + self.bandwidth_s + self.straggler_s
+
+    @property
+    def bottleneck(self) -> str:
+        """The part that costs most, of those that scaling adds or cannot reduce."""
+        parts = {
+            "latency": self.latency_s,
+            "bandwidth": self.bandwidth_s,
+            "stragglers": self.straggler_s,
+            "update": self.update_s,
+        }
+        return max(parts, key=lambda name: parts[name])
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The seconds of a step's collectives, by when they run."""
+
+    forward: list[float]
+    """Gathers of parameters."""
+    backward_gathers: list[float]
+    reductions: list[float]
+    other: list[float]
+    """After the update, or of scalars: nothing runs beside them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A curve, the step time of which can be computed for any world size."""
+
+    curve: Curve
+
+    def parts(self, ranks: int, costs: Costs, fabric: Fabric) -> Parts:
+        """What a step among ``ranks`` is made of. Raises NotProjected where its collectives are not known."""
+        curve, calls = self.curve, self.curve.collectives(ranks)
+        update_s = costs.step_s * curve.update_share / (ranks if curve.stage >= 1 else 1)
+        compute_s = costs.step_s * (1 - curve.update_share)
+        if curve.is_strong:
+            compute_s *= costs.fixed + (1 - costs.fixed) * curve.sizes[0] / ranks
+        exposed_s = self._exposed_s(calls, compute_s, costs.factor, fabric)
+        latency_s = min(exposed_s, self._exposed_s(calls, compute_s, costs.factor, _without_bytes(fabric)))
+        straggler_s = expected_maximum(curve.deviations_s, ranks) if ranks > 1 else 0.0
+        return Parts(compute_s, update_s, latency_s, exposed_s - latency_s, straggler_s)
+
+    def step_s(self, ranks: int, costs: Costs, fabric: Fabric) -> float:
+        return self.parts(ranks, costs, fabric).step_s
+
+    def _exposed_s(self, calls: Sequence[Collective], compute_s: float, factor: float, fabric: Fabric) -> float:
+        """Communication in one step that no computation hides."""
+        curve = self.curve
+        phases = self.phases(calls, factor, fabric)
+        times = curve.micro_batches
+        backward_s = compute_s * curve.backward_share / times
+        forward_s = compute_s / times - backward_s
+        repeats = times if curve.stage >= 2 else 1  # stages 0 and 1 communicate in the last micro-batch only
+        forward, gathers, reductions = (
+            _each(entries, repeats) for entries in (phases.forward, phases.backward_gathers, phases.reductions)
+        )
+        exposed = sum(phases.other)
+        if forward:
+            exposed += repeats * (self._pass(forward_s, forward, []) - forward_s)
+        if gathers or reductions:
+            exposed += repeats * (self._pass(backward_s, gathers, reductions) - backward_s)
+        return exposed
+
+    def _pass(self, compute_s: float, gathers: Sequence[float], reductions: Sequence[float]) -> float:
+        segments = max(len(gathers), len(reductions))
+        gather_s = spread(gathers, segments) if gathers else [0.0] * segments
+        reduce_s = spread(reductions, segments) if reductions else [0.0] * segments
+        return pass_s([compute_s / segments] * segments, gather_s, reduce_s, overlap=self.curve.overlap)
+
+    def phases(self, calls: Sequence[Collective], factor: float, fabric: Fabric) -> Phases:
+        """When each collective of a step runs, by stage and kind."""
+        reductions: list[float] = []
+        gathers: list[float] = []
+        other: list[float] = []
+        for call in calls:
+            seconds = factor * collective_s(call, self.curve.backend, fabric)
+            if call.kind == "send":
+                exchanges = max(1, call.count // (call.group_size - 1))
+                reduced = round(exchanges * self._reduced_share)
+                reductions += [seconds * (call.group_size - 1)] * reduced
+                gathers += [seconds * (call.group_size - 1)] * (exchanges - reduced)
+            elif call.size_bytes <= SCALAR_BYTES or (call.kind == "broadcast" and self.curve.stage == 0):
+                other += [seconds] * call.count
+            else:
+                (reductions if call.kind in REDUCTIONS else gathers).extend([seconds] * call.count)
+        if self.curve.stage == 3:
+            half = len(gathers) // 2
+            return Phases(gathers[:half], gathers[half:], reductions, other)
+        if self.curve.stage == 2 and self.curve.gathers_in_forward:
+            return Phases(gathers, [], reductions, other)
+        return Phases([], [], reductions, other + gathers)
+
+    @cached_property
+    def _reduced_share(self) -> float:
+        """Of a step's exchanges, those that reduce gradients; the others gather parameters.
+
+        Stage 1 reduces once and gathers once; stage 2 reduces in each micro-batch; stage 3 gathers twice in each.
+        """
+        times = self.curve.micro_batches
+        return {1: 1 / 2, 2: times / (times + 1), 3: 1 / 3}.get(self.curve.stage, 1.0)
+
+
+def expected_maximum(deviations_s: Sequence[float], ranks: int) -> float:
+    """The expected maximum of so many draws from a sample of deviations, in seconds.
+
+    ``deviations_s`` is ascending. With F the sample's distribution it is the mean over F^N. A sample of M says
+    little of its tail beyond M/4 draws; from there the maximum grows as a normal distribution's does.
+    """
+    count = len(deviations_s)
+    if count < 2:
+        return 0.0
+    draws = min(ranks, max(2, count // 4))
+    total, below = 0.0, 0.0
+    for at, value in enumerate(deviations_s, start=1):
+        share = (at / count) ** draws
+        total += value * (share - below)
+        below = share
+    return max(0.0, total + pstdev(deviations_s) * (normal_maximum(ranks) - normal_maximum(draws)))
+
+
+def normal_maximum(draws: int) -> float:
+    """The expected maximum of standard normal draws, to 1 % (Blom 1958)."""
+    return NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) if draws > 1 else 0.0
+
+
+def _each(seconds: Sequence[float], repeats: int) -> list[float]:
+    """The collectives of one of several equal micro-batches."""
+    return list(seconds[: max(1, len(seconds) // repeats)]) if seconds else []
+
+
+def _without_bytes(fabric: Fabric) -> Fabric:
+    between = None if fabric.between is None else Line(fabric.between.alpha_s, 0.0)
+    return replace(fabric, inside=Line(fabric.inside.alpha_s, 0.0), between=between)

@@ -1,0 +1,153 @@
+"""The answer to "what will more GPUs give": a band per configuration and world size, and where scaling stops to pay.
+
+What cannot be known is not printed: world sizes beyond a factor of what was measured, and more ranks than the measured
+machine has, without a network that was measured or described.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from analysis.projection.curve import Curve, curves
+from analysis.projection.fabric import Fabric, Line
+from analysis.projection.held_out import HeldOut, Projected, Projector
+from analysis.projection.memory import peak_bytes
+from results.record import Record
+
+MAX_FACTOR = 64
+"""World sizes up to so many times the largest measured one are projected."""
+PAYS_OFF = 1.5
+"""Doubling the ranks pays off while it raises throughput by this factor; 2 is ideal."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """A network that a person described."""
+
+    between: Line | None = None
+    """Latency and seconds per byte from host to host; None: as measured."""
+    inside_s_per_byte: float | None = None
+    ranks_per_host: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration at one world size."""
+
+    projected: Projected
+    throughput_per_s: float
+    efficiency: float
+    """Against the smallest measured world size."""
+    peak_bytes: int | None
+    fits: bool | None
+    """Whether the peak is within the limit; None where either is not known."""
+
+
+@dataclass(frozen=True)
+class Knee:
+    """Up to where doubling the ranks of a configuration pays off."""
+
+    label: str
+    ranks: int
+    """The largest world size from which another doubling does not raise throughput by ``PAYS_OFF``."""
+    bottleneck: str
+    """What costs most beyond it; empty where doubling pays off within all that can be projected."""
+
+
+@dataclass
+class Projection:
+    """Configurations that share a machine, a network and an engine."""
+
+    title: str
+    unit: str
+    rows: dict[int, list[Row]] = field(default_factory=dict)
+    """By world size, the fastest first."""
+    knees: list[Knee] = field(default_factory=list)
+    checked: list[HeldOut] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """World sizes without a projection, and why."""
+
+
+def project(
+    records: Sequence[Record], targets: Sequence[int], links: Links | None = None, memory_bytes: float | None = None
+) -> tuple[list[Projection], list[str]]:
+    """Projections of a sweep to these world sizes, and one line for each configuration that has none."""
+    links = links or Links()
+    usable, refused = curves(records)
+    groups: dict[object, list[Curve]] = defaultdict(list)
+    for curve in usable:
+        groups[curve.fabric_key].append(curve)
+    return [_group(group, sorted(set(targets)), links, memory_bytes) for group in groups.values()], refused
+
+
+def _group(group: list[Curve], targets: list[int], links: Links, memory_bytes: float | None) -> Projection:
+    projector = Projector(group)
+    fabric = described(projector.fitted.fabric, links)
+    record = group[0].any
+    projection = Projection(group[0].fabric_key[0], record.model.unit if record.model else "unit")
+    projection.checked = projector.checked
+    for ranks in targets:
+        allowed = []
+        for place, curve in enumerate(group):
+            if reason := why_not(curve, ranks, links):
+                projection.refused.append(f"{ranks} GPUs, {curve.label}: {reason}")
+            else:
+                allowed.append(_row(projector, place, ranks, fabric, memory_bytes))
+        if allowed:
+            projection.rows[ranks] = sorted(allowed, key=lambda row: (row.fits is False, -row.throughput_per_s))
+    projection.knees = [_knee(projector, place, max(targets), fabric, links) for place in range(len(group))]
+    projection.refused = merged(projection.refused)
+    return projection
+
+
+def described(fitted: Fabric, links: Links) -> Fabric | None:
+    """The fabric with what a person described of it; None where nothing was."""
+    if links.between is None and links.ranks_per_host is None and links.inside_s_per_byte is None:
+        return None
+    own = fitted.inside
+    inside = own if links.inside_s_per_byte is None else Line(own.alpha_s, links.inside_s_per_byte)
+    return Fabric(inside, links.between or own, links.ranks_per_host or 1)
+
+
+def why_not(curve: Curve, ranks: int, links: Links) -> str:
+    """Why a world size has no projection; empty if it has one."""
+    largest = max(curve.sizes)
+    if ranks > MAX_FACTOR * largest:
+        return f"more than {MAX_FACTOR} times the largest measured world size, {largest}"
+    emulated = (curve.any.config.get("network") or {}).get("kind") not in (None, "none")
+    if emulated or links.between is not None or ranks <= max(largest, curve.host_devices or 0):
+        return ""
+    return "no network between hosts was measured; describe it with --link, --latency and --gpus-per-host"
+
+
+def _row(projector: Projector, place: int, ranks: int, fabric: Fabric | None, memory_bytes: float | None) -> Row:
+    curve, projected = projector.curves[place], projector.at(place, ranks, fabric)
+    base = curve.sizes[0]
+    throughput = curve.units_per_step(ranks) / projected.step_s
+    own = curve.units_per_step(base) / curve.step_s(base).value
+    peak = peak_bytes(curve, ranks)
+    fits = None if peak is None or memory_bytes is None else peak <= memory_bytes
+    return Row(projected, throughput, throughput / own * base / ranks, peak, fits)
+
+
+def _knee(projector: Projector, place: int, most: int, fabric: Fabric | None, links: Links) -> Knee:
+    curve = projector.curves[place]
+    ranks = curve.sizes[0]
+    while 2 * ranks <= most and not why_not(curve, 2 * ranks, links):
+        before, after = (projector.at(place, size, fabric) for size in (ranks, 2 * ranks))
+        gain = curve.units_per_step(2 * ranks) / after.step_s / (curve.units_per_step(ranks) / before.step_s)
+        if gain < PAYS_OFF:
+            return Knee(curve.label, ranks, after.parts.bottleneck)
+        ranks *= 2
+    return Knee(curve.label, ranks, "")
+
+
+def merged(lines: Sequence[str]) -> list[str]:
+    """Refusals with one reason on one line."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        where, _, reason = line.partition(": ")
+        by_reason[reason].append(where.partition(",")[0])
+    return [f"{', '.join(dict.fromkeys(places))}: {reason}" for reason, places in by_reason.items()]

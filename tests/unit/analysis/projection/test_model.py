@@ -1,0 +1,62 @@
+"""The parts of a step add up, and the slowest of N ranks is expected where order statistics put it."""
+
+import random
+from typing import Any
+
+import pytest
+
+from analysis.projection.curve import Curve
+from analysis.projection.fabric import Fabric, Line
+from analysis.projection.model import Costs, Model, expected_maximum, normal_maximum
+from tests.simulated_training import Cluster
+
+FABRIC = Fabric(Line(2e-4, 8e-9), trees=False)
+
+
+def model(stage: int, **changes: Any) -> Model:
+    cluster = Cluster(noise=0.0, **changes)
+    return Model(Curve("a", {size: cluster.record(stage, size, launches=1, steps=2) for size in (1, 2, 4)}))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("ranks", [2, 8, 32])
+def test_a_step_without_noise_takes_the_simulated_time(stage, overlap, ranks):
+    cluster = Cluster(noise=0.0, overlap=overlap)
+    alone, _ = cluster.step_s(stage, 1, random.Random(0))
+    expected, _ = cluster.step_s(stage, ranks, random.Random(0))
+    parts = model(stage, overlap=overlap).parts(ranks, Costs(alone, 1.0), FABRIC)
+    assert parts.step_s == pytest.approx(expected, rel=0.005)
+
+
+def test_without_bytes_only_latency_is_left():
+    slow, free = Fabric(Line(2e-4, 8e-9), trees=False), Fabric(Line(2e-4, 0.0), trees=False)
+    parts, latency = (model(2, overlap=False).parts(8, Costs(0.05, 1.0), fabric) for fabric in (slow, free))
+    assert latency.bandwidth_s == 0
+    assert parts.latency_s == pytest.approx(latency.latency_s)
+    assert parts.step_s - latency.step_s == pytest.approx(parts.bandwidth_s)
+
+
+def test_strong_scaling_divides_compute_but_for_what_is_fixed():
+    record = Cluster(noise=0.0).record(0, 1, launches=1, steps=2)
+    record.config["scaling"] = "strong"
+    parts = Model(Curve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.2), FABRIC)
+    half = Model(Curve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.0), FABRIC)
+    assert parts.compute_s == pytest.approx(half.compute_s)
+
+
+@pytest.mark.parametrize("ranks", [2, 8, 64])
+def test_the_expected_maximum_of_a_normal_sample_is_that_of_the_distribution(ranks):
+    generator = random.Random(1)
+    sample = sorted(generator.gauss(0, 1) for _ in range(4000))
+    assert expected_maximum(sample, ranks) == pytest.approx(normal_maximum(ranks), abs=0.1)
+
+
+def test_the_maximum_grows_beyond_the_sample():
+    generator = random.Random(2)
+    sample = sorted(generator.gauss(0, 1) for _ in range(40))
+    assert expected_maximum(sample, 4096) > max(sample)
+
+
+def test_no_sample_has_no_maximum():
+    assert expected_maximum([], 64) == 0.0

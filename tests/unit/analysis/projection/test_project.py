@@ -1,0 +1,89 @@
+"""What a projection answers, and what it does not."""
+
+from typing import Any
+
+import pytest
+
+from analysis.projection.curve import curves
+from analysis.projection.fabric import Line
+from analysis.projection.project import Links, project
+from results.record import Record
+from tests.fakes import measured
+from tests.simulated_training import Cluster
+
+
+def sweep(
+    stages: tuple[int, ...] = (0, 2), sizes: tuple[int, ...] = (1, 2, 4), network: str = "lab", **changes: Any
+) -> list[Record]:
+    records = [Cluster(**changes).record(stage, size, launches=3, steps=4) for stage in stages for size in sizes]
+    for record in records:
+        record.config["network"]["kind"] = network
+    return records
+
+
+def test_the_fastest_configuration_comes_first():
+    (projection,), refused = project(sweep(), [8, 16])
+    assert not refused
+    assert list(projection.rows) == [8, 16]
+    for rows in projection.rows.values():
+        assert [row.throughput_per_s for row in rows] == sorted((row.throughput_per_s for row in rows), reverse=True)
+        assert all(row.projected.low_s < row.projected.step_s < row.projected.high_s for row in rows)
+
+
+def test_one_host_without_a_network_is_not_projected_to_many():
+    (projection,), _ = project(sweep(network="none"), [64])
+    assert projection.rows == {}
+    assert projection.refused == [
+        "64 GPUs: no network between hosts was measured; describe it with --link, --latency and --gpus-per-host"
+    ]
+
+
+def test_a_described_network_is_used_between_hosts():
+    fast, slow = (
+        project(sweep(network="none"), [64], Links(Line(1e-5, seconds), 1e-11, 4))[0][0].rows[64][0]
+        for seconds in (1e-11, 1e-8)
+    )
+    assert slow.projected.step_s > 1.5 * fast.projected.step_s
+
+
+def test_too_far_is_not_projected():
+    (projection,), _ = project(sweep(), [1024])
+    assert projection.refused == ["1024 GPUs: more than 64 times the largest measured world size, 4"]
+
+
+def test_two_world_sizes_are_refused_with_the_number_needed():
+    projections, refused = project(sweep(sizes=(1, 2)), [8])
+    assert projections == []
+    assert refused[0].endswith("a projection that checks itself needs three world sizes, and there are 2 (1, 2)")
+
+
+def test_ranks_that_share_cores_say_nothing_of_more_machines():
+    records = sweep(stages=(0,))
+    records[-1].verdicts = ["oversubscribed"]
+    assert "1 more are oversubscribed" in project(records, [8])[1][0]
+    records[-1].config["workload"] = {"name": "calibrated", "factory": "workloads.calibrated:Calibrated", "layers": 4}
+    assert len(curves(records[-1:])[0]) + len(curves(records[-1:])[1]) == 1
+
+
+@pytest.mark.parametrize("name", ["hosts", "local_steps"])
+def test_settings_that_the_model_does_not_have_are_refused_by_name(name):
+    records = sweep(stages=(0,))
+    for record in records:
+        (record.config["network"] if name == "hosts" else record.config)[name] = 2
+    assert name in project(records, [8])[1][0]
+
+
+def test_scaling_stops_to_pay_where_communication_outgrows_computation():
+    (projection,), _ = project(sweep(stages=(2,), alpha_s=5e-4, layers=4, layer_bytes=4096), [256])
+    (knee,) = projection.knees
+    assert knee.bottleneck == "latency"
+    assert 4 <= knee.ranks < 256
+
+
+def test_what_does_not_fit_the_memory_is_not_the_answer():
+    records = [measured(record) for record in sweep()]
+    (projection,), _ = project(records, [8], memory_bytes=7e6)
+    rows = projection.rows[8]
+    assert [row.fits for row in rows] == sorted((bool(row.fits) for row in rows), reverse=True)
+    peaks = {row.projected.label: row.peak_bytes for row in rows}
+    assert len(set(peaks.values())) == 2

@@ -1,0 +1,35 @@
+"""What computation hides of communication follows the recurrence over buckets."""
+
+import pytest
+
+from analysis.projection.schedule import pass_s, spread
+from analysis.theory.calibrated import exposed_s
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.7, 4.0])
+def test_reductions_are_exposed_as_the_calibrated_workload_says(seconds):
+    layers, ready = 5, [1.0, 2.0, 3.0, 4.0, 5.0]
+    total = pass_s([1.0] * layers, [0.0] * layers, [seconds] * layers, overlap=True)
+    assert total == pytest.approx(5.0 + exposed_s(ready, [seconds] * layers))
+
+
+def test_without_overlap_everything_adds_up():
+    assert pass_s([1.0, 2.0], [0.5, 0.5], [0.25, 0.25], overlap=False) == 4.5
+
+
+def test_a_prefetched_gather_runs_beside_the_segment_before_it():
+    assert pass_s([1.0] * 3, [0.4] * 3, [0.0] * 3, overlap=True) == pytest.approx(3.4)
+    assert pass_s([1.0] * 3, [1.5] * 3, [0.0] * 3, overlap=True) == pytest.approx(3 * 1.5 + 1.0)
+
+
+def test_gathers_and_reductions_share_one_channel():
+    # gather 0..1; segment 0 from 1 to 2 with gather 1 beside it; reduce 0 from 2 to 3; segment 1 from 2 to 3; reduce 1
+    assert pass_s([1.0, 1.0], [1.0, 1.0], [1.0, 1.0], overlap=True) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "segments", "expected"),
+    [([1.0, 2.0], 2, [1.0, 2.0]), ([1.0, 2.0], 4, [1.0, 0.0, 2.0, 0.0]), ([1.0, 2.0, 4.0], 2, [3.0, 4.0])],
+)
+def test_collectives_are_spread_over_segments_and_none_is_lost(values, segments, expected):
+    assert spread(values, segments) == expected
