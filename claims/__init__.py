@@ -5,7 +5,7 @@ experiment and a rule that was fixed before it ran; what was found is one of
 
     supported, refuted, partly, not testable here
 
-with the numbers behind it. ``python -m claims`` measures, docs/claims.md has what was measured last.
+with the numbers behind it. ``python -m claims`` measures, docs/claims/ has what was measured last.
 
 Read in this order:
 
@@ -15,5 +15,5 @@ Read in this order:
     topics/       the claims, a module a topic
     programs/     what runs on ranks where no sweep can show a thing: wrong rules, killed ranks, traces
     register.py   all claims, in order
-    document.py   docs/claims.md, from what was found
+    document.py   docs/claims/, from the findings
 """

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--untimed", action="store_true", help="only claims that do not depend on times")
     found.add_argument("--against", type=Path, metavar="FILE", help="findings whose verdicts these must have")
     found.add_argument(
-        "--document", action="store_true", help=f"write docs/claims.md from {REFERENCE.relative_to(ROOT)} and stop"
+        "--document", action="store_true", help=f"write docs/claims/ from {REFERENCE.relative_to(ROOT)} and stop"
     )
     return found
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise NotFindings(f"no claim {', '.join(unknown)}; valid: {', '.join(CLAIMS)}")
         expected = findings.read(asked.against) if asked.against else None
         if asked.document:
-            document.DOCUMENT.write_text(document.text(findings.read(REFERENCE)), encoding="utf-8")
+            document.write(findings.read(REFERENCE))
             return 0
     except NotFindings as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""All claims, by topic, in the order of docs/claims.md."""
+"""All claims, by topic, in the order of docs/claims/index.md."""
 
 from __future__ import annotations
 

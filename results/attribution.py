@@ -33,15 +33,17 @@ class StepParts:
     exposed_s: float
     """Communication, every rank having called it, and no computation."""
     straggler_s: float
-    """The same, while a rank had not called it yet."""
+    """The same, while some rank had not called it."""
     optimizer_s: float
+    """The update."""
     data_s: float
     """Making the batch, which timed steps find ready."""
     host_s: float
+    """The remainder: Python, and kernel launches."""
     communication_s: float
-    """All, beside computation or not."""
+    """All communication, exposed or overlapped."""
     overlapped_s: float
-    """Of which computation ran beside it."""
+    """Communication during which computation ran."""
 
     @property
     def parts_s(self) -> dict[str, float]:
@@ -56,15 +58,15 @@ class Attribution:
     steps: list[list[StepParts]] = field(default_factory=list)
     """Of each rank; from the profiled launch."""
     straggler_unknown: str = ""
-    """Why start skew cannot be told from transfer, which is then all ``exposed_s``; empty if it can."""
+    """Why start skew cannot be separated from transfer; all waiting is then ``exposed_s``. Empty if it can."""
     unprofiled: str = ""
     """Why there are no ``steps``."""
     silent: list[Launch] = field(default_factory=list)
-    """Timed like ``Record.launches``, one beside each, but nothing is sent and nobody waits (fake process group)."""
+    """Launches without communication, one per timed launch (fake process group)."""
     not_silenced: str = ""
-    """Why there are no ``silent`` launches."""
+    """Why there are no launches without communication."""
     period: int = 1
-    """Steps after which what they do begins anew, of which ``steps`` has a multiple: ``local_steps``."""
+    """Steps per period (``local_steps``); ``steps`` has whole periods."""
     updates: list[Updates] = field(default_factory=list)
     """Of each rank, for the profiled steps."""
 

@@ -25,7 +25,9 @@ class Collective:
     elements: int
     """Of the whole array: what each rank has after an all-gather, and before a reduce-scatter."""
     group_size: int
+    """Ranks of the group."""
     count: int
+    """Calls per step."""
 
     @property
     def size_bytes(self) -> int:
@@ -66,8 +68,11 @@ class RankSamples:
     """Raw samples of one rank in one launch; every list has one entry per step."""
 
     forward_backward_s: list[float]
+    """Forward and backward of each measured step, in seconds."""
     optimizer_s: list[float]
+    """Update of each measured step."""
     warmup_step_s: list[float]
+    """Warm-up steps, which enter no statistic."""
     wall_s: float
     """From the barrier before the first measured step to the end of the last one."""
     losses: list[float]
@@ -131,19 +136,21 @@ class Launch:
     """One fresh launch of all ranks: the independent sample of every statistic."""
 
     round: int
+    """Launches of one round ran after one another."""
     started_at: str
     seconds: dict[str, float]
     """Where this launch's time went on the slowest rank, and ``total_s`` as the parent saw it."""
     ranks: list[RankSamples]
+    """One entry per rank."""
     servers: list[ServerCounts] = field(default_factory=list)
     conditions: dict[str, float] = field(default_factory=dict)
-    """What may have disturbed the measured steps, as counted around them (docs/method.md); absent where unknown."""
+    """Interference around the measured steps (docs/reference/metrics.md); absent where unknown."""
     foreign: dict[str, float] = field(default_factory=dict)
     """CPU seconds of the other processes that used most meanwhile, by name."""
     collective_times: list[CollectiveTimes] = field(default_factory=list)
     """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
     period: int = 1
-    """Steps after which what they do begins anew: ``local_steps``."""
+    """Steps per period: ``local_steps``."""
     not_measured: dict[str, str] = field(default_factory=dict)
     """Counters that could not be read, and why; one that the machine does not have is not among them."""
 

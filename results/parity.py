@@ -79,7 +79,7 @@ class Parity:
     loss_error: float
     """Largest relative error of a step's global loss."""
     weights_error: float
-    """Distance between the final weights over the length of the reference's path (docs/method.md)."""
+    """Distance between the final weights over the length of the reference's path (docs/explanation/parity.md)."""
     tolerance: float
     """The usual one, of the precision."""
     losses: list[float]
@@ -89,7 +89,7 @@ class Parity:
     weights_digest: str = ""
     """SHA-256 of the final weights' bytes, by which runs are compared bit by bit."""
     tensor_errors: ByTensor = field(default_factory=dict)
-    """As ``weights_error``, of each tensor alone. Empty in records from before it was kept."""
+    """Error of each tensor, after the first and after the last step."""
     worst: WorstTensor | None = None
     ranks_differ: RankDifference | None = None
     zero_gradients: list[str] = field(default_factory=list)

@@ -54,52 +54,63 @@ def side_id(run: str, side: str) -> str:
 
 @dataclass(frozen=True)
 class RankEnd:
-    """How a rank of a failed launch ended, and the last thing it said."""
+    """How a rank of a failed launch ended, and its last output."""
 
     rank: int
     ending: str
+    """Exit code or signal, in words."""
     last_words: str
+    """The last lines that it printed."""
 
 
 @dataclass
 class Record:
-    """One cell: what was asked, what took effect, what was measured, and how it ended."""
+    """One configuration: the settings, what took effect, what was measured, and how it ended."""
 
     cell_id: str
+    """Name of the configuration in its sweep, and of its file."""
     sweep_id: str
-    """The name of the sweep's folder; of a side of ``bench.regress`` the run's, and the side's below it."""
+    """Name of the sweep's folder; of a side of ``bench.regress`` also the name of the side."""
     config: dict[str, Any]
-    """Every knob as it was set; null means the default of the engine or workload."""
+    """Every setting as given; null means the default of the engine or workload."""
     resolved: dict[str, Any]
     """What took effect: world size, threads, device, backend, batch sizes, and the engine's own description."""
     environment: dict[str, Any]
-    """Hardware, versions and variables; the same for all cells of a sweep, and in each, so that each says it alone."""
+    """Hardware, versions and environment variables; the same in all records of a sweep."""
     source: Source | None = None
-    """The code, likewise; None in records from before it was kept."""
+    """The code that ran; None in records of earlier versions."""
     status: Status = "interrupted"
+    """How the configuration ended."""
     reason: str = ""
+    """Why it did not end ``ok``; empty if it did."""
     verdicts: list[str] = field(default_factory=list)
+    """Ids of its warnings (``results.verdicts``)."""
     verdict_reasons: dict[str, str] = field(default_factory=dict)
-    """By verdict, what was seen and what to do about it; for those that depend on the launches' conditions."""
+    """By warning, what was measured and what to do; for warnings that depend on interference."""
     ceiling: Ceiling | None = None
     """None where it was not measured."""
     model: Model | None = None
+    """None if no rank built it."""
     parity: Parity | None = None
+    """None where it was not compared."""
     memory: list[RankMemory] = field(default_factory=list)
-    """One entry per rank, from the launch that checks the cell; empty where it was not measured."""
+    """One entry per rank, from the untimed launch; empty where it was not measured."""
     collectives: list[Collective] | None = None
     """Rank 0's collectives in one step, from the same launch; with ``local_steps`` k, in k. None: not counted."""
     collectives_by_rank: list[list[Collective]] = field(default_factory=list)
-    """Every rank's, where they are not all alike."""
+    """Those of every rank, where ranks differ."""
     updates: list[Updates] = field(default_factory=list)
-    """Of each rank, for the steps of which memory and collectives were taken."""
+    """Per rank, for the steps whose memory and collectives were measured."""
     launches: list[Launch] = field(default_factory=list)
+    """The timed launches, in the order of their rounds."""
     search: Search | None = None
-    """Of a cell that looks for its largest batch; ``memory`` is then that of the largest seen to fit."""
+    """With search=max_batch; ``memory`` is then that of the largest batch that fits."""
     attribution: Attribution | None = None
     """None where it was not measured."""
     failure: list[RankEnd] = field(default_factory=list)
+    """How each rank of the failed launch ended; empty if none failed."""
     schema_version: int = SCHEMA_VERSION
+    """Version of this format."""
 
     @property
     def rounds_id(self) -> str:

@@ -135,7 +135,7 @@ def weights_become_gradients(suite: Suite) -> Finding:
     "A7",
     "ZeRO scales the gradient of a group of parameters by one over the number of parameters in the group.",
     "Weights after 50 steps of SGD with ZeroRedundancyOptimizer on 4 ranks, in fp64, against descent by gradients "
-    "summed over the ranks and divided by the size of the owner's group (in elements, or in tensors), and divided by "
+    "summed over the ranks and divided. The divisor is the size of the owner's group (in elements, or in tensors), or "
     "the number of ranks. Within 1e-6 of a division by the group's size supports it.",
 )
 def groups_are_scaled(suite: Suite) -> Finding:

@@ -87,9 +87,10 @@ def zero_has_a_server(suite: Suite) -> Finding:
     CLAIMS,
     "A4",
     "DDP synchronizes parameters in each step.",
-    "What a step's collectives carry beside one all-reduce of the gradients, N = 4, and whether a difference of 1 that "
-    "is put between two replicas' weights is gone after 20 steps; over 1 % of the parameters, or a gap under 0.99, "
-    "would support it. Controls: ZeRO's stage 1 sends parameters, and a gap from before the model was wrapped is gone.",
+    "What a step's collectives send in addition to one all-reduce of the gradients, N = 4, and whether a difference "
+    "of 1 that is put between two replicas' weights is gone after 20 steps; over 1 % of the parameters, or a gap under "
+    "0.99, would support it. Controls: ZeRO's stage 1 sends parameters, and a gap from before the model was wrapped "
+    "is gone.",
 )
 def ddp_synchronizes_parameters(suite: Suite) -> Finding:
     torchs = records_by_stage(suite, "torch", "0,1")
@@ -100,12 +101,12 @@ def ddp_synchronizes_parameters(suite: Suite) -> Finding:
     if zero < 0.9 or closed > 0.01:
         raise ExperimentError(f"controls: {zero:.2f} of the parameters sent at stage 1, a gap of {closed:.2g} was left")
     because = (
-        f"Beside the gradients' all-reduce a step sends {100 * max(ddp.values()):.2g} % of the parameters (ZeRO's "
-        f"stage 1: {100 * zero:.0f} %). A gap of 1 between replicas is {kept:.6g} after 20 steps; one from before "
-        f"the model was wrapped is {closed:.2g}."
+        f"In addition to the gradients' all-reduce a step sends {100 * max(ddp.values()):.2g} % of the parameters "
+        f"(ZeRO's stage 1: {100 * zero:.0f} %). A gap of 1 between replicas is {kept:.6g} after 20 steps; one "
+        f"from before the model was wrapped is {closed:.2g}."
     )
-    numbers = {f"{engine}, sent beside gradients over parameters": share for engine, share in ddp.items()} | {
-        "torch stage 1, sent beside gradients over parameters": zero,
+    numbers = {f"{engine}, sent in addition to gradients over parameters": share for engine, share in ddp.items()} | {
+        "torch stage 1, sent in addition to gradients over parameters": zero,
         "gap after 20 steps, put after wrapping": kept,
         "gap after 20 steps, put before wrapping": closed,
     }
@@ -154,7 +155,7 @@ def zero_lowers_communication(suite: Suite) -> Finding:
     CLAIMS,
     "A17",
     "ZeRO adds no communication.",
-    "The same bytes; it holds for a stage that sends at most 1.02 times what DDP does. Beside it, and not decisive, "
+    "The same bytes; it holds for a stage that sends at most 1.02 times what DDP does. Reported, and not decisive: "
     "what torch's stages send over gloo by the kernel's count.",
 )
 def zero_adds_no_communication(suite: Suite) -> Finding:
@@ -163,9 +164,9 @@ def zero_adds_no_communication(suite: Suite) -> Finding:
     torch_sent = {stage: fmean(sent_by_each(traffic(suite, "torch", stage=stage))) for stage in range(4)}
     torch_over = {stage: torch_sent[stage] / torch_sent[0] for stage in (1, 2, 3)}
     because = (
-        f"Stages 1, 2 and 3 of this suite send {listed(over)} times what DDP does. torch's send {listed(torch_over)} "
-        "times over gloo: stage 1 all-reduces gradients and then broadcasts parameters, and gloo's reduce-scatter "
-        "sends twice what it must."
+        f"Stages 1, 2 and 3 of this suite send {listed(over)} times what DDP does. Those of torch send "
+        f"{listed(torch_over)} times over gloo: stage 1 all-reduces gradients and then broadcasts parameters, and "
+        "gloo's reduce-scatter sends twice what it must."
     )
     numbers = {f"native, stage {stage} over stage 0": ratio for stage, ratio in over.items()}
     numbers |= {f"torch over gloo, stage {stage} over stage 0": ratio for stage, ratio in torch_over.items()}

@@ -44,7 +44,7 @@ def ddp_of(kind: str) -> str:
 @claim(
     CLAIMS,
     "A8",
-    "ZeRO keeps fixed groups of parameters and adaptive groups, which change as training goes on.",
+    "ZeRO keeps fixed groups of parameters and adaptive groups, which change during training.",
     f"Which elements each of three ranks' optimizers update, seen before each of {STEPS} steps, in two runs with other "
     "weights and data; stages 1 and 3 of the suite's engine, and ZeroRedundancyOptimizer. Any change, in a run or from "
     "one to the other, supports it. Control: an assignment by the size of gradients must be seen to change.",

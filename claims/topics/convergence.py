@@ -103,8 +103,8 @@ def zero_converges_faster(suite: Suite) -> Finding:
     "A27",
     "A small CNN reaches 78.5 % on CIFAR-10 under DDP and 78.6 % under ZeRO.",
     "CIFAR-10 is not here, so neither number is tested; whether the two differ is, on digits: accuracy on 360 images "
-    "held out, 5 seeds, every stage. Partly if no stage's interval is apart from DDP's, refuted if one is. Beside it, "
-    "the standard error of the difference that was reported.",
+    "held out, 5 seeds, every stage. Partly if no stage's interval is apart from DDP's, refuted if one is. In "
+    "addition, the standard error of the difference that was reported.",
 )
 def accuracy_of_both(suite: Suite) -> Finding:
     ways = trained_every_way(suite)

@@ -54,8 +54,8 @@ def others_have_zero(suite: Suite) -> Finding:
     holds = [bool(stages) for stages in ran.values()]
     because = (
         f"Horovod runs {len(ran['horovod'])} and the parameter server {len(ran['parameter_server'])} of ZeRO's three "
-        f"stages; the others are refused by name. The suite's own ZeRO runs {len(control)}. The "
-        "refusals are this suite's own, not a trial of those systems; TensorFlow has no engine here."
+        f"stages; the others are unsupported. The suite's own ZeRO runs {len(control)}. The "
+        "declarations are this suite's own, not a trial of those systems; TensorFlow has no engine here."
     )
     numbers: dict[str, Any] = {f"{engine}, stages declared": stages for engine, stages in declared.items()}
     numbers |= {f"{engine}, stages run": stages for engine, stages in ran.items()}
@@ -138,8 +138,8 @@ def unsuited_to_generative_models(suite: Suite) -> Finding:
 )
 def tcp_or_udp(suite: Suite) -> Finding:
     because = (
-        "It is a matter of what backends document, and this suite has no knob for the transport. To compare them takes "
-        "a backend that offers both."
+        "It is a matter of what backends document, and this suite has no setting for the transport. To compare them "
+        "takes a backend that offers both."
     )
     return Finding("not testable here", because)
 
@@ -147,7 +147,7 @@ def tcp_or_udp(suite: Suite) -> Finding:
 @claim(
     CLAIMS,
     "A50",
-    "BERT, GPT-3 and ResNet were trained with DDP or ZeRO, as told.",
+    "BERT, GPT-3 and ResNet were trained with DDP or ZeRO.",
     "Nothing is measured: it is about how others trained their models.",
     measured=False,
 )

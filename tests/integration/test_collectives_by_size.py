@@ -88,7 +88,7 @@ def fitted(times: Times, make_cell: MakeCell, delay: str | None) -> dict[str, Fi
 @pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
 @needs_delay
 def test_the_line_has_the_rate_of_the_link_and_its_delay(make_cell: MakeCell, times: Times) -> None:
-    """Not so for all_gather and all_to_all, which gloo does not send both ways at once (docs/results.md)."""
+    """Not so for all_gather and all_to_all, which gloo does not send both ways at once (docs/results)."""
 
     def lines() -> list[dict[str, Fit]]:
         near_and_far = [fitted(times, make_cell, delay) for delay in (None, "10ms")]

@@ -2,7 +2,7 @@
 
 gloo receives only what has been asked for. A small bucket is asked of all peers at once (``all_at_once``). With a large
 one all of them would send to this rank together, more than a link's queue holds: what it drops is sent again, after a
-pause (docs/results.md). So large ones are exchanged with one peer after the other, and somebody has to be there when
+pause (docs/design/tried.md). Large ones are exchanged with one peer after the other, and somebody must be there when
 one is done. The thread that trains is in the middle of backward then; another one, the ``Wire``, is there.
 
 A job is a generator: it yields what it has put under way.

@@ -27,8 +27,17 @@ def test_every_claim_has_a_name_of_its_own_a_sentence_and_a_test() -> None:
         assert claim.said.endswith(".") and claim.test.endswith("."), claim.id
 
 
-def test_the_document_is_what_the_reference_makes() -> None:
-    assert document.DOCUMENT.read_text() == document.text(findings.read(command.REFERENCE))
+def test_the_pages_are_what_the_reference_makes() -> None:
+    on_disk = {path.name: path.read_text() for path in document.FOLDER.glob("*.md")}
+    assert on_disk == document.pages(findings.read(command.REFERENCE))
+
+
+def test_the_index_has_each_claim_with_its_verdict_and_a_number_that_was_measured() -> None:
+    index = document.index(findings.read(command.REFERENCE))
+    for id in CLAIMS:
+        verdict = REFERENCE[id].finding.verdict if id in REFERENCE else document.NOT_MEASURED
+        assert re.search(rf"^\| \[{id}\]\({id}\.md\) \| .+ \| \**{verdict}\** \|", index, re.M), id
+    assert all(name in REFERENCE[id].finding.numbers for id, name in document.NUMBER.items())
 
 
 @pytest.mark.parametrize("claim", [claim for claim in EVERY_CLAIM if claim.id in REFERENCE], ids=lambda claim: claim.id)
