@@ -6,6 +6,7 @@
 # make claims       measure what is said about DDP and ZeRO; ARGS="A16" only one claim
 # make gate         count every engine and stage, against results/reference/cpu-gloo/exact.json
 # make nightly      what a GPU runner does each night; without a GPU, the same in small
+# make docs         build the documents as a site in site/, with all links checked
 # make microbench   time the suite's own hot paths
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra nvml --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test check ui setup dependencies lint claims gate nightly microbench clean
+.PHONY: bench test check ui setup dependencies lint claims gate nightly microbench docs clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
@@ -47,6 +48,11 @@ nightly: setup
 
 microbench: setup
 	$(RUN) -m pytest benchmarks --benchmark-only
+
+docs: setup
+	$(SYNC) --group docs
+	$(RUN) scripts/reference_pages.py
+	$(VENV)/bin/mkdocs build
 
 setup: $(VENV)/.ready
 

@@ -24,7 +24,7 @@ from terminal.tables import bare, console
 
 EARLIER = 5
 SLOWER = {"process_time": 1.5, "perf_counter": 3.0}
-"""By the timer, times as long as before from which a path counts as slower; docs/regression.md says why not less."""
+"""By timer, the ratio from which a path counts as slower (docs/design/evidence.md)."""
 Timed = tuple[str, str]
 """A hot path's name, and the timer that timed it."""
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a GPU runner does each night; without a GPU, the same with a small sweep. docs/regression.md describes the steps.
+# What a GPU runner does each night; without a GPU, the same with a small sweep. docs/how-to/nightly.md describes the steps.
 #
 #   make nightly
 #   BASE=v1.2 NIGHTS=/data/nights MLFLOW_TRACKING_URI=http://mlflow:5000 scripts/nightly.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Wheels of what measuring needs and a machine with torch, torchvision, pandas, seaborn and scikit-learn may lack, in the
-# versions of uv.lock: for a GPU machine without a package index (docs/gpu_first_run.md). All are pure Python.
+# versions of uv.lock: for a GPU machine without a package index (docs/how-to/first_gpu_run.md). All are pure Python.
 #   scripts/wheels.sh FOLDER
 set -euo pipefail
 folder=${1:?usage: scripts/wheels.sh FOLDER}

@@ -2,7 +2,7 @@
 
 On a CPU a layer sleeps, so that more ranks than cores take the time that they would with a core each. On a GPU one
 thread of the device spins, on the stream that computes. Weights, gradients and their communication are real.
-docs/method.md, "A workload whose truth is known", has what follows from it.
+docs/explanation/known_answers.md has what follows from it.
 """
 
 from __future__ import annotations

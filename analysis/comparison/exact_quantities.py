@@ -22,8 +22,8 @@ Value = int | float | str | bool | None
 Quantities = dict[str, Value]
 
 PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "parameter_server": (0,)}
-"""Engines and stages whose peak was the same in eleven runs of every cell (docs/regression.md). Elsewhere threads of
-gloo let go of a collective's memory sooner or later, so often that even the least of the watched steps differs."""
+"""Engines and stages whose peak was the same in eleven runs of every cell (docs/design/evidence.md). Elsewhere threads
+of gloo let go of a collective's memory sooner or later, so often that even the least of the watched steps differs."""
 
 
 def name(record: Record) -> str:

@@ -1,6 +1,6 @@
 """The noise floor: how small a change a number of launches can find, from launches that do not differ (A/A).
 
-docs/regression.md, "Noise floor", derives it. What is resampled are the logarithms of ratios of like launches, so no
+docs/explanation/regression_checks.md derives it. What is resampled are the logarithms of ratios of like launches, so no
 distribution is assumed; what these launches never showed, such as a rare spike, is not in the answer either.
 """
 

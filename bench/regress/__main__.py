@@ -1,8 +1,8 @@
 """python -m bench.regress: the time gate. The current code against another revision's, on one machine in one run.
 
 Either side is a sweep of its own: its conf/ and defaults compose the cells, its fork server runs their ranks with its
-code. Their rounds are shared (``bench.sweep.interleaved``). docs/regression.md says what the verdicts mean and how well
-they work.
+code. Their rounds are shared (``bench.sweep.interleaved``). docs/explanation/regression_checks.md says what
+results mean.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from bench.worker.single_process import Reference, Weights
 from results.parity import Parity, RankDifference
 
 TOLERANCE = {"fp32": 1e-3, "amp_bf16": 0.03, "amp_fp16": 0.03, "bf16": 0.15, "bf16_master": 0.15}
-"""Largest parity error by precision (docs/method.md says how they were chosen; tests hold wrong engines to them)."""
+"""Largest parity error by precision (docs/explanation/parity.md; tests hold wrong engines to them)."""
 
 ONE_SIDED = 0.15
 """The least tolerance where the engine rounds to 16 bits what a single process does not: gradients on the wire
@@ -38,7 +38,7 @@ def compare(
     *,
     first: dict[str, float] | None = None,
 ) -> Parity:
-    """Parity of a run with these global losses and final weights (docs/method.md, "Parity").
+    """Parity of a run with these global losses and final weights (docs/explanation/parity.md).
 
     ``limit`` is the tolerance; None: that of the precision. ``first`` are the errors, by tensor, after the first step.
     Raises KeyError if a parameter of the reference is missing from ``weights``.

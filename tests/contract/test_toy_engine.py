@@ -1,4 +1,4 @@
-"""docs/adding_an_engine.md, followed: an engine of one's own, outside the suite, in under 60 lines."""
+"""docs/how-to/add_an_engine.md, followed: an engine of one's own, outside the suite, in under 60 lines."""
 
 from __future__ import annotations
 

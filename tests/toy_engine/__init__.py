@@ -1,4 +1,4 @@
-"""The engine that docs/adding_an_engine.md leads to: one all-reduce for each gradient."""
+"""The engine that docs/how-to/add_an_engine.md leads to: one all-reduce for each gradient."""
 
 from bench.engines.spec import Capabilities, EngineSpec
 

@@ -32,7 +32,7 @@ KINDS = (
     *("params", "master", "grads", "optimizer", "buffers"),
     *("batch", "gathered", "unreduced", "communication", "activations", "temporaries", "other", "unseen"),
 )
-"""In the order in which a block that could be several things is counted (docs/method.md defines them)."""
+"""In the order in which a block that could be several things is counted (docs/explanation/memory.md defines them)."""
 
 PREFIX = "bench.memory."
 STEP = f"{PREFIX}step"

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_hand(folder: Path) -> Cells:
-    """What each record says, by a calculator: docs/method.md in ten lines."""
+    """What each record says, by a calculator: docs/reference/metrics.md in ten lines."""
     found: Cells = {}
     throughputs: dict[tuple[int, int], list[float]] = {}
     for path in (folder / "records").glob("*.json"):

@@ -25,7 +25,7 @@ def git(folder: Path, *arguments: str, given: bytes | None = None) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
-    for name in ("bench/worker/loop.py", "conf/config.yaml", "docs/method.md"):
+    for name in ("bench/worker/loop.py", "conf/config.yaml", "docs/page.md"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("one\ntwo\n")
     (folder / "uv.lock").write_text("lock\n")
@@ -68,7 +68,7 @@ def test_a_long_patch_is_cut_at_a_line_and_says_so(checkout: Path) -> None:
 
 def test_only_files_that_measure_make_another_code(checkout: Path) -> None:
     before = source.collect([], checkout)
-    (checkout / "docs/method.md").write_text("other words\n")
+    (checkout / "docs/page.md").write_text("other words\n")
     assert source.collect([], checkout).digest == before.digest
     (checkout / "conf/config.yaml").write_text("two\n")
     assert source.collect([], checkout).digest != before.digest
