@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 
+from analysis.__main__ import parser
 from analysis.table.frame import COLUMNS
 from results.declare import each_setting
 from results.settings import Config
@@ -34,6 +36,15 @@ def test_the_columns_of_the_metrics_page_are_columns_of_the_summary() -> None:
     named = re.findall(r"^\| [^|]+ \| `([A-Za-z_]+)` \| [^|]+ \| [^|]+ \|$", text, re.M)
     assert len(named) > 20
     assert [name for name in named if name not in COLUMNS and not {"PART"} & set(name.split("_"))] == []
+
+
+def test_the_commands_page_has_every_command_of_analysis_and_every_target_of_make() -> None:
+    text = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+    targets = re.findall(r"^# make (\w+) ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert [name for name in commands if f"`python -m analysis {name} " not in text] == []
+    assert len(targets) > 5
+    assert [name for name in targets if f"| `make {name}` |" not in text] == []
 
 
 def test_warnings_named_in_the_guides_exist() -> None:
