@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import exp, log
 
@@ -30,6 +31,8 @@ WIDE = 3.0
 FACTOR = 0.2
 FIXED = (0.05, 1.0)
 """Fixed share of compute with strong scaling, and the deviation of its logarithm."""
+LIKELY = 2.0
+"""A fit whose cost is higher by this much is 7 times less likely than the best, exp(2), and left out."""
 STEP = 1e-4
 """Change of a logarithm for a numeric derivative."""
 SHARED = 2
@@ -44,10 +47,14 @@ class Fitted:
     models: list[Model]
     theta: Floats
     covariance: Floats
+    cost: float
+    """Half the sum of squared residuals."""
+    trees: bool = True
+    """Whether NCCL's all-reduce may be a tree."""
 
     @property
     def fabric(self) -> Fabric:
-        return _fabric(self.theta)
+        return _fabric(self.theta, self.trees)
 
     def costs(self, at: int) -> Costs:
         """Of the curve with this position."""
@@ -70,79 +77,83 @@ class Fitted:
 
     def _log_step_s(self, theta: Floats, at: int, ranks: int, fabric: Fabric | None) -> float:
         model = self.models[at]
-        return log(model.step_s(ranks, _costs(theta, at, model), fabric or _fabric(theta)))
+        return log(model.step_s(ranks, _costs(theta, at, model), fabric or _fabric(theta, self.trees)))
 
 
-def fit(curves: Sequence[Curve]) -> Fitted:
-    """Estimates from all world sizes of these curves. Raises NotProjected where collectives follow no rule."""
-    models = [Model(curve) for curve in curves]
-    center, spread = _prior(models)
-    start = min(
-        (_started(center, alpha_s, s_per_byte) for alpha_s, s_per_byte in STARTS), key=lambda t: _cost(t, models)
-    )
-    solution = least_squares(
-        lambda theta: _residuals(theta, models, center, spread),
-        start,
-        jac=lambda theta: _jacobian(theta, models, center, spread),
-        x_scale="jac",
-        max_nfev=200,
-    )
+def fit(curves: Sequence[Curve]) -> list[Fitted]:
+    """Estimates from all world sizes of these curves, the most likely first.
+
+    There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
+    likely than the other is left out. Raises NotProjected where collectives follow no rule.
+    """
+    fits = [_fit(curves, trees=False)]
+    if any(curve.backend == "nccl" and curve.stage <= 1 for curve in curves):
+        fits.append(_fit(curves, trees=True))
+    best = min(fits, key=lambda fitted: fitted.cost)
+    return sorted((one for one in fits if one.cost - best.cost < LIKELY), key=lambda fitted: fitted.cost)
+
+
+def _fit(curves: Sequence[Curve], *, trees: bool) -> Fitted:
+    problem = Problem([Model(curve) for curve in curves], trees)
+    solution = least_squares(problem.residuals, problem.start(), jac=problem.jacobian, x_scale="jac", max_nfev=200)
     jacobian = np.asarray(solution.jac, dtype=np.float64)
     covariance = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
     measured = sum(len(curve.sizes) for curve in curves)
     misfit = float(np.sum(np.square(solution.fun[:measured])) / max(1, measured - len(curves)))
-    return Fitted(models, np.asarray(solution.x, dtype=np.float64), covariance * max(1.0, misfit))
+    theta = np.asarray(solution.x, dtype=np.float64)
+    return Fitted(problem.models, theta, covariance * max(1.0, misfit), float(solution.cost), trees)
 
 
-def _prior(models: Sequence[Model]) -> tuple[Floats, Floats]:
-    center, spread = [log(1e-4), log(1e-9)], [WIDE, WIDE]
-    for model in models:
-        smallest = model.curve.sizes[0]
-        center += [log(model.curve.step_s(smallest).value), 0.0, log(FIXED[0])]
-        spread += [WIDE, FACTOR, FIXED[1]]
-    return np.array(center), np.array(spread)
+@dataclass(frozen=True)
+class Problem:
+    """What is minimized: misfits to measured step times, and distances from the prior."""
 
+    models: list[Model]
+    trees: bool
 
-def _started(center: Floats, alpha_s: float, s_per_byte: float) -> Floats:
-    start = center.copy()
-    start[:SHARED] = log(alpha_s), log(s_per_byte)
-    return start
+    @cached_property
+    def prior(self) -> tuple[Floats, Floats]:
+        """Center and deviation of each parameter."""
+        center, spread = [log(1e-4), log(1e-9)], [WIDE, WIDE]
+        for model in self.models:
+            smallest = model.curve.sizes[0]
+            center += [log(model.curve.step_s(smallest).value), 0.0, log(FIXED[0])]
+            spread += [WIDE, FACTOR, FIXED[1]]
+        return np.array(center), np.array(spread)
 
+    def start(self) -> Floats:
+        """The best of ``STARTS``."""
+        starts = []
+        for alpha_s, s_per_byte in STARTS:
+            start = self.prior[0].copy()
+            start[:SHARED] = log(alpha_s), log(s_per_byte)
+            starts.append(start)
+        return min(starts, key=lambda theta: float(np.sum(np.square(self.residuals(theta)))))
 
-def _cost(theta: Floats, models: Sequence[Model]) -> float:
-    return float(np.sum(np.square(_misfits(theta, models))))
+    def residuals(self, theta: Floats) -> Floats:
+        """Misfits over their standard errors, then distances from the prior over its deviations."""
+        misfits = [self._misfits(theta, at) for at in range(len(self.models))]
+        return np.concatenate([*misfits, (theta - self.prior[0]) / self.prior[1]])
 
+    def jacobian(self, theta: Floats) -> Floats:
+        """A curve's step times depend on the fabric and on its own parameters only."""
+        rows = []
+        for at in range(len(self.models)):
+            base = self._misfits(theta, at)
+            block = np.zeros((len(base), len(theta)))
+            for place in _places(at):
+                moved = theta.copy()
+                moved[place] += STEP
+                block[:, place] = (self._misfits(moved, at) - base) / STEP
+            rows.append(block)
+        return np.concatenate([*rows, np.diag(1 / self.prior[1])])
 
-def _misfits(theta: Floats, models: Sequence[Model]) -> Floats:
-    return np.concatenate([_misfits_of(theta, at, model) for at, model in enumerate(models)])
-
-
-def _misfits_of(theta: Floats, at: int, model: Model) -> Floats:
-    curve, costs, fabric = model.curve, _costs(theta, at, model), _fabric(theta)
-    return np.array(
-        [
-            log(model.step_s(ranks, costs, fabric) / curve.step_s(ranks).value) / curve.relative_error(ranks)
-            for ranks in curve.sizes
-        ]
-    )
-
-
-def _residuals(theta: Floats, models: Sequence[Model], center: Floats, spread: Floats) -> Floats:
-    return np.concatenate([_misfits(theta, models), (theta - center) / spread])
-
-
-def _jacobian(theta: Floats, models: Sequence[Model], center: Floats, spread: Floats) -> Floats:
-    """A curve's step times depend on the fabric and on its own parameters only."""
-    rows = []
-    for at, model in enumerate(models):
-        base = _misfits_of(theta, at, model)
-        block = np.zeros((len(base), len(theta)))
-        for place in _places(at):
-            moved = theta.copy()
-            moved[place] += STEP
-            block[:, place] = (_misfits_of(moved, at, model) - base) / STEP
-        rows.append(block)
-    return np.concatenate([*rows, np.diag(1 / spread)])
+    def _misfits(self, theta: Floats, at: int) -> Floats:
+        model = self.models[at]
+        curve, costs, fabric = model.curve, _costs(theta, at, model), _fabric(theta, self.trees)
+        logs = [log(model.step_s(ranks, costs, fabric) / curve.step_s(ranks).value) for ranks in curve.sizes]
+        errors = [curve.relative_error(ranks) for ranks in curve.sizes]
+        return np.asarray(np.divide(logs, errors), dtype=np.float64)
 
 
 def _places(at: int) -> list[int]:
@@ -150,9 +161,9 @@ def _places(at: int) -> list[int]:
     return [*range(SHARED), *range(first, first + OWN)]
 
 
-def _fabric(theta: Floats) -> Fabric:
+def _fabric(theta: Floats, trees: bool) -> Fabric:
     alpha_s, s_per_byte = (exp(float(value)) for value in theta[:SHARED])
-    return Fabric(Line(alpha_s, s_per_byte))
+    return Fabric(Line(alpha_s, s_per_byte), trees=trees)
 
 
 def _costs(theta: Floats, at: int, model: Model) -> Costs:

@@ -2,8 +2,8 @@
 
 Fitted on the world sizes up to half the largest, the model predicts the larger ones. Its band comes from the fit, and
 from the error that the same check has within the fitted sizes; so the check judges the band, too. Beyond the largest
-measured size the band widens by the error with each doubling. Whether NCCL uses trees depends on its version and the
-topology; the band covers both.
+measured size the band widens by the error with each doubling. Where measurements do not tell whether NCCL
+reduces around a ring or along a tree, the band covers both.
 """
 
 from __future__ import annotations
@@ -87,19 +87,32 @@ class Projector:
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self.curves = list(curves)
-        self.fitted: Fitted = fit(self.curves)
+        self.fits = fit(self.curves)
         self.checked = held_out(self.curves)
 
+    @property
+    def fabric(self) -> Fabric:
+        """The network of the most likely fit."""
+        return self.fits[0].fabric
+
     def at(self, place: int, ranks: int, fabric: Fabric | None = None) -> Projected:
-        """The curve at ``place`` among so many ranks; ``fabric`` is one that a person described."""
-        curve, model = self.curves[place], self.fitted.models[place]
-        network = fabric or self.fitted.fabric
-        parts = model.parts(ranks, self.fitted.costs(place), network)
-        rings_s = model.step_s(ranks, self.fitted.costs(place), replace(network, trees=False))
-        doublings = max(0.0, log2(ranks / max(curve.sizes)))
-        fitted = DEVIATIONS * self.fitted.deviation(place, ranks, fabric)
-        width = sqrt(fitted**2 + (self.error_per_doubling(curve.label) * max(1.0, doublings)) ** 2)
-        return Projected(curve.label, ranks, parts, parts.step_s * exp(-width), max(parts.step_s, rings_s) * exp(width))
+        """The curve at ``place`` among so many ranks; ``fabric`` is one that a person described.
+
+        The step time is that of the most likely fit; the band covers every likely one.
+        """
+        label = self.curves[place].label
+        ends = [self._with(fitted, place, ranks, fabric) for fitted in self.fits]
+        parts = ends[0][0]
+        return Projected(label, ranks, parts, min(low for _, low, _ in ends), max(high for _, _, high in ends))
+
+    def _with(self, fitted: Fitted, place: int, ranks: int, fabric: Fabric | None) -> tuple[Parts, float, float]:
+        curve = self.curves[place]
+        network = None if fabric is None else replace(fabric, trees=fitted.trees)
+        parts = fitted.models[place].parts(ranks, fitted.costs(place), network or fitted.fabric)
+        doublings = max(1.0, log2(ranks / max(curve.sizes)))
+        own = DEVIATIONS * fitted.deviation(place, ranks, network)
+        width = sqrt(own**2 + (self.error_per_doubling(curve.label) * doublings) ** 2)
+        return parts, parts.step_s * exp(-width), parts.step_s * exp(width)
 
     def error_per_doubling(self, label: str) -> float:
         """The half-width of a 90 % band of log step time: the curve's own error, or that of all, whichever is more."""

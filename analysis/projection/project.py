@@ -84,7 +84,7 @@ def project(
 
 def _group(group: list[Curve], targets: list[int], links: Links, memory_bytes: float | None) -> Projection:
     projector = Projector(group)
-    fabric = described(projector.fitted.fabric, links)
+    fabric = described(projector.fabric, links)
     record = group[0].any
     projection = Projection(group[0].fabric_key[0], record.model.unit if record.model else "unit")
     projection.checked = projector.checked

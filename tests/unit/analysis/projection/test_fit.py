@@ -1,0 +1,36 @@
+"""A fit recovers what the links were, and says when measurements do not tell."""
+
+from typing import Any
+
+import pytest
+
+from analysis.projection.curve import curves
+from analysis.projection.fit import Fitted, fit
+from tests.simulated_training import Cluster
+
+
+def fits(**changes: Any) -> list[Fitted]:
+    cluster = Cluster(**changes)
+    return fit(curves([cluster.record(stage, ranks, launches=3) for stage in (0, 2) for ranks in (1, 2, 4, 8)])[0])
+
+
+@pytest.mark.parametrize(("alpha_s", "bytes_per_s"), [(2e-4, 1e8), (3e-3, 2e7)])
+def test_latency_and_bandwidth_are_recovered(alpha_s, bytes_per_s):
+    line = fits(alpha_s=alpha_s, bytes_per_s=bytes_per_s, overlap=False)[0].fabric.inside
+    assert line.alpha_s == pytest.approx(alpha_s, rel=0.05)
+    assert 1 / line.s_per_byte == pytest.approx(bytes_per_s, rel=0.05)
+
+
+@pytest.mark.parametrize("trees", [True, False])
+def test_the_algorithm_of_an_all_reduce_is_told_where_latency_dominates(trees):
+    (only,) = fits(alpha_s=3e-3, layer_bytes=4096, trees=trees, overlap=False)
+    assert only.trees is trees
+
+
+def test_both_algorithms_stay_where_they_take_the_same_time():
+    assert {one.trees for one in fits(alpha_s=1e-6)} == {True, False}
+
+
+def test_hidden_communication_leaves_the_bandwidth_uncertain():
+    (first, *_), (slow, *_) = fits(alpha_s=1e-6, bytes_per_s=1e10), fits(bytes_per_s=2e7, overlap=False)
+    assert first.covariance[1, 1] > 10 * slow.covariance[1, 1]
