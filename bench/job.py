@@ -1,19 +1,27 @@
-"""What the launcher sends to ranks, and what comes back: one launch as plain data."""
+"""What the launcher sends to ranks, by the purpose of a launch, and what comes back: one launch as plain data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from bench.engines.spec import EngineSpec
 from bench.network.link import Link
+from bench.rank_results import (
+    CeilingResult,
+    CheckResult,
+    CollectivesResult,
+    LoadResult,
+    NoiseResult,
+    ProfileResult,
+    ReferenceResult,
+    TimingResult,
+)
 from results.launches import ServerCounts
 from results.record import RankEnd
 
 R = TypeVar("R")
 """The results of one rank (``bench.rank_results``)."""
-
-Purpose = Literal["load", "reference", "noise", "check", "ceiling", "timing", "profile", "collectives"]
 
 
 @dataclass(frozen=True)
@@ -37,59 +45,168 @@ class WorkloadSpec:
         return str(self.options.get("path") or self.factory)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One launch: ``world_size`` fresh processes with one purpose.
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[R]):
+    """What every launch needs: ``world_size`` fresh processes, each of which returns a result ``R``."""
 
-    - ``load``: a single process that loads the workload, and nothing else: whether its settings are valid.
-    - ``reference``: a single process, no engine; trains the parity steps and counts what the model is.
-    - ``noise``: the same process several times, rounded otherwise each time: how finely parity can judge.
-    - ``check``: parity against the reference, then model state and peak bytes of a step, then the collectives of
-      another. Nothing is timed.
-    - ``ceiling``: what all ranks at once reach in matrix products alone, without engine or workload.
-    - ``timing``: warm-up and measured steps. Nothing else is observed.
-    - ``profile``: what a few steps are made of, under torch's profiler.
-    - ``collectives``: the collectives themselves, by size; no engine, and ``steps`` and ``warmup`` are iterations.
-    """
+    is_timed: ClassVar[bool] = False
+    """Whether its results are times."""
 
-    purpose: Purpose
-    engine: str
-    """The engine's package."""
-    spec: EngineSpec
-    workload: WorkloadSpec
     world_size: int
-    """Processes in this launch; the reference has one and plays ``spec.world_size`` ranks, a simulated world one
-    of them."""
-    rank_batch: int
-    """Samples per step and rank."""
-    steps: int
-    warmup: int
-    batch_pool: int
-    parity_steps: int
-    memory: bool
+    """Ranks in this launch. The reference has one, and plays all of ``spec.world_size``; a simulated world has one."""
     threads: int
     deterministic: bool
     timeout_s: float
-    reference: str
-    """File that the reference writes and rank 0 of the check reads."""
+    servers: int = 0
+    """Processes in addition to the ranks, numbered after them, that run the engine's ``serve``."""
+    network: Link | None = None
+    """The emulated network of the launch; None: the machine as it is."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def device(self) -> str:
+            """``cpu`` or ``cuda``; a field, or that of the engine's spec."""
+
+        @property
+        def backend(self) -> str:
+            """Of the process group, likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadJob(Job[R]):
+    """A launch whose ranks load a workload."""
+
+    workload: WorkloadSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadJob(WorkloadJob[LoadResult]):
+    """A single process that loads the workload, and nothing else: whether its settings are valid."""
+
+    device: ClassVar[str] = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(WorkloadJob[R]):
+    """A launch that trains the workload, with an engine or without."""
+
+    spec: EngineSpec
+    rank_batch: int
+    """Samples per step and rank."""
     ranks_per_replica: int = 1
     """Consecutive ranks that train on the same samples, because they compute one replica together."""
+    data_skew: str = "none"
+
+    @property
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    def backend(self) -> str:
+        return self.spec.backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleProcessJob(TrainingJob[R]):
+    """One process without an engine, which trains on the micro-batches of all ranks."""
+
+    parity_steps: int
+    reference: str
+    """File that the reference writes, and that checks and noise read."""
     microbatches: int = 1
     """Parts that the engine cuts each micro-batch into."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceJob(SingleProcessJob[ReferenceResult]):
+    """Trains the parity steps and counts what the model is."""
+
+    memory: bool
+    """Whether it counts the activations of a micro-batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseJob(SingleProcessJob[NoiseResult]):
+    """Trains them several times, rounded otherwise each time: how finely parity can judge."""
+
     partial_sums: bool = False
     """Whether ranks add up partial results of a layer."""
-    servers: int = 0
-    """Processes beside the ranks, numbered after them, that run the engine's ``serve``."""
-    data_skew: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineJob(TrainingJob[R]):
+    """A launch that trains with an engine."""
+
+    engine: str
+    """Its package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckJob(EngineJob[CheckResult]):
+    """Parity against the reference, then model state and peak bytes of steps, then the collectives of one."""
+
+    parity_steps: int
+    reference: str
+    partial_sums: bool = False
+    memory: bool
+    collectives: bool
+    memory_limit_bytes: int | None = None
+    """Limit of a rank's caching allocator on its GPU; None: all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsJob(EngineJob[R]):
+    """Warm-up steps and steps that are observed, over a pool of batches."""
+
+    is_timed: ClassVar[bool] = True
+
+    steps: int
+    warmup: int
+    batch_pool: int
     straggler_rank: int | None = None
     straggler_factor: float = 1.0
-    collectives: bool = False
-    memory_limit_bytes: int | None = None
-    """What a rank's caching allocator may take of its GPU; None: all."""
-    network: Link | None = None
-    """The lab that the launch runs in; None: the machine as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingJob(StepsJob[TimingResult]):
+    """Measured steps. Nothing else is observed."""
+
     silent: bool = False
     """Whether collectives send nothing and wait for nobody (torch's fake process group)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileJob(StepsJob[ProfileResult]):
+    """The parts of a few steps, under torch's profiler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineJob(Job[R]):
+    """Measures the machine, without engine and workload."""
+
+    is_timed: ClassVar[bool] = True
+
+    device: str
+    backend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeilingJob(MachineJob[CeilingResult]):
+    """The FLOP/s of all ranks at once in matrix products."""
+
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectivesJob(MachineJob[CollectivesResult]):
+    """Collectives by size (``workload=collectives``)."""
+
+    options: dict[str, Any]
+    """Kinds, sizes and dtype, as the workload's settings have them."""
+    iterations: int
+    warmup: int
+    """Iterations before those that are measured."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,16 @@
-"""What each process of a launch returns to the coordinator: a rank by the purpose of its launch, and a server.
+"""What the ranks of a launch return to the coordinator, by the purpose of its launch.
 
-The only place where results become JSON and are read again. Needs no torch.
+``bench.messages`` turns them into JSON and back. Needs no torch.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.job import Job, LaunchResult, Purpose
 from bench.measure.machine.interference import Interference
 from results.attribution import StepParts
-from results.decode import decode
-from results.launches import Ceiling, Collective, CollectiveTimes, RankSamples, ServerCounts
+from results.launches import Ceiling, Collective, CollectiveTimes, RankSamples
 from results.memory import RankMemory
 from results.model import Model
 from results.parity import Noise, Parity
@@ -94,37 +91,3 @@ class CollectivesResult(RankResult):
 
     collective_times: list[CollectiveTimes]
     interference: Interference
-
-
-TYPES: dict[Purpose, type[RankResult]] = {
-    "load": LoadResult,
-    "reference": ReferenceResult,
-    "noise": NoiseResult,
-    "check": CheckResult,
-    "ceiling": CeilingResult,
-    "timing": TimingResult,
-    "profile": ProfileResult,
-    "collectives": CollectivesResult,
-}
-
-
-def as_message(result: RankResult | ServerCounts) -> dict[str, Any]:
-    """The result of one process in JSON types."""
-    return dataclasses.asdict(result)
-
-
-def read(message: dict[str, Any], job: Job) -> LaunchResult[Any]:
-    """The result of a launch of ``job``, with typed results of its ranks and servers.
-
-    A process that returned something else fails the launch.
-    """
-    ranks, servers, kind = message.get("ranks"), message.get("servers"), TYPES[job.purpose]
-    whole: LaunchResult[Any] = decode(message | {"ranks": [], "servers": []}, LaunchResult, "result")
-    try:
-        return dataclasses.replace(
-            whole,
-            ranks=decode(ranks, list[kind], "ranks"),  # type: ignore[valid-type]
-            servers=decode(servers, list[ServerCounts], "servers"),
-        )
-    except ValueError as error:
-        return dataclasses.replace(whole, status="failed", reason=f"a process returned no valid result: {error}")

@@ -23,10 +23,12 @@ import yaml
 
 from bench import engines
 from bench.groups import CONF, options
+from bench.job import Job
 from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
 from bench.measure.machine.limits import usable_cores
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from results.settings import Config, Measure
 
@@ -139,10 +141,11 @@ def run_all(config: Config, launchers: Sequence[Launcher], places: Sequence[Path
 def run_once(cell: Cell, launcher: Launcher, scratch: Path, outcome: Outcome) -> None:
     """One more run of a cell."""
     outside = bool(cell.outside_parity())
-    jobs = [cell.job("timing" if outside else "check", scratch)]
-    if not outside and not Path(jobs[0].reference).exists():
-        jobs.insert(0, cell.job("reference", scratch))
-    for job in jobs:
+    jobs = Jobs(cell, scratch)
+    launches: list[Job[Any]] = [jobs.timing() if outside else jobs.check()]
+    if not outside and not Path(jobs.check().reference).exists():
+        launches.insert(0, jobs.reference())
+    for job in launches:
         result = launcher.launch(job)
         if result.status != "ok":
             outcome.reason = f"{result.status}: {result.reason}"

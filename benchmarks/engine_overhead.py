@@ -29,6 +29,7 @@ from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
 from bench.measure.machine.limits import usable_cores
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from results.launches import Launch
 from results.settings import Config
@@ -87,7 +88,7 @@ def measure(cells: dict[Key, Cell], launcher: Launcher, rounds: int) -> dict[Key
 
 def step_s(cell: Cell, launcher: Launcher) -> float:
     """The median step time of one launch."""
-    result = launcher.launch(cell.job("timing", Path()))
+    result = launcher.launch(Jobs(cell, Path()).timing())
     if result.status != "ok":
         sys.exit(f"{cell.id}: {result.status}: {result.reason}")
     ranks = [rank.samples for rank in result.ranks]

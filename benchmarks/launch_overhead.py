@@ -25,7 +25,7 @@ from rich.table import Table
 
 from bench import engines
 from bench.engines.spec import EngineSpec
-from bench.job import Job, WorkloadSpec
+from bench.job import TimingJob, WorkloadSpec
 from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
 
@@ -45,7 +45,7 @@ if __name__ == "__main__":
 """
 
 
-def trivial_job(ranks: int) -> Job:
+def trivial_job(ranks: int) -> TimingJob:
     spec = EngineSpec(
         stage=0,
         world_size=ranks,
@@ -60,8 +60,7 @@ def trivial_job(ranks: int) -> Job:
             "powersgd_rank": 1,
         },
     )
-    return Job(
-        purpose="timing",
+    return TimingJob(
         engine="bench.engines.torch",
         spec=spec,
         workload=WorkloadSpec("workloads.mlp:MLP", 0, None, {"depth": 1, "width": 64}),
@@ -70,12 +69,9 @@ def trivial_job(ranks: int) -> Job:
         steps=1,
         warmup=0,
         batch_pool=1,
-        parity_steps=0,
-        memory=False,
         threads=1,
         deterministic=False,
         timeout_s=120.0,
-        reference="",
     )
 
 

@@ -18,6 +18,7 @@ from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
 from bench.measure.machine.interference import together
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from bench.rank_results import CheckResult
 from results.parity import Noise, Parity
@@ -126,7 +127,7 @@ def judged(launcher: Launcher, scratch: Path, run_check: RunCheck) -> Judged:
         assert parity
         if parity.passed or parity.unjudged:
             return parity
-        job = cell.job("noise", scratch)
+        job = Jobs(cell, scratch).noise()
         key = f"{job.reference} {job.spec.compression} {job.partial_sums}"
         if key not in NOISES:
             NOISES[key] = launched(launcher, cell, "noise", scratch).ranks[0].noise
@@ -139,9 +140,9 @@ def launched(
     launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_refuse: bool = False
 ) -> LaunchResult[Any]:
     """A launch that ended well, a check's after its reference. ``may_refuse``: skips what only ranks could refuse."""
-    jobs = [cell.job(purpose, scratch)]
+    jobs = [getattr(Jobs(cell, scratch), purpose)()]
     if purpose == "check" and not Path(jobs[0].reference).exists():
-        jobs.insert(0, cell.job("reference", scratch))
+        jobs.insert(0, Jobs(cell, scratch).reference())
     for job in jobs:
         result = launcher.launch(job)
         if may_refuse and result.status == "unsupported" and "engine=" in result.reason:
@@ -155,7 +156,7 @@ def timing_job(scratch: Path) -> Callable[..., Any]:
     """A timing job of a cell, with changes."""
 
     def make(cell: Cell, **changes: Any) -> Any:
-        return dataclasses.replace(cell.job("timing", scratch), **changes)
+        return dataclasses.replace(Jobs(cell, scratch).timing(), **changes)
 
     return make
 
@@ -165,7 +166,7 @@ def as_record(launcher: Launcher, scratch: Path) -> AsRecord:
     """A checked cell's record as a sweep would begin it: the model, and what took effect."""
 
     def make(cell: Cell, ranks: list[CheckResult]) -> Record:
-        job = dataclasses.replace(cell.job("reference", scratch), reference=str(scratch / "facts.pt"))
+        job = dataclasses.replace(Jobs(cell, scratch).reference(), reference=str(scratch / "facts.pt"))
         record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
         record.model = launcher.launch(job).ranks[0].model
         record.resolved["engine"] = ranks[0].describe

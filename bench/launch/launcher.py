@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from bench.job import Job, LaunchResult, Machine
+from bench.job import Job, LaunchResult, Machine, R
 
 
 class LaunchError(RuntimeError):
@@ -35,7 +35,7 @@ class Launcher(Protocol):
         """The first host's. Raises LaunchError."""
         ...
 
-    def launch(self, job: Job) -> LaunchResult[Any]:
+    def launch(self, job: Job[R]) -> LaunchResult[R]:
         """Runs all ranks of ``job`` to their end. Never raises for what a rank or a host does."""
         ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import socket
 import subprocess
@@ -14,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from bench import rank_results
-from bench.job import Job, LaunchResult, Machine
+from bench import messages
+from bench.job import Job, LaunchResult, Machine, R
 from bench.launch import malloc
 from bench.launch.channel import Channel, Closed
 from bench.launch.compile_cache import VARIABLE, compile_cache
@@ -112,7 +111,7 @@ class LocalLauncher:
             return None
         return greeting
 
-    def launch(self, job: Job) -> LaunchResult[Any]:
+    def launch(self, job: Job[R]) -> LaunchResult[R]:
         """Runs all ranks of ``job`` to their end. Never raises for what a rank does."""
         if self._machine and self._process.poll() is not None:  # it died with nothing to do: no launch is lost
             self._replace()
@@ -120,7 +119,7 @@ class LocalLauncher:
             assert self.machine
             self._channel.socket.settimeout(2 * job.timeout_s + SLACK_S)
             self._channel.send(self._message(job))
-            result = rank_results.read(self._channel.receive(), job)
+            result = self._result(self._channel.receive(), job)
             self._channel.socket.settimeout(None)
         except LaunchError as error:
             return LaunchResult("failed", str(error))
@@ -141,9 +140,13 @@ class LocalLauncher:
         self.close()
         self._start()
 
-    def _message(self, job: Job) -> dict[str, Any]:
+    def _message(self, job: Job[Any]) -> dict[str, Any]:
         """The job as it is sent."""
-        return dataclasses.asdict(job)
+        return messages.job_message(job)
+
+    def _result(self, message: dict[str, Any], job: Job[R]) -> LaunchResult[R]:
+        """The result as it was received."""
+        return messages.read_result(message, job)
 
     def _last_line(self) -> str:
         """The last thing that the server said."""

@@ -13,19 +13,15 @@ from __future__ import annotations
 import ctypes
 import os
 
-from bench.job import Purpose
-
 KEEP = {"MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_MMAP_MAX_": "0"}
-TIMED: tuple[Purpose, ...] = ("timing", "profile", "ceiling", "collectives")
-"""Launches whose results are times."""
 
 DEFAULTS = {-1: 128 * 1024, -3: 128 * 1024, -4: 65536}
 """By number of ``mallopt`` (<malloc.h>): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_MMAP_MAX as malloc begins with."""
 
 
-def settle(purpose: Purpose) -> None:
+def settle(*, is_timed: bool) -> None:
     """In a rank, first thing: gives freed memory back unless the launch is timed, or a person chose otherwise."""
-    if purpose in TIMED or any(os.environ.get(name) != value for name, value in KEEP.items()):
+    if is_timed or any(os.environ.get(name) != value for name, value in KEEP.items()):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # not glibc, whose variables these are

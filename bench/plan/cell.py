@@ -1,4 +1,4 @@
-"""Cells: requests resolved on this machine, each with an identity, its jobs, or the reason it cannot run."""
+"""Cells: requests resolved on this machine, each with an identity, or the reason it cannot run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from math import gcd
-from pathlib import Path
 from typing import Any
 
 from bench import engines
 from bench.engines.spec import EngineSpec, Traits
-from bench.job import Job, Machine, Purpose, WorkloadSpec
+from bench.job import Machine
 from bench.network.link import link_of
 from bench.plan import collectives
 from results.memory import Search
@@ -57,11 +56,6 @@ class Cell:
     def trains(self) -> bool:
         """Whether it has an engine and a model; ``workload=collectives`` has neither."""
         return not collectives.is_asked(self.config)
-
-    @property
-    def measured(self) -> Purpose:
-        """The purpose of its repeated launches."""
-        return "timing" if self.trains else "collectives"
 
     @property
     def rank_batch(self) -> int:
@@ -147,41 +141,6 @@ class Cell:
         reason = self.traits().unsilenced
         return f"engine={config.engine['name']}: {reason}" if reason else ""
 
-    def job(self, purpose: Purpose, scratch: Path, *, silent: bool = False) -> Job:
-        config = self.config
-        options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
-        traits, alone = self.traits(), purpose in ("load", "reference", "noise")
-        workload = WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
-        job = Job(
-            purpose=purpose,
-            engine=config.engine["package"],
-            spec=self.spec(),
-            workload=workload,
-            world_size=1 if alone else self.processes,
-            rank_batch=self.rank_batch,
-            steps=config.steps,
-            warmup=config.warmup,
-            batch_pool=config.measure.batch_pool,
-            parity_steps=0 if self.outside_parity() or self.searches else config.measure.parity_steps,
-            memory=config.measure.memory,
-            threads=self.threads,
-            deterministic=config.deterministic,
-            timeout_s=config.timeout_s,
-            reference="",
-            ranks_per_replica=traits.ranks_per_replica,
-            microbatches=traits.microbatches,
-            partial_sums=traits.partial_sums,
-            servers=0 if alone or purpose == "ceiling" else traits.servers,
-            data_skew=config.data_skew,
-            straggler_rank=config.straggler.rank,
-            straggler_factor=config.straggler.factor,
-            collectives=config.measure.collectives and not self.searches,
-            memory_limit_bytes=self.search().limit_bytes if self.searches and not alone else None,
-            network=None if alone or purpose == "ceiling" else link_of(config.network, config.gpus),
-            silent=silent,
-        )
-        return dataclasses.replace(job, reference=str(scratch / f"{reference_key(job)}.pt"))
-
     def resolved(self) -> dict[str, Any]:
         """What the Record holds beside the request; the engine's own description is added once it has run."""
         traits = Traits() if self.status else self.traits()
@@ -226,22 +185,3 @@ def without(document: dict[str, Any], paths: tuple[str, ...], prefix: str = "") 
                 continue
         kept[name] = value
     return kept
-
-
-def reference_key(job: Job) -> str:
-    """Cells with the same key share one reference: what is trained is the same, whoever trains it."""
-    spec = job.spec
-    same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
-    same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic, job.threads]
-    same += [job.ranks_per_replica, job.microbatches, job.data_skew, job.memory, job.spec.backend == "fake"]
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def noise_key(job: Job) -> tuple[object, ...]:
-    """Cells with the same key share the noise of their reference: sums of their gradients are rounded alike."""
-    return reference_key(job), job.spec.compression, job.partial_sums
-
-
-def ceiling_key(job: Job) -> tuple[object, ...]:
-    """Cells with the same key share one ceiling: as many ranks, on as many threads, multiply the same numbers."""
-    return job.spec.device, PRECISIONS[job.spec.precision].compute, job.threads, job.world_size

@@ -1,7 +1,7 @@
 """The code of another revision: a git worktree of it, and a launcher whose ranks run that code.
 
-Both revisions speak the fork server's protocol: a Job in, a LaunchResult out, as JSON. A field of Job that the other
-revision does not have yet is left out while it is at its default, and refused by name where it is not.
+Both revisions speak the fork server's protocol: a request in, a LaunchResult out, as JSON. A field that the other
+revision does not have yet is left out while it is at its default, and is an error where it is not.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.checks import ConfigError
-from bench.job import Job
+from bench.job import Job, LaunchResult, R
 from bench.launch.local import SERVER, LocalLauncher
 from bench.measure.machine.source import ROOT, git
+from bench.regress.untyped import typed, untyped
 
 OWN = """\
 import dataclasses, json, sys, typing
@@ -46,7 +47,13 @@ print(json.dumps(dataclasses.asdict(Config())))
 
 ASK = """\
 from bench import engines
-from bench.job import Job
+
+if (Path(sys.argv[1]) / "bench/messages.py").is_file():
+    from bench.messages import RESULTS as jobs
+else:
+    from bench.job import Job  # one for all purposes, where revisions had it
+
+    jobs = [Job]
 
 if (Path(sys.argv[1]) / "bench/launch").is_dir():
     from bench.measure.machine import environment
@@ -62,16 +69,19 @@ def fields(kind, found):
         fields(part, found)
     if dataclasses.is_dataclass(kind) and kind.__name__ not in found:
         hints = typing.get_type_hints(kind)
-        found[kind.__name__] = list(hints)
+        found[kind.__name__] = [field.name for field in dataclasses.fields(kind)]
         for hint in hints.values():
             fields(hint, found)
     return found
 
 packages = {name: found for name in environment.PACKAGES if (found := environment.package_version(name))}
-print(json.dumps([server, fields(Job, {}), engines.preload(*sys.argv[2:]), packages]))
+found = {}
+for kind in jobs:
+    fields(kind, found)
+print(json.dumps([server, found, engines.preload(*sys.argv[2:]), packages]))
 """
-"""Run by the other revision's code: its fork server, the fields of a Job there, what its ranks import, and the packages
-it has."""
+"""Run by the other revision's code: its fork server, the fields of each request there, the modules that its ranks
+import, and the packages it has."""
 
 
 @contextlib.contextmanager
@@ -137,10 +147,15 @@ class Revision:
     tree: Path
     python: str
     job_fields: dict[str, list[str]]
-    """Fields that it knows of Job and of each dataclass within."""
+    """Fields that it has of each request and of each dataclass within."""
     preload: tuple[str, ...]
     packages: dict[str, str]
     server: str = SERVER
+
+    @property
+    def is_untyped(self) -> bool:
+        """Whether it has one request for all purposes (``bench.regress.untyped``)."""
+        return "purpose" in self.job_fields.get("Job", [])
 
     @property
     def variables(self) -> dict[str, str]:
@@ -194,21 +209,38 @@ class RevisionLauncher(LocalLauncher):
         self._revision = revision
         super().__init__(revision.preload, python=revision.python, server=revision.server, variables=revision.variables)
 
-    def _message(self, job: Job) -> dict[str, Any]:
+    def _message(self, job: Job[Any]) -> dict[str, Any]:
         return understood(job, self._revision)
 
+    def _result(self, message: dict[str, Any], job: Job[R]) -> LaunchResult[R]:
+        return super()._result(typed(message) if self._revision.is_untyped else message, job)
 
-def understood(part: Any, revision: Revision) -> dict[str, Any]:
-    """A Job, or a dataclass within, in the fields that ``revision`` knows. Raises ConfigError for what it cannot."""
-    kind = type(part).__name__
-    known, message = revision.job_fields.get(kind, []), {}
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if field.name in known:
-            message[field.name] = understood(value, revision) if dataclasses.is_dataclass(value) else value
-            continue
-        factory = field.default_factory
-        default = field.default if factory is dataclasses.MISSING else factory()
-        if value != default:
-            raise ConfigError(f"--base {revision.name} has no {kind}.{field.name}, here {value!r}; name a later one")
+
+def understood(job: Job[Any], revision: Revision) -> dict[str, Any]:
+    """A request as ``revision`` reads it. Raises ConfigError, which names the field, for one that it cannot read."""
+    if revision.is_untyped:
+        return in_fields(job, untyped(job), revision.job_fields["Job"], revision)
+    return {"kind": type(job).__name__} | part(job, revision)
+
+
+def part(whole: Any, revision: Revision) -> dict[str, Any]:
+    """A request, or a dataclass within, in the fields that ``revision`` has."""
+    values = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+    return in_fields(whole, values, revision.job_fields.get(type(whole).__name__, []), revision)
+
+
+def in_fields(whole: Any, values: dict[str, Any], fields: list[str], revision: Revision) -> dict[str, Any]:
+    """Those of ``values`` that are among ``fields``; all others must be at the defaults of ``whole``."""
+    message = {}
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(whole)}
+    for name, value in values.items():
+        if name in fields:
+            message[name] = part(value, revision) if dataclasses.is_dataclass(value) else value
+        elif value != defaults.get(name, dataclasses.MISSING):
+            kind = type(whole).__name__
+            raise ConfigError(f"--base {revision.name} has no {kind}.{name}, here {value!r}; name a later one")
     return message
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.checks import ConfigError
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 
 
 def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> None:
@@ -20,7 +21,7 @@ def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> Non
     for cell in cells:
         if cell.status or not cell.trains:
             continue
-        job = cell.job("load", scratch)
+        job = Jobs(cell, scratch).load()
         key = json.dumps(dataclasses.asdict(job.workload), sort_keys=True)
         if key in loaded:
             continue

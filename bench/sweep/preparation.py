@@ -8,7 +8,8 @@ from typing import Any
 from bench import engines
 from bench.engines.spec import EngineUnsupported, Skips
 from bench.job import LaunchResult
-from bench.plan.cell import Cell, ceiling_key, reference_key
+from bench.plan.cell import Cell
+from bench.plan.jobs import ceiling_key, noise_key
 from bench.rank_results import CheckResult
 from bench.sweep import largest_batch, results
 from bench.sweep.running import Running
@@ -50,7 +51,7 @@ class Preparation:
         if measure.ceiling and not cell.simulated:
             record.ceiling = self._ceiling(cell)
         if measure.parity_steps or measure.memory or measure.collectives:
-            result = running.launch(cell.job("check", running.scratch), "check")
+            result = running.launch(running.jobs(cell).check(), "check")
             running.observe(cell, result)
             if result.status != "ok":
                 running.fail(cell, result)
@@ -79,8 +80,8 @@ class Preparation:
             record.status, record.reason = "parity_failed", record.parity.failed
 
     def _by_noise(self, cell: Cell, parity: Parity) -> Parity:
-        job = cell.job("noise", self._running.scratch)
-        key = reference_key(job), job.spec.compression, job.partial_sums  # that is how sums are rounded
+        job = self._running.jobs(cell).noise()
+        key = noise_key(job)
         if key not in self._noises:
             result = self._running.launch(job, "reference")
             if result.status != "ok":
@@ -118,8 +119,8 @@ class Preparation:
         )
 
     def _reference(self, cell: Cell) -> Model | LaunchResult[Any]:
-        job = cell.job("reference", self._running.scratch)
-        key = reference_key(job)
+        job = self._running.jobs(cell).reference()
+        key = job.reference
         if key not in self._models:
             result = self._running.launch(job, "reference")
             if result.by_chance:
@@ -129,7 +130,7 @@ class Preparation:
 
     def _ceiling(self, cell: Cell) -> Ceiling | None:
         """The peak of the cell's ranks; None, with a note, where it could not be measured."""
-        job = cell.job("ceiling", self._running.scratch)
+        job = self._running.jobs(cell).ceiling()
         key = ceiling_key(job)
         if key not in self._ceilings:
             result = self._running.launch(job, "ceiling")
@@ -148,7 +149,7 @@ class Preparation:
 
         def launch(batch: int) -> LaunchResult[CheckResult]:
             running.progress.start(f"search {cell.id}: batch {batch}")
-            job = dataclasses.replace(cell.job("check", running.scratch), rank_batch=batch)
+            job = dataclasses.replace(running.jobs(cell).check(), rank_batch=batch)
             return running.launch(job, "search")
 
         def keep(found: Search, result: LaunchResult[CheckResult]) -> None:
@@ -180,9 +181,7 @@ class Preparation:
         batch = record.search.largest_fit
         if batch in (0, cell.rank_batch):
             return
-        job = dataclasses.replace(cell.job("reference", running.scratch), rank_batch=batch)
-        job = dataclasses.replace(job, reference=str(running.scratch / f"{reference_key(job)}.pt"))
-        result = running.launch(job, "reference")
+        result = running.launch(running.jobs(cell).reference(batch), "reference")
         measured: Model | None = result.ranks[0].model if result.status == "ok" else None
         if measured is None:
             running.progress.note(f"{cell.id}: no prediction for batch {batch}: {result.status}: {result.reason}")
@@ -197,7 +196,7 @@ class Preparation:
         )
         if not found.unprofiled:
             running.progress.start(f"profile {cell.id}")
-            result = running.launch(cell.job("profile", running.scratch), "profile")
+            result = running.launch(running.jobs(cell).profile(), "profile")
             if result.status == "ok":
                 known = all(rank.straggler_known for rank in result.ranks)
                 unknown = "" if known else "not all ranks meet in every collective, in the same order"

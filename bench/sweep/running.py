@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.job import Job, LaunchResult
+from bench.job import Job, LaunchResult, R
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.progress import SweepProgress
 from bench.sweep.records import SweepRecords
@@ -28,11 +29,14 @@ class Running:
     notes: set[str] = field(default_factory=set)
     """Lines that were printed once and need no second time."""
 
-    def launch(self, job: Job, phase: str) -> LaunchResult[Any]:
+    def launch(self, job: Job[R], phase: str) -> LaunchResult[R]:
         """Runs the job; its time belongs to ``phase``."""
         result = self.launcher.launch(job)
         self.breakdown.add(phase, result.total_s)
         return result
+
+    def jobs(self, cell: Cell) -> Jobs:
+        return Jobs(cell, self.scratch)
 
     def observe(self, cell: Cell, result: LaunchResult[Any]) -> None:
         """Keeps what the cell's factory changed globally, and says once how launches start if not by a plain fork."""

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from bench.job import LaunchResult
+from bench.job import Job, LaunchResult
 from bench.measure.machine import environment
 from bench.plan.cell import Cell
 from bench.sweep import results
@@ -65,7 +65,8 @@ class Turns:
         """A launch that was timed, or how it failed."""
         running = self._running
         started_at = environment.now()
-        result = running.launcher.launch(cell.job(cell.measured, running.scratch, silent=silent))
+        job: Job[Any] = running.jobs(cell).timed(silent=silent)
+        result = running.launcher.launch(job)
         running.observe(cell, result)
         if result.status != "ok":
             return result

@@ -9,7 +9,7 @@ Read in this order:
     engine.py      the engine, set up to train it
     stopwatch.py   how long each phase of this takes
 
-What a rank does, by the purpose of its launch (``bench.job.Job``):
+What a rank does, by the kind of its launch (``bench.job``):
 
     timing.py      measured steps
     updates.py     whether they updated the weights

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 import workloads
 from bench.engines.base import Batch
 from bench.engines.batches import map_tensors, tensors_of
-from bench.job import Job, WorkloadSpec
+from bench.job import LoadJob, TrainingJob, WorkloadSpec
 from bench.rank_results import LoadResult
 from bench.worker import loop
 from bench.worker.global_state import watched
@@ -25,7 +26,7 @@ def workload(spec: WorkloadSpec) -> Workload:
     return _load_workload(json.dumps(asdict(spec)), spec.called)
 
 
-def load(job: Job) -> LoadResult:
+def load(job: LoadJob) -> LoadResult:
     """Loads the workload; looks for its units only where a setting names them, since that takes a built module."""
     work = workload(job.workload)
     if job.workload.options.get("units"):
@@ -52,14 +53,14 @@ class Watched:
             return self._own.build()
 
 
-def share_of(job: Job, rank: int) -> loop.Share:
+def share_of(job: TrainingJob[Any], rank: int) -> loop.Share:
     """What a rank trains on; the ranks of one replica train on the same."""
     together = job.ranks_per_replica
     replicas = job.spec.world_size // together
     return loop.Share(rank // together, replicas, job.rank_batch * together, job.spec.accumulate)
 
 
-def batches(job: Job, work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
+def batches(job: TrainingJob[Any], work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
     """A rank's micro-batches of ``step``, on the device."""
     dealt = by_label(work, share.global_batch(step)) if job.data_skew == "labels" else None
     found = []
@@ -80,7 +81,7 @@ def by_label(work: Workload, indices: range) -> dict[int, int]:
     return {index: indices[position] for index, position in zip(indices, order, strict=True)}
 
 
-def steps_of(job: Job, rank: int, steps: int) -> int:
+def steps_of(job: TrainingJob[Any], rank: int, steps: int) -> int:
     """How many steps a rank has; under ``data_skew=samples`` the last one has half."""
     short = job.data_skew == "samples" and rank == job.world_size - 1
     return max(1, steps // 2) if short and steps else steps

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from bench.engines.base import Batch, Engine, RankContext
 from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
-from bench.job import Job
+from bench.job import CheckJob
 from bench.measure.communication import ledger
 from bench.measure.memory.step import StepMemory, gathered_parameters
 from bench.rank_results import CheckResult
@@ -39,7 +39,7 @@ LET_GO_S = 0.02
 them; those it still holds as a step begins would be counted in all of that step."""
 
 
-def check(job: Job, context: RankContext) -> CheckResult:
+def check(job: CheckJob, context: RankContext) -> CheckResult:
     """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
     device = context.device
     counter = StepMemory(device)
@@ -63,7 +63,7 @@ def check(job: Job, context: RankContext) -> CheckResult:
     return replace(result, memory=counter.result()) if job.memory else result
 
 
-def compare_with_reference(job: Job, engine: Engine, work: Workload, context: RankContext) -> Parity | None:
+def compare_with_reference(job: CheckJob, engine: Engine, work: Workload, context: RankContext) -> Parity | None:
     """Trains the parity steps with the random numbers that the reference knows, and compares. Collective; the result is
     rank 0's."""
     share = share_of(job, context.rank)
@@ -88,7 +88,7 @@ def compare_with_reference(job: Job, engine: Engine, work: Workload, context: Ra
     return replace(compared, weights_digest=digest([weights[name] for name in sorted(weights)]))
 
 
-def errors_of_first_step(job: Job, engine: Engine, reference: Reference | None) -> dict[str, float] | None:
+def errors_of_first_step(job: CheckJob, engine: Engine, reference: Reference | None) -> dict[str, float] | None:
     """By tensor; collective, and rank 0's. The random numbers of the next step do not depend on it."""
     weights = engine.full_state_dict()
     if reference is None:
@@ -96,7 +96,9 @@ def errors_of_first_step(job: Job, engine: Engine, reference: Reference | None) 
     return parity.tensor_errors(weights, reference.first, reference.initial, weight_dtype(job.spec.precision))
 
 
-def watched_step(job: Job, engine: Engine, work: Workload, counter: StepMemory, micro_batches: list[Batch]) -> None:
+def watched_step(
+    job: CheckJob, engine: Engine, work: Workload, counter: StepMemory, micro_batches: list[Batch]
+) -> None:
     inputs = [entry for batch in micro_batches for entry in tensors_of(batch)]
     with watched_parameters(job), counter.step(engine.state(), inputs):
         for index, batch in enumerate(micro_batches):
@@ -106,7 +108,7 @@ def watched_step(job: Job, engine: Engine, work: Workload, counter: StepMemory, 
         engine.optimizer_step()
 
 
-def watched_parameters(job: Job) -> contextlib.AbstractContextManager[None]:
+def watched_parameters(job: CheckJob) -> contextlib.AbstractContextManager[None]:
     """A compiled module has no hooks that could watch them."""
     return contextlib.nullcontext() if job.spec.compile else gathered_parameters()
 
@@ -114,7 +116,7 @@ def watched_parameters(job: Job) -> contextlib.AbstractContextManager[None]:
 class WatchedSteps:
     """The steps after parity. A step whose update loss scaling skips is watched again, up to ``MAX_REPEATS`` times."""
 
-    def __init__(self, job: Job, engine: Engine, work: Workload, context: RankContext) -> None:
+    def __init__(self, job: CheckJob, engine: Engine, work: Workload, context: RankContext) -> None:
         """Takes the steps that are not watched: the unsteady ones, and those until the loss scale has settled."""
         self._job, self._engine, self._work, self._device = job, engine, work, context.device
         self._share = share_of(job, context.rank)

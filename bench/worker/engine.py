@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.precision import refuse_narrow
 from bench.engines.whole_loss import first_use
-from bench.job import Job
+from bench.job import EngineJob, StepsJob
 from bench.worker import straggler
 from bench.worker.batches import batches, share_of, workload
 from workloads.base import kept_generators
@@ -20,11 +21,11 @@ UNSTEADY_STEPS = 2
 """Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
 
 
-def adapter(job: Job) -> ModuleType:
+def adapter(job: EngineJob[Any]) -> ModuleType:
     return importlib.import_module(f"{job.engine}.adapter")
 
 
-def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
+def set_up(job: EngineJob[Any], module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
     refuse_narrow(module, job.spec.precision)
     engine: Engine = adapter(job).create()
     work = workload(job.workload)
@@ -34,7 +35,7 @@ def set_up(job: Job, module: nn.Module, units: list[nn.Module], context: RankCon
     return engine
 
 
-def ready(job: Job, context: RankContext) -> tuple[Engine, list[list[Batch]], LossFunction]:
+def ready(job: StepsJob[Any], context: RankContext) -> tuple[Engine, list[list[Batch]], LossFunction]:
     """The engine, a pool of batches, and the loss function, slow on a straggler."""
     rank, device = context.rank, context.device
     work = workload(job.workload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.engines.base import RankContext
-from bench.job import Job
+from bench.job import CeilingJob, CollectivesJob
 from bench.measure.communication import by_size as collectives_by_size
 from bench.measure.communication import sizes
 from bench.measure.machine import interference, peak_flops
@@ -11,22 +11,22 @@ from bench.rank_results import CeilingResult, CollectivesResult
 from bench.worker.stopwatch import Stopwatch
 
 
-def peak(job: Job, context: RankContext) -> CeilingResult:
+def peak(job: CeilingJob, context: RankContext) -> CeilingResult:
     """What this rank reaches in matrix products, with all others, and what disturbed it."""
     watch = interference.Watch(context.placement, context.device)
     watch.begin()
-    ceiling = peak_flops.measure(job.spec.precision, context.device, one_clock=context.placement.one_clock)
+    ceiling = peak_flops.measure(job.precision, context.device, one_clock=context.placement.one_clock)
     return CeilingResult(ceiling=ceiling, interference=watch.end())
 
 
-def collective_times(job: Job, context: RankContext, seconds: Stopwatch) -> CollectivesResult:
+def collective_times(job: CollectivesJob, context: RankContext, seconds: Stopwatch) -> CollectivesResult:
     """``workload=collectives``: the same times on every rank, and what disturbed this one."""
-    asked = sizes.asked(job.workload.options)
+    asked = sizes.asked(job.options)
     if context.device.type == "cuda":  # so that clocks are up when they are read first
         collectives_by_size.measure(asked, 1, 0, context.device)
     watch = interference.Watch(context.placement, context.device)
     watch.begin()
-    times = collectives_by_size.measure(asked, job.steps, job.warmup, context.device)
+    times = collectives_by_size.measure(asked, job.iterations, job.warmup, context.device)
     disturbance = watch.end()
     seconds.lap("measured_s")
     return CollectivesResult(collective_times=times, interference=disturbance)

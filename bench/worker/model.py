@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.engines.batches import tensors_of
 from bench.engines.precision import autocast, cast_inputs, cast_module, narrow_parameter, weight_dtype
-from bench.job import Job
+from bench.job import ReferenceJob
 from bench.measure import flops
 from bench.measure.memory import step
 from bench.worker.batches import batches, share_of
@@ -61,7 +61,7 @@ def flops_per_sample(
     return counter.flops / samples, counter.uncounted
 
 
-def activation_bytes(job: Job, work: Workload, device: torch.device) -> int | None:
+def activation_bytes(job: ReferenceJob, work: Workload, device: torch.device) -> int | None:
     """What one rank's micro-batch leaves for backward, without an engine; None where a rank has a part of a replica."""
     if job.ranks_per_replica > 1 or not job.memory:
         return None

@@ -6,7 +6,7 @@ import math
 
 from bench.engines.base import Batch, RankContext
 from bench.engines.exchange import all_gather_json
-from bench.job import Job
+from bench.job import ProfileJob
 from bench.measure.time import timeline
 from bench.measure.time.timing import all_here
 from bench.rank_results import ProfileResult
@@ -18,7 +18,7 @@ from bench.worker.updates import UpdateWatch, settle
 PROFILED_STEPS = 10
 
 
-def profiled(job: Job, context: RankContext) -> ProfileResult:
+def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     """What a few steps are made of, in whole periods. Their batches are made within them, as in training.
 
     A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs

@@ -14,13 +14,13 @@ import numpy
 import torch
 from torch import nn
 
-from bench.job import Job
+from bench.job import WorkloadJob
 
 State = list[Any]
 """The states of all generators, in the order of ``Generators``."""
 
 
-def seed_generators(job: Job) -> None:
+def seed_generators(job: WorkloadJob[Any]) -> None:
     """Seeds torch (all devices), Python and NumPy as every rank is seeded."""
     torch.manual_seed(job.workload.seed)
     random.seed(job.workload.seed)

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from bench.engines.base import RankContext, ServerContext
-from bench.job import Job
+from bench.job import (
+    CeilingJob,
+    CheckJob,
+    CollectivesJob,
+    EngineJob,
+    Job,
+    LoadJob,
+    NoiseJob,
+    ProfileJob,
+    ReferenceJob,
+    TimingJob,
+    TrainingJob,
+)
 from bench.placement import Placement, Rendezvous
 from bench.rank_results import RankResult
 from bench.worker import global_state
@@ -22,39 +35,49 @@ from bench.worker.timing import timing
 from results.launches import ServerCounts
 
 
-def run(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
+def run(job: Job[Any], rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
     """Everything that one process does in one launch. Raises what goes wrong."""
     global_state.check_at_start()
     result = work_of(job, rank, placement, rendezvous)
     return dataclasses.replace(result, changes=global_state.changes())
 
 
-def work_of(job: Job, rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
+def work_of(job: Job[Any], rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
     seconds = Stopwatch()
     device = prepare_process(job, rank, placement)
-    if job.purpose == "load":
-        return load(job)
-    if job.purpose == "reference":
-        return reference(job, device)
-    if job.purpose == "noise":
-        return noise(job, device)
+    match job:
+        case LoadJob():
+            return load(job)
+        case ReferenceJob():
+            return reference(job, device)
+        case NoiseJob():
+            return noise(job, device)
     use_interface(placement)
     store = open_store(job, rank, rendezvous)
     if rank >= job.world_size:
+        assert isinstance(job, EngineJob)
         counts: ServerCounts = adapter(job).serve(job.spec, ServerContext(rank - job.world_size, job.servers, store))
         return counts
-    join_group(job, rank, device, store)
+    world_size = job.spec.world_size if isinstance(job, TrainingJob) else job.world_size
+    join_group(job, rank, world_size, device, store)
     seconds.lap("init_s")
-    context = RankContext(rank, job.spec.world_size, device, store, placement=placement)
-    if job.purpose == "ceiling":
-        result: RankResult = peak(job, context)
-    elif job.purpose == "collectives":
-        result = collective_times(job, context, seconds)
-    elif job.purpose == "check":
-        result = check(job, context)
-    elif job.purpose == "profile":
-        result = profiled(job, context)
-    else:
-        result = timing(job, context, seconds)
+    context = RankContext(rank, world_size, device, store, placement=placement)
+    result = with_others(job, context, seconds)
     meet(job, context, "end")  # rank 0 holds the store: nobody leaves before all are done
     return dataclasses.replace(result, seconds=seconds.laps)
+
+
+def with_others(job: Job[Any], context: RankContext, seconds: Stopwatch) -> RankResult:
+    """What a rank does within its process group."""
+    match job:
+        case CheckJob():
+            return check(job, context)
+        case TimingJob():
+            return timing(job, context, seconds)
+        case ProfileJob():
+            return profiled(job, context)
+        case CeilingJob():
+            return peak(job, context)
+        case CollectivesJob():
+            return collective_times(job, context, seconds)
+    raise TypeError(f"no rank can do {type(job).__name__}")

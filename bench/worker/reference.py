@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from bench.engines.base import Batch
 from bench.engines.batches import tensors_of
 from bench.engines.precision import AUTOCAST, weight_dtype
-from bench.job import Job
+from bench.job import NoiseJob, ReferenceJob, SingleProcessJob
 from bench.rank_results import NoiseResult, ReferenceResult
 from bench.worker import loop, parity
 from bench.worker.batches import batches, share_of, workload
@@ -36,7 +37,7 @@ SMALL = {torch.float32: 1e-3, torch.bfloat16: 0.02, torch.float16: 5e-3}
 """Root mean square of such a gradient, over the median of all, by the dtype of computation: at most a few units."""
 
 
-def reference(job: Job, device: torch.device) -> ReferenceResult:
+def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     """The single process that parity compares with, and what the model is."""
     work = workload(job.workload)
     module = checked_module(work, job.workload.called, job.spec.precision)
@@ -57,7 +58,7 @@ def reference(job: Job, device: torch.device) -> ReferenceResult:
     return ReferenceResult(model=facts)
 
 
-def noise(job: Job, device: torch.device) -> NoiseResult:
+def noise(job: NoiseJob, device: torch.device) -> NoiseResult:
     """Errors of the reference against itself, of draws that are rounded otherwise, and of unreduced tensors."""
     against = Reference.load(Path(job.reference))
     work, shares = workload(job.workload), reference_shares(job)
@@ -102,7 +103,7 @@ def noise(job: Job, device: torch.device) -> NoiseResult:
 class GlobalSteps:
     """The parity steps of all ranks; each share's micro-batches are made and trained on with its own random numbers."""
 
-    def __init__(self, job: Job, work: Workload, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, job: SingleProcessJob[Any], work: Workload, module: nn.Module, device: torch.device) -> None:
         self._job, self._work, self._device = job, work, device
         self._shares = reference_shares(job)
         seed_generators(job)
@@ -145,14 +146,14 @@ class GlobalStep:
         return self._steps.visit(self._step)
 
 
-def reference_shares(job: Job) -> list[loop.Share]:
+def reference_shares(job: SingleProcessJob[Any]) -> list[loop.Share]:
     """The shares of all replicas that there are, cut as finely as the engine cuts them."""
     ranks = 1 if job.spec.backend == "fake" else job.spec.world_size
     shares = [share_of(job, rank) for rank in range(0, ranks, job.ranks_per_replica)]
     return [replace(share, accumulate=share.accumulate * job.microbatches) for share in shares]
 
 
-def reduction_eps(job: Job) -> float:
+def reduction_eps(job: NoiseJob) -> float:
     """By how much of itself a reduced gradient may be rounded otherwise."""
     spec = job.spec
     dtype = weight_dtype(spec.precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.engines.base import RankContext
-from bench.job import Job
+from bench.job import TimingJob
 from bench.measure.communication import interface_bytes
 from bench.measure.machine import interference
 from bench.rank_results import TimingResult
@@ -16,7 +16,7 @@ from bench.worker.updates import UpdateWatch, settle
 from results import launches
 
 
-def timing(job: Job, context: RankContext, seconds: Stopwatch) -> TimingResult:
+def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingResult:
     """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.launch.launcher import Launcher
+from bench.plan.jobs import Jobs
 from tests.conftest import MakeCell, RunCheck, assert_parity
 
 ENGINES = ("native", "torch", "deepspeed")
@@ -45,7 +46,7 @@ def test_a_precision_with_fp32_weights_refuses_them_by_name_also_in_the_referenc
 ) -> None:
     for precision, purpose in (("fp32", "timing"), ("fp32", "reference"), ("amp_bf16", "timing")):
         cell = make_cell(engine=engine, gpus=2, precision=precision, workload=built(kind))
-        result = launcher.launch(cell.job(purpose, scratch))
+        result = launcher.launch(getattr(Jobs(cell, scratch), purpose)())
         assert result.status == "unsupported", result
         assert f"precision={precision} trains fp32 weights, but the module was built with {name} in bfloat16" in (
             result.reason

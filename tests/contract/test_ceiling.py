@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.worker.batches import workload
 from bench.worker.model import flops_per_sample
 from results.launches import Launch
@@ -35,7 +37,7 @@ def test_a_model_of_large_products_comes_near_the_ceiling_and_not_beyond(
         """By the best of both, taken by turns: others may be at work."""
         peak, step_s = 0.0, math.inf
         for _ in range(2):
-            ranks = launcher.launch(timing_job(cell, purpose="ceiling")).ranks
+            ranks = launcher.launch(Jobs(cell, Path()).ceiling()).ranks
             ceilings = [rank.ceiling for rank in ranks]
             assert ceilings[0] == ceilings[1] and ceilings[0].dtype == "float32"
             peak = max(peak, ceilings[0].flops_per_s)

@@ -10,6 +10,7 @@ import pytest
 from bench.groups import options
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell, RunCheck, worst
 
@@ -147,7 +148,7 @@ def test_a_launch_ends_cleanly_and_leaves_no_process(engine: str, make_cell: Mak
     if not runnable:
         pytest.skip(cells[0].reason)
     cell = runnable[-1]
-    result = launcher.launch(cell.job("timing", Path()))
+    result = launcher.launch(Jobs(cell, Path()).timing())
     assert (result.status, result.reason, result.ends) == ("ok", "", [])
     assert len(result.ranks) == 2
     assert not ranks_below(psutil.Process(launcher._process.pid))

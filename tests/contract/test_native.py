@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.launch.launcher import Launcher
+from bench.plan.jobs import Jobs
 from results.parity import Parity
 from tests.conftest import MakeCell, RunCheck, worst
 from tests.models import MODELS
@@ -128,6 +129,6 @@ def test_what_cannot_be_trained_is_refused_by_name(
     kind: str, stage: int, why: str, make_cell: MakeCell, launcher: Launcher, scratch: Path
 ) -> None:
     cell = make_cell(engine="native", stage=stage, gpus=2, workload=odd(kind), batch_size=1, bucket_mb=0.0001)
-    result = launcher.launch(cell.job("timing", scratch))
+    result = launcher.launch(Jobs(cell, scratch).timing())
     assert result.status == "unsupported"
     assert why in result.reason

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from analysis.theory import predict_sent, predict_state
 from bench.engines.base import RankContext
 from bench.engines.native.collectives import collectives
 from bench.launch.launcher import Launcher
+from bench.plan.jobs import Jobs
 from bench.rank_results import CheckResult
 from bench.worker import fake_group
 from results.model import Model
@@ -68,7 +68,7 @@ def test_the_peak_is_that_of_a_real_world_where_the_backend_allocates_nothing(
 def model(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> Model:
     """What MLP is, once counted."""
     if scratch not in MODELS:
-        job = make_cell(backend="fake", gpus=64, workload=MLP, measure=QUICK).job("reference", scratch)
+        job = Jobs(make_cell(backend="fake", gpus=64, workload=MLP, measure=QUICK), scratch).reference()
         facts = launcher.launch(dataclasses.replace(job, reference=str(scratch / "facts")))
         MODELS[scratch] = facts.ranks[0].model
     return MODELS[scratch]
@@ -117,12 +117,10 @@ def test_a_rank_alone_is_neither_profiled_nor_timed_without_communication(make_c
     assert "nobody to send to" in cell.unsilenced()
 
 
-def test_only_rank_0s_share_is_made_and_timed(
-    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
-) -> None:
+def test_only_rank_0s_share_is_made_and_timed(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> None:
     """The data of 100,000 ranks would not fit here."""
     cell = make_cell(backend="fake", engine="torch", stage=1, gpus=100_000, workload=MLP)
-    for purpose in ("reference", "timing"):
-        result = launcher.launch(timing_job(cell, purpose=purpose, world_size=1))
-        assert result.status == "ok", result.reason
-    assert [len(rank.samples.optimizer_s) for rank in result.ranks] == [2]
+    jobs = Jobs(cell, scratch)
+    assert launcher.launch(jobs.reference()).status == "ok"
+    timed = launcher.launch(jobs.timing())
+    assert [len(rank.samples.optimizer_s) for rank in timed.ranks] == [2], timed.reason

@@ -12,6 +12,7 @@ import pytest
 from analysis.theory.calibrated import Calibrated
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from results.attribution import StepParts
 from results.settings import Network, Straggler
 from tests.conftest import MakeCell
@@ -44,7 +45,7 @@ def profile(launcher: Launcher, scratch: Path, make_cell: MakeCell) -> Profile:
             pytest.skip(cell.reason)
 
         def profiled() -> Parts:
-            result = launcher.launch(cell.job("profile", scratch))
+            result = launcher.launch(Jobs(cell, scratch).profile())
             assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
             assert all(rank.straggler_known for rank in result.ranks)
             return [medians(rank.parts) for rank in result.ranks]
@@ -188,7 +189,7 @@ def test_who_waits_for_anothers_batch_waits_for_data(engine: str, stage: int, pr
 
 def test_whole_periods_are_profiled(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> None:
     cell = make_cell(engine="torch", gpus=2, steps=4, workload=layers(0.25), local_steps=3)
-    result = launcher.launch(cell.job("profile", scratch))
+    result = launcher.launch(Jobs(cell, scratch).profile())
     assert [len(rank.parts) for rank in result.ranks] == [6, 6]
     for rank in result.ranks:
         assert sum(part.communication_s > 0 for part in rank.parts) == 2
@@ -212,7 +213,7 @@ def test_without_communication_nobody_waits(
 
 def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> list[float]:
     """The median step of each rank."""
-    result = launcher.launch(cell.job("timing", scratch, silent=silent))
+    result = launcher.launch(Jobs(cell, scratch).timing(silent=silent))
     assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
     samples = [rank.samples for rank in result.ranks]
     return [statistics.median(rank.step_times_s()) for rank in samples]

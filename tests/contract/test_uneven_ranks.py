@@ -15,6 +15,7 @@ import torch
 
 from bench.job import Job
 from bench.launch.launcher import Launcher
+from bench.plan.jobs import Jobs
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.straggler import compute_s, slowed
 from tests.conftest import MakeCell
@@ -65,7 +66,7 @@ def test_the_delay_is_what_the_factor_says() -> None:
 
 def test_skewed_labels_deal_the_same_samples_by_class(make_cell: MakeCell) -> None:
     skewed, plain = (
-        make_cell(gpus=4, batch_size=16, data_skew=skew).job("timing", Path()) for skew in ("labels", "none")
+        Jobs(make_cell(gpus=4, batch_size=16, data_skew=skew), Path()).timing() for skew in ("labels", "none")
     )
     work = workload(plain.workload)
     cpu = torch.device("cpu")
@@ -79,7 +80,7 @@ def test_skewed_labels_deal_the_same_samples_by_class(make_cell: MakeCell) -> No
 
 
 def test_skewed_labels_need_labels(make_cell: MakeCell) -> None:
-    job = make_cell(gpus=2, workload="mlp", data_skew="labels").job("timing", Path())
+    job = Jobs(make_cell(gpus=2, workload="mlp", data_skew="labels"), Path()).timing()
     work = workload(job.workload)
     with pytest.raises(WorkloadError, match="data_skew=labels needs one class label a sample; workload=mlp"):
         batches(job, work, share_of(job, 0), 0, torch.device("cpu"))

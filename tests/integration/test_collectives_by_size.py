@@ -14,6 +14,7 @@ from analysis.report.write import write_report
 from bench.launch.launcher import Launcher
 from bench.measure.communication.sizes import KINDS
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.resume import take_over
@@ -37,7 +38,7 @@ def times(launcher: Launcher, scratch: Path) -> Times:
 
     def launch(cell: Cell) -> list[CollectiveTimes]:
         assert cell.status is None, cell.reason
-        result = launcher.launch(cell.job(cell.measured, scratch))
+        result = launcher.launch(Jobs(cell, scratch).collectives())
         assert result.status == "ok", f"{result.reason}\n{result.ends}"
         found = [rank.collective_times for rank in result.ranks]
         assert all(rank == found[0] for rank in found)  # the slowest rank's, on all of them

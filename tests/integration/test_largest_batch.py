@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from bench.job import Job, LaunchResult, Machine
+from bench.job import CheckJob, Job, LaunchResult, Machine
 from bench.launch.launcher import Launcher
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from bench.sweep import largest_batch
 from bench.sweep.breakdown import Breakdown
@@ -40,7 +41,7 @@ class Cut:
         self.batches: list[int] = []
 
     def launch(self, job: Job) -> LaunchResult:
-        if job.purpose == "check":
+        if isinstance(job, CheckJob):
             if self.left is not None and len(self.batches) == self.left:
                 if self.killed:
                     return LaunchResult("failed", "rank 0: killed by signal 9 (SIGKILL)", by_chance=True)
@@ -74,7 +75,7 @@ def searched(make_config: Callable[..., Config], launcher: Launcher, scratch: Pa
 def peaks(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -> list[int]:
     """The peak at each batch from 1 to MOST, by launches of the same kind."""
     config = make_config(engine="native", workload=MLP, search="max_batch", memory_limit="1GiB")
-    job = plan([config], CPU_ONLY, cores=2)[0].job("check", scratch)
+    job = Jobs(plan([config], CPU_ONLY, cores=2)[0], scratch).check()
     results = [launcher.launch(dataclasses.replace(job, rank_batch=batch)) for batch in range(1, MOST + 1)]
     return [cast(int, largest_batch.trial(1, result, None).peak_bytes) for result in results]
 
@@ -127,7 +128,7 @@ def test_running_out_of_memory_is_an_answer_and_any_other_end_is_not(
     def ends(how: str) -> LaunchResult:
         workload = {"name": "faulty", "factory": "tests.faults:Faulty", "how": how, "rank": 0}
         cell = plan([make_config(workload=workload, search="max_batch", memory_limit="1GiB")], CPU_ONLY, cores=2)[0]
-        return launcher.launch(cell.job("check", scratch))
+        return launcher.launch(Jobs(cell, scratch).check())
 
     exhausted, broken = ends("exhaust"), ends("raise")
     assert (exhausted.status, broken.status) == ("oom", "failed")
@@ -148,6 +149,6 @@ def test_on_a_gpu_the_limit_is_real(make_config: Callable[..., Config], launcher
     for limit in ("4MiB", "1GiB", "1024TiB"):
         big = MLP | {"width": 512, "depth": 3}
         config = make_config(engine="native", workload=big, search="max_batch", memory_limit=limit)
-        result = launcher.launch(plan([config], launcher.machine, cores=2)[0].job("check", scratch))
+        result = launcher.launch(Jobs(plan([config], launcher.machine, cores=2)[0], scratch).check())
         ends.append(result.status)
     assert ends == ["oom", "ok", "unsupported"]

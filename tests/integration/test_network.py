@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ import pytest
 from bench.job import LaunchResult
 from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
+from bench.messages import job_message
 from bench.network.lab import Lab, NetworkError, obstacle
 from bench.network.link import Link
 from results.settings import Network
@@ -242,16 +242,15 @@ def test_nothing_is_left_once_the_parent_is_killed(
     tmp_path: Path, make_cell: MakeCell, timing_job: Callable[..., Any], delay: float
 ) -> None:
     job = timing_job(make_cell(workload=HANG, gpus=2, network=Network("lab")), network=Link(1e9, delay, 2))
-    (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
+    (tmp_path / "job.json").write_text(json.dumps(job_message(job)))
     script = (
         "import json, sys\n"
-        "from bench.job import Job\n"
+        "from bench.messages import read_job\n"
         "from bench.launch.local import LocalLauncher\n"
-        "from results.decode import decode\n"
         "launcher = LocalLauncher()\n"
         "launcher.machine\n"
         "print(launcher._process.pid, flush=True)\n"
-        "launcher.launch(decode(json.load(open(sys.argv[1])), Job, 'job'))\n"
+        "launcher.launch(read_job(json.load(open(sys.argv[1]))))\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "job.json")], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -41,7 +41,7 @@ class Launch:
 
     def __init__(
         self,
-        job: Job,
+        job: Job[Any],
         part: Slice,
         lifeline: Channel,
         spared: Collection[int] = (),

@@ -18,7 +18,7 @@ STOPPED = 4
 """``blame`` of a rank that the launcher stopped."""
 
 
-def outcome(job: Job, ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult[Any]:
+def outcome(job: Job[Any], ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult[Any]:
     """The result of a launch whose ranks have all ended, in JSON types; ``oom_kills``: ``oom_kill_count()`` before."""
     answers: list[Any] = [rank.answer() for rank in ranks]
     if not timed_out and all("error" not in answer and answer for answer in answers):

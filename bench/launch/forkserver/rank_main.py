@@ -40,13 +40,13 @@ def prepare_process(name: str, server: int, log_fd: int) -> None:
 
 
 def run_rank(
-    job: Job, number: int, placement: Placement, rendezvous: Rendezvous, server: int, log_fd: int
+    job: Job[Any], number: int, placement: Placement, rendezvous: Rendezvous, server: int, log_fd: int
 ) -> dict[str, Any]:
     """The result of a prepared rank, in JSON types. A spawned rank is prepared before it waits for torch."""
     prepare_process(f"bench rank {number}", server, log_fd)
-    from bench import rank_results, worker
+    from bench import messages, worker
 
-    return rank_results.as_message(worker.run(job, number, placement, rendezvous))
+    return messages.result_message(worker.run(job, number, placement, rendezvous))
 
 
 def report(result_fd: int, run: Callable[[], dict[str, Any]]) -> None:

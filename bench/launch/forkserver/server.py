@@ -10,12 +10,13 @@ import time
 from typing import Any
 
 from bench import causes
-from bench.job import Job, LaunchResult, Machine
+from bench.job import Job, LaunchResult, Machine, WorkloadJob
 from bench.launch.channel import Channel, Closed
 from bench.launch.forkserver.launch import Launch
 from bench.launch.forkserver.start import fork_obstacle
 from bench.launch.forkserver.templates import Cancelled, LoadFailed, Templates
 from bench.launch.orphans import end_orphans
+from bench.messages import read_job
 from bench.placement import Slice
 from results.decode import decode
 
@@ -41,7 +42,7 @@ def serve(lifeline: Channel) -> None:
 def launched(request: dict[str, Any], lifeline: Channel, templates: Templates) -> LaunchResult[Any]:
     """Runs the ranks of a job that are this host's. The workload is loaded before, so that ranks inherit its data: here
     if it is the suite's own, which changes nothing of this process; else in a process of its own."""
-    job = decode(request.get("job", request), Job, "job")
+    job = read_job(request.get("job", request))
     part = decode(request["slice"], Slice, "slice") if "slice" in request else Slice([job.world_size], 0, job.servers)
     try:
         obstacle = fork_obstacle()
@@ -56,11 +57,11 @@ def launched(request: dict[str, Any], lifeline: Channel, templates: Templates) -
         return LaunchResult("failed", f"the fork server could not start processes: {causes.in_words(error)}")
 
 
-def preload_workload(job: Job) -> None:
+def preload_workload(job: Job[Any]) -> None:
     """Loads a built-in workload here. A failure is left to the ranks, which report it."""
     from bench.worker.batches import workload
 
-    if job.workload.is_built_in:
+    if isinstance(job, WorkloadJob) and job.workload.is_built_in:
         with contextlib.suppress(Exception, SystemExit):
             workload(job.workload)
 

@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.job import Job
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.rank_main import report, run_rank
+from bench.messages import job_message, read_job
 from bench.placement import Placement, Rendezvous
 from results.decode import decode
 
@@ -69,7 +71,7 @@ def pipes() -> Iterator[tuple[int, int, int, int]]:
         os.close(log_write)
 
 
-def fork_rank(job: Job, number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
+def fork_rank(job: Job[Any], number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
     server = os.getpid()
     with pipes() as (result_read, log_read, result_write, log_write):
         pid = os.fork()
@@ -81,11 +83,11 @@ def fork_rank(job: Job, number: int, placement: Placement, rendezvous: Rendezvou
         return Rank(number, pid, result_read, log_read)
 
 
-def spawn_rank(job: Job, number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
+def spawn_rank(job: Job[Any], number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
     with pipes() as (result_read, log_read, *theirs):
         listener = () if rendezvous.listener is None else (rendezvous.listener.fileno(),)
         fds = (*theirs, *listener)
-        documents = (dataclasses.asdict(job), dataclasses.asdict(placement), [rendezvous.address, rendezvous.port])
+        documents = (job_message(job), dataclasses.asdict(placement), [rendezvous.address, rendezvous.port])
         arguments = [*map(json.dumps, documents), str(number), str(os.getpid()), *map(str, fds)]
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.launch.forkserver", "rank", *arguments],
@@ -97,7 +99,7 @@ def spawn_rank(job: Job, number: int, placement: Placement, rendezvous: Rendezvo
 
 def spawned_rank(arguments: list[str]) -> None:
     """Entry of a rank that was spawned rather than forked."""
-    job = decode(json.loads(arguments[0]), Job, "job")
+    job = read_job(json.loads(arguments[0]))
     placement = decode(json.loads(arguments[1]), Placement, "placement")
     number, server, result_fd, log_fd, *listener = map(int, arguments[3:])
     sockets = [socket.socket(fileno=fd) for fd in listener]

@@ -10,7 +10,6 @@ server from waiting for ranks. Messages are JSON over a socket pair that keeps t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 from bench.job import Job, WorkloadSpec
 from bench.launch.forkserver.rank_main import prepare_process, report, run_rank
 from bench.launch.forkserver.start import fork_obstacle
+from bench.messages import job_message, read_job
 from bench.network import lab
 from bench.placement import Placement, Rendezvous
 from results.decode import decode
@@ -57,7 +57,7 @@ def template(spec: WorkloadSpec, channel: socket.socket, server: int, log_fd: in
             send(channel, {"errno": error.errno})
             continue
         if pid == 0:
-            midwife(decode(message["job"], Job, "job"), channel, server)
+            midwife(read_job(message["job"]), channel, server)
             os._exit(0)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
@@ -74,7 +74,7 @@ def load(spec: WorkloadSpec) -> bool:
     return True
 
 
-def midwife(job: Job, channel: socket.socket, server: int) -> None:
+def midwife(job: Job[Any], channel: socket.socket, server: int) -> None:
     """Forks the ranks of one launch, one a message."""
     send(channel, {"midwife": os.getpid()})
     while True:
@@ -97,7 +97,7 @@ def midwife(job: Job, channel: socket.socket, server: int) -> None:
         send(channel, {"pid": pid})
 
 
-def begin_rank(job: Job, message: dict[str, Any], descriptors: list[int], server: int) -> None:
+def begin_rank(job: Job[Any], message: dict[str, Any], descriptors: list[int], server: int) -> None:
     """In the rank: moves to its host of the lab, becomes the server's child, and runs."""
     result_fd, log_fd, *others = descriptors
     listener = socket.socket(fileno=others.pop()) if message["listens"] else None
@@ -116,5 +116,5 @@ def wait_for_parent(server: int) -> None:
         time.sleep(0.0005)
 
 
-def as_message(job: Job) -> dict[str, Any]:
-    return {"job": dataclasses.asdict(job)}
+def as_message(job: Job[Any]) -> dict[str, Any]:
+    return {"job": job_message(job)}

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.job import Job, LaunchResult, WorkloadSpec
+from bench.job import Job, LaunchResult, WorkloadJob, WorkloadSpec
 from bench.launch.channel import Channel, Closed
 from bench.launch.forkserver.outcome import STOPPED
 from bench.launch.forkserver.rank_handle import Rank
@@ -31,7 +31,7 @@ ANSWER_S = 60.0
 STACKS_S = 0.3
 SHOWN_BYTES = 4096
 
-StartRank = Callable[[Job, int, Placement, Rendezvous], Rank]
+StartRank = Callable[[Job[Any], int, Placement, Rendezvous], Rank]
 
 
 class Cancelled(Exception):
@@ -83,7 +83,7 @@ class Template:
             self._channel.settimeout(ANSWER_S)
             self._opened = opened.pop_all()
 
-    def wait(self, job: Job, lifeline: Channel, launch: int) -> bool:
+    def wait(self, job: WorkloadJob[Any], lifeline: Channel, launch: int) -> bool:
         """Whether the workload was loaded; how is in ``obstacle``. Raises LoadFailed and Cancelled."""
         deadline = time.monotonic() + job.timeout_s
         waited: list[Any] = [self._channel, lifeline]
@@ -113,7 +113,7 @@ class Template:
         return not select.select([self._pid_fd], [], [], 0)[0]
 
     @contextlib.contextmanager
-    def forking(self, job: Job) -> Iterator[StartRank]:
+    def forking(self, job: Job[Any]) -> Iterator[StartRank]:
         """What forks a rank of the job from this process; all are the server's children at the end of the block."""
         midwife = os.pidfd_open(self._ask(as_message(job))["midwife"])
         try:
@@ -124,7 +124,7 @@ class Template:
             select.select([midwife], [], [], ANSWER_S)
             os.close(midwife)
 
-    def _fork_rank(self, job: Job, number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
+    def _fork_rank(self, job: Job[Any], number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
         with pipes() as (result_read, log_read, *theirs), contextlib.ExitStack() as opened:
             if job.network:
                 space = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -187,12 +187,12 @@ class Templates:
     def pids(self) -> set[int]:
         return {entry.pid for entry in self._kept.values()}
 
-    def of(self, job: Job, part: Slice) -> tuple[Template | None, str]:
+    def of(self, job: Job[Any], part: Slice) -> tuple[Template | None, str]:
         """The template of the job's workload; None where the server or the ranks load it, and why the ranks do.
 
         Raises LoadFailed and Cancelled.
         """
-        if job.workload.is_built_in or job.purpose in ("ceiling", "collectives"):
+        if not isinstance(job, WorkloadJob) or job.workload.is_built_in:
             return None, ""
         key = json.dumps(dataclasses.asdict(job.workload))
         kept = self._kept.pop(key, None)
@@ -220,7 +220,7 @@ class Templates:
 
 
 @contextlib.contextmanager
-def forking(template_of_job: Template | None, job: Job) -> Iterator[StartRank]:
+def forking(template_of_job: Template | None, job: Job[Any]) -> Iterator[StartRank]:
     """What forks a rank: the server itself, or the workload's template."""
     if template_of_job is None:
         yield fork_rank

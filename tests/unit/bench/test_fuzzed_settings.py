@@ -17,6 +17,7 @@ from bench.cli import errors, help
 from bench.cli.compose import from_hydra, register
 from bench.cli.overrides import check_overrides, name_module
 from bench.groups import CONF
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from results import quantities
 from results.declare import each_setting
@@ -88,7 +89,7 @@ def planned_or_refused(overrides: list[str]) -> str:
         config = from_hydra(compose("config", overrides=arguments))
         check_sweep([config])
         for cell in plan([config], CPU_ONLY, cores=2):
-            assert cell.id and cell.resolved() and (cell.status or cell.job("timing", Path()))
+            assert cell.id and cell.resolved() and (cell.status or Jobs(cell, Path()).timing())
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         return errors.explain(error)
     return ""

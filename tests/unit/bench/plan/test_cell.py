@@ -15,7 +15,7 @@ from bench.checks import ConfigError
 from bench.measure.verdicts import verdicts
 from bench.network import lab as lab_network
 from bench.network.link import Link
-from bench.plan.cell import reference_key
+from bench.plan.jobs import Jobs, reference_key
 from bench.plan.resolve import plan
 from results.launches import Launch
 from results.record import Record
@@ -69,7 +69,7 @@ def test_equal_requests_are_one_cell_and_other_knobs_another(make_config: Callab
 
 def test_stages_share_a_reference_and_world_sizes_do_not(make_config: Callable[..., Config], tmp_path: Path) -> None:
     cells = plan([make_config(stage=stage, gpus=gpus) for stage in (0, 3) for gpus in (1, 2)], CPU_ONLY, cores=2)
-    assert len({reference_key(cell.job("reference", tmp_path)) for cell in cells}) == 2
+    assert len({reference_key(Jobs(cell, tmp_path).reference()) for cell in cells}) == 2
 
 
 def test_strong_scaling_shares_the_batch_and_weak_scaling_repeats_it(make_config: Callable[..., Config]) -> None:
@@ -136,8 +136,8 @@ def test_a_lab_is_in_the_identity_the_job_and_the_record(make_config: Callable[.
     config = make_config(gpus=4, network=Network("lab", "100mbit", "2ms", hosts=2))
     cell, other = plan([config, make_config(gpus=4)], CPU_ONLY, cores=2)
     assert cell.status is None and cell.id != other.id
-    assert cell.job("timing", tmp_path).network == cell.job("check", tmp_path).network == Link(1e8, 0.002, 2)
-    assert cell.job("reference", tmp_path).network is None is other.job("timing", tmp_path).network
+    assert Jobs(cell, tmp_path).timing().network == Jobs(cell, tmp_path).check().network == Link(1e8, 0.002, 2)
+    assert Jobs(cell, tmp_path).reference().network is None is Jobs(other, tmp_path).timing().network
     facts = {"bits_per_s": 1e8, "delay_s": 0.002, "hosts": 2, "host_of_rank": [0, 0, 1, 1]}
     assert (cell.resolved()["network"], other.resolved()["network"]) == (facts, None)
 

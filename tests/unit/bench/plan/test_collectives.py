@@ -16,9 +16,11 @@ from analysis.report.terminal import print_summary
 from analysis.report.write import write_report
 from analysis.table.frame import frame
 from bench.checks import ConfigError
+from bench.job import CollectivesJob
 from bench.measure.communication.sizes import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, asked, iterations
 from bench.measure.verdicts import verdicts
 from bench.plan.cell import Cell
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from results.launches import CollectiveTimes, Launch
 from results.read import load
@@ -136,7 +138,9 @@ def planned(make_config: Callable[..., Config], **knobs: Any) -> Cell:
 def test_a_cell_of_collectives_has_no_engine_in_its_name(make_config: Callable[..., Config]) -> None:
     planned_cell = planned(make_config)
     assert planned_cell.status is None, planned_cell.reason
-    assert planned_cell.id.startswith("collectives-n2-gloo-") and planned_cell.measured == "collectives"
+    assert planned_cell.id.startswith("collectives-n2-gloo-") and isinstance(
+        Jobs(planned_cell, Path()).timed(), CollectivesJob
+    )
     assert planned(make_config, steps=3).id != planned_cell.id
 
 

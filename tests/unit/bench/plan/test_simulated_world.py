@@ -16,7 +16,7 @@ from analysis.report.write import write_report
 from analysis.table.frame import frame
 from analysis.theory import predict_state
 from bench.measure.verdicts import verdicts
-from bench.plan.cell import reference_key
+from bench.plan.jobs import Jobs, reference_key
 from bench.plan.resolve import plan
 from results.launches import Launch
 from results.model import Parameter
@@ -32,7 +32,7 @@ TWO_GPUS = dataclasses.replace(CPU_ONLY, cuda_devices=2, nccl="2.30.7")
 def test_a_world_that_is_not_there_is_one_process(make_config: Callable[..., Config], tmp_path: Path) -> None:
     (cell,) = plan([make_config(engine="native", backend="fake", gpus=64, threads=None)], CPU_ONLY, cores=2)
     assert (cell.status, cell.simulated, cell.threads, cell.oversubscribed(CPU_ONLY)) == (None, True, 2, False)
-    job = cell.job("timing", tmp_path)
+    job = Jobs(cell, tmp_path).timing()
     assert (job.world_size, job.spec.world_size, job.rank_batch, job.parity_steps) == (1, 64, 8, 0)
     resolved = cell.resolved()
     assert (resolved["world_size"], resolved["global_batch"], resolved["simulated"]) == (64, 512, True)
@@ -48,7 +48,7 @@ def test_real_and_simulated_worlds_share_threads_but_no_reference(
     ]
     cells = plan(configs, CPU_ONLY, cores=8)
     assert [cell.threads for cell in cells] == [2, 2]
-    assert len({reference_key(cell.job("reference", tmp_path)) for cell in cells}) == 2
+    assert len({reference_key(Jobs(cell, tmp_path).reference()) for cell in cells}) == 2
 
 
 def test_on_a_gpu_a_simulated_world_takes_one(make_config: Callable[..., Config]) -> None:

@@ -12,11 +12,13 @@ import pytest
 
 from bench.checks import ConfigError
 from bench.groups import CONF
-from bench.job import Job
+from bench.job import TimingJob
 from bench.measure.machine import source
+from bench.messages import job_message, read_job
+from bench.plan.jobs import Jobs
 from bench.regress import revision
 from bench.regress.__main__ import composed
-from results.decode import decode
+from bench.regress.untyped import PURPOSES, typed
 from results.identity import flatten
 from tests.conftest import MakeCell
 
@@ -36,8 +38,8 @@ class Config:
 
 
 @pytest.fixture
-def job(make_cell: MakeCell, tmp_path: Path) -> Job:
-    return make_cell(gpus=2).job("timing", tmp_path)
+def job(make_cell: MakeCell, tmp_path: Path) -> TimingJob:
+    return Jobs(make_cell(gpus=2), tmp_path).timing()
 
 
 @pytest.fixture
@@ -52,21 +54,43 @@ def older() -> Callable[..., revision.Revision]:
     return make
 
 
-def test_equal_code_is_sent_the_whole_job(job: Job, older: Callable[..., revision.Revision]) -> None:
-    assert revision.understood(job, older()) == dataclasses.asdict(job)
+def test_equal_code_is_sent_the_whole_job(job: TimingJob, older: Callable[..., revision.Revision]) -> None:
+    assert revision.understood(job, older()) == job_message(job)
 
 
 def test_a_field_that_the_other_revision_lacks_is_left_out_at_its_default(
-    job: Job, older: Callable[..., revision.Revision]
+    job: TimingJob, older: Callable[..., revision.Revision]
 ) -> None:
-    message = revision.understood(job, older("Job.silent", "EngineSpec.compile"))
+    message = revision.understood(job, older("TimingJob.silent", "EngineSpec.compile"))
     assert "silent" not in message and "compile" not in message["spec"]
-    assert decode(message, Job, "job") == job
+    assert read_job(message) == job
 
 
-def test_and_refused_by_name_where_it_is_set(job: Job, older: Callable[..., revision.Revision]) -> None:
-    with pytest.raises(ConfigError, match=r"--base v1 has no Job\.silent, here True; name a later one"):
-        revision.understood(dataclasses.replace(job, silent=True), older("Job.silent"))
+def test_and_refused_by_name_where_it_is_set(job: TimingJob, older: Callable[..., revision.Revision]) -> None:
+    with pytest.raises(ConfigError, match=r"--base v1 has no TimingJob\.silent, here True; name a later one"):
+        revision.understood(dataclasses.replace(job, silent=True), older("TimingJob.silent"))
+
+
+def test_a_revision_with_one_request_for_all_purposes_gets_all_of_its_fields(make_cell: MakeCell) -> None:
+    """As at the commit before requests had types."""
+    required = ["purpose", "engine", "spec", "workload", "world_size", "rank_batch", "steps", "warmup", "batch_pool"]
+    required += ["parity_steps", "memory", "threads", "deterministic", "timeout_s", "reference"]
+    spec = ["stage", "precision", "world_size", "device", "backend", "options"]
+    workload, optional = ["factory", "seed", "data_dir", "options"], ["collectives", "silent", "straggler_factor"]
+    fields = {"Job": [*required, *optional], "EngineSpec": spec, "WorkloadSpec": workload}
+    older = revision.Revision("v1", Path(), sys.executable, fields, (), {})
+    for purpose in PURPOSES.values():
+        message = revision.understood(getattr(Jobs(make_cell(gpus=2), Path()), purpose)(), older)
+        assert message.keys() - set(optional) == set(required)
+        assert message["purpose"] == purpose
+    ceiling = revision.understood(Jobs(make_cell(gpus=2, precision="bf16"), Path()).ceiling(), older)
+    assert (ceiling["spec"]["precision"], ceiling["spec"]["device"], ceiling["world_size"]) == ("bf16", "cpu", 2)
+    with pytest.raises(ConfigError, match=r"--base v1 has no TimingJob\.straggler_rank, here 1; name a later one"):
+        slow = dataclasses.replace(Jobs(make_cell(gpus=2), Path()).timing(), straggler_rank=1)
+        revision.understood(slow, older)
+    rank = {"ceiling": {}, "conditions": {"cpus": 2.0}, "foreign": {}, "seconds": {}}
+    nested = {"ceiling": {}, "interference": {"conditions": {"cpus": 2.0}, "foreign": {}}, "seconds": {}}
+    assert typed({"ranks": [rank]}) == {"ranks": [nested]}
 
 
 def test_code_without_a_job_is_too_old(tmp_path: Path) -> None:

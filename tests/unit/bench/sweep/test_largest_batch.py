@@ -17,6 +17,7 @@ from analysis.report.terminal import print_summary
 from analysis.report.write import write_report
 from analysis.table.frame import frame
 from bench.checks import ConfigError, check
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from bench.sweep.largest_batch import next_batch
 from results.memory import Search, Trial
@@ -145,8 +146,8 @@ def test_a_cpu_needs_a_limit_and_a_gpu_has_one(make_config: Callable[..., Config
     limits = []
     for limit in (None, "2GiB"):
         (cell,) = plan([make_config(search="max_batch", memory_limit=limit)], gpu, cores=2)
-        limits += [cell.job(purpose, tmp_path).memory_limit_bytes for purpose in ("check", "reference")]
-    assert limits == [None, None, 2**31, None]
+        limits.append(Jobs(cell, tmp_path).check().memory_limit_bytes)
+    assert limits == [None, 2**31]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_batches_divide_into_what_the_engine_cuts_them_into(
 ) -> None:
     (cell,) = plan([make_config(search="max_batch", memory_limit="1MiB", **knobs)], CPU_ONLY, cores=2)
     assert (cell.status, cell.search().granule) == (None, granule)
-    job = cell.job("check", tmp_path)
+    job = Jobs(cell, tmp_path).check()
     assert (job.parity_steps, job.collectives, job.memory) == (0, False, True)
 
 

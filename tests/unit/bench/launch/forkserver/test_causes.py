@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import resource
@@ -20,6 +19,7 @@ from bench.launch.channel import Channel
 from bench.launch.forkserver import server
 from bench.launch.forkserver.rank_main import describe_error
 from bench.launch.forkserver.templates import Templates
+from bench.messages import job_message
 from bench.saved import save
 from results.shown import printable
 from tests.conftest import MakeCell
@@ -98,7 +98,7 @@ def test_too_few_processes_are_named_and_leave_no_descriptor_open(
     open_before = len(os.listdir("/proc/self/fd"))
     with ours, theirs:
         lifeline = Channel(theirs)
-        result = server.launched(dataclasses.asdict(job), lifeline, Templates(lifeline))
+        result = server.launched(job_message(job), lifeline, Templates(lifeline))
         assert len(os.listdir("/proc/self/fd")) == open_before
     assert (result.status, result.ranks) == ("failed", [])
     assert "Resource temporarily unavailable (EAGAIN); " in result.reason

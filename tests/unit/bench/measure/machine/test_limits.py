@@ -9,6 +9,7 @@ import pytest
 
 from bench.measure.machine import limits
 from bench.measure.machine.limits import read, usable_cores
+from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from tests.conftest import CPU_ONLY, MakeCell
 
@@ -95,4 +96,4 @@ def test_half_a_core_is_shared_by_one_rank_of_one_thread(make_cell: MakeCell) ->
 
     half, whole = (plan([make_cell(gpus=1).config], CPU_ONLY, cores=cores)[0] for cores in (0.5, 1))
     assert half.oversubscribed(CPU_ONLY) and not whole.oversubscribed(CPU_ONLY)
-    assert half.threads == half.job("reference", Path()).threads == 1
+    assert half.threads == Jobs(half, Path()).reference().threads == 1

@@ -14,7 +14,7 @@ from analysis.metrics.utilization import joules_per_step
 from analysis.table.frame import frame
 from bench.measure.machine import peak_flops
 from bench.measure.verdicts import disturbances
-from bench.plan.cell import ceiling_key
+from bench.plan.jobs import Jobs, ceiling_key
 from bench.worker.model import flops_per_sample
 from results.launches import Ceiling
 from tests.conftest import MakeCell
@@ -165,7 +165,7 @@ def test_operations_faster_than_matrix_products_alone_are_not_to_be_relied_on() 
 
 def test_a_ceiling_belongs_to_device_dtype_threads_and_ranks(make_cell: MakeCell, tmp_path: Any) -> None:
     def key(**knobs: Any) -> object:
-        return ceiling_key(make_cell(engine="native", **knobs).job("ceiling", tmp_path))
+        return ceiling_key(Jobs(make_cell(engine="native", **knobs), tmp_path).ceiling())
 
     assert key(gpus=2, stage=1) == key(gpus=2, stage=3, workload="mlp", batch_size=64)
     assert len({key(), key(gpus=2), key(precision="bf16"), key(threads=2)}) == 4
