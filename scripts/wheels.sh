@@ -6,7 +6,7 @@ set -euo pipefail
 folder=${1:?usage: scripts/wheels.sh FOLDER}
 cd "$(dirname "$0")/.."
 needed='^(antlr4-python3-runtime|hydra-core|nvidia-ml-py|omegaconf|rich|markdown-it-py|mdurl|pygments)=='
-.venv/bin/uv export --frozen --no-hashes --no-dev --no-emit-project --extra nvml --quiet |
+.venv/bin/uv export --frozen --no-hashes --no-dev --no-emit-project --quiet |
     grep -E "$needed" | cut -d ' ' -f 1 > "${TMPDIR:-/tmp}/wheels.$$"
 trap 'rm -f "${TMPDIR:-/tmp}/wheels.$$"' EXIT
 # Not pip download: antlr4-python3-runtime is published as source only.

@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from bench.measure.machine import environment, limits, source
+from bench.measure.machine import limits, nvml, source
 from bench.measure.machine.command import output
+from bench.measure.machine.nvml import State
 from bench.measure.machine.source import ROOT
-from results.quantities import size_bytes
 from terminal.output import prepare_output
 from terminal.tables import bare, console
 
@@ -36,10 +36,6 @@ LEAST_SHARED_BYTES = 64 * 2**20
 BUSY_PERCENT = 5
 USED_BYTES = 2**30
 """More than this on an idle GPU belongs to somebody: contexts of drivers and displays need less."""
-GPU_FIELDS = (
-    *("index", "uuid", "name", "driver_version", "persistence_mode", "utilization.gpu", "memory.used"),
-    *("temperature.gpu", "clocks.sm", "clocks.max.sm"),
-)
 TORCH = """
 import json, torch, torch.distributed as dist
 nccl = dist.is_available() and dist.is_nccl_available() and torch.cuda.is_available()
@@ -64,7 +60,7 @@ class Finding:
 
 def preflight(place: Path) -> list[Finding]:
     """Everything that is looked at before a night's run writes to ``place``."""
-    driver, seen = gpus(), torch_here()
+    driver, seen = nvml.visible(nvml.states()), torch_here()
     return [
         code(),
         locked(installed(), ROOT / "uv.lock"),
@@ -133,16 +129,6 @@ def disk(what: str, place: Path, least_bytes: int) -> Finding:
     return Finding(what, words, "ok")
 
 
-def gpus() -> list[dict[str, str]]:
-    """What the driver says of each GPU that CUDA_VISIBLE_DEVICES leaves; empty without one."""
-    every = environment.gpus(GPU_FIELDS)
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        return every
-    named = [name.strip() for name in chosen.split(",") if name.strip()]
-    return [gpu for gpu in every if any(gpu["index"] == name or gpu["uuid"].startswith(name) for name in named)]
-
-
 def torch_here() -> dict[str, Any]:
     """What torch sees, from a process of its own: this one never imports it."""
     try:
@@ -152,7 +138,7 @@ def torch_here() -> dict[str, Any]:
     return found
 
 
-def graphics(driver: list[dict[str, str]], seen: dict[str, Any]) -> list[Finding]:
+def graphics(driver: list[State], seen: dict[str, Any]) -> list[Finding]:
     """GPUs as the driver and as torch see them: present, idle, fit to keep their clocks, joined by NCCL."""
     if not seen:
         return [Finding("torch", "does not start", "wrong", "python -c 'import torch' fails or hangs")]
@@ -162,37 +148,32 @@ def graphics(driver: list[dict[str, str]], seen: dict[str, Any]) -> list[Finding
     if seen["gpus"] != len(driver):
         advice = "torch and the driver disagree: a build of torch without CUDA, a driver too old, or a GPU in trouble"
         return [Finding("GPUs", count, "wrong", advice)]
-    names = sorted({gpu["name"] for gpu in driver})
+    names = sorted({gpu.name for gpu in driver})
     found = [Finding("GPUs", f"{count}: {', '.join(names)}", "ok")]
-    found.append(Finding("driver", ", ".join(sorted({gpu["driver_version"] for gpu in driver})), "ok"))
+    found.append(Finding("driver", ", ".join(sorted({gpu.driver_version for gpu in driver})), "ok"))
     if len(names) > 1:
         found[0] = Finding("GPUs", f"{count}: {', '.join(names)}", "wrong", "unlike GPUs have no common step time")
     return [*found, *map(idle, driver), persistence(driver), nccl(seen)]
 
 
-def idle(gpu: dict[str, str]) -> Finding:
-    busy, used = _number(gpu["utilization.gpu"]), gpu["memory.used"]
-    words = f"{gpu['utilization.gpu']} busy, {used} used, {gpu['temperature.gpu']} °C, {gpu['clocks.sm']}"
-    what = f"GPU {gpu['index']}"
-    if busy > BUSY_PERCENT or _bytes(used) > USED_BYTES:
-        return Finding(what, words, "wrong", "another process uses it (nvidia-smi names it); end it, or choose others")
-    return Finding(what, words, "ok")
+def idle(gpu: State) -> Finding:
+    shares = [
+        ("busy", gpu.busy_percent, 1, "%"),
+        ("used", gpu.used_bytes, 2**20, "MiB"),
+        ("", gpu.temperature_c, 1, "°C"),
+        ("", gpu.clock_hz, 1e6, "MHz"),
+    ]
+    words = ", ".join(
+        f"{value / scale:.0f} {unit} {what}".strip() for what, value, scale, unit in shares if value is not None
+    )
+    if (gpu.busy_percent or 0) > BUSY_PERCENT or (gpu.used_bytes or 0) > USED_BYTES:
+        advice = "another process uses it (nvidia-smi names it); end it, or choose others"
+        return Finding(f"GPU {gpu.index}", words, "wrong", advice)
+    return Finding(f"GPU {gpu.index}", words, "ok")
 
 
-def _number(text: str) -> float:
-    found = re.match(r"[\d.]+", text)
-    return float(found.group()) if found else 0.0  # such as [N/A]
-
-
-def _bytes(text: str) -> int:
-    try:
-        return size_bytes(text.replace(" ", ""))
-    except ValueError:
-        return 0
-
-
-def persistence(driver: list[dict[str, str]]) -> Finding:
-    off = [gpu["index"] for gpu in driver if gpu["persistence_mode"].lower() == "disabled"]
+def persistence(driver: list[State]) -> Finding:
+    off = [str(gpu.index) for gpu in driver if gpu.is_persistent is False]
     if off:
         advice = "each first launch waits for the driver to start; nvidia-smi -pm 1 (root) keeps it up"
         return Finding("persistence", f"off on GPU {', '.join(off)}", "note", advice)
@@ -230,7 +211,7 @@ def main() -> int:
     parser.add_argument("--gpus", action="store_true", help="print the number of GPUs and check nothing")
     arguments = parser.parse_args()
     if arguments.gpus:
-        print(len(gpus()))
+        print(len(nvml.visible(nvml.states())))
         return 0
     return 0 if show(preflight(arguments.place)) else 1
 

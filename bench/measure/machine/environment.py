@@ -6,8 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import psutil
 
 from bench.job import Machine
 from bench.measure.machine import energy, limits, nvml, topology
-from bench.measure.machine.command import output, without_folders
+from bench.measure.machine.command import without_folders
 from results.distorting import DISTORTING
 from results.secrets import NAME, without_secrets
 from results.source import Source
@@ -95,26 +94,29 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def gpus(fields: Sequence[str] = ("name", "driver_version", "memory.total", "clocks.max.sm")) -> list[dict[str, str]]:
-    """What the driver says of each GPU, by nvidia-smi's names of fields; empty where there is no driver."""
-    return asked_of_gpus(fields)[0]
+def gpus() -> list[dict[str, str]]:
+    """Every GPU of this machine; empty where there is no driver."""
+    return [
+        {
+            "name": gpu.name,
+            "driver_version": gpu.driver_version,
+            "memory.total": _rounded(gpu.memory_bytes, 2**20, "MiB"),
+            "clocks.max.sm": _rounded(gpu.max_clock_hz, 1e6, "MHz"),
+        }
+        for gpu in nvml.states()
+    ]
 
 
-def asked_of_gpus(fields: Sequence[str]) -> tuple[list[dict[str, str]], str]:
-    """``gpus``, and why the driver did not answer; empty where it did, or is not installed."""
-    answer = output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
-    found = [dict(zip(fields, line.split(", "), strict=False)) for line in answer.text.splitlines()]
-    return found, "" if answer.is_missing else answer.error
+def _rounded(value: float | None, scale: float, unit: str) -> str:
+    return "unknown" if value is None else f"{value / scale:.0f} {unit}"
 
 
 def not_measured(source: Source) -> dict[str, str]:
     """What this machine has no instrument for, or does not tell, and why."""
-    found = {
+    reasons = {
         "energy of the processor": energy.why_not(),
         "commit and patch of the code": source.not_recorded,
         "limits of control groups": limits.read().unreadable,
-        "GPUs": asked_of_gpus(("name",))[1],
+        "GPUs": nvml.why_not(),
     }
-    if shutil.which("nvidia-smi"):
-        found["throttling, energy and processes of GPUs"] = nvml.why_not()
-    return {what: why for what, why in found.items() if why}
+    return {what: why for what, why in reasons.items() if why}

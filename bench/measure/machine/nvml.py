@@ -1,17 +1,22 @@
-"""What the driver says of one GPU (NVML): energy, throttling, clock, and who computes on it.
+"""GPUs as the driver reports them (NVML): identity, load, energy, throttling, clock, and processes.
 
-Needs the optional package ``nvidia-ml-py``. Without it, or where the driver refuses a question, there is no answer
-rather than a zero.
+Without ``nvidia-ml-py`` or a driver, or where it does not answer a query, there is no value rather than a zero.
 """
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+import os
+import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+try:
+    import pynvml
+except ImportError:  # a borrowed machine may lack it
+    pynvml = None
 
 LIMITS = {
     "power": "NVML_PERF_POLICY_POWER",
@@ -22,11 +27,28 @@ LIMITS = {
 """What can hold a GPU's clocks down, by the policy that counts for how long it has."""
 
 
+@dataclass(frozen=True)
+class State:
+    """One GPU of this machine now; None where the driver does not report a value."""
+
+    index: int
+    uuid: str
+    name: str
+    driver_version: str
+    memory_bytes: int | None
+    used_bytes: int | None
+    busy_percent: float | None
+    temperature_c: float | None
+    clock_hz: float | None
+    max_clock_hz: float | None
+    is_persistent: bool | None
+    """Whether the driver stays loaded while no process uses the GPU."""
+
+
 class Gpu:
     """One GPU. Every method returns None, or leaves out, what this driver or GPU does not tell."""
 
-    def __init__(self, library: ModuleType, handle: Any) -> None:
-        self._library = library
+    def __init__(self, handle: Any) -> None:
         self._handle = handle
         self.errors: dict[str, str] = {}
         """By question, why the driver did not answer one that this GPU has an answer for."""
@@ -40,14 +62,14 @@ class Gpu:
         """Seconds for which each of ``LIMITS`` has held the clocks down, since the driver was loaded."""
         found = {}
         for name, policy in LIMITS.items():
-            status = self._ask("nvmlDeviceGetViolationStatus", getattr(self._library, policy))
+            status = self._ask("nvmlDeviceGetViolationStatus", getattr(pynvml, policy))
             if status is not None:
                 found[name] = status.violationTime / 1e9
         return found
 
     def clock_hz(self) -> float | None:
         """What the streaming multiprocessors run at now."""
-        mhz = self._ask("nvmlDeviceGetClockInfo", self._library.NVML_CLOCK_SM)
+        mhz = self._ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM)
         return None if mhz is None else mhz * 1e6
 
     def processes(self) -> int | None:
@@ -55,46 +77,84 @@ class Gpu:
         listed = self._ask("nvmlDeviceGetComputeRunningProcesses")
         return None if listed is None else len(listed)
 
+    def process_bytes(self, pid: int) -> int | None:
+        """Memory of a process on it; None where the driver does not list the process, as in most containers."""
+        listed = self._ask("nvmlDeviceGetComputeRunningProcesses") or []
+        return next((process.usedGpuMemory for process in listed if process.pid == pid), None)
+
+    def state(self, index: int, driver_version: str) -> State:
+        """``index`` and ``driver_version`` are what NVML knows it by."""
+        memory = self._ask("nvmlDeviceGetMemoryInfo", pynvml.nvmlMemory_v2)
+        load = self._ask("nvmlDeviceGetUtilizationRates")
+        mhz = self._ask("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM)
+        mode = self._ask("nvmlDeviceGetPersistenceMode")
+        return State(
+            index,
+            self._ask("nvmlDeviceGetUUID") or "",
+            self._ask("nvmlDeviceGetName") or "",
+            driver_version,
+            memory_bytes=None if memory is None else memory.total,
+            used_bytes=None if memory is None else memory.used,
+            busy_percent=None if load is None else load.gpu,
+            temperature_c=self._ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
+            clock_hz=self.clock_hz(),
+            max_clock_hz=None if mhz is None else mhz * 1e6,
+            is_persistent=None if mode is None else mode == pynvml.NVML_FEATURE_ENABLED,
+        )
+
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._library, function)(self._handle, *arguments)
-        except self._library.NVMLError as error:
-            if getattr(error, "value", None) != getattr(self._library, "NVML_ERROR_NOT_SUPPORTED", None):
+            return getattr(pynvml, function)(self._handle, *arguments)
+        except pynvml.NVMLError as error:
+            if error.value != pynvml.NVML_ERROR_NOT_SUPPORTED:
                 self.errors[function] = str(error)
             return None
 
 
 def gpu(device: torch.device) -> Gpu | None:
-    """The GPU behind a torch device; None without nvidia-ml-py or a driver that it can ask."""
+    """The GPU behind a torch device; None without a driver that answers."""
     import torch
 
-    library = load()
-    if library is None:
+    if pynvml is None:
         return None
     try:
-        library.nvmlInit()
+        pynvml.nvmlInit()
         # By UUID: NVML numbers all GPUs of the machine, torch those of CUDA_VISIBLE_DEVICES.
         uuid = str(torch.cuda.get_device_properties(device).uuid).removeprefix("GPU-")
-        handle = library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except library.NVMLError:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
         return None
-    return Gpu(library, handle)
+    return Gpu(handle)
+
+
+def states() -> list[State]:
+    """Every GPU of this machine in the driver's order; empty without a driver that answers."""
+    if pynvml is None:
+        return []
+    try:
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+    return [Gpu(handle).state(index, driver) for index, handle in enumerate(handles)]
+
+
+def visible(gpus: list[State]) -> list[State]:
+    """Those that CUDA_VISIBLE_DEVICES leaves, by index or by the first letters of a UUID."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return gpus
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    return [gpu for gpu in gpus if any(str(gpu.index) == name or gpu.uuid.startswith(name) for name in names)]
 
 
 def why_not() -> str:
-    """Why NVML tells nothing; empty if it does."""
-    library = load()
-    if library is None:
-        return "nvidia-ml-py is not installed (pip install nvidia-ml-py)"
+    """Why the driver does not answer; empty if it does, or if this machine has none."""
+    if pynvml is None:
+        return "nvidia-ml-py is not installed (pip install nvidia-ml-py)" if shutil.which("nvidia-smi") else ""
     try:
-        library.nvmlInit()
-    except library.NVMLError as error:
-        return f"NVML: {error}"
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return "" if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND else f"NVML: {error}"
     return ""
-
-
-def load() -> ModuleType | None:
-    try:
-        return importlib.import_module("pynvml")
-    except ImportError:
-        return None

@@ -22,12 +22,11 @@ SWITCH = "switch"
 
 def collect() -> dict[str, Any]:
     """The layout in JSON types; None or empty where the machine does not say."""
-    library = nvml.load()
     return {
         "logical_cores": psutil.cpu_count(),
         "numa_nodes": numa_nodes(),
         "cgroup": limits.read().by_name,
-        "gpu_links": gpu_links(library) if library else [],
+        "gpu_links": gpu_links(nvml.pynvml) if nvml.pynvml else [],
     }
 
 

@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.hooks import RemovableHandle
 
-from bench.measure.machine.command import output
+from bench.measure.machine import nvml
 from bench.measure.memory import allocations
 from results.memory import RankMemory
 
@@ -138,18 +138,9 @@ def beyond_allocator_bytes() -> int | None:
 
     None where the driver does not tell processes apart, as in most containers.
     """
-    listed = output(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"])
-    used = used_by(os.getpid(), listed.text)
+    gpu = nvml.gpu(torch.device("cuda", torch.cuda.current_device()))
+    used = gpu.process_bytes(os.getpid()) if gpu else None
     return None if used is None else used - torch.cuda.memory_reserved()
-
-
-def used_by(process: int, listed: str) -> int | None:
-    """Bytes of a process in the driver's list of ``pid, MiB`` lines; None if it is not there."""
-    for line in listed.splitlines():
-        pid, _, mib = line.partition(",")
-        if pid.strip() == str(process) and mib.strip().isdigit():
-            return int(mib) << 20
-    return None
 
 
 @contextmanager

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.measure.machine.command import Output
+from bench.measure.machine import nvml
+from bench.measure.machine.nvml import State
 from bench.nightly import preflight
 from bench.nightly.preflight import Finding
 
-GPU = {
-    "index": "0",
-    "uuid": "GPU-a",
-    "name": "NVIDIA H100",
-    "driver_version": "580.10",
-    "persistence_mode": "Enabled",
-    "utilization.gpu": "0 %",
-    "memory.used": "4 MiB",
-    "temperature.gpu": "31",
-    "clocks.sm": "345 MHz",
-    "clocks.max.sm": "1980 MHz",
-}
+GPU = State(
+    index=0,
+    uuid="GPU-a",
+    name="NVIDIA H100",
+    driver_version="580.10",
+    memory_bytes=80 << 30,
+    used_bytes=4 << 20,
+    busy_percent=0,
+    temperature_c=31,
+    clock_hz=345e6,
+    max_clock_hz=1980e6,
+    is_persistent=True,
+)
 SEEN = {"torch": "2.15.0", "gpus": 1, "nccl": "2.29.7"}
 
 
@@ -39,23 +42,27 @@ def test_an_idle_gpu_with_nccl_is_fit() -> None:
 @pytest.mark.parametrize(
     ("driver", "seen", "what"),
     [
-        ([GPU | {"utilization.gpu": "97 %"}], SEEN, "GPU 0"),
-        ([GPU | {"memory.used": "30000 MiB"}], SEEN, "GPU 0"),
+        ([replace(GPU, busy_percent=97)], SEEN, "GPU 0"),
+        ([replace(GPU, used_bytes=30000 << 20)], SEEN, "GPU 0"),
         ([GPU], SEEN | {"nccl": None}, "NCCL"),
         ([GPU], SEEN | {"gpus": 0}, "GPUs"),
-        ([GPU, GPU | {"index": "1", "name": "NVIDIA A100"}], SEEN | {"gpus": 2}, "GPUs"),
+        ([GPU, replace(GPU, index=1, name="NVIDIA A100")], SEEN | {"gpus": 2}, "GPUs"),
         ([], {}, "torch"),
     ],
 )
-def test_what_spoils_a_night_on_gpus_is_named(driver: list[dict[str, str]], seen: dict[str, Any], what: str) -> None:
+def test_what_spoils_a_night_on_gpus_is_named(driver: list[State], seen: dict[str, Any], what: str) -> None:
     assert wrong(preflight.graphics(driver, seen)) == [what]
 
 
 def test_a_driver_that_is_not_kept_up_is_only_noted() -> None:
-    found = preflight.graphics([GPU | {"persistence_mode": "Disabled"}], SEEN)
+    found = preflight.graphics([replace(GPU, is_persistent=False)], SEEN)
     assert [(finding.what, finding.verdict) for finding in found if finding.verdict != "ok"] == [
         ("persistence", "note")
     ]
+
+
+def test_a_gpu_is_described_by_what_the_driver_reports() -> None:
+    assert preflight.idle(replace(GPU, temperature_c=None)).found == "0 % busy, 4 MiB used, 345 MHz"
 
 
 def test_a_machine_without_gpus_may_run_in_small() -> None:
@@ -63,13 +70,12 @@ def test_a_machine_without_gpus_may_run_in_small() -> None:
 
 
 def test_only_visible_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [", ".join((GPU | {"index": str(at), "uuid": f"GPU-{at}f"}).values()) for at in range(3)]
-    monkeypatch.setattr(preflight.environment, "output", lambda command: Output("\n".join(lines)))
-    for visible, expected in (("1", ["1"]), ("GPU-2f,0", ["0", "2"]), ("", [])):
+    gpus = [replace(GPU, index=at, uuid=f"GPU-{at}f") for at in range(3)]
+    for visible, expected in (("1", [1]), ("GPU-2f,0", [0, 2]), ("", [])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert [gpu["index"] for gpu in preflight.gpus()] == expected
+        assert [gpu.index for gpu in nvml.visible(gpus)] == expected
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert len(preflight.gpus()) == 3
+    assert len(nvml.visible(gpus)) == 3
 
 
 def test_versions_are_held_against_the_lock(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from analysis.table.provenance import environment_rows
-from bench.measure.machine import environment, interference, limits
+from bench.measure.machine import interference, limits
 from bench.measure.machine.command import Output, output
 from results.launches import Launch
 from tests.fakes import cell
@@ -23,26 +22,6 @@ def test_a_program_that_fails_gives_its_own_reason_without_folders() -> None:
     assert output([sys.executable, "-c", "print(1)"]) == Output("1\n")
     assert output(["no-such-program"]) == Output(error="no-such-program is not installed", is_missing=True)
     assert "did not answer" in output([sys.executable, "-c", "import time; time.sleep(9)"], timeout_s=0.2).error
-
-
-@pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """An ``nvidia-smi`` that does what a shell script says."""
-
-    def install(script: str) -> None:
-        program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-
-    return install
-
-
-def test_a_driver_that_does_not_answer_is_not_a_machine_without_gpus(driver: Callable[[str], None]) -> None:
-    driver("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
-    assert environment.gpus() == []
-    _, why = environment.asked_of_gpus(("name",))
-    assert why == "nvidia-smi: Failed to initialize NVML: Driver/library version mismatch (status 18)"
 
 
 def test_a_counter_that_cannot_be_read_is_named_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

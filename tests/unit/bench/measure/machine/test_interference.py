@@ -182,7 +182,9 @@ class FakeNvml(SimpleNamespace):
     """nvidia-ml-py over two GPUs; counters go on by a set amount with each reading."""
 
     class NVMLError(Exception):
-        pass
+        value = 3
+
+    NVML_ERROR_NOT_SUPPORTED = 3
 
     NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL = 0, 1
     NVML_PERF_POLICY_BOARD_LIMIT, NVML_PERF_POLICY_RELIABILITY = 3, 5
@@ -192,6 +194,9 @@ class FakeNvml(SimpleNamespace):
         super().__init__(energy_mj={"GPU-0": 1_000, "GPU-1": 9_000}, clock_mhz=[1980, 1485], refused=set())
 
     def nvmlInit(self) -> None: ...
+
+    def refuse(self) -> None:
+        raise self.NVMLError
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
         return uuid
@@ -217,7 +222,7 @@ class FakeNvml(SimpleNamespace):
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     found = FakeNvml()
-    monkeypatch.setattr("bench.measure.machine.nvml.load", lambda: found)
+    monkeypatch.setattr("bench.measure.machine.nvml.pynvml", found)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid=str(device.index)))
     monkeypatch.setattr("torch.cuda.memory_stats", lambda device: {"num_alloc_retries": 5})
@@ -262,7 +267,7 @@ def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytes
     watch = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     watch.begin()
     assert "gpu_energy_j" not in watch.end().conditions
-    monkeypatch.setattr("bench.measure.machine.nvml.load", lambda: None)
+    monkeypatch.setattr(nvml, "nvmlInit", nvml.refuse)
     without = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     without.begin()
     assert without.end().conditions == {"alloc_retries": 0.0}

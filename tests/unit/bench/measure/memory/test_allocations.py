@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.measure.memory.allocations import Event, Reader
-from bench.measure.memory.step import StepMemory, completed, reachable, state_bytes, stored, used_by
+from bench.measure.memory.step import StepMemory, completed, reachable, state_bytes, stored
 
 CPU = torch.device("cpu")
 ROWS, INPUTS, OUTPUTS = 64, 512, 256
@@ -186,8 +186,3 @@ def test_what_the_profiler_missed_of_the_allocators_counter_is_a_kind_of_its_own
     assert completed({"params": 5}, 5) == {"params": 5}
     assert completed({"params": 5}, 7) == {"params": 5, "unseen": 2}
     assert completed({"params": 5}, 4) == {"params": 5, "unseen": -1}
-
-
-def test_the_driver_is_asked_for_this_process_only() -> None:
-    listed = "101, 300\n1012, 7\n12, [N/A]"
-    assert (used_by(1012, listed), used_by(12, listed), used_by(10, listed)) == (7 << 20, None, None)
