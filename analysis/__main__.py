@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
     prepare_output()
     asked = parser().parse_args(arguments)
-    from analysis.comparison.compare import NothingToCompare
     from analysis.comparison.counter_check import GateError
+    from analysis.comparison.verdict import NothingToCompare
     from results.read import NoRecords
 
     try:

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from analysis.comparison import time_gate
-from analysis.comparison.compare import Pair
+from analysis.comparison.verdict import Pair, judge
 from analysis.statistics import paired
 from bench import engines
 from bench.groups import CONF
@@ -127,7 +127,8 @@ def logs_of(runs: Sequence[Measured]) -> Logs:
 
 def verdict(logs: Sequence[float], margin: float) -> str:
     """The gate's, of one cell."""
-    return time_gate.verdict_of(paired.ratio_interval(logs, time_gate.FALSE_ALARMS), margin, time_gate.FALSE_ALARMS)
+    rounds = paired.least_rounds(time_gate.FALSE_ALARMS)
+    return judge(paired.ratio_interval(logs, time_gate.FALSE_ALARMS), margin, least=margin, rounds=rounds)
 
 
 def detections(logs: Logs, margin: float) -> list[dict[str, Any]]:
@@ -197,7 +198,7 @@ def exact(run: Measured) -> list[dict[str, Any]]:
     for cell, sides in run.items():
         for fault, record in list(sides.items())[1:]:
             found = time_gate.judge_all([Pair(sides["A"], record)])[0]
-            peak = found.outcome.peak
+            peak = found.peak
             rows.append({"cell": cell, "fault": fault, "found": found.more, "peak": peak, "collectives": found.exact})
     return rows
 

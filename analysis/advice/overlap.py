@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.comparison.compare import MARGIN, Outcome, Pair, compare
+from analysis.comparison.compare import MARGIN, compare
+from analysis.comparison.verdict import Outcome, Pair
 from analysis.metrics.scaling import is_ranked
 from results.identity import identity, knobs
 from results.record import Record

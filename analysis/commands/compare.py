@@ -57,6 +57,7 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
 
 def run(asked: argparse.Namespace) -> int:
     from analysis.comparison import compare as compare_comparison
+    from analysis.comparison.verdict import NothingToCompare
     from results.identity import INFO
     from results.mlflow_store import load_places
     from terminal.tables import console
@@ -64,7 +65,7 @@ def run(asked: argparse.Namespace) -> int:
     places, margin = (1 if asked.between else 2), asked.same / 100
     if len(asked.paths) != places or not margin > 0:
         need = "one PATH with --between" if asked.between else "two PATHs, or one and --between KNOB=A,B"
-        raise compare_comparison.NothingToCompare(f"compare needs {need}, and --same above 0")
+        raise NothingToCompare(f"compare needs {need}, and --same above 0")
     sets = [load_places([path], asked.mlflow) for path in asked.paths]
     if asked.between:
         knob, values = asked.between
@@ -77,4 +78,4 @@ def run(asked: argparse.Namespace) -> int:
     warn([line for found in sets for line in found.warnings])
     outcomes = [compare_comparison.compare(pair, margin) for pair in pairs]
     compare_comparison.show(outcomes, alone, sides, knob=knob, margin=margin, out=console())
-    return 1 if compare_comparison.failed(outcomes) else 0
+    return int(any(outcome.failed for outcome in outcomes))

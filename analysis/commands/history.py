@@ -32,8 +32,8 @@ def add(commands: Commands) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis.comparison.compare import NothingToCompare
     from analysis.comparison.history import histories, summary, table
+    from analysis.comparison.verdict import NothingToCompare
     from terminal.tables import console
 
     if not asked.same > 0:

@@ -31,8 +31,8 @@ def add(commands: Commands) -> None:
 
 
 def run(asked: argparse.Namespace) -> int:
-    from analysis.comparison.compare import NothingToCompare
     from analysis.comparison.noise import floors, table, write
+    from analysis.comparison.verdict import NothingToCompare
     from terminal.tables import console
 
     if asked.out and asked.out.suffix not in (".json", ".csv"):

@@ -10,31 +10,37 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import stdev
-from typing import Any, Literal, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.comparison.verdict import (
+    STYLES,
+    VERDICTS,
+    NothingToCompare,
+    Outcome,
+    Pair,
+    Row,
+    Verdict,
+    cell_table,
+    judge,
+    ratio_texts,
+    telling,
+)
 from analysis.metrics import time
 from analysis.metrics.memory import memory
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
-from analysis.text.labels import label
 from analysis.text.units import counted, known, mib, ms, spoken
 from results.identity import completed, flatten, frozen, identity, knobs
 from results.launches import ENOUGH_LAUNCHES, Launch
 from results.record import Record
 from results.verdicts import UNTRAINED, noted
-from terminal.tables import bare
 
-Verdict = Literal["faster", "slower", "same", "cannot tell", "broken", "not compared"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-STYLES = {"slower": "red", "broken": "bold red", "faster": "green"}
-"""Of a table's rows, by verdict."""
 MARGIN = 0.02
 REACH = 1.96 + 1.28
 """Standard errors that the margin must hold for equal cells to be found the same in four of five comparisons: the
@@ -43,33 +49,6 @@ MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
 MOMENTARY = ("time", "load_average")
 """Entries of the environment that differ between any two sweeps."""
-
-
-class NothingToCompare(ValueError):
-    """No cell of one side has a counterpart on the other; the message says what was looked for."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One cell on both sides."""
-
-    first: Record
-    second: Record
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a pair compares. Ratios are second over first: above 1 is slower, or more."""
-
-    pair: Pair
-    verdict: Verdict
-    step: Interval
-    """Of the step time: the median of the rounds' ratios, or of two sweeps the ratio of the medians; NaN where either
-    side was not timed."""
-    needed: int | None
-    """Launches a side that would settle it; None where it is settled, or nothing is known of the spread."""
-    peak: float
-    """Of the peak memory; NaN where either side does not know it."""
 
 
 def pair_sets(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Pair], list[Record]]:
@@ -147,15 +126,6 @@ def compare(pair: Pair, margin: float) -> Outcome:
     return Outcome(pair, verdict, step, needed, peak)
 
 
-def judge(step: Interval, margin: float) -> Verdict:
-    """``same`` if the whole interval lies within the margin, else ``faster`` or ``slower`` if it leaves out 1."""
-    if not known(step.low):
-        return "cannot tell"
-    if step.low >= 1 / (1 + margin) and step.high <= 1 + margin:
-        return "same"
-    return "faster" if step.high < 1 else "slower" if step.low > 1 else "cannot tell"
-
-
 def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: bool, margin: float) -> int | None:
     """Launches a side that would mostly find equal cells the same.
 
@@ -224,11 +194,6 @@ def differences(pairs: Sequence[Pair], facts: Callable[[Record], Mapping[str, An
     return [f"{name}: {first} | {second}" for name, (first, second) in words.items() if first != second]
 
 
-def failed(outcomes: Sequence[Outcome]) -> bool:
-    """Whether a script should stop: a cell is slower, or no longer ends well."""
-    return any(outcome.verdict in ("slower", "broken") for outcome in outcomes)
-
-
 def show(
     outcomes: Sequence[Outcome],
     alone: Sequence[Record],
@@ -249,40 +214,23 @@ def show(
 
 def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None) -> Table:
     names = telling([outcome.pair.first for outcome in outcomes], knob)
-    columns = (*names, *(f"{side} ms" for side in sides), "step ×", "interval", "peak MiB", "peak ×", "verdict")
-    found = bare(columns, (*names, "verdict"))
+    columns = (*(f"{side} ms" for side in sides), "step ×", "interval", "peak MiB", "peak ×", "verdict")
+    rows = []
     for outcome in outcomes:
-        first, second, step = outcome.pair.first, outcome.pair.second, outcome.step
-        named = knobs(first)
-        found.add_row(
-            *(label(name, named.get(name)) for name in names),
+        first, second = outcome.pair.first, outcome.pair.second
+        texts = (
             *(ms(_step_s(side)) for side in (first, second)),
-            *ratio_words(step),
+            *ratio_texts(outcome.step),
             mib(memory(second).peak_bytes),
             f"{outcome.peak:.3f}" if known(outcome.peak) else "",
             verdict_words(outcome),
-            style=STYLES.get(outcome.verdict, ""),
         )
-    return found
-
-
-def ratio_words(ratio: Interval) -> tuple[str, str]:
-    """Its value and its interval; empty where unknown."""
-    value = f"{ratio.value:.3f}" if known(ratio.value) else ""
-    return value, f"{ratio.low:.3f} to {ratio.high:.3f}" if known(ratio.low) else ""
+        rows.append(Row(knobs(first), texts, STYLES.get(outcome.verdict, "")))
+    return cell_table(names, columns, rows, ("verdict",))
 
 
 def _step_s(record: Record) -> float:
     return medians.median_interval([time.step_time_s(launch) for launch in record.launches if launch.ranks]).value
-
-
-def telling(records: Sequence[Record], knob: str | None) -> list[str]:
-    """The knobs that tell the pairs apart; engine, stage and world size if there is but one pair."""
-    named = [knobs(record) for record in records]
-    names = list(dict.fromkeys(name for cell in named for name in cell if name != knob))
-    varying = [name for name in names if len({frozen(cell.get(name)) for cell in named}) > 1]
-    plain = [name for name in varying if "." not in name]
-    return plain or varying or [name for name in ("engine", "stage", "gpus") if name != knob]
 
 
 def verdict_words(outcome: Outcome) -> str:

@@ -12,32 +12,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from itertools import pairwise
 from math import ceil, comb
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from analysis.comparison.compare import STYLES, NothingToCompare, telling
 from analysis.comparison.time_gate import FALSE_ALARMS, per_step_s
+from analysis.comparison.verdict import STYLES, NothingToCompare, Row, Verdict, cell_table, telling
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics.medians import Floats
-from analysis.text.labels import label
 from analysis.text.units import ms
 from results.identity import completed, hardware, identity, knobs
 from results.record import Record
-from terminal.tables import bare
 
 ORDERS = 10_000
 """Random orders that a statistic is held against, at least."""
 CHUNK = 500
 """Of these are drawn at a time: of a series that did not move the first mostly tell."""
 Counts = NDArray[np.integer[Any]]
-Verdict = Literal["slower", "faster", "same", "too few sweeps"]
 
 
 @dataclass(frozen=True)
@@ -116,26 +113,12 @@ def change_points(values: Floats, level: float) -> list[Change]:
 
 def _change(before: Floats, after: Floats, at: int) -> Change:
     """The ratio of one part to the other, and how likely two parts of one kind are to lie as far apart at this cut."""
+    from scipy.stats import mannwhitneyu  # half a second, which only a series that moved must wait
+
     ratio = float(np.median(np.divide.outer(after, before)))
-    chances = _mann_whitney(len(before), len(after))
-    middle = (len(chances) - 1) / 2
-    lowest = len(before) * (len(before) - 1) // 2
-    apart = abs(_ranks(np.concatenate([before, after]))[: len(before)].sum() - lowest - middle)
-    return Change(at, ratio, float(chances[np.abs(np.arange(len(chances)) - middle) >= apart].sum()))
-
-
-@lru_cache(maxsize=256)
-def _mann_whitney(before: int, after: int) -> Floats:
-    """P(U = 0, 1, ...) without a difference: U is the number of pairs in which the point before is the larger one."""
-    row = [np.ones(1)] * (after + 1)
-    for first in range(1, before + 1):
-        above, row = row, [np.ones(1)]
-        for second in range(1, after + 1):
-            chances = np.zeros(first * second + 1)
-            chances[second:] = above[second] * first / (first + second)  # the largest of all is before
-            chances[: first * (second - 1) + 1] += row[-1] * second / (first + second)
-            row.append(chances)
-    return row[after]
+    ranks = _ranks(np.concatenate([before, after]))  # equal values count in their order
+    tested = mannwhitneyu(ranks[: len(before)], ranks[len(before) :], method="exact")
+    return Change(at, ratio, float(tested.pvalue))
 
 
 def _cuts(values: Floats, offset: int, level: float) -> list[int]:
@@ -197,22 +180,16 @@ def _sums(orders: Counts) -> Counts:
     return found
 
 
-def table(found: Sequence[Series]) -> Table:
-    """A row a cell: sweeps, the step time now, and each change with the sweep and commit it came with."""
-    names = telling([entry.records[-1] for entry in found], None)
-    columns = (*names, "sweeps", "first ms", "last ms", "verdict", "changes")
-    shown = bare(columns, (*names, "verdict", "changes"))
-    for entry in found:
-        shown.add_row(
-            *(label(name, knobs(entry.records[-1]).get(name)) for name in names),
-            str(len(entry.steps_s)),
-            ms(entry.steps_s[0]),
-            ms(entry.steps_s[-1]),
-            entry.verdict,
-            "\n".join(words(entry, change) for change in entry.changes) or "none",
-            style=STYLES.get(entry.verdict, ""),
-        )
-    return shown
+def table(series: Sequence[Series]) -> Table:
+    """A row per cell: sweeps, the step time now, and each change with the sweep and commit it came with."""
+    columns = ("sweeps", "first ms", "last ms", "verdict", "changes")
+    rows = []
+    for entry in series:
+        changes = "\n".join(words(entry, change) for change in entry.changes) or "none"
+        times = (ms(entry.steps_s[0]), ms(entry.steps_s[-1]))
+        texts = (str(len(entry.steps_s)), *times, entry.verdict, changes)
+        rows.append(Row(knobs(entry.records[-1]), texts, STYLES.get(entry.verdict, "")))
+    return cell_table(telling([entry.records[-1] for entry in series]), columns, rows, ("verdict", "changes"))
 
 
 def words(entry: Series, change: Change) -> str:

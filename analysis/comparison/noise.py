@@ -19,19 +19,18 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from analysis.comparison.compare import NothingToCompare, shared_rounds, telling
+from analysis.comparison.compare import shared_rounds
 from analysis.comparison.time_gate import POWER, per_step_s
+from analysis.comparison.verdict import NothingToCompare, Row, cell_table, telling
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics import paired
 from analysis.statistics.medians import Floats
-from analysis.text.labels import label
 from analysis.text.spreadsheet import cell_as_data
 from analysis.text.units import known
 from results.atomic import replacing, write_whole
 from results.identity import hardware, identity, knobs
 from results.launches import ENOUGH_LAUNCHES
 from results.record import Record
-from terminal.tables import bare
 
 ONE_SIDED = 0.025
 """Of a 95 % interval."""
@@ -180,23 +179,23 @@ def launches_for(found: Callable[[int], float], change: float) -> int:
     return many
 
 
-def table(found: Sequence[Floor], records: Sequence[Record]) -> Table:
-    """A row a cell: its noise, what launches find, and what a change takes."""
-    names = telling(list({record.cell_id: record for record in records}.values()), None)
+def table(floors: Sequence[Floor], records: Sequence[Record]) -> Table:
+    """A row per cell: its noise, what launches detect, and what a change takes."""
+    names = telling(list({record.cell_id: record for record in records}.values()))
     columns = ["pairs", "spread", *(f"{count} find" for count in LAUNCHES)]
     columns += [f"for {100 * change:g} %" for change in CHANGES]
-    apart = any(known(entry.between_sweeps) for entry in found)
-    shown = bare((*names, *columns, *(["sweep to sweep"] if apart else [])), names)
-    for entry in found:
-        shown.add_row(
-            *(label(name, entry.knobs.get(name)) for name in names),
+    several = any(known(entry.between_sweeps) for entry in floors)
+    rows = []
+    for entry in floors:
+        texts = [
             str(entry.pairs) + ("" if entry.interleaved else "*"),
             share(entry.spread),
             *(share(value) for value in entry.detects.values()),
             *(f"{count:,}" for count in entry.needs.values()),
-            *([share(entry.between_sweeps)] if apart else []),
-        )
-    return shown
+            share(entry.between_sweeps),
+        ]
+        rows.append(Row(entry.knobs, texts if several else texts[:-1]))
+    return cell_table(names, [*columns, *(["sweep to sweep"] if several else [])], rows)
 
 
 def share(value: float) -> str:

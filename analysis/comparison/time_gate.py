@@ -10,26 +10,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.comparison.compare import (
-    STYLES,
-    Outcome,
-    Pair,
-    Verdict,
-    as_written,
-    environment_differences,
-    ratio_words,
-    shared_rounds,
-    telling,
-    verdict_words,
-)
+from analysis.comparison import verdict as verdicts
+from analysis.comparison.compare import as_written, environment_differences, shared_rounds, verdict_words
 from analysis.comparison.exact_quantities import by_rank
+from analysis.comparison.verdict import STYLES, Outcome, Pair, Row, Verdict, cell_table, ratio_texts, telling
 from analysis.metrics.scaling import is_ranked
 from analysis.metrics.traffic import ledgers
 from analysis.statistics import medians, paired
@@ -39,7 +29,6 @@ from analysis.text.units import counted, known, ms
 from results.identity import knobs
 from results.launches import Collective, Launch
 from results.record import Record
-from terminal.tables import bare
 
 MARGIN = 0.02
 """A smaller change of the step time is none."""
@@ -49,24 +38,7 @@ MORE_PEAK = 0.01
 """A peak that is larger by more than this share is more memory: less may be an allocator's rounding."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the gate says of one cell."""
-
-    outcome: Outcome
-    finds: float
-    """The smallest slowdown, as a share, that so many rounds would have found in four of five cases; NaN if unknown."""
-    exact: list[str]
-    """What needs no statistics: collectives that differ, in words."""
-    more: bool
-    """Whether it needs more memory or sends more."""
-
-    @property
-    def failed(self) -> bool:
-        return self.more or self.outcome.verdict in ("slower", "broken")
-
-
-def judge_all(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Found]:
+def judge_all(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Outcome]:
     """The verdict on each pair, first against second, as one gate."""
     compared = sum(is_ranked(pair.first) and is_ranked(pair.second) for pair in pairs)
     return [judge(pair, margin, FALSE_ALARMS / max(1, compared)) for pair in pairs]
@@ -77,18 +49,25 @@ def least_rounds(cells: int) -> int:
     return paired.least_rounds(FALSE_ALARMS / cells)
 
 
-def judge(pair: Pair, margin: float, one_sided: float) -> Found:
+def judge(pair: Pair, margin: float, one_sided: float) -> Outcome:
     peak = steady_peak_bytes(pair.second) / steady_peak_bytes(pair.first)
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_broken(pair) else "not compared"
-        return Found(Outcome(pair, verdict, medians.NOTHING, None, peak), math.nan, [], False)
+        return Outcome(pair, verdict, medians.NOTHING, None, peak)
     first, second = shared_rounds(pair.first, pair.second, per_step_s)
     step = paired.ratio_interval(paired.logs_of_ratios(first, second), one_sided)
-    verdict = verdict_of(step, margin, one_sided)
+    verdict = verdicts.judge(step, margin, least=margin, rounds=paired.least_rounds(one_sided))
     needed = rounds_needed(step, margin, one_sided) if verdict == "cannot tell" else None
-    exact = collectives_that_differ(pair)
-    more = peak > 1 + MORE_PEAK or sends_more(pair)
-    return Found(Outcome(pair, verdict, step, needed, peak), finds(step, margin, one_sided), exact, more)
+    return Outcome(
+        pair,
+        verdict,
+        step,
+        needed,
+        peak,
+        detectable=detectable(step, margin, one_sided),
+        exact=collectives_that_differ(pair),
+        more=peak > 1 + MORE_PEAK or sends_more(pair),
+    )
 
 
 def is_broken(pair: Pair) -> bool:
@@ -118,17 +97,6 @@ def per_step_s(record: Record, launch: Launch) -> float:
     return math.fsum(steps) / len(steps)
 
 
-def verdict_of(step: Interval, margin: float, one_sided: float) -> Verdict:
-    """``slower`` or ``faster`` by size and by interval, ``same`` if all of the interval lies within the margin."""
-    if not known(step.low) or step.launches < paired.least_rounds(one_sided):
-        return "cannot tell"
-    if step.low > 1 and step.value >= 1 + margin:
-        return "slower"
-    if step.high < 1 and step.value <= 1 / (1 + margin):
-        return "faster"
-    return "same" if step.low >= 1 / (1 + margin) and step.high <= 1 + margin else "cannot tell"
-
-
 def reach(one_sided: float) -> float:
     """Half widths of the interval by which the truth must differ to be found with POWER, for a normal estimate."""
     return 1 + NormalDist().inv_cdf(POWER) / NormalDist().inv_cdf(1 - one_sided)
@@ -139,7 +107,7 @@ def half_width(step: Interval) -> float:
     return max(math.log(step.high / step.value), math.log(step.value / step.low))
 
 
-def finds(step: Interval, margin: float, one_sided: float) -> float:
+def detectable(step: Interval, margin: float, one_sided: float) -> float:
     """The smallest slowdown that so many rounds, so noisy, find with POWER; NaN where they can find none."""
     if not known(step.low) or step.launches < paired.least_rounds(one_sided):
         return math.nan
@@ -202,42 +170,40 @@ def _counts(lines: Sequence[Collective]) -> Counter[tuple[str, str, int, int]]:
     return found
 
 
-def show(found: Sequence[Found], sides: tuple[str, str], margin: float, out: Console) -> None:
-    """Prints what differs beside the code, a row a cell, what needs no statistics, and what it comes to."""
-    for line in environment_differences([entry.outcome.pair for entry in found]):
+def show(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float, out: Console) -> None:
+    """Prints the environment's differences, a row per cell, what needs no statistics, and a summary."""
+    for line in environment_differences([outcome.pair for outcome in outcomes]):
         out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
-    names = telling([entry.outcome.pair.first for entry in found], None)
-    out.print(table(found, names, sides))
-    for entry in found:
-        for line in [*knobs_that_differ(entry.outcome.pair), *entry.exact]:
-            out.print(Text(f"{named(entry.outcome.pair, names)}: {line}", style="yellow"), soft_wrap=True)
-    for line in summary(found, sides, margin):
+    names = telling([outcome.pair.first for outcome in outcomes])
+    out.print(table(outcomes, names, sides))
+    for outcome in outcomes:
+        for line in [*knobs_that_differ(outcome.pair), *outcome.exact]:
+            out.print(Text(f"{named(outcome.pair, names)}: {line}", style="yellow"), soft_wrap=True)
+    for line in summary(outcomes, sides, margin):
         out.print(Text(line), soft_wrap=True)
 
 
-def table(found: Sequence[Found], names: Sequence[str], sides: tuple[str, str]) -> Table:
-    columns = (*names, *(f"{side} ms" for side in sides), "step ×", "interval", "peak ×", "finds", "verdict")
-    shown = bare(columns, (*names, "verdict"))
-    for entry in found:
-        outcome, step = entry.outcome, entry.outcome.step
-        shown.add_row(
-            *(label(name, knobs(outcome.pair.first).get(name)) for name in names),
+def table(outcomes: Sequence[Outcome], names: Sequence[str], sides: tuple[str, str]) -> Table:
+    columns = (*(f"{side} ms" for side in sides), "step ×", "interval", "peak ×", "finds", "verdict")
+    rows = []
+    for outcome in outcomes:
+        share, step = outcome.detectable, outcome.step
+        texts = (
             *(ms(step_s(side)) for side in (outcome.pair.first, outcome.pair.second)),
-            *ratio_words(step),
+            *ratio_texts(step),
             f"{outcome.peak:.3f}" if known(outcome.peak) else "",
-            f"{100 * entry.finds:.1f} %" if known(entry.finds) else "nothing" if known(step.low) else "",
-            words(entry),
-            style="red" if entry.more else STYLES.get(outcome.verdict, ""),
+            f"{100 * share:.1f} %" if known(share) else "nothing" if known(step.low) else "",
+            words(outcome),
         )
-    return shown
+        rows.append(Row(knobs(outcome.pair.first), texts, "red" if outcome.more else STYLES.get(outcome.verdict, "")))
+    return cell_table(names, columns, rows, ("verdict",))
 
 
-def words(entry: Found) -> str:
-    outcome = entry.outcome
-    said = verdict_words(outcome)
+def words(outcome: Outcome) -> str:
+    text = verdict_words(outcome)
     if outcome.peak > 1 + MORE_PEAK:
-        said += ", more memory"
-    return f"{said}, sends more" if sends_more(outcome.pair) else said
+        text += ", more memory"
+    return f"{text}, sends more" if sends_more(outcome.pair) else text
 
 
 def step_s(record: Record) -> float:
@@ -259,22 +225,22 @@ def knobs_that_differ(pair: Pair) -> list[str]:
     ]
 
 
-def summary(found: Sequence[Found], sides: tuple[str, str], margin: float) -> list[str]:
+def summary(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float) -> list[str]:
     """What the table comes to, in lines."""
-    verdicts = Counter(entry.outcome.verdict for entry in found)
-    said = [f"{count} {verdict}" for verdict, count in verdicts.items()]
-    said += (
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    parts = [f"{count} {verdict}" for verdict, count in counts.items()]
+    parts += (
         [f"{count} worse without being slower"]
-        if (count := sum(entry.more and entry.outcome.verdict not in ("slower", "broken") for entry in found))
+        if (count := sum(outcome.more and outcome.verdict not in ("slower", "broken") for outcome in outcomes))
         else []
     )
-    levels = [entry.outcome.step.level for entry in found if known(entry.outcome.step.low)]
+    levels = [outcome.step.level for outcome in outcomes if known(outcome.step.low)]
     level = f" ({100 * min(levels):.4g} %)" if levels else ""
     lines = [
-        f"{counted(len(found), 'cell')}, {sides[1]} against {sides[0]}: {', '.join(said)}. "
+        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {', '.join(parts)}. "
         f"Slower: by {100 * margin:g} % or more, and the interval{level} leaves out 1."
     ]
-    if unclear := [entry.outcome.needed or 0 for entry in found if entry.outcome.verdict == "cannot tell"]:
+    if unclear := [outcome.needed or 0 for outcome in outcomes if outcome.verdict == "cannot tell"]:
         lines.append(
             f"warning: {counted(len(unclear), 'cell')} could not be told; repeats={max(unclear)} would mostly do"
             if max(unclear)

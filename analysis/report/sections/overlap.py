@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.advice.overlap import Overlapped
-from analysis.comparison.compare import Outcome, verdict_words
+from analysis.comparison.compare import verdict_words
+from analysis.comparison.verdict import Outcome
 from analysis.metrics.time import step_time_s
 from analysis.table.frame import each_cell
 from analysis.table.rows import value

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from analysis.advice.recommend import Limits, advise, lines
 from analysis.comparison import compare
+from analysis.comparison.verdict import NothingToCompare
 from analysis.report.terminal import print_summary
 from analysis.report.write import contents, write_report
 from analysis.table.frame import frame
@@ -223,7 +224,7 @@ def analyse(folder: Path, *, drawn: bool) -> None:
     try:
         pairs, alone = compare.pair_sets(found.records, found.records)
         outcomes = [compare.compare(pair, 0.02) for pair in pairs]
-    except compare.NothingToCompare:
+    except NothingToCompare:
         return
     compare.show(outcomes, alone, ("a", "b"), knob=None, margin=0.02, out=Console(file=io.StringIO(), width=100))
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from analysis.__main__ import main
 from analysis.comparison import compare
-from analysis.comparison.compare import NothingToCompare, Pair
+from analysis.comparison.verdict import NothingToCompare, Pair, judge
 from analysis.statistics.medians import Interval
 from results.launches import Launch
 from results.record import Record, side_id
@@ -74,7 +74,7 @@ def test_two_sweeps_share_no_rounds() -> None:
     ],
 )
 def test_a_verdict_needs_effect_and_interval(low: float, high: float, verdict: str) -> None:
-    assert compare.judge(Interval(1.0, low, high, 0.95, 8), margin=0.02) == verdict
+    assert judge(Interval(1.0, low, high, 0.95, 8), margin=0.02) == verdict
 
 
 def test_the_launches_that_it_asks_for_do_settle_it() -> None:
@@ -122,7 +122,7 @@ def test_two_engines_of_a_sweep_are_compared_whatever_options_they_have() -> Non
     assert len(pairs) == 4 and not alone
     outcomes = [compare.compare(found, 0.02) for found in pairs]
     assert {outcome.verdict for outcome in outcomes} == {"faster"}
-    assert not compare.failed(outcomes)
+    assert not any(outcome.failed for outcome in outcomes)
 
 
 def test_a_knob_is_matched_by_number_or_word() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from itertools import combinations
-from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -127,10 +126,14 @@ def test_a_knob_that_is_new_does_not_cut_a_series_and_is_named() -> None:
 
 def test_the_chance_of_a_cut_is_counted_exactly() -> None:
     for before, after in ((1, 1), (2, 3), (5, 2), (4, 4)):
-        ranks = combinations(range(before + after), before)
-        pairs = [sum(of_before) - before * (before - 1) // 2 for of_before in ranks]
-        counted = np.bincount(pairs, minlength=before * after + 1) / comb(before + after, before)
-        assert history._mann_whitney(before, after) == pytest.approx(counted, rel=1e-12)
+        middle = before * (before + after - 1) / 2
+        orders = [set(order) for order in combinations(range(before + after), before)]
+        apart = [abs(sum(order) - middle) for order in orders]
+        for order, distance in zip(orders, apart, strict=True):
+            rest = set(range(before + after)) - order
+            first, second = (np.array(sorted(side), dtype=float) + 1 for side in (order, rest))
+            share = sum(other >= distance for other in apart) / len(apart)
+            assert history._change(first, second, before).p_value == pytest.approx(share, rel=1e-12)
 
 
 def test_many_cells_over_many_nights_share_what_is_drawn_and_hold_little_at_once() -> None:

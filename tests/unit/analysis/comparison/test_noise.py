@@ -14,7 +14,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.comparison import noise
-from analysis.comparison.compare import NothingToCompare
+from analysis.comparison.verdict import NothingToCompare
 from analysis.statistics import paired
 from results.record import Record, side_id
 from results.source import Source

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.comparison import time_gate
-from analysis.comparison.compare import Pair
+from analysis.comparison.verdict import Outcome, Pair
 from results.launches import Collective
 from results.record import Record
 from tests.fakes import bare, cell, launch, measured
@@ -50,18 +50,18 @@ def test_at_most_one_gate_of_a_hundred_raises_a_false_alarm_however_many_cells_i
 
 def test_what_a_gate_says_it_finds_it_finds_in_four_of_five_cases() -> None:
     noise = like_cells(40, 20, 1.0, seed=3)
-    size = float(np.median([time_gate.judge_all([pair])[0].finds for pair in noise]))
+    size = float(np.median([time_gate.judge_all([pair])[0].detectable for pair in noise]))
     assert 0.02 < size < 0.1
     slow = like_cells(400, 20, 1 + size, seed=4)
-    found = sum(time_gate.judge_all([pair])[0].outcome.verdict == "slower" for pair in slow)
+    found = sum(time_gate.judge_all([pair])[0].verdict == "slower" for pair in slow)
     assert 0.7 < found / 400 < 0.95
 
 
 def test_so_many_rounds_as_it_asks_for_mostly_tell() -> None:
     (unclear,) = time_gate.judge_all(like_cells(1, 10, 1.0, seed=9, noise=0.03))
-    assert unclear.outcome.verdict == "cannot tell" and unclear.outcome.needed is not None
-    again = like_cells(60, unclear.outcome.needed, 1.0, seed=6, noise=0.03)
-    told = sum(time_gate.judge_all([pair])[0].outcome.verdict == "same" for pair in again)
+    assert unclear.verdict == "cannot tell" and unclear.needed is not None
+    again = like_cells(60, unclear.needed, 1.0, seed=6, noise=0.03)
+    told = sum(time_gate.judge_all([pair])[0].verdict == "same" for pair in again)
     assert told > 30
 
 
@@ -71,16 +71,16 @@ def test_so_many_rounds_as_it_asks_for_mostly_tell() -> None:
 def test_a_verdict_is_by_size_and_by_interval(factor: float, verdict: str) -> None:
     times = [0.010, 0.011, 0.012, 0.013, 0.011, 0.010, 0.012, 0.014]
     (found,) = time_gate.judge_all([Pair(record(times), record([factor * time for time in times]))], 0.02)
-    assert found.outcome.verdict == verdict
-    assert found.outcome.step.value == pytest.approx(factor)
+    assert found.verdict == verdict
+    assert found.step.value == pytest.approx(factor)
     assert found.failed == (verdict == "slower")
 
 
 def test_too_few_rounds_tell_nothing_whatever_they_show() -> None:
     (found,) = time_gate.judge_all([Pair(record([0.01] * 6), record([0.02] * 6))])
-    assert found.outcome.verdict == "cannot tell" and math.isnan(found.finds)
+    assert found.verdict == "cannot tell" and math.isnan(found.detectable)
     (found,) = time_gate.judge_all([Pair(record([0.01] * 7), record([0.02] * 7))])
-    assert found.outcome.verdict == "slower"
+    assert found.verdict == "slower"
 
 
 def test_a_step_that_is_slow_now_and_then_is_slower() -> None:
@@ -88,7 +88,7 @@ def test_a_step_that_is_slow_now_and_then_is_slower() -> None:
     hiccup = [0.01] * 8 + [0.02] * 2
     sides = [cell(launches=[launch(at, [times]) for at in range(8)]) for times in (steps, hiccup)]
     (found,) = time_gate.judge_all([Pair(*sides)])
-    assert found.outcome.verdict == "slower" and found.outcome.step.value == pytest.approx(1.2)
+    assert found.verdict == "slower" and found.step.value == pytest.approx(1.2)
 
 
 def test_an_added_collective_is_found_without_timing() -> None:
@@ -96,14 +96,14 @@ def test_an_added_collective_is_found_without_timing() -> None:
     first.collectives, second.collectives = [ALL_REDUCE], [ALL_REDUCE, Collective("broadcast", "int64", 1, 2, 3)]
     (found,) = time_gate.judge_all([Pair(first, second)])
     assert found.exact == ["broadcast of 1 int64 over 2 ranks: 0, now 3 a step"]
-    assert found.failed and found.outcome.verdict == "same"
+    assert found.failed and found.verdict == "same"
     (back,) = time_gate.judge_all([Pair(second, first)])
     assert back.exact == ["broadcast of 1 int64 over 2 ranks: 3, now 0 a step"] and not back.failed
     second.collectives = None  # measure=time
     assert not time_gate.judge_all([Pair(first, second)])[0].failed
 
 
-def gate_of(first: list[list[Collective]], second: list[list[Collective]]) -> time_gate.Found:
+def gate_of(first: list[list[Collective]], second: list[list[Collective]]) -> Outcome:
     """The gate on a cell that differs in its ranks' collectives alone."""
     sides = []
     for ranks in (first, second):
@@ -144,7 +144,7 @@ def test_the_order_of_the_calls_is_no_difference() -> None:
 def test_an_added_buffer_is_found_without_timing() -> None:
     first, second = measured(record([0.01] * 8)), measured(record([0.01] * 8), peak_bytes=6_500_000)
     (found,) = time_gate.judge_all([Pair(first, second)])
-    assert found.failed and found.more and found.outcome.verdict == "same"
+    assert found.failed and found.more and found.verdict == "same"
     assert not time_gate.judge_all([Pair(second, first)])[0].failed
     slightly = measured(record([0.01] * 8), peak_bytes=6_010_000)
     assert not time_gate.judge_all([Pair(first, slightly)])[0].failed
@@ -154,7 +154,7 @@ def test_a_cell_that_no_longer_runs_fails_the_gate_and_one_that_never_did_says_n
     fine, broken = record([0.01] * 8), bare("failed", "boom")
     assert time_gate.judge_all([Pair(fine, broken)])[0].failed
     (found,) = time_gate.judge_all([Pair(broken, fine)])
-    assert found.outcome.verdict == "not compared" and not found.failed
+    assert found.verdict == "not compared" and not found.failed
 
 
 def test_a_cell_that_fails_before_the_other_side_was_timed_is_broken_and_one_that_nobody_launched_says_nothing() -> (
@@ -168,7 +168,7 @@ def test_a_cell_that_fails_before_the_other_side_was_timed_is_broken_and_one_tha
         assert not time_gate.judge_all([Pair(bare(status, "boom"), checked)])[0].failed
     fine = record([0.01] * 8)
     for pair in (Pair(checked, fine), Pair(fine, checked), Pair(checked, checked)):
-        assert time_gate.judge_all([pair])[0].outcome.verdict == "not compared"
+        assert time_gate.judge_all([pair])[0].verdict == "not compared"
 
 
 def test_a_peak_that_differs_between_steps_of_one_launch_says_nothing() -> None:
@@ -176,11 +176,11 @@ def test_a_peak_that_differs_between_steps_of_one_launch_says_nothing() -> None:
     held = second.memory[0]
     second.memory = [dataclasses.replace(held, step_peaks_bytes=[held.peak_bytes] * 2 + [held.peak_bytes - 8])]
     (found,) = time_gate.judge_all([Pair(first, second)])
-    assert math.isnan(found.outcome.peak) and not found.failed
+    assert math.isnan(found.peak) and not found.failed
 
 
 def test_what_only_one_side_ran_is_no_pair() -> None:
     """As after Ctrl-C between the two sides of the second round."""
     pair = Pair(cell(launches=launches([0.010, 0.020])), cell(launches=launches([0.010])))
-    step = time_gate.judge(pair, 0.02, 0.01).outcome.step
+    step = time_gate.judge(pair, 0.02, 0.01).step
     assert (step.launches, step.value) == (1, 1.0)
