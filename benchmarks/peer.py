@@ -24,10 +24,10 @@ def call(collectives: Collectives, kind: str, elements: int) -> Callable[[], Non
     whole = torch.ones(elements)
     out = torch.empty(elements // collectives.world_size)
     if kind == "reduce_scatter":
-        return lambda: collectives.reduce_scatter(whole, out)()
+        return lambda: collectives.reduce_scatter(whole, out).wait()
     if kind == "all_gather":
-        return lambda: collectives.all_gather(whole)()
-    return lambda: collectives.all_reduce(whole.fill_(1.0))()
+        return lambda: collectives.all_gather(whole).wait()
+    return lambda: collectives.all_reduce(whole.fill_(1.0)).wait()
 
 
 def join(rank: int, meeting: str) -> Collectives:

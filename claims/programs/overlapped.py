@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.engines.base import Batch
 from bench.engines.native.adapter import NativeEngine
+from bench.engines.native.collectives import InFlight
 from claims.programs import engines
 from claims.programs.computed import nodes_run
 
@@ -43,18 +45,22 @@ def sends(stage: int, overlap: bool, rank: int, ranks: int, steps: int) -> tuple
     assert isinstance(trained, NativeEngine)
     engines.train(trained, range(steps - 1), rank)
     events: list[str] = []
-    before = trained.reducer.on_launch
+    collectives = trained.collectives
 
-    def on_launch(bucket: Any) -> None:
-        events.append(SEND)
-        before(bucket)
+    def sending(collective: Callable[..., InFlight]) -> Callable[..., InFlight]:
+        def send(*tensors: Tensor) -> InFlight:
+            events.append(SEND)
+            return collective(*tensors)
+
+        return send
 
     def loss(module: nn.Module, samples: Batch) -> Tensor:
         value = engines.loss(module, samples)
         nodes_run(value, events)
         return value
 
-    trained.reducer.on_launch = on_launch
+    collectives.all_reduce = sending(collectives.all_reduce)  # type: ignore[method-assign]
+    collectives.reduce_scatter = sending(collectives.reduce_scatter)  # type: ignore[method-assign]
     trained.forward_backward(engines.batch(steps - 1, rank), loss, sync=True)
     trained.optimizer_step()
     return events, engines.weights(trained)

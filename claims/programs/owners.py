@@ -76,10 +76,10 @@ def held_by_native(trained: NativeEngine) -> Held:
     """By where the tensors of its optimizers are; at stage 3 they are no part of the model."""
     names = {id(weight): name for name, weight in trained.names.items()}
     found: Held = {}
-    for bucket, shard in zip(
-        (entry.bucket for entry in trained.reducer.gradients), trained.optimizer.shards, strict=True
-    ):
-        first = bucket.own.start if bucket.owns_shard else (shard.data_ptr() - bucket.whole.data_ptr()) // 4
+    for optimizer in trained.optimizers:
+        bucket, shard = optimizer.bucket, optimizer.sharded_param
+        start_of_view = (shard.data_ptr() - bucket.unsharded_param.data_ptr()) // 4
+        first = bucket.own_elements.start if bucket.shard_has_memory else start_of_view
         for slot, parameter in zip(bucket.layout.slots, bucket.parameters, strict=True):
             start, stop = max(slot.offset, first), min(slot.offset + slot.count, first + shard.numel())
             if start < stop:

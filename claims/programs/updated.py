@@ -67,8 +67,9 @@ def update_s(rank: int, ranks: int, width: int, steps: int) -> dict[str, float]:
     spent: dict[int, list[float]] = {stage: [] for stage in trained}
     for stage, engine in trained.items():
         assert isinstance(engine, NativeEngine)
-        for optimizer in engine.optimizer.optimizers:
-            optimizer.step = functools.partial(timed, optimizer.step, spent[stage])  # type: ignore[assignment]
+        for entry in engine.optimizers:
+            timed_step = functools.partial(timed, entry.optimizer.step, spent[stage])
+            entry.optimizer.step = timed_step  # type: ignore[assignment]
     least = dict.fromkeys(trained, float("inf"))
     for step in range(steps):
         inputs = torch.randn(8, width, generator=torch.Generator().manual_seed(step))

@@ -101,11 +101,10 @@ def test_a_unit_that_raised_once_is_freed_like_others(train: Train) -> None:
     unit = Retried.Unit(8, 8)
     module = Retried(unit, nn.Linear(8, 8))
     engine = train(module, list(module))
-    assert engine.schedule is not None
-    with engine.schedule.passing("forward"):
+    with engine.schedule.phase("forward"):
         unit.calls = 1  # does not raise
         unit(torch.ones(2, 8))
-        assert not engine.groups[0].buckets[0].is_whole
+        assert not engine.groups[0].buckets[0].is_unsharded
 
 
 def test_a_copy_of_a_unit_has_its_values_and_nothing_of_the_engine(train: Train) -> None:
@@ -121,5 +120,5 @@ def test_a_copy_of_a_unit_has_its_values_and_nothing_of_the_engine(train: Train)
 def test_nothing_is_whole_after_a_step(train: Train) -> None:
     module = Prompted()
     engine = train(module, [module.unit])
-    assert not any(bucket.is_whole for bucket in engine.buckets)
+    assert not any(bucket.is_unsharded for bucket in engine.buckets)
     assert bool(module.prompt.isnan().all())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.engines.base import RankContext
 from bench.engines.native import adapter
-from bench.engines.native.collectives import Finish, NcclCollectives
+from bench.engines.native.collectives import InFlight, NcclCollectives
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.worker import fake_group
 from tests.streams import Races, Stream, simulate
@@ -22,12 +22,19 @@ RANKS = 4
 Knobs = dict[str, Any]
 
 
-class UsedTooEarly(NcclCollectives):
-    """Nobody waits for what a collective makes."""
+class Forgotten:
+    """A collective in flight that nobody waits for."""
 
-    def _enqueue(self, collective: Any) -> Finish:
+    def wait(self) -> None:
+        pass
+
+
+class UsedTooEarly(NcclCollectives):
+    """Nobody waits for the result of a collective."""
+
+    def _enqueue(self, collective: Any) -> InFlight:
         super()._enqueue(collective)
-        return lambda: None
+        return Forgotten()
 
 
 class Deaf(Stream):

@@ -97,15 +97,15 @@ def test_what_is_received_is_what_this_rank_would_send(ranks: int) -> None:
     """Nothing is left uninitialised: a peer holds what this rank holds, so a sum is the world size times it."""
     fake_group.join_group(0, ranks)
     try:
-        found = collectives(RankContext(0, ranks, torch.device("cpu"), FakeStore()), "fake")
-        part = torch.full((2,), torch.nan)
-        found.reduce_scatter(torch.arange(1.0, 2 * ranks + 1), part)()
-        assert part.tolist() == [ranks * 1.0, ranks * 2.0]
-        whole = torch.tensor([1.0, 2.0] + [torch.nan] * 2 * (ranks - 1))
-        found.all_gather(whole)()
-        assert whole.tolist() == [1.0, 2.0] * ranks
-        found.all_reduce(whole)()
-        assert whole.tolist() == [ranks * 1.0, ranks * 2.0] * ranks
+        simulated = collectives(RankContext(0, ranks, torch.device("cpu"), FakeStore()), "fake")
+        shard = torch.full((2,), torch.nan)
+        simulated.reduce_scatter(torch.arange(1.0, 2 * ranks + 1), shard).wait()
+        assert shard.tolist() == [ranks * 1.0, ranks * 2.0]
+        unsharded = torch.tensor([1.0, 2.0] + [torch.nan] * 2 * (ranks - 1))
+        simulated.all_gather(unsharded).wait()
+        assert unsharded.tolist() == [1.0, 2.0] * ranks
+        simulated.all_reduce(unsharded).wait()
+        assert unsharded.tolist() == [ranks * 1.0, ranks * 2.0] * ranks
     finally:
         dist.destroy_process_group()
 

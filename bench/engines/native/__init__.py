@@ -1,7 +1,21 @@
-"""The native engine: DDP and ZeRO 1-3 in one design, where every knob means the same thing at every stage.
+"""The native engine: DDP and ZeRO 1-3 in one design, in which every setting means the same at every stage.
 
-Parameters lie flat in buckets. A bucket is cut into N equal shards, of which rank r owns the r-th. What a stage
-keeps whole and what it keeps as a shard is all that tells the stages apart:
+Vocabulary (FSDP2's, ``torch.distributed.fsdp``, where it has a word)
+---------------------------------------------------------------------
+bucket           consecutive parameters in one flat tensor, padded to N equal shards; rank r owns the r-th
+unsharded param  a bucket's flat tensor; the module's parameters are views of it
+sharded param    what this rank's optimizer updates: its shard of a bucket (at stage 0: all of it)
+unshard          allocate the unsharded param and all-gather it: ``start_unshard``, then ``wait_for_unshard``
+reshard          free the memory of the unsharded param
+param group      the buckets of one unit, or of several small ones: they are unsharded and resharded together
+root             the group of parameters that belong to no unit, or to several
+sharding policy  what a stage shards
+in flight        a collective that was started and not yet waited for: an object, and ``wait`` ends its life
+P2P thread       posts gloo's sends and receives while the rank computes
+
+Stages
+------
+What a stage shards is their only difference:
 
     stage   parameters      gradients       optimizer state   collectives per bucket and step
     0       whole           whole           whole             all-reduce gradients
@@ -10,22 +24,26 @@ keeps whole and what it keeps as a shard is all that tells the stages apart:
     3       shard           shard           shard             all-gather parameters (forward and backward),
                                                               reduce-scatter gradients
 
-Read in this order:
+Files, in the order in which to read them
+-----------------------------------------
+    step.py              the whole step: forward, backward with reduction, optimizer, all-gather
+    policy.py            what each stage shards
+    layout.py            which element is where in a bucket, and which rank owns it
+    bucket.py            a bucket's parameters: flat, as views, unsharded and resharded
+    param_group.py       parameter groups, and the assignment of parameters to groups and buckets
+    unshard_schedule.py  when groups are unsharded and resharded
+    param_access.py      sharded parameters that are read outside their unit
+    autograd_hooks.py    hooks on tensors that backward reaches
+    gradients.py         gradients collected into buckets, and their reduction
+    loss_scaling.py      the mean over ranks and micro-batches, and dynamic loss scaling
+    optimizer.py         the update of a shard, and clipping by the global norm
+    collectives.py       reduce-scatter, all-gather and all-reduce, on gloo and on NCCL
+    p2p_thread.py        gloo: sends and receives while the rank computes
+    adapter.py           the engine's interface to the harness, and its setup
+    refusals.py          modules that cannot be trained
+    checkpoint/          sharded save, and load into any stage and world size
 
-    policy.py        what a stage shards
-    layout.py        which element lies where, and which rank owns it
-    collectives.py   reduce-scatter and all-gather, on gloo and on NCCL
-    p2p_thread.py    gloo: who sends and receives while the rank computes
-    bucket.py        a bucket's parameters: flat, as views, and (stage 3) gathered and freed
-    gradients.py     backward: gradients into buckets, buckets onto the wire
-    units.py         stage 3: which bucket is whole when
-    optimizer.py     optimizer, clipping by the global norm, loss scaling
-    adapter.py       the step, from setup to optimizer_step
-    param_access.py  stage 3: parameters that are read outside their unit
-    refusals.py      modules that it does not support
-    checkpoint/      sharded save, and load into any stage and world size
-
-Source: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distributed (VLDB 2020), section 3.2.
+Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distributed (VLDB 2020), section 3.2.
 """
 
 from __future__ import annotations
@@ -46,10 +64,10 @@ PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkp
 
 
 def refuse(spec: EngineSpec) -> None:
-    """Every knob that it has is honoured at every stage. Raises EngineUnsupported for an option that makes no sense."""
+    """Raises EngineUnsupported for an invalid option; every setting in ``CAPABILITIES`` is supported at every stage."""
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")
     if spec.stage == 3 and spec.backend == "gloo" and spec.world_size > 1:
         refuse_debug_detail(
-            "engine=native at stage=3 over gloo", "a thread of its own sends, so ranks check its calls in another order"
+            "engine=native at stage=3 over gloo", "a second thread sends, so ranks check its calls in different orders"
         )

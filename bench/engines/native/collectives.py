@@ -1,22 +1,23 @@
-"""The collectives of DDP and ZeRO on flat buckets, started now and finished later.
+"""Collectives on flat buckets. Each is started by a call and returns what is in flight; its ``wait`` ends it.
 
-On gloo a reduce-scatter is made of sends and receives: gloo's own costs as much as an all-reduce (2f·S bytes sent per
-rank, f = (N-1)/N, instead of f·S). Here each rank sends each peer just the peer's shard: f·S, the least there is.
-Shards are added in the order of ranks, so a sum is the same bit by bit at stages 1 to 3, at every bucket size and
-overlap setting. An all-gather goes the same way. ``p2p_thread.py`` sends and receives while the rank computes.
+On gloo, a reduce-scatter consists of sends and receives. gloo's own costs as much as an all-reduce: 2f·S bytes sent per
+rank, f = (N-1)/N, S the bytes of the bucket. Here each rank sends each peer only that peer's shard: f·S, the minimum.
+Shards are added in the order of ranks. So a sum has the same bits at stages 1 to 3, at every bucket size and overlap
+setting. An all-gather works in the same way. ``p2p_thread.py`` sends and receives while the rank computes.
 
-An all-reduce is gloo's own, around a ring: 2f·S, in hardly any memory, and links are kept busy. A ring adds every
-element in an order that depends on where in its bucket it lies. So among more than two ranks stage 0 rounds
-otherwise than stages 1 to 3, and at one bucket size otherwise than at another.
+An all-reduce is gloo's own, around a ring: 2f·S in hardly any memory, and links are kept busy. A ring adds each element
+in an order that depends on its place in the bucket. So on more than two ranks, stage 0 rounds differently from stages 1
+to 3, and differently at different bucket sizes.
 
-gloo sends and receives from the host only: what lies on a GPU (several ranks on one) is copied there and back.
+gloo sends and receives host memory only. Buckets on a GPU (several ranks on one) are copied to the host and back.
 
-On NCCL they are NCCL's, on a stream of their own.
+On NCCL, collectives are NCCL's own, on a separate stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -24,12 +25,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.engines.base import RankContext
-from bench.engines.native.p2p_thread import Finish, Job, Wire, Works, all_at_once, wait
+from bench.engines.native.p2p_thread import Exchange, P2PThread, PostedExchange, Transfers, wait_for
 
 SMALL_BYTES = 1 << 19
-"""Up to here a bucket is exchanged with all peers at once."""
+"""Largest bucket that is exchanged with all peers at once."""
 PIECE = 1 << 16
 """Elements that are added at a time."""
+
+
+class InFlight(Protocol):
+    """A collective that was started. Its buffers must live, unchanged by others, until ``wait`` returns."""
+
+    def wait(self) -> None:
+        """Waits until the result may be used (on a GPU: by what is enqueued on the current stream from now on)."""
+        ...
 
 
 class Collectives(Protocol):
@@ -38,24 +47,27 @@ class Collectives(Protocol):
     rank: int
     world_size: int
 
-    def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
-        """Adds ``whole`` (N·S) over ranks; this rank's shard of the sum comes into ``out`` (S).
+    def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
+        """Adds ``unsharded`` (N·S elements) over ranks; writes this rank's shard of the sum to ``shard`` (S).
 
-        ``out`` may be this rank's own part of ``whole``. ``whole`` must live, unchanged, until finished.
+        ``shard`` may be this rank's part of ``unsharded``.
         """
         ...
 
-    def all_gather(self, whole: Tensor) -> Finish:
-        """Fills ``whole`` (N·S) with every rank's own part of it."""
+    def all_gather(self, unsharded: Tensor) -> InFlight:
+        """Fills ``unsharded`` (N·S elements) with each rank's own part of it."""
         ...
 
-    def all_reduce(self, whole: Tensor) -> Finish:
-        """Adds ``whole`` over ranks, in place."""
+    def all_reduce(self, unsharded: Tensor) -> InFlight:
+        """Adds ``unsharded`` over ranks, in place."""
         ...
 
 
 def collectives(context: RankContext, backend: str) -> Collectives:
-    """Those of the backend; ``fake`` calls what gloo or, on a GPU, NCCL would. The process group may be fake anyhow."""
+    """The collectives of a backend. ``fake`` calls those of gloo or, on a GPU, of NCCL.
+
+    The process group may be fake also with another backend (``bench.worker.no_comm``).
+    """
     if backend == "nccl" or (backend == "fake" and context.device.type == "cuda"):
         return NcclCollectives(context)
     if dist.get_backend() == "fake":
@@ -70,62 +82,80 @@ class GlooCollectives:
         self.rank = context.rank
         self.world_size = context.world_size
         self._exchanges = 0
-        self._wire = Wire()
+        self._p2p_thread = P2PThread()
 
-    def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
-        parts = list(whole.view(self.world_size, -1))
+    def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
+        parts = list(unsharded.view(self.world_size, -1))
         own = parts[self.rank]
-        received = whole.new_empty(self.world_size - 1, own.numel())
+        received = unsharded.new_empty(self.world_size - 1, own.numel())
         rows = [*received[: self.rank], own, *received[self.rank :]]
-        exchanged = self._start("reduce_scatter", self._exchange(send=parts, receive=rows), [whole, *rows])
+        exchange = self._start("reduce_scatter", self._exchange(send=parts, receive=rows), [unsharded, *rows])
+        return ReduceScatter(exchange, rows, shard)
 
-        def finish() -> None:
-            exchanged()
-            add_in_order(rows, out, room_for_sum(out))
+    def all_gather(self, unsharded: Tensor) -> InFlight:
+        parts = list(unsharded.view(self.world_size, -1))
+        exchange = self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
+        return self._start("all_gather", exchange, [unsharded])
 
-        return finish
+    def all_reduce(self, unsharded: Tensor) -> InFlight:
+        return AllReduce(dist.all_reduce(unsharded, async_op=True))
 
-    def all_gather(self, whole: Tensor) -> Finish:
-        parts = list(whole.view(self.world_size, -1))
-        spread = self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
-        return self._start("all_gather", spread, [whole])
-
-    def all_reduce(self, whole: Tensor) -> Finish:
-        work = dist.all_reduce(whole, async_op=True)
-        return lambda: wait(work)
-
-    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Job:
+    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Exchange:
         """Sends ``send[peer]`` to each peer and receives ``receive[peer]`` from it.
 
-        Every rank begins with the one after it, and goes on so: no two send to the same one.
+        Each rank starts with the rank after it and continues in that order, so no two ranks send to the same one.
         """
         self._exchanges += 1
         tag = self._exchanges
 
-        def exchange() -> Iterator[Works]:
+        def exchange() -> Iterator[Transfers]:
             for distance in range(1, self.world_size):
                 source, target = (self.rank - distance) % self.world_size, (self.rank + distance) % self.world_size
                 yield dist.irecv(receive[source], source, tag=tag), dist.isend(send[target], target, tag=tag)
 
         return exchange
 
-    def _start(self, name: str, job: Job, tensors: list[Tensor]) -> Finish:
+    def _start(self, name: str, exchange: Exchange, tensors: list[Tensor]) -> InFlight:
         if self.world_size == 1 or tensors[0].nbytes <= SMALL_BYTES:
-            return all_at_once(job)
-        return self._wire.start(name, job, tensors)
+            return PostedExchange(exchange)
+        return self._p2p_thread.start(name, exchange, tensors)
+
+
+@dataclass(frozen=True)
+class ReduceScatter:
+    """A reduce-scatter in flight on gloo: this rank's shard arrives from every rank, and ``wait`` adds them."""
+
+    exchange: InFlight
+    rows: list[Tensor]
+    """This rank's shard from each rank, in the order of ranks."""
+    shard: Tensor
+
+    def wait(self) -> None:
+        self.exchange.wait()
+        add_in_order(self.rows, self.shard, room_for_sum(self.shard))
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """An all-reduce in flight on gloo."""
+
+    work: dist.Work | None
+
+    def wait(self) -> None:
+        wait_for((self.work,))
 
 
 class SimulatedCollectives(GlooCollectives):
-    """The same sends and receives of a rank that hears nobody (``bench.worker.fake_group``, ``bench.worker.no_comm``).
+    """The same sends and receives of a rank without peers (``bench.worker.fake_group``, ``bench.worker.no_comm``).
 
-    A fake receive leaves its buffer as it was. What a peer would send if it held what this rank holds comes into it,
-    so that nothing is computed from uninitialised memory.
+    A fake receive leaves its buffer unchanged. It is filled with what a peer that has this rank's data would send, so
+    that nothing is computed from uninitialized memory.
     """
 
-    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Job:
+    def _exchange(self, send: list[Tensor], receive: list[Tensor]) -> Exchange:
         exchange = super()._exchange(send, receive)
 
-        def simulate() -> Iterator[Works]:
+        def simulate() -> Iterator[Transfers]:
             yield from exchange()
             for source, tensor in enumerate(receive):
                 if source != self.rank:
@@ -135,47 +165,50 @@ class SimulatedCollectives(GlooCollectives):
 
 
 class StagedCollectives:
-    """gloo's for buffers on a GPU, through copies on the host. The copies wait for the GPU."""
+    """gloo's for buckets on a GPU, through copies on the host. The copies wait for the GPU."""
 
     def __init__(self, context: RankContext) -> None:
         self.rank = context.rank
         self.world_size = context.world_size
         self._host = GlooCollectives(context)
 
-    def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
-        here = torch.empty_like(whole, device="cpu").copy_(whole)
-        reduced = here.new_empty(out.numel())
-        return back(self._host.reduce_scatter(here, reduced), reduced, out)
+    def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
+        on_host = torch.empty_like(unsharded, device="cpu").copy_(unsharded)
+        reduced = on_host.new_empty(shard.numel())
+        return Staged(self._host.reduce_scatter(on_host, reduced), reduced, shard)
 
-    def all_gather(self, whole: Tensor) -> Finish:
-        here = torch.empty_like(whole, device="cpu")
-        here.view(self.world_size, -1)[self.rank] = whole.view(self.world_size, -1)[self.rank]
-        return back(self._host.all_gather(here), here, whole)
+    def all_gather(self, unsharded: Tensor) -> InFlight:
+        on_host = torch.empty_like(unsharded, device="cpu")
+        on_host.view(self.world_size, -1)[self.rank] = unsharded.view(self.world_size, -1)[self.rank]
+        return Staged(self._host.all_gather(on_host), on_host, unsharded)
 
-    def all_reduce(self, whole: Tensor) -> Finish:
-        here = torch.empty_like(whole, device="cpu").copy_(whole)
-        return back(self._host.all_reduce(here), here, whole)
+    def all_reduce(self, unsharded: Tensor) -> InFlight:
+        on_host = torch.empty_like(unsharded, device="cpu").copy_(unsharded)
+        return Staged(self._host.all_reduce(on_host), on_host, unsharded)
 
 
-def back(finish: Finish, here: Tensor, there: Tensor) -> Finish:
-    """``finish``, and then the result from the host to where it belongs."""
+@dataclass(frozen=True)
+class Staged:
+    """A collective in flight on the host; ``wait`` copies its result to the GPU."""
 
-    def complete() -> None:
-        finish()
-        there.copy_(here)
+    on_host: InFlight
+    result: Tensor
+    target: Tensor
 
-    return complete
+    def wait(self) -> None:
+        self.on_host.wait()
+        self.target.copy_(self.result)
 
 
 def room_for_sum(out: Tensor) -> Tensor | None:
-    """What adding 16-bit numbers in fp32 needs."""
+    """The memory that ``add_in_order`` needs to add 16-bit numbers in fp32."""
     return out.new_empty(2, min(PIECE, out.numel()), dtype=torch.float32) if out.itemsize == 2 else None
 
 
 def add_in_order(rows: list[Tensor], out: Tensor, room: Tensor | None) -> None:
-    """The sum of ``rows`` in their order, into ``out``, which may be one of them; changes the others.
+    """Writes the sum of ``rows``, added in their order, to ``out``, which may be one of them; overwrites the others.
 
-    By pieces that stay in the processor's cache. 16-bit numbers are added in fp32, in the ``room_for_sum``.
+    Works in pieces that fit the processor's cache. 16-bit numbers are added in fp32, in ``room``.
     """
     if len(rows) == 1:
         if out.data_ptr() != rows[0].data_ptr():
@@ -197,10 +230,10 @@ def add_in_order(rows: list[Tensor], out: Tensor, room: Tensor | None) -> None:
 
 
 class NcclCollectives:
-    """NCCL on its own stream: a collective waits for what was enqueued before it, and what uses it waits for it.
+    """NCCL on a separate stream: a collective waits for what was enqueued before it, and its users wait for it.
 
-    Buffers are allocated on the caller's stream and used on this one; they may be freed once ``Finish`` has made
-    the caller's stream wait, since memory is then reused in the order of that stream.
+    Buffers are allocated on the caller's stream and used on this one. They may be freed after ``wait``, which makes the
+    caller's stream wait: memory is then reused in the order of that stream.
     """
 
     def __init__(self, context: RankContext) -> None:
@@ -208,20 +241,30 @@ class NcclCollectives:
         self.world_size = context.world_size
         self._stream = torch.cuda.Stream(context.device)
 
-    def reduce_scatter(self, whole: Tensor, out: Tensor) -> Finish:
-        return self._enqueue(lambda: dist.reduce_scatter_tensor(out, whole))
+    def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
+        return self._enqueue(lambda: dist.reduce_scatter_tensor(shard, unsharded))
 
-    def all_gather(self, whole: Tensor) -> Finish:
-        own = whole.view(self.world_size, -1)[self.rank]
-        return self._enqueue(lambda: dist.all_gather_into_tensor(whole, own))
+    def all_gather(self, unsharded: Tensor) -> InFlight:
+        own = unsharded.view(self.world_size, -1)[self.rank]
+        return self._enqueue(lambda: dist.all_gather_into_tensor(unsharded, own))
 
-    def all_reduce(self, whole: Tensor) -> Finish:
-        return self._enqueue(lambda: dist.all_reduce(whole))
+    def all_reduce(self, unsharded: Tensor) -> InFlight:
+        return self._enqueue(lambda: dist.all_reduce(unsharded))
 
-    def _enqueue(self, collective: Callable[[], object]) -> Finish:
+    def _enqueue(self, collective: Callable[[], object]) -> InFlight:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             collective()
-            done = torch.cuda.Event()
-            done.record()
-        return lambda: torch.cuda.current_stream().wait_event(done)
+            event = torch.cuda.Event()
+            event.record()
+        return Enqueued(event)
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """A collective in flight on the communication stream, up to the event after it."""
+
+    event: torch.cuda.Event
+
+    def wait(self) -> None:
+        torch.cuda.current_stream().wait_event(self.event)

@@ -1,60 +1,67 @@
-"""Backward: gradients come into their buckets as autograd makes them, and a full bucket goes onto the wire.
+"""Backward: gradients are collected into buckets as autograd computes them, and complete buckets are reduced.
 
-Every rank launches buckets in the order in which they were laid out, whatever order they fill in, so that collectives
-meet. With overlap a bucket is launched as soon as it and all before it are full; without, after backward. A parameter
-that backward did not reach contributes zero.
+Every rank reduces buckets in the order of the list, whatever order they are completed in, so that collectives are
+issued in the same order on all ranks. With overlap, a bucket's reduction starts once it and all buckets before it are
+complete; without, after backward. A parameter that backward did not reach contributes zero.
 
-    stages 0, 1   a bucket's gradients have memory of their own for good; micro-batches add up there
-    stages 2, 3   a bucket has memory from its first gradient until it is reduced; what is kept is this rank's shard,
-                  and micro-batches add up in the shard, so each of them is reduced
+    gradients not sharded   a bucket's gradients keep their memory; micro-batches accumulate there
+    gradients sharded       a bucket has memory from its first gradient until it is reduced; what is kept is this rank's
+                            shard. Micro-batches accumulate in the shard, so each of them is reduced
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from bench.engines.native.bucket import Bucket
-from bench.engines.native.collectives import Collectives
-from bench.engines.native.p2p_thread import Finish
+from bench.engines.native.collectives import Collectives, InFlight
 from bench.engines.native.policy import ShardingPolicy
 from bench.engines.spec import EngineUnsupported
 
-IN_FLIGHT = 1
-"""Buckets that stay on the wire when another one is launched, at stages 1 to 3: bounds what is received at once, and
-at stages 2 and 3 what is collected. At stage 0 a bucket on the wire needs no more memory, and all may be there."""
+MAX_IN_FLIGHT = 1
+"""Reductions that stay in flight when another one starts, where gradients are reduce-scattered. It bounds the memory
+that receives shards and, where gradients are sharded, the memory of unsharded gradients. An all-reduce needs no more
+memory, so all of them may be in flight."""
 
 
 class BucketGradients:
-    """The gradients of one bucket: ``flat`` while they are collected, ``result`` once they are reduced."""
+    """The gradients of one bucket: unsharded while they are collected, then their sum over ranks."""
 
     def __init__(self, bucket: Bucket, policy: ShardingPolicy) -> None:
         self.bucket = bucket
         self.policy = policy
-        self.flat: Tensor | None = None
-        self.result: Tensor | None = None
+        self.unsharded_grad: Tensor | None = None
+        """This rank's gradients, in the bucket's layout."""
+        self.reduced_grad: Tensor | None = None
+        """The sum over ranks: this rank's shard where gradients are reduce-scattered, else all of it."""
         self.written: set[int] = set()
+        """Slots that have a gradient in ``unsharded_grad``."""
         self.missing: set[int] = set()
-        self.is_launched = False
+        """Slots whose gradient this backward has not computed yet."""
+        self.is_reduced = False
+        """The reduction of this backward has started."""
 
     def expect(self) -> None:
-        """A backward begins: every parameter's gradient is missing."""
+        """Marks every parameter's gradient as missing, at the start of a backward."""
         self.missing = set(range(len(self.bucket.parameters)))
-        self.is_launched = False
+        self.is_reduced = False
 
     def add(self, slot_number: int, gradient: Tensor) -> None:
-        """Raises EngineUnsupported for one more gradient of a bucket that is on the wire."""
-        if self.is_launched:
+        """Raises EngineUnsupported for a gradient of a bucket whose reduction has started."""
+        if self.is_reduced:
             raise EngineUnsupported(
                 f"engine=native with overlap: a weight of shape {tuple(gradient.shape)} got a gradient after its "
                 "bucket had been reduced, as where several reentrant checkpoints use it; "
                 "valid: use_reentrant=False, overlap=false"
             )
-        if self.flat is None:
-            self.flat = torch.empty_like(self.bucket.whole)
-        place = self.bucket.view_of(self.flat, slot_number)
+        if self.unsharded_grad is None:
+            self.unsharded_grad = torch.empty_like(self.bucket.unsharded_param)
+        place = self.bucket.view_of(self.unsharded_grad, slot_number)
         if slot_number in self.written:
             place += gradient
         else:
@@ -63,53 +70,61 @@ class BucketGradients:
         self.missing.discard(slot_number)
 
     def fill_gaps(self) -> Tensor:
-        """The whole bucket, with zeros for parameters that have no gradient and for padding."""
+        """Returns ``unsharded_grad`` with zeros for parameters without a gradient and for padding."""
         layout = self.bucket.layout
-        if self.flat is None:
-            self.flat = torch.empty_like(self.bucket.whole)
+        if self.unsharded_grad is None:
+            self.unsharded_grad = torch.empty_like(self.bucket.unsharded_param)
         for gap in layout.gaps:
-            self.flat[gap].zero_()
+            self.unsharded_grad[gap].zero_()
         for number, slot in enumerate(layout.slots):
             if number not in self.written:
-                self.flat[slot.elements].zero_()
-        return self.flat
+                self.unsharded_grad[slot.elements].zero_()
+        return self.unsharded_grad
 
-    def reduce(self, collectives: Collectives) -> Finish:
-        """Starts the reduction; once finished, ``result`` has the sum over ranks: all of it (stage 0) or the shard."""
-        flat = self.fill_gaps()
+    def start_reduce(self, collectives: Collectives) -> ReductionState:
+        unsharded = self.fill_gaps()
         self.written.clear()
-        self.is_launched = True
+        self.is_reduced = True
         if not self.policy.reduce_scatters:
-            self.result = flat
-            return collectives.all_reduce(flat)
-        earlier = self.result
-        own = flat[self.bucket.own]
-        out = torch.empty_like(own) if self.policy.shard_gradients else own
-        finish = collectives.reduce_scatter(flat, out)
-
-        def complete() -> None:
-            finish()
-            self.result = out
-            if self.policy.shard_gradients:
-                self.result = out if earlier is None else earlier.add_(out)
-                self.flat = None
-
-        return complete
+            return ReductionState(self, collectives.all_reduce(unsharded), unsharded, None)
+        own = unsharded[self.bucket.own_elements]
+        shard = torch.empty_like(own) if self.policy.shard_gradients else own
+        return ReductionState(self, collectives.reduce_scatter(unsharded, shard), shard, self.reduced_grad)
 
     def clear(self) -> None:
-        """The update is done."""
-        self.result = None
+        """Drops the gradients after the update."""
+        self.reduced_grad = None
         self.written.clear()
         if self.policy.shard_gradients:
-            self.flat = None
+            self.unsharded_grad = None
 
-    def held(self) -> list[Tensor]:
-        """The memory that gradients have now."""
-        return [tensor for tensor in (self.flat, self.result) if tensor is not None]
+    def memory(self) -> list[Tensor]:
+        """The tensors that gradients occupy now."""
+        return [tensor for tensor in (self.unsharded_grad, self.reduced_grad) if tensor is not None]
+
+
+@dataclass(frozen=True)
+class ReductionState:
+    """A bucket's gradient reduction in flight, from ``start_reduce`` until ``wait``."""
+
+    gradients: BucketGradients
+    collective: InFlight
+    output: Tensor
+    """The sum over ranks of this micro-batch, once waited for."""
+    accumulated: Tensor | None
+    """The sums of earlier micro-batches, where gradients are sharded."""
+
+    def wait(self) -> None:
+        self.collective.wait()
+        self.gradients.reduced_grad = self.output
+        if self.gradients.policy.shard_gradients:
+            if self.accumulated is not None:
+                self.gradients.reduced_grad = self.accumulated.add_(self.output)
+            self.gradients.unsharded_grad = None
 
 
 class GradientReducer:
-    """Hooks every trainable parameter, and reduces the buckets of a backward."""
+    """Collects the gradients of every trainable parameter through hooks, and reduces the buckets of a backward."""
 
     def __init__(
         self,
@@ -118,60 +133,61 @@ class GradientReducer:
         policy: ShardingPolicy,
         *,
         overlap: bool,
-        in_flight: int | None,
+        max_in_flight: int | None,
+        bucket_complete: Callable[[Bucket], None],
+        before_reduction: Callable[[Bucket], None],
     ) -> None:
+        """``bucket_complete`` is called when all gradients of a bucket were computed, ``before_reduction`` before its
+        reduction starts. ``max_in_flight``: None means as many as ``policy`` allows without more memory.
+        """
         self.gradients = [BucketGradients(bucket, policy) for bucket in buckets if bucket.trainable]
-        self.on_full: Callable[[Bucket], None] = lambda bucket: None
-        """Called when all gradients of a bucket have come: stage 3 then frees its parameters."""
-        self.on_launch: Callable[[Bucket], None] = lambda bucket: None
-        """Called before a bucket's reduction is started."""
+        self.max_in_flight = max_in_flight or (MAX_IN_FLIGHT if policy.reduce_scatters else len(self.gradients))
         self._collectives = collectives
         self._overlap = overlap
-        self.in_flight = in_flight or (IN_FLIGHT if policy.reduce_scatters else len(self.gradients))
+        self._bucket_complete = bucket_complete
+        self._before_reduction = before_reduction
         self._reducing = False
         self._next = 0
-        self._flying: list[Finish] = []
+        self._in_flight: list[ReductionState] = []
         for gradients in self.gradients:
             for number, parameter in enumerate(gradients.bucket.parameters):
-                parameter.register_post_accumulate_grad_hook(self._hook(gradients, number))
+                parameter.register_post_accumulate_grad_hook(partial(self._collect, gradients, number))
 
-    def begin(self, *, reduce: bool) -> None:
-        """A backward begins; its gradients are reduced, or only added up."""
+    def start_backward(self, *, reduce: bool) -> None:
+        """``reduce``: this backward's gradients are reduced; else they only accumulate."""
         self._reducing = reduce
         self._next = 0
         for gradients in self.gradients:
             gradients.expect()
 
-    def end(self) -> None:
-        """Backward has ended: launches what is left and waits for all of it."""
+    def finish_backward(self) -> None:
+        """Starts the reductions that are left and waits for all of them."""
         if not self._reducing:
             return
         while self._next < len(self.gradients):
-            self._launch()
-        while self._flying:
-            self._flying.pop(0)()
+            self._reduce_next()
+        while self._in_flight:
+            self._in_flight.pop(0).wait()
 
-    def _hook(self, gradients: BucketGradients, number: int) -> Callable[[Tensor], None]:
-        def collect(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            was_missing = bool(gradients.missing)
-            gradients.add(number, parameter.grad)
-            parameter.grad = None
-            if was_missing and not gradients.missing:
-                self.on_full(gradients.bucket)
-                if self._reducing and self._overlap:
-                    self._launch_full()
+    def _collect(self, gradients: BucketGradients, slot_number: int, parameter: Tensor) -> None:
+        """The hook of one parameter: its gradient was computed."""
+        assert parameter.grad is not None
+        was_complete = not gradients.missing
+        gradients.add(slot_number, parameter.grad)
+        parameter.grad = None
+        if not was_complete and not gradients.missing:
+            self._bucket_complete(gradients.bucket)
+            if self._reducing and self._overlap:
+                self._reduce_complete()
 
-        return collect
-
-    def _launch_full(self) -> None:
+    def _reduce_complete(self) -> None:
         while self._next < len(self.gradients) and not self.gradients[self._next].missing:
-            self._launch()
+            self._reduce_next()
 
-    def _launch(self) -> None:
+    def _reduce_next(self) -> None:
         gradients = self.gradients[self._next]
         self._next += 1
-        self.on_launch(gradients.bucket)
-        self._flying.append(gradients.reduce(self._collectives))
-        if len(self._flying) > self.in_flight:
-            self._flying.pop(0)()
+        self._before_reduction(gradients.bucket)
+        self._in_flight.append(gradients.start_reduce(self._collectives))
+        if len(self._in_flight) > self.max_in_flight:
+            self._in_flight.pop(0).wait()

@@ -1,9 +1,9 @@
 """The update: one torch optimizer per bucket, over the shard that this rank owns.
 
-Gradients arrive summed over ranks. What still has to be divided out (the mean over ranks where it was not folded into
-the loss, the loss scale, clipping) is one factor, applied to the shards in one pass, or in none where it is 1.
-The global norm is that of all ranks' shards at every stage, also at stage 0, where each rank has them all: one scalar
-is reduced, and a result that is not finite makes every rank skip the same step.
+Gradients arrive summed over ranks. What still has to be divided out (the rest of the mean, the loss scale, clipping) is
+one factor. It is applied to the shards in one pass, or in none where it is 1. The global norm is that of all ranks'
+shards with every policy, also where each rank has all gradients. One scalar is reduced, and a norm that is not finite
+makes every rank skip the same step.
 """
 
 from __future__ import annotations
@@ -14,100 +14,61 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bench.engines.native.collectives import Collectives
 from bench.engines.native.gradients import BucketGradients
-from bench.engines.native.policy import ShardingPolicy
+from bench.engines.native.loss_scaling import LossScale
 from bench.engines.optimizers import FUSED, build_optimizer
-from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
-
-GROWTH_INTERVAL = 2000
-"""Good steps after which the loss scale is doubled, as torch's GradScaler does."""
-
-
-class LossScale:
-    """Dynamic loss scaling (Micikevicius et al., Mixed Precision Training, ICLR 2018, section 3.2)."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        self.enabled = enabled
-        self.value = 2.0**16 if enabled else 1.0
-        self.good_steps = 0
-
-    def update(self, *, skipped: bool) -> None:
-        if not self.enabled:
-            return
-        self.good_steps = 0 if skipped else self.good_steps + 1
-        if skipped:
-            self.value /= 2
-        elif self.good_steps == GROWTH_INTERVAL:
-            self.value, self.good_steps = self.value * 2, 0
-
-    def read(self) -> LossScaling | None:
-        return LossScaling(self.value, self.good_steps, GROWTH_INTERVAL) if self.enabled else None
 
 
 class ShardOptimizer:
-    """Updates the shards of all trainable buckets and brings the parameters up to date."""
+    """Updates the shard of one bucket."""
 
-    def __init__(
-        self,
-        gradients: list[BucketGradients],
-        spec: EngineSpec,
-        policy: ShardingPolicy,
-        collectives: Collectives,
-    ) -> None:
+    def __init__(self, gradients: BucketGradients, spec: EngineSpec) -> None:
         fused = {"fused": True} if spec.optimizer in FUSED else {"foreach": False}
         self.gradients = gradients
-        self.shards = [nn.Parameter(entry.bucket.shard) for entry in gradients]
-        self.optimizers = [build_optimizer(spec.optimizer, [shard], spec.lr, **fused) for shard in self.shards]
-        self._clip_norm = spec.clip_norm
-        self._policy = policy
-        self._collectives = collectives
+        self.bucket = gradients.bucket
+        self.sharded_param = nn.Parameter(self.bucket.sharded_param)
+        self.optimizer = build_optimizer(spec.optimizer, [self.sharded_param], spec.lr, **fused)
 
-    def step(self, divisor: float, loss_scale: LossScale) -> None:
-        """One update with gradients divided by ``divisor`` and the loss scale; skipped if they are not finite."""
-        factor = 1.0 / (divisor * loss_scale.value)
-        if self._clip_norm is not None or loss_scale.enabled:
-            norm = factor * self._global_norm()
-            finite = norm < float("inf")  # False for NaN
-            loss_scale.update(skipped=not finite)
-            if not finite and loss_scale.enabled:
-                return
-            if self._clip_norm is not None:
-                factor *= min(1.0, self._clip_norm / (norm + 1e-6))
-        pending = []
-        for entry, shard, optimizer in zip(self.gradients, self.shards, self.optimizers, strict=True):
-            shard.grad = self._gradient(entry, factor, shard.dtype)
-            optimizer.step()
-            shard.grad = None
-            entry.bucket.publish()
-            if self._policy.all_gathers_after_update:
-                pending.append(self._collectives.all_gather(entry.bucket.whole))
-        for finish in pending:
-            finish()
-
-    @staticmethod
-    def _gradient(entry: BucketGradients, factor: float, dtype: torch.dtype) -> Tensor:
-        assert entry.result is not None
-        gradient = entry.result.to(dtype)
-        return gradient if factor == 1.0 else gradient.mul_(factor)
-
-    def _global_norm(self) -> float:
-        """Norm of the summed gradients over all shards of all ranks; inf or NaN if any element is."""
-        total = torch.zeros((), dtype=torch.float64, device=self.shards[0].device)
-        for entry in self.gradients:
-            assert entry.result is not None
-            own = entry.result if self._policy.reduce_scatters else entry.result[entry.bucket.own]
-            total += torch.linalg.vector_norm(own, dtype=torch.promote_types(own.dtype, torch.float32)).double() ** 2
-        dist.all_reduce(total)
-        return math.sqrt(float(total))
+    def step(self, factor: float) -> None:
+        """Updates with the reduced gradient times ``factor``."""
+        assert self.gradients.reduced_grad is not None
+        gradient = self.gradients.reduced_grad.to(self.sharded_param.dtype)
+        self.sharded_param.grad = gradient if factor == 1.0 else gradient.mul_(factor)
+        self.optimizer.step()
+        self.sharded_param.grad = None
 
     def state(self) -> list[Tensor]:
         """The optimizer's tensors."""
         return [
-            entry
-            for optimizer in self.optimizers
-            for held in optimizer.state.values()
-            for entry in held.values()
-            if isinstance(entry, Tensor)
+            value for values in self.optimizer.state.values() for value in values.values() if isinstance(value, Tensor)
         ]
+
+
+def gradient_factor(
+    gradients: list[BucketGradients], divisor: float, clip_norm: float | None, loss_scale: LossScale
+) -> float | None:
+    """What summed gradients are multiplied by: 1 / ``divisor`` / loss scale, clipped to the global norm ``clip_norm``.
+
+    None if the update must be skipped because a gradient is not finite. Updates ``loss_scale``.
+    """
+    factor = 1.0 / (divisor * loss_scale.value)
+    if clip_norm is None and not loss_scale.enabled:
+        return factor
+    norm = factor * global_norm(gradients)
+    finite = norm < float("inf")  # False for NaN
+    loss_scale.update(skipped=not finite)
+    if not finite and loss_scale.enabled:
+        return None
+    return factor if clip_norm is None else factor * min(1.0, clip_norm / (norm + 1e-6))
+
+
+def global_norm(gradients: list[BucketGradients]) -> float:
+    """Norm of the summed gradients over all shards of all ranks; inf or NaN if any element is."""
+    total = torch.zeros((), dtype=torch.float64, device=gradients[0].bucket.sharded_param.device)
+    for entry in gradients:
+        assert entry.reduced_grad is not None
+        own = entry.reduced_grad if entry.policy.reduce_scatters else entry.reduced_grad[entry.bucket.own_elements]
+        total += torch.linalg.vector_norm(own, dtype=torch.promote_types(own.dtype, torch.float32)).double() ** 2
+    dist.all_reduce(total)
+    return math.sqrt(float(total))

@@ -1,15 +1,14 @@
-"""Sends and receives that go on while the rank computes.
+"""Exchanges of tensors between pairs of ranks over gloo, which progress while the rank computes.
 
-gloo receives only what has been asked for. A small bucket is asked of all peers at once (``all_at_once``). With a large
-one all of them would send to this rank together, more than a link's queue holds: what it drops is sent again, after a
-pause (docs/design/tried.md). Large ones are exchanged with one peer after the other, and somebody must be there when
-one is done. The thread that trains is in the middle of backward then; another one, the ``Wire``, is there.
+gloo receives only what was requested. A small exchange requests from all peers at once (``PostedExchange``). With a
+large one, all peers would then send to this rank at the same time, which is more than a link's queue can hold: dropped
+packets are sent again after a pause (docs/design/tried.md). So a large exchange runs with one peer after the other, and
+the next transfer must be posted when the previous one is done. The training thread is busy with backward at that time.
+A second thread (``P2PThread``) posts it.
 
-A job is a generator: it yields what it has put under way.
-
-Profilers and dispatch modes watch the thread that trains. So the wire's thread neither takes nor frees memory, runs a
-job under the modes of the thread that started it, and gives ranges to the profiler, with the tensors that they are
-about (``bench.measure.time.timeline`` and ``.blocks`` read them).
+Profilers and dispatch modes watch the training thread. So the second thread neither allocates nor frees memory, runs an
+exchange under the dispatch modes of the thread that started it, and records profiler ranges with the tensors of the
+exchange (``bench.measure.time.timeline`` and ``.blocks`` read them).
 """
 
 from __future__ import annotations
@@ -28,122 +27,128 @@ from torch import Tensor
 from torch._C._profiler import _RecordFunctionFast
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
-Works = tuple[dist.Work | None, ...]
-Job = Callable[[], Iterator[Works]]
-Finish = Callable[[], None]
-"""Waits until a collective's result may be used (on a GPU: by what is enqueued from now on)."""
+Transfers = tuple[dist.Work | None, ...]
+"""Sends and receives that were posted together."""
+Exchange = Callable[[], Iterator[Transfers]]
+"""Posts its transfers one after the other and yields each."""
 
-Started = tuple[Job, list[TorchDispatchMode], "Future[None]"]
-"""A job, the modes of the thread that started it, and where its end is told."""
-
-UNDER_WAY = 2
-"""Exchanges at a time: with one peer, and with the next, which has begun when the first one is done."""
+MAX_POSTED = 2
+"""Transfers that are posted at a time: with one peer, and with the next one, which starts when the first is done."""
 
 
-def wait(*works: dist.Work | None) -> None:
-    for work in works:
+def wait_for(transfers: Transfers) -> None:
+    for work in transfers:
         if work is not None:
             work.wait()
 
 
-def all_at_once(job: Job) -> Finish:
-    """Puts all of a job under way; returns what waits for it."""
-    flying = list(job())
+class PostedExchange:
+    """An exchange in flight, all of whose transfers were posted at once."""
 
-    def finish() -> None:
-        while flying:
-            wait(*flying.pop(0))
+    def __init__(self, exchange: Exchange) -> None:
+        self._posted = list(exchange())
 
-    return finish
+    def wait(self) -> None:
+        while self._posted:
+            wait_for(self._posted.pop(0))
+
+
+class QueuedExchange:
+    """An exchange in flight on the P2P thread. Its tensors live until ``wait`` returns."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange: Exchange | None = exchange
+        self.modes: list[TorchDispatchMode] = _get_current_dispatch_mode_stack()
+        """Dispatch modes of the thread that started it."""
+        self.done: Future[None] = Future()
+
+    def wait(self) -> None:
+        """Raises what failed on the P2P thread."""
+        with _RecordFunctionFast("engine::wait"):
+            self.done.result()
+        self.exchange = None  # freed by this thread, never by the other one
+
+    def finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 @dataclass
-class Flight:
-    """What is under way for a job, whose end is told with the ``last`` of it."""
+class PostedTransfers:
+    """Transfers of a queued exchange that were posted and not yet waited for."""
 
-    works: Works
-    done: Future[None]
-    last: bool = False
+    transfers: Transfers
+    queued: QueuedExchange
+    is_last: bool = False
 
-    def land(self) -> None:
+    def wait(self) -> None:
         try:
-            wait(*self.works)
+            wait_for(self.transfers)
         except Exception as error:
-            fail(self.done, error)
-        self.works = ()
-        if self.last and not self.done.done():
-            self.done.set_result(None)
+            self.queued.fail(error)
+        self.transfers = ()
+        if self.is_last:
+            self.queued.finish()
 
 
-class Wire:
-    """Carries out jobs on a thread of its own.
+class P2PThread:
+    """Runs exchanges, in the order in which they were started, on a thread of its own.
 
-    All ranks start the same jobs in the same order, and what is under way is waited for in that order: whoever waits
-    for a peer waits for one that is behind, so that nobody waits in a circle.
+    All ranks start the same exchanges in the same order, and transfers are waited for in that order. So a rank only
+    waits for peers that are behind it, and no ranks wait for each other in a circle.
     """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Started] = SimpleQueue()
-        self._flying: deque[Flight] = deque()
+        self._queue: SimpleQueue[QueuedExchange] = SimpleQueue()
+        self._posted: deque[PostedTransfers] = deque()
         self._thread: Thread | None = None
 
-    def start(self, name: str, job: Job, tensors: list[Tensor]) -> Finish:
-        """Has ``job`` carried out on ``tensors``; returns what waits for its end, and raises what went wrong.
-
-        What the job refers to lives until then.
-        """
+    def start(self, name: str, exchange: Exchange, tensors: list[Tensor]) -> QueuedExchange:
+        """Queues ``exchange``. ``name`` and ``tensors`` are recorded in the profiler's trace."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="wire", daemon=True)
+            self._thread = Thread(target=self._run, name="p2p", daemon=True)
             self._thread.start()
-        done: Future[None] = Future()
+        queued = QueuedExchange(exchange)
         with _RecordFunctionFast(f"engine::{name}", tensors):
-            self._jobs.put((job, _get_current_dispatch_mode_stack(), done))
-        held = [job]
-
-        def finish() -> None:
-            with _RecordFunctionFast("engine::wait"):
-                done.result()
-            held.clear()
-
-        return finish
+            self._queue.put(queued)
+        return queued
 
     @torch.no_grad()
     def _run(self) -> None:
         while True:
-            started = self._jobs.get()
+            queued = self._queue.get()
             with _RecordFunctionFast("engine:communication"):
-                self._begin(started)
-                del started
-                while self._flying:
+                self._post(queued)
+                del queued
+                while self._posted:
                     try:
-                        self._begin(self._jobs.get_nowait())
+                        self._post(self._queue.get_nowait())
                     except Empty:
-                        self._flying.popleft().land()
+                        self._posted.popleft().wait()
 
-    def _begin(self, started: Started) -> None:
-        """Puts a job under way, as far as there is room."""
-        job, modes, done = started
+    def _post(self, queued: QueuedExchange) -> None:
+        """Posts all transfers of an exchange, each once there is room for it."""
+        assert queued.exchange is not None
         try:
             with ExitStack() as watched:
-                for mode in modes:
+                for mode in queued.modes:
                     watched.enter_context(mode)
-                steps = job()
-                while (works := self._next(steps)) is not None:
-                    self._flying.append(Flight(works, done))
-            if self._flying and self._flying[-1].done is done:
-                self._flying[-1].last = True
+                transfers = queued.exchange()
+                while (posted := self._post_next(transfers)) is not None:
+                    self._posted.append(PostedTransfers(posted, queued))
+            if self._posted and self._posted[-1].queued is queued:
+                self._posted[-1].is_last = True
             else:
-                done.set_result(None)
+                queued.finish()
         except Exception as error:
-            fail(done, error)
+            queued.fail(error)
 
-    def _next(self, steps: Iterator[Works]) -> Works | None:
-        """What a job puts under way next, once there is room for it; None at its end."""
-        while len(self._flying) >= UNDER_WAY:
-            self._flying.popleft().land()
-        return next(steps, None)
-
-
-def fail(done: Future[None], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
+    def _post_next(self, transfers: Iterator[Transfers]) -> Transfers | None:
+        """Posts the next transfers of an exchange; None at its end."""
+        while len(self._posted) >= MAX_POSTED:
+            self._posted.popleft().wait()
+        return next(transfers, None)

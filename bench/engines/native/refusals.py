@@ -1,4 +1,4 @@
-"""Modules that the engine cannot train, refused at setup by the name of what is in the way."""
+"""Checks at setup: modules that the engine cannot train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.engines.spec import EngineUnsupported
 
 
 def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
-    """Raises EngineUnsupported."""
+    """Raises EngineUnsupported, naming the part of ``module`` that cannot be trained."""
     refuse_sparse("native", module)
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
@@ -34,7 +34,7 @@ def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
             raise EngineUnsupported(f"engine=native: the buffer {name} is {buffer.layout}; buffers must be dense")
         if policy.shard_parameters and isinstance(buffer, nn.Parameter):
             raise EngineUnsupported(
-                f"engine=native at stage=3: {name} is a parameter among the buffers, where nobody sees it read"
+                f"engine=native at stage=3: {name} is a parameter among the buffers; its reads cannot be intercepted"
             )
     refuse_shared_memory(module)
     if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -42,19 +42,22 @@ def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
 
 
 def refuse_shared_memory(module: nn.Module) -> None:
-    """A parameter gets memory of its own in a bucket, so no other may be a view of the same."""
+    """Raises EngineUnsupported for tensors that share memory: a parameter gets memory of its own in a bucket."""
     parameters = dict(module.named_parameters())
-    kept = {id(parameter) for parameter in parameters.values()}
-    others = {name: buffer for name, buffer in module.named_buffers() if id(buffer) not in kept}
-    held = [(name, tensor) for name, tensor in (parameters | others).items() if tensor.numel() and not tensor.is_meta]
-    places = sorted((*place(tensor), name) for name, tensor in held)
-    for (storage, _, end, one), (same, begin, _, other) in pairwise(places):
-        if storage == same and begin < end and (one in parameters or other in parameters):
+    parameter_ids = {id(parameter) for parameter in parameters.values()}
+    others = {name: buffer for name, buffer in module.named_buffers() if id(buffer) not in parameter_ids}
+    extents = sorted(
+        (*extent(tensor), name)
+        for name, tensor in (parameters | others).items()
+        if tensor.numel() and not tensor.is_meta
+    )
+    for (storage, _, end, one), (other_storage, begin, _, other) in pairwise(extents):
+        if storage == other_storage and begin < end and (one in parameters or other in parameters):
             raise EngineUnsupported(f"engine=native: {one} and {other} share memory, but are not the same parameter")
 
 
-def place(tensor: Tensor) -> tuple[int, int, int]:
-    """Which storage, and from which byte to which."""
+def extent(tensor: Tensor) -> tuple[int, int, int]:
+    """The address of the tensor's storage, and of its first byte and the one after its last."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     begin = tensor.data_ptr()
     return tensor.untyped_storage().data_ptr(), begin, begin + (last + 1) * tensor.itemsize

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.metrics.scaling import is_ranked
-from bench.engines.native.optimizer import GROWTH_INTERVAL, LossScale
+from bench.engines.native.loss_scaling import GROWTH_INTERVAL, LossScale
 from bench.engines.scaling import LossScaling
 from bench.measure.verdicts import updates_missed
 from results.launches import Launch, RankSamples

@@ -74,7 +74,7 @@ def load(engine: NativeEngine, folder: Path) -> None:
 
 
 def refuse_within_step(engine: NativeEngine) -> None:
-    if any(entry.result is not None or entry.written for entry in engine.reducer.gradients):
+    if any(entry.reduced_grad is not None or entry.written for entry in engine.reducer.gradients):
         raise CheckpointError("gradients wait for optimizer_step: a checkpoint is saved and loaded between steps")
 
 

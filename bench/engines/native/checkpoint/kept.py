@@ -48,7 +48,7 @@ def parameters_of(engine: NativeEngine) -> dict[str, Parameter]:
     dtypes = {name: parameter.dtype for name, parameter in tensors.items()}
     for bucket in engine.buckets:
         for name, view in zip(names_in(engine, bucket), bucket.views, strict=True):
-            tensors[name], dtypes[name] = view, bucket.shard.dtype
+            tensors[name], dtypes[name] = view, bucket.sharded_param.dtype
     return {
         name: Parameter(
             shape=list(tensor.shape),
@@ -68,9 +68,10 @@ def names_in(engine: NativeEngine, bucket: Bucket) -> list[str]:
 def kept_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
     """What this rank keeps of each parameter in a bucket, or just what it owns of it."""
     for bucket in engine.buckets:
-        tensors = {WEIGHT: bucket.shard, **state_tensors(engine, bucket)}
-        kept = bucket.own if bucket.shard.numel() < bucket.layout.size else slice(0, bucket.layout.size)
-        wanted = bucket.own if own else kept
+        tensors = {WEIGHT: bucket.sharded_param, **state_tensors(engine, bucket)}
+        is_shard = bucket.sharded_param.numel() < bucket.layout.size
+        kept = bucket.own_elements if is_shard else slice(0, bucket.layout.size)
+        wanted = bucket.own_elements if own else kept
         for name, slot in zip(names_in(engine, bucket), bucket.layout.slots, strict=True):
             start, stop = max(slot.offset, wanted.start), min(slot.offset + slot.count, wanted.stop)
             if start < stop:
@@ -90,11 +91,10 @@ def loose_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
 
 def optimizer_state(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:
     """The entries of torch's optimizer for the bucket's shard."""
-    for entry, shard, optimizer in zip(
-        engine.optimizer.gradients, engine.optimizer.shards, engine.optimizer.optimizers, strict=True
-    ):
+    for entry in engine.optimizers:
         if entry.bucket is bucket:
-            return {key: value for key, value in optimizer.state.get(shard, {}).items() if isinstance(value, Tensor)}
+            state = entry.optimizer.state.get(entry.sharded_param, {})
+            return {key: value for key, value in state.items() if isinstance(value, Tensor)}
     return {}
 
 

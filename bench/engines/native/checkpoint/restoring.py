@@ -41,7 +41,7 @@ def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
     """Fills what this rank keeps."""
     if engine.policy.shard_parameters:
         for group in engine.groups:
-            group.free()
+            group.reshard()
     create_optimizer_state(engine, index)
     opened: dict[str, dict[str, dict[str, Any]]] = {}
 
@@ -70,10 +70,10 @@ def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
 
 def create_optimizer_state(engine: NativeEngine, index: Index) -> None:
     """State as torch's optimizers make it at their first step, all zeros; none if none was saved."""
-    for shard, optimizer in zip(engine.optimizer.shards, engine.optimizer.optimizers, strict=True):
+    for entry in engine.optimizers:
         entries = {key: torch.tensor(value, dtype=torch.float32) for key, value in index.scalars.items()}
-        entries |= {key: torch.zeros_like(shard) for key in index.state}
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": {0: entries} if entries else {}})
+        entries |= {key: torch.zeros_like(entry.sharded_param) for key in index.state}
+        entry.optimizer.load_state_dict(entry.optimizer.state_dict() | {"state": {0: entries} if entries else {}})
 
 
 def fill(part: Part, index: Index, own: Parameter, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
@@ -105,7 +105,7 @@ def restore_random_generators(engine: NativeEngine, states: dict[str, Tensor]) -
 def bring_up_to_date(engine: NativeEngine) -> None:
     """Parameters from the shards, as after an update; at stage 3 they are gathered when they are used."""
     for bucket in engine.buckets:
-        bucket.publish()
+        bucket.copy_in()
     if engine.policy.all_gathers_after_update:
-        for finish in [engine.collectives.all_gather(bucket.whole) for bucket in engine.buckets]:
-            finish()
+        for all_gather in [bucket.start_all_gather() for bucket in engine.buckets]:
+            all_gather.wait()

@@ -1,4 +1,4 @@
-"""The native engine's own thread: jobs in order, a bounded number of exchanges under way, errors where they belong."""
+"""The native engine's P2P thread: exchanges in order, few transfers posted at a time, errors raised by ``wait``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.engines.native.p2p_thread import UNDER_WAY, Wire, Works, all_at_once
+from bench.engines.native.p2p_thread import MAX_POSTED, P2PThread, PostedExchange, Transfers
 
 
 class Sent:
-    """Something under way, as a process group's work is; it writes down its beginning and its arrival."""
+    """A work handle, as of a process group; it logs its start and its end."""
 
     def __init__(self, name: str, log: list[str], arrives: Event | None = None, error: str = "") -> None:
         self.name, self.log, self.arrives, self.error = name, log, arrives, error
@@ -31,93 +31,93 @@ class Sent:
         self.log.append(f"-{self.name}")
 
 
-def job(log: list[str], *names: str, **sent: Any) -> Any:
-    """A job that sends ``names`` one by one."""
+def sends(log: list[str], *names: str, **sent: Any) -> Any:
+    """An exchange that sends ``names`` one after the other."""
 
-    def steps() -> Iterator[Works]:
+    def steps() -> Iterator[Transfers]:
         for name in names:
             yield (Sent(name, log, **sent),)  # type: ignore[misc]
 
     return steps
 
 
-def test_jobs_are_carried_out_in_order_with_two_exchanges_under_way() -> None:
+def test_exchanges_run_in_order_with_two_transfers_posted() -> None:
     log: list[str] = []
-    gate, wire = Event(), Wire()
-    first = wire.start("all_gather", job(log, "a", "b", "c", arrives=gate), [])
-    second = wire.start("all_gather", job(log, "d"), [])
+    gate, thread = Event(), P2PThread()
+    first = thread.start("all_gather", sends(log, "a", "b", "c", arrives=gate), [])
+    second = thread.start("all_gather", sends(log, "d"), [])
     gate.set()
-    second()
-    first()
+    second.wait()
+    first.wait()
     assert log == ["+a", "+b", "-a", "+c", "-b", "+d", "-c", "-d"]
-    under_way, most = 0, 0
+    posted, highest = 0, 0
     for entry in log:
-        under_way += 1 if entry[0] == "+" else -1
-        most = max(most, under_way)
-    assert most == UNDER_WAY
+        posted += 1 if entry[0] == "+" else -1
+        highest = max(highest, posted)
+    assert highest == MAX_POSTED
 
 
-def test_a_job_that_sends_nothing_ends_while_another_is_under_way() -> None:
+def test_an_exchange_that_sends_nothing_ends_while_another_is_posted() -> None:
     log: list[str] = []
-    gate, wire = Event(), Wire()
-    first = wire.start("all_gather", job(log, "a", arrives=gate), [])
-    second = wire.start("all_gather", job(log), [])
+    gate, thread = Event(), P2PThread()
+    first = thread.start("all_gather", sends(log, "a", arrives=gate), [])
+    second = thread.start("all_gather", sends(log), [])
     gate.set()
-    second()
-    first()
+    second.wait()
+    first.wait()
     assert log == ["+a", "-a"]
 
 
-def test_what_is_small_is_all_under_way_at_once() -> None:
+def test_a_small_exchange_is_posted_at_once() -> None:
     log: list[str] = []
-    finish = all_at_once(job(log, "a", "b", "c"))
+    exchange = PostedExchange(sends(log, "a", "b", "c"))
     assert log == ["+a", "+b", "+c"]
-    finish()
+    exchange.wait()
     assert log[3:] == ["-a", "-b", "-c"]
 
 
-def test_an_error_reaches_whoever_waits_for_the_job_that_had_it() -> None:
+def test_an_error_is_raised_by_the_wait_of_its_own_exchange() -> None:
     log: list[str] = []
-    gate, wire = Event(), Wire()
-    good = wire.start("all_gather", job(log, "a", arrives=gate), [])
-    bad = wire.start("all_gather", job(log, "b", "c", error="peer is gone"), [])
-    unfit = wire.start("all_gather", lambda: iter([(Sent("d", log),), 1 / 0]), [])  # type: ignore[arg-type, list-item]
-    after = wire.start("all_gather", job(log, "e"), [])
+    gate, thread = Event(), P2PThread()
+    good = thread.start("all_gather", sends(log, "a", arrives=gate), [])
+    bad = thread.start("all_gather", sends(log, "b", "c", error="peer is gone"), [])
+    unfit = thread.start("all_gather", lambda: iter([(Sent("d", log),), 1 / 0]), [])  # type: ignore[arg-type, list-item]
+    after = thread.start("all_gather", sends(log, "e"), [])
     gate.set()
-    good()
+    good.wait()
     with pytest.raises(RuntimeError, match="peer is gone"):
-        bad()
+        bad.wait()
     with pytest.raises(ZeroDivisionError):
-        unfit()
-    after()
+        unfit.wait()
+    after.wait()
 
 
-def test_what_a_job_holds_is_let_go_by_the_thread_that_waits() -> None:
+def test_the_tensors_of_an_exchange_are_freed_by_the_thread_that_waits() -> None:
     freed_by: list[int] = []
 
-    class Held:
+    class Tensors:
         pass
 
-    def start(wire: Wire) -> Any:
-        held = Held()
-        weakref.finalize(held, lambda: freed_by.append(get_ident()))
+    def start(thread: P2PThread) -> Any:
+        tensors = Tensors()
+        weakref.finalize(tensors, lambda: freed_by.append(get_ident()))
 
-        def steps() -> Iterator[Works]:
-            assert held
+        def steps() -> Iterator[Transfers]:
+            assert tensors
             yield (Sent("a", []),)  # type: ignore[misc]
 
-        return wire.start("all_gather", steps, [])
+        return thread.start("all_gather", steps, [])
 
     gc.disable()
     try:
         for _ in range(200):
-            start(Wire())()
+            start(P2PThread()).wait()
     finally:
         gc.enable()
     assert freed_by == [get_ident()] * 200
 
 
-def test_operators_of_a_job_are_seen_by_who_watches_the_thread_that_started_it() -> None:
+def test_operators_of_an_exchange_run_under_the_dispatch_modes_of_the_thread_that_started_it() -> None:
     class Watch(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
@@ -128,14 +128,14 @@ def test_operators_of_a_job_are_seen_by_who_watches_the_thread_that_started_it()
             return func(*args, **(kwargs or {}))
 
     def adds(tensor: Tensor) -> Any:
-        def steps() -> Iterator[Works]:
+        def steps() -> Iterator[Transfers]:
             tensor.add_(1)
             yield (Sent("a", []),)  # type: ignore[misc]
 
         return steps
 
-    wire, tensor = Wire(), torch.zeros(1)
+    thread, tensor = P2PThread(), torch.zeros(1)
     with Watch() as watch:
-        wire.start("all_reduce", adds(tensor), [tensor])()
-    wire.start("all_reduce", adds(tensor), [tensor])()
+        thread.start("all_reduce", adds(tensor), [tensor]).wait()
+    thread.start("all_reduce", adds(tensor), [tensor]).wait()
     assert watch.seen == ["aten::add_"] and tensor.item() == 2
