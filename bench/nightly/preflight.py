@@ -60,21 +60,23 @@ class Finding:
 
 def preflight(place: Path) -> list[Finding]:
     """Everything that is looked at before a night's run writes to ``place``."""
-    driver, seen = nvml.visible(nvml.states()), torch_here()
+    driver, unanswered = nvml.visible(nvml.states()), nvml.why_not()
     return [
         code(),
         locked(installed(), ROOT / "uv.lock"),
         processors(os.getloadavg()[0], limits.usable_cores(), on_gpus=bool(driver)),
         disk("disk", place, LEAST_DISK_BYTES),
         disk("shared memory", Path("/dev/shm"), LEAST_SHARED_BYTES),
-        *graphics(driver, seen),
+        *([Finding("driver", "does not answer", "wrong", unanswered)] if unanswered else []),
+        *graphics(driver, torch_here()),
     ]
 
 
 def code() -> Finding:
     found = source.collect(())
     if not found.commit:
-        return Finding("source", "no git", "note", "records will not name the commit that ran")
+        why = f" ({found.not_recorded})" if found.not_recorded else ""
+        return Finding("source", "no commit", "note", f"records will not name the commit that ran{why}")
     words = found.commit[:10]
     if found.dirty:
         return Finding("source", words, "note", "there are uncommitted changes, which no commit names")
@@ -130,18 +132,19 @@ def disk(what: str, place: Path, least_bytes: int) -> Finding:
 
 
 def torch_here() -> dict[str, Any]:
-    """What torch sees, from a process of its own: this one never imports it."""
+    """What torch sees, from a process of its own: this one never imports it. Or the ``error`` in its place."""
+    answer = output([sys.executable, "-c", TORCH], timeout_s=120)
     try:
-        found: dict[str, Any] = json.loads(output([sys.executable, "-c", TORCH], timeout_s=120).text)
+        found: dict[str, Any] = json.loads(answer.text)
     except ValueError:
-        return {}
+        return {"error": answer.error or f"python printed {answer.text[:80]!r}"}
     return found
 
 
 def graphics(driver: list[State], seen: dict[str, Any]) -> list[Finding]:
     """GPUs as the driver and as torch see them: present, idle, fit to keep their clocks, joined by NCCL."""
-    if not seen:
-        return [Finding("torch", "does not start", "wrong", "python -c 'import torch' fails or hangs")]
+    if "error" in seen:
+        return [Finding("torch", "does not start", "wrong", f"python -c 'import torch' fails: {seen['error']}")]
     if not driver and not seen["gpus"]:
         return [Finding("GPUs", "none", "note", "a small run on the processors, which says nothing about GPUs")]
     count = f"{seen['gpus']} in torch, {len(driver)} in the driver"
@@ -166,7 +169,9 @@ def idle(gpu: State) -> Finding:
     words = ", ".join(
         f"{value / scale:.0f} {unit} {what}".strip() for what, value, scale, unit in shares if value is not None
     )
-    if (gpu.busy_percent or 0) > BUSY_PERCENT or (gpu.used_bytes or 0) > USED_BYTES:
+    if gpu.busy_percent is None or gpu.used_bytes is None:
+        return Finding(f"GPU {gpu.index}", words, "note", "the driver does not say whether another process uses it")
+    if gpu.busy_percent > BUSY_PERCENT or gpu.used_bytes > USED_BYTES:
         advice = "another process uses it (nvidia-smi names it); end it, or choose others"
         return Finding(f"GPU {gpu.index}", words, "wrong", advice)
     return Finding(f"GPU {gpu.index}", words, "ok")

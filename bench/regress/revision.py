@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from typing import Any
 from bench.checks import ConfigError
 from bench.job import Job, LaunchResult, R
 from bench.launch.local import SERVER, LocalLauncher
+from bench.measure.machine.command import Output
 from bench.measure.machine.source import ROOT, git
 from bench.regress.untyped import typed, untyped
+
+NO_REASON = "no reason given"
 
 OWN = """\
 import dataclasses, json, sys, typing
@@ -90,20 +94,27 @@ def checked_out(revision: str, repository: Path = ROOT) -> Iterator[Path]:
     checkout = git(repository, "rev-parse", "--show-toplevel")
     if checkout.error:
         raise ConfigError(f"--base needs git and a checkout; {repository}: {checkout.error}")
-    commit = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if not commit:
+    named = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if named.error not in ("", NO_REASON):  # without such a revision, --quiet gives none
+        raise ConfigError(f"git cannot look up --base {revision}: {named.error}")
+    if not named.text:
         raise ConfigError(f"--base {revision} is no revision of {repository}; valid: a commit, branch or tag it has")
     folder = Path(tempfile.mkdtemp(prefix="bench-base-"))
     tree = folder / "tree"
     try:
         hooks = f"core.hooksPath={os.devnull}"
-        _git(repository, "-c", hooks, "worktree", "add", "--quiet", "--detach", str(tree), commit, fails=True)
-        yield tree / _git(repository, "rev-parse", "--show-prefix")
+        added = _git(repository, "-c", hooks, "worktree", "add", "--quiet", "--detach", str(tree), named.text)
+        prefix = _git(repository, "rev-parse", "--show-prefix")
+        if error := added.error or prefix.error:
+            raise ConfigError(f"git cannot check out --base {revision}: {error}")
+        yield tree / prefix.text
     finally:
         with uninterrupted():
             _git(repository, "worktree", "remove", "--force", str(tree))
             shutil.rmtree(folder, ignore_errors=True)
-            _git(repository, "worktree", "prune")
+            pruned = _git(repository, "worktree", "prune")
+        if pruned.error:
+            print(f"git cannot remove its entry of {tree}: {pruned.error}; git worktree prune does", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -116,8 +127,8 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _git(repository: Path, *arguments: str, fails: bool = False) -> str:
-    """What git prints; empty if it fails, or with ``fails`` a ConfigError of its last line."""
+def _git(repository: Path, *arguments: str) -> Output:
+    """What git prints, or its last line as the error; ``NO_REASON`` if it fails without one."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -130,13 +141,11 @@ def _git(repository: Path, *arguments: str, fails: bool = False) -> str:
             check=False,
             start_new_session=True,  # Ctrl-C must not stop it half way
         )
-    except OSError:
-        return ""
-    if done.returncode and fails:
-        raise ConfigError(
-            f"git cannot check out {arguments[-1]}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-        )
-    return done.stdout.strip() if done.returncode == 0 else ""
+    except OSError as error:
+        return Output(error=f"git: {error.strerror}")
+    if done.returncode:
+        return Output(error=(done.stderr.strip().splitlines() or [NO_REASON])[-1])
+    return Output(done.stdout.strip())
 
 
 @dataclass(frozen=True)

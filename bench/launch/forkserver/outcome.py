@@ -72,7 +72,10 @@ def blame(rank: Rank) -> tuple[int, int]:
 def oom_kill_count() -> int:
     """Processes that the kernel killed for want of memory, of our control groups or the machine; 0 if none says."""
     counts = []
-    for group in limits.groups("memory"):
+    groups = []
+    with contextlib.suppress(OSError):  # the machine's own count is left
+        groups = limits.groups("memory")
+    for group in groups:
         for name in ("memory.events", "memory.oom_control"):  # of version 2, and 1
             with contextlib.suppress(OSError):
                 counts += oom_kills((group / name).read_text())

@@ -41,18 +41,17 @@ class Interface:
     reads: bool = True
     """Whether this rank reads the interface's counters, of which there is one set for all ranks here."""
 
-    def sent_bytes(self) -> float | None:
-        """This rank's addend of the payload sent since the ranks began, each byte once; None where it is not told.
+    def sent_bytes(self) -> float:
+        """This rank's addend of the payload sent since the ranks began, each byte once.
 
         The one that reads the counters, which began with the machine or the namespace, takes them; each takes off what
-        its own sockets sent again.
+        its own sockets sent again. Raises OSError where counters cannot be read, ValueError where the kernel lists none
+        for the interface.
         """
-        with contextlib.suppress(OSError, ValueError):
-            sent, packets = sent_by(self.name, (NET / "dev").read_text())
-            headers = HEADER_BYTES + (ETHERNET_BYTES if has_ethernet(self.name) else 0)
-            counted = sent - headers * packets if self.reads else 0
-            return float(counted - sent_again(on_loopback=self.name == LOOPBACK))
-        return None
+        sent, packets = sent_by(self.name, (NET / "dev").read_text())
+        headers = HEADER_BYTES + (ETHERNET_BYTES if has_ethernet(self.name) else 0)
+        counted = sent - headers * packets if self.reads else 0
+        return float(counted - sent_again(on_loopback=self.name == LOOPBACK))
 
 
 def interface_of(rank: int, ranks: int, link: Link | None, placement: Placement) -> Interface:
@@ -73,7 +72,7 @@ def sent_by(name: str, text: str) -> tuple[int, int]:
         if title.strip() == name:
             sent, packets = counters.split()[8:10]
             return int(sent), int(packets)
-    raise ValueError(name)
+    raise ValueError(f"no counters of the interface {name}")
 
 
 def has_ethernet(name: str) -> bool:

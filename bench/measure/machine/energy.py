@@ -11,17 +11,8 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 def packages() -> list[Path]:
-    """The counters that this process may read: one a package, without the domains inside it."""
-    found = [place for place in sorted(POWERCAP.glob("intel-rapl:*")) if place.name.count(":") == 1]
-    return [place for place in found if readable(place)]
-
-
-def readable(place: Path) -> bool:
-    try:
-        microjoules(place)
-    except (OSError, ValueError):
-        return False
-    return True
+    """The counters: one per package, without the domains inside it."""
+    return [place for place in sorted(POWERCAP.glob("intel-rapl:*")) if place.name.count(":") == 1]
 
 
 def microjoules(place: Path, counter: str = "energy_uj") -> int:
@@ -30,25 +21,38 @@ def microjoules(place: Path, counter: str = "energy_uj") -> int:
 
 def why_not() -> str:
     """Why the processor's energy is not known; empty if it is."""
-    if packages():
-        return ""
-    if any(POWERCAP.glob("intel-rapl:*")):
-        return f"the counters in {POWERCAP} may be read by root only"
-    return f"this machine shows no counter in {POWERCAP}"
+    meter = Meter()
+    return meter.error if meter.counts or meter.error else f"this machine shows no counter in {POWERCAP}"
 
 
 class Meter:
-    """Joules that all packages used since it was made."""
+    """Joules that all packages used since it was made; a counter that cannot be read leaves no sum of the others."""
 
     def __init__(self) -> None:
-        self._before = {place: microjoules(place) for place in packages()}
+        self.error = ""
+        """Why a counter could not be read; empty if all could."""
+        self._before = self._read("energy_uj")
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is a counter, and all can be read."""
+        return bool(self._before) and not self.error
 
     def joules(self) -> float | None:
-        """None where no package can be read."""
-        if not self._before:
+        """None without a counter, and where one cannot be read."""
+        now, ranges = self._read("energy_uj"), self._read("max_energy_range_uj") if self.counts else {}
+        if not self.counts:
             return None
-        total = 0
-        for place, before in self._before.items():
-            used = microjoules(place) - before
-            total += used if used >= 0 else used + microjoules(place, "max_energy_range_uj")
-        return total / 1e6
+        used = {place: now[place] - before for place, before in self._before.items()}
+        return sum(size if size >= 0 else size + ranges[place] for place, size in used.items()) / 1e6
+
+    def _read(self, counter: str) -> dict[Path, int]:
+        values = {}
+        for place in packages():
+            try:
+                values[place] = microjoules(place, counter)
+            except PermissionError:
+                self.error = f"the counters in {POWERCAP} may be read by root only"
+            except (OSError, ValueError) as error:
+                self.error = f"{place.name}/{counter}: {getattr(error, 'strerror', None) or error}"
+        return values

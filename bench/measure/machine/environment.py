@@ -119,4 +119,5 @@ def not_measured(source: Source) -> dict[str, str]:
         "limits of control groups": limits.read().unreadable,
         "GPUs": nvml.why_not(),
     }
+    reasons["links between GPUs"] = "" if reasons["GPUs"] else topology.why_no_links()
     return {what: why for what, why in reasons.items() if why}

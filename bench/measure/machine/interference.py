@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import causes
 from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
 from bench.measure.machine.energy import Meter
@@ -83,6 +84,7 @@ class Watch:
     def __init__(self, placement: Placement, device: torch.device, interface: Interface | None = None) -> None:
         """``interface``: whose bytes this rank counts."""
         self._placement, self._device, self._interface = placement, device, interface
+        self._unread: dict[str, str] = {}
         self._machine: Machine | None = None
         self._meter: Meter | None = None
         self._gpu: nvml.Gpu | None = None
@@ -93,7 +95,9 @@ class Watch:
             gpus = torch.cuda.device_count()
             rank, ranks = placement.local_rank, placement.local_ranks
             if rank < gpus:
-                self._gpu, self._ranks_on_gpu = nvml.gpu(device), len(range(rank, ranks, gpus))
+                self._gpu, unread = nvml.gpu(device)
+                self._unread = {"throttling, energy and processes of the GPU": unread} if unread else {}
+                self._ranks_on_gpu = len(range(rank, ranks, gpus))
         self._counters: dict[str, float] = {}
         self._clock_hz: float | None = None
 
@@ -119,13 +123,17 @@ class Watch:
             of_machine, foreign = between(self._machine, read_machine(), os.getppid())
             found |= of_machine
         unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
-        return Interference(found, foreign, unread)
+        if self._meter and self._meter.error:
+            unread["energy of the processor"] = self._meter.error
+        return Interference(found, foreign, unread | self._unread)
 
     def _read_device(self) -> dict[str, float]:
         found: dict[str, float] = {}
-        sent = self._interface.sent_bytes() if self._interface else None
-        if sent is not None:
-            found["wire_sent_bytes"] = sent
+        if self._interface:
+            try:
+                found["wire_sent_bytes"] = self._interface.sent_bytes()
+            except (OSError, ValueError) as error:
+                self._unread["bytes on the wire"] = causes.in_words(error) if isinstance(error, OSError) else str(error)
         if self._device.type == "cuda":
             import torch
 
@@ -165,7 +173,11 @@ def read_machine() -> Machine:
     busy_s, stolen_s = cpu_s((PROC / "stat").read_text(), os.sched_getaffinity(0))
     throttling: dict[str, float] = {}
     unread: dict[str, str] = {}
-    for place in limits.groups("cpu"):
+    try:
+        places = limits.groups("cpu")
+    except OSError as error:
+        places, unread["throttling by the CPU quota"] = [], causes.in_words(error)
+    for place in places:
         try:
             of_group = throttled((place / "cpu.stat").read_text())
         except FileNotFoundError:
@@ -175,7 +187,10 @@ def read_machine() -> Machine:
             continue
         for name, value in of_group.items():
             throttling[name] = throttling.get(name, 0.0) + value
-    throttling |= thermal_throttles()
+    hot, unread_hot = thermal_throttles()
+    throttling |= hot
+    if unread_hot:
+        unread["thermal throttling"] = unread_hot
     return Machine(clocks, busy_s, stolen_s, throttling, unread, read_processes())
 
 
@@ -245,20 +260,25 @@ def throttled(stat: str) -> dict[str, float]:
     return {"throttled_periods": float(values["nr_throttled"]), "throttled_s": seconds}
 
 
-def thermal_throttles() -> dict[str, float]:
-    """How often the cores and packages of the CPUs that this process may use were too hot; empty where it is not told.
+def thermal_throttles() -> tuple[dict[str, float], str]:
+    """How often the cores and packages of the CPUs that this process may use were too hot, and why it is not counted.
 
-    Every CPU of a core, or of a package, counts the same event.
+    Both are empty where the machine has no such counter. Every CPU of a core, or of a package, counts the same event.
     """
     counts: dict[tuple[str, ...], int] = {}
     for cpu in os.sched_getaffinity(0):
         place = CPUS / f"cpu{cpu}"
         for name, whose in (("core", ("physical_package_id", "core_id")), ("package", ("physical_package_id",))):
-            with contextlib.suppress(OSError, ValueError):
+            counter = place / "thermal_throttle" / f"{name}_throttle_count"
+            try:
+                count = int(_text(counter))
                 part = (name, *(_text(place / "topology" / number) for number in whose))
-                count = int(_text(place / "thermal_throttle" / f"{name}_throttle_count"))
-                counts[part] = max(counts.get(part, 0), count)
-    return {"thermal_throttles": float(sum(counts.values()))} if counts else {}
+            except FileNotFoundError:
+                continue  # a processor or a guest without such counters
+            except (OSError, ValueError) as error:
+                return {}, f"{place.name}/{counter.name}: {getattr(error, 'strerror', None) or error}"
+            counts[part] = max(counts.get(part, 0), count)
+    return {"thermal_throttles": float(sum(counts.values()))} if counts else {}, ""
 
 
 def _text(place: Path) -> str:

@@ -40,7 +40,12 @@ def read(own: Path = OWN) -> Limits:
     found = Limits()
     for name, controller, value_of, size in LIMITS:
         values = []
-        for place in groups(controller, own):
+        try:
+            places = groups(controller, own)
+        except OSError as error:
+            found.unreadable = str(error)
+            return found
+        for place in places:
             try:
                 value = value_of(place)
             except FileNotFoundError:
@@ -56,10 +61,13 @@ def read(own: Path = OWN) -> Limits:
 
 
 def groups(controller: str, own: Path = OWN) -> list[Path]:
-    """Folders of the groups that hold this process and may bound what ``controller`` does, the innermost first."""
+    """Folders of the groups that hold this process and may bound what ``controller`` does, the innermost first.
+
+    Raises OSError where the kernel has control groups and does not show them.
+    """
     try:
         memberships, mounts = (own / "cgroup").read_text(), (own / "mountinfo").read_text()
-    except OSError:
+    except FileNotFoundError:
         return []  # a kernel without control groups, or a /proc that is not mounted
     found = []
     for line in memberships.splitlines():

@@ -111,20 +111,20 @@ class Gpu:
             return None
 
 
-def gpu(device: torch.device) -> Gpu | None:
-    """The GPU behind a torch device; None without a driver that answers."""
+def gpu(device: torch.device) -> tuple[Gpu | None, str]:
+    """The GPU behind a torch device; else None, and why the driver did not name it (empty without its library)."""
     import torch
 
     if pynvml is None:
-        return None
+        return None, ""
     try:
         pynvml.nvmlInit()
         # By UUID: NVML numbers all GPUs of the machine, torch those of CUDA_VISIBLE_DEVICES.
         uuid = str(torch.cuda.get_device_properties(device).uuid).removeprefix("GPU-")
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except pynvml.NVMLError:
-        return None
-    return Gpu(handle)
+    except pynvml.NVMLError as error:
+        return None, f"NVML: {error}"
+    return Gpu(handle), ""
 
 
 def states() -> list[State]:

@@ -16,6 +16,7 @@ from bench.measure.machine import limits, nvml
 
 ANCESTORS = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
 """NVML's common ancestors of two GPUs, as ``nvidia-smi topo -m`` abbreviates them."""
+UNNAMED = "?"
 SWITCH = "switch"
 """The far end of an NVLink that goes to an NVSwitch, by which all GPUs are joined."""
 
@@ -26,7 +27,7 @@ def collect() -> dict[str, Any]:
         "logical_cores": psutil.cpu_count(),
         "numa_nodes": numa_nodes(),
         "cgroup": limits.read().by_name,
-        "gpu_links": gpu_links(nvml.pynvml) if nvml.pynvml else [],
+        "gpu_links": gpu_links(nvml.pynvml)[0] if nvml.pynvml else [],
     }
 
 
@@ -34,22 +35,32 @@ def numa_nodes(folder: Path = Path("/sys/devices/system/node")) -> int | None:
     return sum(bool(re.fullmatch(r"node\d+", path.name)) for path in folder.glob("*")) or None
 
 
-def gpu_links(library: ModuleType) -> list[list[str]]:
-    """A row for each GPU, as ``nvidia-smi topo -m`` prints it: X itself, NV4 four NVLinks, else how PCIe joins them."""
+def why_no_links() -> str:
+    """Why the driver does not say how GPUs are joined; empty if it does, and without a driver that answers."""
+    return gpu_links(nvml.pynvml)[1] if nvml.pynvml and nvml.states() else ""
+
+
+def gpu_links(library: ModuleType) -> tuple[list[list[str]], str]:
+    """A row for each GPU, as ``nvidia-smi topo -m`` prints it: X itself, NV4 four NVLinks, else how PCIe joins them.
+
+    And what the driver answered in their place; empty if it named all.
+    """
     try:
         library.nvmlInit()
         handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
         addresses = [_text(library.nvmlDeviceGetPciInfo(handle).busId) for handle in handles]
-    except library.NVMLError:
-        return []
+    except library.NVMLError as error:
+        return [], f"NVML: {error}"
     lines = [_nvlinks(library, handle) for handle in handles]
-    return [
+    rows = [
         [
             "X" if one == other else _link(library, handles[one], handles[other], lines[one], addresses[other])
             for other in range(len(handles))
         ]
         for one in range(len(handles))
     ]
+    unnamed = sum(row.count(UNNAMED) for row in rows)
+    return rows, f"NVML names no link for {unnamed} of {len(rows) * (len(rows) - 1)} pairs of GPUs" if unnamed else ""
 
 
 def _link(library: ModuleType, one: Any, other: Any, ends: list[str], address: str) -> str:
@@ -60,8 +71,8 @@ def _link(library: ModuleType, one: Any, other: Any, ends: list[str], address: s
     try:
         level = library.nvmlDeviceGetTopologyCommonAncestor(one, other)
     except library.NVMLError:
-        return "?"
-    return ANCESTORS.get(int(level), "?")
+        return UNNAMED
+    return ANCESTORS.get(int(level), UNNAMED)
 
 
 def _nvlinks(library: ModuleType, handle: Any) -> list[str]:

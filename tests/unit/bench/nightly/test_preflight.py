@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from bench.measure.machine import nvml
+from bench.measure.machine.command import Output
 from bench.measure.machine.nvml import State
 from bench.nightly import preflight
 from bench.nightly.preflight import Finding
+from results.source import Source
 
 GPU = State(
     index=0,
@@ -47,7 +49,7 @@ def test_an_idle_gpu_with_nccl_is_fit() -> None:
         ([GPU], SEEN | {"nccl": None}, "NCCL"),
         ([GPU], SEEN | {"gpus": 0}, "GPUs"),
         ([GPU, replace(GPU, index=1, name="NVIDIA A100")], SEEN | {"gpus": 2}, "GPUs"),
-        ([], {}, "torch"),
+        ([], {"error": "python: no torch"}, "torch"),
     ],
 )
 def test_what_spoils_a_night_on_gpus_is_named(driver: list[State], seen: dict[str, Any], what: str) -> None:
@@ -76,6 +78,19 @@ def test_only_visible_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [gpu.index for gpu in nvml.visible(gpus)] == expected
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert len(nvml.visible(gpus)) == 3
+
+
+def test_what_did_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A failed command is neither a machine without GPUs nor a folder without a commit."""
+    monkeypatch.setattr(preflight.nvml, "why_not", lambda: "NVML: driver mismatch")
+    monkeypatch.setattr(preflight, "output", lambda command, timeout_s: Output(error="python: no module torch"))
+    refused = Source("", "", not_recorded="git: dubious ownership")
+    monkeypatch.setattr(preflight.source, "collect", lambda arguments: refused)
+    looked_at = {finding.what: finding for finding in preflight.preflight(tmp_path)}
+    assert looked_at["driver"].advice == "NVML: driver mismatch" and looked_at["driver"].verdict == "wrong"
+    assert "no module torch" in looked_at["torch"].advice
+    assert "dubious ownership" in looked_at["source"].advice
+    assert preflight.idle(replace(GPU, busy_percent=None)).verdict == "note"
 
 
 def test_versions_are_held_against_the_lock(tmp_path: Path) -> None:

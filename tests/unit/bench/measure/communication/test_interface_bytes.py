@@ -30,10 +30,12 @@ def test_headers_and_what_was_sent_again_are_left_out(tmp_path: Path, monkeypatc
     assert Interface("lo").sent_bytes() == 1_000_000 - 20 * (14 + 52) - 3000
     assert Interface("lo", reads=False).sent_bytes() == -3000
     assert Interface("lab0").sent_bytes() == 5 - 52 - 2
-    assert Interface("eth0").sent_bytes() is None
-    assert Interface("eth0", reads=False).sent_bytes() is None
+    for reads in (True, False):
+        with pytest.raises(ValueError, match="no counters of the interface eth0"):
+            Interface("eth0", reads=reads).sent_bytes()
     monkeypatch.setattr(interface_bytes, "NET", tmp_path / "nowhere")
-    assert Interface("lo").sent_bytes() is None
+    with pytest.raises(FileNotFoundError):
+        Interface("lo").sent_bytes()
 
 
 def test_what_was_sent_again_is_asked_of_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import energy, interference
 from bench.measure.machine.interference import Clocks, Machine, Process, Watch
 from bench.measure.time.steadiness import change, ranks
@@ -288,6 +289,33 @@ def test_the_energy_of_packages_is_added_up_and_survives_a_counter_that_wraps(
     assert meter.joules() == pytest.approx(2.0 + 1.5) and energy.why_not() == ""
 
 
+def test_the_energy_of_some_packages_is_not_taken_for_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    for package in (0, 1):
+        (tmp_path / f"intel-rapl:{package}").mkdir()
+        (tmp_path / f"intel-rapl:{package}/energy_uj").write_text("1000000")
+    meter = energy.Meter()
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("not a number")
+    assert meter.joules() is None and meter.error.startswith("intel-rapl:1/energy_uj: ")
+    assert energy.why_not().startswith("intel-rapl:1/energy_uj: ")
+
+
+def test_a_counter_that_cannot_be_read_is_named_as_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/proc/self/net/dev")
+
+    monkeypatch.setattr(Interface, "sent_bytes", refuse)
+    monkeypatch.setattr(interference.limits, "groups", refuse)
+    watch = Watch(0, 1, torch.device("cpu"), Interface("lo"))
+    watch.begin()
+    observed = watch.end()
+    assert "wire_sent_bytes" not in observed["conditions"]
+    assert "Permission denied" in observed["not_measured"]["bytes on the wire"]
+    assert "Permission denied" in observed["not_measured"]["throttling by the CPU quota"]
+
+
 def test_a_core_or_a_package_that_was_too_hot_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four CPUs, two to a core, in one package: each of them counts the same five events of the package."""
     for cpu in range(4):
@@ -300,4 +328,9 @@ def test_a_core_or_a_package_that_was_too_hot_counts_once(tmp_path: Path, monkey
         (throttle / "core_throttle_count").write_text(f"{3 * (cpu // 2)}\n")
     monkeypatch.setattr(interference, "CPUS", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    assert interference.thermal_throttles() == {"thermal_throttles": 5 + 0 + 3}
+    assert interference.thermal_throttles() == ({"thermal_throttles": 5 + 0 + 3}, "")
+    (tmp_path / "cpu3/thermal_throttle/core_throttle_count").write_text("many")
+    counted, why = interference.thermal_throttles()
+    assert counted == {} and why.startswith("cpu3/core_throttle_count: ")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7})
+    assert interference.thermal_throttles() == ({}, "")

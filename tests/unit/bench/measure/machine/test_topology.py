@@ -37,28 +37,27 @@ def library(links: dict[int, list[str]], ancestors: dict[frozenset[int], int]) -
 
 
 def test_gpus_behind_switches_see_each_other_over_all_their_links() -> None:
-    found = topology.gpu_links(library({0: ["switch"] * 18, 1: ["switch"] * 18}, {}))
-    assert found == [["X", "NV18"], ["NV18", "X"]]
+    links = topology.gpu_links(library({0: ["switch"] * 18, 1: ["switch"] * 18}, {}))
+    assert links == ([["X", "NV18"], ["NV18", "X"]], "")
 
 
 def test_links_are_counted_by_pair_and_the_rest_is_pcie() -> None:
     ends = {0: ["pci1", "pci1", "down"], 1: ["pci0", "pci0"], 2: []}
     ancestors = {frozenset((0, 2)): 30, frozenset((1, 2)): 50}
-    assert topology.gpu_links(library(ends, ancestors)) == [
-        ["X", "NV2", "PHB"],
-        ["NV2", "X", "SYS"],
-        ["PHB", "SYS", "X"],
-    ]
+    rows = [["X", "NV2", "PHB"], ["NV2", "X", "SYS"], ["PHB", "SYS", "X"]]
+    assert topology.gpu_links(library(ends, ancestors)) == (rows, "")
+    _, unnamed = topology.gpu_links(library(ends, ancestors | {frozenset((1, 2)): 99}))
+    assert unnamed == "NVML names no link for 2 of 6 pairs of GPUs"
 
 
-def test_a_driver_that_does_not_answer_has_no_links() -> None:
+def test_a_driver_that_does_not_answer_has_no_links_and_a_reason() -> None:
     silent = library({}, {})
 
     def refuse() -> None:
         raise NVMLError("driver not loaded")
 
     silent.nvmlInit = refuse
-    assert topology.gpu_links(silent) == []
+    assert topology.gpu_links(silent) == ([], "NVML: driver not loaded")
 
 
 def test_numa_nodes_are_counted(tmp_path: Path) -> None:
