@@ -19,6 +19,24 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class ComputeMemory:
+    """Bytes beside model state that a single process without an engine needs for a micro-batch of one rank.
+
+    Counted at the allocator at the moment of the step when activations, temporaries and handed-over gradients take
+    most together.
+    """
+
+    activation_bytes: int
+    """What forward leaves for backward."""
+    temporary_bytes: int
+    """What forward and backward compute with: gradients of activations, what the loss makes of logits."""
+    handover_bytes: int
+    """The gradient of a parameter from its making to its accumulation. Engines copy it into memory of their own."""
+    batch_bytes: int
+    """The batch: all micro-batches of the step."""
+
+
+@dataclass(frozen=True)
 class Model:
     """What was trained and on what data, as counted on the built module."""
 
@@ -34,17 +52,20 @@ class Model:
     synthetic_data: bool
     data_digest: str
     """SHA-256 of the tensors of the first global batch."""
-    activation_bytes: int | None = None
-    """What forward of a rank's micro-batch leaves for backward, counted at the allocator of a single process."""
+    compute_memory: ComputeMemory | None = None
+    """None where a rank has a part of a replica, and where memory was not measured."""
     uncounted_operators: dict[str, int] = field(default_factory=dict)
     """Calls by operator, of those that multiply and have no formula: ``flops_per_unit`` lacks them."""
     skipped: list[str] = field(default_factory=list)
     """Trained parameters that got no gradient in some micro-batch of the parity steps."""
     uneven: list[str] = field(default_factory=list)
     """Those that got one on some ranks and not on others: experts that ranks choose by their samples."""
+    differentiates: bool = False
+    """Whether the loss is computed from gradients (``create_graph=True``)."""
+    read_late: list[str] = field(default_factory=list)
+    """Parameters of the root that the loss reads outside of the module's forward, after it."""
     random: bool = False
     """Whether training draws random numbers (dropout, noise)."""
-
     eval_mode: list[str] = field(default_factory=list)
     """Parts of the module that are trained in eval mode, outermost ones."""
 

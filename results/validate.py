@@ -105,7 +105,8 @@ def _check_model(record: Record) -> None:
         return
     expect(1 <= model.units_per_sample <= MOST_ELEMENTS, "model.units_per_sample", model.units_per_sample, "at least 1")
     expect(0 <= model.flops_per_unit < 1e30, "model.flops_per_unit", model.flops_per_unit, "at least 0")
-    for name, value in (("buffer_bytes", model.buffer_bytes), ("activation_bytes", model.activation_bytes or 0)):
+    computing = vars(model.compute_memory) if model.compute_memory else {}
+    for name, value in {"buffer_bytes": model.buffer_bytes, **computing}.items():
         expect(0 <= value <= MOST_ELEMENTS, f"model.{name}", value, "at least 0")
     for parameter in model.parameters:
         sound = len(parameter.shape) <= 64 and all(0 <= size <= MOST_ELEMENTS for size in parameter.shape)

@@ -313,3 +313,29 @@ class Parts(Odd):
         hidden = module["encoder"](batch["inputs"])  # type: ignore[index]
         output = module["decoder"](hidden * batch["more"][1]["scale"])  # type: ignore[index]
         return (output - batch["more"][0][0]).square().mean() + 0.01 * hidden.square().mean()  # type: ignore[no-any-return]
+
+
+class Late(Odd):
+    """Its loss calls the module, and then a part of it that is in no sharding unit."""
+
+    def build(self) -> nn.Module:
+        with reseeded(self.seed):
+            return LateHead()
+
+    def units(self, module: nn.Module) -> list[nn.Module]:
+        return [module.get_submodule("body")]
+
+    def loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = batch
+        hidden = module(inputs)
+        loss: Tensor = (module.head(hidden) - targets).square().mean()  # type: ignore[operator]
+        return loss
+
+
+class LateHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(self.body(inputs) + self.head.bias)

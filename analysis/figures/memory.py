@@ -61,8 +61,13 @@ PART_WORDS = {
     "temporaries": "temporaries",
 }
 PART_HATCHES = {"state": "", "gathered": "xxxx", "communication": "////", "activations": "....", "temporaries": "++++"}
-PREDICTED = {"state": "model_state", "communication": "working", "activations": "activations"}
-"""Columns of what is predicted, by the part that shows it; what is gathered is in ``working``."""
+PREDICTED = {
+    "state": ("model_state",),
+    "communication": ("working", "handover"),
+    "activations": ("activations", "batch"),
+    "temporaries": ("temporaries",),
+}
+"""Columns of what is predicted, by the part that shows them; what is gathered is in ``working``."""
 
 
 def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
@@ -83,7 +88,10 @@ def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
         _stack(axes, at - 0.12, 0.46, _peak_parts(row, unit), colours, filled=True, hatches=PART_HATCHES)
         predicted, words = row["peak_predicted_bytes"], number(row["peak_bytes"] / UNITS[unit])
         if known(predicted):
-            below = [(name, row[f"{column}_predicted_bytes"] / UNITS[unit]) for name, column in PREDICTED.items()]
+            below = [
+                (name, sum(row[f"{column}_predicted_bytes"] for column in columns) / UNITS[unit])
+                for name, columns in PREDICTED.items()
+            ]
             _stack(axes, at + 0.24, 0.18, below, colours, filled=False, hatches=PART_HATCHES)
             residual = (row["peak_bytes"] - predicted) / UNITS[unit]
             words += f" ({'+' if residual >= 0 else '-'}{number(abs(residual), 2)})"

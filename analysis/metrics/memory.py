@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.theory import predict_cast, predict_paper, predict_rest, predict_sent, predict_state, predict_transient
+from analysis.theory import (
+    predict_cast,
+    predict_paper,
+    predict_rest,
+    predict_sent,
+    predict_state,
+    predict_transient,
+    predicts_handover,
+)
 from results.memory import RankMemory
+from results.model import ComputeMemory
 from results.record import Record
 
 KINDS = ("params", "master", "grads", "optimizer", "buffers")
@@ -43,8 +52,14 @@ class Memory:
     """Predicted: the model state that is there between steps."""
     working_bytes: int | None = None
     """Predicted: the transient bytes without autocast's copies of the weights, which are counted as activations."""
-    activation_bytes: int | None = None
-    """Predicted: what a single process's forward of the same micro-batch left for backward."""
+    compute: ComputeMemory | None = None
+    """Predicted: what a single process needs beside model state for the same micro-batch."""
+    handover_bytes: int = 0
+    """Predicted: the gradient that autograd hands over; 0 where ``working_bytes`` has it."""
+    root_share: float | None = None
+    """Of the parameters: in no sharding unit, so that stage 3 keeps them whole; None at other stages."""
+    largest_unit_share: float | None = None
+    """Of the parameters: in the largest sharding unit, which stage 3 gathers at once; None at other stages."""
 
     @property
     def state_bytes(self) -> int | None:
@@ -57,8 +72,11 @@ class Memory:
     @property
     def peak_predicted_bytes(self) -> int | None:
         """The sum of what is predicted at most; None unless all of it is."""
-        parts = (self.predicted_bytes, self.working_bytes, self.activation_bytes)
-        return None if None in parts else sum(part for part in parts if part is not None)
+        state, working, compute = self.predicted_bytes, self.working_bytes, self.compute
+        if state is None or working is None or compute is None:
+            return None
+        beside = compute.activation_bytes + compute.temporary_bytes + compute.batch_bytes
+        return state + working + self.handover_bytes + beside
 
     @property
     def slack_bytes(self) -> int | None:
@@ -78,6 +96,8 @@ def memory(record: Record) -> Memory:
     """What a cell holds: the largest rank decides, ranks are never averaged."""
     largest = max(record.memory, key=lambda rank: rank.model_state_bytes, default=None)
     paper, transient = predict_paper(record), predict_transient(record)
+    compute = record.model.compute_memory if record.model else None
+    divided = record.model if record.config.get("stage") == 3 else None
     return Memory(
         state=largest.state_bytes if largest else None,
         predicted=predict_state(record),
@@ -88,13 +108,16 @@ def memory(record: Record) -> Memory:
         fullest=max(record.memory, key=lambda rank: rank.peak_bytes, default=None),
         rest_bytes=predict_rest(record),
         working_bytes=None if transient is None else transient - predict_cast(record),
-        activation_bytes=record.model.activation_bytes if record.model else None,
+        compute=compute,
+        root_share=divided.root_share if divided else None,
+        largest_unit_share=divided.largest_unit_share if divided else None,
+        handover_bytes=compute.handover_bytes if compute and not predicts_handover(record) else 0,
     )
 
 
-def columns(held: Memory) -> dict[str, int | str | None]:
+def columns(held: Memory) -> dict[str, float | str | None]:
     """What the table of cells has beside model state: bytes at rest and at the peak by kind, on the fullest rank."""
-    fullest = held.fullest
+    fullest, compute = held.fullest, held.compute
     rest = fullest.rest_by_kind if fullest else {}
     peak = fullest.peak_by_kind if fullest else {}
     return {
@@ -103,7 +126,12 @@ def columns(held: Memory) -> dict[str, int | str | None]:
         "peak_phase": fullest.peak_phase if fullest else None,
         "peak_predicted_bytes": held.peak_predicted_bytes,
         "working_predicted_bytes": held.working_bytes,
-        "activations_predicted_bytes": held.activation_bytes,
+        "handover_predicted_bytes": held.handover_bytes if compute else None,
+        "activations_predicted_bytes": compute.activation_bytes if compute else None,
+        "temporaries_predicted_bytes": compute.temporary_bytes if compute else None,
+        "batch_predicted_bytes": compute.batch_bytes if compute else None,
+        "root_share": held.root_share,
+        "largest_unit_share": held.largest_unit_share,
         "slack_bytes": held.slack_bytes,
         "beyond_allocator_bytes": fullest.beyond_allocator_bytes if fullest else None,
         **{f"rest_{kind}_bytes": rest.get(kind, 0) if rest else None for kind in COUNTED},

@@ -132,6 +132,7 @@ def _notes(table: pd.DataFrame, warnings: Sequence[str]) -> list[tuple[str, str]
     notes = []
     if unit:
         notes.append((f"/s: {unit} of all ranks; state, peak: MiB per rank{reached}", "dim"))
+    notes += [(line, "dim") for line in _whole_at_stage_3(table)]
     for flag in warnings_table.verdicts(table):
         notes.append((f"{verdicts.letters(flag.name)}: {flag.name.replace('_', ' ')}, {flag.cells}", CARE))
     for flag in warnings_table.failures(table):
@@ -139,3 +140,13 @@ def _notes(table: pd.DataFrame, warnings: Sequence[str]) -> list[tuple[str, str]
         notes.append((f"{flag.name.replace('_', ' ')}, {flag.cells}{reason}", BAD))
     notes += [(f"warning: {warning}", CARE) for warning in warnings]
     return notes
+
+
+def _whole_at_stage_3(table: pd.DataFrame) -> list[str]:
+    """For each workload with a cell at stage 3, how much of the model a rank gathers at once."""
+    rows = table[table["root_share"].notna()].drop_duplicates(["workload", "root_share", "largest_unit_share"])
+    return [
+        f"{row['workload']}: at stage 3 a rank holds the root ({units.percent(row['root_share'])} of the parameters) "
+        f"whole, and a unit at a time (the largest: {units.percent(row['largest_unit_share'])})"
+        for _, row in each_cell(rows)
+    ]

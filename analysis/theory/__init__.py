@@ -17,6 +17,7 @@ from results.record import Record
 __all__ = [
     *("ENGINES", "Theory", "predict_cast", "predict_paper", "predict_rest", "predict_sent", "predict_state"),
     "predict_transient",
+    "predicts_handover",
 ]
 
 
@@ -42,6 +43,17 @@ ENGINES = {
 GRADIENTS_KEPT = {"deepspeed": (3,), "native": (0, 1), "parameter_server": (0,), "torch": (0, 1)}
 """Stages at which an engine's gradients have memory of their own that outlives the update: torch's, as views of DDP's
 buckets."""
+
+
+HANDOVER_PREDICTED = {"torch": (2, 3)}
+"""Stages at which an engine's transient bytes include the gradient that autograd hands over: fully_shard keeps the
+gradients of a whole unit."""
+
+
+def predicts_handover(record: Record) -> bool:
+    """Whether ``predict_transient`` includes the gradient that autograd hands over."""
+    known = setting(record)
+    return known is not None and known.stage in HANDOVER_PREDICTED.get(known.engine, ())
 
 
 def predict_state(record: Record) -> dict[str, int] | None:

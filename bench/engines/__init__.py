@@ -10,7 +10,7 @@ import contextlib
 import importlib
 from types import ModuleType
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Skips, Traits
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Seen, Traits
 
 REQUIRED = ("CAPABILITIES", "PRELOAD", "refuse")
 
@@ -43,11 +43,11 @@ def backends(package: str) -> tuple[str, ...]:
     return ()
 
 
-def refuse_skips(package: str, spec: EngineSpec, skips: Skips) -> None:
-    """Raises EngineUnsupported if the engine cannot train a model that skips these parameters."""
+def refuse_seen(package: str, spec: EngineSpec, seen: Seen) -> None:
+    """Raises EngineUnsupported if the engine cannot follow what the reference saw."""
     module = load(package)
-    if hasattr(module, "refuse_skips"):
-        module.refuse_skips(spec, skips)
+    if hasattr(module, "refuse_seen"):
+        module.refuse_seen(spec, seen)
 
 
 def traits(package: str, spec: EngineSpec) -> Traits:

@@ -98,15 +98,19 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Skips:
-    """Trained parameters that got no gradient in some micro-batches, as the single-process reference saw it."""
+class Seen:
+    """What the single-process reference saw of a step of training that not every engine can follow."""
 
-    skipped: list[str]
-    """All of them."""
-    uneven: list[str]
+    skipped: list[str] = field(default_factory=list)
+    """Trained parameters that got no gradient in some micro-batches."""
+    uneven: list[str] = field(default_factory=list)
     """Those that got one on some ranks and not on others."""
+    differentiates: bool = False
+    """Whether the loss is computed from gradients (``create_graph=True``)."""
+    read_late: list[str] = field(default_factory=list)
+    """Parameters of the root that the loss reads outside of the module's forward, after it."""
 
-    def refuse(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
+    def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
         """Raises EngineUnsupported if ``names`` has any: it says how many there are and which is the first."""
         if not names:
             return
@@ -114,6 +118,14 @@ class Skips:
         verb = "get no gradient" if len(names) > 1 else "gets no gradient"
         where = "on some ranks only" if names is self.uneven else "in some micro-batches"
         raise EngineUnsupported(f"engine={engine} at stage={spec.stage}: {what} {verb} {where}, {why}; valid: {valid}")
+
+    def refuse_differentiation(self, engine: str, spec: EngineSpec, why: str, valid: str) -> None:
+        """Raises EngineUnsupported for a loss that is computed from gradients."""
+        if self.differentiates:
+            raise EngineUnsupported(
+                f"engine={engine} at stage={spec.stage}: the loss is computed from gradients (create_graph=True), "
+                f"{why}; valid: {valid}"
+            )
 
 
 def refuse_debug_detail(what: str, why: str) -> None:

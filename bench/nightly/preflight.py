@@ -216,6 +216,9 @@ def main() -> int:
     parser.add_argument("--gpus", action="store_true", help="print the number of GPUs and check nothing")
     arguments = parser.parse_args()
     if arguments.gpus:
+        if unanswered := nvml.why_not():
+            print(f"preflight: GPUs: {unanswered}", file=sys.stderr)
+            return 1
         print(len(nvml.visible(nvml.states())))
         return 0
     return 0 if show(preflight(arguments.place)) else 1

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from bench import engines
-from bench.engines.spec import EngineUnsupported, Skips
+from bench.engines.spec import EngineUnsupported, Seen
 from bench.job import LaunchResult
 from bench.plan.cell import Cell
 from bench.plan.jobs import ceiling_key, noise_key
@@ -101,7 +101,9 @@ class Preparation:
         self._note_shares(cell, model)
         try:
             package = cell.config.engine["package"]
-            engines.refuse_skips(package, cell.spec(), Skips(model.skipped, model.uneven))
+            engines.refuse_seen(
+                package, cell.spec(), Seen(model.skipped, model.uneven, model.differentiates, model.read_late)
+            )
         except EngineUnsupported as error:
             self._running.fail(cell, LaunchResult("unsupported", str(error)))
             return False
@@ -185,8 +187,7 @@ class Preparation:
         measured: Model | None = result.ranks[0].model if result.status == "ok" else None
         if measured is None:
             running.progress.note(f"{cell.id}: no prediction for batch {batch}: {result.status}: {result.reason}")
-        activation_bytes = measured.activation_bytes if measured else None
-        record.model = dataclasses.replace(record.model, activation_bytes=activation_bytes)
+        record.model = dataclasses.replace(record.model, compute_memory=measured.compute_memory if measured else None)
 
     def _profile(self, cell: Cell) -> None:
         """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""

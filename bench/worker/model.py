@@ -61,20 +61,37 @@ def flops_per_sample(
     return counter.flops / samples, counter.uncounted
 
 
-def activation_bytes(job: ReferenceJob, work: Workload, device: torch.device) -> int | None:
-    """What one rank's micro-batch leaves for backward, without an engine; None where a rank has a part of a replica."""
+def compute_memory(job: ReferenceJob, work: Workload, device: torch.device) -> model.ComputeMemory | None:
+    """What a rank's micro-batch needs beside model state, without an engine; None where a rank has a part of a replica.
+
+    A gradient is released as soon as it is accumulated, as by an engine that copies it into a bucket.
+    """
     if job.ranks_per_replica > 1 or not job.memory:
         return None
     counter = step.StepMemory(device)
     with counter:
         module = cast_module(work.build().to(device), job.spec.precision)
-        batch = batches(job, work, share_of(job, 0), 0, device)[0]
+        for weight in module.parameters():
+            if weight.requires_grad:
+                weight.register_post_accumulate_grad_hook(release_gradient)
+        micro_batches = batches(job, work, share_of(job, 0), 0, device)
         state: dict[str, list[Tensor]] = {"params": list(module.parameters()), "buffers": list(module.buffers())}
-        with counter.step(state, tensors_of(batch)):
+        with counter.step(state, [entry for batch in micro_batches for entry in tensors_of(batch)]):
             with autocast(job.spec.precision, device.type):
-                loss = work.loss(module, cast_inputs(batch, weight_dtype(job.spec.precision)))
+                loss = work.loss(module, cast_inputs(micro_batches[0], weight_dtype(job.spec.precision)))
             loss.backward()
-    return counter.trace.most_bytes("activations")
+    trace = counter.trace
+    most = trace.largest_together(("activations", "temporaries", "unreduced"))
+    return model.ComputeMemory(
+        activation_bytes=most["activations"],
+        temporary_bytes=most["temporaries"],
+        handover_bytes=most["unreduced"],
+        batch_bytes=trace.rest_by_kind(trace.steps[-1]).get("batch", 0),
+    )
+
+
+def release_gradient(weight: Tensor) -> None:
+    weight.grad = None
 
 
 def digest(tensors: list[Tensor]) -> str:

@@ -19,7 +19,8 @@ from bench.job import NoiseJob, ReferenceJob, SingleProcessJob
 from bench.rank_results import NoiseResult, ReferenceResult
 from bench.worker import loop, parity
 from bench.worker.batches import batches, share_of, workload
-from bench.worker.model import activation_bytes, digest, model_facts
+from bench.worker.loss_trace import LossTrace
+from bench.worker.model import compute_memory, digest, model_facts
 from bench.worker.preconditions import checked_module, in_eval_mode
 from bench.worker.randomness import Generators, State, differ, owners_of, seed_generators
 from bench.worker.reached import Reached
@@ -42,15 +43,19 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     work = workload(job.workload)
     module = checked_module(work, job.workload.called, job.spec.precision)
     eval_mode = in_eval_mode(module)
-    reached, steps = Reached(module), GlobalSteps(job, work, module, device)
-    trained = train_reference(module, steps, reached.watching(work.loss), job.spec, device)
+    in_root = set(map(id, module.parameters())) - {id(w) for unit in work.units(module) for w in unit.parameters()}
+    root = [name for name, weight in module.named_parameters() if id(weight) in in_root]
+    reached, trace, steps = Reached(module), LossTrace(module), GlobalSteps(job, work, module, device)
+    trained = train_reference(module, steps, trace.watching(reached.watching(work.loss)), job.spec, device)
     trained.reference.save(Path(job.reference))
     shares = reference_shares(job)
     first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in tensors_of(batch)]
     facts = replace(
         model_facts(work, digest(first), job.spec.precision),
-        activation_bytes=activation_bytes(job, work, device),
+        compute_memory=compute_memory(job, work, device),
         skipped=reached.skipped(),
+        differentiates=trace.differentiates,
+        read_late=[name for name in root if name in trace.read_late],
         eval_mode=eval_mode,
         uneven=reached.uneven(len(shares), shares[0].accumulate),
         random=steps.drew,
@@ -113,7 +118,8 @@ class GlobalSteps:
         self._states: list[State] = [begin for _ in self._shares]
 
     def __iter__(self) -> Iterator[GlobalStep]:
-        return (GlobalStep(self, step) for step in range(self._job.parity_steps))
+        """At least one step: what engines cannot follow is seen while it is trained."""
+        return (GlobalStep(self, step) for step in range(max(1, self._job.parity_steps)))
 
     @property
     def drew(self) -> bool:

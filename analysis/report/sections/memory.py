@@ -57,6 +57,7 @@ class MemoryRow:
     activations: str
     activations_predicted: str
     temporaries: str
+    temporaries_predicted: str
     peak: str
     peak_predicted: str
     residual: str
@@ -79,10 +80,11 @@ def _row(row: Cell, names: Sequence[str]) -> MemoryRow:
         state=units.mib(part(row, "state")),
         state_predicted=_predicted(row["model_state_predicted_bytes"]),
         working=units.mib(part(row, "gathered") + part(row, "communication")),
-        working_predicted=_predicted(row["working_predicted_bytes"]),
+        working_predicted=_predicted(row["working_predicted_bytes"], row["handover_predicted_bytes"]),
         activations=units.mib(part(row, "activations")),
-        activations_predicted=_predicted(row["activations_predicted_bytes"]),
+        activations_predicted=_predicted(row["activations_predicted_bytes"], row["batch_predicted_bytes"]),
         temporaries=units.mib(part(row, "temporaries")),
+        temporaries_predicted=_predicted(row["temporaries_predicted_bytes"]),
         peak=units.mib(row["peak_bytes"]),
         peak_predicted=_predicted(row["peak_predicted_bytes"]),
         residual=_difference(row["peak_bytes"], row["peak_predicted_bytes"]),
@@ -141,8 +143,9 @@ def _taken_apart(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["status"] == "ok") & table["peak_params_bytes"].notna()]
 
 
-def _predicted(size_bytes: float | None) -> str:
-    return units.mib(size_bytes) if units.known(size_bytes) else ""
+def _predicted(*parts_bytes: float | None) -> str:
+    sizes = [size for size in parts_bytes if size is not None and units.known(size)]
+    return units.mib(sum(sizes)) if len(sizes) == len(parts_bytes) else ""
 
 
 def _difference(measured: float, predicted: float | None) -> str:

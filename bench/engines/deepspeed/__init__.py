@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Skips, Traits, option
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Seen, Traits, option
 from results.precision import PRECISIONS
 
 CAPABILITIES = Capabilities(
@@ -37,11 +37,14 @@ def traits(spec: EngineSpec) -> Traits:
     return Traits(unsilenced="ranks would not hear that they agree" if spec.stage == 3 else "")
 
 
-def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
-    """Raises EngineUnsupported for a model of which ranks train different parameters."""
+def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+    """Raises EngineUnsupported for a model of which ranks train different parameters, or a loss of gradients."""
+    seen.refuse_differentiation(
+        "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
+    )
     if spec.stage > 0:
         valid = "stage=0, engine=native at stage=0, 1, 2"
-        skips.refuse("deepspeed", spec, skips.uneven, "so the collectives of its buckets would not match", valid)
+        seen.refuse_skips("deepspeed", spec, seen.uneven, "so the collectives of its buckets would not match", valid)
 
 
 def refuse(spec: EngineSpec) -> None:

@@ -13,7 +13,7 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
-    Skips,
+    Seen,
     Traits,
     refuse_debug_detail,
     refuse_degree,
@@ -55,14 +55,14 @@ def refuse(spec: EngineSpec) -> None:
         )
 
 
-def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
+def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a model that skips parameters, where replicas wait for each other's gradients."""
     if spec.stage == 0 and spec.world_size > spec.options["degree"]:
         why = "and DistributedDataParallel waits for all"
-        skips.refuse("tensor_parallel", spec, skips.skipped, why, "engine=native")
+        seen.refuse_skips("tensor_parallel", spec, seen.skipped, why, "engine=native")
     if spec.stage == 3:
         why = "so the collectives of fully_shard would not match"
-        skips.refuse("tensor_parallel", spec, skips.uneven, why, "engine=native at stage=0, 1, 2")
+        seen.refuse_skips("tensor_parallel", spec, seen.uneven, why, "engine=native at stage=0, 1, 2")
 
 
 def traits(spec: EngineSpec) -> Traits:

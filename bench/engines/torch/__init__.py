@@ -19,7 +19,7 @@ from bench.engines.spec import (
     EngineSpec,
     EngineUnavailable,
     EngineUnsupported,
-    Skips,
+    Seen,
     Traits,
     count_option,
     option,
@@ -78,15 +78,23 @@ def refuse(spec: EngineSpec) -> None:
         _need_compiler(spec.device)
 
 
-def refuse_skips(spec: EngineSpec, skips: Skips) -> None:
-    """Raises EngineUnsupported for a model that skips parameters, where DDP waits for all or ranks would not match."""
+def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+    """Raises EngineUnsupported for a model that skips parameters, where DDP waits for all or ranks would not match, and
+    for what a loss does with weights that fully_shard has freed."""
     looks = spec.options["find_unused_parameters"] or spec.options["static_graph"]
     if spec.stage < 2 and not looks:
         valid = "engine.find_unused_parameters=true, engine=native"
-        skips.refuse("torch", spec, skips.skipped, "and DistributedDataParallel waits for all", valid)
+        seen.refuse_skips("torch", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
     if spec.stage >= 2:
+        replicated = "engine=torch at stage=0 or 1, engine=native"
+        seen.refuse_differentiation("torch", spec, "and fully_shard frees weights that its backward needs", replicated)
+        if seen.read_late and spec.stage == 3:
+            raise EngineUnsupported(
+                f"engine=torch at stage=3: the loss reads {seen.read_late[0]} after the module's forward, when "
+                f"fully_shard has freed it; valid: {replicated}"
+            )
         valid = "stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
-        skips.refuse("torch", spec, skips.uneven, "so the collectives of fully_shard would not match", valid)
+        seen.refuse_skips("torch", spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
 
 
 def traits(spec: EngineSpec) -> Traits:

@@ -19,7 +19,7 @@ what only C++ holds (DDP's buckets) by the collectives that use it.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -104,18 +104,34 @@ class Trace:
         """Bytes at the step's peak; they add up to ``step.peak_bytes``."""
         return self._by_kind(step, step.peak_at)
 
-    def most_bytes(self, kind: str) -> int:
-        """Most that blocks of a kind held together."""
-        return max((held for _, held in running_sum(block for block in self.blocks if block.kind == kind)), default=0)
+    def largest_together(self, kinds: Collection[str]) -> dict[str, int]:
+        """Bytes by kind at the first moment of the last step at which blocks of ``kinds`` take most memory together;
+        without a label, a block of the step is of the kind ``temporaries``."""
+        step = self.steps[-1]
+        members = [(self._kind(step, block), block) for block in self.blocks]
+        members = [(kind, block) for kind, block in members if kind in kinds and block.end > step.start]
+        at, most = step.start, 0
+        for when, size in running_sum(block for _, block in members):
+            if step.start <= when < step.end and size > most:
+                at, most = int(when), size
+        sizes = dict.fromkeys(kinds, 0)
+        for kind, block in members:
+            if block.start <= at < block.end:
+                sizes[kind] += block.size
+        return sizes
 
     def _by_kind(self, step: Step, at: int) -> dict[str, int]:
         found = dict.fromkeys(KINDS, 0)
         for block in self.blocks:
             if block.start <= at < block.end:
-                earlier = block.start < step.start
-                kind = "" if earlier and block.kind == "activations" else block.kind
-                found[kind or ("other" if earlier else "temporaries")] += block.size
+                found[self._kind(step, block)] += block.size
         return {kind: size for kind, size in found.items() if size}
+
+    def _kind(self, step: Step, block: Block) -> str:
+        """What a block is in ``step``."""
+        earlier = block.start < step.start
+        kind = "" if earlier and block.kind == "activations" else block.kind
+        return kind or ("other" if earlier else "temporaries")
 
     def end_unreleased(self) -> None:
         """Ends blocks whose release was not seen at the first step that begins after their last label."""

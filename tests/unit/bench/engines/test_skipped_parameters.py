@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import engines
-from bench.engines.spec import EngineSpec, EngineUnsupported, Skips
+from bench.engines.spec import EngineSpec, EngineUnsupported, Seen
 from bench.worker.reached import Reached
 from results.model import Model, Parameter
 
@@ -58,11 +58,12 @@ def test_parameters_that_some_micro_batches_skip_are_named(
 
 
 TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False, "powersgd_rank": 1}
-EVEN, UNEVEN = Skips(["a", "b"], []), Skips(["a", "b"], ["b"])
+EVEN, UNEVEN = Seen(["a", "b"], []), Seen(["a", "b"], ["b"])
+DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(read_late=["head.weight"])
 
 
 @pytest.mark.parametrize(
-    ("engine", "stage", "options", "skips", "message"),
+    ("engine", "stage", "options", "seen", "message"),
     [
         ("torch", 0, TORCH, EVEN, "a and 1 more parameters get no gradient in some micro-batches, .*find_unused_param"),
         ("torch", 1, TORCH, UNEVEN, "DistributedDataParallel waits for all; valid: engine.find_unused_parameters=true"),
@@ -72,19 +73,37 @@ EVEN, UNEVEN = Skips(["a", "b"], []), Skips(["a", "b"], ["b"])
         ("torch", 1, TORCH | {"find_unused_parameters": True}, UNEVEN, ""),
         ("torch", 3, TORCH, EVEN, ""),
         ("deepspeed", 0, {}, UNEVEN, ""),
+        (
+            "torch",
+            2,
+            TORCH,
+            DIFFERENTIATES,
+            r"computed from gradients \(create_graph=True\).*valid: engine=torch at st",
+        ),
+        ("deepspeed", 0, {}, DIFFERENTIATES, "computed from gradients.*valid: engine=native"),
+        ("torch", 0, TORCH, DIFFERENTIATES, ""),
+        ("native", 3, {}, DIFFERENTIATES, ""),
+        (
+            "torch",
+            3,
+            TORCH,
+            LATE,
+            "the loss reads head.weight after the module's forward.*valid: engine=torch at stage",
+        ),
+        ("torch", 2, TORCH, LATE, ""),
         ("deepspeed", 3, {}, EVEN, ""),
         ("native", 2, {}, UNEVEN, ""),
     ],
 )
 def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
-    engine: str, stage: int, options: dict[str, Any], skips: Skips, message: str
+    engine: str, stage: int, options: dict[str, Any], seen: Seen, message: str
 ) -> None:
     spec = EngineSpec(stage=stage, world_size=4, device="cpu", backend="gloo", options=options)
     if not message:
-        engines.refuse_skips(f"bench.engines.{engine}", spec, skips)
+        engines.refuse_seen(f"bench.engines.{engine}", spec, seen)
         return
     with pytest.raises(EngineUnsupported, match=message) as refusal:
-        engines.refuse_skips(f"bench.engines.{engine}", spec, skips)
+        engines.refuse_seen(f"bench.engines.{engine}", spec, seen)
     assert str(refusal.value).startswith(f"engine={engine} at stage={stage}: ")
 
 

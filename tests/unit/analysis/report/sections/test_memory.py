@@ -10,11 +10,13 @@ from analysis.report.write import write_report
 from analysis.table.frame import frame
 from bench.measure.memory.allocations import KINDS as MEASURED_KINDS
 from results.memory import RankMemory
+from results.model import ComputeMemory
 from results.record import Record
 from tests.fakes import cell, cnn_model, measured
 
 MIB = 2**20
 REPLICATED = {"params": 2 * MIB, "grads": 2 * MIB, "optimizer": 4 * MIB, "activations": MIB}
+COMPUTE = ComputeMemory(10 * MIB, 100 * MIB, 1000 * MIB, 10_000 * MIB)
 SHARDED = {"params": MIB, "grads": MIB, "optimizer": 2 * MIB, "gathered": 5 * MIB, "communication": MIB}
 
 
@@ -62,16 +64,15 @@ def test_the_fullest_rank_is_shown_with_slack_and_what_the_driver_sees() -> None
 
 
 def test_the_predicted_peak_is_the_sum_of_its_parts_or_nothing() -> None:
-    known = held(0, REPLICATED, model=cnn_model(activation_bytes=MIB))
-    found = memory(known)
+    found = memory(held(0, REPLICATED, model=cnn_model(compute_memory=COMPUTE)))
     assert found.predicted_bytes and found.working_bytes is not None
-    assert found.peak_predicted_bytes == found.predicted_bytes + found.working_bytes + MIB
+    assert found.peak_predicted_bytes == found.predicted_bytes + found.working_bytes + 11110 * MIB
     assert memory(held(0, REPLICATED)).peak_predicted_bytes is None
 
 
 def test_autocasts_copies_are_predicted_once() -> None:
     """They are what forward leaves for backward, so they are in the activations and not in what the engine needs."""
-    asked = {"model": cnn_model(activation_bytes=MIB)}
+    asked = {"model": cnn_model(compute_memory=COMPUTE)}
     assert memory(held(0, REPLICATED, precision="amp_bf16", **asked)).working_bytes == 0
     assert memory(held(0, REPLICATED, precision="amp_bf16", **asked)).transient_bytes
 

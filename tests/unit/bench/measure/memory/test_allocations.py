@@ -61,7 +61,7 @@ def test_activations_are_what_forward_leaves_for_backward() -> None:
     (step,) = trace.steps
     assert (step.peak_bytes, step.peak_phase) == (130, "forward")
     assert trace.peak_by_kind(step) == {"activations": 100, "temporaries": 30}
-    assert trace.most_bytes("activations") == 100
+    assert trace.largest_together(["activations"]) == {"activations": 100}
 
 
 def test_what_backward_leaves_is_no_activation_of_the_next_micro_batch() -> None:
@@ -139,7 +139,7 @@ def test_every_category_of_a_hand_made_model_is_exact() -> None:
     assert memory.peak_phase == "backward"
     assert memory.state_bytes == {"params": WEIGHT, "grads": WEIGHT, "optimizer": WEIGHT}
     seed = LOSS  # what backward begins with is made outside its nodes
-    assert counter.trace.most_bytes("activations") == OUTPUT + LOSS + seed
+    assert counter.trace.largest_together(["activations"]) == {"activations": OUTPUT + LOSS + seed}
 
 
 def test_a_release_on_a_thread_that_the_profiler_does_not_watch_is_not_held_against_later_steps() -> None:
