@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,32 +23,39 @@ class TwoParts(nn.Module):
         return output
 
 
-def plain(module: nn.Module, batch: Tensor) -> Tensor:
-    return module(batch).square().mean()
+def plain(module: TwoParts, batch: Tensor) -> Tensor:
+    loss: Tensor = module(batch).square().mean()
+    return loss
 
 
-def head_again(module: nn.Module, batch: Tensor) -> Tensor:
-    return (module(batch) + module.get_submodule("head")(batch)).square().mean()
+def head_again(module: TwoParts, batch: Tensor) -> Tensor:
+    output = module(batch)
+    loss: Tensor = (output + module.head(batch)).square().mean()
+    return loss
 
 
-def weight_decay(module: nn.Module, batch: Tensor) -> Tensor:
-    return module(batch).mean() + module.body.weight.square().sum()
+def weight_decay(module: TwoParts, batch: Tensor) -> Tensor:
+    loss: Tensor = module(batch).mean() + module.body.weight.square().sum()
+    return loss
 
 
-def parts_first(module: nn.Module, batch: Tensor) -> Tensor:
-    return module.head(module.body(batch)).mean()
+def parts_first(module: TwoParts, batch: Tensor) -> Tensor:
+    loss: Tensor = module.head(module.body(batch)).mean()
+    return loss
 
 
-def penalty(module: nn.Module, batch: Tensor) -> Tensor:
+def penalty(module: TwoParts, batch: Tensor) -> Tensor:
     inputs = batch.clone().requires_grad_()
     (slope,) = grad(module(inputs).sum(), inputs, create_graph=True)
-    return slope.square().mean()
+    loss: Tensor = slope.square().mean()
+    return loss
 
 
-def attack(module: nn.Module, batch: Tensor) -> Tensor:
+def attack(module: TwoParts, batch: Tensor) -> Tensor:
     inputs = batch.clone().requires_grad_()
     (slope,) = grad(module(inputs).sum(), inputs)
-    return module(batch + slope.sign()).mean()
+    loss: Tensor = module(batch + slope.sign()).mean()
+    return loss
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def attack(module: nn.Module, batch: Tensor) -> Tensor:
     ],
 )
 def test_what_a_loss_does_beyond_a_call_is_seen(
-    loss: Callable[[nn.Module, Tensor], Tensor], read_late: list[str], differentiates: bool
+    loss: Callable[[Any, Any], Tensor], read_late: list[str], differentiates: bool
 ) -> None:
     """``grad`` was imported before anything is watched, as in most losses."""
     module = TwoParts()
@@ -78,7 +86,7 @@ def test_what_a_loss_does_beyond_a_call_is_seen(
 def test_a_loss_that_fails_leaves_nothing_watched() -> None:
     module = TwoParts()
     trace = LossTrace(module)
-    before = nn.Module.__getattr__, torch.autograd._engine_run_backward
+    before = nn.Module.__getattr__, torch.autograd._engine_run_backward  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError):
-        trace.watching(plain)(module, torch.ones(2, 5))
-    assert (nn.Module.__getattr__, torch.autograd._engine_run_backward) == before
+        trace.watching(cast(Any, plain))(module, torch.ones(2, 5))
+    assert before == (nn.Module.__getattr__, torch.autograd._engine_run_backward)  # type: ignore[attr-defined]

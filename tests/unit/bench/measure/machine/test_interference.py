@@ -308,7 +308,7 @@ def test_a_counter_that_cannot_be_read_is_named_as_not_measured(monkeypatch: pyt
 
     monkeypatch.setattr(Interface, "sent_bytes", refuse)
     monkeypatch.setattr(interference.limits, "groups", refuse)
-    watch = Watch(0, 1, torch.device("cpu"), Interface("lo"))
+    watch = Watch(Placement(), CPU, Interface("lo"))
     watch.begin()
     observed = watch.end()
     assert "wire_sent_bytes" not in observed["conditions"]
