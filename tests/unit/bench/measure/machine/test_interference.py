@@ -311,9 +311,9 @@ def test_a_counter_that_cannot_be_read_is_named_as_not_measured(monkeypatch: pyt
     watch = Watch(Placement(), CPU, Interface("lo"))
     watch.begin()
     observed = watch.end()
-    assert "wire_sent_bytes" not in observed["conditions"]
-    assert "Permission denied" in observed["not_measured"]["bytes on the wire"]
-    assert "Permission denied" in observed["not_measured"]["throttling by the CPU quota"]
+    assert "wire_sent_bytes" not in observed.conditions
+    assert "Permission denied" in observed.not_measured["bytes on the wire"]
+    assert "Permission denied" in observed.not_measured["throttling by the CPU quota"]
 
 
 def test_a_core_or_a_package_that_was_too_hot_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
