@@ -20,7 +20,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ComputeMemory:
-    """Bytes beside model state that a single process without an engine needs for a micro-batch of one rank.
+    """Bytes in addition to model state that a single process without an engine needs for a micro-batch of one rank.
 
     Counted at the allocator at the moment of the step when activations, temporaries and handed-over gradients take
     most together.
