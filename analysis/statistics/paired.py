@@ -58,7 +58,10 @@ def left_out(rounds: int, one_sided: float) -> int:
 
 @lru_cache(maxsize=256)
 def rank_sum_distribution(rounds: int) -> NDArray[np.float64]:
-    """P(W <= w) for w = 0, 1, ...: W adds up each of the ranks 1 to ``rounds`` with probability 1/2."""
+    """P(W <= w) for w = 0, 1, ...: W adds up each of the ranks 1 to ``rounds`` with probability 1/2.
+
+    scipy's Wilcoxon test has it, but returns p-values only, from which an interval cannot be read.
+    """
     chances = np.ones(1)
     for rank in range(1, rounds + 1):
         chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2

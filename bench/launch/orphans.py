@@ -11,7 +11,8 @@ import os
 import signal
 import time
 from collections.abc import Collection
-from pathlib import Path
+
+import psutil
 
 MARK = "BENCH_FORK_SERVER"
 """The environment variable that a fork server is started with and all that comes of it inherits."""
@@ -42,12 +43,7 @@ def end_orphans(spared: Collection[int] = ()) -> None:
 
 def children() -> list[int]:
     """The processes whose parent this one is, ended or not."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
-            found += [int(folder.name)] if int(parent) == os.getpid() else []
-    return found
+    return [child.pid for child in psutil.Process().children()]
 
 
 def end_marked(mark: str) -> None:
@@ -59,12 +55,10 @@ def end_marked(mark: str) -> None:
 
 def kill_marked(mark: str) -> int:
     """Sends SIGKILL to every process with the mark but this one; how many there were."""
-    entry, found = f"{MARK}={mark}".encode(), 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        if int(folder.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-            if entry in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
-                found += 1
-    return found
+    killed = 0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # gone meanwhile, or another user's
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                process.kill()
+                killed += 1
+    return killed

@@ -36,7 +36,7 @@ def usable_cores(own: Path = OWN) -> float:
 
 
 def read(own: Path = OWN) -> Limits:
-    """The tightest limits of the groups that hold this process."""
+    """The tightest limits of the groups that hold this process. psutil does not read control groups."""
     found = Limits()
     for name, controller, value_of, size in LIMITS:
         values = []
