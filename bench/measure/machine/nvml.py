@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -109,6 +110,12 @@ class Gpu:
             if error.value != pynvml.NVML_ERROR_NOT_SUPPORTED:
                 self.errors[function] = str(error)
             return None
+
+
+def library() -> ModuleType | None:
+    """NVML's Python module; None where it is not installed."""
+    module: ModuleType | None = pynvml
+    return module
 
 
 def gpu(device: torch.device) -> tuple[Gpu | None, str]:

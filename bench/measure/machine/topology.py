@@ -23,11 +23,12 @@ SWITCH = "switch"
 
 def collect() -> dict[str, Any]:
     """The layout in JSON types; None or empty where the machine does not say."""
+    library = nvml.library()
     return {
         "logical_cores": psutil.cpu_count(),
         "numa_nodes": numa_nodes(),
         "cgroup": limits.read().by_name,
-        "gpu_links": gpu_links(nvml.pynvml)[0] if nvml.pynvml else [],
+        "gpu_links": gpu_links(library)[0] if library else [],
     }
 
 
@@ -37,7 +38,8 @@ def numa_nodes(folder: Path = Path("/sys/devices/system/node")) -> int | None:
 
 def why_no_links() -> str:
     """Why the driver does not say how GPUs are joined; empty if it does, and without a driver that answers."""
-    return gpu_links(nvml.pynvml)[1] if nvml.pynvml and nvml.states() else ""
+    library = nvml.library()
+    return gpu_links(library)[1] if library and nvml.states() else ""
 
 
 def gpu_links(library: ModuleType) -> tuple[list[list[str]], str]:

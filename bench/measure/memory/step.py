@@ -138,7 +138,7 @@ def beyond_allocator_bytes() -> int | None:
 
     None where the driver does not tell processes apart, as in most containers.
     """
-    gpu = nvml.gpu(torch.device("cuda", torch.cuda.current_device()))
+    gpu, _ = nvml.gpu(torch.device("cuda", torch.cuda.current_device()))
     used = gpu.process_bytes(os.getpid()) if gpu else None
     return None if used is None else used - torch.cuda.memory_reserved()
 

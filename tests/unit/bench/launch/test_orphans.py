@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -28,9 +27,9 @@ spared.kill()
 @pytest.fixture
 def marked() -> Iterator[list[subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [process.kill() for process in started])
-        yield started
+    yield started
+    for process in started:
+        process.kill()
 
 
 def test_all_children_but_the_spared_are_ended_and_reaped() -> None:
