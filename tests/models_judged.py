@@ -10,6 +10,7 @@ import numpy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.models_elsewhere import WIDTH
 
@@ -74,6 +75,10 @@ class Random(nn.Module):
             return F.scaled_dot_product_attention(heads, heads, heads, dropout_p=0.3).flatten(1)
         if self.draws == "noise":
             return hidden + 0.3 * torch.randn_like(hidden)
+        if self.draws == "recomputed":
+            return checkpoint(  # type: ignore[no-any-return]
+                lambda x: F.dropout(torch.tanh(x), 0.3), hidden, use_reentrant=False, preserve_rng_state=False
+            )
         if self.draws == "own_generator":
             return hidden + 0.3 * torch.randn(hidden.shape, generator=self.own)
         return hidden * float(numpy.random.rand()) if self.draws == "numpy" else hidden

@@ -26,8 +26,10 @@ from results.decode import decode
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
 """What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
 SERVER = "bench.launch.forkserver"
-SLACK_S = 60.0
-"""What a fork server may take beyond a launch's time limit, which the workload's factory has too, to end the ranks."""
+SLACK_S = 150.0
+"""What a fork server may take beyond a launch's time limit, which the workload's factory has too.
+
+Over twice the sum of its own limits: for a template to fork, for stacks and last words, for orphans to be gone."""
 
 
 _warming: dict[frozenset[str], LocalLauncher] = {}

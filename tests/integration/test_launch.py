@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,37 @@ def test_too_few_file_descriptors_are_named_with_their_limit(
         server.rlimit(psutil.RLIMIT_NOFILE, limits)
         assert launcher.launch(job).status == "ok"
         assert launcher._process.pid == server.pid
+
+
+@pytest.fixture
+def few_processes() -> Iterator[Path]:
+    """A control group of its own, whose ``pids.max`` can be set."""
+    group = Path(f"/sys/fs/cgroup/pids/bench-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text("max")
+    except OSError as error:
+        pytest.skip(f"no control group of processes can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.parametrize("more", [2, 12])
+def test_too_few_processes_are_named_with_their_limit(
+    more: int, few_processes: Path, make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    """Two ranks of four can be started; or all, and then threads of some of them cannot, which abort or raise."""
+    job = timing_job(make_cell(workload="mlp", gpus=4))
+    with LocalLauncher() as launcher:
+        assert launcher.machine
+        (few_processes / "cgroup.procs").write_text(str(launcher._process.pid))
+        most = int((few_processes / "pids.current").read_text()) + more
+        (few_processes / "pids.max").write_text(str(most))
+        result = launcher.launch(job)
+        expected = f"at most {most} processes and threads in the control group (pids.max)"
+        assert result.status == "failed" and expected in result.reason, result
+        (few_processes / "pids.max").write_text("max")
+        assert launcher.launch(job).status == "ok"
 
 
 def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(

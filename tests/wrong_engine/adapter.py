@@ -17,7 +17,8 @@ from bench.engines.spec import EngineSpec
 
 class WrongEngine:
     """``fault``: none; in all tensors: unreduced, summed, first_rank_only, last_micro_batch, stale; in some: biases,
-    one_tensor, bucket_twice, bucket_lost; in one rank: stale_rank; extra_all_reduce, extra_buffer, unrepeatable."""
+    one_tensor, bucket_twice, bucket_lost, and as a sharded engine: shard_unreduced, shard_stale, shard_shifted,
+    shard_scaled; in one rank: stale_rank; no update: never_steps; extra_all_reduce, extra_buffer, unrepeatable."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         self.spec, self.context = spec, context
@@ -29,6 +30,7 @@ class WrongEngine:
         self.bucket = names[: max(1, len(names) // 4)]  # the last one that backward fills
         self.optimizer = build_optimizer(spec.optimizer, self.weights, spec.lr)
         self.previous: list[Tensor] | None = None
+        self.steps = 0
         self.buffer = torch.zeros(1000 if self.fault == "extra_buffer" else 0)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
@@ -49,6 +51,7 @@ class WrongEngine:
     def optimizer_step(self) -> None:
         reduced = {name: weight.grad for name, weight in self.named.items() if weight.grad is not None}
         gradients = list(reduced.values())
+        self.own_gradients = flat(gradients)
         if self.fault != "unreduced":
             self._reduce([gradient for name, gradient in reduced.items() if not self._skipped(name)])
         if self.fault == "unrepeatable":  # as an order of arrival would: off in the last bit, otherwise in each run
@@ -61,9 +64,28 @@ class WrongEngine:
             for gradient, earlier in zip(gradients, self.previous or now, strict=True):
                 gradient.copy_(earlier)
             self.previous = now
-        if self.fault != "stale_rank" or self.context.rank == 0:
+        self._wrong_shard(gradients)
+        kept = [weight.detach().clone() for weight in self.weights]
+        if self.fault != "never_steps" and (self.fault != "stale_rank" or self.context.rank == 0):
             self.optimizer.step()
+        if self.fault == "shard_stale" and self.steps:  # gathered before it was updated
+            shard = last_shard(self.weights, self.context.world_size)
+            write(self.weights, torch.where(shard, flat(kept), flat(self.weights)))
+        self.steps += 1
         self.optimizer.zero_grad()
+
+    def _wrong_shard(self, gradients: list[Tensor]) -> None:
+        """What is wrong in the part of the flat gradient that the last rank would own."""
+        own, size = flat(gradients), self.context.world_size
+        shard = last_shard(gradients, size)
+        if self.fault == "shard_unreduced":
+            mine = self.own_gradients.clone()
+            dist.broadcast(mine, size - 1)
+            write(gradients, torch.where(shard, mine, own))
+        if self.fault == "shard_shifted":  # as by an element of padding that is taken for data
+            write(gradients, torch.where(shard, own.roll(1), own))
+        if self.fault == "shard_scaled":  # as by a mean over the padded elements
+            write(gradients, torch.where(shard, own * 0.9, own))
 
     def _skipped(self, name: str) -> bool:
         if self.fault == "biases":
@@ -89,6 +111,22 @@ class WrongEngine:
         return {}
 
     def teardown(self) -> None: ...
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def last_shard(tensors: list[Tensor], ranks: int) -> Tensor:
+    """Which elements of the flat tensor the last of ``ranks`` would own."""
+    count = sum(tensor.numel() for tensor in tensors)
+    return torch.arange(count) >= count - count // ranks
+
+
+def write(tensors: list[Tensor], values: Tensor) -> None:
+    with torch.no_grad():
+        for tensor, part in zip(tensors, values.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 def create() -> Engine:

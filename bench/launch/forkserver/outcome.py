@@ -9,17 +9,25 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from bench import causes
 from bench.job import Job, LaunchResult
 from bench.launch.forkserver.rank_handle import Rank
 from bench.measure.machine import limits
 from results.shown import printable
 
+NAMES_CAUSE = -1
+"""``blame`` of a rank that ended with a system error: a limit that several ranks met, and not all can report."""
 STOPPED = 4
 """``blame`` of a rank that the launcher stopped."""
 
 
-def outcome(job: Job[Any], ranks: list[Rank], timed_out: bool, oom_kills: int) -> LaunchResult[Any]:
-    """The result of a launch whose ranks have all ended, in JSON types; ``oom_kills``: ``oom_kill_count()`` before."""
+def outcome(
+    job: Job[Any], ranks: list[Rank], timed_out: bool, oom_kills: int, refused_starts: int
+) -> LaunchResult[Any]:
+    """The result of a launch whose ranks have all ended, in JSON types.
+
+    ``oom_kills`` and ``refused_starts``: ``oom_kill_count()`` and ``refused_start_count()`` before it.
+    """
     answers: list[Any] = [rank.answer() for rank in ranks]
     if not timed_out and all("error" not in answer and answer for answer in answers):
         count = sum(rank.rank < job.world_size for rank in ranks)  # servers follow all ranks
@@ -35,6 +43,8 @@ def outcome(job: Job[Any], ranks: list[Rank], timed_out: bool, oom_kills: int) -
     reason = f"rank {culprit.rank}: {culprit.ending()}"
     if killed and oom_kill_count() > oom_kills:
         status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
+    if killed and refused_start_count() > refused_starts:
+        reason = f"{reason}; processes or threads could not be started: {causes.LIMITS[errno.EAGAIN]('')}"
     if not error and os.strerror(errno.ENOMEM) in culprit.quoted:
         status = "oom"
     if status in ("unsupported", "unavailable"):
@@ -57,9 +67,11 @@ def blame(rank: Rank) -> tuple[int, int]:
     if rank.stopped_by_us:
         return (STOPPED, rank.rank)
     assert rank.wait_status is not None
+    error = rank.answer().get("error")
+    if causes.in_text(error["message"]) if error else rank.failed and rank.quoted:
+        return (NAMES_CAUSE, rank.rank)
     if os.WIFSIGNALED(rank.wait_status):
         return (0, rank.rank)
-    error = rank.answer().get("error")
     if error is None:
         return (1 if rank.failed else 5, rank.rank)
     lost_peer = any(
@@ -67,6 +79,17 @@ def blame(rank: Rank) -> tuple[int, int]:
         for word in ("connection closed", "connection reset", "peer", "one of the ranks", "remote process")
     )
     return (3 if lost_peer else 2, rank.rank)
+
+
+def refused_start_count() -> int:
+    """Processes and threads that ``pids.max`` of our control groups has refused; 0 if none says."""
+    count = 0
+    with contextlib.suppress(OSError):
+        for group in limits.groups("pids"):
+            with contextlib.suppress(FileNotFoundError):
+                events = (group / "pids.events").read_text().split()
+                count += int(events[events.index("max") + 1])
+    return count
 
 
 def oom_kill_count() -> int:

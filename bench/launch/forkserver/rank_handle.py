@@ -16,6 +16,8 @@ from results.record import RankEnd
 from results.shown import printable
 
 LAST_WORDS_BYTES = 4096
+LOG_BYTES = 1 << 15
+"""Of a rank's output that is searched for the cause of its end: Python's report of a fatal error can follow it."""
 PF_EXITING = 4
 """Flag of a process that ends, by which the kernel closes its files (linux/sched.h)."""
 STATES = {
@@ -71,7 +73,7 @@ class Rank:
             self.result += data
         else:
             self.log += data
-            del self.log[:-LAST_WORDS_BYTES]
+            del self.log[:-LOG_BYTES]
         return bool(data)
 
     def reap(self) -> None:
@@ -120,7 +122,8 @@ class Rank:
         return causes.in_text(self.log.decode(errors="replace"))
 
     def end(self) -> RankEnd:
-        return RankEnd(self.rank, self.ending(), printable(self.log.decode(errors="replace")).strip())
+        words = self.log[-LAST_WORDS_BYTES:].decode(errors="replace")
+        return RankEnd(self.rank, self.ending(), printable(words).strip())
 
     def close(self) -> None:
         for fd in (self.pid_fd, self.result_fd, self.log_fd):
