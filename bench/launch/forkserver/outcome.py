@@ -86,7 +86,7 @@ def refused_start_count() -> int:
     count = 0
     with contextlib.suppress(OSError):
         for group in limits.groups("pids"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 events = (group / "pids.events").read_text().split()
                 count += int(events[events.index("max") + 1])
     return count
