@@ -222,14 +222,14 @@ class Trainer:
     def save(self, folder: str, trouble: str | None = None) -> str | None:
         """Saves, in ``trouble`` or none; the refusal, if it is refused."""
         from bench.engines.native import checkpoint
-        from bench.engines.native.checkpoint import writing
+        from bench.engines.native.checkpoint import saving
 
         if trouble == "crash":
             checkpoint.complete = lambda *_: os._exit(1)
         if trouble == "disk full" and self.rank == self.ranks - 1:
-            writing.sync = self._disk_full
+            saving.sync = self._disk_full
         if trouble == "no exchange":
-            writing.exchange = lambda *_: False
+            saving.exchange = lambda *_: False
         return self._refusal(functools.partial(checkpoint.save, self.engine), folder)
 
     def load(self, folder: str) -> str | None:

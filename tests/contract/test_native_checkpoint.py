@@ -225,7 +225,7 @@ def test_an_element_that_is_in_no_file_or_in_two_is_refused(copy: Path, refusal:
 
     for by in (1, -2):
         move(by)
-        assert refusal(copy).startswith(f"{SHARD} goes on with parameter ")
+        assert refusal(copy).startswith(f"{SHARD} continues with parameter ")
     rewrite_index(copy, lambda document: document["files"][SHARD]["pieces"].pop("0.weight"))
     assert "with parameter 0.weight at element 320, expected " in refusal(copy)
 

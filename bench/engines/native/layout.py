@@ -1,8 +1,8 @@
-"""Where every element lies: parameters in buckets, buckets in shards. Pure arithmetic, no tensors.
+"""The place of every element: parameters in buckets, buckets in shards. Only arithmetic, no tensors.
 
-A bucket is a run of parameters laid one after another. Each starts at a multiple of ``ALIGN_BYTES``, so that kernels
-take the same path for a parameter wherever it lies (results do not depend on the bucket size), and the bucket is
-padded until it divides into N aligned shards. Rank r owns elements [r*S, (r+1)*S), S the size of a shard.
+A bucket has consecutive parameters. Each starts at a multiple of ``ALIGN_BYTES``, so that kernels take the same path
+for a parameter at every place, and results do not depend on the bucket size. The bucket is padded to N aligned shards.
+Rank r owns elements [r·S, (r+1)·S), S the size of a shard.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """One bucket: its slots, and how it is cut."""
+    """One bucket: its slots and its shards."""
 
     slots: tuple[Slot, ...]
     size: int
@@ -62,11 +62,11 @@ def lay_out(
     *,
     short_end: bool = False,
 ) -> list[Layout]:
-    """Cuts parameters of ``counts`` elements, taken in ``order``, into buckets of at most ``cap_bytes``.
+    """Assigns parameters of ``counts`` elements, in ``order``, to buckets of at most ``cap_bytes`` (None: one bucket).
 
-    A parameter is never cut: one that is larger than the cap has a bucket of its own. ``None`` means one bucket.
-    ``short_end``: nothing is left to compute beside the reduction of the last bucket, so one that fills more than half
-    of the cap is cut once more, such that no more than a quarter of the cap comes last.
+    A parameter is never cut: one that is larger than the cap has its own bucket. ``short_end``: no computation is left
+    that could overlap with the reduction of the last bucket. So if it fills more than half of the cap, it is cut once
+    more, and at most a quarter of the cap comes last.
     """
     align = max(1, ALIGN_BYTES // element_bytes)
     cap = float("inf") if cap_bytes is None else cap_bytes / element_bytes
@@ -84,10 +84,10 @@ def lay_out(
     return [_close(slots, world_size, align) for slots in buckets]
 
 
-def _cut_end(slots: list[Slot], end: int, most: float) -> list[list[Slot]]:
-    """The slots before and, in a bucket of its own, after the first place behind which ``most`` elements remain."""
+def _cut_end(slots: list[Slot], end: int, max_elements: float) -> list[list[Slot]]:
+    """Cuts ``slots`` at the first place after which at most ``max_elements`` remain; uncut if there is none."""
     for at, first in enumerate(slots):
-        if at and end - first.offset <= most:
+        if at and end - first.offset <= max_elements:
             return [slots[:at], [replace(slot, offset=slot.offset - first.offset) for slot in slots[at:]]]
     return [slots]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShardingPolicy:
-    """What each rank keeps as a shard; it keeps the rest whole."""
+    """The kinds of state of which each rank keeps a shard; it keeps the other kinds unsharded."""
 
     shard_optimizer: bool
     shard_gradients: bool
@@ -20,7 +20,7 @@ class ShardingPolicy:
 
     @property
     def reduces_every_micro_batch(self) -> bool:
-        """Micro-batches accumulate in the gradient's shard, so there is no whole gradient that could wait for more."""
+        """Micro-batches accumulate in the gradient's shard, so no unsharded gradient could wait for the last one."""
         return self.shard_gradients
 
     @property

@@ -1,4 +1,4 @@
-"""``index.json``: what a checkpoint consists of, and whether that is whole and fits the engine."""
+"""``index.json``: the contents of a checkpoint, and checks that they are complete and fit the engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.engines.native.checkpoint.kept import Parameter, parameters_of, persistent_buffers
+from bench.engines.native.checkpoint.local_state import Parameter, parameters_of, persistent_buffers
 
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
@@ -29,12 +29,12 @@ class ShardFile:
     bytes: int
     sha256: str
     pieces: dict[str, list[int]]
-    """Of each parameter in it: the first element, and the one after the last."""
+    """By parameter: its first element in the file, and the one after its last."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """What ``index.json`` says."""
+    """The contents of ``index.json``."""
 
     version: int
     world_size: int
@@ -56,7 +56,7 @@ def shard_name(rank: int, world_size: int) -> str:
 
 
 def aside(folder: Path) -> Path:
-    """Where the earlier checkpoint is between two renames, if the file system cannot exchange two folders."""
+    """The earlier checkpoint's folder between two renames, if the file system cannot exchange two folders."""
     return folder.with_name(f".{folder.name}.earlier")
 
 
@@ -90,42 +90,42 @@ def read_index(folder: Path) -> Index:
 
 
 def check_fit(engine: NativeEngine, index: Index) -> None:
-    """Refuses a checkpoint of another module or optimizer."""
+    """Raises CheckpointError for a checkpoint of another module or optimizer."""
     if index.optimizer != engine.spec.optimizer:
         raise CheckpointError(f"{INDEX} is of optimizer {index.optimizer}, expected {engine.spec.optimizer}")
     expected, buffers = parameters_of(engine), persistent_buffers(engine)
-    refuse_other_names("parameter", set(index.parameters), set(expected))
-    refuse_other_names("buffer", set(index.buffers), set(buffers))
-    for name, found in index.parameters.items():
-        if found.shape != expected[name].shape:
-            raise CheckpointError(f"parameter {name} has shape {found.shape}, expected {expected[name].shape}")
-        if found.trained != expected[name].trained:
-            was, now = ("trained" if trained else "frozen" for trained in (found.trained, expected[name].trained))
+    check_names("parameter", set(index.parameters), set(expected))
+    check_names("buffer", set(index.buffers), set(buffers))
+    for name, saved in index.parameters.items():
+        if saved.shape != expected[name].shape:
+            raise CheckpointError(f"parameter {name} has shape {saved.shape}, expected {expected[name].shape}")
+        if saved.trained != expected[name].trained:
+            was, now = ("trained" if trained else "frozen" for trained in (saved.trained, expected[name].trained))
             raise CheckpointError(f"parameter {name} is {was}, expected {now}")
     for name, shape in index.buffers.items():
         if shape != list(buffers[name].shape):
             raise CheckpointError(f"buffer {name} has shape {shape}, expected {list(buffers[name].shape)}")
 
 
-def refuse_other_names(kind: str, found: set[str], expected: set[str]) -> None:
-    for name in sorted(expected - found):
+def check_names(kind: str, saved: set[str], expected: set[str]) -> None:
+    for name in sorted(expected - saved):
         raise CheckpointError(f"{kind} {name} is missing from the checkpoint")
-    for name in sorted(found - expected):
+    for name in sorted(saved - expected):
         raise CheckpointError(f"{kind} {name} is in the checkpoint, expected only those of the module")
 
 
 def check_coverage(index: Index) -> None:
-    """Every element of every parameter is in exactly one file."""
+    """Raises CheckpointError unless every element of every parameter is in exactly one file."""
     for name, parameter in index.parameters.items():
         reached, total = 0, math.prod(parameter.shape)
         for start, stop, file in [*pieces_of(index, name), (total, total, INDEX)]:
             if start != reached:
-                raise CheckpointError(f"{file} goes on with parameter {name} at element {start}, expected {reached}")
+                raise CheckpointError(f"{file} continues with parameter {name} at element {start}, expected {reached}")
             reached = stop
 
 
 def pieces_of(index: Index, parameter: str) -> list[tuple[int, int, str]]:
-    """Where a parameter's elements are: first one, the one after the last, and file, in order."""
+    """The pieces of a parameter, in order: first element, the one after the last, and file."""
     return sorted(
         (file.pieces[parameter][0], file.pieces[parameter][1], name)
         for name, file in index.files.items()

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from bench.engines.native.checkpoint.index import CheckpointError, Index
-from bench.engines.native.checkpoint.kept import WEIGHT
+from bench.engines.native.checkpoint.local_state import WEIGHT
 
 
 def check_shard(path: Path, index: Index) -> None:
-    """Refuses a file that is not the one that was written, or not what the index says it is."""
+    """Raises CheckpointError for a file that is not the one that was written, or does not agree with the index."""
     expected = index.files[path.name]
     if not path.is_file():
         raise CheckpointError(f"{path.name} is missing from {path.parent}")
     if (size := path.stat().st_size) != expected.bytes:
         raise CheckpointError(f"{path.name} has {size} bytes, expected {expected.bytes}")
-    if (found := digest(path)) != expected.sha256:
-        raise CheckpointError(f"{path.name} is damaged: its SHA-256 is {found}, expected {expected.sha256}")
+    if (actual := digest(path)) != expected.sha256:
+        raise CheckpointError(f"{path.name} is damaged: its SHA-256 is {actual}, expected {expected.sha256}")
     shard = open_shard(path)
     sizes = {name: {key: list(entry.shape) for key, entry in piece.items()} for name, piece in shard["pieces"].items()}
     for name, (start, stop) in expected.pieces.items():

@@ -20,9 +20,9 @@ def layouts(counts: list[int], cap: float | None, world_size: int, element_bytes
 def test_every_element_is_owned_exactly_once(
     counts: list[int], cap: float | None, world_size: int, element_bytes: int
 ) -> None:
-    found = layouts(counts, cap, world_size, element_bytes)
-    assert [slot.parameter for layout in found for slot in layout.slots] == list(range(len(counts)))
-    for layout in found:
+    cut = layouts(counts, cap, world_size, element_bytes)
+    assert [slot.parameter for layout in cut for slot in layout.slots] == list(range(len(counts)))
+    for layout in cut:
         owners = [0] * layout.size
         for rank in range(world_size):
             for element in range(*layout.shard(rank).indices(layout.size)):
@@ -63,16 +63,16 @@ def test_a_short_end_cuts_the_last_bucket_and_no_other(
     counts: list[int], cap: float, world_size: int, element_bytes: int
 ) -> None:
     plain = layouts(counts, cap, world_size, element_bytes)
-    found = lay_out(counts, range(len(counts)), cap, world_size, element_bytes, short_end=True)
-    assert [slot.parameter for layout in found for slot in layout.slots] == list(range(len(counts)))
-    assert found[: len(plain) - 1] == plain[:-1]
+    cut = lay_out(counts, range(len(counts)), cap, world_size, element_bytes, short_end=True)
+    assert [slot.parameter for layout in cut for slot in layout.slots] == list(range(len(counts)))
+    assert cut[: len(plain) - 1] == plain[:-1]
     if taken(plain[-1]) * element_bytes <= cap / 2:
-        assert found == plain
-    elif len(found) == len(plain):  # its last parameter alone is too large for an end
-        assert found == plain
+        assert cut == plain
+    elif len(cut) == len(plain):  # its last parameter alone is too large for an end
+        assert cut == plain
         assert len(plain[-1].slots) == 1 or padded(plain[-1].slots[-1].count, element_bytes) > cap / 4
     else:
-        first, last = found[len(plain) - 1 :]
+        first, last = cut[len(plain) - 1 :]
         ends = [padded(slot.count, element_bytes) for slot in last.slots]
         assert sum(ends) <= cap / 4
         assert len(first.slots) == 1 or sum(ends) + padded(first.slots[-1].count, element_bytes) > cap / 4
@@ -100,5 +100,5 @@ def padded(count: int, element_bytes: int) -> int:
 )
 def test_the_bucket_that_nothing_hides_is_short(counts: list[int], buckets: list[list[int]]) -> None:
     """Parameters of 64 bytes and more in buckets of 256."""
-    found = lay_out(counts, range(len(counts)), 256, 2, 8, short_end=True)
-    assert [[slot.count for slot in layout.slots] for layout in found] == buckets
+    cut = lay_out(counts, range(len(counts)), 256, 2, 8, short_end=True)
+    assert [[slot.count for slot in layout.slots] for layout in cut] == buckets

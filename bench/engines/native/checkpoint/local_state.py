@@ -1,4 +1,4 @@
-"""What a rank keeps, by parameter and element: views of its shards, of the optimizer's state and of the buffers."""
+"""A rank's part of the state, by parameter and element: views of its shards, of optimizer state and of buffers."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def names_in(engine: NativeEngine, bucket: Bucket) -> list[str]:
     return [names[id(parameter)] for parameter in bucket.parameters]
 
 
-def kept_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
-    """What this rank keeps of each parameter in a bucket, or just what it owns of it."""
+def bucket_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
+    """The elements that this rank keeps of each parameter in a bucket; with ``own``, only those that it owns."""
     for bucket in engine.buckets:
         tensors = {WEIGHT: bucket.sharded_param, **state_tensors(engine, bucket)}
         is_shard = bucket.sharded_param.numel() < bucket.layout.size
@@ -79,8 +79,8 @@ def kept_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
                 yield Part(name, start - slot.offset, {key: tensor[place] for key, tensor in tensors.items()})
 
 
-def loose_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
-    """The same of parameters in no bucket: frozen ones that every rank has whole (stages 0 to 2)."""
+def unbucketed_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
+    """The same for parameters in no bucket: frozen ones, where parameters are not sharded."""
     bucketed = {name for bucket in engine.buckets for name in names_in(engine, bucket)}
     rank, ranks = (engine.context.rank, engine.context.world_size) if own else (0, 1)
     for name, parameter in engine.names.items():
@@ -99,7 +99,7 @@ def optimizer_state(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:
 
 
 def state_tensors(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:
-    """Those that have an element per element of the shard."""
+    """The entries that have an element per element of the shard."""
     return {key: value for key, value in optimizer_state(engine, bucket).items() if value.dim() > 0}
 
 

@@ -1,4 +1,4 @@
-"""Loading: all that is checked before anything changes, then what this rank keeps, piece by piece."""
+"""Loading: all checks, then this rank's state, piece by piece."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from bench.engines.native.checkpoint.index import Index, check_coverage, check_fit, pieces_of, read_index, shard_name
-from bench.engines.native.checkpoint.kept import (
+from bench.engines.native.checkpoint.local_state import (
     WEIGHT,
     Parameter,
     Part,
-    kept_parts,
-    loose_parts,
+    bucket_parts,
     parameters_of,
     persistent_buffers,
+    unbucketed_parts,
 )
 from bench.engines.native.checkpoint.shards import check_shard, open_shard
 from bench.engines.views import flat, view_like
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
 
 
-def checked(engine: NativeEngine, folder: Path) -> Index:
-    """The index, if it fits the engine; this rank's share of the files has been read and found sound."""
+def read_checked(engine: NativeEngine, folder: Path) -> Index:
+    """Reads the index and this rank's share of the files. Raises CheckpointError unless they are intact and fit."""
     index = read_index(folder)
     check_fit(engine, index)
     check_coverage(index)
@@ -38,7 +38,7 @@ def checked(engine: NativeEngine, folder: Path) -> Index:
 
 
 def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
-    """Fills what this rank keeps."""
+    """Fills this rank's state."""
     if engine.policy.shard_parameters:
         for group in engine.groups:
             group.reshard()
@@ -51,9 +51,9 @@ def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
         return opened[name]
 
     own = parameters_of(engine)
-    for part in kept_parts(engine, own=False):
+    for part in bucket_parts(engine, own=False):
         fill(part, index, own[part.name], shard)
-    for part in loose_parts(engine, own=False):
+    for part in unbucketed_parts(engine, own=False):
         fill(part, index, own[part.name], shard)
         parameter = engine.names[part.name]
         parameter.copy_(view_like(part.tensors[WEIGHT], parameter))  # the part is a copy if it is not dense
@@ -69,7 +69,7 @@ def restore(engine: NativeEngine, index: Index, folder: Path) -> None:
 
 
 def create_optimizer_state(engine: NativeEngine, index: Index) -> None:
-    """State as torch's optimizers make it at their first step, all zeros; none if none was saved."""
+    """Creates the state as torch's optimizers do at their first step, all zeros; none if none was saved."""
     for entry in engine.optimizers:
         entries = {key: torch.tensor(value, dtype=torch.float32) for key, value in index.scalars.items()}
         entries |= {key: torch.zeros_like(entry.sharded_param) for key in index.state}
@@ -77,14 +77,14 @@ def create_optimizer_state(engine: NativeEngine, index: Index) -> None:
 
 
 def fill(part: Part, index: Index, own: Parameter, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
-    """Copies the part's elements from the files that have them, rounding to the part's dtypes."""
+    """Copies the part's elements from the files that have them, rounded to the part's dtypes."""
     saved = index.parameters[part.name]
     if saved.strides != own.strides:
-        whole = {key: torch.empty(prod(own.shape), dtype=tensor.dtype) for key, tensor in part.tensors.items()}
-        fill(Part(part.name, 0, whole), index, saved, shard)
+        full = {key: torch.empty(prod(own.shape), dtype=tensor.dtype) for key, tensor in part.tensors.items()}
+        fill(Part(part.name, 0, full), index, saved, shard)
         for key, tensor in part.tensors.items():
             ordered = torch.empty_strided(own.shape, own.strides, dtype=tensor.dtype)
-            ordered.copy_(whole[key].as_strided(saved.shape, saved.strides))
+            ordered.copy_(full[key].as_strided(saved.shape, saved.strides))
             tensor.copy_(flat(ordered)[part.start : part.stop])
         return
     for start, stop, file in pieces_of(index, part.name):
@@ -102,8 +102,8 @@ def restore_random_generators(engine: NativeEngine, states: dict[str, Tensor]) -
         torch.cuda.set_rng_state(states["cuda"].clone(), engine.context.device)
 
 
-def bring_up_to_date(engine: NativeEngine) -> None:
-    """Parameters from the shards, as after an update; at stage 3 they are gathered when they are used."""
+def refresh_unsharded(engine: NativeEngine) -> None:
+    """Updates unsharded parameters from the shards, as after an update. Sharded ones are unsharded at their use."""
     for bucket in engine.buckets:
         bucket.copy_in()
     if engine.policy.all_gathers_after_update:

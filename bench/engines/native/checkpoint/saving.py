@@ -1,4 +1,4 @@
-"""Saving: each rank's file, then the index, then the folder into its place."""
+"""Saving: each rank's file, then the index, then the move of the folder to its place."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from bench.engines.native.checkpoint.index import (
     digest_of_document,
     shard_name,
 )
-from bench.engines.native.checkpoint.kept import (
-    kept_parts,
-    loose_parts,
+from bench.engines.native.checkpoint.local_state import (
+    bucket_parts,
     optimizer_state,
     parameters_of,
     persistent_buffers,
     random_generators,
+    unbucketed_parts,
 )
 from bench.engines.native.checkpoint.shards import digest
 from bench.saved import save
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
-def clear_the_way(folder: Path, unfinished: Path) -> None:
-    """Makes an empty folder to write into; refuses a destination that is not a checkpoint."""
+def prepare_folder(folder: Path, unfinished: Path) -> None:
+    """Makes an empty folder to write into. Raises CheckpointError for a destination that is not a checkpoint."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file, expected a checkpoint or nothing")
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -53,8 +53,8 @@ def clear_the_way(folder: Path, unfinished: Path) -> None:
 
 
 def write_shard(engine: NativeEngine, folder: Path) -> ShardFile:
-    """Writes what this rank owns."""
-    parts = [*kept_parts(engine, own=True), *loose_parts(engine, own=True)]
+    """Writes this rank's file: the elements that it owns."""
+    parts = [*bucket_parts(engine, own=True), *unbucketed_parts(engine, own=True)]
     shard = {
         "pieces": {part.name: {key: detached(tensor) for key, tensor in part.tensors.items()} for part in parts},
         "buffers": {name: detached(buffer) for name, buffer in persistent_buffers(engine).items()},
@@ -72,7 +72,7 @@ def write_shard(engine: NativeEngine, folder: Path) -> ShardFile:
 
 
 def detached(tensor: Tensor) -> Tensor:
-    """A copy with a storage of its own: torch.save writes the whole storage that a view is in."""
+    """A copy with its own storage: torch.save writes all of the storage that a view is in."""
     return tensor.detach().to("cpu", copy=True)
 
 
@@ -107,7 +107,7 @@ def describe(engine: NativeEngine, files: list[ShardFile]) -> Index:
 
 
 def put_in_place(unfinished: Path, folder: Path) -> None:
-    """Renames ``unfinished`` to ``folder``. What was there is left as ``unfinished`` or ``aside(folder)``."""
+    """Renames ``unfinished`` to ``folder``. The earlier folder is left as ``unfinished`` or ``aside(folder)``."""
     if not folder.exists():
         unfinished.rename(folder)
     elif not exchange(unfinished, folder):
