@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import causes
 from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
 from bench.measure.machine.energy import Meter
@@ -133,7 +132,7 @@ class Watch:
             try:
                 found["wire_sent_bytes"] = self._interface.sent_bytes()
             except (OSError, ValueError) as error:
-                self._unread["bytes on the wire"] = causes.in_words(error) if isinstance(error, OSError) else str(error)
+                self._unread["bytes on the wire"] = str(error)
         if self._device.type == "cuda":
             import torch
 
@@ -176,7 +175,7 @@ def read_machine() -> Machine:
     try:
         places = limits.groups("cpu")
     except OSError as error:
-        places, unread["throttling by the CPU quota"] = [], causes.in_words(error)
+        places, unread["throttling by the CPU quota"] = [], str(error)
     for place in places:
         try:
             of_group = throttled((place / "cpu.stat").read_text())
