@@ -6,6 +6,7 @@
 # make claims       measure what is said about DDP and ZeRO; ARGS="A16" only one claim
 # make gate         count every engine and stage, against results/reference/cpu-gloo/exact.json
 # make nightly      what a GPU runner does each night; without a GPU, the same in small
+# make cluster-lab  emulated nodes of a cluster on this machine; ARGS="up 2", "at n1 COMMAND", "die n2" or down
 # make docs         build the documents as a site in site/, with all links checked
 # make microbench   time the suite's own hot paths
 PYTHON ?= python3
@@ -15,7 +16,7 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test check ui setup dependencies lint claims gate nightly microbench docs clean
+.PHONY: bench test check ui setup dependencies lint claims gate nightly cluster-lab microbench docs clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
@@ -45,6 +46,9 @@ gate: setup
 
 nightly: setup
 	scripts/nightly.sh
+
+cluster-lab: setup
+	$(RUN) -m tests.cluster_lab $(ARGS)
 
 microbench: setup
 	$(RUN) -m pytest benchmarks --benchmark-only

@@ -15,6 +15,7 @@ from bench.cli.folder import unless_refused
 from bench.cli.one_process import check_alone
 from bench.cli.signals import outlive_terminal
 from bench.groups import CONF
+from bench.launch.cluster import env
 from bench.reproduce import request
 
 
@@ -41,11 +42,16 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
     outlive_terminal()
     with errors.one_line_errors():
-        check_alone("bench", sys.argv[1:])
+        in_cluster = env.is_requested(sys.argv[1:]) and not compose.shows_only(sys.argv[1:])
+        node = env.enter() if in_cluster else None
+        if node is None:
+            check_alone("bench", sys.argv[1:])
         compose.register(makes_folder=not compose.shows_only(sys.argv[1:]))
         sys.argv[1:] = overrides.name_module(sys.argv[1:])
         overrides.check_overrides(sys.argv[1:])
         overrides.check_mode(sys.argv[1:])
+        if node and node.index:
+            raise SystemExit(env.serve(overrides.cluster_of(sys.argv[1:])))
         if request.is_reproduction(sys.argv[1:]):
             request.check_arguments(sys.argv[1:])
             single_run()

@@ -50,6 +50,7 @@ def check(config: Config) -> None:
             "more with backend=fake, which runs rank 0 alone"
         )
     check_search(config)
+    check_cluster(config)
     for name in ("rate", "delay", "hosts"):
         value = getattr(config.network, name)
         if config.network.kind == "none" and value is not None:
@@ -73,6 +74,27 @@ def check_engine_options(config: Config, conf: Path = CONF) -> None:
     if files and unknown:
         valid = ", ".join(sorted(known - {"name", "package"})) or "none"
         raise ConfigError(f"engine.{unknown[0]} is not an option of engine={config.engine['name']}; valid: {valid}")
+
+
+def check_cluster(config: Config) -> None:
+    """Raises ConfigError for settings of a cluster that its kind has no use for, or lacks."""
+    cluster = config.cluster
+    needs = {"hosts": ("ssh",), "address": ("env", "ssh", "slurm"), "interface": ("env", "ssh", "slurm")}
+    needs["ranks_per_host"] = needs["address"]
+    for name, kinds in needs.items():
+        value = getattr(cluster, name)
+        if value is not None and cluster.kind not in kinds:
+            raise ConfigError(
+                f"cluster.{name}={as_written(value)} needs cluster={' or '.join(kinds)}; "
+                f"with cluster={cluster.kind}, valid: null"
+            )
+    if cluster.kind == "ssh" and not cluster.hosts:
+        raise ConfigError("cluster=ssh needs cluster.hosts; valid: a list of names or addresses, such as [a,b]")
+    if cluster.kind != "local" and config.network.kind != "none":
+        raise ConfigError(
+            f"network={config.network.kind} emulates hosts on one machine; with cluster={cluster.kind}, "
+            "valid: network=none"
+        )
 
 
 def check_search(config: Config) -> None:
@@ -117,7 +139,8 @@ def valid_values(spec: dataclasses.Field[Any]) -> str:
     elif kind == "bool":
         words = "true, false"
     else:
-        words = {"int": "a whole number", "float": "a number", "str": "text"}.get(kind, kind)
+        kinds = {"int": "a whole number", "float": "a number", "str": "text", "list[str]": "a list such as [a,b]"}
+        words = kinds.get(kind, kind)
         if facts.min is not None:
             words += f" of at least {facts.min:g}"
         if facts.above is not None:
@@ -140,7 +163,7 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
     kind, optional = str(spec.type).removesuffix(" | None"), str(spec.type).endswith("| None")
     if isinstance(value, dict) or (value is None and optional):
         return
-    types = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind)
+    types = {"int": (int,), "float": (int, float), "bool": (bool,), "list[str]": (list,)}.get(kind)
     limits = info(spec)
     bad = (
         value is None

@@ -61,6 +61,8 @@ class Job(Generic[R]):
     """Processes in addition to the ranks, numbered after them, that run the engine's ``serve``."""
     network: Link | None = None
     """The emulated network of the launch; None: the machine as it is."""
+    ranks_by_host: list[int] = field(default_factory=list)
+    """How many ranks run on each host, in their order; empty: all on one."""
 
     if TYPE_CHECKING:
 

@@ -7,7 +7,7 @@ from typing import Any
 from results.record import Record
 from results.source import Source
 
-FINGERPRINT = ("torch", "cpu_model", "cores", "gpus")
+FINGERPRINT = ("torch", "cpu_model", "cores", "gpus", "host_count")
 """What must be equal for two records to belong to one sweep."""
 
 RUNS_WITH = ("python", "packages", "cuda", "cudnn", "nccl", "variables")

@@ -147,12 +147,20 @@ class Launch:
     """Interference around the measured steps (docs/reference/metrics.md); absent where unknown."""
     foreign: dict[str, float] = field(default_factory=dict)
     """CPU seconds of the other processes that used most meanwhile, by name."""
+    conditions_by_host: list[dict[str, float]] = field(default_factory=list)
+    """``conditions`` of each host, where ranks ran on several; ``conditions`` then has only what hosts add up."""
+    foreign_by_host: list[dict[str, float]] = field(default_factory=list)
     collective_times: list[CollectiveTimes] = field(default_factory=list)
     """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
     period: int = 1
     """Steps per period: ``local_steps``."""
     not_measured: dict[str, str] = field(default_factory=dict)
     """Counters that could not be read, and why; one that the machine does not have is not among them."""
+
+    def of_hosts(self) -> list[tuple[dict[str, float], dict[str, float]]]:
+        """``conditions`` and ``foreign`` of each host."""
+        by_host = list(zip(self.conditions_by_host, self.foreign_by_host, strict=True))
+        return by_host or [(self.conditions, self.foreign)]
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""

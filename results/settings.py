@@ -184,6 +184,44 @@ class Network:
 
 
 @dataclass
+class Cluster:
+    """The hosts that ranks run on (conf/cluster/)."""
+
+    kind: str = setting(
+        "local",
+        "local: this machine. env: the same command was started once on every node (torchrun, mpirun, Kubernetes). "
+        "ssh: hosts are started over ssh. slurm: inside an allocation, srun starts one host per node",
+        *("local", "env", "ssh", "slurm"),
+        role="sweep",
+    )
+    hosts: list[str] | None = setting(
+        None, "cluster=ssh: names or addresses of the hosts, such as [a,b]. null: none", role="sweep"
+    )
+    ranks_per_host: int | None = setting(
+        None,
+        "ranks on each host, block by block. null: ranks that fit one host (one per GPU, or per core and thread) stay "
+        "on it, more fill one host after the other",
+        min=1,
+        optional=False,
+    )
+    interface: str | None = setting(
+        None,
+        "network interface of every host for collectives between hosts. null: the one that reaches the coordinator",
+        role="sweep",
+    )
+    address: str | None = setting(
+        None,
+        "address of the coordinator that all hosts can reach. null: MASTER_ADDR (cluster=env), else the one that "
+        "reaches the first host",
+        role="sweep",
+    )
+    port: int = setting(
+        29650, "TCP port of the coordinator; used by cluster=env only", min=1024, max=65535, role="sweep"
+    )
+    ssh: str = setting("ssh", "cluster=ssh: the command that runs a command on a host, with its options", role="sweep")
+
+
+@dataclass
 class Config(Training):
     """One configuration of a sweep, as it was asked for."""
 
@@ -254,6 +292,7 @@ class Config(Training):
     )
     straggler: Straggler = field(default_factory=Straggler)
     network: Network = field(default_factory=Network)
+    cluster: Cluster = field(default_factory=Cluster)
     search: str = setting(
         "none",
         "max_batch: find the largest batch per rank that fits memory_limit, starting at batch_size, with launches "

@@ -83,6 +83,8 @@ def warming(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
     """Starts the fork server for the engines that ``arguments`` name, so that it warms up while Hydra composes."""
     if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
         return contextlib.nullcontext()  # --help and its like run nothing
+    if any(argument.startswith("cluster=") and argument != "cluster=local" for argument in arguments):
+        return contextlib.nullcontext()  # ranks run elsewhere
     named = next((argument.removeprefix("engine=") for argument in arguments if argument.startswith("engine=")), None)
     names, files = (named or default_option("engine")).split(","), group_files("engine")
     packages = [files[name]["package"] for name in names if name in files]

@@ -9,7 +9,7 @@ from bench.groups import group_files, options
 from results.declare import each_setting, info
 from results.settings import Config
 
-GROUPS = ("engine", "workload", "network", "measure", "tracking", "experiment")
+GROUPS = ("engine", "workload", "network", "cluster", "measure", "tracking", "experiment")
 
 USAGE = """\
 Benchmarks DDP and ZeRO training: one cell, or (with -m) every combination of comma-separated values.

@@ -10,6 +10,7 @@ from bench.checks import ConfigError
 
 NOT_RUN = 2
 """Exit status where nothing could be run."""
+HINT = "for several nodes, start one process per node and add cluster=env; else "
 LAUNCHERS = (
     ("torchrun", "RANK", "WORLD_SIZE"),
     ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -38,5 +39,5 @@ def check_alone(module: str, arguments: Sequence[str], variables: Mapping[str, s
                 words.append(f"gpus={count}")
             raise ConfigError(
                 f"started as {count} processes by {launcher} ({rank}={number}, {size}={count}), but one process starts "
-                f"all ranks; run it once, without {launcher}: {shlex.join(words)}"
+                f"all ranks; {HINT if module == 'bench' else ''}run it once, without {launcher}: {shlex.join(words)}"
             )

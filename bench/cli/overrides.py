@@ -16,7 +16,7 @@ from bench.checks import ConfigError, check_value
 from bench.cli.help import GROUPS, group_options
 from bench.groups import default_option, options
 from results.declare import each_setting
-from results.settings import Config
+from results.settings import Cluster, Config
 from results.shown import shown
 
 OWN_MODULE = "module:"
@@ -91,6 +91,16 @@ def check_overrides(arguments: list[str]) -> None:
                 check_value(key, known[key], value)
         elif not _is_option(key, overrides):
             _refuse_key(key, [*known, *GROUPS])
+
+
+def cluster_of(arguments: list[str]) -> Cluster:
+    """The settings of ``cluster.*`` on a command line that was checked; a node that only serves composes no others."""
+    cluster = Cluster(kind="env")
+    for override in OverridesParser.create().parse_overrides(overrides_of(arguments)):
+        name = override.key_or_group.removeprefix("cluster.")
+        if name != override.key_or_group and not override.is_sweep_override():
+            setattr(cluster, name, override.value())
+    return cluster
 
 
 def unreadable(text: str) -> str:

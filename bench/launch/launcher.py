@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.job import Job, LaunchResult, Machine, R
 
@@ -20,10 +20,20 @@ class Host:
     machine: Machine
     cores: float
     """CPUs that ranks may use there."""
+    interface: str = ""
+    """Its network interface to the other hosts; empty where there are none."""
+    digest: str = ""
+    """Of the files that measure (``results.source``); empty for this machine."""
+    lock_digest: str = ""
+    environment: dict[str, Any] | None = None
+    """What it runs on (``bench.measure.machine.environment``); None for this machine, which reads its own."""
 
 
 class Launcher(Protocol):
     """Starts the ranks of one job at a time on its hosts."""
+
+    status: int
+    """The sweep's exit status: commands that serve as hosts (cluster=env) exit with it too."""
 
     @property
     def hosts(self) -> list[Host]:

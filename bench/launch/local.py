@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from bench import messages
 from bench.job import Job, LaunchResult, Machine, R
-from bench.launch import malloc
 from bench.launch.channel import Channel, Closed
-from bench.launch.compile_cache import VARIABLE, compile_cache
 from bench.launch.launcher import Host, LaunchError
-from bench.launch.orphans import MARK, end_marked
+from bench.launch.server_process import SERVER, ServerProcess, server_environment
 from bench.measure.machine import limits
 from results.decode import decode
 
+__all__ = ["SERVER", "LocalLauncher", "launcher_for", "server_environment", "warming"]
+
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
 """What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
-SERVER = "bench.launch.forkserver"
 SLACK_S = 150.0
 """What a fork server may take beyond a launch's time limit, which the workload's factory has too.
 
@@ -76,9 +72,10 @@ class LocalLauncher:
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self._preload = [*PRELOAD, *preload]
-        self._python, self._server = python, server
+        self._python, self._program = python, server
         self._variables = dict(variables or {})
         self._machine: Machine | None = None
+        self.status = 0
         self._start()
 
     def __enter__(self) -> Self:
@@ -98,7 +95,9 @@ class LocalLauncher:
         if self._machine is None:
             self._machine = self._greeting() or self._greeting(again=True)
         if self._machine is None:
-            raise LaunchError(f"the fork server died while it imported {', '.join(self._preload)}: {self._last_line()}")
+            raise LaunchError(
+                f"the fork server died while it imported {', '.join(self._preload)}: {self._server.last_line()}"
+            )
         return self._machine
 
     def _greeting(self, *, again: bool = False) -> Machine | None:
@@ -130,7 +129,7 @@ class LocalLauncher:
             waited = 2 * job.timeout_s + SLACK_S
             return LaunchResult("timeout", f"no answer from the fork server in {waited:g} s")
         except (Closed, OSError):
-            ending, last = self._process.wait(), self._last_line()
+            ending, last = self._process.wait(), self._server.last_line()
             self._replace()
             reason = f"the fork server ended with code {ending} ({last}); a new one was started"
             return LaunchResult("failed", reason, by_chance=ending < 0)
@@ -138,8 +137,7 @@ class LocalLauncher:
 
     def _replace(self) -> None:
         """Starts another server in the place of one that is dead or does not answer."""
-        self._process.kill()
-        self.close()
+        self._server.close(kill=True)
         self._start()
 
     def _message(self, job: Job[Any]) -> dict[str, Any]:
@@ -150,58 +148,20 @@ class LocalLauncher:
         """The result as it was received."""
         return messages.read_result(message, job)
 
-    def _last_line(self) -> str:
-        """The last thing that the server said."""
-        self._errors.seek(0)
-        lines: list[str] = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no output"
-
     def close(self) -> None:
         """Ends the server and, with it, every rank and what a rank has started."""
-        self._channel.close()
-        if self._machine is None:
-            self._process.kill()  # it still imports, hears nothing, and has no ranks
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # its ranks asked the kernel to die with it
-            self._process.wait()
-        if self._process.returncode:
-            end_marked(self._mark)
-        self._errors.close()
+        self._server.close(kill=self._machine is None)  # while it imports, it reads nothing and has no ranks
 
     def _start(self) -> None:
         self._machine = None
-        self._mark = uuid.uuid4().hex
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
-        with theirs:
-            self._process = subprocess.Popen(
-                [self._python, "-m", self._server, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                env=server_environment() | self._variables | {MARK: self._mark},
-                stdin=subprocess.DEVNULL,
-                stdout=self._errors,
-                stderr=self._errors,
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-            )
-        self._channel.send(self._preload)
+        self._server = ServerProcess(
+            self._preload, python=self._python, server=self._program, variables=self._variables
+        )
 
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        return self._server.process
 
-def server_environment() -> dict[str, str]:
-    """The server's environment, which ranks inherit: one thread while warm and, unless a person chose otherwise,
-    collectives that stay on this machine, memory that a step finds again, and what determinism needs from before the
-    first line of Python."""
-    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    unless_chosen = {
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic=true needs it, and CUDA reads it once
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else torch.cuda.is_available() would forbid forks CUDA
-        "PYTHONHASHSEED": "0",  # else sets of strings are walked in another order in each server
-        VARIABLE: compile_cache(),
-        **malloc.KEEP,
-    }
-    return unless_chosen | dict(os.environ) | one_thread
+    @property
+    def _channel(self) -> Channel:
+        return self._server.channel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.measure.time.steadiness import change
@@ -78,11 +79,11 @@ def disturbances(record: Record) -> dict[str, str]:
     found |= parity_verdicts(record)
     launches = record.launches
     by_verdict = {
-        "throttled": [throttled(launch.conditions) for launch in launches],
-        "foreign_process": [foreign_process(launch.conditions, launch.foreign) for launch in launches],
+        "throttled": [on_worst_host(launch, record, throttled) for launch in launches],
+        "foreign_process": [on_worst_host(launch, record, foreign_process) for launch in launches],
         "allocator_retries": [allocator_retries(launch.conditions) for launch in launches],
         "not_steady": [not_steady(launch, len(launches)) for launch in launches],
-        "clock_drift": [clock_drift(launch.conditions) for launch in launches],
+        "clock_drift": [on_worst_host(launch, record, clock_drift) for launch in launches],
     }
     for name, seen in by_verdict.items():
         worst = max((cause for cause in seen if cause), default=None, key=lambda cause: cause.size)
@@ -179,7 +180,17 @@ class Cause:
     """What was seen, with its number; then what to do about it."""
 
 
-def throttled(seen: Conditions) -> Cause | None:
+def on_worst_host(launch: Launch, record: Record, judge: Callable[..., Cause | None]) -> Cause | None:
+    """What ``judge`` says of the launch: of each host by itself, and the worst of them by its name."""
+    causes = [judge(seen, foreign) for seen, foreign in launch.of_hosts()]
+    if len(causes) == 1:
+        return causes[0]
+    names = [host["name"] for host in record.resolved["hosts"]]
+    named = [Cause(cause.size, f"on {name}: {cause.words}") for cause, name in zip(causes, names, strict=True) if cause]
+    return max(named, key=lambda cause: cause.size, default=None)
+
+
+def throttled(seen: Conditions, _: Conditions | None = None) -> Cause | None:
     """Any stop by the control group's quota, any thermal event of a CPU, or a GPU held back for a share of the time."""
     window_s, stopped_s = seen.get("window_s", math.inf), seen.get("throttled_s", 0.0)
     if seen.get("throttled_periods"):
@@ -238,7 +249,7 @@ def not_steady(launch: Launch, launches: int) -> Cause | None:
     return Cause(off, words)
 
 
-def clock_drift(seen: Conditions) -> Cause | None:
+def clock_drift(seen: Conditions, _: Conditions | None = None) -> Cause | None:
     """The wall clock was set, the monotonic one was slewed beyond what a time daemon may, or a GPU's clock changed."""
     bound_s = CLOCK_S + CLOCK_SHARE * seen.get("window_s", 0.0)
     step_s, slew_s = seen.get("clock_step_s", 0.0), seen.get("clock_slew_s", 0.0)

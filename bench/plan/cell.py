@@ -12,6 +12,7 @@ from typing import Any
 from bench import engines
 from bench.engines.spec import EngineSpec, Traits
 from bench.job import Machine
+from bench.launch.launcher import Host
 from bench.network.link import link_of
 from bench.plan import collectives
 from results.memory import Search
@@ -37,6 +38,10 @@ class Cell:
     status: Status | None
     """``unsupported`` or ``unavailable`` if it will not run."""
     reason: str
+    hosts: tuple[Host, ...] = ()
+    """The hosts that it runs on, where they are several; else empty."""
+    ranks_by_host: tuple[int, ...] = ()
+    """Ranks on each of ``hosts``."""
 
     @property
     def id(self) -> str:
@@ -50,7 +55,9 @@ class Cell:
 
     def _identity(self) -> dict[str, Any]:
         asked = without(dataclasses.asdict(self.config), NOT_IDENTITY)
-        return asked | {"device": self.device, "backend": self.backend, "threads": self.threads}
+        del asked["cluster"]  # it is what follows from it that counts
+        placed = {"ranks_by_host": self.ranks_by_host} if self.ranks_by_host else {}
+        return asked | placed | {"device": self.device, "backend": self.backend, "threads": self.threads}
 
     @property
     def trains(self) -> bool:
@@ -78,10 +85,13 @@ class Cell:
 
     def oversubscribed(self, machine: Machine) -> bool:
         """Whether ranks share a GPU, or ranks and servers share a core."""
-        if self.device == "cuda":
-            return self.processes > machine.cuda_devices
         servers = 0 if self.status else self.traits().servers
-        return (self.processes + servers) * self.threads > self.cores
+        counts = self.ranks_by_host or (self.processes,)
+        hosts = self.hosts or (Host("", machine, self.cores),)
+        if self.device == "cuda":
+            return any(count > host.machine.cuda_devices for count, host in zip(counts, hosts, strict=True))
+        processes = (counts[0] + servers, *counts[1:])  # servers run on the first host
+        return any(count * self.threads > host.cores for count, host in zip(processes, hosts, strict=True))
 
     @property
     def searches(self) -> bool:
@@ -161,7 +171,14 @@ class Cell:
             "network": self._resolved_network(traits.servers),
             "outside_parity": "" if self.status else self.outside_parity(),
             "engine": {},
-        }
+        } | ({"hosts": self._resolved_hosts()} if self.hosts else {})
+
+    def _resolved_hosts(self) -> list[dict[str, Any]]:
+        """Where the ranks run: block by block, in this order."""
+        return [
+            {"name": host.name, "interface": host.interface, "cores": host.cores, "ranks": count}
+            for host, count in zip(self.hosts, self.ranks_by_host, strict=True)
+        ]
 
     def _resolved_network(self, servers: int) -> dict[str, Any] | None:
         """The lab as the launches make it, in numbers; None without one."""

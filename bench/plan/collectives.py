@@ -42,7 +42,7 @@ def refuse(config: Config, backend: str) -> None:
         )
     defaults = {path: value for path, _, value in each_setting(Config())}
     for path, _, value in each_setting(config):
-        honoured = path in HONOURED or path.startswith(("network.", "tracking."))
+        honoured = path in HONOURED or path.startswith(("network.", "cluster.", "tracking."))
         if not honoured and value != defaults[path] and not (path in NOTHING_ASKED and not value):
             raise EngineUnsupported(
                 f"workload=collectives has no {path}={as_written(value)}: nothing is trained. "

@@ -78,6 +78,7 @@ class Jobs:
             device=cell.device,
             backend=cell.backend,
             precision=cell.config.precision,
+            ranks_by_host=list(cell.ranks_by_host),
             **self._process,
         )
 
@@ -97,6 +98,7 @@ class Jobs:
             iterations=config.steps,
             warmup=config.warmup,
             network=link_of(config.network, config.gpus),
+            ranks_by_host=list(cell.ranks_by_host),
             **self._process,
         )
 
@@ -139,6 +141,7 @@ class Jobs:
             "engine": config.engine["package"],
             "servers": self.cell.traits().servers,
             "network": link_of(config.network, config.gpus),
+            "ranks_by_host": list(self.cell.ranks_by_host),
         }
 
     @property
@@ -169,4 +172,5 @@ def noise_key(job: NoiseJob) -> tuple[object, ...]:
 
 def ceiling_key(job: CeilingJob) -> tuple[object, ...]:
     """Cells with the same key share one ceiling: as many ranks, on as many threads, multiply the same numbers."""
-    return job.device, PRECISIONS[job.precision].compute, job.threads, job.world_size
+    hosts = tuple(job.ranks_by_host)
+    return job.device, PRECISIONS[job.precision].compute, job.threads, job.world_size, hosts

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from bench import engines
 from bench.checks import ConfigError
 from bench.engines.spec import EngineUnavailable, EngineUnsupported
 from bench.job import Machine
+from bench.launch.launcher import Host
 from bench.plan import collectives
 from bench.plan.cell import Cell
+from bench.plan.hosts import placed
 from bench.plan.unsupported import (
     refuse_backend,
+    refuse_hosts,
     refuse_network,
     refuse_search,
     refuse_simulated,
@@ -21,15 +25,23 @@ from bench.plan.unsupported import (
 from results.settings import Config
 
 
-def plan(configs: list[Config], machine: Machine, cores: float) -> list[Cell]:
-    """Resolves every request on this machine; equal ones are one cell. Raises ConfigError for what it lacks."""
-    most_ranks = max(1 if config.backend == "fake" else config.gpus for config in configs)
+def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[Host] = ()) -> list[Cell]:
+    """Resolves every request on this machine, or on ``hosts``; equal ones are one cell.
+
+    ``machine`` and ``cores`` are the first host's. Raises ConfigError for what it lacks.
+    """
+    hosts = hosts or [Host("", machine, cores)]
+    most_ranks = max(most_on_a_host(config, resolve_device(config, machine), hosts) for config in configs)
     cells = {}
     for config in configs:
         device = resolve_device(config, machine)
-        threads = config.threads or max(1, int(cores // most_ranks))
-        cell = Cell(config, device, resolve_backend(config, device, machine), threads, cores, None, "")
+        threads = config.threads or max(1, int(min(host.cores for host in hosts) // most_ranks))
+        cell = Cell(config, device, resolve_backend(config, device, hosts), threads, cores, None, "")
         try:
+            counts = placed(config, device, hosts)
+            if len(counts) > 1:
+                cell = dataclasses.replace(cell, hosts=tuple(hosts[: len(counts)]), ranks_by_host=tuple(counts))
+                refuse_hosts(cell)
             refuse_backend(cell, machine)
             if cell.trains:
                 engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
@@ -56,8 +68,17 @@ def resolve_device(config: Config, machine: Machine) -> str:
     return config.device
 
 
-def resolve_backend(config: Config, device: str, machine: Machine) -> str:
+def most_on_a_host(config: Config, device: str, hosts: Sequence[Host]) -> int:
+    """The most ranks of a configuration that share a host; 1 where they do not fit the hosts."""
+    try:
+        return 1 if config.backend == "fake" else max(placed(config, device, hosts))
+    except EngineUnsupported:
+        return 1
+
+
+def resolve_backend(config: Config, device: str, hosts: Sequence[Host]) -> str:
     if config.backend != "auto":
         return config.backend
-    own_gpu = device == "cuda" and config.gpus <= machine.cuda_devices
+    machine, gpus = hosts[0].machine, sum(host.machine.cuda_devices for host in hosts)
+    own_gpu = device == "cuda" and config.gpus <= gpus
     return "nccl" if own_gpu and machine.nccl and "nccl" in engines.backends(config.engine["package"]) else "gloo"

@@ -17,11 +17,29 @@ def refuse_backend(cell: Cell, machine: Machine) -> None:
         raise EngineUnsupported(
             "backend=mpi: this torch was built without MPI, as all published wheels are. Valid: gloo"
         )
-    gpus = machine.cuda_devices if cell.device == "cuda" else 0
+    hosts = [host.machine for host in cell.hosts] or [machine]
+    gpus = sum(host.cuda_devices for host in hosts) if cell.device == "cuda" else 0
     if cell.backend == "nccl" and cell.config.gpus > gpus:
         raise EngineUnsupported(
             f"backend=nccl needs a GPU for each of gpus={cell.config.gpus} ranks; device={cell.device} has {gpus}. "
             "Valid here: gloo"
+        )
+
+
+def refuse_hosts(cell: Cell) -> None:
+    """Raises EngineUnsupported for what does not work across hosts."""
+    name, hosts = cell.config.engine["name"], len(cell.hosts)
+    if cell.trains and engines.load(cell.config.engine["package"]).CAPABILITIES.only_loopback:
+        raise EngineUnsupported(
+            f"engine={name} has no ranks on {hosts} hosts: they synchronize over 127.0.0.1. Valid: gpus that fit one "
+            "host, or engine=native, torch or deepspeed"
+        )
+    if cell.backend not in ("gloo", "nccl"):
+        raise EngineUnsupported(f"backend={cell.backend} is not supported on {hosts} hosts. Valid: gloo, nccl")
+    unconnected = [host.name for host in cell.hosts if not host.interface]
+    if unconnected:
+        raise EngineUnsupported(
+            f"{unconnected[0]} has no network interface with the address by which it joined; set cluster.interface"
         )
 
 

@@ -125,6 +125,8 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
     overrides = [f"{knob}={value}" for knob, value in OWN_DEFAULTS.items() if knob not in given] + overrides
     configs, whole = composed(CONF, overrides)
     check(configs)
+    if kinds := {config.cluster.kind for config in configs} - {"local"}:
+        raise ConfigError(f"cluster={min(kinds)} is not supported by bench.regress, which runs on one machine")
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(checked_out(base))
         earlier = base_configs(tree, overrides, configs, base, base_python)

@@ -50,10 +50,10 @@ def check_arguments(arguments: list[str]) -> None:
     for override in overrides(arguments):
         name = override.key_or_group
         own_model = name == "workload.path" or override.input_line == "workload=module"
-        if name not in ("reproduce", *FREE) and not own_model and not name.startswith(("hydra", "tracking")):
+        if name not in ("reproduce", *FREE) and not own_model and not name.startswith(("hydra", "tracking", "cluster")):
             raise CannotReproduce(
                 f"{override.input_line} would make it another cell than the record's; valid beside reproduce=: "
-                f"{', '.join(FREE)}, tracking, tracking.*, hydra.*"
+                f"{', '.join(FREE)}, cluster, cluster.*, tracking, tracking.*, hydra.*"
             )
 
 
@@ -113,6 +113,8 @@ def chosen(config: Config, settings: Config, said: Sequence[Override]) -> Config
     given = {override.key_or_group: override.value() for override in said}
     check_code(config, given)
     config.tracking = settings.tracking
+    config.cluster = replace(settings.cluster, ranks_per_host=config.cluster.ranks_per_host)
+    check(config)
     for name in ("repeats", "timeout_s", "data_dir"):
         if name in given:
             setattr(config, name, getattr(settings, name))

@@ -9,6 +9,14 @@ from bench.plan.cell import Cell
 from terminal.tables import console
 
 
+def placed_on(cell: Cell) -> str:
+    """Such as ``n1 (4 ranks), n2 (4 ranks)``."""
+    return ", ".join(
+        f"{host.name} ({ranks} rank{'' if ranks == 1 else 's'})"
+        for host, ranks in zip(cell.hosts, cell.ranks_by_host, strict=True)
+    )
+
+
 def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:
     """Says on stderr what will run, and what will not and why."""
     out = console(stderr=True, soft_wrap=True)
@@ -20,6 +28,7 @@ def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:
     )
     for cell in cells:
         threads = f", {cell.threads} thread(s) a rank" if cell.device == "cpu" else ""
+        threads += f", on {placed_on(cell)}" if cell.hosts else ""
         work = f"global batch {cell.global_batch}" if cell.trains else "collectives by size"
         note = f"{cell.status}: {cell.reason}" if cell.status else f"{work}{threads}"
         if cell.searches and not cell.status:

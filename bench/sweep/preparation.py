@@ -137,7 +137,7 @@ class Preparation:
         if key not in self._ceilings:
             result = self._running.launch(job, "ceiling")
             if not result.by_chance:
-                self._ceilings[key] = results.ceiling(result) if result.status == "ok" else None
+                self._ceilings[key] = results.ceiling(result, cell.ranks_by_host) if result.status == "ok" else None
             if result.status != "ok":
                 self._running.progress.note(f"{cell.id}: no ceiling and so no MFU: {result.status}: {result.reason}")
         return self._ceilings.get(key)
@@ -201,6 +201,8 @@ class Preparation:
             if result.status == "ok":
                 known = all(rank.straggler_known for rank in result.ranks)
                 unknown = "" if known else "not all ranks meet in every collective, in the same order"
+                if cell.hosts:
+                    unknown = "ranks ran on several hosts, whose clocks cannot be subtracted"
                 unknown = cell.traits().uncounted or unknown
                 found = dataclasses.replace(
                     found,

@@ -50,6 +50,8 @@ class SweepRecords:
         config = dataclasses.asdict(cell.config)
         for name in ("tracking", "reproduce"):
             del config[name]  # says nothing of the cell, and an address may hold a password
+        for name in ("address", "port", "ssh", "interface"):
+            del config["cluster"][name]
         if not cell.trains:
             config["engine"] = {"name": NO_ENGINE}
         record = Record(

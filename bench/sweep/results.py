@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from bench.job import LaunchResult
@@ -20,9 +21,10 @@ from results.record import Record
 from results.updates import Updates
 
 
-def ceiling(result: LaunchResult[CeilingResult]) -> Ceiling:
-    """What all ranks reached together, and what disturbed them."""
-    conditions = interference.together(rank.interference.conditions for rank in result.ranks)
+def ceiling(result: LaunchResult[CeilingResult], ranks_by_host: Sequence[int] = ()) -> Ceiling:
+    """What all ranks reached together, and what disturbed them: of several hosts, the one that was disturbed most."""
+    by_host = interference.of_hosts([rank.interference.conditions for rank in result.ranks], ranks_by_host)
+    conditions = max(by_host, key=lambda host: host.get("foreign_cpu_s", 0.0) + host.get("throttled_s", 0.0))
     return dataclasses.replace(result.ranks[0].ceiling, conditions=conditions)
 
 
@@ -54,10 +56,16 @@ def longest_s(result: LaunchResult[Any]) -> dict[str, float]:
 
 
 def timed(
-    result: LaunchResult[TimingResult] | LaunchResult[CollectivesResult], number: int, started_at: str, period: int
+    result: LaunchResult[TimingResult] | LaunchResult[CollectivesResult],
+    number: int,
+    started_at: str,
+    period: int,
+    ranks_by_host: Sequence[int] = (),
 ) -> Launch:
-    """The timed launch of a round."""
+    """The timed launch of a round; ``ranks_by_host`` is empty where all ranks are on one."""
     disturbances = [rank.interference for rank in result.ranks]
+    by_host = interference.of_hosts([entry.conditions for entry in disturbances], ranks_by_host)
+    firsts = [sum(ranks_by_host[:host]) for host in range(len(ranks_by_host))]
     first = result.ranks[0]
     return Launch(
         number,
@@ -65,8 +73,10 @@ def timed(
         longest_s(result) | {"total_s": result.total_s},
         [rank.samples for rank in result.ranks if isinstance(rank, TimingResult)],
         result.servers,
-        conditions=interference.together(entry.conditions for entry in disturbances),
-        foreign=disturbances[0].foreign,
+        conditions=interference.added_up(by_host) if ranks_by_host else by_host[0],
+        foreign={} if ranks_by_host else disturbances[0].foreign,
+        conditions_by_host=by_host if ranks_by_host else [],
+        foreign_by_host=[disturbances[first].foreign for first in firsts],
         collective_times=first.collective_times if isinstance(first, CollectivesResult) else [],
         period=period,
         not_measured={what: why for entry in disturbances for what, why in entry.not_measured.items()},

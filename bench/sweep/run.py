@@ -19,13 +19,14 @@ from typing import Any
 
 from bench import engines
 from bench.checks import ConfigError, check_sweep
+from bench.launch.cluster.start import open_launcher
 from bench.launch.launcher import Launcher, LaunchError
-from bench.launch.local import launcher_for, server_environment
-from bench.measure.machine import environment, limits, source
+from bench.measure.machine import source
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from bench.sweep.announce import show_plan
 from bench.sweep.breakdown import Breakdown
+from bench.sweep.hosts import check_same_code, environment_of
 from bench.sweep.loading import check_workloads
 from bench.sweep.preparation import Preparation
 from bench.sweep.progress import SweepProgress
@@ -59,23 +60,24 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
     preload = engines.preload(*(config.engine["package"] for config in configs))
     with scratch() as folder_for_now:
         try:
-            with launcher_for(preload) as launcher:
+            with contextlib.closing(open_launcher(settings.cluster, preload)) as launcher:
                 # The server imports torch on one core while this process imports what the end needs.
 
                 tracker = open_tracker(settings.tracking, folder)
-                machine = launcher.machine
+                hosts = launcher.hosts
                 breakdown.lap("warm-up")
-                cells = plan(configs, machine, limits.usable_cores())
+                code_now = source.collect(sys.argv[1:])
+                check_same_code(hosts, code_now)
+                cells = plan(configs, hosts[0].machine, hosts[0].cores, hosts)
                 check_workloads(cells, launcher, folder_for_now)
                 breakdown.lap("workloads")
-                code_now = source.collect(sys.argv[1:])
                 if code_now.not_recorded:
                     print(f"warning: records lack part of the code's state: {code_now.not_recorded}", file=sys.stderr)
-                around = environment.collect(machine, server_environment(), code_now)
+                around = environment_of(hosts, code_now)
                 sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
                 if settings.resume:
                     take_over(sweep.records)
-                code = sweep.run()
+                code = launcher.status = sweep.run()
         except LaunchError as error:
             raise ConfigError(str(error)) from error
     breakdown.lap("")

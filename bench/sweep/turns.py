@@ -72,4 +72,4 @@ class Turns:
             return result
         running.breakdown.add_launch(results.longest_s(result), result.total_s)
         running.records[cell].resolved["start_method"] = result.start_method
-        return results.timed(result, number, started_at, cell.config.local_steps)
+        return results.timed(result, number, started_at, cell.config.local_steps, cell.ranks_by_host)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,6 +164,25 @@ def together(ranks: Iterable[dict[str, float]]) -> dict[str, float]:
                 found[name] += value
             else:
                 found[name] = max(found[name], value, key=abs)
+    return found
+
+
+def of_hosts(ranks: Sequence[dict[str, float]], ranks_by_host: Sequence[int]) -> list[dict[str, float]]:
+    """The conditions of each host from those of all ranks, block by block; of one host without ``ranks_by_host``."""
+    found, first = [], 0
+    for count in ranks_by_host or [len(ranks)]:
+        found.append(together(ranks[first : first + count]))
+        first += count
+    return found
+
+
+def added_up(hosts: Iterable[dict[str, float]]) -> dict[str, float]:
+    """What hosts add up: of all else, only one host's by itself means something."""
+    shared = (*ADDED_UP, "cpu_energy_j")
+    found: dict[str, float] = {}
+    for conditions in hosts:
+        for name in set(conditions) & set(shared):
+            found[name] = found.get(name, 0.0) + conditions[name]
     return found
 
 

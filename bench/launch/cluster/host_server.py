@@ -1,0 +1,247 @@
+"""The process on each host: joins the coordinator, runs the host's fork server, and ends both with the coordinator.
+
+``python -m bench.launch.cluster.host_server ADDRESS PORT INDEX [INTERFACE]`` reads the secret from the first line of
+its standard input. INDEX is the host's number, or the name of a variable that has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.job import LaunchResult, Machine
+from bench.launch.channel import Channel, Closed, Message
+from bench.launch.cluster import secret as secrets
+from bench.launch.cluster.interfaces import address_of, interface_to
+from bench.launch.prctl import outlive_parent
+from bench.launch.server_process import ServerProcess, server_environment
+from bench.measure.machine import environment, limits, source
+from results.decode import decode
+
+BEAT_S = 2.0
+"""Seconds between heartbeats during a launch."""
+LOST_S = 7.0
+"""Seconds of silence during a launch after which the other side counts as lost."""
+FIRST_S = 180.0
+"""How long a host server waits for the coordinator to listen: the same command may start later there."""
+RETRY_S = 60.0
+"""How long a host server tries to reach a coordinator that does not answer."""
+CONNECT_S = 5.0
+LOST_STATUS = 1
+"""Exit status of a host server whose coordinator ended without saying how the sweep ended."""
+
+
+class CoordinatorLost(Exception):
+    """The coordinator closed the connection, or sends nothing."""
+
+
+class HostServer:
+    """One host of a cluster."""
+
+    def __init__(self, address: str, port: int, index: int, secret: str, interface: str | None = None) -> None:
+        self._coordinator = (address, port)
+        self._index, self._secret, self._chosen = index, secret, interface
+        self._server: ServerProcess | None = None
+        self._warm = self._joined_once = False
+        self._launch: int | None = None
+        self._heard = self._beat = time.monotonic()
+        self._scratch = Path(tempfile.mkdtemp(prefix="bench-host-"))
+
+    def run(self) -> int:
+        """Serves until the coordinator ends the sweep; the sweep's exit status."""
+        deadline = time.monotonic() + FIRST_S
+        try:
+            while True:
+                channel = self._connected(deadline)
+                if channel is None:
+                    return LOST_STATUS
+                with contextlib.closing(channel), contextlib.suppress(CoordinatorLost, Closed, OSError):
+                    return self._serve(channel)
+                self._end_server()
+                deadline = time.monotonic() + RETRY_S
+        finally:
+            self._end_server()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _connected(self, deadline: float) -> Channel | None:
+        """A connection to the coordinator; None once it refuses after it was there, or time is over."""
+        while time.monotonic() < deadline:
+            try:
+                connection = socket.create_connection(self._coordinator, timeout=CONNECT_S)
+            except ConnectionRefusedError:
+                if self._joined_once:
+                    return None
+            except OSError:
+                pass
+            else:
+                return self._joined(connection)
+            time.sleep(0.2)
+        return None
+
+    def _joined(self, connection: socket.socket) -> Channel | None:
+        channel = Channel(connection)
+        try:
+            secrets.prove_as_host(channel, self._secret)
+        except secrets.WrongSecret as error:
+            print(f"bench: host server: {error}", file=sys.stderr)
+            channel.close()
+            return None
+        except (Closed, OSError):
+            channel.close()
+            return None
+        self._joined_once = True
+        keep_alive(connection)
+        address = connection.getsockname()[0]
+        interface = self._chosen or interface_to(address)
+        if self._chosen:
+            address = address_of(self._chosen, like=address)
+        code = source.collect([])
+        channel.send(
+            {
+                "index": self._index,
+                "name": socket.gethostname(),
+                "address": address,
+                "interface": interface,
+                "cores": limits.usable_cores(),
+                "digest": code.digest,
+                "lock_digest": code.lock_digest,
+            }
+        )
+        return channel
+
+    def _serve(self, channel: Channel) -> int:
+        """Forwards messages until the coordinator says how the sweep ended. Raises CoordinatorLost and Closed."""
+        while True:
+            sources: list[Channel] = [channel, *([self._server.channel] if self._server else [])]
+            ready = select.select(sources, [], [], BEAT_S if self._launch is not None else None)[0]
+            if channel in ready:
+                self._heard = time.monotonic()
+                for message in channel.received():
+                    if "exit" in message:
+                        return int(message["exit"])
+                    self._obey(message, channel)
+            if self._server and self._server.channel in ready:
+                self._forward(channel)
+            if self._launch is not None:
+                self._check_launch(channel)
+
+    def _obey(self, message: Message, channel: Channel) -> None:
+        if "preload" in message:
+            self._preload = message["preload"]
+            self._start_server()
+        elif "job" in message:
+            self._launch, self._heard, self._beat = message["launch"], time.monotonic(), 0.0
+            job = message["job"]
+            if "reference" in job:  # a file of this host, which no other reads
+                job["reference"] = str(self._scratch / Path(job["reference"]).name)
+            assert self._server is not None
+            self._to_server({"job": job, "slice": message["slice"]}, channel)
+        elif "stop" in message and message["stop"] == self._launch:
+            self._to_server({"stop": message["stop"]}, channel)
+
+    def _to_server(self, message: Message, channel: Channel) -> None:
+        assert self._server is not None
+        try:
+            self._server.channel.send(message)
+        except OSError:
+            self._replace_server(channel)
+
+    def _forward(self, channel: Channel) -> None:
+        """From the fork server to the coordinator: its greeting, the address of a store, or a result."""
+        assert self._server is not None
+        try:
+            messages = self._server.channel.received()
+        except Closed:
+            self._replace_server(channel)
+            return
+        for message in messages:
+            if not self._warm:
+                self._warm = True
+                channel.send({"machine": message, "environment": self._environment(message)})
+            elif "store" in message:
+                channel.send(message)
+            else:
+                channel.send({"launch": self._launch, "result": message})
+                self._launch = None
+
+    def _environment(self, machine: Message) -> dict[str, Any]:
+        found: Machine = decode(machine, Machine, "machine")
+        return environment.collect(found, server_environment(), source.collect([]))
+
+    def _check_launch(self, channel: Channel) -> None:
+        """Sends a heartbeat when one is due. Raises CoordinatorLost after too long a silence."""
+        now = time.monotonic()
+        if now - self._heard > LOST_S:
+            raise CoordinatorLost
+        if now - self._beat >= BEAT_S:
+            self._beat = now
+            channel.send({"beat": self._launch})
+            if self._server and is_stopped(self._server.process.pid):
+                self._replace_server(channel, "the fork server was stopped by a signal such as SIGSTOP")
+
+    def _replace_server(self, channel: Channel, reason: str = "") -> None:
+        """Starts another fork server; the launch that it ran, if any, has failed."""
+        assert self._server is not None
+        last, process = self._server.last_line(), self._server.process
+        self._server.close(kill=True)
+        ending = reason or f"the fork server ended with code {process.returncode} ({last})"
+        if self._launch is not None:
+            result: LaunchResult[Any] = LaunchResult("failed", f"{ending}; a new one was started", by_chance=True)
+            channel.send({"launch": self._launch, "result": dataclasses.asdict(result)})
+            self._launch = None
+        elif not self._warm:
+            channel.send({"failed": f"{ending} while it imported {', '.join(self._preload)}"})
+            self._server = None
+            return
+        self._start_server()
+
+    def _start_server(self) -> None:
+        self._server, self._warm, self._launch = ServerProcess(self._preload), False, None
+
+    def _end_server(self) -> None:
+        if self._server:
+            self._server.close(kill=not self._warm)
+        self._server, self._warm, self._launch = None, False, None
+
+
+def is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Lets the kernel notice within 20 s that the other machine is gone, also while nothing is sent."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 8)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 4)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
+
+
+def main(arguments: list[str]) -> None:
+    address, port, index, *interface = arguments
+    secret = sys.stdin.readline().strip()
+    outlive_parent()
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # the coordinator decides
+    number = index if index.isdecimal() else os.environ[index]
+    status = HostServer(address, int(port), int(number), secret, *interface).run()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

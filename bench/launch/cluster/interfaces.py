@@ -1,0 +1,33 @@
+"""The network interface that an address of this machine belongs to."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import psutil
+
+
+def interface_to(own_address: str) -> str:
+    """The interface with this address, by which the connection that has it goes out; empty if none has it."""
+    wanted = ipaddress.ip_address(own_address)
+    for name, addresses in psutil.net_if_addrs().items():
+        for entry in addresses:
+            try:
+                if ipaddress.ip_address(entry.address.partition("%")[0]) == wanted:
+                    return str(name)
+            except ValueError:
+                continue  # a hardware address
+    return ""
+
+
+def address_of(interface: str, *, like: str) -> str:
+    """The address of an interface, of the same family as ``like``; empty if it has none."""
+    version = ipaddress.ip_address(like).version
+    for entry in psutil.net_if_addrs().get(interface, []):
+        try:
+            found = ipaddress.ip_address(entry.address.partition("%")[0])
+        except ValueError:
+            continue
+        if found.version == version:
+            return str(found)
+    return ""

@@ -1,0 +1,213 @@
+"""Launches over the hosts of a cluster: each host gets its slice, and the results are merged."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from bench import messages
+from bench.job import Job, LaunchResult, Machine
+from bench.launch.cluster.host_server import BEAT_S, LOST_S
+from bench.launch.cluster.membership import Member, Membership
+from bench.launch.cluster.merge import HOST_LOST, merged
+from bench.launch.launcher import Host, LaunchError
+from bench.launch.local import SLACK_S
+from bench.placement import Slice
+
+JOIN_S = 180.0
+"""How long hosts may take to join, and to import torch."""
+NOT_RUN = 2
+"""Exit status of host servers where the sweep did not begin."""
+BACK_S = 20.0
+"""How long a launch waits for a host that was lost to join again."""
+
+
+class ClusterLauncher:
+    """The coordinator's launcher. Close it to end all host servers."""
+
+    def __init__(self, membership: Membership, end: Callable[[], None] = lambda: None) -> None:
+        """``end`` ends what started the host servers; it is called once they have been sent away."""
+        self._members = membership
+        self._end = end
+        self._launches = 0
+        self._gave_up: set[int] = set()
+        """Hosts that a launch has waited for in vain."""
+        self.status = NOT_RUN
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def hosts(self) -> list[Host]:
+        """All hosts, by index. Raises LaunchError if one does not join, naming it."""
+        if len(self._warm()) < self._members.size:
+            self._members.wait(JOIN_S, self._members.size)
+        members = self._members.members
+        failed = [member for member in members.values() if member.warm_up_failure]
+        if failed:
+            raise LaunchError(f"{failed[0].name}: {failed[0].warm_up_failure}")
+        missing = [str(index) for index in range(self._members.size) if index not in self._warm()]
+        if missing:
+            raise LaunchError(
+                f"host {', '.join(missing)} of {self._members.size} did not join within {JOIN_S:g} s "
+                f"(joined: {', '.join(members[index].name for index in sorted(members)) or 'none'}); see the output "
+                "of its host server"
+            )
+        return [members[index].host for index in sorted(members)]
+
+    @property
+    def machine(self) -> Machine:
+        return self.hosts[0].machine
+
+    def launch(self, job: Job[Any]) -> LaunchResult[Any]:
+        """Runs all ranks of ``job``, on one host or several. Never raises for what a rank or a host does."""
+        self._launches += 1
+        counts = job.ranks_by_host or [job.world_size]
+        if not self._wait_for(len(counts)):
+            return self._unavailable(counts)
+        return LaunchInProgress(self._members, job, counts, self._launches).run()
+
+    def _warm(self) -> set[int]:
+        return {index for index, member in self._members.members.items() if member.machine}
+
+    def _wait_for(self, hosts: int) -> bool:
+        """Whether so many hosts are here; one that was lost has some time to come back, once."""
+        self._members.pump(0)
+        wanted = set(range(hosts))
+        missing = wanted - self._warm()
+        deadline = time.monotonic() + (JOIN_S if missing & set(self._members.members) else BACK_S)
+        while missing - self._gave_up and time.monotonic() < deadline:
+            self._members.pump(0.5)
+            missing = wanted - self._warm()
+        self._gave_up = (self._gave_up | missing) - self._warm()
+        return not missing
+
+    def _unavailable(self, counts: Sequence[int]) -> LaunchResult[Any]:
+        members = self._members
+        gone = [
+            f"{members.names[index]} ({members.lost.get(index, 'its fork server is not ready')})"
+            for index in range(len(counts))
+            if index not in self._warm()
+        ]
+        return LaunchResult("failed", f"lost: {', '.join(gone)}; resume=true runs what is missing", by_chance=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._members.close(self.status)
+        self._end()
+
+
+class LaunchInProgress:
+    """One launch on the hosts that it needs."""
+
+    def __init__(self, members: Membership, job: Job[Any], counts: list[int], number: int) -> None:
+        self._members, self._job, self._counts, self._number = members, job, counts, number
+        self._hosts: dict[int, Member] = {index: members.members[index] for index in range(len(counts))}
+        self._results: dict[int, LaunchResult[Any]] = {}
+        self._heard = dict.fromkeys(self._hosts, time.monotonic())
+        self._stopped = False
+        self._began: set[int] = set()
+        """Hosts that were sent their slice."""
+
+    def run(self) -> LaunchResult[Any]:
+        started = time.perf_counter()
+        deadline = time.monotonic() + 2 * self._job.timeout_s + SLACK_S
+        self._begin(0)
+        beat = time.monotonic()
+        while len(self._results) < len(self._hosts):
+            self._take(self._members.pump(BEAT_S / 2))
+            now = time.monotonic()
+            if now - beat >= BEAT_S:
+                beat = now
+                self._send_all({"beat": self._number})
+            self._note_losses(now)
+            if now >= deadline:
+                self._give_up()
+            if not self._stopped and any(result.status != "ok" for result in self._results.values()):
+                self._stopped = True
+                self._send_all({"stop": self._number})
+        names = [self._members.names[index] for index in sorted(self._hosts)]
+        if len(names) == 1 and self._results[0].blame != HOST_LOST:
+            return self._results[0]
+        return dataclasses.replace(merged(self._results, names), total_s=time.perf_counter() - started)
+
+    def _begin(self, index: int, store: Sequence[Any] = ("", 0)) -> None:
+        """Sends a host its slice; those without rank 0 need the address of the store."""
+        member = self._hosts[index]
+        spans = len(self._counts) > 1
+        part = Slice(
+            self._counts,
+            index,
+            self._job.servers,
+            member.address if spans else "127.0.0.1",
+            member.interface if spans else "",
+            str(store[0]),
+            int(store[1]),
+            self._number,
+        )
+        self._began.add(index)
+        self._heard[index] = time.monotonic()
+        job = messages.job_message(self._job)
+        self._send(index, {"launch": self._number, "job": job, "slice": dataclasses.asdict(part)})
+
+    def _take(self, arrived: list[tuple[Member, Any]]) -> None:
+        for member, message in arrived:
+            index = member.index
+            if self._hosts.get(index) is not member or index in self._results:
+                continue
+            self._heard[index] = time.monotonic()
+            if message.get("launch") != self._number:
+                continue
+            if "store" in message and index == 0 and not self._stopped:
+                for other in range(1, len(self._counts)):
+                    self._begin(other, message["store"])
+            elif "result" in message:
+                self._results[index] = messages.read_result(message["result"], self._job)
+                if index == 0 and self._results[0].status != "ok":  # the others may not have begun
+                    self._never_began()
+
+    def _never_began(self) -> None:
+        """Hosts that were not sent their slice have nothing to end."""
+        for index in self._hosts:
+            if index not in self._began:
+                self._results[index] = LaunchResult("failed", "was not started", blame=9)
+
+    def _note_losses(self, now: float) -> None:
+        for index, member in self._hosts.items():
+            if index in self._results:
+                continue
+            reason = self._members.lost.get(index, "")
+            if self._members.members.get(index) is not member:
+                self._lose(index, reason or "it joined again")
+            elif index in self._began and now - self._heard[index] > LOST_S:
+                self._members.lose(member, f"no heartbeat for {LOST_S:g} s")
+                self._lose(index, self._members.lost[index])
+
+    def _lose(self, index: int, reason: str) -> None:
+        self._results[index] = LaunchResult("failed", f"host lost: {reason}", by_chance=True, blame=HOST_LOST)
+        if index == 0:
+            self._never_began()
+
+    def _give_up(self) -> None:
+        for index, member in self._hosts.items():
+            if index not in self._results:
+                self._members.lose(member, "it did not end the launch in time")
+                self._lose(index, self._members.lost[index])
+
+    def _send_all(self, message: Any) -> None:
+        for index in self._hosts:
+            if index not in self._results and index in self._began:
+                self._send(index, message)
+
+    def _send(self, index: int, message: Any) -> None:
+        try:
+            self._hosts[index].channel.send(message)
+        except OSError:
+            self._members.lose(self._hosts[index], "its host server ended, or the connection was cut")

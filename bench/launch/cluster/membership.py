@@ -1,0 +1,144 @@
+"""The hosts that have joined the coordinator, and the socket that they join by."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bench.job import Machine
+from bench.launch.channel import Channel, Closed
+from bench.launch.cluster import secret as secrets
+from bench.launch.cluster.host_server import keep_alive
+from bench.launch.launcher import Host, LaunchError
+from results.decode import decode
+from results.shown import printable
+
+PROOF_S = 3.0
+"""How long a connection may take to prove the secret."""
+
+
+@dataclass
+class Member:
+    """A host that has joined."""
+
+    channel: Channel
+    index: int
+    name: str
+    address: str
+    interface: str
+    cores: float
+    digest: str
+    lock_digest: str
+    machine: Machine | None = None
+    """None until its fork server is warm."""
+    environment: dict[str, Any] | None = None
+    warm_up_failure: str = ""
+
+    def fileno(self) -> int:
+        return self.channel.fileno()
+
+    @property
+    def host(self) -> Host:
+        assert self.machine
+        facts = self.digest, self.lock_digest, self.environment
+        return Host(self.name, self.machine, self.cores, self.interface, *facts)
+
+
+class Membership:
+    """The listening socket of the coordinator, and the hosts by their index."""
+
+    def __init__(self, address: str, port: int, secret: str, preload: list[str], size: int) -> None:
+        """``size``: hosts that are expected. Raises LaunchError if the address cannot be listened on."""
+        self._secret, self._preload, self.size = secret, preload, size
+        self.members: dict[int, Member] = {}
+        self.names = [f"host {index}" for index in range(size)]
+        """By index; of hosts that were lost too."""
+        self.lost: dict[int, str] = {}
+        """Why hosts are gone, by index."""
+        try:
+            family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+            self.listener = socket.create_server((address, port), family=family, backlog=size + 8)
+        except OSError as error:
+            raise LaunchError(
+                f"the coordinator cannot listen on {address} port {port} ({error.strerror}); valid: an address of this "
+                "node (cluster.address) and a free port (cluster.port)"
+            ) from error
+
+    @property
+    def port(self) -> int:
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    def wait(self, seconds: float, wanted: int) -> None:
+        """Until ``wanted`` hosts are warm, or time is over."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            ready = sum(bool(member.machine) for member in self.members.values())
+            if ready >= wanted or any(member.warm_up_failure for member in self.members.values()):
+                return
+            self.pump(min(left, 1.0))
+
+    def pump(self, seconds: float) -> list[tuple[Member, Any]]:
+        """Accepts hosts and reads from all; messages of launches with their sender."""
+        messages = []
+        sources: list[Any] = [self.listener, *self.members.values()]
+        for source in select.select(sources, [], [], seconds)[0]:
+            if source is self.listener:
+                self._accept()
+                continue
+            try:
+                arrived = source.channel.received()
+            except (Closed, OSError):
+                self.lose(source, "its host server ended, or the connection was cut")
+                continue
+            for message in arrived:
+                if "machine" in message:
+                    source.machine = decode(message["machine"], Machine, "machine")
+                    source.environment = message["environment"]
+                elif "failed" in message:
+                    source.warm_up_failure = printable(str(message["failed"]))
+                else:
+                    messages.append((source, message))
+        return messages
+
+    def _accept(self) -> None:
+        connection, peer = self.listener.accept()
+        connection.settimeout(PROOF_S)
+        channel = Channel(connection)
+        try:
+            secrets.prove_as_coordinator(channel, self._secret)
+            facts = channel.receive()
+            keep_alive(connection)
+            member = Member(channel, **facts)
+            if not 0 <= member.index < self.size:
+                raise ValueError("index")
+            channel.send({"preload": self._preload})
+        except (secrets.WrongSecret, Closed, OSError, ValueError, TypeError, AttributeError) as error:
+            print(f"warning: a connection from {peer[0]} was refused: {printable(str(error))}", file=sys.stderr)
+            channel.close()
+            return
+        if earlier := self.members.pop(member.index, None):
+            earlier.channel.close()
+        self.members[member.index] = member
+        self.names[member.index] = printable(member.name)
+        self.lost.pop(member.index, None)
+
+    def lose(self, member: Member, reason: str) -> None:
+        member.channel.close()
+        if self.members.get(member.index) is member:
+            del self.members[member.index]
+            self.lost[member.index] = reason
+
+    def close(self, status: int) -> None:
+        """Ends all host servers, which leave with ``status``."""
+        for member in self.members.values():
+            with contextlib.suppress(OSError):
+                member.channel.send({"exit": status})
+            member.channel.close()
+        self.members.clear()
+        self.listener.close()

@@ -1,0 +1,121 @@
+"""Sweeps on two emulated hosts: what they compute, what they send, and how they end when a host does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from results.record import Record
+from tests.cluster_lab import ClusterLab, obstacle
+
+ROOT = Path(__file__).resolve().parents[2]
+why_not = obstacle()
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(why_not is not None, reason=why_not or "")]
+SECRET = "0123456789abcdef0123456789abcdef"
+QUICK = ["measure.ceiling=false", "tracking=none", "repeats=1", "steps=3"]
+GONE_S = 10.0
+"""Within this, every process of a launch is gone once a host is."""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[ClusterLab]:
+    made = ClusterLab(tmp_path / "lab")
+    try:
+        made.up(2)
+        yield made
+    finally:
+        made.down()
+
+
+class Sweep:
+    """``cluster=env`` on n1 and n2: the same command on both."""
+
+    def __init__(self, lab: ClusterLab, folder: Path, *words: str) -> None:
+        self.folder, self._logs = folder, [folder.with_suffix(f".n{number}") for number in (1, 2)]
+        command = [sys.executable, "-m", "bench", *words, *QUICK, "cluster=env", f"hydra.sweep.dir={folder}"]
+        self.processes = []
+        for index in (0, 1):
+            variables = {"RANK": str(index), "WORLD_SIZE": "2", "MASTER_ADDR": lab.address("n1")}
+            with self._logs[index].open("wb") as log:
+                process = subprocess.Popen(
+                    lab.at(f"n{index + 1}", *command),
+                    env=os.environ | variables | {"BENCH_CLUSTER_SECRET": SECRET},
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            self.processes.append(process)
+
+    def wait(self, seconds: float = 400.0) -> list[int]:
+        return [process.wait(timeout=seconds) for process in self.processes]
+
+    @property
+    def output(self) -> str:
+        return "\n".join(log.read_text(errors="replace") for log in self._logs)
+
+    def records(self) -> list[Record]:
+        return [Record.read(path) for path in sorted((self.folder / "records").glob("*.json"))]
+
+    def until(self, holds: Callable[[], object], seconds: float = 300.0) -> None:
+        """Waits while the sweep runs. Raises AssertionError if it ends before, or never gets there."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline and self.processes[0].poll() is None, self.output
+            time.sleep(0.2)
+
+
+def sent_per_rank_and_step(record: Record) -> float:
+    (launch,) = record.launches
+    sent = launch.condition_per_step("wire_sent_bytes")
+    assert sent is not None
+    return sent / len(launch.ranks)
+
+
+def test_cells_on_two_hosts_keep_parity_and_send_what_the_formula_says(lab: ClusterLab, tmp_path: Path) -> None:
+    sweep = Sweep(lab, tmp_path / "out", "-m", "engine=native,torch", "stage=0", "gpus=2", "cluster.ranks_per_host=1")
+    assert sweep.wait() == [0, 0], sweep.output
+    records = sweep.records()
+    assert len(records) == 2
+    for record in records:
+        assert record.status == "ok" and record.parity and record.parity.passed
+        assert [(host["name"], host["ranks"]) for host in record.resolved["hosts"]] == [("n1", 1), ("n2", 1)]
+        assert {host["interface"] for host in record.resolved["hosts"]} == {"eth0"}
+        assert record.environment["host_count"] == 2
+        (launch,) = record.launches
+        assert len(launch.conditions_by_host) == 2 and set(launch.conditions) == {"wire_sent_bytes"}
+        assert record.model
+        size_bytes = 4 * record.model.parameter_count
+        assert sent_per_rank_and_step(record) == pytest.approx(size_bytes, rel=0.02)  # 2f·S with f = 1/2
+    whole = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+    assert SECRET not in whole
+
+
+@pytest.mark.parametrize("fault", ["power", "killed server", "frozen server"])
+def test_a_host_that_is_lost_ends_the_launch_by_its_name(lab: ClusterLab, tmp_path: Path, fault: str) -> None:
+    sweep = Sweep(
+        *(lab, tmp_path / "out", "engine=torch", "gpus=2", "cluster.ranks_per_host=1", "measure=time"),
+        *("steps=100000", "timeout_s=600"),
+    )
+    sweep.until(lambda: lab.ranks("n1") and lab.ranks("n2"))
+    (server,) = psutil.Process(sweep.processes[1].pid).children()  # nsenter waits for the command
+    if fault == "power":
+        lab.die("n2")
+    else:
+        server.send_signal(signal.SIGKILL if fault == "killed server" else signal.SIGSTOP)
+    struck = time.monotonic()
+    sweep.until(lambda: not lab.ranks("n1") and (fault == "power" or not lab.ranks("n2")))
+    gone_s = time.monotonic() - struck
+    assert gone_s < GONE_S
+    assert sweep.processes[0].wait(timeout=120) == 1, sweep.output
+    (record,) = sweep.records()
+    assert record.status == "failed" and record.reason.startswith("n2: host lost: "), record.reason
+    assert lab.processes("n1") == []
