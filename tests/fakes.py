@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.theory import predict_state
 from results.attribution import Attribution, StepParts
@@ -13,6 +14,10 @@ from results.memory import RankMemory
 from results.model import Model, Parameter
 from results.parity import Parity
 from results.record import RankEnd, Record, Status
+
+if TYPE_CHECKING:
+    from analysis.advice.answer import Answers
+    from analysis.report.write import ReportPaths
 
 CNN = [
     ("features.0.weight", [48, 1, 3, 3], 0),
@@ -216,3 +221,21 @@ def write_all(records: list[Record], folder: Path) -> Path:
     for at, record in enumerate(records):
         record.write(folder / "records" / f"{at:04}-{record.cell_id}.json")
     return folder
+
+
+def write_report(
+    records: Sequence[Record], folder: Path, warnings: Sequence[str] = (), gpu_memory_bytes: int | None = None
+) -> ReportPaths:
+    """The report on some records, in ``folder``."""
+    from analysis.report import write
+    from analysis.report.content import Content
+
+    return write.write_report(Content(records, warnings, gpu_memory_bytes), folder)
+
+
+def answers_of(records: Sequence[Record]) -> list[Answers]:
+    """The answers on some records."""
+    from analysis.advice.answer import answers
+    from analysis.table.frame import frame
+
+    return answers(records, frame(records))

@@ -25,6 +25,8 @@ from results.atomic import replacing
 from results.launches import CollectiveTimes
 from results.record import NO_ENGINE, Record, world_size
 
+FEWEST_SIZES = 3
+"""Two sizes have a line through them whatever they are."""
 LEAST_OFF = 0.05
 """A size within so much of the line is on it, however little its iterations spread."""
 
@@ -61,14 +63,14 @@ class Point:
     """Bytes per second, at the median."""
     bus_bandwidth: float
     residual: float
-    """How much longer than its launch's line it took, as a share: the median over launches."""
+    """How much longer than its launch's line it took, as a share: the median over launches; NaN without a line."""
     spread: float
     """Half of what lies between the quartiles of a launch's iterations, as a share of their median, or of the range of
     the launches' residuals, whichever is more."""
 
     @property
     def is_off(self) -> bool:
-        """Whether it is further from the line than it spreads."""
+        """Whether it is further from the line than it spreads; False without a line."""
         return abs(self.residual) > max(self.spread, LEAST_OFF)
 
 
@@ -79,10 +81,12 @@ class Fit:
     kind: str
     ranks: int
     alpha_s: Interval
+    """Nothing without a line."""
     bandwidth: Interval
-    """1/β in bytes per second: the algorithm bandwidth that large sizes tend to. Nothing where β is not positive."""
-    line: Line
-    """Of the medians of α and β over launches, for drawing."""
+    """1/β in bytes per second: the algorithm bandwidth that large sizes tend to. Nothing without a line."""
+    line: Line | None
+    """Of the medians of α and β over launches; None where there is no fit."""
+    why_no_line: str
     points: list[Point]
 
     @property
@@ -91,7 +95,9 @@ class Fit:
         return self.bandwidth.value * bus_factor(self.kind, self.ranks)
 
     def where_off(self) -> str:
-        """The sizes that are not on the line, such as ``64 KiB (+35 %)``; ``none``."""
+        """The sizes that are not on the line, such as ``64 KiB (+35 %)``; ``none``, or why there is no line."""
+        if self.line is None:
+            return f"no fit: {self.why_no_line}"
         off = [
             f"{units.size(point.size_bytes)} ({100 * point.residual:+.0f} %)" for point in self.points if point.is_off
         ]
@@ -110,9 +116,7 @@ def fits(record: Record) -> list[Fit]:
 
 
 def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> Line:
-    """Least squares of (α + β·S)/t - 1: a relative error counts alike at every size. One size has no slope."""
-    if len(set(sizes)) < 2:
-        return Line(float(np.mean(times_s)), 0.0)
+    """Least squares of (α + β·S)/t - 1 over two sizes or more: a relative error counts alike at every size."""
     times = np.asarray(times_s, dtype=np.float64)
     terms = np.stack([1 / times, np.asarray(sizes, dtype=np.float64) / times], axis=1)
     scale = np.linalg.norm(terms, axis=0)
@@ -124,32 +128,45 @@ def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> Line:
 def _fit(record: Record, kind: str) -> Fit:
     ranks = world_size(record)
     launches = [_by_size(launch.collective_times, kind) for launch in record.launches]
-    lines = [fit_line(list(sizes), [_median(times) for times in sizes.values()]) for sizes in launches]
-    slopes = [line.s_per_byte for line in lines]
-    grows = min(slopes) > 0
+    lines, why = _lines(launches)
     return Fit(
         kind=kind,
         ranks=ranks,
         alpha_s=medians.median_interval([line.alpha_s for line in lines]),
-        bandwidth=medians.median_interval([1 / slope for slope in slopes]) if grows else medians.NOTHING,
-        line=Line(float(np.median([line.alpha_s for line in lines])), float(np.median(slopes))),
+        bandwidth=medians.median_interval([1 / line.s_per_byte for line in lines]),
+        line=Line(_median([line.alpha_s for line in lines]), _median([line.s_per_byte for line in lines]))
+        if lines
+        else None,
+        why_no_line=why,
         points=[_point(kind, ranks, size, launches, lines) for size in launches[0]],
     )
 
 
+def _lines(launches: list[dict[int, list[float]]]) -> tuple[list[Line], str]:
+    """A line per launch, or none and the reason: too few sizes, or a time that does not grow with the size."""
+    fewest = min(len(sizes) for sizes in launches)
+    if fewest < FEWEST_SIZES:
+        return [], f"{units.counted(fewest, 'size')}, a line needs {FEWEST_SIZES}"
+    lines = [fit_line(list(sizes), [_median(times) for times in sizes.values()]) for sizes in launches]
+    if min(line.s_per_byte for line in lines) <= 0:
+        return [], "time does not grow with size"
+    return lines, ""
+
+
 def _point(kind: str, ranks: int, size: int, launches: list[dict[int, list[float]]], lines: list[Line]) -> Point:
     times_s = medians.median_interval([_median(sizes[size]) for sizes in launches])
-    residuals = [_median(sizes[size]) / line.at(size) - 1 for sizes, line in zip(launches, lines, strict=True)]
+    pairs = zip(launches, lines, strict=True) if lines else ()
+    residuals = [_median(sizes[size]) / line.at(size) - 1 for sizes, line in pairs]
     quartiles = [np.percentile(sizes[size], [25, 75]) / _median(sizes[size]) for sizes in launches]
-    within = float(np.median([high - low for low, high in quartiles]))
+    within = _median([high - low for low, high in quartiles])
     return Point(
         size_bytes=size,
         time_s=times_s,
         least_s=min(min(sizes[size]) for sizes in launches),
         algorithm_bandwidth=size / times_s.value,
         bus_bandwidth=size / times_s.value * bus_factor(kind, ranks),
-        residual=float(np.median(residuals)),
-        spread=max(within, max(residuals) - min(residuals)) / 2,
+        residual=_median(residuals) if residuals else nan,
+        spread=max(within, max(residuals) - min(residuals) if residuals else 0.0) / 2,
     )
 
 
@@ -164,23 +181,6 @@ def _median(times_s: Sequence[float]) -> float:
     return float(np.median(times_s))
 
 
-@dataclass(frozen=True)
-class Row:
-    """One fit in words."""
-
-    cell: str
-    kind: str
-    alpha: str
-    alpha_interval: str
-    bandwidth: str
-    bandwidth_interval: str
-    bus: str
-    off: str
-
-
-HEADINGS = ["cell", "collective", "α (µs)", "1/β (GB/s)", "bus (GB/s)", "off the line"]
-
-
 def benchmarks(records: Sequence[Record], table: pd.DataFrame) -> Iterator[tuple[str, Record]]:
     """The records with times of collectives, in the table's order, each with what tells it from the others."""
     part = table[is_benchmark(table)]
@@ -189,30 +189,6 @@ def benchmarks(records: Sequence[Record], table: pd.DataFrame) -> Iterator[tuple
         record = records[at]
         if record.launches:
             yield describe(row, ["gpus", "backend", *(name for name in names if name != "backend")]), record
-
-
-def fit_rows(records: Sequence[Record], table: pd.DataFrame) -> list[Row]:
-    """A row for each kind of each cell that timed collectives."""
-    return [
-        Row(
-            cell=name,
-            kind=fit.kind.replace("_", "-"),
-            alpha=units.number(fit.alpha_s.value * 1e6),
-            alpha_interval=_span(fit.alpha_s, 1e6),
-            bandwidth=units.number(fit.bandwidth.value / 1e9),
-            bandwidth_interval=_span(fit.bandwidth, 1e-9),
-            bus=units.number(fit.bus / 1e9),
-            off=fit.where_off(),
-        )
-        for name, record in benchmarks(records, table)
-        for fit in fits(record)
-    ]
-
-
-def _span(interval: Interval, factor: float) -> str:
-    if not units.known(interval.low):
-        return ""
-    return f"{units.number(interval.low * factor)} to {units.number(interval.high * factor)}"
 
 
 def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> bool:
@@ -248,9 +224,9 @@ def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> boo
 
 def metrics(record: Record) -> dict[str, float]:
     """Numbers by which a tracker knows the cell: α and the bandwidths that large sizes tend to, by kind."""
-    found = {}
+    found: dict[str, float] = {}
     for fit in fits(record):
-        found[f"{fit.kind}_alpha_us"] = fit.alpha_s.value * 1e6
-        found[f"{fit.kind}_beta_gb_per_s"] = fit.bandwidth.value / 1e9
-        found[f"{fit.kind}_bus_gb_per_s"] = fit.bus / 1e9
+        values = {"alpha_us": fit.alpha_s.value * 1e6, "beta_gb_per_s": fit.bandwidth.value / 1e9}
+        values["bus_gb_per_s"] = fit.bus / 1e9
+        found |= {f"{fit.kind}_{name}": value for name, value in values.items() if fit.line}
     return found

@@ -1,20 +1,24 @@
-"""The answer in words: the fastest and the leanest setting per world size, what ties, and what scales."""
+"""The answer in words: one or two sentences, then per world size the fastest, what is tied, and the lowest memory.
+
+Rank, sentence and table use one measure: throughput over all ranks. Ties follow ``analysis.advice.ranking``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
 
 import pandas as pd
 
-from analysis.statistics import medians
-from analysis.statistics.medians import Interval
+from analysis.advice.ranking import Ranking, rank
+from analysis.metrics.interference import load_text
 from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
 from analysis.table.warnings import bearing
 from analysis.text.prose import capital, joined
-from analysis.text.units import counted, known, ms, number, percent, size
+from analysis.text.units import counted, interval, known, number, percent, size
 from results.identity import is_task
+from results.record import Record
 from results.verdicts import UNRANKED
 
 NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -32,93 +36,179 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers for one task: cells that do the same work."""
+    """The answers for one task: configurations that do the same work."""
 
     task: str
-    """What tells the task from others; empty if there is only one."""
+    """What distinguishes the task from others; empty if there is only one."""
+    headline: str
+    """The answer at the largest world size that is not oversubscribed, or else the largest one."""
     paragraphs: list[Answer]
 
 
-def answers(table: pd.DataFrame) -> list[Answers]:
-    """For each task, an answer per world size and one on scaling.
+@dataclass(frozen=True)
+class World:
+    """The ranked configurations of one task at one world size."""
 
-    Only cells that ended ok are compared, and none with a verdict for which a cell is never called fastest.
+    gpus: int
+    part: pd.DataFrame
+    records: list[Record]
+    settings: list[str]
+    unranked: int
+    """Configurations of the same world size that are not ranked."""
+
+    @property
+    def is_crowded(self) -> bool:
+        return bool(_crowded(self.part).all())
+
+    def name(self, at: int) -> str:
+        return describe(self.part.iloc[at], self.settings)
+
+
+def answers(records: Sequence[Record], table: pd.DataFrame) -> list[Answers]:
+    """For each task an answer per world size and one on scaling; ``table`` is the frame of ``records``, or a part.
+
+    Only configurations that ended ok are compared, and none with a warning that excludes it from ranking.
     """
     names = varying(table)
     settings = [name for name in names if not is_task(name) and name != "gpus"]
-    tasks = panels(table, [name for name in names if is_task(name)])
-    found = [(task.title, task.table, task.table[_ranked(task.table)]) for task in tasks]
-    return [
-        Answers(title, [*_sizes(ranked, whole, settings), *_scaling(ranked, settings)])
-        for title, whole, ranked in found
-        if len(ranked)
-    ]
+    found = []
+    for task in panels(table, [name for name in names if is_task(name)]):
+        ranked = task.table[_ranked(task.table)]
+        if ranked.empty:
+            continue
+        worlds = [
+            World(
+                gpus=int(str(gpus)),
+                part=part,
+                records=[records[int(str(index))] for index in part.index],
+                settings=settings,
+                unranked=int((task.table["gpus"] == gpus).sum()) - len(part),
+            )
+            for gpus, part in ranked.groupby("gpus")
+        ]
+        fair = [world for world in worlds if not world.is_crowded]
+        headline = _headline((fair or worlds)[-1])
+        found.append(Answers(task.title, headline, [*map(_paragraph, worlds), *_scaling(ranked, settings)]))
+    return found
 
 
 def _ranked(table: pd.DataFrame) -> pd.Series:
     return (table["status"] == "ok") & ~bearing(table, UNRANKED) & table["throughput_per_s"].notna()
 
 
-def _sizes(ranked: pd.DataFrame, table: pd.DataFrame, settings: list[str]) -> list[Answer]:
-    return [
-        Answer(
-            _ranks(int(str(gpus))) + (", oversubscribed" if _crowded(part).all() else ""),
-            _best(part, settings, others=int((table["gpus"] == gpus).sum()) - len(part)),
+def _paragraph(world: World) -> Answer:
+    about = _ranks(world.gpus) + (", oversubscribed" if world.is_crowded else "")
+    if len(world.part) == 1 or not world.settings:
+        row = world.part.iloc[0]
+        others = f"Of {counted(world.unranked, 'other configuration')} none" if world.unranked else "Nothing else"
+        return Answer(about, f"{capital(_speed(row))}{_held(row)}. {others} can be compared with it.")
+    ranking = _rank(world)
+    ties = "" if load_text(world.records[ranking.fastest]) else _ties(world, ranking)
+    lines = [_fastest(world, ranking), ties, _memory(world, ranking), _loaded(world, ranking)]
+    return Answer(about, " ".join(filter(None, lines)))
+
+
+def _headline(world: World) -> str:
+    """One or two sentences: the fastest with its ties, and the lowest peak memory with its price."""
+    where = f"at {_ranks(world.gpus)}{' (oversubscribed)' if world.is_crowded else ''}"
+    if len(world.part) == 1 or not world.settings:
+        row = world.part.iloc[0]
+        return f"{capital(_speed(row))} {where}{_held(row)}."
+    ranking = _rank(world)
+    first = _fastest(world, ranking, where)
+    if not load_text(world.records[ranking.fastest]) and len(ranking.tied) + 1 < len(world.part):
+        first = f"{first.removesuffix('.')}; {_short_ties(world, ranking)}."
+    return f"{first} {_memory(world, ranking)}"
+
+
+def _short_ties(world: World, ranking: Ranking) -> str:
+    if not ranking.level_text():
+        return "one launch each is too few to assess ties"
+    if not ranking.tied:
+        return "all others are slower"
+    return f"{_names(world, ranking)} {'is' if len(ranking.tied) == 1 else 'are'} tied with it"
+
+
+def _names(world: World, ranking: Ranking) -> str:
+    """The tied ones, the first few by name."""
+    names = [world.name(at) for at in ranking.tied]
+    if len(names) > MOST_TIED:
+        names = [*names[: MOST_TIED - 1], f"{len(names) - MOST_TIED + 1} others"]
+    return joined(names)
+
+
+def _rank(world: World) -> Ranking:
+    return rank(world.records, world.part["throughput_per_s"].tolist())
+
+
+def _fastest(world: World, ranking: Ranking, where: str = "") -> str:
+    """The fastest by name; not where its own numbers, or all others', are in doubt."""
+    row = world.part.iloc[ranking.fastest]
+    place = f" {where}" if where else ""
+    if load := load_text(world.records[ranking.fastest]):
+        return (
+            f"No fastest configuration is named{place}: {world.name(ranking.fastest)} had the highest throughput, "
+            f"{_speed(row)}, under heavy background load ({load}); run again on an idle machine."
         )
-        for gpus, part in ranked.groupby("gpus")
-    ]
+    if len(ranking.tied) + 1 == len(world.part):
+        return (
+            f"No configuration is measurably faster than all others{place}; the highest throughput is "
+            f"{world.name(ranking.fastest)}'s, {_speed(row)}."
+        )
+    return f"Fastest{place} is {world.name(ranking.fastest)}: {_speed(row)}."
 
 
-def _best(part: pd.DataFrame, settings: list[str], others: int) -> str:
-    """The fastest setting, what is tied with it, and the leanest and its price; ``others`` ran and are not ranked."""
-    fastest = part.iloc[int(part["throughput_per_s"].to_numpy().argmax())]
-    speed = f"{ms(fastest['step_time_s'])} ms a step, {number(fastest['throughput_per_s'])} {fastest['unit']}s/s"
-    if len(part) == 1 or not settings:
-        nothing = f"Of {counted(others, 'other cell')} here none" if others else "Nothing else ran here that"
-        return f"{speed}{_held(fastest)}. {nothing} can be compared with it."
-    said = _fastest(part, fastest, settings, speed)
+def _ties(world: World, ranking: Ranking) -> str:
+    """Which configurations are not measurably slower, by the paired ratio over rounds."""
+    level = ranking.level_text()
+    if not level:
+        return "One launch each is too few to assess ties."
+    few = f"; {counted(len(ranking.undecided), 'configuration')} with one launch not assessed" * bool(ranking.undecided)
+    if not ranking.tied:
+        return f"All others are slower (paired ratio over rounds, {level}{few})."
+    if len(ranking.tied) + 1 == len(world.part):
+        return f"All are tied with it: each paired ratio's interval includes 1 ({level})."
+    verb = "is" if len(ranking.tied) == 1 else "are"
+    return f"{capital(_names(world, ranking))} {verb} tied with it (paired ratio over rounds includes 1; {level}{few})."
+
+
+def _memory(world: World, ranking: Ranking) -> str:
+    """The lowest peak memory, and its price in throughput."""
+    part, fastest = world.part, world.part.iloc[ranking.fastest]
     measured = part[part["peak_bytes"].notna() & ~part["verdicts"].str.contains("state_on_servers")]
     if measured.empty or not known(fastest["peak_bytes"]):
-        return f"{said} Memory was not measured."
-    leanest = measured.sort_values(["peak_bytes", "throughput_per_s"], ascending=[True, False]).iloc[0]
-    if leanest["peak_bytes"] > 0.99 * fastest["peak_bytes"]:
-        return f"{said} Its peak is {size(fastest['peak_bytes'])} a rank; no setting needs 1 % less."
-    ratio = fastest["throughput_per_s"] / leanest["throughput_per_s"]
-    price = f"a step takes {ratio:.2f} times as long" if ratio >= 1.005 else "it is as fast"
-    than = f"against {size(fastest['peak_bytes'])} for the fastest"
-    return f"{said} Leanest is {describe(leanest, settings)}{_held(leanest)}, {than}; {price}."
+        return "Memory was not measured."
+    lowest = measured.sort_values(["peak_bytes", "throughput_per_s"], ascending=[True, False]).iloc[0]
+    if lowest["peak_bytes"] > 0.99 * fastest["peak_bytes"]:
+        return f"Its peak is {size(fastest['peak_bytes'])} per rank; no configuration uses less (1 % tolerance)."
+    ratio = lowest["throughput_per_s"] / fastest["throughput_per_s"]
+    price = f"at {ratio:.2f} times the throughput" if ratio < 0.995 else "at the same throughput"
+    name = describe(lowest, world.settings)
+    saved = f"{size(lowest['peak_bytes'])} per rank instead of {size(fastest['peak_bytes'])}"
+    return f"Lowest peak memory: {name}, {saved}, {price}."
 
 
-def _fastest(part: pd.DataFrame, fastest: pd.Series, settings: list[str], speed: str) -> str:
-    """The fastest and which settings cannot be told from it: their intervals of throughput overlap its own."""
-    name = describe(fastest, settings)
-    if not known(fastest["throughput_per_s_low"]):
-        return f"Fastest is {name}: {speed}. One launch leaves no interval to say whether others tie."
-    tied = part[(part["throughput_per_s_high"] >= fastest["throughput_per_s_low"]) & (part.index != fastest.name)]
-    level = _level(part)
-    untold = int(part["throughput_per_s_low"].isna().sum())
-    if tied.empty:
-        others = f"; of one launch, and so without: {counted(untold, 'setting')}" if untold else ""
-        return f"Fastest is {name}: {speed}. No other interval overlaps its own, at {level}{others}."
-    if len(tied) + 1 == len(part):
-        return f"No setting is clearly fastest: all intervals overlap that of {name} ({speed}), at {level}."
-    words = [describe(row, settings) for _, row in tied.iterrows()]
-    words = words if len(words) <= MOST_TIED else [*words[: MOST_TIED - 1], f"{len(words) - MOST_TIED + 1} others"]
-    verb = "is" if len(tied) == 1 else "are"
-    return f"Fastest is {name}: {speed}. {capital(joined(words))} {verb} tied with it (intervals at {level} overlap)."
+def _loaded(world: World, ranking: Ranking) -> str:
+    """Which of the others were measured under heavy background load."""
+    loaded = [at for at, record in enumerate(world.records) if at != ranking.fastest and load_text(record)]
+    if not loaded:
+        return ""
+    names = [world.name(at) for at in loaded[:MOST_TIED]] + (["others"] if len(loaded) > MOST_TIED else [])
+    return f"Also under heavy background load: {joined(names)}."
 
 
-def _level(part: pd.DataFrame) -> str:
-    """The level of the intervals that are compared, the lowest where they differ: such as ``75 % (3 launches)``."""
-    fewest = int(part.loc[part["launches"] > 1, "launches"].min())
-    return Interval(nan, nan, nan, medians.attainable(fewest), fewest).level_text()
+def _speed(row: pd.Series) -> str:
+    """Throughput with its interval, and the step time."""
+    speed = f"{number(row['throughput_per_s'], 4)} {row['unit']}s/s"
+    ends = interval(row["throughput_per_s_low"], row["throughput_per_s_high"])
+    return f"{speed} ({percent(row['interval_level'])} CI {ends})" if ends else speed
 
 
 def _held(row: pd.Series) -> str:
     if not known(row["peak_bytes"]):
         return ""
     state = f" ({size(row['model_state_bytes'])} of it model state)" if known(row["model_state_bytes"]) else ""
-    return f", peak {size(row['peak_bytes'])} a rank{state}"
+    return f", peak {size(row['peak_bytes'])} per rank{state}"
 
 
 def _scaling(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
@@ -126,29 +216,29 @@ def _scaling(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
     grown = table[table["gpus"] > table["scaling_baseline_gpus"]]
     if grown.empty:
         return []
-    said = []
+    lines = []
     fair = grown[~_crowded(grown)]
     for _, alike in fair[fair["gpus"] == fair["gpus"].max()].groupby("scaling_baseline_gpus"):
-        said += _kept(alike, settings)
+        lines += _kept(alike, settings)
     crowded = sorted(grown.loc[_crowded(grown), "gpus"].unique())
     if crowded:
         worlds = joined([NUMERALS[world] if world < len(NUMERALS) else str(world) for world in crowded])
         cap = grown.loc[_crowded(grown), "scaling_cap"].min()
-        room = f": at {crowded[-1]} ranks sharing alone caps efficiency at {percent(cap)}" if known(cap) else ""
+        room = f": core sharing limits efficiency to {percent(cap)} at {crowded[-1]} ranks" if known(cap) else ""
         partly = " with settings that share cores" if set(crowded) & set(fair["gpus"]) else ""
-        said.append(f"{capital(worlds)} ranks on {_place(grown)}{partly} say nothing about scaling{room}.")
-    return [Answer("Scaling", " ".join(said))]
+        lines.append(f"{capital(worlds)} ranks on {_place(grown)}{partly} say nothing about scaling{room}.")
+    return [Answer("Scaling", " ".join(lines))]
 
 
 def _kept(part: pd.DataFrame, settings: list[str]) -> list[str]:
     """How much of the baseline's per-rank throughput the best and the worst setting keep."""
     ordered = part.sort_values("scaling_efficiency", ascending=False)
     best, worst = ordered.iloc[0], ordered.iloc[-1]
-    low, high = best["scaling_efficiency_low"], best["scaling_efficiency_high"]
-    interval = f" ({100 * low:.0f} to {100 * high:.0f})" if known(low) else ""
+    ends = interval(best["scaling_efficiency_low"], best["scaling_efficiency_high"], 100)
+    level = f" ({percent(best['interval_level'])} CI {ends})" if ends else ""
     name = describe(best, settings) or "the setting"
     start = f"From {_ranks(int(best['scaling_baseline_gpus']))} to {best['gpus']}"
-    first = f"{start}, {name} keeps {percent(best['scaling_efficiency'])}{interval} of its throughput per rank"
+    first = f"{start}, {name} keeps {percent(best['scaling_efficiency'])}{level} of its throughput per rank"
     if len(part) == 1:
         return [first + "."]
     return [f"{first}, the most; {describe(worst, settings)} keeps {percent(worst['scaling_efficiency'])}, the least."]

@@ -1,26 +1,23 @@
 """How large a model fits a given memory: the measured cell with more, or larger, layers of the same kind.
 
 A rank's memory is model state, by the engine's formula, and what is beside it, as measured at the peak. What is beside
-state grows in a way that nobody has measured, so there are two bounds (docs/method.md, "How large a model fits").
+state grows in a way that nobody has measured, so there are two bounds (docs/explanation/memory.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
 from analysis.metrics.memory import KINDS, PARTS, Memory, memory
-from analysis.table.frame import each_cell
-from analysis.table.rows import value
-from analysis.text import units
 from analysis.theory import ENGINES, Theory
 from analysis.theory.setting import Setting, elements, setting
 from results.model import Parameter
 from results.record import Record
 
 WORKING = (*PARTS["gathered"], *PARTS["communication"])
+FARTHEST = 100
+"""Times the measured model beyond which no bound is given: activations were measured for one size only."""
 MOST_TENSORS = 4000
 """Formulas are evaluated for a model of as many tensors, and continued in a straight line from there."""
 
@@ -49,6 +46,11 @@ class Fits:
     """Parameters, if activations grow with the model in proportion, and every tensor is larger."""
     most: int | None
     """Parameters, if activations stay as measured, and there are more layers of the measured size."""
+
+    @property
+    def reach(self) -> float:
+        """The larger bound over the measured model; 0 where not even that fits."""
+        return max(self.least or 0, self.most or 0) / self.parameters
 
 
 def fits(record: Record, memory_bytes: float) -> Fits | None:
@@ -166,38 +168,3 @@ def _most_times(bytes_of: Callable[[int], float], room: float, largest: int) -> 
         low, start = largest // 2, largest
     slope = (bytes_of(high) - bytes_of(low)) / (high - low)
     return start + (room - bytes_of(start)) / slope
-
-
-@dataclass(frozen=True)
-class FitsRow:
-    """One cell in words."""
-
-    knobs: list[str]
-    bytes_per_parameter: str
-    measured: str
-    least: str
-    most: str
-
-
-def fits_rows(
-    records: Sequence[Record], table: pd.DataFrame, names: Sequence[str], memory_bytes: float
-) -> list[FitsRow]:
-    """A row for each cell of which it can be said, in the table's order."""
-    rows = []
-    for at, row in each_cell(table):
-        found = fits(records[at], memory_bytes)
-        if found:
-            rows.append(
-                FitsRow(
-                    knobs=[value(name, row[name]) for name in names],
-                    bytes_per_parameter=units.number(found.bytes_per_parameter),
-                    measured=units.count(found.parameters),
-                    least=_bound(found.least, found.parameters),
-                    most=_bound(found.most, found.parameters),
-                )
-            )
-    return rows
-
-
-def _bound(parameters: int | None, measured: int) -> str:
-    return f"below {units.count(measured)}" if parameters is None else units.count(parameters)

@@ -1,4 +1,4 @@
-"""The Pareto front: settings than which none is both faster and needs less memory, or less energy."""
+"""Pareto-optimal configurations: no other of the same world size is both faster and needs less memory, or energy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.table.frame import each_cell, varying
-from analysis.table.panels import Panel, describe, panels
+from analysis.table.frame import varying
+from analysis.table.panels import Panel, panels
 from analysis.table.warnings import bearing
-from analysis.text import units
 from results.identity import frozen, is_task
 from results.verdicts import UNRANKED
 
@@ -32,36 +31,35 @@ class Price:
 
 
 SHARED = (
-    "The front, in diamonds, is what no other setting beats in both; its numbers name the settings in the order of "
-    "speed. Circles are beaten. Bars are bootstrap intervals of the front's throughput over launches; settings whose "
-    "bars overlap may change places. Hollow: oversubscribed; a cross: disturbed while it was timed. Left out: what "
-    "failed, was simulated, is outside parity or keeps state on servers. The lower axis need not begin at 0."
+    "Joined and labelled: Pareto-optimal; with bootstrap intervals over launches. Hollow: oversubscribed. Cross: "
+    "disturbed while it was timed. The lower axis need not begin at 0."
 )
 PRICES = [
     Price(
         "peak_bytes",
         "pareto_memory",
-        "Throughput against memory",
-        "Throughput of all ranks over the peak memory of the rank that needs most. " + SHARED,
+        "Throughput and memory",
+        "Throughput of all ranks over peak memory of the rank with the most. " + SHARED,
     ),
     Price(
         "joules_per_sample",
         "pareto_energy",
-        "Throughput against energy",
-        "Throughput of all ranks over the energy of one sample, of all GPUs or processor packages. " + SHARED,
+        "Throughput and energy",
+        "Throughput of all ranks over energy per sample, of all GPUs or processor packages. " + SHARED,
     ),
 ]
 
 
 @dataclass(frozen=True)
-class FrontRow:
-    """One setting of a front, in words."""
+class Front:
+    """The Pareto-optimal configurations of one task at one world size."""
 
-    task: str
-    against: str
-    setting: str
-    throughput: str
-    price: str
+    price: Price
+    panel: Panel
+    names: list[str]
+    """The settings that distinguish its configurations."""
+    places: list[int]
+    """Of the Pareto-optimal ones in the panel's table, fastest first."""
 
 
 def admissible(table: pd.DataFrame, price: Price) -> pd.DataFrame:
@@ -79,29 +77,17 @@ def front(throughput: Sequence[float], price: Sequence[float]) -> list[int]:
     return found
 
 
-def fronts(table: pd.DataFrame) -> list[tuple[Price, Panel, list[str], list[int]]]:
-    """For each price and each task of several settings: the knobs that tell them apart, and the front's places."""
+def fronts(table: pd.DataFrame) -> list[Front]:
+    """For each price, each task and each world size with several settings: which are Pareto-optimal."""
     names = varying(table)
-    settings = [name for name in names if not is_task(name)] or ["stage", "gpus"]
+    among = [name for name in names if is_task(name) or name == "gpus"]
+    settings = [name for name in names if name not in among] or ["stage", "gpus"]
     found = []
     for price in PRICES:
-        for panel in panels(admissible(table, price), [name for name in names if is_task(name)]):
+        for panel in panels(admissible(table, price), among):
             part = panel.table
             if len(part) > 1:
                 places = front(part["throughput_per_s"].tolist(), part[price.column].tolist())
-                telling = [name for name in settings if part[name].map(frozen).nunique() > 1] or settings
-                found.append((price, panel, telling, places))
+                distinguishing = [name for name in settings if part[name].map(frozen).nunique() > 1] or settings
+                found.append(Front(price, panel, distinguishing, places))
     return found
-
-
-def front_rows(table: pd.DataFrame) -> list[FrontRow]:
-    """All fronts in words, each fastest first."""
-    rows = []
-    for price, panel, names, places in fronts(table):
-        for _, row in each_cell(panel.table.iloc[places]):
-            cost = row[price.column]
-            paid = units.size(cost) if price.column == "peak_bytes" else f"{units.number(cost)} J per sample"
-            speed = f"{units.number(row['throughput_per_s'], 4)} {row['unit']}s/s"
-            against = "memory" if price.column == "peak_bytes" else "energy"
-            rows.append(FrontRow(panel.title, against, describe(row, names), speed, paid))
-    return rows

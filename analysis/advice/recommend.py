@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.advice.pareto import front
-from analysis.comparison.compare import as_written, ratio, samples
-from analysis.metrics import time
+from analysis.advice.ranking import is_tied, rank
+from analysis.comparison.compare import as_written
+from analysis.metrics.interference import load_text
 from analysis.statistics.medians import Interval
 from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
@@ -81,8 +82,8 @@ class Choice:
 
     @property
     def tied(self) -> bool:
-        """Whether it cannot be told from the fastest. One launch leaves no interval: then nothing is called tied."""
-        return self.behind.value == 1 or self.behind.low <= 1  # False for NaN
+        """Whether it is not measurably slower than the fastest."""
+        return is_tied(self.behind)
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,11 @@ class Advice:
     refused: list[tuple[str, str]]
     """Settings that break a limit, and how."""
     level: str = ""
-    """Of the intervals by which others were told from the fastest, the lowest; empty where there was none."""
-    untold: int = 0
+    """Of the intervals by which others were compared with the fastest, the lowest; empty where there was none."""
+    undecided: int = 0
     """Settings that one launch leaves without an interval."""
+    load: str = ""
+    """The background load of the fastest, where it was heavy: then nothing is recommended."""
 
 
 def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> list[Advice]:
@@ -119,29 +122,16 @@ def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings:
     fit = table[[broken[index] is None for index in table.index]]
     if fit.empty:
         return Advice(task, [], [], refused)
-    fastest = records[int(str(fit["throughput_per_s"].idxmax()))]
+    fit = fit.sort_values("throughput_per_s", ascending=False)
+    ranked = [records[int(str(index))] for index in fit.index]
+    ranking = rank(ranked, fit["throughput_per_s"].tolist())
     choices = [
-        Choice(
-            describe(row, settings),
-            row,
-            throughput_ratio(fastest, record),
-            overrides(record, settings),
-            record,
-        )
-        for index, row in fit.sort_values("throughput_per_s", ascending=False).iterrows()
-        for record in [records[int(str(index))]]
+        Choice(describe(row, settings), row, behind, overrides(record, settings), record)
+        for (_, row), behind, record in zip(fit.iterrows(), ranking.behind, ranked, strict=True)
     ]
     tied = sorted((choice for choice in choices if choice.tied), key=lambda choice: _peak(choice.row))
-    intervals = [choice.behind for choice in choices if choice.row.name != choices[0].row.name]
-    told = [interval for interval in intervals if known(interval.low)]
-    level = min(told, key=lambda interval: interval.level).level_text() if told else ""
-    return Advice(task, tied, pareto(choices), refused, level, len(intervals) - len(told))
-
-
-def throughput_ratio(first: Record, second: Record) -> Interval:
-    """Throughput of the first over the second's."""
-    above, below, paired = samples(first, second, time.throughput_per_s)
-    return ratio(above, below, paired=paired)
+    level, undecided = ranking.level_text(), len(ranking.undecided)
+    return Advice(task, tied, pareto(choices), refused, level, undecided, load_text(ranked[ranking.fastest]))
 
 
 def pareto(choices: Sequence[Choice]) -> list[Choice]:
@@ -173,9 +163,14 @@ def lines(advice: Advice) -> list[str]:
     if not advice.tied:
         return [*said, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
     first = advice.tied[0]
-    said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}", f"  {first.command}"]
-    if len(advice.tied) > 1:
-        said.append("As fast, as far as these launches tell:")
+    if advice.load:
+        fastest = advice.front[0]
+        said.append(f"No recommendation: {fastest.name} was fastest under heavy background load ({advice.load}).")
+        said += [f"  {_figures(fastest)}", "  Run again on an idle machine."]
+    else:
+        said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}", f"  {first.command}"]
+    if len(advice.tied) > 1 and not advice.load:
+        said.append("Tied with the fastest (paired ratio over rounds includes 1):")
         said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in advice.tied[1:]]
     slower = [choice for choice in advice.front if not choice.tied]
     if slower:
@@ -204,8 +199,8 @@ def _figures(choice: Choice) -> str:
 def _reason(advice: Advice) -> str:
     first, fastest = advice.tied[0], advice.front[0]
     if len(advice.tied) == 1 and not advice.level:
-        return f"It is the fastest{'; one launch cannot say what is tied with it' if advice.untold else ''}."
-    untold = f" Of one launch, and so without: {counted(advice.untold, 'setting')}." if advice.untold else ""
+        return f"It is the fastest{'; one launch cannot say what is tied with it' if advice.undecided else ''}."
+    untold = f" Of one launch, and so without: {counted(advice.undecided, 'setting')}." if advice.undecided else ""
     level = f"Intervals: {advice.level}.{untold}"
     if len(advice.tied) == 1:
         return f"It is the fastest, and nothing is tied with it. {level}"

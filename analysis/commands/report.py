@@ -44,26 +44,14 @@ def add(commands: Commands) -> None:
     report.set_defaults(run=run)
 
 
-def run(asked: argparse.Namespace) -> int:
-    from analysis.advice.alpha_beta import fit_rows
+def run(arguments: argparse.Namespace) -> int:
+    from analysis.report.content import Content
     from analysis.report.terminal import print_summary
     from analysis.report.write import write_report
-    from analysis.table.frame import frame
-    from analysis.text import units
 
-    found = read(asked)
-    table = frame(found.records)
-    written = write_report(
-        found.records, asked.out or home(asked.paths), found.warnings, table=table, gpu_memory_bytes=asked.gpu_memory
-    )
-    print_summary(
-        table,
-        written,
-        found.warnings,
-        by_size=fit_rows(found.records, table),
-        models=written.fits,
-        gpu_memory=units.size(asked.gpu_memory) if asked.gpu_memory else "",
-    )
+    source = read(arguments)
+    content = Content(source.records, source.warnings, arguments.gpu_memory)
+    print_summary(content, write_report(content, arguments.out or home(arguments.paths)))
     return 0
 
 

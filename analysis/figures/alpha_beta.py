@@ -14,20 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from analysis.advice.alpha_beta import Fit, benchmarks, fits
+from analysis.advice.alpha_beta import Fit, benchmarks, bus_factor, fits
 from analysis.figures.canvas import PAPER, canvas, save, style
-from analysis.figures.catalogue import Plot
 from analysis.figures.curves import MARKERS
+from analysis.figures.plot import Plot
 from analysis.table.panels import drawn
 from analysis.text import units
 from results.record import Record
 from results.verdicts import MOMENTARY
 
-TITLE = "Collectives by size"
+TITLE = "Bus bandwidth by size"
 DEFINITION = (
-    "Time of one collective, the slowest rank's, over the size of the whole array; the median over a launch's "
-    "iterations, then over launches. The line is t = α + β·S; hollow points are further from it than they spread. Bars "
-    "are bootstrap intervals over launches, at the level that so many launches attain."
+    "Bus bandwidth over the size of the whole array, from the slowest rank's time, with its interval over launches. "
+    "Line: t = α + β·S where it was fitted; hollow points are not on it."
 )
 
 
@@ -50,13 +49,13 @@ def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[P
             )
             for at, (name, record) in enumerate(drawn(found))
         ]
-    return [Plot(TITLE, DEFINITION, "time", drawings, len(found) - len(drawings))]
+    return [Plot(TITLE, DEFINITION, "collectives", drawings, len(found) - len(drawings))]
 
 
 def flagged(name: str, record: Record) -> str:
     """A cell's name, with what a reader of its times must know."""
-    known = [units.spoken(verdict) for verdict in record.verdicts if verdict in ("oversubscribed", *MOMENTARY)]
-    return " · ".join([name, *known]) if name else ", ".join(known)
+    notes = [units.spoken(verdict) for verdict in record.verdicts if verdict in ("oversubscribed", *MOMENTARY)]
+    return " · ".join([name, *notes]) if name else ", ".join(notes)
 
 
 def panel(shown: list[Fit], title: str) -> Figure:
@@ -73,7 +72,7 @@ def panel(shown: list[Fit], title: str) -> Figure:
         _line(axes, fit, colours[at])
         _marks(axes, fit, colours[at], MARKERS[at])
     axes.set_xlabel("size of the whole array")
-    axes.set_ylabel("time (ms)")
+    axes.set_ylabel("bus bandwidth (GB/s)")
     sizes = sorted({point.size_bytes for fit in shown for point in fit.points})
     at_sizes = sizes[:: max(1, -(-len(sizes) // MOST_TICKS))]
     axes.set_xticks(at_sizes, [units.size(size).replace(".00 ", " ").replace(".0 ", " ") for size in at_sizes])
@@ -86,19 +85,23 @@ def panel(shown: list[Fit], title: str) -> Figure:
 
 
 def _line(axes: Axes, fit: Fit, colour: tuple[float, float, float]) -> None:
+    if fit.line is None:
+        return
     sizes = np.geomspace(fit.points[0].size_bytes, fit.points[-1].size_bytes, 60)
-    times_ms = (fit.line.alpha_s + sizes * fit.line.s_per_byte) * 1e3
-    axes.plot(sizes, np.where(times_ms > 0, times_ms, nan), color=colour, linewidth=1.1)
+    times_s = fit.line.alpha_s + sizes * fit.line.s_per_byte
+    bandwidths = sizes / np.where(times_s > 0, times_s, nan) * bus_factor(fit.kind, fit.ranks) / 1e9
+    axes.plot(sizes, bandwidths, color=colour, linewidth=1.1)
 
 
 def _marks(axes: Axes, fit: Fit, colour: tuple[float, float, float], marker: str) -> None:
     for point in fit.points:
-        time = point.time_s
-        reach = np.nan_to_num(np.array([[time.value - time.low], [time.high - time.value]]))
+        time, middle = point.time_s, point.bus_bandwidth / 1e9
+        low, high = middle * time.value / time.high, middle * time.value / time.low
+        reach = np.nan_to_num(np.array([[middle - low], [high - middle]]))
         axes.errorbar(
             [point.size_bytes],
-            [time.value * 1e3],
-            yerr=reach * 1e3,
+            [middle],
+            yerr=reach,
             fmt=marker,
             color=colour,
             markerfacecolor=PAPER if point.is_off else colour,

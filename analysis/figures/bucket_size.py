@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 
 from analysis.advice.bucket_size import LEAST_R2, Curve, Point
 from analysis.figures.canvas import INK, PAPER, SCALES, canvas, save, style
-from analysis.figures.catalogue import INTERVAL, Plot
+from analysis.figures.catalogue import INTERVAL
+from analysis.figures.plot import Plot
 from analysis.table.panels import drawn
 from results.verdicts import MOMENTARY
 
@@ -36,7 +37,7 @@ def draw(found: Sequence[Curve], table: pd.DataFrame, folder: Path) -> list[Plot
             save(panel(curve, table), folder / f"buckets-{at + 1:02}.png", curve.title, f"{TITLE}. {DEFINITION}")
             for at, curve in enumerate(drawn(found))
         ]
-    return [Plot(TITLE, DEFINITION, "time", drawings, len(found) - len(drawings))]
+    return [Plot(TITLE, DEFINITION, "bucket-size", drawings, len(found) - len(drawings))]
 
 
 def panel(curve: Curve, table: pd.DataFrame) -> Figure:

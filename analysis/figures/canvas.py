@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.figures.plot import Drawing
 from analysis.text.units import plain
 from results.atomic import replacing, write_whole
 
@@ -31,21 +31,14 @@ PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--line)", PAPER: "var(--card)"}
 
 LEGEND_ROW, TITLE_ROW, AXIS_ROOM = 0.19, 0.25, 0.52
 
-TITLE_POINTS, TITLE_LETTER = 9.5, 0.076
+TITLE_POINTS, TITLE_LETTER, SMALLEST_TITLE = 9.5, 0.076, 0.75
 """Of a title that fits: its size, and the width of a letter in inches."""
 """Inches kept above and below the axes."""
 
+DPI = 300
+"""Of PNG files: 1,230 pixels wide."""
+
 SCALES = (("µs", 1e6), ("ms", 1e3), ("s", 1.0))
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One finished figure."""
-
-    title: str
-    """What tells it from others of its kind; may be empty."""
-    file: Path
-    svg: str
 
 
 @contextmanager
@@ -95,9 +88,7 @@ def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float =
     figure = Figure(figsize=(WIDTH, total))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / WIDTH, AXIS_ROOM / total, 1 - (left + 0.12) / WIDTH, height / total))
-    if title:
-        shrink = min(1.0, (WIDTH - 0.1) / (TITLE_LETTER * len(title)))
-        figure.text(0.012, 1 - 0.08 / total, title, va="top", weight="bold", fontsize=TITLE_POINTS * shrink)
+    _title(figure, title, total)
     if legend:
         top = 1 - (TITLE_ROW if title else 0) / total
         figure.legend(
@@ -114,10 +105,37 @@ def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float =
     return figure, axes
 
 
+def pair(height: float, title: str, left: float) -> tuple[Figure, Axes, Axes]:
+    """A figure with two axes of ``height`` inches beside each other, with room for the names of rows at the left."""
+    above = (TITLE_ROW if title else 0) + 0.08
+    room = AXIS_ROOM + LEGEND_ROW  # a label of two lines
+    total = height + above + room
+    figure = Figure(figsize=(WIDTH, total))
+    FigureCanvasAgg(figure)
+    wide = (WIDTH - left - 0.22) / 2
+    first, second = (
+        figure.add_axes((at / WIDTH, room / total, wide / WIDTH, height / total)) for at in (left, left + wide + 0.14)
+    )
+    _title(figure, title, total)
+    for axes in (first, second):
+        sns.despine(ax=axes)
+    return figure, first, second
+
+
+def _title(figure: Figure, title: str, total: float) -> None:
+    """A title that fits the figure's width; cut where its letters would become too small to read."""
+    if not title:
+        return
+    longest = int((WIDTH - 0.1) / (TITLE_LETTER * SMALLEST_TITLE))
+    shown = title if len(title) <= longest else f"{title[: longest - 1]}…"
+    shrink = min(1.0, (WIDTH - 0.1) / (TITLE_LETTER * len(shown)))
+    figure.text(0.012, 1 - 0.08 / total, shown, va="top", weight="bold", fontsize=TITLE_POINTS * shrink)
+
+
 def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
     """Writes ``file`` as PNG and beside it as SVG; ``alternative`` says in words what the figure shows."""
     with replacing(file) as partial:
-        figure.savefig(partial, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+        figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     document = plain(buffer.getvalue())

@@ -10,11 +10,16 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.canvas import Drawing, save, style
-from analysis.figures.curves import EFFICIENCY, SERIAL, THROUGHPUT, TIME, curve
-from analysis.figures.memory import peak_bars, state_bars
+from analysis.figures import launches, overview
+from analysis.figures.canvas import save, style
+from analysis.figures.curves import EFFICIENCY, LINED, SERIAL, THROUGHPUT, curve
+from analysis.figures.memory import peak_bars, residual_bars, state_bars
+from analysis.figures.plot import Plot
 from analysis.figures.scaling_loss import loss_bars
 from analysis.figures.step_parts import part_bars
+from analysis.figures.traffic import sent_bars
+from analysis.metrics.measured import Measured
+from analysis.metrics.memory import limit_bytes
 from analysis.table.panels import Layout, Panel, drawn, layout, panels
 from analysis.table.warnings import bearing
 from results.verdicts import IDLE, UNTRAINED
@@ -29,125 +34,149 @@ class Kind:
     definition: str
     """What is drawn and how it is defined, in a sentence or two."""
     draw: Callable[[Panel, Layout], Figure | None]
+    section: str
+    """The anchor of the section of the report that shows it."""
     subject: str = "time"
-    """``time`` or ``memory``: figures of one subject stand side by side."""
+    """``time`` or ``memory``."""
     needs_worlds: bool = False
     """Says nothing unless several world sizes were run."""
+    is_curve: bool = False
+    """Needs several values of a number along its axis."""
 
 
-@dataclass(frozen=True)
-class Plot:
-    """One kind of figure as drawn for a report."""
-
-    title: str
-    definition: str
-    subject: str
-    drawings: list[Drawing]
-    left_out: int
-    """Panels that were not drawn."""
-
-
-INTERVAL = (
-    "Bars are bootstrap intervals over launches, at the level that so many launches attain. A cross: disturbed while "
-    "it was timed (see the verdicts)."
-)
+INTERVAL = "Intervals are over launches; a cross: disturbed."
 
 KINDS = [
     Kind(
+        "sent_bytes",
+        "Bytes sent",
+        "Per rank and step, each call at its bandwidth optimum, as counted in an untimed step.",
+        sent_bars,
+        "overview",
+        subject="memory",
+    ),
+    Kind(
+        "throughput",
+        "Throughput by world size",
+        "All ranks together, over the total time of measured steps. " + INTERVAL,
+        partial(curve, quantity=THROUGHPUT),
+        "overview",
+        is_curve=True,
+    ),
+    Kind(
         "scaling_efficiency",
         "Scaling efficiency",
-        "Throughput per rank, relative to that of the smallest world size of the same setting. The dotted cap is what "
-        "shared cores or GPUs leave at most; hollow points are oversubscribed and say nothing about scaling. "
-        + INTERVAL,
+        "Throughput per rank relative to the smallest world size. Cap: limit by shared cores; hollow: oversubscribed.",
         partial(curve, quantity=EFFICIENCY),
+        "overview",
         needs_worlds=True,
+        is_curve=True,
     ),
     Kind(
         "scaling_loss",
-        "What the loss is made of",
-        "What each part of profiled steps costs a rank more, for the same work, than in the smallest world of the same "
-        "setting. Left of zero it costs less. Unexplained is the rest of the measured loss: what the profiled launch "
-        "had and the timed ones did not, or the reverse.",
+        "Parts of the loss",
+        "Additional time per part for the same work, relative to the smallest world size; left of zero it is less. "
+        "Unexplained: what the profiled launch does not show of the measured loss.",
         loss_bars,
+        "scaling-loss",
         needs_worlds=True,
     ),
     Kind(
         "serial_fraction",
         "Serial fraction of strong scaling",
-        "Karp and Flatt: (1/speedup - 1/n) / (1 - 1/n), n the growth of the world. It rises with overhead and stays "
-        "constant with a serial part. " + INTERVAL,
+        "Karp and Flatt: (1/speedup - 1/n) / (1 - 1/n), n the growth of the world. Rises with overhead. " + INTERVAL,
         partial(curve, quantity=SERIAL),
+        "serial-fraction",
         needs_worlds=True,
-    ),
-    Kind(
-        "step_time",
-        "Step time",
-        "Forward, backward and update of one step, taken by the slowest rank; the median over a launch's steps, then "
-        "over launches. " + INTERVAL,
-        partial(curve, quantity=TIME),
-    ),
-    Kind(
-        "throughput",
-        "Throughput",
-        "Units (samples or tokens) that all ranks trained on together, over the total time of the measured steps; "
-        "the median over launches. " + INTERVAL,
-        partial(curve, quantity=THROUGHPUT),
+        is_curve=True,
     ),
     Kind(
         "step_parts",
-        "What a step is made of",
-        "From a profiled launch, mean over steps and ranks. Exposed is communication with no computation beside it "
-        "and every rank taking part; overlap is the share of all communication that ran beside computation.",
+        "Parts of a step",
+        "From a profiled launch, mean over steps and ranks. Exposed: communication that no computation overlaps.",
         part_bars,
+        "step-parts",
     ),
     Kind(
         "model_state",
         "Model state per rank",
-        "What the rank that holds most keeps between backward and update, by kind, as counted in the engine's tensors; "
-        "below each bar what the formulas predict for this engine, from parameter shapes alone. In brackets the "
-        "difference, where it is 0.05 % or more.",
+        "The rank with the most, between backward and update, by kind; below each bar the prediction from parameter "
+        "shapes, with the difference where it is 0.05 % or more.",
         state_bars,
+        "memory",
         subject="memory",
     ),
     Kind(
         "peak_memory",
         "Peak memory per rank",
-        "The most that any rank had allocated at one moment of a step, counted at the allocator in a launch that was "
-        "not timed, by what it was for at that moment; below each bar what is predicted at most: model state, what "
-        "the engine needs to gather and reduce, and the activations of a single process. In brackets the residual: "
-        "measured minus predicted.",
+        "The largest allocation at any moment of an untimed step, by use; below each bar the prediction, an upper "
+        "bound.",
         peak_bars,
+        "memory",
+        subject="memory",
+    ),
+    Kind(
+        "memory_residual",
+        "Residual of the predicted peak",
+        "Measured over predicted peak. The prediction is an upper bound, so a bar to the left is expected.",
+        residual_bars,
+        "memory",
         subject="memory",
     ),
 ]
 
 
-def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
-    """Draws every kind of figure that ``table`` has data for and saves its panels as PNG files in ``folder``.
+def draw(cells: Sequence[Measured], table: pd.DataFrame, folder: Path) -> list[Plot]:
+    """Draw every kind of figure that ``table`` has data for and save its panels as PNG files in ``folder``.
 
-    Only cells that ended ok are drawn, and of those that diverged no times.
+    ``cells`` are those of the table's index. Only those that ended ok are drawn, and of those that diverged no times.
     """
     shown = table[(table["status"] == "ok") & table["step_time_s"].notna()]
     if shown.empty:
         return []
     place = layout(shown)
-    split = panels(shown, place.panels)
-    shown_panels = drawn(split)
     folder.mkdir(parents=True, exist_ok=True)
-    plots = []
     with style():
+        plots = _overview(cells, shown, place, folder)
         for kind in KINDS:
-            if kind.needs_worlds and shown["gpus"].nunique() < 2:
-                continue
-            drawings = [
-                save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
-                for panel in _without(UNTRAINED if kind.subject == "time" else IDLE, shown_panels)
-                if (figure := kind.draw(panel, place)) is not None
-            ]
-            if drawings:
-                left_out = len(split) - len(shown_panels)
-                plots.append(Plot(kind.title, kind.definition, kind.subject, drawings, left_out))
+            if _has_subject(kind, shown, place):
+                plots += _plot(kind, shown, place, place.panels, folder)
+        plots += _launches(cells, shown, place, folder)
     return plots
+
+
+def _has_subject(kind: Kind, shown: pd.DataFrame, place: Layout) -> bool:
+    """Whether there is something to compare: several world sizes, or several values along a curve."""
+    if kind.needs_worlds and shown["gpus"].nunique() < 2:
+        return False
+    return not kind.is_curve or (place.axis in LINED and shown[place.axis].nunique() > 1)
+
+
+def _overview(cells: Sequence[Measured], shown: pd.DataFrame, place: Layout, folder: Path) -> list[Plot]:
+    limits = {int(at): limit_bytes(cells[int(at)].record) for at in shown.index}
+    names = [*place.panels, *(["gpus"] if place.axis == "gpus" else [])]
+    kind = Kind("overview", overview.TITLE, overview.DEFINITION, partial(overview.overview, limits=limits), "answer")
+    return _plot(kind, shown, place, names, folder)
+
+
+def _launches(cells: Sequence[Measured], shown: pd.DataFrame, place: Layout, folder: Path) -> list[Plot]:
+    samples = {int(at): cells[int(at)].launch_throughputs() for at in shown.index}
+    draw_dots = partial(launches.launch_dots, throughputs=samples)
+    kind = Kind("launches", launches.TITLE, launches.DEFINITION, draw_dots, "overview")
+    return _plot(kind, shown, place, place.panels, folder)
+
+
+def _plot(kind: Kind, shown: pd.DataFrame, place: Layout, names: list[str], folder: Path) -> list[Plot]:
+    """One kind with a panel for each combination of the settings ``names``; none where nothing is drawn."""
+    split = panels(shown, names)
+    shown_panels = drawn(split)
+    drawings = [
+        save(figure, folder / f"{kind.name}{panel.slug}.png", panel.title, f"{kind.title}. {kind.definition}")
+        for panel in _without(UNTRAINED if kind.subject == "time" else IDLE, shown_panels)
+        if (figure := kind.draw(panel, place)) is not None
+    ]
+    left_out = len(split) - len(shown_panels)
+    return [Plot(kind.title, kind.definition, kind.section, drawings, left_out)] if drawings else []
 
 
 def _without(verdicts: Collection[str], split: Sequence[Panel]) -> list[Panel]:

@@ -24,6 +24,8 @@ from results.verdicts import MOMENTARY
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<"]
 DASHES: list[Any] = ["", (4, 1.5), (1.5, 1.2), (5, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (6, 2), (2, 2), (7, 1, 1, 1)]
 AXES = {"gpus": "world size (ranks)", "bucket_mb": "bucket size (MiB)", "stage": ""}
+LINED = ("gpus", "bucket_mb", "batch_size")
+"""Settings that are numbers: points along them are joined."""
 SPREAD = 0.24
 """Width over which the series of one place on the axis are laid side by side; places are 1 apart."""
 
@@ -38,17 +40,19 @@ class Quantity:
     scales: tuple[tuple[str, float], ...]
     """Name and factor of each scale, finest first."""
     is_efficiency: bool = False
+    grows: bool = False
+    """Whether it ideally grows in proportion to the world size."""
 
     def scale(self, top: float) -> tuple[str, float]:
         """The finest scale in which ``top``, the largest value in the table, stays below 2,000."""
         return next(((name, factor) for name, factor in self.scales if top * factor < 2000), self.scales[-1])
 
 
-TIME = Quantity("step_time_s", "step time ({scale})", (("µs", 1e6), ("ms", 1e3), ("s", 1)))
 THROUGHPUT = Quantity(
     "throughput_per_s",
     "{scale}{unit} per second",
     (("", 1), ("thousand ", 1e-3), ("million ", 1e-6), ("billion ", 1e-9)),
+    grows=True,
 )
 EFFICIENCY = Quantity("scaling_efficiency", "scaling efficiency (%)", (("", 100),), is_efficiency=True)
 SERIAL = Quantity("serial_fraction", "serial fraction (%)", (("", 100),))
@@ -66,11 +70,13 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
     looks = {key: json.loads(key) if layout.series == "stage" else at for at, key in enumerate(groups)}
     colours = sns.color_palette("colorblind", max(looks.values()) + 1)
     names = {looks[key]: name for key, name in _series(panel.table, layout.series).items()}
-    figure, axes = canvas(2.4, panel.title, _legend(names, colours, table, is_efficiency=quantity.is_efficiency))
+    has_ideal = quantity.grows and layout.axis == "gpus"
+    legend = _legend(names, colours, table, is_efficiency=quantity.is_efficiency, has_ideal=has_ideal)
+    figure, axes = canvas(2.4, panel.title, legend)
     axes.set_xlabel(AXES.get(layout.axis, layout.axis.replace("_", " ")))  # first: seaborn lays out axes without words
-    axes.set_ylabel(quantity.axis.format(scale=scale, unit=_unit(panel.peers)))
+    axes.set_ylabel(quantity.axis.format(scale=scale, unit=unit_of(panel.peers)))
     shown = _placed(table, layout, places, looks, quantity.column, factor)
-    if layout.axis in ("gpus", "bucket_mb", "batch_size"):
+    if layout.axis in LINED:
         _lines(axes, shown, colours)
     _marks(axes, shown, colours)
     _disturbed(axes, shown[shown["disturbed"]])
@@ -82,6 +88,8 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
         axes.text(0.01, 0.985, "hollow: simulated, compute only", transform=axes.transAxes, va="top", fontsize=8.5)
     if quantity.is_efficiency:
         _limits(axes, table, places)
+    if has_ideal:
+        _ideal(axes, table, places, quantity.column, factor)
     return figure
 
 
@@ -181,7 +189,7 @@ def _frame(axes: Axes, layout: Layout, places: dict[str, float], bottom: float, 
     axes.grid(axis="x", visible=False)
 
 
-def _unit(table: pd.DataFrame) -> str:
+def unit_of(table: pd.DataFrame) -> str:
     units = table["unit"].dropna().unique()
     return f"{units[0]}s" if len(units) == 1 else "units"
 
@@ -212,7 +220,21 @@ def _limits(axes: Axes, table: pd.DataFrame, places: dict[str, float]) -> None:
         )
 
 
-def _legend(names: dict[int, str], colours: Any, table: pd.DataFrame, *, is_efficiency: bool) -> list[Line2D]:
+def _ideal(axes: Axes, table: pd.DataFrame, places: dict[str, float], column: str, factor: float) -> None:
+    """Throughput in proportion to the world size, from the fastest of the smallest world."""
+    first = table[table["gpus"] == table["gpus"].min()]
+    worlds = sorted(table["gpus"].unique())
+    start = float(first[column].max()) * factor / worlds[0]
+    shown = np.linspace(worlds[0], worlds[-1], 50) if worlds[-1] > worlds[0] else np.array(worlds)
+    ticks = [places[frozen(int(world))] for world in worlds]
+    across = np.interp(shown, worlds, ticks) if ticks != [log2(world) for world in worlds] else np.log2(shown)
+    top = axes.get_ylim()[1]
+    axes.plot(across, np.where(start * shown <= top, start * shown, np.nan), color=INK, linewidth=1, dashes=(6, 3))
+
+
+def _legend(
+    names: dict[int, str], colours: Any, table: pd.DataFrame, *, is_efficiency: bool, has_ideal: bool
+) -> list[Line2D]:
     """What stands above the axes: the series, and the limits."""
     handles = [
         Line2D(
@@ -227,8 +249,8 @@ def _legend(names: dict[int, str], colours: Any, table: pd.DataFrame, *, is_effi
         for look, name in names.items()
         if name
     ]
-    if is_efficiency:
+    if is_efficiency or has_ideal:
         handles.append(Line2D([], [], color=INK, linewidth=1, dashes=(6, 3), label="ideal"))
-        if (table["scaling_cap"] < 1).any():
-            handles.append(Line2D([], [], color=INK, linewidth=2.2, alpha=0.55, ls=":", label="cap"))
+    if is_efficiency and (table["scaling_cap"] < 1).any():
+        handles.append(Line2D([], [], color=INK, linewidth=2.2, alpha=0.55, ls=":", label="cap"))
     return handles

@@ -37,7 +37,7 @@ def state_bars(panel: Panel, layout: Layout) -> Figure | None:
     legend.append(Patch(facecolor=PAPER, edgecolor=INK, lw=0.8, label="predicted (below)"))
     rows = Rows(table, layout)
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
-    unit = _unit(panel.peers["model_state_bytes"].max())
+    unit = unit_for(panel.peers["model_state_bytes"].max())
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         measured = [(kind, row[f"{kind}_bytes"] / UNITS[unit]) for kind in kinds]
         _stack(axes, at - 0.12, 0.46, measured, colours, filled=True)
@@ -83,7 +83,7 @@ def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
     legend.append(Patch(facecolor=PAPER, edgecolor=INK, lw=0.8, label="predicted at most (below)"))
     rows = Rows(table, layout)
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
-    unit = _unit(panel.peers["peak_bytes"].max())
+    unit = unit_for(panel.peers["peak_bytes"].max())
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         _stack(axes, at - 0.12, 0.46, _peak_parts(row, unit), colours, filled=True, hatches=PART_HATCHES)
         predicted, words = row["peak_predicted_bytes"], number(row["peak_bytes"] / UNITS[unit])
@@ -107,6 +107,28 @@ def _peak_parts(row: pd.Series, unit: str) -> list[tuple[str, float]]:
         return [(name, part(row, name) / UNITS[unit]) for name in PARTS]
     state = min(row["model_state_bytes"], row["peak_bytes"])
     return [("state", state / UNITS[unit]), ("temporaries", (row["peak_bytes"] - state) / UNITS[unit])]
+
+
+def residual_bars(panel: Panel, layout: Layout) -> Figure | None:
+    """Measured minus predicted peak, as a share of the prediction; None where either is missing."""
+    table = panel.table[panel.table["peak_bytes"].notna() & panel.table["peak_predicted_bytes"].notna()]
+    if table.empty:
+        return None
+    rows = Rows(table, layout)
+    figure, axes = canvas(rows.height, panel.title, [], left=rows.left)
+    over, under = sns.color_palette("colorblind", 4)[3], sns.color_palette("colorblind", 1)[0]
+    lowest = highest = 0.0
+    for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
+        share = 100 * (row["peak_bytes"] / row["peak_predicted_bytes"] - 1)
+        axes.barh(at, share, 0.6, facecolor=over if share > 0 else under, edgecolor=INK, linewidth=0.5)
+        rows.say(axes, at, max(share, 0.0), f"{share:+.1f} %")
+        lowest, highest = min(lowest, share), max(highest, share)
+    rows.frame(axes, "peak, measured over predicted (%)", max(highest, 0.0))
+    inches = WIDTH - rows.left - 0.12
+    spread = max(highest - lowest, 1.0)
+    axes.set_xlim(lowest - 0.05 * spread, highest + spread * rows.room / (inches - rows.room))
+    axes.axvline(0, color=INK, linewidth=1)
+    return figure
 
 
 class Rows:
@@ -181,5 +203,5 @@ def _difference(residual: float) -> str:
     return "" if abs(residual) < 0.0005 else f" ({100 * residual:+.1f} %)"
 
 
-def _unit(largest: float) -> str:
+def unit_for(largest: float) -> str:
     return "GiB" if largest >= 2**30 else "MiB" if largest >= 2**19 else "KiB"

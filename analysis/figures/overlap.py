@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from analysis.advice.overlap import Overlapped
 from analysis.comparison.compare import MARGIN
 from analysis.figures.canvas import FAINT, INK, PAPER, canvas, save, style
-from analysis.figures.catalogue import Plot
+from analysis.figures.plot import Plot
 from analysis.table.frame import each_cell, varying
 from analysis.table.panels import describe, drawn, panels
 
@@ -50,7 +50,7 @@ def draw(found: Sequence[Overlapped], table: pd.DataFrame, folder: Path) -> list
             shown = [entries[int(str(index))] for index in place.table.index]
             figure = panel(shown, place.table, names[cut:], place.title)
             drawings.append(save(figure, folder / f"overlap{place.slug}.png", place.title, f"{TITLE}. {DEFINITION}"))
-    return [Plot(TITLE, DEFINITION, "time", drawings, len(split) - len(drawn(split)))]
+    return [Plot(TITLE, DEFINITION, "overlap", drawings, len(split) - len(drawn(split)))]
 
 
 def _longest(table: pd.DataFrame, names: list[str]) -> int:

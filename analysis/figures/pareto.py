@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.advice.pareto import PRICES, Price, fronts
+from analysis.advice.pareto import PRICES, Front
 from analysis.figures.canvas import INK, PAPER, canvas, save, style
-from analysis.figures.catalogue import Plot
 from analysis.figures.curves import THROUGHPUT
+from analysis.figures.plot import Plot
 from analysis.table.frame import each_cell
-from analysis.table.panels import Panel, describe, drawn
+from analysis.table.panels import describe, drawn
 from results.verdicts import MOMENTARY
 
 SCALES = {
@@ -26,34 +26,36 @@ SCALES = {
 }
 
 
-def draw(table: pd.DataFrame, folder: Path) -> list[Plot]:
-    """A figure for each price that is known, with a panel for each task, as PNG files in ``folder``."""
-    found = fronts(table)
+def draw(fronts: Sequence[Front], folder: Path) -> list[Plot]:
+    """A figure for each price that is known, with a panel for each task and world size, as PNG files in ``folder``."""
     plots = []
     with style():
         for price in PRICES:
-            own = [entry[1:] for entry in found if entry[0] is price]
+            own = [front for front in fronts if front.price is price]
             drawings = []
-            for place, names, places in drawn(own):
+            for front in drawn(own):
                 folder.mkdir(parents=True, exist_ok=True)
-                file = folder / f"{price.name}{place.slug}.png"
-                figure = draw_front(price, place, names, places)
-                drawings.append(save(figure, file, place.title, f"{price.title}. {price.definition}"))
+                file = folder / f"{price.name}{front.panel.slug}.png"
+                figure = draw_front(front)
+                drawings.append(save(figure, file, front.panel.title, f"{price.title}. {price.definition}"))
             if drawings:
-                left_out = len(own) - len(drawn(own))
-                plots.append(Plot(price.title, price.definition, "time", drawings, left_out))
+                plots.append(Plot(price.title, price.definition, "pareto", drawings, len(own) - len(drawings)))
     return plots
 
 
-def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) -> Figure:
-    """One task: every cell, the front joined by steps and numbered."""
+def draw_front(shown: Front) -> Figure:
+    """One task at one world size: every configuration, the Pareto-optimal ones joined by steps and labelled."""
+    price, panel, names, places = shown.price, shown.panel, shown.names, shown.places
     table = panel.table
     words = [describe(row, names) for _, row in each_cell(table.iloc[places])]
+    is_short = max(map(len, words)) <= MOST_LETTERS and len(words) <= len(PLACES) // 2
+    keys = words if is_short else [str(at + 1) for at in range(len(words))]
     legend = [
-        Line2D([], [], color=INK, marker="D", ls="", markersize=5, label=f"{at + 1}  {name}")
-        for at, name in enumerate(words)
+        Line2D([], [], color=INK, marker="D", ls="", markersize=5, label=f"{key}  {name}")
+        for key, name in zip(keys, words, strict=True)
+        if not is_short
     ]
-    figure, axes = canvas(2.6, panel.title, legend)
+    figure, axes = canvas(2.2, panel.title, legend)
     top = float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
     scale, factor = THROUGHPUT.scale(top)
     unit, by = next((s for s in SCALES[price.column] if table[price.column].max() * s[1] < 2000), ("", 1.0))
@@ -66,7 +68,7 @@ def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) 
     least, most = table[price.column].min() * by, table[price.column].max() * by
     room = 0.12 * (most - least) or 0.1 * most
     axes.set_xlim(max(0.0, least - room), most + room)
-    _numbers(axes, list(zip(across, up, strict=True)))
+    _labels(axes, list(zip(across, up, strict=True)), keys)
     axes.set_xlabel(f"peak memory of a rank ({unit})" if price.column == "peak_bytes" else f"energy ({unit})")
     unit_names = table["unit"].dropna().unique()
     axes.set_ylabel(THROUGHPUT.axis.format(scale=scale, unit=f"{unit_names[0]}s" if len(unit_names) == 1 else "units"))
@@ -74,21 +76,30 @@ def draw_front(price: Price, panel: Panel, names: list[str], places: list[int]) 
 
 
 PLACES = [(-7, 7), (8, 7), (8, -8), (-7, -8), (-15, 0), (15, 0), (-15, 12), (15, 12), (0, 17), (0, -18)]
-"""Where a number may stand beside its mark, in points, the preferred first."""
+"""Where a label may stand, in points from its mark; the preferred first."""
+MOST_LETTERS = 9
+"""Of a name that stands at its mark; longer ones are numbered, with a legend."""
+LETTER = 5.2
+"""Width of a letter in points."""
 
 
-def _numbers(axes: Axes, marks: Sequence[tuple[float, float]]) -> None:
-    """Numbers each mark where its number meets no other and no other mark. Called when the axes have their limits."""
+def _labels(axes: Axes, marks: Sequence[tuple[float, float]], keys: Sequence[str]) -> None:
+    """Label each mark where its label meets no other label and no mark. Called when the axes have their limits."""
     per_point = axes.figure.dpi / 72
     at = [axes.transData.transform(mark) / per_point for mark in marks]
+    box = axes.transAxes.transform([(0, 0), (1, 1)]) / per_point
     taken: list[Any] = []
-    for number, (mark, place) in enumerate(zip(marks, at, strict=True), 1):
+    for key, mark, place in zip(keys, marks, at, strict=True):
+        half = LETTER * (len(key) - 1) / 2
+        reach = np.array([9 + 2 * half, 9])
+        shifts = [np.array([x + np.sign(x) * half, y]) for x, y in PLACES]
+        inside = [s for s in shifts if box[0][0] < place[0] + s[0] - half and place[0] + s[0] + half < box[1][0]]
         others = [*taken, *(other for other in at if other is not place)]
-        free = (shift for shift in PLACES if all(np.abs(place + shift - other).max() > 9 for other in others))
-        shift = next(free, PLACES[0])
+        free = (s for s in inside if not any((np.abs(place + s - other) < reach).all() for other in others))
+        shift = next(free, (inside or shifts)[0])
         taken.append(place + shift)
         axes.annotate(
-            str(number), mark, xytext=shift, textcoords="offset points", ha="center", va="center", weight="bold"
+            key, mark, xytext=tuple(shift), textcoords="offset points", ha="center", va="center", weight="bold"
         )
 
 

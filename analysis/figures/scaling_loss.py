@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -15,16 +14,6 @@ from analysis.table.panels import Layout, Panel
 from analysis.text import units
 
 UNEXPLAINED = {"facecolor": PAPER, "edgecolor": INK, "lw": 0.5, "hatch": "oo"}
-
-
-def grown(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells that are measured against a smaller world."""
-    return table[table["gpus"] > table["scaling_baseline_gpus"]]
-
-
-def points(share: float) -> str:
-    """A share in per cent to one decimal, with its sign, such as ``+3.4``."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}" if units.known(share) else units.MISSING
 
 
 def loss_bars(panel: Panel, layout: Layout) -> Figure | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -14,14 +13,21 @@ from analysis.metrics.step_parts import PARTS, WORDS
 from analysis.table.panels import Layout, Panel
 from analysis.text import units
 
-HATCHES = {"optimizer": "xxxx", "exposed": "////", "straggler": "....", "host": "----", "data": "++++"}
+COLOURS = {
+    "compute": "#d7dce3",
+    "optimizer": "#a9b2bf",
+    "exposed": "#d55e00",
+    "straggler": "#f0c19a",
+    "host": "#eef0f3",
+    "data": PAPER,
+}
+"""Exposed communication in the one strong colour, which is dark in print; the rest pale."""
+HATCHES = {"optimizer": "xxxx", "straggler": "....", "host": "----", "data": "++++"}
 
 
 def looks(part: str) -> dict[str, Any]:
-    """How a part is filled; what is lost to communication stands out, also without colour."""
-    colours = dict(zip(PARTS, sns.color_palette("colorblind", len(PARTS)), strict=True))
-    face = PAPER if part == "exposed" else colours[part]
-    return {"facecolor": face, "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)}
+    """How a part is filled; exposed communication stands out, also in print."""
+    return {"facecolor": COLOURS[part], "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)}
 
 
 def part_bars(panel: Panel, layout: Layout) -> Figure | None:

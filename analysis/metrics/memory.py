@@ -15,7 +15,7 @@ from analysis.theory import (
 )
 from results.memory import RankMemory
 from results.model import ComputeMemory
-from results.record import Record
+from results.record import Record, world_size
 
 KINDS = ("params", "master", "grads", "optimizer", "buffers")
 """Of model state."""
@@ -27,7 +27,7 @@ PARTS = {
     "activations": ("activations", "batch"),
     "temporaries": ("temporaries", "other", "unseen"),
 }
-"""What the memory of a step is shown as, of the kinds that are counted (docs/method.md)."""
+"""What the memory of a step is shown as, of the kinds that are counted (docs/explanation/memory.md)."""
 COUNTED = [kind for kinds in PARTS.values() for kind in kinds]
 
 
@@ -85,6 +85,34 @@ class Memory:
         return None if held is None or held.reserved_bytes is None else held.reserved_bytes - held.peak_bytes
 
     @property
+    def working_predicted_bytes(self) -> int | None:
+        """Predicted beside state and activations: gathered parameters, buckets and the handed-over gradient."""
+        is_known = self.working_bytes is not None and self.compute is not None
+        return (self.working_bytes or 0) + self.handover_bytes if is_known else None
+
+    @property
+    def activations_predicted_bytes(self) -> int | None:
+        """Predicted: what a single process keeps for backward, and the batch."""
+        return self.compute.activation_bytes + self.compute.batch_bytes if self.compute else None
+
+    @property
+    def temporaries_predicted_bytes(self) -> int | None:
+        return self.compute.temporary_bytes if self.compute else None
+
+    @property
+    def is_broken_down(self) -> bool:
+        """Whether the peak is known by kind."""
+        return self.fullest is not None and bool(self.fullest.peak_by_kind)
+
+    def peak_of(self, kind: str) -> int:
+        """Bytes of one kind at the peak of the rank with the largest one; 0 where none was counted."""
+        return self.fullest.peak_by_kind.get(kind, 0) if self.fullest else 0
+
+    def part(self, name: str) -> int:
+        """Bytes of one of ``PARTS`` at the peak."""
+        return sum(self.peak_of(kind) for kind in PARTS[name])
+
+    @property
     def residual(self) -> float | None:
         """(measured - predicted) / predicted."""
         if self.state_bytes is None or not self.predicted_bytes:
@@ -140,3 +168,18 @@ def columns(held: Memory) -> dict[str, float | str | None]:
 
 
 COLUMNS = list(columns(Memory(None, None, None, None, None, None)))
+
+
+def limit_bytes(record: Record) -> float | None:
+    """The memory that a rank can use: its GPU's, or an equal share of the host's; None where it is not recorded."""
+    if record.resolved.get("device") != "cuda":
+        total = record.environment.get("memory_bytes")
+        return float(total) / world_size(record) if isinstance(total, int | float) else None
+    totals = [gpu.get("memory.total") for gpu in record.environment.get("gpus") or [] if isinstance(gpu, dict)]
+    sizes = [float(total.split()[0]) * 2**20 for total in totals if isinstance(total, str) and _is_mib(total)]
+    return min(sizes, default=None)
+
+
+def _is_mib(total: str) -> bool:
+    number, _, unit = total.partition(" ")
+    return unit == "MiB" and number.replace(".", "", 1).isdigit()

@@ -8,16 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.metrics import scaling_loss, step_parts, time
+from analysis.metrics import scaling_loss, step_parts
 from analysis.metrics.largest_batch import SEARCH_COLUMNS, search_columns
+from analysis.metrics.measured import Measured, measure
 from analysis.metrics.memory import COLUMNS as MEMORY_COLUMNS
-from analysis.metrics.memory import KINDS, columns, memory
-from analysis.metrics.scaling import Efficiency, devices, efficiencies, serial_fraction
-from analysis.metrics.traffic import sent_bytes, wire_bytes
-from analysis.metrics.utilization import joules_per_step, utilization
+from analysis.metrics.memory import KINDS, columns
+from analysis.metrics.scaling import efficiencies
 from analysis.statistics import medians
 from results.identity import ASKED, frozen, hardware, identity, knobs
-from results.invariants import efficiency_violation
 from results.record import Record, world_size
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
@@ -46,10 +44,15 @@ COLUMNS = [
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """A row a cell: ``COLUMNS``, then every other knob that varies; sorted so that like stands by like.
+    """A row a cell: ``COLUMNS``, then every other setting that varies; sorted so that like stands by like.
 
     The index is the record's position in ``records``. Of several machines, ``machine`` tells which, as if it were one.
     """
+    return tabulate(measure_all(records))
+
+
+def measure_all(records: Sequence[Record]) -> list[Measured]:
+    """What each record says, in their order, with the settings that have a column: ``AXES`` and what else varies."""
     named = [knobs(record) for record in records]
     machines = [hardware(record) for record in records]
     if len(set(machines)) > 1:
@@ -59,13 +62,28 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
     if len({identity(cell) for cell in named}) < len(named):  # the same cell in several sweeps
         named = [cell | {"sweep": record.sweep_id} for cell, record in zip(named, records, strict=True)]
         other.append("sweep")
-    rows = [
-        row(record, cell, efficiency) | {_column(name): cell.get(name) for name in other}
-        for record, cell, efficiency in zip(records, named, efficiencies(list(records)), strict=True)
+    columns: list[dict[Hashable, Any]] = [
+        {axis: cell.get(axis) for axis in AXES}
+        | {"gpus": world_size(record)}
+        | {_column(name): cell.get(name) for name in other}
+        for cell, record in zip(named, records, strict=True)
     ]
-    precedence = [name for name in (*AXES, *map(_column, other)) if name not in ("gpus", "stage")] + ["gpus", "stage"]
+    return [
+        measure(record, at, settings, efficiency)
+        for at, (record, settings, efficiency) in enumerate(
+            zip(records, columns, efficiencies(list(records)), strict=True)
+        )
+    ]
+
+
+def tabulate(cells: Sequence[Measured]) -> pd.DataFrame:
+    """The table of ``frame``, from what was measured."""
+    rows = [row(cell) for cell in cells]
+    settings = [str(name) for name in cells[0].settings] if cells else AXES
+    other = [name for name in settings if name not in AXES]
+    precedence = [name for name in settings if name not in ("gpus", "stage")] + ["gpus", "stage"]
     order = sorted(range(len(rows)), key=lambda at: [_rank(rows[at][name]) for name in precedence])
-    table = pd.DataFrame([rows[at] for at in order], index=order, columns=[*COLUMNS, *map(_column, other)])
+    table = pd.DataFrame([rows[at] for at in order], index=order, columns=[*COLUMNS, *other])
     for name in ("bucket_mb", "overlap"):
         table[name] = pd.Series([rows[at][name] for at in order], index=order, dtype=object)
     return table
@@ -99,22 +117,18 @@ def _follows(keys: pd.DataFrame, name: str, owner: str) -> bool:
     return keys[owner].nunique() > 1 and bool((keys.groupby(owner)[name].nunique() == 1).all())
 
 
-def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) -> dict[str, Any]:
+def row(cell: Measured) -> dict[Hashable, Any]:
     """One cell in SI units; NaN or None where there is nothing to say."""
-    timed = [launch for launch in record.launches if launch.ranks]
-    step = medians.median_interval([time.step_time_s(launch) for launch in timed])
-    trained = [] if record.resolved.get("simulated") else timed  # else of ranks that are not there
-    throughput = medians.median_interval([time.throughput_per_s(record, launch) for launch in trained])
-    held = memory(record)
-    values: dict[str, Any] = {axis: named.get(axis) for axis in AXES}
-    values |= {
-        "gpus": world_size(record),
-        "device": record.resolved.get("device", named.get("device")),
-        "backend": record.resolved.get("backend", named.get("backend")),
+    record, held = cell.record, cell.memory
+    step, throughput = cell.step_time_s, cell.throughput_per_s
+    values: dict[Hashable, Any] = {
+        **cell.settings,
+        "device": record.resolved.get("device", record.config.get("device")),
+        "backend": record.resolved.get("backend", record.config.get("backend")),
         "status": record.status,
         "reason": " ".join(record.reason.split()),
-        "verdicts": ";".join(record.verdicts),
-        "parity_error": parity_error(record),
+        "verdicts": ";".join(cell.warnings),
+        "parity_error": cell.parity_error,
         "step_time_s": step.value,
         "step_time_s_low": step.low,
         "step_time_s_high": step.high,
@@ -129,66 +143,46 @@ def row(record: Record, named: dict[str, Any], efficiency: Efficiency | None) ->
         "model_state_paper_bytes": held.paper_bytes,
         "transient_predicted_bytes": held.transient_bytes,
         "sent_predicted_bytes": held.sent_bytes,
-        "sent_bytes": sent_bytes(record),
-        "wire_bytes": wire_bytes(record),
-        "final_loss": record.final_loss if trained else None,
+        "sent_bytes": cell.sent_bytes,
+        "wire_bytes": cell.wire_bytes,
+        "final_loss": record.final_loss if cell.is_trained else None,
         "unit": record.model.unit if record.model else None,
         "parameters": record.model.parameter_count if record.model else None,
-        "devices": devices(record),
+        "devices": cell.devices,
         "sweep_id": record.sweep_id,
         "cell_id": record.cell_id,
     }
-    mfu, joules = utilization(record, throughput), joules_per_step(record)
+    joules = cell.joules_per_step
     values |= {
-        "mfu": mfu.value,
-        "mfu_low": mfu.low,
-        "mfu_high": mfu.high,
+        "mfu": cell.mfu.value,
+        "mfu_low": cell.mfu.low,
+        "mfu_high": cell.mfu.high,
         "ceiling_flops_per_s": record.ceiling.flops_per_s if record.ceiling else nan,
         "joules_per_step": joules,
         "joules_per_sample": joules / record.global_batch if joules == joules else nan,
-        "verdict_reasons": " | ".join(f"{name}: {reason}" for name, reason in record.verdict_reasons.items()),
+        "verdict_reasons": " | ".join(f"{name}: {reason}" for name, reason in cell.reasons.items()),
     }
     values |= {f"{kind}_bytes": (held.state or {}).get(kind, None if held.state is None else 0) for kind in KINDS}
-    values |= search_columns(record)
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
-    values |= columns(held)
-    values |= step_parts.columns(record)
-    if efficiency:
-        values |= scaling_columns(record, efficiency)
-        if words := efficiency_violation(efficiency.interval.value, efficiency.interval.low):
-            add_verdict(values, "implausible", words)
-    return values
+    return values | search_columns(record) | columns(held) | dict(cell.step) | scaling_columns(cell)
 
 
-def add_verdict(values: dict[str, Any], name: str, reason: str) -> None:
-    """A warning that needs other records too, to those of the record itself."""
-    names = [*filter(None, values["verdicts"].split(";"))]
-    reasons = dict(entry.split(": ", 1) for entry in values["verdict_reasons"].split(" | ") if entry)
-    reasons[name] = "; ".join(filter(None, [reasons.get(name), reason]))
-    values["verdicts"] = ";".join(dict.fromkeys([*names, name]))
-    values["verdict_reasons"] = " | ".join(f"{verdict}: {words}" for verdict, words in reasons.items())
-
-
-def scaling_columns(record: Record, found: Efficiency) -> dict[str, Any]:
-    """A cell's columns of scaling efficiency, what its loss is made of and, of strong scaling, the serial fraction."""
-    values = {
-        "scaling_efficiency": found.interval.value,
-        "scaling_efficiency_low": found.interval.low,
-        "scaling_efficiency_high": found.interval.high,
-        "scaling_baseline_gpus": found.baseline_gpus,
-        "scaling_cap": found.cap,
+def scaling_columns(cell: Measured) -> dict[str, Any]:
+    """Scaling efficiency, what its loss is made of and, of strong scaling, the serial fraction."""
+    if cell.efficiency is None:
+        return {}
+    efficiency, serial = cell.efficiency.interval, cell.serial_fraction
+    values: dict[str, Any] = {
+        "scaling_efficiency": efficiency.value,
+        "scaling_efficiency_low": efficiency.low,
+        "scaling_efficiency_high": efficiency.high,
+        "scaling_baseline_gpus": cell.efficiency.baseline_gpus,
+        "scaling_cap": cell.efficiency.cap,
     }
-    growth = world_size(record) / found.baseline_gpus
-    if record.config.get("scaling") == "strong" and growth > 1:
-        serial = serial_fraction(found.interval, growth)
+    if serial.launches:
         ends = {"serial_fraction_low": serial.low, "serial_fraction_high": serial.high}
         values |= {"serial_fraction": serial.value} | ends
-    return values | scaling_loss.columns(record, found.base, found.interval.value)
-
-
-def parity_error(record: Record) -> float:
-    """The larger of loss and weights error; NaN if either is, or if parity was not checked."""
-    return record.parity.error if record.parity else nan
+    return values | dict(cell.loss)
 
 
 def _column(name: str) -> str:

@@ -85,6 +85,14 @@ def known(value: Any) -> bool:
     return isinstance(value, Real) and isfinite(value)
 
 
+def interval(low: float | None, high: float | None, factor: float = 1) -> str:
+    """Both ends in brackets, such as ``[33.1, 34.2]``; empty where there is no interval."""
+    if not (known(low) and known(high)):
+        return ""
+    assert low is not None and high is not None
+    return f"[{number(low * factor)}, {number(high * factor)}]"
+
+
 def plain(document: str) -> str:
     """A document in which each character that no reader can see, or that turns the writing around, is a mark."""
     return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", document)

@@ -9,16 +9,15 @@ from bench.tracking.tracker import Tracker
 
 def write_report(sweep: SweepRecords, tracker: Tracker, breakdown: Breakdown, *, show_breakdown: bool) -> bool:
     """Reports, logs and prints all records of the sweep's folder; whether the report could be written."""
-    from analysis.advice.alpha_beta import fit_rows
     from analysis.report import write
+    from analysis.report.content import Content
     from analysis.report.terminal import print_summary
-    from analysis.table.frame import frame
 
     store = sweep.store
     records = list((sweep.earlier | sweep.by_cell).values())
-    table = frame(records)
+    content = Content(records, store.warnings)
     try:
-        paths = write.write_report(records, store.folder, store.warnings, table=table)
+        paths = write.write_report(content, store.folder)
     except OSError as error:
         paths = None
         store.warnings.append(f"no report ({error}); later: python -m analysis report {store.folder} --out FOLDER")
@@ -27,5 +26,5 @@ def write_report(sweep: SweepRecords, tracker: Tracker, breakdown: Breakdown, *,
     breakdown.lap("tracking")
     if show_breakdown:
         breakdown.show()
-    print_summary(table, paths, [*store.warnings, *tracker.warnings], by_size=fit_rows(records, table))
+    print_summary(content, paths, tracker.warnings)
     return paths is not None

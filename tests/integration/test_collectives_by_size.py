@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from analysis.advice.alpha_beta import Fit, fits
-from analysis.report.write import write_report
 from bench.launch.launcher import Launcher
 from bench.measure.communication.sizes import KINDS
 from bench.plan.cell import Cell
@@ -24,6 +23,7 @@ from results.record import Record
 from results.settings import Config, Network
 from results.store import RecordStore
 from tests.conftest import MakeCell, group
+from tests.fakes import write_report
 from tests.integration.test_network import needs_delay, no_lab
 from tests.undisturbed import undisturbed
 

@@ -1,48 +1,55 @@
-"""Bucket sizes: rows and advice of the report."""
+"""Step time by bucket size: a row per size, the sizes to use, the fitted line and its knee."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite
 
-import pandas as pd
-
 from analysis.advice.bucket_size import Curve, Point
-from analysis.statistics.medians import Interval
-from analysis.table.frame import each_cell
-from analysis.table.rows import value
+from analysis.report import section as model
+from analysis.report.content import DEFINITIONS, Content
+from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.table.rows import headings, knob_names
 from analysis.text import units
 
 
-@dataclass(frozen=True)
-class BucketRow:
-    """One bucket size of one setting, in words."""
-
-    knobs: list[str]
-    buckets: str
-    step_ms: str
-    step_range: str
-    behind: str
-    behind_range: str
-    tied: str
-
-
-def bucket_rows(found: Sequence[Curve], table: pd.DataFrame, names: Sequence[str]) -> list[BucketRow]:
+def section(content: Content, curves: Sequence[Curve]) -> Section:
     """A row for each size of each curve."""
-    held = dict(each_cell(table))
-    return [
-        BucketRow(
-            knobs=[value(name, held[point.index][name]) for name in names],
-            buckets=str(point.buckets),
-            step_ms=units.ms(point.step.value),
-            step_range=_span(point.step, 1e3),
-            behind=units.number(point.behind.value),
-            behind_range=_span(point.behind, 1) if point is not curve.best else "",
-            tied="best" if point is curve.best else "tied" if point.tied else "slower" if _measured(point) else "",
-        )
-        for curve in found
+    names = [*(name for name in knob_names(content.table) if name != "bucket_mb"), "bucket_mb"]
+    columns = [
+        *settings(headings(names)),
+        *numbers("buckets per step", "step (ms)", "relative to the fastest"),
+        *words("verdict"),
+    ]
+    rows = [
+        [*content.settings(content.measured[point.index], names), *row(curve, point)]
+        for curve in curves
         for point in curve.points
+    ]
+    lines = advice(curves)
+    return Section(
+        "Bucket size",
+        "bucket-size",
+        lists=[model.Points([model.Point(line) for line in lines])] if lines else [],
+        tables=table(columns, rows),
+        folded="details",
+        notes=[
+            "Relative to the fastest: median of the rounds' ratios, with its interval. A size is tied unless its whole "
+            "interval lies above 1; of tied sizes the smallest needs no more memory.",
+            "Line: T = T0 + α·(buckets) + β·(bytes of the last bucket), least squared relative errors. " + DEFINITIONS,
+        ],
+    )
+
+
+def row(curve: Curve, point: Point) -> list[Value]:
+    is_best = point is curve.best
+    verdict = "best" if is_best else "tied" if point.tied else "slower" if _measured(point) else ""
+    behind = "" if is_best else units.interval(point.behind.low, point.behind.high)
+    return [
+        Value(str(point.buckets)),
+        Value(units.ms(point.step.value), units.interval(point.step.low, point.step.high, 1e3)),
+        Value(units.number(point.behind.value), behind),
+        Value(verdict),
     ]
 
 
@@ -50,49 +57,43 @@ def _measured(point: Point) -> bool:
     return units.known(point.behind.low)
 
 
-def _span(interval: Interval, factor: float) -> str:
-    if not units.known(interval.low):
-        return ""
-    return f"{units.number(interval.low * factor)} to {units.number(interval.high * factor)}"
-
-
-def advice(found: Sequence[Curve]) -> list[str]:
+def advice(curves: Sequence[Curve]) -> list[str]:
     """For each curve the sizes to use, the line and the knee, in words."""
-    return [f"{curve.title}: {_use(curve)} {_line(curve)}".removeprefix(": ") for curve in found]
+    return [f"{curve.title}: {_use(curve)} {_line(curve)}".removeprefix(": ") for curve in curves]
 
 
 def _use(curve: Curve) -> str:
     tied = [point for point in curve.points if point.tied]
     best = curve.best
     if not _measured(best):
-        return f"fastest with {best.bucket_mb:g} MiB; one launch cannot tell whether others are slower."
+        return f"fastest with {best.bucket_mb:g} MiB; one launch is too few to compare it with others."
     others = [point for point in curve.points if point is not best]
-    told = [point.behind for point in others if _measured(point)]
-    if not told:
-        return f"fastest with {best.bucket_mb:g} MiB; one launch of each other size cannot tell whether it is slower."
-    level = min(told, key=lambda interval: interval.level).level_text()
-    if len(told) < len(others):
-        untold = ", ".join(f"{point.bucket_mb:g}" for point in others if not _measured(point))
-        level += f"; of {untold} MiB one launch cannot tell"
+    compared = [point.behind for point in others if _measured(point)]
+    if not compared:
+        return f"fastest with {best.bucket_mb:g} MiB; one launch of each other size is too few to compare."
+    level = min(compared, key=lambda interval: interval.level).level_text()
+    if len(compared) < len(others):
+        left_out = ", ".join(f"{point.bucket_mb:g}" for point in others if not _measured(point))
+        level += f"; one launch of {left_out} MiB is too few to compare"
     if len(tied) == 1:
         return f"use {best.bucket_mb:g} MiB: every other size is slower, at {level}."
     if len(tied) == len(curve.points):
-        return f"any of these sizes: none can be told from the fastest, {best.bucket_mb:g} MiB, at {level}."
-    words = ", ".join(f"{point.bucket_mb:g}" for point in tied)
-    return f"use any of {words} MiB: none of them can be told from the fastest, {best.bucket_mb:g} MiB, at {level}."
+        return f"any of these sizes: none is measurably slower than the fastest, {best.bucket_mb:g} MiB, at {level}."
+    sizes = ", ".join(f"{point.bucket_mb:g}" for point in tied)
+    return f"use any of {sizes} MiB: none is measurably slower than the fastest, {best.bucket_mb:g} MiB, at {level}."
 
 
 def _line(curve: Curve) -> str:
     if curve.line is None:
         return f"No line: {curve.why_no_line}."
     line = curve.line
-    said = f"Line: {units.ms(line.start_s)} ms + {units.ms(line.alpha_s)} ms a bucket"
+    formula = f"Line: {units.ms(line.start_s)} ms + {units.ms(line.alpha_s)} ms per bucket"
     if line.beta_s_per_byte:
-        said += f" + {units.ms(line.beta_s_per_byte * 2**20)} ms a MiB of the last one"
-    said += f", R² {max(line.r2, 0):.2f}."
+        formula += f" + {units.ms(line.beta_s_per_byte * 2**20)} ms per MiB of the last one"
+    formula += f", R² {max(line.r2, 0):.2f}."
     if curve.knee is None:
-        return f"{said} No knee: {curve.why_no_knee}."
-    return f"{said} Knee at {units.size(curve.knee.value)}{_ends(curve)}."
+        return f"{formula} No knee: {curve.why_no_knee}."
+    return f"{formula} Knee at {units.size(curve.knee.value)}{_ends(curve)}."
 
 
 def _ends(curve: Curve) -> str:
@@ -104,4 +105,4 @@ def _ends(curve: Curve) -> str:
     smallest, largest = (curve.points[at].bucket_mb * 2**20 for at in (0, -1))
     low = units.size(knee.low) if knee.low >= smallest else f"below {units.size(smallest)}"
     high = units.size(knee.high) if knee.high <= largest else f"beyond {units.size(largest)}"
-    return f" ({low} to {high})"
+    return f" [{low}, {high}]"

@@ -1,64 +1,64 @@
-"""The communication of a step as a person reads it: what each cell called, and what that sent against predicted."""
+"""Communication per step: what each configuration called, and the bytes it sent compared with the prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import pandas as pd
-
-from analysis.table.frame import each_cell
-from analysis.table.rows import value
+from analysis.metrics.measured import Measured
+from analysis.report.content import Content
+from analysis.report.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 from results.launches import Collective
-from results.record import Record
 
 SHORT_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
-@dataclass(frozen=True)
-class LedgerRow:
-    """The communication of one cell, in words."""
+def section(content: Content) -> Section:
+    """A row for each configuration of several ranks whose collectives were counted."""
+    cells = content.where(lambda cell: cell.record.collectives is not None and cell.world_size > 1)
+    columns = [
+        *settings(content.headings),
+        *numbers("sent (MiB)", "predicted (MiB)", "off by", "at the interface (MiB)"),
+        *words("calls"),
+    ]
+    return Section(
+        "Communication per step",
+        "communication",
+        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        folded="details",
+        notes=[
+            "Sent: per rank, each call at its bandwidth optimum, in one untimed step. Predicted: from parameter shapes "
+            "alone, without buffers, clipping and the loss.",
+            "Calls: of one rank, with the bytes of their whole arrays; the records have them line by line. At the "
+            "interface: counted in timed steps, divided by the ranks; includes unrelated traffic on the interface.",
+        ],
+    )
 
-    knobs: list[str]
-    lines: list[str]
-    sent: str
-    predicted: str
-    gap: str
-    """Counted over predicted, such as ``+0.2 %``."""
-    wire: str
-    """What the interface counted."""
+
+def row(cell: Measured) -> list[Value]:
+    sent, predicted = cell.sent_bytes, cell.memory.sent_bytes
+    comparable = sent is not None and units.known(sent) and predicted is not None and predicted
+    return [
+        Value(units.mib(sent)),
+        Value(units.mib(predicted)),
+        Value(f"{100 * (sent / predicted - 1):+.2f} %" if comparable and sent and predicted else units.MISSING),
+        Value(units.mib(cell.wire_bytes)),
+        Value("; ".join(calls(cell)) or "none"),
+    ]
 
 
-def ledger_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str]) -> list[LedgerRow]:
-    """A row for each cell of several ranks whose collectives were counted, in the table's order."""
-    found = []
-    for at, row in each_cell(table):
-        record = records[at]
-        if record.collectives is None or row["gpus"] < 2:
-            continue
-        sent, predicted = row["sent_bytes"], row["sent_predicted_bytes"]
-        uncounted, steps = record.resolved.get("uncounted"), record.config.get("local_steps") or 1
-        comparable = units.known(sent) and units.known(predicted) and predicted
-        found.append(
-            LedgerRow(
-                knobs=[value(name, row[name]) for name in names],
-                lines=[
-                    *summary(record.collectives),
-                    *([f"in {steps} steps"] if steps > 1 else []),
-                    *([f"not counted: {uncounted}"] if uncounted else []),
-                ],
-                sent=units.mib(sent),
-                predicted=units.mib(predicted),
-                gap=f"{100 * (sent / predicted - 1):+.2f} %" if comparable else units.MISSING,
-                wire=units.mib(row["wire_bytes"]),
-            )
-        )
-    return found
+def calls(cell: Measured) -> list[str]:
+    """The calls of a step by kind, the number of steps if several were counted together, and what was not counted."""
+    uncounted, steps = cell.record.resolved.get("uncounted"), cell.record.config.get("local_steps") or 1
+    return [
+        *summary(cell.record.collectives or []),
+        *([f"in {steps} steps"] if steps > 1 else []),
+        *([f"not counted: {uncounted}"] if uncounted else []),
+    ]
 
 
 def summary(lines: Sequence[Collective]) -> list[str]:
-    """The lines of a ledger, those of one kind, dtype and group together: ``62 broadcasts, 8.9 MiB fp32``.
+    """The lines of a collective trace, those of one kind, dtype and group together: ``62 broadcasts, 8.9 MiB fp32``.
 
     Bytes are those of the whole arrays. A receive is another rank's send and is left out.
     """

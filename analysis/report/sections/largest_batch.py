@@ -1,42 +1,41 @@
-"""The largest batch that fits a memory limit, in words, for each cell that looked for one."""
+"""The largest batch that fits a memory limit, for each configuration that searched for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pandas as pd
-
-from analysis.table.frame import Cell, each_cell
-from analysis.table.rows import value
+from analysis.metrics.largest_batch import search_columns
+from analysis.metrics.measured import Measured
+from analysis.report.content import Content
+from analysis.report.section import Section, Value, numbers, settings, table
 from analysis.text import units
 
 
-@dataclass(frozen=True)
-class SearchRow:
-    """What one cell found, in words."""
-
-    knobs: list[str]
-    limit: str
-    largest: str
-    peak: str
-    unfit: str
-    tried: str
-
-
-def search_rows(table: pd.DataFrame, names: Sequence[str]) -> list[SearchRow]:
-    """A row for each cell that searched, in the table's order."""
-    return [_row(row, names) for _, row in each_cell(table[table["search_tried"].notna()])]
-
-
-def _row(row: Cell, names: Sequence[str]) -> SearchRow:
-    largest = f"{row['max_batch']:.0f}" if row["max_batch"] else "none"
-    beyond = units.known(row["unfit_batch"])
-    return SearchRow(
-        knobs=[value(name, row[name]) for name in names],
-        limit=units.size(row["memory_limit_bytes"]) if units.known(row["memory_limit_bytes"]) else "the GPU's",
-        largest=largest if row["status"] == "ok" else f"{largest} so far",
-        peak=units.mib(row["max_batch_peak_bytes"]),
-        unfit=f"{row['unfit_batch']:.0f}" if beyond else "no larger one was tried",
-        tried=f"{row['search_tried']:.0f}",
+def section(content: Content) -> Section:
+    """A row for each configuration that searched."""
+    cells = content.where(lambda cell: cell.record.search is not None)
+    columns = [
+        *settings(content.headings),
+        *numbers("memory limit", "largest batch per rank", "peak at it (MiB)", "smallest that does not fit"),
+        *numbers("launches"),
+    ]
+    return Section(
+        "Largest batch that fits",
+        "largest-batch",
+        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        notes=[
+            "Samples per step and rank; each batch is tried in a launch of its own. The peak is that of the rank that "
+            "allocated most. Such a configuration measures memory only: no times, no parity."
+        ],
     )
+
+
+def row(cell: Measured) -> list[Value]:
+    found = search_columns(cell.record)
+    largest = f"{found['max_batch']:.0f}" if found["max_batch"] else "none"
+    limit, unfit = found["memory_limit_bytes"], found["unfit_batch"]
+    return [
+        Value(units.size(limit) if units.known(limit) else "the GPU's"),
+        Value(largest if cell.is_ok else f"{largest} so far"),
+        Value(units.mib(found["max_batch_peak_bytes"])),
+        Value(f"{unfit:.0f}" if units.known(unfit) else "no larger one was tried"),
+        Value(f"{found['search_tried']:.0f}"),
+    ]

@@ -1,17 +1,15 @@
-"""The memory ledger as a person reads it: a row a cell at the peak of a step, and why a higher stage can need more."""
+"""Memory at the peak of a step, measured and predicted, and why a higher stage can need more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import pairwise
 
-import pandas as pd
-
+from analysis.metrics.measured import Measured
 from analysis.metrics.memory import COUNTED, KINDS
-from analysis.table.frame import Cell, each_cell
+from analysis.report.content import Content
+from analysis.report.section import Point, Points, Section, Value, numbers, settings, table, words
 from analysis.table.panels import describe
-from analysis.table.rows import part, value
 from analysis.text import units
 from analysis.text.labels import label
 from analysis.text.prose import capital, joined
@@ -25,133 +23,143 @@ WORDS = {
     "optimizer": "optimizer state",
     "buffers": "the model's buffers",
     "batch": "the batch",
-    "gathered": "parameters gathered whole to compute with",
-    "unreduced": "gradients not yet reduced",
-    "communication": "buckets and what collectives receive into",
+    "gathered": "all-gathered parameters",
+    "unreduced": "unreduced gradients",
+    "communication": "communication buffers",
     "activations": "activations",
     "temporaries": "temporaries",
-    "other": "what was there before the step for no known use",
-    "unseen": "what the profiler did not see",
+    "other": "other allocations from before the step",
+    "unseen": "unattributed",
 }
 
-WORTH_SAYING = 0.01
+NOTABLE = 0.01
 """A higher stage's peak is explained if it is larger by this share, and a kind if it differs by this share of it."""
 
 MOST_EXPLAINED = 24
 """Settings whose higher stage is explained; more are counted."""
 
 
-@dataclass(frozen=True)
-class MemoryRow:
-    """The memory of one cell in MiB, on the rank with the largest peak; predictions beside, empty where none is."""
-
-    knobs: list[str]
-    rest: str
-    rest_predicted: str
-    phase: str
-    state: str
-    state_predicted: str
-    working: str
-    """Gathered parameters, gradients not yet reduced, and communication buffers."""
-    working_predicted: str
-    activations: str
-    activations_predicted: str
-    temporaries: str
-    temporaries_predicted: str
-    peak: str
-    peak_predicted: str
-    residual: str
-    """Measured minus predicted."""
-    slack: str
-    beyond: str
-
-
-def memory_rows(table: pd.DataFrame, names: Sequence[str]) -> list[MemoryRow]:
-    """A row for each cell whose peak was taken apart, in the table's order."""
-    return [_row(row, names) for _, row in each_cell(_taken_apart(table))]
-
-
-def _row(row: Cell, names: Sequence[str]) -> MemoryRow:
-    return MemoryRow(
-        knobs=[value(name, row[name]) for name in names],
-        rest=units.mib(row["rest_bytes"]),
-        rest_predicted=_predicted(row["rest_predicted_bytes"]),
-        phase=str(row["peak_phase"]),
-        state=units.mib(part(row, "state")),
-        state_predicted=_predicted(row["model_state_predicted_bytes"]),
-        working=units.mib(part(row, "gathered") + part(row, "communication")),
-        working_predicted=_predicted(row["working_predicted_bytes"], row["handover_predicted_bytes"]),
-        activations=units.mib(part(row, "activations")),
-        activations_predicted=_predicted(row["activations_predicted_bytes"], row["batch_predicted_bytes"]),
-        temporaries=units.mib(part(row, "temporaries")),
-        temporaries_predicted=_predicted(row["temporaries_predicted_bytes"]),
-        peak=units.mib(row["peak_bytes"]),
-        peak_predicted=_predicted(row["peak_predicted_bytes"]),
-        residual=_difference(row["peak_bytes"], row["peak_predicted_bytes"]),
-        slack=units.mib(row["slack_bytes"]),
-        beyond=units.mib(row["beyond_allocator_bytes"]),
+def section(content: Content) -> Section:
+    """A row for each configuration whose peak was broken down by kind."""
+    columns = [
+        *settings(content.headings),
+        *numbers("at rest"),
+        *words("peak in"),
+        *numbers("model state", "gathered and communicated", "activations", "temporaries", "peak", "off by"),
+        *numbers("reserved, unallocated", "non-PyTorch"),
+    ]
+    lines = [*gathered_at_stage_3(content), *higher_stages(content)]
+    return Section(
+        "Memory of a step",
+        "memory",
+        lists=[Points([Point(line) for line in lines])] if lines else [],
+        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in broken_down(content)]),
+        folded="details",
+        notes=[
+            "MiB on the rank with the largest peak; in brackets the prediction. Each part is predicted at its maximum, "
+            "so the predicted peak is an upper bound: all components peaking at once.",
+            "Activations and temporaries: predicted from a single process on the same micro-batch. By kind: summary.csv.",
+        ],
     )
 
 
-def higher_stages(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def broken_down(content: Content) -> list[Measured]:
+    return content.where(lambda cell: cell.is_ok and cell.memory.is_broken_down)
+
+
+def row(cell: Measured) -> list[Value]:
+    held = cell.memory
+    fullest = held.fullest
+    assert fullest is not None, "the section has measured configurations only"
+    working = held.part("gathered") + held.part("communication")
+    return [
+        _compared(fullest.rest_bytes, held.rest_bytes),
+        Value(str(fullest.peak_phase)),
+        _compared(held.part("state"), held.predicted_bytes),
+        _compared(working, held.working_predicted_bytes),
+        _compared(held.part("activations"), held.activations_predicted_bytes),
+        _compared(held.part("temporaries"), held.temporaries_predicted_bytes),
+        _compared(held.peak_bytes, held.peak_predicted_bytes),
+        Value(_difference(held.peak_bytes, held.peak_predicted_bytes)),
+        Value(units.mib(held.slack_bytes)),
+        Value(units.mib(fullest.beyond_allocator_bytes)),
+    ]
+
+
+def higher_stages(content: Content) -> list[str]:
     """Why a stage needs more at its peak than the next lower one, for every setting where it does, or the first ones.
 
     The last line counts those that are left out.
     """
-    others = [name for name in names if name != "stage"]
-    alike: dict[tuple[str, ...], list[Cell]] = {}
-    for _, row in each_cell(_taken_apart(table)):
-        alike.setdefault(tuple(frozen(row[name]) for name in others), []).append(row)
+    others = [name for name in content.names if name != "stage"]
+    alike: dict[tuple[str, ...], list[Measured]] = {}
+    for cell in broken_down(content):
+        alike.setdefault(tuple(frozen(cell.settings[name]) for name in others), []).append(cell)
     pairs = [
         (lower, higher)
         for stages in alike.values()
-        for lower, higher in pairwise(sorted(stages, key=lambda row: int(row["stage"])))
-        if higher["stage"] > lower["stage"] and higher["peak_bytes"] > (1 + WORTH_SAYING) * lower["peak_bytes"]
+        for lower, higher in pairwise(sorted(stages, key=lambda cell: int(cell.settings["stage"])))
+        if higher.settings["stage"] > lower.settings["stage"] and _peak(higher) > (1 + NOTABLE) * _peak(lower)
     ]
-    said = [
-        f"{capital(describe(higher, others))}: {explanation(lower, higher)}" for lower, higher in pairs[:MOST_EXPLAINED]
+    lines = [
+        f"{capital(describe(higher.settings, others))}: {explanation(lower, higher)}"
+        for lower, higher in pairs[:MOST_EXPLAINED]
     ]
-    left = len(pairs) - len(said)
-    return [*said, f"And {counted(left, 'more setting')}: summary.csv has the bytes by kind."] if left else said
+    left = len(pairs) - len(lines)
+    return [*lines, f"And {counted(left, 'more setting')}: summary.csv has the bytes by kind."] if left else lines
 
 
-def explanation(lower: Cell, higher: Cell) -> str:
+def explanation(lower: Measured, higher: Measured) -> str:
     """Where the difference between two peaks lies, from what was measured; its parts add up to it."""
-    names = [label("stage", row["stage"]) for row in (lower, higher)]
-    change = {kind: higher[f"peak_{kind}_bytes"] - lower[f"peak_{kind}_bytes"] for kind in COUNTED}
-    total = higher["peak_bytes"] - lower["peak_bytes"]
+    names = [label("stage", cell.settings["stage"]) for cell in (lower, higher)]
+    change = {kind: higher.memory.peak_of(kind) - lower.memory.peak_of(kind) for kind in COUNTED}
+    total = _peak(higher) - _peak(lower)
     saved = sum(change[kind] for kind in KINDS)
-    said = [f"{names[1]} needs {units.size(total)} more at its peak than {names[0]}."]
+    lines = [f"{names[1]} needs {units.size(total)} more at its peak than {names[0]}."]
     if saved < 0:
-        said.append(f"It keeps {units.size(-saved)} less model state, but what it computes and communicates with")
-        said.append(f"takes {units.size(total - saved)} more.")
+        lines.append(f"It keeps {units.size(-saved)} less model state, but computation and communication")
+        lines.append(f"take {units.size(total - saved)} more.")
     elif saved:
-        said.append(f"Its model state at that moment is {units.size(saved)} larger.")
+        lines.append(f"Its model state at that moment is {units.size(saved)} larger.")
     else:
-        said.append("Its model state at that moment is the same.")
-    least = WORTH_SAYING * higher["peak_bytes"]
+        lines.append("Its model state at that moment is the same.")
+    least = NOTABLE * _peak(higher)
     for verb, sign in (("More", 1), ("Less", -1)):
         kinds = sorted((kind for kind in COUNTED if sign * change[kind] > least), key=lambda kind: -sign * change[kind])
         if kinds:
-            said.append(f"{verb}: {joined([f'{WORDS[kind]} ({_change(change[kind])})' for kind in kinds])}.")
-    if lower["peak_phase"] != higher["peak_phase"]:
-        said.append(f"Its peak falls into {higher['peak_phase']}, that of {names[0]} into {lower['peak_phase']}.")
-    return " ".join(said)
+            lines.append(f"{verb}: {joined([f'{WORDS[kind]} ({_change(change[kind])})' for kind in kinds])}.")
+    phases = [cell.memory.fullest.peak_phase if cell.memory.fullest else "" for cell in (lower, higher)]
+    if phases[0] != phases[1]:
+        lines.append(f"It peaks in {phases[1]}, {names[0]} in {phases[0]}.")
+    return " ".join(lines)
 
 
-def _taken_apart(table: pd.DataFrame) -> pd.DataFrame:
-    return table[(table["status"] == "ok") & table["peak_params_bytes"].notna()]
+def gathered_at_stage_3(content: Content) -> list[str]:
+    """For each workload with a configuration at stage 3, how much of the model a rank gathers at once."""
+    shares = {
+        (str(cell.settings["workload"]), cell.memory.root_share, cell.memory.largest_unit_share): None
+        for cell in content.cells()
+        if cell.memory.root_share is not None
+    }
+    return [
+        f"{workload}: at stage 3 a rank holds the root ({units.percent(root)} of the parameters) whole, and a unit at a "
+        f"time (the largest: {units.percent(unit)})"
+        for workload, root, unit in shares
+    ]
 
 
-def _predicted(*parts_bytes: float | None) -> str:
-    sizes = [size for size in parts_bytes if size is not None and units.known(size)]
-    return units.mib(sum(sizes)) if len(sizes) == len(parts_bytes) else ""
+def _peak(cell: Measured) -> int:
+    return cell.memory.peak_bytes or 0
 
 
-def _difference(measured: float, predicted: float | None) -> str:
-    return (
-        _change(measured - predicted, units.mib) if predicted is not None and units.known(predicted) else units.MISSING
-    )
+def _compared(measured: float | None, predicted: float | None) -> Value:
+    return Value(units.mib(measured), f"({units.mib(predicted)})" if units.known(predicted) else "")
+
+
+def _difference(measured: float | None, predicted: float | None) -> str:
+    if measured is None or predicted is None:
+        return units.MISSING
+    return _change(measured - predicted, units.mib)
 
 
 def _change(size_bytes: float, written: Callable[[float], str] = units.size) -> str:

@@ -1,55 +1,46 @@
-"""Overlap on and off: rows of the report."""
+"""Overlap of communication with the backward pass: on compared with off."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
 
 from analysis.advice.overlap import Overlapped
 from analysis.comparison.compare import verdict_words
-from analysis.comparison.verdict import Outcome
+from analysis.comparison.verdict import MARGIN
 from analysis.metrics.time import step_time_s
-from analysis.table.frame import each_cell
-from analysis.table.rows import value
+from analysis.report.content import Content
+from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.table.rows import headings, knob_names
 from analysis.text import units
 from results.record import Record
 
 
-@dataclass(frozen=True)
-class OverlapRow:
-    """One pair in words."""
+def section(content: Content, pairs: list[Overlapped]) -> Section:
+    """A row for each pair of configurations that differ in overlap alone."""
+    names = [name for name in knob_names(content.table) if name != "overlap"]
+    columns = [*settings(headings(names)), *numbers("off (ms)", "on (ms)", "on / off"), *words("overlap is")]
+    rows = [[*content.settings(content.measured[pair.index], names), *row(pair)] for pair in pairs]
+    return Section(
+        "Overlap on compared with off",
+        "overlap",
+        tables=table(columns, rows),
+        folded="details",
+        notes=[
+            "On / off: median of the rounds' ratios of step time, with its interval; below 1, overlap is faster. Same: "
+            f"the whole interval is within ±{100 * MARGIN:g} %."
+        ],
+    )
 
-    knobs: list[str]
-    off_ms: str
-    on_ms: str
-    ratio: str
-    ratio_range: str
-    verdict: str
 
-
-def overlap_rows(found: Sequence[Overlapped], table: pd.DataFrame, names: Sequence[str]) -> list[OverlapRow]:
-    """A row a pair; ``names`` are its knobs without overlap."""
-    held = dict(each_cell(table))
+def row(pair: Overlapped) -> list[Value]:
+    step = pair.outcome.step
     return [
-        OverlapRow(
-            knobs=[value(name, held[entry.index][name]) for name in names],
-            off_ms=_step_ms(entry.outcome.pair.first),
-            on_ms=_step_ms(entry.outcome.pair.second),
-            ratio=units.number(entry.outcome.step.value),
-            ratio_range=_span(entry.outcome),
-            verdict=verdict_words(entry.outcome),
-        )
-        for entry in found
+        Value(_step_ms(pair.outcome.pair.first)),
+        Value(_step_ms(pair.outcome.pair.second)),
+        Value(units.number(step.value), units.interval(step.low, step.high)),
+        Value(verdict_words(pair.outcome)),
     ]
 
 
 def _step_ms(record: Record) -> str:
     return units.ms(float(np.median([step_time_s(launch) for launch in record.launches])))
-
-
-def _span(outcome: Outcome) -> str:
-    low, high = outcome.step.low, outcome.step.high
-    return f"{units.number(low)} to {units.number(high)}" if units.known(low) else ""

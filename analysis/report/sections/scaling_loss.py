@@ -1,17 +1,15 @@
-"""Where scaling efficiency is lost: rows and notes of the report."""
+"""Where scaling efficiency is lost, by part of a step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import pandas as pd
-
-from analysis.figures.scaling_loss import grown, points
-from analysis.metrics.scaling import baselines
+from analysis.metrics.measured import Measured
 from analysis.metrics.scaling_loss import PARTS, profiled_over_timed
-from analysis.table.rows import span, value
+from analysis.metrics.step_parts import WORDS
+from analysis.report.content import DEFINITIONS, Content
+from analysis.report.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 from results.attribution import Attribution
 from results.record import Record, world_size
@@ -19,70 +17,71 @@ from results.record import Record, world_size
 HOW = "run with measure=full"
 
 STRETCH = 0.1
-"""Share by which profiled steps may differ from timed ones before a reader is told."""
+"""Share by which profiled steps may differ from timed ones without a note."""
 
 
-@dataclass(frozen=True)
-class LossRow:
-    """One cell's loss in words, in per cent of a rank's time."""
-
-    knobs: list[str]
-    lost: str
-    lost_range: str
-    parts: list[str]
-    """As ``PARTS``; negative where the larger world saves."""
-    unexplained: str
-    notes: list[str]
-
-
-def loss_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str]) -> list[LossRow]:
-    """A row for each cell that is measured against a smaller world, in the table's order.
-
-    None at all where nobody asked for attributions: ``can_be_told`` then says how to get them.
-    """
-    if can_be_told(records, table):
-        return []
-    bases = baselines(list(records))
-    found = []
-    for index, row in grown(table).iterrows():
-        at = int(str(index))
-        base = bases[at]
-        assert base is not None, "a cell with an efficiency has a baseline"
-        low, high = 1 - row["scaling_efficiency_high"], 1 - row["scaling_efficiency_low"]
-        ends = pd.Series({"lost_low": low, "lost_high": high})
-        found.append(
-            LossRow(
-                knobs=[value(name, row[name]) for name in names],
-                lost=units.percent(1 - row["scaling_efficiency"]),
-                lost_range=span(ends, "lost", 100),
-                parts=[points(row[f"loss_{part}"]) for part in PARTS],
-                unexplained=points(row["loss_unexplained"]),
-                notes=notes(records[at], base, row),
-            )
-        )
-    return found
+def section(content: Content) -> Section:
+    """A row for each configuration larger than its baseline; none where nobody asked for attributions."""
+    cells = [] if how_to_attribute(content) else grown(content)
+    columns = [
+        *settings(content.headings),
+        *numbers("lost", *(WORDS.get(part, part) for part in PARTS), "unexplained"),
+        *words("notes"),
+    ]
+    return Section(
+        "Where scaling efficiency is lost",
+        "scaling-loss",
+        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        folded="details",
+        notes=[
+            "Lost: 1 - scaling efficiency, with its interval. Parts: additional time for the same work relative to the "
+            "baseline, in % of a rank's time; negative where it is less. They add up to what is lost.",
+            f"Parts are from one profiled launch each and have no interval. {DEFINITIONS}",
+        ],
+    )
 
 
-def can_be_told(records: Sequence[Record], table: pd.DataFrame) -> str:
-    """How to learn what is lost, where cells lose but no step was attributed; else empty."""
-    cells = [records[int(str(index))] for index in grown(table).index]
-    missing = cells and all(cell.attribution is None for cell in cells)
-    return f"What scaling loses, and to what: {HOW}." if missing else ""
+def grown(content: Content) -> list[Measured]:
+    """The configurations that are measured against a smaller world."""
+    return content.where(lambda cell: cell.baseline is not None)
 
 
-def notes(record: Record, base: Record, row: pd.Series) -> list[str]:
-    """Why there are no parts, or what to know of them."""
+def how_to_attribute(content: Content) -> str:
+    """How to learn what is lost, where scaling loses but no step was attributed; else empty."""
+    cells = grown(content)
+    missing = cells and all(cell.record.attribution is None for cell in cells)
+    return f"To see where scaling efficiency is lost: {HOW}." if missing else ""
+
+
+def row(cell: Measured) -> list[Value]:
+    assert cell.efficiency is not None and cell.baseline is not None, "a configuration beyond its baseline"
+    found = cell.efficiency.interval
+    return [
+        Value(units.percent(1 - found.value), units.interval(1 - found.high, 1 - found.low, 100)),
+        *(Value(points(cell.loss[f"loss_{part}"])) for part in PARTS),
+        Value(points(cell.loss["loss_unexplained"])),
+        Value("; ".join(notes(cell.record, cell.baseline, cell.warnings))),
+    ]
+
+
+def points(share: float) -> str:
+    """A share in per cent to one decimal, with its sign, such as ``+3.4``."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}" if units.known(share) else units.MISSING
+
+
+def notes(record: Record, base: Record, warnings: Sequence[str]) -> list[str]:
+    """Why there are no parts, or what limits them."""
     baseline = f"its baseline, {units.counted(world_size(base), 'rank')}, was not profiled"
     for side, what in ((record, "not profiled"), (base, baseline)):
-        held = side.attribution or Attribution()
-        if not held.steps:
-            return [f"{what}: {held.unprofiled or HOW}"]
-    said = []
+        attribution = side.attribution or Attribution()
+        if not attribution.steps:
+            return [f"{what}: {attribution.unprofiled or HOW}"]
+    lines = []
     for side, whose in ((record, "its profiled steps"), (base, "its baseline's profiled steps")):
         if abs(math.log(ratio := profiled_over_timed(side))) > math.log1p(STRETCH):
-            said.append(f"{whose} took {ratio:.2f} times the timed ones")
-    if "instruments_disagree" in row["verdicts"].split(";"):
-        said.append("instruments disagree")
-    if "oversubscribed" in row["verdicts"].split(";"):
-        said.append("oversubscribed: the ranks share cores")
-    return said
+            lines.append(f"{whose} took {ratio:.2f} times the timed ones")
+    if "instruments_disagree" in warnings:
+        lines.append("instruments disagree")
+    if "oversubscribed" in warnings:
+        lines.append("oversubscribed: the ranks share cores")
+    return lines

@@ -1,67 +1,59 @@
-"""The parts of a step: rows and notes of the report."""
+"""The parts of a step, in ms, and what communication costs by two instruments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pandas as pd
-
-from analysis.metrics.step_parts import PARTS
-from analysis.table.frame import each_cell
-from analysis.table.rows import value
+from analysis.metrics.measured import Measured
+from analysis.metrics.step_parts import PARTS, WORDS
+from analysis.report.content import DEFINITIONS, Content
+from analysis.report.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 from results.attribution import Attribution, Spread
-from results.record import Record
 
 
-@dataclass(frozen=True)
-class StepRow:
-    """One cell's step in words, times in ms."""
+def section(content: Content) -> Section:
+    """A row for each configuration whose steps were attributed."""
+    cells = content.where(lambda cell: cell.record.attribution is not None)
+    columns = [
+        *settings(content.headings),
+        *numbers(*(f"{WORDS.get(part, part)} (ms)" for part in PARTS)),
+        *numbers("overlap", "cost, profiled (ms)", "cost, removed (ms)"),
+        *words("notes"),
+    ]
+    return Section(
+        "What a step is made of",
+        "step-parts",
+        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        folded="details",
+        notes=[
+            "Parts of a profiled step, mean over steps and ranks; they exclude each other and add up to the step. Cost "
+            "of communication, exposed and waiting: profiled, and as the time that a step without communication saves.",
+            f"In brackets: the range of the samples. {DEFINITIONS}",
+        ],
+    )
 
-    knobs: list[str]
-    parts: list[str]
-    """As ``PARTS``."""
-    overlap: str
-    profiled: str
-    profiled_range: str
-    removed: str
-    removed_range: str
-    notes: list[str]
 
-
-def step_rows(records: Sequence[Record], table: pd.DataFrame, names: Sequence[str]) -> list[StepRow]:
-    """A row for each cell whose steps were attributed, in the table's order."""
-    found = []
-    for at, row in each_cell(table):
-        record = records[at]
-        if record.attribution is None:
-            continue
-        profiled, removed = record.attribution.profiled_s(), record.attribution.removed_s(record.launches)
-        found.append(
-            StepRow(
-                knobs=[value(name, row[name]) for name in names],
-                parts=[units.ms(row[f"{part}_part_s"]) for part in PARTS],
-                overlap=units.percent(row["overlap_ratio"]),
-                profiled=units.ms(row["exposed_profiled_s"]),
-                profiled_range=span(profiled),
-                removed=units.ms(row["exposed_removed_s"]),
-                removed_range=span(removed),
-                notes=notes(record.attribution),
-            )
-        )
-    return found
+def row(cell: Measured) -> list[Value]:
+    attribution = cell.record.attribution
+    assert attribution is not None, "the section has attributed configurations only"
+    profiled, removed = attribution.profiled_s(), attribution.removed_s(cell.record.launches)
+    return [
+        *(Value(units.ms(cell.step[f"{part}_part_s"])) for part in PARTS),
+        Value(units.percent(cell.step["overlap_ratio"])),
+        Value(units.ms(cell.step["exposed_profiled_s"]), span(profiled)),
+        Value(units.ms(cell.step["exposed_removed_s"]), span(removed)),
+        Value("; ".join(notes(attribution))),
+    ]
 
 
 def span(spread: Spread | None) -> str:
-    return "" if spread is None else f"{units.ms(spread.low)} to {units.ms(spread.high)}"
+    return "" if spread is None else units.interval(spread.low, spread.high, 1e3)
 
 
-def notes(found: Attribution) -> list[str]:
+def notes(attribution: Attribution) -> list[str]:
     """What could not be measured, and why."""
     reasons = (
-        ("not profiled", found.unprofiled),
-        ("not timed without communication", found.not_silenced),
-        ("waiting for stragglers counts as exposed", found.straggler_unknown),
+        ("not profiled", attribution.unprofiled),
+        ("not timed without communication", attribution.not_silenced),
+        ("waiting for stragglers counts as exposed", attribution.straggler_unknown),
     )
     return [f"{what}: {reason}" for what, reason in reasons if reason]

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from analysis.report.write import write_report
 from bench.measure.verdicts import host_bound
 from results.attribution import Attribution, StepParts
 from results.launches import Launch
 from results.record import Record
-from tests.fakes import cell, launch
+from tests.fakes import cell, launch, write_report
 
 ROUNDS = 3
 
@@ -90,10 +89,10 @@ def test_the_report_shows_both_instruments_and_why_one_is_missing(tmp_path: Path
     never = measured(Attribution(unprofiled="failed: rank 0", not_silenced="one rank"), stage=1)
     paths = write_report([both, alone, never, cell(2, 2)], tmp_path)
     text = paths.markdown.read_text(encoding="utf-8")
-    section = text.partition("## What a step is made of")[2].partition("## Figures")[0]
+    section = text.partition("## What a step is made of")[2].partition("\n## ")[0]
     first, second, third = [line.split(" | ") for line in section.splitlines() if line.startswith("|")][2:]
     assert first[2:8] == ["70.0", "10.0", "10.0", "10.0", "0", "0"]
-    assert first[8:11] == ["25 %", "20.0 (20.0 to 20.0)", "20.0 (20.0 to 20.0)"]
+    assert first[8:11] == ["25 %", "20.0 [20.0, 20.0]", "20.0 [20.0, 20.0]"]
     assert "failed: rank 0" in second[-1] and set(second[2:8]) == {"–"}
     assert third[10] == "–" and "&lt;b&gt;engine=x" in third[-1]
     assert "What a step is made of" in paths.html.read_text(encoding="utf-8")

@@ -22,9 +22,10 @@ from rich.console import Console
 from analysis.advice.recommend import Limits, advise, lines
 from analysis.comparison import compare
 from analysis.comparison.verdict import NothingToCompare
+from analysis.report.content import Content
+from analysis.report.document import document
 from analysis.report.terminal import print_summary
-from analysis.report.write import contents, write_report
-from analysis.table.frame import frame
+from analysis.report.write import write_report
 from results.attribution import Attribution, StepParts
 from results.launches import Ceiling, Collective
 from results.memory import Search, Trial
@@ -200,7 +201,7 @@ def test_a_record_that_is_read_imports_nothing() -> None:
     document["config"]["workload"] = {"name": "digits", "factory": "this:that", "path": "antigravity:fly"}
     found = read(json.dumps(document).encode())
     assert found
-    contents([found], frame([found]), [], [])
+    document(Content([found]))
     assert not {"antigravity", "this"} & (set(sys.modules) - before)
 
 
@@ -211,13 +212,14 @@ def analyse(folder: Path, *, drawn: bool) -> None:
     except NoRecords:
         return
     assert all(len(line.splitlines()) == 1 for line in found.warnings)
-    table = frame(found.records)
+    content = Content(found.records, found.warnings)
+    table = content.table
     if drawn:
-        paths = write_report(found.records, folder / "report", found.warnings, table=table)
+        paths = write_report(content, folder / "report")
         assert paths.html.read_text().rstrip().endswith("</html>")
     else:
-        contents(found.records, table, [], found.warnings)
-    print_summary(table, None, found.warnings, console=Console(file=io.StringIO(), width=100))
+        document(content)
+    print_summary(content, None, console=Console(file=io.StringIO(), width=100))
     for limits in (Limits(), Limits(memory_bytes=1e6, efficiency=0.5, gpus=2)):
         for advice in advise(found.records, table, limits):
             lines(advice)

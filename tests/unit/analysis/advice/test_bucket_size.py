@@ -11,11 +11,10 @@ import pytest
 
 from analysis.advice.bucket_size import Curve, Line, curves, fit, gradient_bytes, non_negative, packed
 from analysis.report.sections.bucket_size import advice
-from analysis.report.write import write_report
 from analysis.table.frame import frame
 from results.model import Parameter
 from results.record import Record
-from tests.fakes import cell, cnn_model, launch
+from tests.fakes import cell, cnn_model, launch, write_report
 
 MIB = 2**20
 SIZES = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -124,13 +124,14 @@ def test_nothing_is_said_where_something_is_not_known() -> None:
 
 def test_the_report_and_the_terminal_say_it_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_all([held(0), held(3, 2)], tmp_path)
-    assert main(["report", str(folder), "--gpu-memory", "16GiB"]) == 0
+    assert main(["report", str(folder), "--gpu-memory", "1GiB"]) == 0
     printed = capsys.readouterr().out
     for text in (printed, (folder / "report.md").read_text(), (folder / "report.html").read_text()):
-        assert "1.07 B" in text and "2.15 B" in text
-    assert "How large a model fits 16.0 GiB" in (folder / "report.html").read_text()
+        assert "67.1 M" in text and "64.0 ×" in text, "stage 0: 16 bytes per parameter, 64 times the measured model"
+        assert "beyond 100 × measured" in text and "134 M" not in text, "stage 3: half as many bytes"
+    assert "Largest model that fits 1.00 GiB" in (folder / "report.html").read_text()
     assert main(["report", str(folder)]) == 0
-    assert "How large a model" not in (folder / "report.html").read_text()
+    assert "Largest model" not in (folder / "report.html").read_text()
     with pytest.raises(SystemExit):
         main(["report", str(folder), "--gpu-memory", "much"])
     assert "'much' is not a size; valid: such as 16GiB" in capsys.readouterr().err

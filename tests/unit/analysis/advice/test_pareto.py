@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.advice.overlap import overlapped
-from analysis.advice.pareto import PRICES, SAVING, front, front_rows, fronts
+from analysis.advice.pareto import PRICES, SAVING, front, fronts
 from analysis.figures.canvas import INK, PAPER, style
 from analysis.figures.pareto import draw_front
-from analysis.report.sections.overlap import overlap_rows
-from analysis.report.write import write_report
+from analysis.report.content import Content
+from analysis.report.document import advised
+from analysis.report.sections import overlap, pareto
 from analysis.table.frame import frame
 from results.record import Record
-from tests.fakes import bare, cell, launch, measured
+from tests.fakes import bare, cell, launch, measured, write_report
 
 PACE = [1.0, 1.4, 0.8, 1.1, 1.2, 0.9]
 
@@ -39,10 +40,11 @@ def test_overlap_is_paired_by_rounds_with_the_cell_that_differs_in_nothing_else(
     found = overlapped(records, table)
     ratios = [(entry.outcome.step.low, entry.outcome.step.value, entry.outcome.step.high) for entry in found]
     assert ratios == [pytest.approx((0.8,) * 3), pytest.approx((1.1,) * 3)], "what slows a round cancels"
-    rows = overlap_rows(found, table, ["stage", "gpus"])
-    assert [(row.knobs, row.off_ms, row.on_ms, row.verdict) for row in rows] == [
-        (["0", "2"], "10.5", "8.40", "faster"),
-        (["3", "2"], "10.5", "11.5", "slower"),
+    (shown,) = overlap.section(Content(records), found).tables
+    rows = [[value.text for value in row.values] for row in shown.rows]
+    assert [(*row[:4], row[-1]) for row in rows] == [
+        ("0", "2", "10.5", "8.40", "faster"),
+        ("3", "2", "10.5", "11.5", "slower"),
     ]
 
 
@@ -64,7 +66,7 @@ def test_the_report_shows_overlap_with_a_panel_for_each_setting_that_is_long_to_
     ]
     paths = write_report(records, tmp_path)
     text = paths.markdown.read_text(encoding="utf-8")
-    assert text.count("| 0.833 (0.833 to 0.833) | faster |") == 8
+    assert text.count("| 0.833 [0.833, 0.833] | faster |") == 8
     drawn = [path.name for path in paths.figures if path.name.startswith("overlap")]
     assert len(drawn) > 1
     assert "on is faster" in paths.html.read_text(encoding="utf-8")
@@ -103,9 +105,15 @@ def four() -> list[Record]:
     ]
 
 
+def front_rows(records: list[Record]) -> list[list[str]]:
+    """The section's rows: among, where there are several tasks or world sizes; cost, setting, throughput and price."""
+    content = Content(records)
+    shown = pareto.section(content, advised(content).fronts).tables
+    return [[value.text for value in row.values] for table in shown for row in table.rows]
+
+
 def test_the_front_is_what_nothing_beats_in_both() -> None:
-    rows = front_rows(frame(four()))
-    assert [(row.against, row.setting) for row in rows] == [("memory", f"stage {stage}") for stage in (0, 2, 3)]
+    assert [tuple(row[:2]) for row in front_rows(four())] == [("memory", f"stage {stage}") for stage in (0, 2, 3)]
 
 
 UNCOMPARABLE = ["outside_parity", "loss_not_finite", "state_on_servers", "skipped_updates", "no_update"]
@@ -116,13 +124,13 @@ def test_cells_that_cannot_be_compared_are_on_no_front(verdict: str) -> None:
     records = four()
     records[0].verdicts = [verdict]
     records[3].status = "parity_failed"
-    assert [row.setting for row in front_rows(frame(records))] == ["stage 1", "stage 2"]
+    assert [row[1] for row in front_rows(records)] == ["stage 1", "stage 2"]
 
 
 def test_a_simulated_world_has_no_throughput_and_is_on_no_front() -> None:
     records = four()
     records[0].resolved["simulated"] = True
-    assert "stage 0" not in [row.setting for row in front_rows(frame(records))]
+    assert "stage 0" not in [row[1] for row in front_rows(records)]
 
 
 def test_energy_has_a_front_where_it_was_counted() -> None:
@@ -130,16 +138,15 @@ def test_energy_has_a_front_where_it_was_counted() -> None:
     for record, joules in zip(records, (8.0, 2.0, 6.0, 1.0), strict=True):
         for one in record.launches:
             one.conditions["cpu_energy_j"] = joules
-    rows = [row for row in front_rows(frame(records)) if row.against == "energy"]
-    assert [row.setting for row in rows] == ["stage 0", "stage 1", "stage 3"]
-    assert rows[0].price == "0.0312 J per sample"  # 8 J over 2 steps of 128 samples
-    assert {row.against for row in front_rows(frame(four()))} == {"memory"}
+    rows = [row for row in front_rows(records) if row[0] == "energy"]
+    assert [row[1] for row in rows] == ["stage 0", "stage 1", "stage 3"]
+    assert rows[0][-1] == "0.0312 J per sample"  # 8 J over 2 steps of 128 samples
+    assert {row[0] for row in front_rows(four())} == {"memory"}
 
 
 def test_different_work_has_a_front_of_its_own(tmp_path: Path) -> None:
     records = [*four(), *(timed(stage, 0.001, 100, workload={"name": "gpt"}) for stage in (0, 1))]
-    rows = front_rows(frame(records))
-    assert [row.setting for row in rows if row.task == "digits"] == ["stage 0", "stage 2", "stage 3"]
+    assert [row[2] for row in front_rows(records) if row[0] == "digits"] == ["stage 0", "stage 2", "stage 3"]
     drawn = [path.name for path in write_report(records, tmp_path).figures if "pareto" in path.name]
     assert drawn == ["pareto_memory-01.png", "pareto_memory-02.png"]
 
@@ -148,10 +155,10 @@ def test_the_front_is_told_by_shape_and_numbers_and_care_by_hollow_marks_and_cro
     records = four()
     records[2].verdicts = ["oversubscribed"]
     records[3].verdicts = ["throttled"]
-    ((price, panel, names, places),) = fronts(frame(records))
+    (found,) = fronts(frame(records))
     with style():
-        figure = draw_front(price, panel, names, places)
-    assert price is PRICES[0]
+        figure = draw_front(found)
+    assert found.price is PRICES[0]
     axes = figure.axes[0]
     marks = [(str(line.get_marker()), line.get_markerfacecolor(), len(line.get_xdata())) for line in axes.lines]
     assert marks.count(("D", PAPER, 1)) == 1, "oversubscribed"
@@ -167,9 +174,9 @@ def test_numbers_beside_marks_that_are_close_do_not_meet() -> None:
         timed(0, 0.010 + 0.0001 * at, 9_000_000 - 150_000 * at - generator.randrange(9000), bucket_mb=float(at + 1))
         for at in range(6)
     ]
-    ((price, panel, names, places),) = fronts(frame(records))
+    (found,) = fronts(frame(records))
     with style():
-        figure = draw_front(price, panel, names, places)
+        figure = draw_front(found)
     axes = figure.axes[0]
     figure.canvas.draw()
     assert len(axes.texts) == 6

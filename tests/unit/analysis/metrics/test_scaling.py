@@ -11,14 +11,14 @@ import pytest
 from analysis.figures.canvas import style
 from analysis.figures.curves import EFFICIENCY, curve
 from analysis.metrics.scaling import Efficiency, cap, efficiencies, serial_fraction
+from analysis.report.content import Content
 from analysis.report.sections.serial_fraction import trends
-from analysis.report.write import write_report
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.table.frame import frame
 from analysis.table.panels import layout, panels
 from results.record import Record
-from tests.fakes import GPU, bare, cell, launch, sweep
+from tests.fakes import GPU, bare, cell, launch, sweep, write_report
 
 
 def timed(gpus: int, *step_s: float, **changes: object) -> Record:
@@ -179,9 +179,8 @@ def test_only_strong_scaling_beyond_its_baseline_has_a_serial_fraction() -> None
 
 
 def said_of(*cells: Record) -> str:
-    records = list(cells)
-    (found,) = trends(records, frame(records), ["stage", "gpus"])
-    return found
+    (line,) = trends(Content(cells))
+    return line
 
 
 def test_the_trend_of_the_serial_fraction_in_words() -> None:
@@ -190,12 +189,14 @@ def test_the_trend_of_the_serial_fraction_in_words() -> None:
     two, eight = (strong(gpus, *((0.010 + 0.090 / gpus) * slow for slow in pace)) for gpus in (2, 8))
     slow = strong(8, *((0.010 + 0.090 / 8 + 0.01) * slow for slow in pace))
     quick = strong(8, *((0.001 + 0.099 / 8) * slow for slow in pace))
-    assert "no change can be told from 10 % at 2 ranks to 10 % at 8" in said_of(one, two, eight)
+    assert "no change detected from 10 % at 2 ranks to 10 % at 8" in said_of(one, two, eight)
     assert "no number of ranks is more than 10.0 times as fast" in said_of(one, two, eight)
-    assert "it rises from 10 % at 2 ranks to 21 % at 8 (by +11.4 to +11.4 points" in said_of(one, two, slow)
+    assert "it rises from 10 % at 2 ranks to 21 % at 8 (change: 95 % CI [+11.4, +11.4] points" in said_of(
+        one, two, slow
+    )
     assert "it falls from 10 % at 2 ranks to 1.0 % at 8" in said_of(one, two, quick)
     assert "one world size shows no trend" in said_of(one, two)
-    assert "cannot tell" in said_of(strong(1, 0.1), strong(2, 0.06), strong(8, 0.05))
+    assert "too few to detect a change" in said_of(strong(1, 0.1), strong(2, 0.06), strong(8, 0.05))
 
 
 def test_oversubscribed_worlds_have_no_trend(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_oversubscribed_worlds_have_no_trend(tmp_path: Path) -> None:
     assert "one world size shows no trend" in said_of(*records)
     page = write_report(records, tmp_path).markdown.read_text(encoding="utf-8")
     assert "oversubscribed: says nothing about scaling" in page
-    assert "| 1.82 of 2 | 10 % (10.0 to 10.0) |" in page
+    assert "| 1.82 of 2 | 10 % [10.0, 10.0] |" in page
 
 
 def test_weak_and_strong_scaling_have_figures_of_their_own_with_the_ideal_and_the_cap() -> None:

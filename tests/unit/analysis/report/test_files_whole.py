@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.write import write_report
 from results.atomic import replacing
 from results.store import RecordStore
-from tests.fakes import sweep
+from tests.fakes import sweep, write_report
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report.content import Content
+from analysis.report.document import document
 from analysis.report.terminal import MOST_TABLES, print_summary
-from analysis.report.write import contents, write_report
 from analysis.statistics import medians
 from analysis.table.frame import frame
 from analysis.table.panels import FEW_PANELS, MOST_PANELS
 from results.read import load
 from results.record import Record
-from tests.fakes import sweep, write_all
+from tests.fakes import sweep, write_all, write_report
 
 
 def many(settings: int) -> list[Record]:
@@ -32,7 +33,7 @@ def calls(folder: Path) -> int:
     profile = cProfile.Profile()
     with profile:
         found = load([folder])
-        contents(found.records, frame(found.records), [], [])
+        document(Content(found.records))
     return int(pstats.Stats(profile).total_calls)
 
 
@@ -60,10 +61,10 @@ def test_too_many_panels_are_not_drawn_and_too_many_tables_not_printed(
         for record in sweep((0, 3), (1, 2), repeats=2, steps=4, lr=1e-3 * (1 + wide))
     ]
     paths = write_report(records, tmp_path)
-    drawn = [path for path in paths.figures if path.name.startswith("step_time")]
+    drawn = [path for path in paths.figures if path.name.startswith("throughput")]
     assert len(drawn) == FEW_PANELS
     assert f"{MOST_PANELS + 1 - FEW_PANELS} more panels are not drawn" in paths.markdown.read_text()
-    print_summary(frame(records), None)
+    print_summary(Content(records), None)
     printed = capsys.readouterr().out
     assert printed.count("step ms") == MOST_TABLES
     assert "and 1 more setting, each with a table of its own: in the report" in printed

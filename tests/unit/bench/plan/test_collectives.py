@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis.advice.alpha_beta import Fit, bus_factor, fit_line, fit_rows, fits, metrics
+from analysis.advice.alpha_beta import Fit, bus_factor, fit_line, fits, metrics
+from analysis.report.content import Content
 from analysis.report.terminal import print_summary
-from analysis.report.write import write_report
-from analysis.table.frame import frame
 from bench.checks import ConfigError
 from bench.job import CollectivesJob
 from bench.measure.communication.sizes import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, asked, iterations
@@ -27,7 +26,7 @@ from results.read import load
 from results.record import NO_ENGINE, Record
 from results.settings import Config
 from tests.conftest import CPU_ONLY, group
-from tests.fakes import cell, sweep
+from tests.fakes import cell, sweep, write_report
 
 SIZES = [4**power for power in range(5, 13)]
 ALPHA_S, S_PER_BYTE = 2e-4, 1e-9
@@ -104,9 +103,20 @@ def test_a_size_that_spreads_as_far_as_it_is_off_is_not_named() -> None:
     assert fits(made)[0].where_off() == "none"
 
 
-def test_times_that_do_not_grow_with_size_have_no_bandwidth() -> None:
-    found = fit(lambda size: 1e-3 / (1 + size * 1e-8))
-    assert found.bandwidth.launches == 0 and "all_reduce_beta_gb_per_s" in metrics(record())
+def test_times_that_do_not_grow_with_size_have_no_fit() -> None:
+    falling = fit(lambda size: 1e-3 / (1 + size * 1e-8))
+    assert falling.line is None and falling.alpha_s.launches == falling.bandwidth.launches == 0
+    assert falling.where_off() == "no fit: time does not grow with size"
+    assert not any(point.is_off for point in falling.points) and falling.points[-1].bus_bandwidth > 0
+
+
+def test_two_sizes_have_no_fit() -> None:
+    made = record()
+    for one in made.launches:
+        one.collective_times[:] = one.collective_times[:2]
+    (two,) = fits(made)
+    assert two.line is None and two.where_off() == "no fit: 2 sizes, a line needs 3"
+    assert metrics(made) == {}
 
 
 def test_the_tracker_is_told_alpha_and_both_bandwidths() -> None:
@@ -195,7 +205,9 @@ def test_a_report_of_collectives_alone_says_what_was_fitted_and_nothing_of_train
     paths = write_report([made], tmp_path)
     for text in (paths.markdown.read_text(), paths.html.read_text()):
         assert "Collectives by size" in text and "all-reduce" in text and "4 ranks · gloo" in text
-        assert "Cells</h2>" not in text and "## Cells" not in text and "nothing to compare" not in text
+        assert (
+            "Configurations</h2>" not in text and "## Configurations" not in text and "nothing to compare" not in text
+        )
         assert "engine=-" not in text and "workload=collectives" in text
     assert "1.50" in paths.markdown.read_text()
     assert len((tmp_path / "collectives.csv").read_text().splitlines()) == 1 + len(SIZES)
@@ -212,12 +224,11 @@ def test_a_sweep_of_both_reports_both(tmp_path: Path) -> None:
     paths = write_report(records, tmp_path)
     text = paths.markdown.read_text()
     assert "## Collectives by size" in text and "## Answer" in text
-    cells = text.partition("## Cells")[2].partition("##")[0]
+    cells = text.partition("## Configurations")[2].partition("##")[0]
     assert "collectives" not in cells
     out = io.StringIO()
-    table = frame(records)
-    print_summary(table, paths, by_size=fit_rows(records, table), console=Console(file=out, width=120))
-    assert "all-reduce" in out.getvalue() and "off the line" in out.getvalue()
+    print_summary(Content(records), paths, console=Console(file=out, width=120))
+    assert "all-reduce" in out.getvalue() and "not on the line" in out.getvalue()
 
 
 def test_a_record_of_collectives_survives_being_written_and_read(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.report.content import Content
 from analysis.report.mlflow_fields import cell_metrics, metric_names
 from analysis.report.terminal import print_summary
-from analysis.report.write import write_report
 from analysis.table.frame import frame
 from bench.checks import ConfigError, check
 from bench.plan.jobs import Jobs
@@ -25,7 +25,7 @@ from results.quantities import size_bytes
 from results.record import Record
 from results.settings import Config, Straggler
 from tests.conftest import CPU_ONLY, group
-from tests.fakes import cell
+from tests.fakes import cell, write_report
 
 MIB = 1 << 20
 Peak = Callable[[int], int]
@@ -182,13 +182,13 @@ def test_the_report_has_a_table_of_largest_batches(tmp_path: Path, capsys: pytes
     table = frame(records)
     assert table["max_batch"].tolist() == [70, 4096, 0]
     assert table["max_batch_peak_bytes"].tolist()[:2] == [64 * MIB, 30 * MIB]
-    paths = write_report(records, tmp_path, table=table)
+    paths = write_report(records, tmp_path)
     words = paths.markdown.read_text()
     assert "| 0 | 1 | 64.0 MiB | 70 | 64.0 | 71 | 3 |" in words
     assert "| 0 | 2 | the GPU's | 4096 | 30.0 | no larger one was tried | 1 |" in words
     assert "| 0 | 4 | 64.0 MiB | none | – | 1 | 2 |" in words
     assert "Largest batch that fits" in paths.html.read_text()
-    print_summary(table, paths)
+    print_summary(Content(records), paths)
     assert "largest batch" in capsys.readouterr().out
     assert "0,1,digits" in paths.csv.read_text() and ",3,67108864,70,67108864,71," in paths.csv.read_text()
 

@@ -9,10 +9,9 @@ import pytest
 
 from analysis.metrics.traffic import sent_bytes
 from analysis.report.sections.communication import summary
-from analysis.report.write import write_report
 from results.launches import Collective
 from results.record import Record
-from tests.fakes import cell
+from tests.fakes import cell, write_report
 
 MIB = 1 << 20
 GRADIENTS = Collective("all_reduce", "float32", MIB, 4, 2)
@@ -92,9 +91,9 @@ def test_the_report_sets_what_was_counted_beside_what_was_predicted(tmp_path: Pa
     hidden.resolved["uncounted"] = "<b>a library</b> of its own"
     paths = write_report([counted, cell(2, 2), hidden], tmp_path)
     text = paths.markdown.read_text(encoding="utf-8")
-    section = text.partition("## Communication per step")[2].partition("## Figures")[0]
+    section = text.partition("## Communication per step")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")][2:]
-    assert [line.split(" | ")[2] for line in lines] == [
+    assert [line.removesuffix(" |").split(" | ")[-1] for line in lines] == [
         "1 all-reduce, 395 KiB fp32",
         "not counted: &lt;b&gt;a library&lt;/b&gt; of its own",
     ]

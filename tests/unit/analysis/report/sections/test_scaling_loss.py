@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.sections.scaling_loss import can_be_told, loss_rows
-from analysis.report.write import write_report
+from analysis.report.content import Content
+from analysis.report.sections.scaling_loss import how_to_attribute, row, section
 from analysis.table.frame import frame
 from results.attribution import Attribution
 from results.record import Record
-from tests.fakes import attributed, cell, launch, sweep
+from tests.fakes import attributed, cell, launch, sweep, write_report
 
 PARTS = ["compute", "optimizer", "exposed", "straggler", "host", "unexplained"]
 
@@ -56,9 +56,14 @@ def test_making_the_batch_is_no_loss_and_what_the_profile_adds_to_one_side_is_un
         {"compute": 0, "optimizer": 0, "exposed": 40, "straggler": 0, "host": 0, "unexplained": -20}
     )
     records = [one, two]
-    (row,) = loss_rows(records, frame(records), ["gpus"])
-    assert row.notes == ["its profiled steps took 1.20 times the timed ones"]
-    assert (row.lost, row.unexplained, row.parts[2]) == ("20 %", "-20.0", "+40.0")
+    lost_share, *parts, unexplained, notes = (value.text for value in row(Content(records).measured[1]))
+    assert notes == "its profiled steps took 1.20 times the timed ones"
+    assert (lost_share, unexplained, parts[2]) == ("20 %", "-20.0", "+40.0")
+
+
+def notes(records: list[Record]) -> list[str]:
+    """What the section says of each configuration's parts."""
+    return [values.values[-1].text for table in section(Content(records)).tables for values in table.rows]
 
 
 def test_a_cell_without_parts_says_how_to_get_them(tmp_path: Path) -> None:
@@ -66,29 +71,26 @@ def test_a_cell_without_parts_says_how_to_get_them(tmp_path: Path) -> None:
     two.attribution = Attribution(unprofiled="the engine refused")
     four = timed(4, 0.1)
     records = [one, two, four]
-    said = [row.notes for row in loss_rows(records, frame(records), ["gpus"])]
-    assert said == [["not profiled: the engine refused"], ["not profiled: run with measure=full"]]
+    assert notes(records) == ["not profiled: the engine refused", "not profiled: run with measure=full"]
     one.attribution = None
     attributed(two, compute_s=0.1)
-    said = [row.notes for row in loss_rows(records, frame(records), ["gpus"])]
-    assert said[0] == ["its baseline, 1 rank, was not profiled: run with measure=full"]
+    assert notes(records)[0] == "its baseline, 1 rank, was not profiled: run with measure=full"
     paths = write_report(records, tmp_path)
     assert not any("scaling_loss" in path.name for path in paths.figures), "there is nothing to draw"
 
 
 def test_where_nothing_was_attributed_one_sentence_says_so() -> None:
     records = sweep((0,), (1, 2))
-    table = frame(records)
-    assert loss_rows(records, table, ["gpus"]) == []
-    assert can_be_told(records, table) == "What scaling loses, and to what: run with measure=full."
-    assert can_be_told(records[:1], table.iloc[:1]) == "", "one world loses nothing"
+    assert section(Content(records)).is_empty
+    assert how_to_attribute(Content(records)) == "To see where scaling efficiency is lost: run with measure=full."
+    assert how_to_attribute(Content(records[:1])) == "", "one world loses nothing"
 
 
 def test_the_parts_are_in_the_table_the_report_and_the_figure(tmp_path: Path) -> None:
     one = attributed(timed(1, 0.080), compute_s=0.070, optimizer_s=0.010)
     two = attributed(timed(2, 0.100), compute_s=0.070, optimizer_s=0.006, exposed_s=0.024)
     paths = write_report([one, two], tmp_path)
-    assert "| 0 | 2 | 20 % (20.0 to 20.0) | +0.0 | -4.0 | +24.0 | +0.0 | +0.0 | +0.0 |" in paths.markdown.read_text()
+    assert "| 0 | 2 | 20 % [20.0, 20.0] | +0.0 | -4.0 | +24.0 | +0.0 | +0.0 | +0.0 |" in paths.markdown.read_text()
     with open(paths.csv, newline="", encoding="utf-8") as file:
         first, second = csv.DictReader(file)
     assert (first["loss_exposed"], float(second["loss_exposed"])) == ("", pytest.approx(0.24))

@@ -1,0 +1,78 @@
+"""What a report is about: every configuration as measured, and the settings that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.advice.alpha_beta import is_benchmark
+from analysis.metrics.measured import Measured
+from analysis.report.section import Value
+from analysis.table import rows
+from analysis.table.frame import measure_all, tabulate
+from analysis.text.labels import words
+from results.record import Record
+
+DEFINITIONS = "Definitions: docs/reference/metrics.md."
+
+
+@dataclass(frozen=True)
+class Content:
+    """The configurations of a report; what several sections need is computed once."""
+
+    records: Sequence[Record]
+    warnings: Sequence[str] = ()
+    """Such as unreadable files."""
+    gpu_memory_bytes: int | None = None
+    """How much memory a model has to fit, if that was asked."""
+
+    @cached_property
+    def measured(self) -> list[Measured]:
+        """One entry per record, in their order."""
+        return measure_all(self.records)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        return tabulate(self.measured)
+
+    @cached_property
+    def trained(self) -> pd.DataFrame:
+        """The part of the table that trained, rather than timed collectives."""
+        return self.table[~is_benchmark(self.table)]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The settings that head the columns of the sections' tables."""
+        return rows.knob_names(self.trained if len(self.trained) else self.table)
+
+    @cached_property
+    def headings(self) -> list[str]:
+        return rows.headings(self.names)
+
+    @cached_property
+    def levels(self) -> str:
+        """The level of the intervals, such as ``97 % (6 launches)``."""
+        return rows.levels(self.table)
+
+    @property
+    def intervals(self) -> str:
+        """A note on the intervals of a table."""
+        return f"In brackets: bootstrap confidence interval over launches, at {self.levels}." if self.levels else ""
+
+    def cells(self) -> Iterator[Measured]:
+        """The configurations that trained, in the table's order."""
+        return (self.measured[int(at)] for at in self.trained.index)
+
+    def where(self, wanted: Callable[[Measured], bool]) -> list[Measured]:
+        return [cell for cell in self.cells() if wanted(cell)]
+
+    def settings(self, cell: Measured, names: Sequence[str] | None = None) -> list[Value]:
+        """The entries of a table's row that name the configuration."""
+        return [Value(rows.value(name, cell.settings[name])) for name in (self.names if names is None else names)]
+
+    @property
+    def title(self) -> str:
+        return f"DDP and ZeRO: {', '.join(sorted({words(name) for name in self.table['workload'].map(str)}))}"

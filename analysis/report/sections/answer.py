@@ -1,0 +1,46 @@
+"""The answer: one or two sentences for the first screen, and the same per world size."""
+
+from __future__ import annotations
+
+from analysis.advice.answer import Answers, answers
+from analysis.report.content import Content
+from analysis.report.section import Point, Points, Section
+
+MOST_HEADLINES = 3
+"""Tasks whose answer stands on the first screen."""
+
+
+def sections(content: Content) -> list[Section]:
+    """The headline, and the answers per world size."""
+    if content.trained.empty:
+        return []
+    found = answers(content.records, content.trained)
+    prose = headlines(found)
+    if not found:
+        searched = bool((content.trained["search_tried"] > 0).any())
+        prose = [
+            "These configurations searched for the largest batch that fits, below; nothing was timed."
+            if searched
+            else "No configuration ended ok with times, so there is nothing to compare."
+        ]
+    lists = [Points([Point(one.text, one.about) for one in task.paragraphs], task.task) for task in found]
+    return [
+        Section("Answer", "answer", prose=prose),
+        Section(
+            "By world size",
+            "by-world-size",
+            lists=lists,
+            notes=[
+                "Compared by throughput over all ranks. Tied: the interval of the paired ratio over rounds includes 1. "
+                "A configuration that was measured under heavy background load is not named fastest."
+            ],
+        ),
+    ]
+
+
+def headlines(found: list[Answers]) -> list[str]:
+    """The answer of each task, of the first few where there are many."""
+    shown = found[:MOST_HEADLINES]
+    lines = [f"{task.task}: {task.headline}" if task.task else task.headline for task in shown]
+    left = len(found) - len(shown)
+    return [*lines, f"And {left} more: by world size."] if left else lines
