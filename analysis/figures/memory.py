@@ -21,7 +21,7 @@ from analysis.text.units import known, number
 from results.identity import frozen
 
 HATCHES = {"params": "", "master": "....", "grads": "////", "optimizer": "xxxx", "buffers": "++++"}
-ROW = 0.33
+ROW = 0.28
 """Inches between rows."""
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

@@ -55,7 +55,7 @@ def draw_front(shown: Front) -> Figure:
         for key, name in zip(keys, words, strict=True)
         if not is_short
     ]
-    figure, axes = canvas(2.2, panel.title, legend)
+    figure, axes = canvas(1.8, panel.title, legend)
     top = float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
     scale, factor = THROUGHPUT.scale(top)
     unit, by = next((s for s in SCALES[price.column] if table[price.column].max() * s[1] < 2000), ("", 1.0))

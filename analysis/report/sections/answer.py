@@ -30,6 +30,7 @@ def sections(content: Content) -> list[Section]:
             "By world size",
             "by-world-size",
             lists=lists,
+            folded="all",
             notes=[
                 "Compared by throughput over all ranks. Tied: the interval of the paired ratio over rounds includes 1. "
                 "A configuration that was measured under heavy background load is not named fastest."

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.advice.overlap import Overlapped
-from analysis.comparison.compare import verdict_words
-from analysis.comparison.verdict import MARGIN
+from analysis.comparison.compare import MARGIN, verdict_words
 from analysis.metrics.time import step_time_s
 from analysis.report.content import Content
 from analysis.report.section import Section, Value, numbers, settings, table, words
