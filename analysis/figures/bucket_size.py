@@ -21,9 +21,8 @@ from results.verdicts import MOMENTARY
 TITLE = "Step time by bucket size"
 
 DEFINITION = (
-    "Diamonds cannot be told from the fastest size, paired by rounds; circles are slower. The dashed line is "
-    "T = T0 + α·(buckets) + β·(bytes of the last bucket) where it was fitted, and its knee where that lies within what "
-    "was measured. Hollow: oversubscribed. " + INTERVAL
+    "Diamonds: not measurably slower than the fastest, by paired ratio. Dashed: fitted line, with its knee. Hollow: "
+    "oversubscribed. " + INTERVAL
 )
 
 

@@ -17,12 +17,11 @@ from analysis.figures.plot import Plot
 from analysis.table.frame import each_cell, varying
 from analysis.table.panels import describe, drawn, panels
 
-TITLE = "Overlap on against off"
+TITLE = "Overlap on compared with off"
 
 DEFINITION = (
-    "Step time with overlap over that without, the median of the rounds' ratios; left of 1 overlap pays. Within the "
-    f"band, ±{100 * MARGIN:g} %, they count as the same. Hollow: oversubscribed. Bars are bootstrap intervals over "
-    "launches, at the level that so many launches attain."
+    "Step time with overlap over that without: median of the rounds' ratios with its interval; below 1 is faster. "
+    f"Band: ±{100 * MARGIN:g} %, the same. Hollow: oversubscribed."
 )
 
 MARKS = {"faster": "<", "slower": ">", "same": "s", "cannot tell": "o"}
