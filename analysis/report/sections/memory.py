@@ -58,7 +58,8 @@ def section(content: Content) -> Section:
         notes=[
             "MiB on the rank with the largest peak; in brackets the prediction. Each part is predicted at its maximum, "
             "so the predicted peak is an upper bound: all components peaking at once.",
-            "Activations and temporaries: predicted from a single process on the same micro-batch. By kind: summary.csv.",
+            "Activations and temporaries: predicted from a single process on the same micro-batch. "
+            "By kind: summary.csv.",
         ],
     )
 
@@ -142,8 +143,8 @@ def gathered_at_stage_3(content: Content) -> list[str]:
         if cell.memory.root_share is not None
     }
     return [
-        f"{workload}: at stage 3 a rank holds the root ({units.percent(root)} of the parameters) whole, and a unit at a "
-        f"time (the largest: {units.percent(unit)})"
+        f"{workload}: at stage 3 a rank holds the root ({units.percent(root)} of the parameters) whole, and a unit "
+        f"at a time (the largest: {units.percent(unit)})"
         for workload, root, unit in shares
     ]
 
