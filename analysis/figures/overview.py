@@ -28,6 +28,8 @@ DEFINITION = (
 )
 ROW = 0.27
 """Inches between rows."""
+MOST_LETTERS = 18
+"""Of the name of a row."""
 FARTHEST_LIMIT = 3.0
 """Times the largest peak beyond which a memory limit is written rather than drawn: it would flatten all bars."""
 
@@ -38,7 +40,7 @@ def overview(panel: Panel, layout: Layout, limits: Mapping[int, float | None]) -
     if table.empty:
         return None
     name = layout.series or layout.axis
-    names = [label(name, row[name]) for _, row in each_cell(table)]
+    names = [shortened(label(name, row[name])) for _, row in each_cell(table)]
     left = 0.16 + 0.075 * max(map(len, names))
     figure, speed, memory = pair(max(ROW * len(table) + 0.05, 0.5), panel.title, left)
     places = list(range(len(table)))
@@ -52,6 +54,11 @@ def overview(panel: Panel, layout: Layout, limits: Mapping[int, float | None]) -
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
     return figure
+
+
+def shortened(name: str) -> str:
+    """A row's name, cut where it would leave no room for bars."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def _throughput(axes: Axes, table: pd.DataFrame, colour: Any) -> None:
