@@ -84,8 +84,6 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
     _frame(axes, layout, places, bottom, top * factor)
     if layout.axis == "gpus" and shown["crowded"].any():
         _crowd(axes, [places[frozen(value)] for value in table.loc[shown["crowded"], "gpus"]])
-    if table["verdicts"].str.contains("simulated").any():
-        axes.text(0.01, 0.985, "hollow: simulated, compute only", transform=axes.transAxes, va="top", fontsize=8.5)
     if quantity.is_efficiency:
         _limits(axes, table, places)
     if has_ideal:
@@ -126,7 +124,7 @@ def _placed(
             "look": keys.map(looks),
             "crowded": table["verdicts"].str.contains("oversubscribed"),
             "disturbed": table["verdicts"].str.contains("|".join(MOMENTARY)),
-            "hollow": table["verdicts"].str.contains("oversubscribed|simulated"),
+            "hollow": table["verdicts"].str.contains("oversubscribed"),
         }
     )
 

@@ -117,7 +117,7 @@ def test_it_is_no_baseline_either() -> None:
 def test_reports_and_figures_say_so(mixed: list[Record], tmp_path: Path) -> None:
     write_report(mixed, tmp_path)
     page, words = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
-    assert "hollow: simulated, compute only" in page
+    assert ", simulated</text>" in page, "in the figures of memory, which is real"
     assert VERDICTS["simulated"].meaning.split(".")[0] in words
     assert words.count("| simulated |") == 2
 
