@@ -226,20 +226,3 @@ class LaunchResult(Generic[R]):
     """Whether a process was killed from outside: the same launch may well succeed."""
     blame: int = 0
     """How likely a failure's cause is on this host, 0 the likeliest: ``bench.launch.forkserver.outcome.blame``."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the fork server found: the part of the environment that only torch can tell."""
-
-    torch: str
-    cuda_devices: int
-    nccl: str | None
-    warm_up_s: float
-    mpi: bool = False
-    """Whether torch was built with MPI."""
-    cuda: str | None = None
-    """The CUDA that torch was built with."""
-    cudnn: str | None = None
-    cpu_capability: str = ""
-    """The vector instructions that torch's own kernels use here, which decide the order of their sums."""

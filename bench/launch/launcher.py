@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bench.job import Job, LaunchResult, Machine, R
+from bench.job import Job, LaunchResult, R
+from bench.measure.machine.torch_build import Machine
 
 
 class LaunchError(RuntimeError):

@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench import messages
-from bench.job import Job, LaunchResult, Machine, R
+from bench.job import Job, LaunchResult, R
 from bench.launch.channel import Channel, Closed
 from bench.launch.launcher import Host, LaunchError
 from bench.launch.server_process import SERVER, ServerProcess, server_environment
 from bench.measure.machine import limits
+from bench.measure.machine.torch_build import Machine
 from results.decode import decode
 
 __all__ = ["SERVER", "LocalLauncher", "launcher_for", "server_environment", "warming"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from bench import engines
 from bench.engines.spec import EngineSpec, Traits
-from bench.job import Machine
 from bench.launch.launcher import Host
+from bench.measure.machine.torch_build import Machine
 from bench.network.link import link_of
 from bench.plan import collectives
 from results.memory import Search

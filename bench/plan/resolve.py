@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from bench import engines
 from bench.checks import ConfigError
 from bench.engines.spec import EngineUnavailable, EngineUnsupported
-from bench.job import Machine
 from bench.launch.launcher import Host
+from bench.measure.machine.torch_build import Machine
 from bench.plan import collectives
 from bench.plan.cell import Cell
 from bench.plan.hosts import placed

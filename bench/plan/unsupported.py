@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench import engines
 from bench.checks import ConfigError
 from bench.engines.spec import EngineUnsupported
-from bench.job import Machine
+from bench.measure.machine.torch_build import Machine
 from bench.network import lab
 from bench.network.link import link_of
 from bench.plan.cell import Cell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.job import Machine
+from bench.measure.machine.torch_build import Machine
 from bench.plan.cell import Cell
 from terminal.tables import console
 

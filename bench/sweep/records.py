@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from bench.job import Machine
+from bench.measure.machine.torch_build import Machine
 from bench.measure.verdicts import disturbances, verdicts
 from bench.plan.cell import Cell
 from results.record import NO_ENGINE, Record

@@ -13,9 +13,9 @@ import pytest
 from bench import engines
 from bench.engines import deepspeed
 from bench.engines.spec import EngineUnsupported
-from bench.job import Machine
 from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
+from bench.measure.machine.torch_build import Machine
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from tests.conftest import CPU_ONLY, MakeCell, assert_parity, launched

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from bench.job import CheckJob, Job, LaunchResult, Machine
+from bench.job import CheckJob, Job, LaunchResult
 from bench.launch.launcher import Launcher
+from bench.measure.machine.torch_build import Machine
 from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from bench.sweep import largest_batch

@@ -19,13 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.job import LaunchResult, Machine
+from bench.job import LaunchResult
 from bench.launch.channel import Channel, Closed, Message
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.interfaces import address_of, interface_to
 from bench.launch.prctl import outlive_parent
 from bench.launch.server_process import ServerProcess, server_environment
 from bench.measure.machine import environment, limits, source
+from bench.measure.machine.torch_build import Machine
 from results.decode import decode
 
 BEAT_S = 2.0

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench import messages
-from bench.job import Job, LaunchResult, Machine
+from bench.job import Job, LaunchResult
 from bench.launch.cluster.host_server import BEAT_S, LOST_S
 from bench.launch.cluster.membership import Member, Membership
 from bench.launch.cluster.merge import HOST_LOST, merged
 from bench.launch.launcher import Host, LaunchError
 from bench.launch.local import SLACK_S
+from bench.measure.machine.torch_build import Machine
 from bench.placement import Slice
 
 JOIN_S = 180.0

@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.job import Machine
 from bench.launch.channel import Channel, Closed
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.host_server import keep_alive
 from bench.launch.launcher import Host, LaunchError
+from bench.measure.machine.torch_build import Machine
 from results.decode import decode
 from results.shown import printable
 

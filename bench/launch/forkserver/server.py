@@ -10,12 +10,13 @@ import time
 from typing import Any
 
 from bench import causes
-from bench.job import Job, LaunchResult, Machine, WorkloadJob
+from bench.job import Job, LaunchResult, WorkloadJob
 from bench.launch.channel import Channel, Closed
 from bench.launch.forkserver.launch import Launch
 from bench.launch.forkserver.start import fork_obstacle
 from bench.launch.forkserver.templates import Cancelled, LoadFailed, Templates
 from bench.launch.orphans import end_orphans
+from bench.measure.machine.torch_build import Machine
 from bench.messages import read_job
 from bench.placement import Slice
 from results.decode import decode

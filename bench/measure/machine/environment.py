@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from bench.job import Machine
 from bench.measure.machine import energy, limits, nvml, topology
 from bench.measure.machine.command import without_folders
+from bench.measure.machine.torch_build import Machine
 from results.distorting import DISTORTING
 from results.secrets import NAME, without_secrets
 from results.source import Source

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.job import Machine
 from bench.measure.machine import environment, source
+from bench.measure.machine.torch_build import Machine
 from results import differences
 from results.record import Record
 from results.source import Source
