@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.machine.interference import Interference
 from results.attribution import StepParts
-from results.launches import Ceiling, Collective, CollectiveTimes, RankSamples
+from results.launches import Ceiling, Collective, CollectiveTimes, Interference, RankSamples
 from results.memory import RankMemory
 from results.model import Model
 from results.parity import Noise, Parity

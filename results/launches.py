@@ -99,6 +99,18 @@ class CollectiveTimes:
 
 
 @dataclass(frozen=True)
+class Interference:
+    """What one rank counted around its measured steps."""
+
+    conditions: dict[str, float] = field(default_factory=dict)
+    """By counter; those that the machine does not have are absent."""
+    foreign: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of the other processes that used most, by name; on rank 0."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Counters that could not be read, and why."""
+
+
+@dataclass(frozen=True)
 class ServerCounts:
     """What one parameter server counted from the first gradient on, warm-up included. Bytes are payload."""
 

@@ -91,8 +91,6 @@ def _check_world(record: Record) -> None:
     if missing:
         raise RecordError(f"config.{missing[0]} is missing")
     engine = record.config["engine"]
-    if engine["name"] == "parameter_server" and not engine.get("servers"):
-        raise RecordError("config.engine.servers is missing")
     if engine["name"] == NO_ENGINE and record.launches and world_size(record) < 2:
         raise RecordError("collectives were timed on fewer than two ranks")
     if record.ceiling:

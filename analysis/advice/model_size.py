@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from analysis.metrics.memory import KINDS, PARTS, Memory, memory
-from analysis.theory import ENGINES, Theory
+from analysis.theory import Theory, theory_of
 from analysis.theory.setting import Setting, elements, setting
 from results.model import Parameter
 from results.record import Record
@@ -60,7 +60,7 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
     with.
     """
     known, held = setting(record), memory(record)
-    theory = ENGINES.get(known.engine) if known else None
+    theory = theory_of(known) if known else None
     unfit = held.predicted is None or held.peak_bytes is None or not held.predicted_bytes
     if known is None or theory is None or unfit or record.search is not None or record.status != "ok":
         return None

@@ -20,6 +20,7 @@ from rich.text import Text
 from analysis.comparison import exact_quantities
 from analysis.comparison.exact_quantities import Quantities, Value
 from analysis.text.units import counted
+from analysis.theory import has_exact_peak
 from results.atomic import write_whole
 from results.record import Record
 from terminal.tables import bare
@@ -80,7 +81,7 @@ def measured(records: Sequence[Record], reason: str = "") -> Baseline:
     inexact = {
         f"{exact_quantities.engine(record)} stage {record.config['stage']}"
         for record in records
-        if record.memory and not exact_quantities.peak_is_exact(record)
+        if record.memory and not has_exact_peak(record)
     }
     return Baseline(
         reason,

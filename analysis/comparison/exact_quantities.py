@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.metrics.traffic import ledgers, sent_bytes
+from analysis.theory import has_exact_peak
 from results.identity import flatten, knobs
 from results.launches import Collective
 from results.record import Record
@@ -20,10 +21,6 @@ from results.settings import NEUTRAL
 Value = int | float | str | bool | None
 """None stands for what is not there."""
 Quantities = dict[str, Value]
-
-PEAK_IS_EXACT = {"native": (0, 1, 2, 3), "torch": (0, 1), "parameter_server": (0,)}
-"""Engines and stages whose peak was the same in eleven runs of every cell (docs/design/evidence.md). Elsewhere threads
-of gloo let go of a collective's memory sooner or later, so often that even the least of the watched steps differs."""
 
 
 def name(record: Record) -> str:
@@ -68,7 +65,7 @@ def _memory(record: Record) -> Quantities:
     found = {
         f"state: {kind}, bytes": by_rank([rank.state_bytes.get(kind, 0) for rank in record.memory]) for kind in kinds
     }
-    if peak_is_exact(record):
+    if has_exact_peak(record):
         found["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
         # A late release can only add to a step's peak.
         found["peak, bytes"] = by_rank([min(rank.step_peaks_bytes or [rank.peak_bytes]) for rank in record.memory])
@@ -77,10 +74,6 @@ def _memory(record: Record) -> Quantities:
         own = [rank.rest_bytes - held for rank, held in zip(record.memory, late, strict=True)]
         found["at rest without communication, bytes"] = by_rank(own)
     return found
-
-
-def peak_is_exact(record: Record) -> bool:
-    return record.config["stage"] in PEAK_IS_EXACT.get(engine(record), ())
 
 
 def _collectives(record: Record) -> Quantities:

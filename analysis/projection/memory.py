@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from analysis.metrics.memory import memory
 from analysis.projection.curve import Curve
-from analysis.theory import ENGINES
+from analysis.theory import theory_of
 from analysis.theory.setting import Setting, setting
 
 
@@ -34,7 +34,7 @@ def peak_bytes(curve: Curve, ranks: int) -> int | None:
 
 def _engine_bytes(there: Setting) -> int | None:
     """Model state and what the engine needs beside it, at most."""
-    theory = ENGINES.get(there.engine)
+    theory = theory_of(there)
     state = theory.state(there) if theory else None
     return None if theory is None or state is None else sum(state.values()) + theory.transient(there)
 

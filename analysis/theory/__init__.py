@@ -1,59 +1,36 @@
 """What an engine should keep in memory and send: predictions from shapes and settings, nothing measured.
 
-``ENGINES`` maps an engine's name to its theory. An engine that is not in it has no prediction (None),
-which is not an error; to add one, write a module beside ``torch_engine`` and a line here.
+All that analysis knows of an engine is in one object, ``THEORY`` of the module NAME_engine. An engine without one
+has no prediction (None), which is not an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from analysis.theory import deepspeed_engine, native_engine, parameter_server, torch_engine
+from analysis.theory.engines import ENGINES, theory_of
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.setting import Setting, elements, setting
+from analysis.theory.theory import Theory
 from results.record import Record
 
 __all__ = [
-    *("ENGINES", "Theory", "predict_cast", "predict_paper", "predict_rest", "predict_sent", "predict_state"),
+    "ENGINES",
+    "Theory",
+    "has_exact_peak",
+    "predict_cast",
+    "predict_paper",
+    "predict_rest",
+    "predict_sent",
+    "predict_state",
     "predict_transient",
     "predicts_handover",
+    "theory_of",
 ]
-
-
-@dataclass(frozen=True)
-class Theory:
-    """What is known of one engine, as functions of a Setting."""
-
-    state: Callable[[Setting], dict[str, int] | None]
-    """Bytes by kind on the rank that holds most, between backward and update; None where it has no formula."""
-    transient: Callable[[Setting], int]
-    """Most bytes that the engine itself holds beside its state and the activations at any moment of a step."""
-    sent: Callable[[Setting], float]
-    """Bytes that a rank sends per step if every collective is bandwidth-optimal (mean over ranks)."""
-
-
-ENGINES = {
-    "deepspeed": Theory(deepspeed_engine.state, deepspeed_engine.transient, deepspeed_engine.sent),
-    "native": Theory(native_engine.state, native_engine.transient, native_engine.sent),
-    "parameter_server": Theory(parameter_server.state, parameter_server.transient, parameter_server.sent),
-    "torch": Theory(torch_engine.state, torch_engine.transient, torch_engine.sent),
-}
-
-GRADIENTS_KEPT = {"deepspeed": (3,), "native": (0, 1), "parameter_server": (0,), "torch": (0, 1)}
-"""Stages at which an engine's gradients have memory of their own that outlives the update: torch's, as views of DDP's
-buckets."""
-
-
-HANDOVER_PREDICTED = {"torch": (2, 3)}
-"""Stages at which an engine's transient bytes include the gradient that autograd hands over: fully_shard keeps the
-gradients of a whole unit."""
 
 
 def predicts_handover(record: Record) -> bool:
     """Whether ``predict_transient`` includes the gradient that autograd hands over."""
-    known = setting(record)
-    return known is not None and known.stage in HANDOVER_PREDICTED.get(known.engine, ())
+    found = _theory(record)
+    return found is not None and found[1].stage in found[0].handover
 
 
 def predict_state(record: Record) -> dict[str, int] | None:
@@ -64,10 +41,11 @@ def predict_state(record: Record) -> dict[str, int] | None:
 
 def predict_rest(record: Record) -> int | None:
     """Bytes of model state between steps: all but the gradients, where the update frees them."""
-    state, known = predict_state(record), setting(record)
-    if state is None or known is None:
+    state, found = predict_state(record), _theory(record)
+    if state is None or found is None:
         return None
-    kept = known.stage in GRADIENTS_KEPT.get(known.engine, ()) and known.options.get("gradient_as_bucket_view", True)
+    theory, known = found
+    kept = known.stage in theory.gradients_kept and known.options.get("gradient_as_bucket_view", True)
     return sum(state.values()) - (0 if kept else state["grads"])
 
 
@@ -103,9 +81,15 @@ def predict_paper(record: Record) -> tuple[float, float] | None:
     return kept, paper_sent(count, known.stage, known.world_size, param=widths.param, grad=widths.grad)
 
 
+def has_exact_peak(record: Record) -> bool:
+    """Whether the peak is the same in each run."""
+    theory = ENGINES.get(str(record.config["engine"]["name"]))
+    return theory is not None and record.config["stage"] in theory.exact_peak
+
+
 def _theory(record: Record) -> tuple[Theory, Setting] | None:
     known = setting(record)
     if known and known.compression == "powersgd":
         return None  # what it keeps and sends depends on which gradients it finds worth compressing
-    theory = ENGINES.get(known.engine) if known else None
+    theory = theory_of(known) if known else None
     return (theory, known) if theory and known else None

@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from math import ceil
 
 from analysis.theory.setting import Setting, elements
+from analysis.theory.theory import Theory
 from results.model import Parameter, element_count
 
 
@@ -106,3 +107,6 @@ def _shard(known: Setting) -> int:
 def _cut(parameters: list[Parameter], size: int) -> int:
     """Elements of a rank's part at stage 3, where each parameter is cut by itself."""
     return sum(ceil(element_count(parameter.shape) / size) for parameter in parameters)
+
+
+THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(3,))

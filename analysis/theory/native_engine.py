@@ -15,6 +15,7 @@ from itertools import accumulate
 from math import ceil, inf
 
 from analysis.theory.setting import Setting, elements
+from analysis.theory.theory import Theory
 from results.model import Parameter, element_count
 
 ALIGN_BYTES = 64
@@ -165,3 +166,6 @@ def extent(counts: list[int], align: int) -> int:
 
 def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
+
+
+THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0, 1), exact_peak=(0, 1, 2, 3))

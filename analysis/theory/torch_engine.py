@@ -11,6 +11,7 @@ import heapq
 from math import ceil, prod
 
 from analysis.theory.setting import Setting, elements
+from analysis.theory.theory import Theory
 from results.model import Parameter, element_count
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
@@ -150,3 +151,7 @@ def _reduce_bytes(known: Setting) -> int:
     """Bytes of a gradient element on the wire: what the engine says it reduces in, else the gradient's own."""
     name = str(known.described.get("reduce_dtype") or "").removeprefix("torch.")
     return DTYPE_BYTES.get(name, known.widths.grad)
+
+
+THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0, 1), exact_peak=(0, 1), handover=(2, 3))
+"""Kept gradients are views of DDP's buckets; fully_shard keeps the gradients of a whole unit."""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
 from bench.measure.machine.energy import Meter
 from bench.placement import Placement
+from results.launches import Interference
 
 if TYPE_CHECKING:
     import torch
@@ -63,18 +64,6 @@ class Machine:
     unread: dict[str, str]
     """What could not be read, and why."""
     processes: dict[int, Process]
-
-
-@dataclass(frozen=True)
-class Interference:
-    """What one rank counted around its measured steps."""
-
-    conditions: dict[str, float] = field(default_factory=dict)
-    """By counter; those that the machine does not have are absent."""
-    foreign: dict[str, float] = field(default_factory=dict)
-    """CPU seconds of the other processes that used most, by name; on rank 0."""
-    not_measured: dict[str, str] = field(default_factory=dict)
-    """Counters that could not be read, and why."""
 
 
 class Watch:

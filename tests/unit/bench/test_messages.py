@@ -11,12 +11,11 @@ import pytest
 
 from bench import job
 from bench.job import LaunchResult
-from bench.measure.machine.interference import Interference
 from bench.messages import RESULTS, job_message, read_job, read_result, result_message
 from bench.plan.jobs import Jobs
 from bench.rank_results import TimingResult
 from bench.regress.untyped import PURPOSES
-from results.launches import RankSamples, ServerCounts
+from results.launches import Interference, RankSamples, ServerCounts
 from tests.conftest import MakeCell
 
 SAMPLES = RankSamples([0.1], [0.2], [], 0.3, [float("inf")])

@@ -12,14 +12,13 @@ import pytest
 
 from bench.job import Job, LaunchResult
 from bench.launch.launcher import Launcher
-from bench.measure.machine.interference import Interference
 from bench.plan.resolve import plan
 from bench.rank_results import TimingResult
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.progress import SweepProgress
 from bench.sweep.resume import take_over
 from bench.sweep.run import Sweep, run_rounds
-from results.launches import RankSamples
+from results.launches import Interference, RankSamples
 from results.record import Record
 from results.settings import Config
 from results.store import RecordStore

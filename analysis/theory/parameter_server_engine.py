@@ -11,6 +11,7 @@ from math import inf
 
 from analysis.theory import native_engine
 from analysis.theory.setting import Setting, elements
+from analysis.theory.theory import Theory
 
 
 def state(known: Setting) -> dict[str, int] | None:
@@ -34,3 +35,6 @@ def flat_elements(known: Setting) -> int:
     """Elements of the flat tensor."""
     sliced = replace(known, world_size=int(known.options["servers"]))
     return sum(bucket.size for bucket in native_engine.lay_out(sliced, known.trainable, inf, 0))
+
+
+THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0,), exact_peak=(0,), options=("servers",))

@@ -1,0 +1,29 @@
+"""The theory of each engine: ``THEORY`` of the module beside this one that is named NAME_engine.
+
+Any such module is found. An engine without one has no prediction, which is not an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from analysis.theory.setting import Setting
+from analysis.theory.theory import Theory
+
+SUFFIX = "_engine"
+
+
+def discovered(folder: Path) -> dict[str, Theory]:
+    """By engine, the theories of the modules in a folder of this package."""
+    names = sorted(path.stem.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}.py"))
+    return {name: importlib.import_module(f"{__package__}.{name}{SUFFIX}").THEORY for name in names}
+
+
+ENGINES = discovered(Path(__file__).parent)
+
+
+def theory_of(setting: Setting) -> Theory | None:
+    """The theory of the setting's engine; None if it has none, or the setting lacks an option that it needs."""
+    theory = ENGINES.get(setting.engine)
+    return theory if theory and all(setting.options.get(name) for name in theory.options) else None
