@@ -43,7 +43,7 @@ class Fabric:
 def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:
     """Seconds that one of these collectives takes.
 
-    - gloo's reduce-scatter sends as much as an all-reduce (measured at the interface, docs/results.md).
+    - gloo's reduce-scatter sends as much as an all-reduce (measured at the interface, docs/results).
     - gloo's broadcast and reduce are binomial trees; NCCL's are pipelined around a ring.
     - NCCL chooses between a ring and a tree for each all-reduce; the faster is taken.
     - In an exchange of sends every rank of a host sends at once, so they share the host's link.

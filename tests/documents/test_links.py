@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.documents.markdown import LINK, ROOT, anchors, blocks, documents
+
+MADE_BY_A_TEST = "docs/page.md"
 
 
 def broken(path: Path) -> list[str]:
@@ -51,3 +55,16 @@ def test_every_page_of_the_site_is_linked_from_a_page() -> None:
         for match in LINK.finditer(path.read_text(encoding="utf-8"))
     }
     assert pages - linked - {ROOT / "docs" / "index.md"} == set()
+
+
+def test_documents_named_in_code_exist() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    suffixes = (".py", ".sh", ".yaml", ".yml", ".j2", ".toml", "Makefile", "Dockerfile")
+    named = {
+        (file, name)
+        for file in listed
+        if file.endswith(suffixes) and (ROOT / file).exists() and "documents/" not in file
+        for name in re.findall(r"(?<![\w/.])docs/[\w/.-]+\.md", (ROOT / file).read_text(encoding="utf-8"))
+    }
+    missing = sorted((file, name) for file, name in named if not (ROOT / name).exists())
+    assert [pair for pair in missing if pair[1] != MADE_BY_A_TEST] == []
