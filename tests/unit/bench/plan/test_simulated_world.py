@@ -31,7 +31,12 @@ def test_a_world_that_is_not_there_is_one_process(make_config: Callable[..., Con
     (cell,) = plan([make_config(engine="native", backend="fake", gpus=64, threads=None)], CPU_ONLY, cores=2)
     assert (cell.status, cell.simulated, cell.threads, cell.oversubscribed(CPU_ONLY)) == (None, True, 2, False)
     job = Jobs(cell, tmp_path).timing()
-    assert (job.world_size, job.spec.world_size, job.rank_batch, job.parity_steps) == (1, 64, 8, 0)
+    assert (job.world_size, job.spec.world_size, job.rank_batch, Jobs(cell, tmp_path).check().parity_steps) == (
+        1,
+        64,
+        8,
+        0,
+    )
     resolved = cell.resolved()
     assert (resolved["world_size"], resolved["global_batch"], resolved["simulated"]) == (64, 512, True)
     assert "rank 0 of 64 alone" in resolved["outside_parity"]
