@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from analysis.commands import advise, compare, gate, history, noise, project, report
+from results.secrets import warning_of_visible
+from results.version import version_line
 from terminal.output import prepare_output
 
 
@@ -15,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m analysis", description="Reads the records of sweeps and says what they mean. Needs no torch."
     )
+    found.add_argument("--version", action="version", version=version_line())
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (report, advise, project, compare, noise, history, gate):
         command.add(commands)
@@ -25,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
     prepare_output()
     asked = parser().parse_args(arguments)
+    if visible := warning_of_visible(sys.argv[1:] if arguments is None else arguments):
+        print(visible, file=sys.stderr)
     from analysis.comparison.counter_check import GateError
     from analysis.comparison.verdict import NothingToCompare
     from results.read import NoRecords

@@ -51,6 +51,8 @@ def check(config: Config) -> None:
         )
     check_search(config)
     check_cluster(config)
+    if config.dry_run and config.resume:
+        raise ConfigError("dry_run=true plans a whole sweep; leave out resume=true")
     for name in ("rate", "delay", "hosts"):
         value = getattr(config.network, name)
         if config.network.kind == "none" and value is not None:

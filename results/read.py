@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from results.record import Record, RecordError
 from results.validate import check
+
+MAX_DEPTH = 3
+"""How far below a path its sweeps may lie: results/runs/nightly/NIGHT/sweep is three below results/runs."""
+MAX_FOLDERS = 2000
+"""Folders that a search for sweeps looks into."""
 
 
 class NoRecords(ValueError):
@@ -24,7 +29,7 @@ class Loaded:
 
 
 def load(paths: Iterable[Path]) -> Loaded:
-    """Reads all records below ``paths``: record files, sweep folders, or folders with sweep folders anywhere below.
+    """Reads all records below ``paths``: record files, sweep folders, or folders with sweep folders below.
 
     A file that is not a usable record becomes a warning, and so does a copy of one that was read. Raises NoRecords if
     no record is left.
@@ -60,7 +65,8 @@ def real(path: Path) -> Path:
 def record_files(place: Path) -> list[Path]:
     """Record files of a path: itself; of a sweep ``records/*.json``; of another folder its own, then its sweeps'.
 
-    These lie at any depth, such as a night's or a side's of ``bench.regress``, and come in the order of their paths.
+    Sweeps may lie ``MAX_DEPTH`` folders below, such as a night's or a side's of ``bench.regress``, and come in the
+    order of their paths. Raises NoRecords where the path cannot be read or holds too many folders to search.
     """
     try:
         place.stat()
@@ -70,4 +76,36 @@ def record_files(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     of_sweep = sorted(place.glob("records/*.json"))
-    return of_sweep or [*sorted(place.glob("*.json")), *sorted(place.rglob("records/*.json"))]
+    if of_sweep:
+        return of_sweep
+    below = sorted(file for folder in _folders_below(place) for file in folder.glob("records/*.json"))
+    return [*sorted(place.glob("*.json")), *below]
+
+
+def is_sweep(place: Path) -> bool:
+    """Whether a path is a sweep's folder, or its folder of records."""
+    return place.is_dir() and ((place / "records").is_dir() or place.resolve().name == "records")
+
+
+def _folders_below(place: Path) -> Iterator[Path]:
+    """Folders that may be sweeps': at most ``MAX_DEPTH`` below, neither hidden nor links. Raises NoRecords."""
+    level, searched = [place], 0
+    for _ in range(MAX_DEPTH):
+        level = [folder for parent in level for folder in _subfolders(parent)]
+        searched += len(level)
+        if searched > MAX_FOLDERS:
+            raise NoRecords(
+                f"{place} is no sweep's folder (it has no records/*.json) and has too many folders to search; name the "
+                "folders of sweeps"
+            )
+        yield from level
+        level = [folder for folder in level if not (folder / "records").is_dir()]
+
+
+def _subfolders(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []

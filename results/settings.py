@@ -323,6 +323,20 @@ class Config(Training):
     timeout_s: float = setting(
         300.0, "seconds after which a launch is stopped as a timeout", above=0, max=1e6, role="sweep"
     )
+    budget_s: float | None = setting(
+        None,
+        "seconds that the sweep may take. A round that would end later does not start, so configurations may have "
+        "fewer launches than repeats. null: no limit",
+        above=0,
+        max=1e7,
+        role="sweep",
+    )
+    dry_run: bool = setting(
+        False,
+        "print the configurations, the number of launches, the estimated time and the predicted memory, and measure "
+        "nothing",
+        role="sweep",
+    )
     data_dir: str | None = setting(
         None, "folder with real data sets (torchvision's layout). null: fixed synthetic data", role="task"
     )

@@ -246,7 +246,7 @@ def _kept(part: pd.DataFrame, settings: list[str]) -> list[str]:
 
 def _place(table: pd.DataFrame) -> str:
     """What the ranks ran on, such as ``two cores``."""
-    counts = sorted({int(count) for count in table["devices"].dropna()})
+    counts = sorted({int(count) for count in table["machine_devices"].dropna()})
     if len(counts) != 1:
         return "fewer devices"
     noun = "GPU" if (table["device"] == "cuda").all() else "core"

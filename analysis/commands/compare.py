@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
         help="the store of mlflow:RUN_ID; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
     )
     compare.add_argument(
-        "--between", type=two_values, metavar="KNOB=A,B", help="compare cells of one place that differ in this alone"
+        "--between", type=two_values, metavar="SETTING=A,B", help="compare cells of one place that differ in this alone"
     )
     add_same(compare)
     compare.set_defaults(run=run)
@@ -51,21 +51,34 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
     knob, _, values = text.partition("=")
     first, _, second = values.partition(",")
     if not (knob and first and second) or "," in second:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: KNOB=A,B such as engine=torch,native")
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: SETTING=A,B such as engine=torch,native")
     return knob, (first, second)
+
+
+def check_arguments(asked: argparse.Namespace) -> None:
+    """Raises NothingToCompare for a wrong number of paths, or a margin that is not positive."""
+    from analysis.comparison.verdict import NothingToCompare
+
+    count = len(asked.paths)
+    if asked.between and count != 1:
+        raise NothingToCompare(f"compare --between compares within one PATH; there are {count}")
+    if not asked.between and count != 2:
+        raise NothingToCompare(
+            f"compare needs two PATHs, and there {'is 1' if count == 1 else f'are {count}'}; to compare settings "
+            "within one sweep add --between SETTING=A,B, such as --between engine=torch,native"
+        )
+    if not asked.same > 0:
+        raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")
 
 
 def run(asked: argparse.Namespace) -> int:
     from analysis.comparison import compare as compare_comparison
-    from analysis.comparison.verdict import NothingToCompare
     from results.identity import INFO
     from results.mlflow_store import load_places
     from terminal.tables import console
 
-    places, margin = (1 if asked.between else 2), asked.same / 100
-    if len(asked.paths) != places or not margin > 0:
-        need = "one PATH with --between" if asked.between else "two PATHs, or one and --between KNOB=A,B"
-        raise NothingToCompare(f"compare needs {need}, and --same above 0")
+    margin = asked.same / 100
+    check_arguments(asked)
     sets = [load_places([path], asked.mlflow) for path in asked.paths]
     if asked.between:
         knob, values = asked.between

@@ -49,6 +49,8 @@ def run(asked: argparse.Namespace) -> int:
     warn(found.warnings)
     now = counter_check.measured(found.records, asked.accept or "")
     old = counter_check.read(asked.baseline) if asked.baseline.exists() or asked.accept is None else None
+    if old:
+        counter_check.check_same_sweep(old, now)
     differences = counter_check.differences(old, now) if old else []
     out = console()
     if old:

@@ -33,7 +33,10 @@ def add(commands: Commands) -> None:
     )
     add_places(report)
     report.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write; default: PATH if it is one folder, else ./report"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where to write; default: PATH if it is one sweep's folder, else ./report",
     )
     report.add_argument(
         "--gpu-memory",
@@ -56,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def home(paths: list[Path]) -> Path:
-    """Where a report goes if nobody says: beside the records of the one folder that was named."""
-    if len(paths) != 1 or not paths[0].is_dir():
+    """Where a report goes without --out: into the sweep's folder if one sweep was named, else to ./report."""
+    from results.read import is_sweep
+
+    if len(paths) != 1 or not is_sweep(paths[0]):
         return Path("report")
     return paths[0].parent if paths[0].resolve().name == "records" else paths[0]

@@ -93,6 +93,15 @@ def measured(records: Sequence[Record], reason: str = "") -> Baseline:
     )
 
 
+def check_same_sweep(before: Baseline, now: Baseline) -> None:
+    """Raises GateError if the sweep has none of the baseline's configurations: then it is another sweep."""
+    if before.cells and not before.cells.keys() & now.cells.keys():
+        raise GateError(
+            f"none of the sweep's {counted(len(now.cells), 'configuration')} is in the baseline; measure it with: "
+            "python -m bench experiment=exact hydra.sweep.dir=FOLDER"
+        )
+
+
 def differences(before: Baseline, now: Baseline) -> list[Difference]:
     """Everything that differs. An engine that cannot run here and that the baseline lacks too is no difference."""
     found = [

@@ -18,7 +18,7 @@ UNEXPLAINED = {"facecolor": PAPER, "edgecolor": INK, "lw": 0.5, "hatch": "oo"}
 
 def loss_bars(panel: Panel, layout: Layout) -> Figure | None:
     """The parts of each cell's loss, what is lost to the right of zero and what is saved to the left; None without."""
-    table = panel.table[panel.table["loss_compute"].notna()]
+    table = panel.table[panel.table["efficiency_loss_compute"].notna()]
     if table.empty:
         return None
     shown = {**{part: looks(part) for part in PARTS}, "unexplained": UNEXPLAINED}
@@ -29,7 +29,7 @@ def loss_bars(panel: Panel, layout: Layout) -> Figure | None:
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         right = left = 0.0
         for part, look in shown.items():
-            width = 100 * row[f"loss_{part}"]
+            width = 100 * row[f"efficiency_loss_{part}"]
             axes.barh(at, width, 0.6, left=right if width > 0 else left, **look)
             right, left = right + max(width, 0), left + min(width, 0)
         rows.say(axes, at, right, f"{units.percent(1 - row['scaling_efficiency'])} lost")

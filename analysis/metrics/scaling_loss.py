@@ -15,7 +15,7 @@ from results.record import Record, world_size
 
 PARTS = tuple(part for part in step_parts.PARTS if part != "data")
 """A timed step finds its batch ready, so making it is no part of the measured loss."""
-COLUMNS = [*(f"loss_{part}" for part in PARTS), "loss_unexplained"]
+COLUMNS = [*(f"efficiency_loss_{part}" for part in PARTS), "efficiency_loss_unexplained"]
 
 
 def columns(record: Record, base: Record, efficiency: float) -> dict[str, float]:
@@ -24,8 +24,8 @@ def columns(record: Record, base: Record, efficiency: float) -> dict[str, float]
         return dict.fromkeys(COLUMNS, nan)
     after, before = (_cost_s(side) for side in (record, base))
     cost_s = unit_cost_s(record)
-    shares = {f"loss_{part}": (after[part] - before[part]) / cost_s for part in PARTS}
-    return shares | {"loss_unexplained": 1 - efficiency - sum(shares.values())}
+    shares = {f"efficiency_loss_{part}": (after[part] - before[part]) / cost_s for part in PARTS}
+    return shares | {"efficiency_loss_unexplained": 1 - efficiency - sum(shares.values())}
 
 
 def unit_cost_s(record: Record) -> float:

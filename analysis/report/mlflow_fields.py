@@ -31,7 +31,7 @@ FIRST = (
 OF_SWEEP = ("scaling_efficiency", "throughput_per_s", "step_time_s", "peak_bytes", "model_state_bytes")
 """Metrics of the sweep, as curves over the world size."""
 
-FACTS = ("parameters", "devices")
+FACTS = ("parameters", "machine_devices")
 """Columns of a cell's row that are numbers but no measurement."""
 
 POINTS = 1000

@@ -27,7 +27,7 @@ WHOLE = (
     "launches",
     "scaling_baseline_gpus",
     "parameters",
-    "devices",
+    "machine_devices",
     "search_tried",
     "max_batch",
     "unfit_batch",

@@ -15,6 +15,7 @@ from analysis.metrics.memory import COLUMNS as MEMORY_COLUMNS
 from analysis.metrics.memory import KINDS, columns
 from analysis.metrics.scaling import efficiencies
 from analysis.statistics import medians
+from analysis.table import origin
 from results.identity import ASKED, frozen, hardware, identity, knobs
 from results.record import Record, world_size
 
@@ -32,15 +33,16 @@ COLUMNS = [
     *["launches", "interval_level"],
     *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes", "wire_bytes"],
     *step_parts.COLUMNS,
-    *["unit", "parameters", "devices"],
+    *["unit", "parameters", "machine_devices"],
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
     *MEMORY_COLUMNS,
     *["mfu", "mfu_low", "mfu_high", "ceiling_flops_per_s", "joules_per_step", "joules_per_sample"],
     *SEARCH_COLUMNS,
     *["verdict_reasons", "sweep_id", "cell_id"],
+    *origin.COLUMNS,
 ]
-"""Columns of summary.csv, in order; other knobs that vary follow them."""
+"""Columns of summary.csv, in order (docs/reference/summary_csv.md); other settings that vary follow them."""
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -148,7 +150,7 @@ def row(cell: Measured) -> dict[Hashable, Any]:
         "final_loss": record.final_loss if cell.is_trained else None,
         "unit": record.model.unit if record.model else None,
         "parameters": record.model.parameter_count if record.model else None,
-        "devices": cell.devices,
+        "machine_devices": cell.devices,
         "sweep_id": record.sweep_id,
         "cell_id": record.cell_id,
     }
@@ -164,7 +166,14 @@ def row(cell: Measured) -> dict[Hashable, Any]:
     }
     values |= {f"{kind}_bytes": (held.state or {}).get(kind, None if held.state is None else 0) for kind in KINDS}
     values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
-    return values | search_columns(record) | columns(held) | dict(cell.step) | scaling_columns(cell)
+    return (
+        values
+        | search_columns(record)
+        | columns(held)
+        | dict(cell.step)
+        | origin.columns(record)
+        | scaling_columns(cell)
+    )
 
 
 def scaling_columns(cell: Measured) -> dict[str, Any]:

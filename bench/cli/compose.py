@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, SCMode
 from bench import engines
 from bench.checks import check, check_engine_options
 from bench.cli.help import help_node
+from bench.cli.main_sweep import world_sizes
 from bench.cli.overrides import factory_name
 from bench.cli.withheld import restored
 from bench.groups import CONF, default_option, group_files
@@ -46,6 +47,7 @@ def register(defaults: Mapping[str, Any] | None = None, *, makes_folder: bool = 
     one_folder = cache(partial(run_folder, makes_folder=makes_folder))  # the resolver's own cache is one a cell
     OmegaConf.register_new_resolver("run_folder", one_folder, replace=True)
     OmegaConf.register_new_resolver("default_store", default_uri, replace=True)
+    OmegaConf.register_new_resolver("world_sizes", world_sizes, replace=True)
     OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)
 
 

@@ -1,4 +1,4 @@
-"""Overrides on the command line: which are valid, and what is said of the others."""
+"""Overrides on the command line: which are valid, and the error for the others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def name_module(arguments: list[str]) -> list[str]:
 
 
 def check_overrides(arguments: list[str]) -> None:
-    """Refuses misspelt knobs and invalid values. Raises ConfigError with one line that says what is valid."""
+    """Refuses misspelt settings and invalid values. Raises ConfigError with one line that says what is valid."""
     texts = overrides_of(arguments)
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
@@ -75,22 +75,22 @@ def check_overrides(arguments: list[str]) -> None:
         raise ConfigError(unreadable(str(error.override))) from error
     except ValueError as error:  # a number of thousands of digits
         raise ConfigError(f"an override cannot be read: {error}") from error
-    known = {path: spec for path, spec, _ in each_setting(Config())}
+    settings = {path: spec for path, spec, _ in each_setting(Config())}
     own_configs = any(text.startswith("hydra.searchpath") for text in texts)
     for override in overrides:
         key = override.key_or_group
         if override.is_delete():
-            _check_removal(key, override.input_line or "", known)
+            _check_removal(key, override.input_line or "", settings)
         if override.is_add() or override.is_force_add() or override.is_delete() or key.startswith("hydra"):
             continue
         if key in GROUPS:
             if not own_configs:
                 _check_group(key, values_of(override))
-        elif key in known:
+        elif key in settings:
             for value in values_of(override):
-                check_value(key, known[key], value)
+                check_value(key, settings[key], value)
         elif not _is_option(key, overrides):
-            _refuse_key(key, [*known, *GROUPS])
+            _refuse_key(key, [*settings, *GROUPS])
 
 
 def cluster_of(arguments: list[str]) -> Cluster:
@@ -106,11 +106,11 @@ def cluster_of(arguments: list[str]) -> Cluster:
 def unreadable(text: str) -> str:
     """What is wrong with an override that Hydra cannot read, and how to write it."""
     name, equals, value = text.partition("=")
-    said = f"{shown(text)} cannot be read as an override; "
+    problem = f"{shown(text)} cannot be read as an override; "
     if equals and value and not value.startswith(("'", '"', "[", "{")):
         quoted = '"' + value.replace('"', '\\"') + '"'
-        return f"{said}quote a value with such characters, twice: {shlex.quote(f'{name}={quoted}')}"
-    return f"{said}write setting=value"
+        return f"{problem}quote a value with such characters, twice: {shlex.quote(f'{name}={quoted}')}"
+    return f"{problem}write setting=value"
 
 
 def check_mode(arguments: list[str]) -> None:
@@ -172,7 +172,7 @@ def _is_option(key: str, overrides: list[Override]) -> bool:
     return True
 
 
-def _refuse_key(key: str, known: list[str]) -> None:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"valid: {', '.join(known)}"
-    raise ConfigError(f"{key} is not a knob; {hint} (python -m bench --help explains each)")
+def _refuse_key(key: str, settings: list[str]) -> None:
+    near = difflib.get_close_matches(key, settings, n=1)
+    hint = f"did you mean {near[0]}?" if near else "no setting has a name like it"
+    raise ConfigError(f"{key} is not a setting; {hint} (python -m bench --help explains each)")

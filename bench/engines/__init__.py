@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from types import ModuleType
+from typing import Any
 
 from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Seen, Traits
 
@@ -55,6 +56,13 @@ def traits(package: str, spec: EngineSpec) -> Traits:
     module = load(package)
     found: Traits = module.traits(spec) if hasattr(module, "traits") else Traits()
     return found
+
+
+def expected(package: str, spec: EngineSpec) -> dict[str, Any]:
+    """What the engine's ``describe`` will say that follows from the settings alone; empty if it does not declare it."""
+    module = load(package)
+    values: dict[str, Any] = module.expected(spec) if hasattr(module, "expected") else {}
+    return values
 
 
 def preload(*packages: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``python -m bench.engines``: what each engine honours, as the engines themselves declare it.
+"""``python -m bench.engines``: what each engine supports, as the engines themselves declare it.
 
 A row per engine and stage. Each setting is asked for alone, on top of the defaults, at the world size and on the
 device given; a yes is a setting that the engine would run, and a test holds every yes against a real run.
@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from rich.table import Table
 
 from bench import engines
-from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
+from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, as_written
 from bench.groups import CONF, options
 from results.settings import choices
 from terminal.output import prepare_output
-from terminal.tables import console
+from terminal.tables import bare, console
 
 STAGES = (0, 1, 2, 3)
 SETTINGS: dict[str, tuple[Any, ...]] = {
@@ -51,13 +50,13 @@ class Answer:
     setting: str
     value: Any
     answer: str
-    """``yes``, ``refused``, or ``unavailable``: its library is not installed."""
+    """``yes``, ``unsupported``, or ``unavailable``: its library is not installed."""
     reason: str
     """Why not; empty for a yes."""
 
 
 def declared(world_size: int, backend: str, only: list[str] | None = None) -> Iterator[Answer]:
-    """Every answer of every engine. A stage that is refused as it is has one answer, of the setting ``stage``."""
+    """Every answer of every engine. A stage that is not supported at all has one answer, of the setting ``stage``."""
     for name in only or options("engine"):
         document = yaml.safe_load((CONF / "engine" / f"{name}.yaml").read_text(encoding="utf-8"))
         package = document.pop("package")
@@ -65,7 +64,7 @@ def declared(world_size: int, backend: str, only: list[str] | None = None) -> It
         for stage in STAGES:
             plain = plain_spec(stage, world_size, backend, own)
             yield (first := ask(name, package, plain, "stage", stage))
-            if first.answer == "refused":
+            if first.answer == "unsupported":
                 continue
             for setting, values in SETTINGS.items():
                 for value in values:
@@ -74,7 +73,7 @@ def declared(world_size: int, backend: str, only: list[str] | None = None) -> It
 
 
 def plain_spec(stage: int, world_size: int, backend: str, own: dict[str, Any]) -> EngineSpec:
-    """The defaults of every knob."""
+    """The defaults of every setting."""
     return EngineSpec(
         stage=stage,
         world_size=world_size,
@@ -89,39 +88,39 @@ def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> 
     try:
         engines.refuse(name, package, spec)
     except EngineUnsupported as error:
-        answer, reason = "refused", str(error)
+        answer, reason = "unsupported", str(error)
     except EngineUnavailable as error:
         answer, reason = "unavailable", str(error)
     return Answer(name, spec.stage, setting, value, answer, reason)
 
 
-MARKS = {"yes": "+", "refused": "[dim]·[/dim]", "unavailable": "?"}
+MARKS = {"yes": "+", "unsupported": "·", "unavailable": "?"}
 
 
 def show(answers: list[Answer], *, reasons: bool) -> None:
-    """The matrix on the terminal: a row per setting, a column per engine with a mark for each stage."""
+    """The matrix on the terminal: a row per setting, a column per engine with a mark for each stage; 80 columns."""
     out = console()
-    table = Table(box=None, padding=(0, 1), show_edge=False)
-    table.add_column("setting")
     names = list(dict.fromkeys(answer.engine for answer in answers))
-    for name in names:
-        table.add_column(name.replace("_", " "))
-    table.add_row("[dim]stage[/dim]", *["[dim]0 1 2 3[/dim]"] * len(names))
-    found = {(answer.engine, answer.stage, answer.setting, answer.value): answer.answer for answer in answers}
-    rows = [("stage", None), *((setting, value) for setting, values in SETTINGS.items() for value in values)]
-    for setting, value in rows:
-        marks = [
-            " ".join(
-                MARKS[found.get((name, stage, setting, stage if value is None else value), "refused")]
-                for stage in STAGES
-            )
-            for name in names
-        ]
-        table.add_row("alone" if value is None else f"{setting}={str(value).lower()}", *marks)
+    table = bare(("setting", *(name.replace("_", "\n") for name in names)))
+    table.add_row("stage", *["0123"] * len(names), style="dim")
+    by_key = {(answer.engine, answer.stage, answer.setting, answer.value): answer.answer for answer in answers}
+
+    def marks(setting: str, value: Any) -> list[str]:
+        asked = [[(name, stage, setting, stage if value is None else value) for stage in STAGES] for name in names]
+        return ["".join(MARKS[by_key.get(key, "unsupported")] for key in keys) for keys in asked]
+
+    table.add_row("defaults", *marks("stage", None))
+    for setting, values in SETTINGS.items():
+        if len(values) == 1:
+            table.add_row(f"{setting}={as_written(values[0])}", *marks(setting, values[0]))
+            continue
+        table.add_row(setting)
+        for value in values:
+            table.add_row(f"  {as_written(value)}", *marks(setting, value))
     out.print(table)
-    out.print("+ honoured   · refused   ? would be, but its library is not installed")
+    out.print("one mark per stage:  + supported   · unsupported   ? its library is not installed", markup=False)
     if not reasons:
-        out.print("--reasons says why", style="dim")
+        out.print("--reasons prints why a setting is unsupported", style="dim")
         return
     for reason in dict.fromkeys(answer.reason for answer in answers if answer.reason):
         out.print(f"  {reason}", markup=False, soft_wrap=True)
@@ -132,7 +131,7 @@ def main() -> int:
     parser.add_argument("engines", nargs="*", metavar="ENGINE", help=f"of {', '.join(options('engine'))}; default: all")
     parser.add_argument("--gpus", type=int, default=4, help="world size (default: %(default)s)")
     parser.add_argument("--backend", choices=sorted(BACKENDS), default="gloo", help="(default: %(default)s)")
-    parser.add_argument("--reasons", action="store_true", help="say why each refused setting is refused")
+    parser.add_argument("--reasons", action="store_true", help="print why each unsupported setting is unsupported")
     parser.add_argument("--json", action="store_true", help="one JSON object a line and answer, for other programs")
     prepare_output()
     arguments = parser.parse_args()

@@ -16,6 +16,10 @@ class EngineUnsupported(Exception):
     """The engine cannot honour a setting; the message names the setting and says why."""
 
 
+class OptionInvalid(EngineUnsupported):
+    """An option of the engine has a value that is valid at no stage; the message lists the valid ones."""
+
+
 class EngineUnavailable(Exception):
     """The engine's library is not installed; the message says how to install it."""
 
@@ -138,20 +142,20 @@ def refuse_debug_detail(what: str, why: str) -> None:
 
 
 def option(spec: EngineSpec, name: str, *valid: Any) -> Any:
-    """An engine's own option. Raises EngineUnsupported if it is none of ``valid``."""
+    """An engine's own option. Raises OptionInvalid if it is none of ``valid``."""
     value = spec.options.get(name)
     if not any(type(value) is type(choice) and value == choice for choice in valid):
-        raise EngineUnsupported(
+        raise OptionInvalid(
             f"engine.{name}={as_written(value)} is not valid; valid: {', '.join(map(as_written, valid))}"
         )
     return value
 
 
 def count_option(spec: EngineSpec, name: str, least: int = 1) -> int:
-    """An engine's own option that is a whole number. Raises EngineUnsupported if it is not, or below ``least``."""
+    """An engine's own option that is a whole number. Raises OptionInvalid if it is not, or below ``least``."""
     value = spec.options.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise EngineUnsupported(
+        raise OptionInvalid(
             f"engine.{name}={as_written(value)} is not valid; valid: a whole number of at least {least}"
         )
     return value

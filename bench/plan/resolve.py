@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from bench import engines
 from bench.checks import ConfigError
-from bench.engines.spec import EngineUnavailable, EngineUnsupported
+from bench.engines.spec import EngineUnavailable, EngineUnsupported, OptionInvalid
 from bench.launch.launcher import Host
 from bench.measure.machine.torch_build import Machine
 from bench.plan import collectives
+from bench.plan.alternatives import alternatives
 from bench.plan.cell import Cell
 from bench.plan.hosts import placed
 from bench.plan.unsupported import (
@@ -44,7 +45,7 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
                 refuse_hosts(cell)
             refuse_backend(cell, machine)
             if cell.trains:
-                engines.refuse(config.engine["name"], config.engine["package"], cell.spec())
+                _refuse_by_engine(cell)
                 refuse_unrepeatable(cell)
                 refuse_simulated(cell)
                 refuse_search(cell)
@@ -58,6 +59,21 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
             cell = dataclasses.replace(cell, status="unavailable", reason=str(error))
         cells[cell.id] = cell
     return list(cells.values())
+
+
+def _refuse_by_engine(cell: Cell) -> None:
+    """Raises EngineUnsupported, with an engine and stage that do support the settings, or EngineUnavailable.
+
+    Raises ConfigError for a value of an engine's option that is never valid.
+    """
+    name, spec = cell.config.engine["name"], cell.spec()
+    try:
+        engines.refuse(name, cell.config.engine["package"], spec)
+    except OptionInvalid as error:
+        raise ConfigError(str(error)) from error
+    except EngineUnsupported as error:
+        other = alternatives(name, spec)
+        raise EngineUnsupported(f"{error}; {other}" if other else str(error)) from error
 
 
 def resolve_device(config: Config, machine: Machine) -> str:

@@ -200,6 +200,9 @@ def check(configs: list[Config]) -> None:
             f"tracking={first.tracking.kind}: the gate logs nothing, python -m bench.tracking import FOLDER/base "
             "FOLDER/current does; valid: none"
         )
+    if first.dry_run or first.budget_s is not None:
+        name = "dry_run=true" if first.dry_run else f"budget_s={first.budget_s:g}"
+        raise ConfigError(f"{name} is not supported by bench.regress; leave it out")
     if first.measure.timing_breakdown:
         raise ConfigError("measure.timing_breakdown=true: the time of two sides at once is not laid out; valid: false")
 

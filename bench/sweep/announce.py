@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from bench.measure.machine.torch_build import Machine
 from bench.plan.cell import Cell
 from terminal.tables import console
@@ -17,13 +15,13 @@ def placed_on(cell: Cell) -> str:
     )
 
 
-def show_plan(cells: list[Cell], machine: Machine, folder: Path) -> None:
-    """Says on stderr what will run, and what will not and why."""
+def show_plan(cells: list[Cell], machine: Machine, where: str) -> None:
+    """Says on stderr what will run, and what will not and why; ``where`` its records go."""
     out = console(stderr=True, soft_wrap=True)
     run_here = [cell for cell in cells if not cell.status]
     devices = ", ".join(sorted({f"{cell.device} over {cell.backend}" for cell in run_here})) or "nothing to run"
     out.print(
-        f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {devices}; records in {folder}",
+        f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {devices}; {where}",
         markup=False,
     )
     for cell in cells:

@@ -9,6 +9,9 @@ from rich.table import Table
 
 from terminal.tables import console
 
+LARGEST_PARTS = 3
+"""Phases that one line names."""
+
 
 class Breakdown:
     """Seconds of a sweep by phase, on the parent's clock."""
@@ -33,6 +36,18 @@ class Breakdown:
         for name, phase in (*named.items(), ("setup_s", "engine and model set-up")):
             self.seconds[phase] += seconds.get(name, 0.0)
         self.seconds["fork and exit"] += max(0.0, total_s - sum(seconds.values()))
+
+    def line(self) -> str:
+        """The sweep's time, and how much of it was spent outside measured steps."""
+        total = time.perf_counter() - self._started
+        measured = self.seconds["measured steps"]
+        parts = [(phase, seconds) for phase, seconds in self.seconds.items() if phase != "measured steps"]
+        largest = sorted(parts, key=lambda part: -part[1])[:LARGEST_PARTS]
+        words = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in largest)
+        return (
+            f"{total:.0f} s in all: {measured:.0f} s in measured steps, {max(0.0, total - measured):.0f} s outside them"
+            + (f" (most: {words})" if words else "")
+        )
 
     def show(self) -> None:
         """Prints the table to stderr, largest first, with the share of measured steps."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.records import SweepRecords
 from bench.tracking.tracker import Tracker
@@ -26,5 +28,6 @@ def write_report(sweep: SweepRecords, tracker: Tracker, breakdown: Breakdown, *,
     breakdown.lap("tracking")
     if show_breakdown:
         breakdown.show()
+    print(breakdown.line(), file=sys.stderr)
     print_summary(content, paths, tracker.warnings)
     return paths is not None

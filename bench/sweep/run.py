@@ -24,13 +24,15 @@ from bench.launch.launcher import Launcher, LaunchError
 from bench.measure.machine import source
 from bench.plan.cell import Cell
 from bench.plan.resolve import plan
+from bench.sweep import dry_run
 from bench.sweep.announce import show_plan
 from bench.sweep.breakdown import Breakdown
+from bench.sweep.budget import Budget
 from bench.sweep.hosts import check_same_code, environment_of
 from bench.sweep.loading import check_workloads
 from bench.sweep.preparation import Preparation
 from bench.sweep.progress import SweepProgress
-from bench.sweep.records import SweepRecords
+from bench.sweep.records import GOES_ON, SweepRecords
 from bench.sweep.report import write_report
 from bench.sweep.resume import take_over
 from bench.sweep.running import Running
@@ -48,8 +50,13 @@ INTERRUPTED = 130
 
 
 def run(configs: list[Config], folder: Path) -> int:
-    """Runs every cell that ``configs`` ask for; the exit code. Raises ConfigError before anything starts."""
+    """Runs every cell that ``configs`` ask for; the exit code. Raises ConfigError before anything starts.
+
+    A dry run prints its plan instead, and leaves no folder: it raises SystemExit with status 0.
+    """
     check_sweep(configs)
+    if configs[0].dry_run:
+        return dry_run.run(configs)
     with contextlib.closing(open_store(folder, resume=configs[0].resume)) as store:
         return run_in(store, configs)
 
@@ -57,6 +64,7 @@ def run(configs: list[Config], folder: Path) -> int:
 def run_in(store: RecordStore, configs: list[Config]) -> int:
     """``run`` in a folder that is the sweep's alone."""
     settings, folder, breakdown = configs[0], store.folder, Breakdown()
+    budget = Budget(settings.budget_s)
     preload = engines.preload(*(config.engine["package"] for config in configs))
     with scratch() as folder_for_now:
         try:
@@ -77,7 +85,7 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
                 sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
                 if settings.resume:
                     take_over(sweep.records)
-                code = launcher.status = sweep.run()
+                code = launcher.status = sweep.run(budget)
         except LaunchError as error:
             raise ConfigError(str(error)) from error
     breakdown.lap("")
@@ -132,9 +140,12 @@ class Sweep:
         running = Running(self.records, self.launcher, self.scratch, self.breakdown, progress)
         return Preparation(running), Turns(running)
 
-    def run(self) -> int:
-        """Checks and times all cells; the exit code."""
-        show_plan(self.cells, self.launcher.machine, self.store.folder)
+    def run(self, budget: Budget | None = None) -> int:
+        """Checks and times all cells, within the budget if there is one; the exit code."""
+        budget = budget or Budget(None)
+        show_plan(self.cells, self.launcher.machine, f"records in {self.store.folder}")
+        if budget.seconds is not None:
+            print(budget.announcement(self.cells[0].config.repeats), file=sys.stderr)
         todo = [cell for cell in self.cells if not cell.status]
         launches = sum(self.records.launches_left(cell) for cell in todo)
         code = 0
@@ -143,7 +154,9 @@ class Sweep:
                 preparation, turns = self.begin(progress)
                 for cell in todo:
                     preparation.prepare(cell)
-                run_rounds([cell for cell in todo if not cell.searches], turns, self.records.rounds_begun)
+                timed = [cell for cell in todo if not cell.searches]
+                if not run_rounds(timed, turns, self.records.rounds_begun, budget):
+                    self._note_spent(timed, budget, progress)
         except KeyboardInterrupt:
             code = INTERRUPTED
             print("interrupted: what is finished is kept and reported", file=sys.stderr)
@@ -155,10 +168,24 @@ class Sweep:
         statuses = [self.records[cell].status for cell in self.cells]
         return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
 
+    def _note_spent(self, cells: list[Cell], budget: Budget, progress: SweepProgress) -> None:
+        """Says that the budget ended the sweep, and what that means for its intervals."""
+        launches = [len(self.records[cell].launches) for cell in cells if self.records[cell].status in GOES_ON]
+        progress.note(budget.spent(cells[0].config.repeats, min(launches, default=0)))
 
-def run_rounds(cells: list[Cell], turns: Turns, first: int) -> None:
-    """Gives every cell a turn in each round, from the one with number ``first`` on, in an order of the round's own."""
+
+def run_rounds(cells: list[Cell], turns: Turns, first: int, budget: Budget) -> bool:
+    """Gives every cell a turn in each round, from the one with number ``first`` on, in an order of the round's own.
+
+    Returns whether the budget allowed all rounds.
+    """
     order = random.Random(cells[0].config.seed if cells else 0)
     for number in range(first, first + max((cell.config.repeats for cell in cells), default=0)):
-        for cell in order.sample(cells, len(cells)):
-            turns.take(cell, number)
+        if not turns.any_left(cells):
+            break
+        if not budget.allows_round():
+            return False
+        with budget.round():
+            for cell in order.sample(cells, len(cells)):
+                turns.take(cell, number)
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from bench.job import Job, LaunchResult
@@ -21,11 +22,18 @@ class Turns:
     def __init__(self, running: Running) -> None:
         self._running = running
 
+    def any_left(self, cells: Sequence[Cell]) -> bool:
+        """Whether any of the cells has a launch left to make."""
+        return any(self._has_left(cell) for cell in cells)
+
     def take(self, cell: Cell, number: int) -> None:
         """A cell's launch of one round, unless it has all that it is to have, or has failed."""
-        record = self._running.records[cell]
-        if len(record.launches) < cell.config.repeats and record.status in GOES_ON:
+        if self._has_left(cell):
             self._launch(cell, number)
+
+    def _has_left(self, cell: Cell) -> bool:
+        record = self._running.records[cell]
+        return len(record.launches) < cell.config.repeats and record.status in GOES_ON
 
     def _launch(self, cell: Cell, number: int) -> None:
         running = self._running

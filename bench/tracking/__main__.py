@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.tracking.tracker import connect
 from results.mlflow_store import default_uri
+from results.secrets import warning_of_visible
 from results.settings import Tracking
 from terminal.output import prepare_output
 
@@ -64,6 +65,8 @@ def main() -> int:
     imported.add_argument("--again", action="store_true", help="replace sweeps that the experiment has already")
     prepare_output()
     arguments = parser.parse_args()
+    if visible := warning_of_visible(sys.argv[1:]):
+        print(visible, file=sys.stderr)
     settings = Tracking(uri=arguments.uri, experiment=arguments.experiment)
     try:
         return import_folders(arguments.paths, settings, again=arguments.again)

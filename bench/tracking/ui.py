@@ -19,6 +19,7 @@ from types import FrameType
 from typing import IO
 
 from results.mlflow_store import StoreError, default_uri, probe, shown
+from results.secrets import warning_of_visible
 from terminal.output import prepare_output
 
 HOST = "127.0.0.1"
@@ -41,6 +42,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=5000, help="this port, or the next free one (default: %(default)s)")
     prepare_output()
     asked = parser.parse_args()
+    if visible := warning_of_visible(sys.argv[1:]):
+        print(visible, file=sys.stderr)
     try:
         if asked.uri.startswith("http"):
             raise StoreError(f"{shown(asked.uri)} is a server and has a UI of its own: open it in a browser")

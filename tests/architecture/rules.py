@@ -12,6 +12,7 @@ CODE = ("conf", "workloads", "bench", "results", "terminal", "analysis", "claims
 
 REPORTING = {
     "bench.sweep.report": "the end of a sweep",
+    "bench.sweep.dry_run": "the memory that formulas predict",
     "bench.tracking.tracker": "the same report in MLflow",
     "bench.regress.report": "the end of a regression check",
     "bench.reproduce.report": "the end of a reproduction",

@@ -45,7 +45,7 @@ def test_every_yes_is_a_run(
 
 
 def test_every_no_names_the_engine_and_the_setting() -> None:
-    refused = [answer for answer in ANSWERS if answer.answer == "refused"]
+    refused = [answer for answer in ANSWERS if answer.answer == "unsupported"]
     assert refused
     for answer in refused:
         assert f"engine={answer.engine}" in answer.reason
@@ -55,6 +55,6 @@ def test_every_no_names_the_engine_and_the_setting() -> None:
 def test_the_matrix_can_be_piped() -> None:
     command = [sys.executable, "-m", "bench.engines", "native", "--json"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert {json.loads(line)["answer"] for line in lines} <= {"yes", "refused", "unavailable"}
+    assert {json.loads(line)["answer"] for line in lines} <= {"yes", "unsupported", "unavailable"}
     unknown = subprocess.run([*command[:-2], "nope"], capture_output=True, text=True, check=False)
     assert (unknown.returncode, ", ".join(options("engine")) in unknown.stderr) == (2, True)

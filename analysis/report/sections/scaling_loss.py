@@ -58,8 +58,8 @@ def row(cell: Measured) -> list[Value]:
     found = cell.efficiency.interval
     return [
         Value(units.percent(1 - found.value), units.interval(1 - found.high, 1 - found.low, 100)),
-        *(Value(points(cell.loss[f"loss_{part}"])) for part in PARTS),
-        Value(points(cell.loss["loss_unexplained"])),
+        *(Value(points(cell.loss[f"efficiency_loss_{part}"])) for part in PARTS),
+        Value(points(cell.loss["efficiency_loss_unexplained"])),
         Value("; ".join(notes(cell.record, cell.baseline, cell.warnings))),
     ]
 

@@ -48,6 +48,9 @@ Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distr
 
 from __future__ import annotations
 
+from typing import Any
+
+from bench.engines.native.policy import POLICIES
 from bench.engines.spec import Capabilities, EngineSpec, count_option, refuse_debug_detail
 
 CAPABILITIES = Capabilities(
@@ -71,3 +74,17 @@ def refuse(spec: EngineSpec) -> None:
         refuse_debug_detail(
             "engine=native at stage=3 over gloo", "a second thread sends, so ranks check its calls in different orders"
         )
+
+
+BUCKET_MB = 25.0
+"""Default cap of a bucket at stages 0 to 2, as DistributedDataParallel's; stage 3 keeps each unit apart by default."""
+
+
+def bucket_mb(spec: EngineSpec) -> float | None:
+    """Cap of a bucket in MiB; None: a bucket per unit."""
+    return spec.bucket_mb or (None if POLICIES[spec.stage].shard_parameters else BUCKET_MB)
+
+
+def expected(spec: EngineSpec) -> dict[str, Any]:
+    """What ``describe`` will say that follows from the settings alone, for predictions before any rank starts."""
+    return {"bucket_mb": bucket_mb(spec), "in_flight": spec.options.get("in_flight") or 1}

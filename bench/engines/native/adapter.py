@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import GradientReducer
 from bench.engines.native.loss_scaling import LossScale
@@ -23,8 +24,6 @@ from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 from results.precision import PRECISIONS
 
-BUCKET_MB = 25.0
-"""Default bucket size where parameters are not sharded, as DistributedDataParallel's. Else: a bucket per unit."""
 MIB = 1 << 20
 
 
@@ -84,7 +83,7 @@ class NativeEngine:
     @property
     def bucket_mb(self) -> float | None:
         """Largest size of a bucket in MiB; None: a bucket per unit."""
-        return self.spec.bucket_mb or (None if self.policy.shard_parameters else BUCKET_MB)
+        return bucket_mb(self.spec)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         return self.step.forward_backward(batch, loss_fn, is_last=sync)

@@ -37,6 +37,7 @@ def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> d
     """The environment of ranks, which get ``variables`` and run ``source``, in JSON types. Needs no torch."""
     return {
         "time": now(),
+        "hostname": platform.node(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
         "torch": machine.torch,

@@ -25,7 +25,8 @@ from results.settings import Config, Network, Straggler
         (["gpus=0"], "gpus=0 is not valid; valid: a whole number of at least 1"),
         (["gpus=1.5"], "gpus=1.5 is not valid"),
         (["gpus=null"], "gpus=null is not valid"),
-        (["bukcet_mb=3"], "bukcet_mb is not a knob; did you mean bucket_mb?"),
+        (["bukcet_mb=3"], "bukcet_mb is not a setting; did you mean bucket_mb?"),
+        (["zzz=3"], "zzz is not a setting; no setting has a name like it (python -m bench --help explains each)"),
         (["bucket_mb=0"], "bucket_mb=0 is not valid; valid: a number above 0, null"),
         (["bucket_mb=inf"], "bucket_mb=inf is not valid"),
         (["overlap=maybe"], "overlap='maybe' is not valid; valid: true, false, null"),
@@ -34,7 +35,7 @@ from results.settings import Config, Network, Straggler
         (["precision=fp8"], "precision=fp8 is not valid; valid: fp32, amp_bf16"),
         (["workload=mlp", "workload.dpeth=3"], "workload.dpeth is not an option of workload=mlp; valid: bias, depth"),
         (["engine.foo=1"], "engine.foo is not an option of engine="),
-        (["measure.parity_step=1"], "measure.parity_step is not a knob; did you mean measure.parity_steps?"),
+        (["measure.parity_step=1"], "measure.parity_step is not a setting; did you mean measure.parity_steps?"),
         (["stage=[1"], "'stage=[1' cannot be read as an override"),
         (["repeats=true"], "repeats=true is not valid"),
         (["network=wifi"], "network=wifi is unknown; valid: lab, none"),
@@ -140,8 +141,8 @@ def test_what_belongs_to_the_sweep_cannot_be_swept(make_config: Callable[..., Co
     check_sweep([make_config(stage=0), make_config(stage=1)])
 
 
-def test_help_explains_every_knob() -> None:
-    table = help.knob_table()
+def test_help_explains_every_setting() -> None:
+    table = help.settings_table()
     for path, spec, value in each_setting(Config()):
         assert isinstance(value, dict) or f"  {path}=" in table
         assert len(info(spec).help) > 10, path

@@ -27,7 +27,7 @@ def test_a_new_setting_has_help_bounds_and_an_override_from_its_declaration_alon
     monkeypatch.setattr(compose, "Config", Extended)
     monkeypatch.setattr(help, "Config", Extended)
     monkeypatch.setattr(overrides, "Config", Extended)
-    table = help.knob_table()
+    table = help.settings_table()
     assert "throwaway=3" in table and "a setting that only this test has" in table
     assert "[a whole number of at least 1, at most 9]" in table
     overrides.check_overrides(["throwaway=9"])

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from bench.cli.withheld import restored, withhold
 from results.mlflow_store import default_uri
-from results.secrets import without_secrets
+from results.secrets import warning_of_visible, without_secrets
 
 ROOT = Path(__file__).resolve().parents[4]
 WORD = "".join(("hun", "ter"))  # whole nowhere in the source, whose patch a record holds
@@ -65,3 +65,22 @@ def test_the_store_of_the_environment_is_the_default_of_all(monkeypatch: pytest.
     assert default_uri() == "http://server:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert default_uri() == "sqlite:///mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["-m", "tracking.uri=http://me:secret@host:5000"], "tracking.uri"),
+        (["--mlflow", "http://me:secret@host"], "an address"),
+        (["--mlflow=https://host/?access_token=abc"], "--mlflow"),
+    ],
+)
+def test_a_password_that_ps_shows_is_warned_of_without_being_printed(arguments: list[str], name: str) -> None:
+    line = warning_of_visible(arguments)
+    assert line.startswith(f"warning: {name} on the command line contains a password or token")
+    assert "MLFLOW_TRACKING_PASSWORD" in line
+    assert "secret" not in line and "abc" not in line and "\n" not in line
+
+
+def test_a_command_without_a_password_is_not_warned_of() -> None:
+    assert warning_of_visible(["-m", "stage=0,1", "tracking.uri=http://host:5000", "data_dir=/a@b"]) == ""

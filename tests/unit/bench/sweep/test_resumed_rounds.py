@@ -15,6 +15,7 @@ from bench.launch.launcher import Launcher
 from bench.plan.resolve import plan
 from bench.rank_results import TimingResult
 from bench.sweep.breakdown import Breakdown
+from bench.sweep.budget import Budget
 from bench.sweep.progress import SweepProgress
 from bench.sweep.resume import take_over
 from bench.sweep.run import Sweep, run_rounds
@@ -53,7 +54,7 @@ def run(make_config: Callable[..., Config], tmp_path: Path) -> Run:
         sweep = Sweep(cells, RecordStore(tmp_path), cast(Launcher, Instant(cut)), {}, tmp_path, Breakdown())
         take_over(sweep.records)
         with contextlib.suppress(KeyboardInterrupt):
-            run_rounds(cells, sweep.begin(SweepProgress(1))[1], sweep.records.rounds_begun)
+            run_rounds(cells, sweep.begin(SweepProgress(1))[1], sweep.records.rounds_begun, Budget(None))
         return {cell.config.stage: sweep.records[cell] for cell in cells}
 
     return run

@@ -27,8 +27,8 @@ def timed(gpus: int, step_s: float, global_batch: int | None = None) -> Record:
 def lost(*records: Record) -> dict[str, float]:
     """The last cell's loss by part, in per cent."""
     row = frame(list(records)).iloc[-1]
-    assert 1 - row["scaling_efficiency"] == pytest.approx(sum(row[f"loss_{part}"] for part in PARTS))
-    return {part: round(100 * row[f"loss_{part}"], 6) for part in PARTS}
+    assert 1 - row["scaling_efficiency"] == pytest.approx(sum(row[f"efficiency_loss_{part}"] for part in PARTS))
+    return {part: round(100 * row[f"efficiency_loss_{part}"], 6) for part in PARTS}
 
 
 def test_of_weak_scaling_what_a_step_gains_is_what_is_lost() -> None:
@@ -93,7 +93,7 @@ def test_the_parts_are_in_the_table_the_report_and_the_figure(tmp_path: Path) ->
     assert "| 0 | 2 | 20 % [20.0, 20.0] | +0.0 | -4.0 | +24.0 | +0.0 | +0.0 | +0.0 |" in paths.markdown.read_text()
     with open(paths.csv, newline="", encoding="utf-8") as file:
         first, second = csv.DictReader(file)
-    assert (first["loss_exposed"], float(second["loss_exposed"])) == ("", pytest.approx(0.24))
+    assert (first["efficiency_loss_exposed"], float(second["efficiency_loss_exposed"])) == ("", pytest.approx(0.24))
     (drawn,) = (path for path in paths.figures if "scaling_loss" in path.name)
     page = paths.html.read_text(encoding="utf-8")
     assert drawn.read_bytes().startswith(b"\x89PNG")
