@@ -228,7 +228,7 @@ def write_report(
 ) -> ReportPaths:
     """The report on some records, in ``folder``."""
     from analysis.report import write
-    from analysis.report.content import Content
+    from analysis.report.model.content import Content
 
     return write.write_report(Content(records, warnings, gpu_memory_bytes), folder)
 

@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from analysis.report.content import Content
+    from analysis.report.model.content import Content
     from analysis.report.terminal import print_summary
     from analysis.report.write import write_report
 

@@ -11,8 +11,8 @@ from analysis.advice.bucket_size import Curve, curves
 from analysis.advice.overlap import Overlapped
 from analysis.advice.pareto import Front
 from analysis.figures.plot import Plot
-from analysis.report.content import Content
-from analysis.report.section import Document, Section
+from analysis.report.model.content import Content
+from analysis.report.model.section import Document, Section
 from analysis.report.sections import (
     answer,
     bucket_size,

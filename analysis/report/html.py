@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.report.section import Document
+from analysis.report.model.section import Document
 
 
 def render(document: Document) -> str:

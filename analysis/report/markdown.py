@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from analysis.figures.plot import Plot
-from analysis.report.section import Alert, Document, Point, Points, Section, Table, Value
+from analysis.report.model.section import Alert, Document, Point, Points, Section, Table, Value
 
 ALIGNMENT = {"setting": "---:", "status": "---", "number": "---:", "words": "---"}
 

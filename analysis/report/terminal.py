@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.report.content import Content
-from analysis.report.section import Section
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section
 from analysis.report.sections import answer, collectives, largest_batch, memory, model_size
 from analysis.table import warnings as warnings_table
 from analysis.table.frame import varying

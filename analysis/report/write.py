@@ -15,8 +15,8 @@ from analysis.figures import overlap as overlap_figure
 from analysis.figures import pareto as pareto_figure
 from analysis.figures.plot import Plot
 from analysis.report import html, markdown
-from analysis.report.content import Content
 from analysis.report.document import Advised, advised, document
+from analysis.report.model.content import Content
 from analysis.text import units
 from analysis.text.spreadsheet import as_data
 from results.atomic import replacing, write_whole

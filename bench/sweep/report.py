@@ -12,7 +12,7 @@ from bench.tracking.tracker import Tracker
 def write_report(sweep: SweepRecords, tracker: Tracker, breakdown: Breakdown, *, show_breakdown: bool) -> bool:
     """Reports, logs and prints all records of the sweep's folder; whether the report could be written."""
     from analysis.report import write
-    from analysis.report.content import Content
+    from analysis.report.model.content import Content
     from analysis.report.terminal import print_summary
 
     store = sweep.store

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.advice.answer import Answers, answers
-from analysis.report.content import Content
-from analysis.report.section import Point, Points, Section
+from analysis.report.model.content import Content
+from analysis.report.model.section import Point, Points, Section
 
 MOST_HEADLINES = 3
 """Tasks whose answer stands on the first screen."""

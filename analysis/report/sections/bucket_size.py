@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import isfinite
 
 from analysis.advice.bucket_size import Curve, Point
-from analysis.report import section as model
-from analysis.report.content import DEFINITIONS, Content
-from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.report.model import section as model
+from analysis.report.model.content import DEFINITIONS, Content
+from analysis.report.model.section import Section, Value, numbers, settings, table, words
 from analysis.table.rows import headings, knob_names
 from analysis.text import units
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.advice.alpha_beta import Fit, benchmarks, fits
-from analysis.report.content import Content
-from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 
 

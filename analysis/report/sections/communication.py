@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.metrics.measured import Measured
-from analysis.report.content import Content
-from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 from results.launches import Collective
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.metrics.measured import Measured
-from analysis.report.content import DEFINITIONS, Content
-from analysis.report.section import Column, Row, Section, Table, Value, numbers, settings, words
+from analysis.report.model.content import DEFINITIONS, Content
+from analysis.report.model.section import Column, Row, Section, Table, Value, numbers, settings, words
 from analysis.report.sections.scaling_loss import how_to_attribute
 from analysis.statistics.medians import Interval
 from analysis.text import units

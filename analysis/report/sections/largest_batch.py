@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from analysis.metrics.largest_batch import search_columns
 from analysis.metrics.measured import Measured
-from analysis.report.content import Content
-from analysis.report.section import Section, Value, numbers, settings, table
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, numbers, settings, table
 from analysis.text import units
 
 

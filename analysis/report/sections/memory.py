@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from analysis.metrics.measured import Measured
 from analysis.metrics.memory import COUNTED, KINDS
-from analysis.report.content import Content
-from analysis.report.section import Point, Points, Section, Value, numbers, settings, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Point, Points, Section, Value, numbers, settings, table, words
 from analysis.table.panels import describe
 from analysis.text import units
 from analysis.text.labels import label

@@ -7,8 +7,8 @@ import numpy as np
 from analysis.advice.overlap import Overlapped
 from analysis.comparison.compare import MARGIN, verdict_words
 from analysis.metrics.time import step_time_s
-from analysis.report.content import Content
-from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, numbers, settings, table, words
 from analysis.table.rows import headings, knob_names
 from analysis.text import units
 from results.record import Record

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.advice.pareto import PRICES, SAVING, Front
-from analysis.report.content import Content
-from analysis.report.section import Section, Value, numbers, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, numbers, table, words
 from analysis.table.frame import each_cell
 from analysis.table.panels import describe
 from analysis.text import units

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.report.content import Content
-from analysis.report.section import Alert, Point, Points, Section
+from analysis.report.model.content import Content
+from analysis.report.model.section import Alert, Point, Points, Section
 from analysis.table.warnings import Flag, failures, verdicts
 from analysis.text.units import counted, spoken
 

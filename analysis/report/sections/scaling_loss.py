@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from analysis.metrics.measured import Measured
 from analysis.metrics.scaling_loss import PARTS, profiled_over_timed
 from analysis.metrics.step_parts import WORDS
-from analysis.report.content import DEFINITIONS, Content
-from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.content import DEFINITIONS, Content
+from analysis.report.model.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 from results.attribution import Attribution
 from results.record import Record, world_size

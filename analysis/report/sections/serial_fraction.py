@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from analysis.metrics.measured import Measured
 from analysis.metrics.scaling import by_round
-from analysis.report.content import Content
-from analysis.report.section import Point, Points, Section, Value, numbers, settings, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Point, Points, Section, Value, numbers, settings, table, words
 from analysis.statistics.medians import NOTHING, Interval, median_interval
 from analysis.table.panels import describe
 from analysis.text import units

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.report.content import Content
-from analysis.report.section import Section, Value, table, words
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, table, words
 from analysis.table import provenance
 
 MOST_COMMANDS = 12

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from analysis.metrics.measured import Measured
 from analysis.metrics.step_parts import PARTS, WORDS
-from analysis.report.content import DEFINITIONS, Content
-from analysis.report.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.content import DEFINITIONS, Content
+from analysis.report.model.section import Section, Value, numbers, settings, table, words
 from analysis.text import units
 from results.attribution import Attribution, Spread
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from analysis.advice.recommend import Limits, advise, lines
 from analysis.comparison import compare
 from analysis.comparison.verdict import NothingToCompare
-from analysis.report.content import Content
 from analysis.report.document import document
+from analysis.report.model.content import Content
 from analysis.report.terminal import print_summary
 from analysis.report.write import write_report
 from results.attribution import Attribution, StepParts

@@ -14,8 +14,8 @@ from analysis.advice.overlap import overlapped
 from analysis.advice.pareto import PRICES, SAVING, front, fronts
 from analysis.figures.canvas import INK, PAPER, style
 from analysis.figures.pareto import draw_front
-from analysis.report.content import Content
 from analysis.report.document import advised
+from analysis.report.model.content import Content
 from analysis.report.sections import overlap, pareto
 from analysis.table.frame import frame
 from results.record import Record

@@ -11,7 +11,7 @@ import pytest
 from analysis.figures.canvas import style
 from analysis.figures.curves import EFFICIENCY, curve
 from analysis.metrics.scaling import Efficiency, cap, efficiencies, serial_fraction
-from analysis.report.content import Content
+from analysis.report.model.content import Content
 from analysis.report.sections.serial_fraction import trends
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval

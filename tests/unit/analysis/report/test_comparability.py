@@ -7,7 +7,7 @@ from pathlib import Path
 from analysis.figures.catalogue import draw
 from analysis.table.frame import frame, measure_all
 from tests.fakes import answers_of, write_report
-from tests.unit.analysis.report.test_write import steps, words
+from tests.unit.analysis.advice.test_answer import steps, words
 
 
 def test_what_diverged_is_never_the_answer_nor_drawn_among_times(tmp_path: Path) -> None:

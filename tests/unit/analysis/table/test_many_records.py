@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.content import Content
 from analysis.report.document import document
+from analysis.report.model.content import Content
 from analysis.report.terminal import MOST_TABLES, print_summary
 from analysis.statistics import medians
 from analysis.table.frame import frame
@@ -66,5 +66,5 @@ def test_too_many_panels_are_not_drawn_and_too_many_tables_not_printed(
     assert f"{MOST_PANELS + 1 - FEW_PANELS} more panels are not drawn" in paths.markdown.read_text()
     print_summary(Content(records), None)
     printed = capsys.readouterr().out
-    assert printed.count("step ms") == MOST_TABLES
+    assert printed.count("eff.  ") == MOST_TABLES
     assert "and 1 more setting, each with a table of its own: in the report" in printed

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from analysis.advice.alpha_beta import Fit, bus_factor, fit_line, fits, metrics
-from analysis.report.content import Content
+from analysis.report.model.content import Content
 from analysis.report.terminal import print_summary
 from bench.checks import ConfigError
 from bench.job import CollectivesJob

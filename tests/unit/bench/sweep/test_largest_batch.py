@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.report.content import Content
 from analysis.report.mlflow_fields import cell_metrics, metric_names
+from analysis.report.model.content import Content
 from analysis.report.terminal import print_summary
 from analysis.table.frame import frame
 from bench.checks import ConfigError, check

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.metrics.memory import COUNTED, memory
-from analysis.report.content import Content
+from analysis.report.model.content import Content
 from analysis.report.sections.memory import higher_stages, row
 from bench.measure.memory.allocations import KINDS as MEASURED_KINDS
 from results.memory import RankMemory

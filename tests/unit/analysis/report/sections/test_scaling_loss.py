@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.content import Content
+from analysis.report.model.content import Content
 from analysis.report.sections.scaling_loss import how_to_attribute, row, section
 from analysis.table.frame import frame
 from results.attribution import Attribution

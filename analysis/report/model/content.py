@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.advice.alpha_beta import is_benchmark
 from analysis.metrics.measured import Measured
-from analysis.report.section import Value
+from analysis.report.model.section import Value
 from analysis.table import rows
 from analysis.table.frame import measure_all, tabulate
 from analysis.text.labels import words
