@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.canvas import INK, canvas
 from analysis.figures.memory import Rows
+from analysis.table.frame import each_cell
 from analysis.table.panels import Layout, Panel
 from analysis.text.units import number
 
@@ -31,9 +32,9 @@ def launch_dots(panel: Panel, layout: Layout, throughputs: Mapping[int, Sequence
     ]
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
     right = 1.0
-    for at, (index, row) in zip(rows.places, table.iterrows(), strict=True):
-        ratios = [value / fastest[index] for value in throughputs[int(str(index))]]
-        median = row["throughput_per_s"] / fastest[index]
+    for at, (index, row), best in zip(rows.places, each_cell(table), fastest.tolist(), strict=True):
+        ratios = [value / best for value in throughputs[index]]
+        median = row["throughput_per_s"] / best
         axes.plot(ratios, [at] * len(ratios), "o", color=colour, markersize=4, alpha=0.7, zorder=3)
         axes.plot([median], [at], "|", color=INK, markersize=12, markeredgewidth=1.6, zorder=4)
         rows.say(axes, at, max(ratios), number(median))
