@@ -2,7 +2,8 @@
 
 ``Config`` is what a person sets on the command line and what a record keeps as ``config``. Its part ``Training`` is
 what every engine honors or reports as unsupported; an engine reads the same fields (``bench.engines.spec``). Whatever
-needs to know something about a setting (help, checks, cell identity, comparisons, labels) reads it here.
+needs to know something about a setting (help, checks, cell identity, comparisons, labels) reads it here. Those of
+hosts and their network are in ``host_settings``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from results.declare import Role, each_setting, info, setting
+from results.host_settings import Cluster, Network
 from results.precision import PRECISIONS
-from results.quantities import bits_per_s, delay_s, size_bytes
+from results.quantities import size_bytes
 
 MAX_BATCH = 65536
 """Largest batch per rank that search=max_batch tries, unless ``search_most`` sets another."""
@@ -152,73 +154,6 @@ class Straggler:
     factor: float = setting(
         2.0, "factor by which its forward and backward take longer; only timed steps are slowed", min=1
     )
-
-
-@dataclass
-class Network:
-    """The network between ranks (conf/network/)."""
-
-    kind: str = setting(
-        "none",
-        "lab: emulate one host per rank, each a network namespace behind a link of known bandwidth and latency (Linux, "
-        "root; gloo only). none: this machine as it is",
-        "none",
-        "lab",
-    )
-    rate: str | None = setting(
-        None,
-        "bandwidth per emulated host, per direction. null: not limited",
-        form=(bits_per_s, "a rate from 8kbit to 100gbit, such as 100mbit"),
-    )
-    delay: str | None = setting(
-        None,
-        "added one-way latency between any two emulated hosts. null: none",
-        form=(delay_s, "a time from 10us to 10s, such as 1ms"),
-    )
-    hosts: int | None = setting(
-        None,
-        "emulated hosts that ranks are placed on, in order; ranks on one host communicate without its link. "
-        "null: one per rank",
-        min=1,
-    )
-
-
-@dataclass
-class Cluster:
-    """The hosts that ranks run on (conf/cluster/)."""
-
-    kind: str = setting(
-        "local",
-        "local: this machine. env: the same command was started once on every node (torchrun, mpirun, Kubernetes). "
-        "ssh: hosts are started over ssh. slurm: inside an allocation, srun starts one host per node",
-        *("local", "env", "ssh", "slurm"),
-        role="sweep",
-    )
-    hosts: list[str] | None = setting(
-        None, "cluster=ssh: names or addresses of the hosts, such as [a,b]. null: none", role="sweep"
-    )
-    ranks_per_host: int | None = setting(
-        None,
-        "ranks on each host, block by block. null: ranks that fit one host (one per GPU, or per core and thread) stay "
-        "on it, more fill one host after the other",
-        min=1,
-        optional=False,
-    )
-    interface: str | None = setting(
-        None,
-        "network interface of every host for collectives between hosts. null: the one that reaches the coordinator",
-        role="sweep",
-    )
-    address: str | None = setting(
-        None,
-        "address of the coordinator that all hosts can reach. null: MASTER_ADDR (cluster=env), else the one that "
-        "reaches the first host",
-        role="sweep",
-    )
-    port: int = setting(
-        29650, "TCP port of the coordinator; used by cluster=env only", min=1024, max=65535, role="sweep"
-    )
-    ssh: str = setting("ssh", "cluster=ssh: the command that runs a command on a host, with its options", role="sweep")
 
 
 @dataclass

@@ -16,7 +16,8 @@ from bench.checks import ConfigError, check_value
 from bench.cli.help import GROUPS, group_options
 from bench.groups import default_option, options
 from results.declare import each_setting
-from results.settings import Cluster, Config
+from results.host_settings import Cluster
+from results.settings import Config
 from results.shown import shown
 
 OWN_MODULE = "module:"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from results.host_settings import Network
 from results.quantities import bits_per_s, delay_s
-from results.settings import Network
 
 INTERFACE = "lab0"
 """What a host's link is called within the host."""

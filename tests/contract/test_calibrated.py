@@ -16,8 +16,9 @@ from analysis.theory.calibrated import Calibrated
 from bench.groups import options
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
+from results.host_settings import Network
 from results.launches import Launch
-from results.settings import Network, Straggler
+from results.settings import Straggler
 from tests.conftest import MakeCell, RunCheck, group
 from tests.integration.test_network import no_lab
 from tests.undisturbed import undisturbed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.launch.launcher import Launcher
-from results.settings import Network
+from results.host_settings import Network
 from tests.conftest import MakeCell, wire_bytes
 from tests.integration.test_network import no_lab
 from tests.undisturbed import counted_undisturbed, undisturbed

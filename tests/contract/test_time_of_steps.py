@@ -14,7 +14,8 @@ from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
 from results.attribution import StepParts
-from results.settings import Network, Straggler
+from results.host_settings import Network
+from results.settings import Straggler
 from tests.conftest import MakeCell
 from tests.slow_data import SLOWER_S
 from tests.undisturbed import undisturbed

@@ -18,9 +18,10 @@ from bench.plan.resolve import plan
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.resume import take_over
 from bench.sweep.run import Sweep
+from results.host_settings import Network
 from results.launches import CollectiveTimes, Launch
 from results.record import Record
-from results.settings import Config, Network
+from results.settings import Config
 from results.store import RecordStore
 from tests.conftest import MakeCell, group
 from tests.fakes import write_report

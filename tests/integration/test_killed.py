@@ -136,7 +136,7 @@ def test_a_killed_relay_fails_its_launch_at_once(
 
 
 def _lab() -> object:
-    from results.settings import Network
+    from results.host_settings import Network
 
     return Network(kind="lab", delay="1ms")
 

@@ -24,7 +24,7 @@ from bench.launch.local import LocalLauncher
 from bench.messages import job_message
 from bench.network.lab import Lab, NetworkError, obstacle
 from bench.network.link import Link
-from results.settings import Network
+from results.host_settings import Network
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell, RunCheck
 from tests.undisturbed import undisturbed

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.checks import ConfigError
 from bench.launch.cluster import secret as secrets
-from results.settings import Cluster
+from results.host_settings import Cluster
 
 STARTERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),

@@ -18,7 +18,7 @@ from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
 from bench.launch.launcher import Launcher
 from bench.launch.local import PRELOAD, launcher_for
-from results.settings import Cluster
+from results.host_settings import Cluster
 
 LEAVE_S = 10.0
 """How long what started the host servers may take to end."""

@@ -14,7 +14,8 @@ from bench.cli import help, overrides
 from bench.cli.compose import register, run_folder
 from bench.groups import CONF
 from results.declare import each_setting, info
-from results.settings import Config, Network, Straggler
+from results.host_settings import Network
+from results.settings import Config, Straggler
 
 
 @pytest.mark.parametrize(

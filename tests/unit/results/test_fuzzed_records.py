@@ -196,12 +196,12 @@ def test_what_a_terminal_would_obey_is_not_kept() -> None:
 
 def test_a_record_that_is_read_imports_nothing() -> None:
     before = set(sys.modules)
-    document = copy.deepcopy(WHOLE)
-    document["config"]["engine"] = {"name": "torch", "package": "antigravity"}
-    document["config"]["workload"] = {"name": "digits", "factory": "this:that", "path": "antigravity:fly"}
-    found = read(json.dumps(document).encode())
-    assert found
-    document(Content([found]))
+    raw = copy.deepcopy(WHOLE)
+    raw["config"]["engine"] = {"name": "torch", "package": "antigravity"}
+    raw["config"]["workload"] = {"name": "digits", "factory": "this:that", "path": "antigravity:fly"}
+    record = read(json.dumps(raw).encode())
+    assert record
+    document(Content([record]))
     assert not {"antigravity", "this"} & (set(sys.modules) - before)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -45,7 +46,7 @@ def test_the_memory_limit_is_a_line_where_it_is_near_and_words_where_it_would_fl
     records = sweep((0, 3), (2,))
     peak = float(frame(records)["peak_bytes"].max())
     near = drawn(records, 1.5 * peak).axes[1]
-    assert [line.get_xdata()[0] * 2**20 for line in near.lines] == pytest.approx([1.5 * peak])
+    assert [float(np.asarray(line.get_xdata())[0]) * 2**20 for line in near.lines] == pytest.approx([1.5 * peak])
     far = drawn(records, 100 * peak).axes[1]
     assert not far.lines and "limit: " in far.get_xlabel()
     assert far.get_xlim()[1] * 2**20 < 2 * peak

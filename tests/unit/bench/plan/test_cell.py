@@ -17,9 +17,10 @@ from bench.network import lab as lab_network
 from bench.network.link import Link
 from bench.plan.jobs import Jobs, reference_key
 from bench.plan.resolve import plan
+from results.host_settings import Network
 from results.launches import Launch
 from results.record import Record
-from results.settings import Config, Network, Straggler
+from results.settings import Config, Straggler
 from tests.conftest import CPU_ONLY
 from tests.fakes import cell as fake_cell
 from tests.fakes import launch as fake_launch

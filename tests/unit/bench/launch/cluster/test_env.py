@@ -7,7 +7,7 @@ import pytest
 from bench.checks import ConfigError
 from bench.cli.overrides import cluster_of
 from bench.launch.cluster import env
-from results.settings import Cluster
+from results.host_settings import Cluster
 
 SECRET = {"BENCH_CLUSTER_SECRET": "0123456789abcdef"}
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "1"}
