@@ -6,6 +6,8 @@ not installed. ``source``, ``model``, ``parity``, ``memory``, ``launches`` and `
 
 History of ``SCHEMA_VERSION``:
   1  first version
+  2  ``model.compute_memory`` instead of ``model.activation_bytes``, which left out temporaries; ``from_version_1``
+     drops it
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from results.shown import shown
 from results.source import Source
 from results.updates import Updates
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable", "parity_failed", "interrupted"]
 
@@ -147,8 +149,10 @@ class Record:
         if not isinstance(document, dict):
             raise RecordError(f"{path}: not a record: the file holds no JSON object")
         version = document.get("schema_version")
+        if version == 1:
+            version = from_version_1(document)
         if version != SCHEMA_VERSION:
-            raise RecordError(f"{path}: schema_version is {shown(version)}; this version reads {SCHEMA_VERSION}")
+            raise RecordError(f"{path}: schema_version is {shown(version)}; this version reads 1 to {SCHEMA_VERSION}")
         try:
             record = decode(document, cls, "record")
         except ValueError as error:
@@ -157,6 +161,14 @@ class Record:
         if record.cell_id in ("", ".", "..") or "/" in record.cell_id:  # records are files by this name
             raise RecordError(f"{path}: record.cell_id: {shown(record.cell_id)} is not the name of a file")
         return record
+
+
+def from_version_1(document: dict[str, Any]) -> int:
+    """Turns a record of version 1 into one of this version, in place; returns its version."""
+    if isinstance(document.get("model"), dict):
+        document["model"].pop("activation_bytes", None)
+    document["schema_version"] = SCHEMA_VERSION
+    return SCHEMA_VERSION
 
 
 def world_size(record: Record) -> int:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.checks import valid_values  # noqa: E402
+from bench.cli.help import OTHER, TOPICS  # noqa: E402
 from bench.engines import __main__ as support  # noqa: E402
 from bench.groups import group_files, options  # noqa: E402
 from results import verdicts  # noqa: E402
@@ -43,18 +44,28 @@ def settings() -> str:
         "## Config groups",
         "A group selects a file of `conf/GROUP/`.",
         table(("group", "choices"), [(f"`{group}=`", code(options(group))) for group in GROUPS]),
-        "## All settings",
     ]
-    rows = [
-        (f"`{path}`", f"`{shown(value)}`", cell(valid_values(spec)), cell(sentence(info(spec).help)))
-        for path, spec, value in each_setting(Config())
-        if not isinstance(value, dict)
-    ]
-    lines.append(table(("setting", "default", "valid values", "effect"), rows))
+    rows: dict[str, list[tuple[str, ...]]] = {heading: [] for heading in (*TOPICS, OTHER)}
+    for path, spec, value in each_setting(Config()):
+        if not isinstance(value, dict):
+            row = (f"`{path}`", f"`{shown(value)}`", cell(valid_values(spec)), cell(sentence(info(spec).help)))
+            rows[topic(path)].append(row)
+    columns = ("setting", "default", "valid values", "effect")
+    for heading, of_topic in rows.items():
+        if of_topic:
+            lines += [f"## {heading.partition(' (')[0]}", table(columns, of_topic)]
     for group in ("engine", "workload"):
         lines += [f"## Options of each {group}", f"Write `{group}.NAME=VALUE`. The comment is from `conf/{group}/`."]
         lines += [own_options(group, choice) for choice in options(group)]
     return page(lines)
+
+
+def topic(path: str) -> str:
+    """The heading of a setting in ``--help``."""
+    for heading, names in TOPICS.items():
+        if path in names or any(name.endswith(".") and path.startswith(name) for name in names):
+            return heading
+    return OTHER
 
 
 def own_options(group: str, choice: str) -> str:
@@ -107,7 +118,8 @@ def record() -> str:
     lines = [
         GENERATED,
         "# Record schema",
-        f"A record is one JSON file per configuration, `records/CELL.json`. `schema_version` is {SCHEMA_VERSION}. "
+        f"A record is one JSON file per configuration, `records/CELL.json`. `schema_version` is {SCHEMA_VERSION}; "
+        "older versions are read. "
         "Records are read strictly: an unknown or missing field is an error that names it. A `?` marks a field that "
         "can be null. `results/record.py` declares all types; analysis needs nothing else.",
     ]

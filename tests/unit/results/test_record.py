@@ -76,7 +76,7 @@ def test_the_final_loss_is_the_mean_over_ranks(record: Record) -> None:
         (lambda d: d.update(status="fine"), "record.status: 'fine' is not one of ok, failed"),
         (lambda d: d["memory"][0].update(peak_bytes="9"), r"record.memory\[0\].peak_bytes: expected int, found str"),
         (lambda d: d["launches"][0]["ranks"][0].update(losses=[True]), r"losses\[0\]: expected float, found bool"),
-        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1"),
+        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1 to 2"),
     ],
 )
 def test_what_is_not_a_record_is_refused_by_field(record: Record, tmp_path: Path, change: object, message: str) -> None:
@@ -151,3 +151,15 @@ def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) 
         with pytest.raises(ValueError, match=r"x{70,80}'?\.\.\.") as error:
             refusal()
         assert len(str(error.value)) < 200 + len(str(tmp_path)), error.value
+
+
+def test_a_record_of_version_1_is_read_without_its_incomplete_prediction(tmp_path: Path) -> None:
+    document = dataclasses.asdict(cell())
+    del document["model"]["compute_memory"]
+    document["model"]["activation_bytes"] = 1000
+    document["schema_version"] = 1
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    record = Record.read(path)
+    assert record.model is not None and record.model.compute_memory is None
+    assert record.schema_version == 2
