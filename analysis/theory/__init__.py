@@ -29,42 +29,42 @@ __all__ = [
 
 def predicts_handover(record: Record) -> bool:
     """Whether ``predict_transient`` includes the gradient that autograd hands over."""
-    found = _theory(record)
-    return found is not None and found[1].stage in found[0].handover
+    pair = _theory_and_setting(record)
+    return pair is not None and pair[1].stage in pair[0].handover
 
 
 def predict_state(record: Record) -> dict[str, int] | None:
     """Bytes of model state by kind (params, master, grads, optimizer, buffers) on the rank that holds most."""
-    found = _theory(record)
-    return found[0].state(found[1]) if found else None
+    pair = _theory_and_setting(record)
+    return pair[0].state(pair[1]) if pair else None
 
 
 def predict_rest(record: Record) -> int | None:
     """Bytes of model state between steps: all but the gradients, where the update frees them."""
-    state, found = predict_state(record), _theory(record)
-    if state is None or found is None:
+    state, pair = predict_state(record), _theory_and_setting(record)
+    if state is None or pair is None:
         return None
-    theory, known = found
-    kept = known.stage in theory.gradients_kept and known.options.get("gradient_as_bucket_view", True)
+    theory, cell = pair
+    kept = cell.stage in theory.gradients_kept and cell.options.get("gradient_as_bucket_view", True)
     return sum(state.values()) - (0 if kept else state["grads"])
 
 
 def predict_transient(record: Record) -> int | None:
     """Bytes that the engine needs at most beside model state and activations."""
-    found = _theory(record)
-    return found[0].transient(found[1]) if found else None
+    pair = _theory_and_setting(record)
+    return pair[0].transient(pair[1]) if pair else None
 
 
 def predict_cast(record: Record) -> int:
     """Bytes of autocast's 2-byte copies of the weights, which a transient prediction counts in."""
-    known = setting(record)
-    return 2 * elements(known.parameters) if known and known.precision.startswith("amp_") else 0
+    cell = setting(record)
+    return 2 * elements(cell.parameters) if cell and cell.precision.startswith("amp_") else 0
 
 
 def predict_sent(record: Record) -> float | None:
     """Bytes sent per rank per step by bandwidth-optimal collectives."""
-    found = _theory(record)
-    return found[0].sent(found[1]) if found else None
+    pair = _theory_and_setting(record)
+    return pair[0].sent(pair[1]) if pair else None
 
 
 def predict_paper(record: Record) -> tuple[float, float] | None:
@@ -72,13 +72,13 @@ def predict_paper(record: Record) -> tuple[float, float] | None:
 
     None where several ranks compute a replica: the paper has no model parallelism.
     """
-    known = setting(record)
-    if known is None or int(record.resolved.get("ranks_per_replica") or 1) > 1:
+    cell = setting(record)
+    if cell is None or int(record.resolved.get("ranks_per_replica") or 1) > 1:
         return None
-    widths, count = known.widths, elements(known.parameters)
-    optimizer = widths.master + known.optimizer.moments * widths.moment
-    kept = paper_state(count, known.stage, known.world_size, param=widths.param, grad=widths.grad, optimizer=optimizer)
-    return kept, paper_sent(count, known.stage, known.world_size, param=widths.param, grad=widths.grad)
+    widths, count = cell.widths, elements(cell.parameters)
+    optimizer = widths.master + cell.optimizer.moments * widths.moment
+    kept = paper_state(count, cell.stage, cell.world_size, param=widths.param, grad=widths.grad, optimizer=optimizer)
+    return kept, paper_sent(count, cell.stage, cell.world_size, param=widths.param, grad=widths.grad)
 
 
 def has_exact_peak(record: Record) -> bool:
@@ -87,9 +87,9 @@ def has_exact_peak(record: Record) -> bool:
     return theory is not None and record.config["stage"] in theory.exact_peak
 
 
-def _theory(record: Record) -> tuple[Theory, Setting] | None:
-    known = setting(record)
-    if known and known.compression == "powersgd":
+def _theory_and_setting(record: Record) -> tuple[Theory, Setting] | None:
+    cell = setting(record)
+    if cell and cell.compression == "powersgd":
         return None  # what it keeps and sends depends on which gradients it finds worth compressing
-    theory = theory_of(known) if known else None
-    return (theory, known) if theory and known else None
+    theory = theory_of(cell) if cell else None
+    return (theory, cell) if theory and cell else None

@@ -2,7 +2,7 @@
 
 Stages 1 and 2 flatten the trained parameters in their given order, padded to a multiple of 2N, and keep a shard of
 them a second time as what the optimizer updates: fp32, or bf16 where all is. Their gradients are views of whole
-parameters' gradients, so a parameter that reaches into a shard is held whole. Stage 3 cuts each parameter by itself
+parameters' gradients, so a parameter that reaches into a shard is kept whole. Stage 3 cuts each parameter by itself
 into ceil(n/N) elements, and keeps these twice as well.
 """
 
@@ -16,73 +16,73 @@ from analysis.theory.theory import Theory
 from results.model import Parameter, element_count
 
 
-def state(known: Setting) -> dict[str, int] | None:
+def state(setting: Setting) -> dict[str, int] | None:
     """Bytes of model state by kind on the largest rank."""
-    if known.stage == 0:
-        return _whole(known)
-    return _partitioned(known) if known.stage == 3 else _flat(known)
+    if setting.stage == 0:
+        return _whole(setting)
+    return _partitioned(setting) if setting.stage == 3 else _flat(setting)
 
 
-def _whole(known: Setting) -> dict[str, int]:
-    widths, trained = known.widths, elements(known.trainable)
+def _whole(setting: Setting) -> dict[str, int]:
+    widths, trained = setting.widths, elements(setting.trainable)
     return {
-        "params": elements(known.parameters) * widths.param,
+        "params": elements(setting.parameters) * widths.param,
         "master": trained * widths.master,
         "grads": trained * widths.grad,
-        "optimizer": _optimizer(known, trained, tensors=len(known.trainable)),
-        "buffers": known.buffer_bytes,
+        "optimizer": _optimizer(setting, trained, tensors=len(setting.trainable)),
+        "buffers": setting.buffer_bytes,
     }
 
 
-def _flat(known: Setting) -> dict[str, int]:
-    widths, size = known.widths, known.world_size
-    sizes = [element_count(parameter.shape) for parameter in known.trainable]
-    shard = _shard(known)
+def _flat(setting: Setting) -> dict[str, int]:
+    widths, size = setting.widths, setting.world_size
+    sizes = [element_count(parameter.shape) for parameter in setting.trainable]
+    shard = _shard(setting)
     ends = list(pairwise(accumulate(sizes, initial=0)))
     reaching = [
         sum(end - start for start, end in ends if start < (rank + 1) * shard and end > rank * shard)
-        for rank in (range(size) if known.rank is None else [known.rank])
+        for rank in (range(size) if setting.rank is None else [setting.rank])
     ]
     return {
-        "params": (shard * size + elements(known.parameters) - sum(sizes)) * widths.param,
+        "params": (shard * size + elements(setting.parameters) - sum(sizes)) * widths.param,
         "master": shard * (widths.master or widths.param),
         "grads": max(reaching) * widths.grad,
-        "optimizer": _optimizer(known, shard, tensors=1),
-        "buffers": known.buffer_bytes,
+        "optimizer": _optimizer(setting, shard, tensors=1),
+        "buffers": setting.buffer_bytes,
     }
 
 
-def _partitioned(known: Setting) -> dict[str, int]:
-    widths, size = known.widths, known.world_size
-    kept, trained = _cut(known.parameters, size), _cut(known.trainable, size)
+def _partitioned(setting: Setting) -> dict[str, int]:
+    widths, size = setting.widths, setting.world_size
+    kept, trained = _cut(setting.parameters, size), _cut(setting.trainable, size)
     return {
         "params": kept * widths.param,
         "master": trained * (widths.master or widths.param),
         "grads": trained * widths.grad,
-        "optimizer": _optimizer(known, trained, tensors=1),
-        "buffers": known.buffer_bytes,
+        "optimizer": _optimizer(setting, trained, tensors=1),
+        "buffers": setting.buffer_bytes,
     }
 
 
-def _optimizer(known: Setting, updated: int, tensors: int) -> int:
-    counters = known.optimizer.counter_bytes if known.options.get("kernel") == "torch" else 0
-    return updated * known.optimizer.moments * known.widths.moment + tensors * counters
+def _optimizer(setting: Setting, updated: int, tensors: int) -> int:
+    counters = setting.optimizer.counter_bytes if setting.options.get("kernel") == "torch" else 0
+    return updated * setting.optimizer.moments * setting.widths.moment + tensors * counters
 
 
-def transient(known: Setting) -> int:
+def transient(setting: Setting) -> int:
     """Most bytes beside state and activations: a reduction bucket, which is allocated whole, twice where it overlaps.
 
     Stage 3 also gathers what it prefetches, at most all parameters.
     """
-    configured = known.described.get("configuration")
+    configured = setting.described.get("configuration")
     zero = configured.get("zero_optimization", {}) if isinstance(configured, dict) else {}
-    bucket = int(zero.get("reduce_bucket_size", 0)) if known.stage else elements(known.trainable)
-    gathered = elements(known.parameters) * known.widths.param if known.stage == 3 else 0
-    cast = 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
-    return bucket * known.widths.grad * (2 if zero.get("overlap_comm") else 1) + gathered + cast
+    bucket = int(zero.get("reduce_bucket_size", 0)) if setting.stage else elements(setting.trainable)
+    gathered = elements(setting.parameters) * setting.widths.param if setting.stage == 3 else 0
+    cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
+    return bucket * setting.widths.grad * (2 if zero.get("overlap_comm") else 1) + gathered + cast
 
 
-def sent(known: Setting) -> float:
+def sent(setting: Setting) -> float:
     """Bytes sent per rank and step with bandwidth-optimal collectives; f = (N-1)/N.
 
     Stages 0 to 2 all-reduce gradients, 2f·P·b_g, stage 2 those of each micro-batch; stages 1 and 2 all-gather what was
@@ -90,18 +90,18 @@ def sent(known: Setting) -> float:
     twice for each micro-batch, but for those that forward gathered last; there P counts the padding of each parameter
     to N equal parts. The checks for overflow, one element each, are left out.
     """
-    size, widths = known.world_size, known.widths
-    if known.stage == 3:
-        gathered, reduced = _cut(known.parameters, size), _cut(known.trainable, size)
-        return known.fraction * known.accumulate * size * (2 * gathered * widths.param + reduced * widths.grad)
-    gradients = elements(known.trainable) * widths.grad
-    updated = size * _shard(known) * widths.param if known.stage else 0
-    return known.fraction * (2 * gradients * (known.accumulate if known.stage == 2 else 1) + updated)
+    size, widths = setting.world_size, setting.widths
+    if setting.stage == 3:
+        gathered, reduced = _cut(setting.parameters, size), _cut(setting.trainable, size)
+        return setting.fraction * setting.accumulate * size * (2 * gathered * widths.param + reduced * widths.grad)
+    gradients = elements(setting.trainable) * widths.grad
+    updated = size * _shard(setting) * widths.param if setting.stage else 0
+    return setting.fraction * (2 * gradients * (setting.accumulate if setting.stage == 2 else 1) + updated)
 
 
-def _shard(known: Setting) -> int:
+def _shard(setting: Setting) -> int:
     """Elements of a rank's shard at stages 1 and 2."""
-    return ceil(elements(known.trainable) / (2 * known.world_size)) * 2
+    return ceil(elements(setting.trainable) / (2 * setting.world_size)) * 2
 
 
 def _cut(parameters: list[Parameter], size: int) -> int:

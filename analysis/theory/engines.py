@@ -1,6 +1,6 @@
 """The theory of each engine: ``THEORY`` of the module beside this one that is named NAME_engine.
 
-Any such module is found. An engine without one has no prediction, which is not an error.
+Each such module is imported. An engine without one has no prediction, which is not an error.
 """
 
 from __future__ import annotations

@@ -33,84 +33,84 @@ class Bucket:
     """Position of what is gathered together at stage 3; -1 is the root."""
 
 
-def state(known: Setting) -> dict[str, int] | None:
+def state(setting: Setting) -> dict[str, int] | None:
     """Bytes of model state by kind; the same on every rank."""
-    widths, stage = known.widths, known.stage
-    found = buckets(known)
-    trained = [bucket for bucket in found if bucket.trainable]
+    widths, stage = setting.widths, setting.stage
+    layout = buckets(setting)
+    trained = [bucket for bucket in layout if bucket.trainable]
     whole = sum(bucket.size for bucket in trained)
     shards = sum(bucket.shard for bucket in trained)
     updated = whole if stage == 0 else shards
     if stage == 3:
-        kept = sum(bucket.shard for bucket in found if not (bucket.trainable and widths.master))
+        kept = sum(bucket.shard for bucket in layout if not (bucket.trainable and widths.master))
     else:
-        kept = whole + elements(known.parameters) - elements(known.trainable)
-    counters = len(trained) * known.optimizer.counter_bytes
+        kept = whole + elements(setting.parameters) - elements(setting.trainable)
+    counters = len(trained) * setting.optimizer.counter_bytes
     return {
         "params": kept * widths.param,
         "master": updated * widths.master,
         "grads": (whole if stage < 2 else shards) * widths.grad,
-        "optimizer": updated * known.optimizer.moments * widths.moment + counters,
-        "buffers": known.buffer_bytes,
+        "optimizer": updated * setting.optimizer.moments * widths.moment + counters,
+        "buffers": setting.buffer_bytes,
     }
 
 
-def transient(known: Setting) -> int:
+def transient(setting: Setting) -> int:
     """Most bytes beside state and activations: buckets that fill or fly, what is received, gathered units.
 
     The gradient that autograd hands over and the optimizer's own temporaries are left out; autocast's 2-byte copies
     of the weights are not.
     """
-    widths, found = known.widths, buckets(known)
-    largest = max((bucket.size for bucket in found if bucket.trainable), default=0)
-    flying = min(int(known.described.get("in_flight", 1)) + 1, sum(bucket.trainable for bucket in found))
-    received = flying * largest * known.fraction * widths.grad if known.stage >= 1 else 0
-    collected = flying * largest * widths.grad if known.stage >= 2 else 0
+    widths, layout = setting.widths, buckets(setting)
+    largest = max((bucket.size for bucket in layout if bucket.trainable), default=0)
+    flying = min(int(setting.described.get("in_flight", 1)) + 1, sum(bucket.trainable for bucket in layout))
+    received = flying * largest * setting.fraction * widths.grad if setting.stage >= 1 else 0
+    collected = flying * largest * widths.grad if setting.stage >= 2 else 0
     groups: dict[int, int] = {}
-    for bucket in found:
+    for bucket in layout:
         groups[bucket.group] = groups.get(bucket.group, 0) + bucket.size
     root = groups.pop(-1, 0)
-    gathered = sum(sorted(groups.values())[-2:]) + root if known.stage == 3 else 0
-    cast = 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
+    gathered = sum(sorted(groups.values())[-2:]) + root if setting.stage == 3 else 0
+    cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
     return int(received + collected + gathered * widths.param + cast)
 
 
-def sent(known: Setting) -> float:
+def sent(setting: Setting) -> float:
     """Bytes sent per rank and step; f = (N-1)/N, S the elements of all buckets, k micro-batches.
 
     Stage 0: 2f·S·b_g. Stage 1: f·S·(b_g+b_p). Stage 2: f·S·(k·b_g+b_p), since gradients add up in the shard.
     Stage 3: k·f·S·(2·b_p+b_g). The scalar of clipping and loss scaling is left out.
     """
-    widths, micro_batches = known.widths, known.accumulate
-    found = buckets(known)
-    every = sum(bucket.size for bucket in found)
-    trained = sum(bucket.size for bucket in found if bucket.trainable)
-    if known.stage == 0:
-        return known.fraction * 2 * trained * widths.grad
-    reduced = trained * widths.grad * (micro_batches if known.stage >= 2 else 1)
-    gathered = 2 * micro_batches * every if known.stage == 3 else trained
-    return known.fraction * (reduced + gathered * widths.param)
+    widths, micro_batches = setting.widths, setting.accumulate
+    layout = buckets(setting)
+    every = sum(bucket.size for bucket in layout)
+    trained = sum(bucket.size for bucket in layout if bucket.trainable)
+    if setting.stage == 0:
+        return setting.fraction * 2 * trained * widths.grad
+    reduced = trained * widths.grad * (micro_batches if setting.stage >= 2 else 1)
+    gathered = 2 * micro_batches * every if setting.stage == 3 else trained
+    return setting.fraction * (reduced + gathered * widths.param)
 
 
-def buckets(known: Setting) -> list[Bucket]:
+def buckets(setting: Setting) -> list[Bucket]:
     """The buckets that the engine lays out."""
-    bucket_mb = known.described.get("bucket_mb")
-    cap = inf if bucket_mb is None else float(bucket_mb) * MIB / known.widths.param
-    if known.stage < 3:
-        return lay_out(known, known.trainable[::-1], cap, 0, short_end=True)
-    found = []
-    for group, members in enumerate(merge_units(known, cap if bucket_mb is not None else 0)):
+    bucket_mb = setting.described.get("bucket_mb")
+    cap = inf if bucket_mb is None else float(bucket_mb) * MIB / setting.widths.param
+    if setting.stage < 3:
+        return lay_out(setting, setting.trainable[::-1], cap, 0, short_end=True)
+    layout = []
+    for group, members in enumerate(merge_units(setting, cap if bucket_mb is not None else 0)):
         is_root = members[0].unit == -1
         for trained in (True, False):
             same = [parameter for parameter in members if parameter.requires_grad is trained]
-            found += lay_out(known, same, cap, -1 if is_root else group)
-    return found
+            layout += lay_out(setting, same, cap, -1 if is_root else group)
+    return layout
 
 
-def merge_units(known: Setting, cap: float) -> list[list[Parameter]]:
+def merge_units(setting: Setting, cap: float) -> list[list[Parameter]]:
     """Parameters by unit; units in a row are merged while they stay within ``cap`` elements; the root comes last."""
     units: dict[int, list[Parameter]] = {}
-    for parameter in known.parameters:
+    for parameter in setting.parameters:
         units.setdefault(parameter.unit, []).append(parameter)
     root = units.pop(-1, None)
     merged: list[list[Parameter]] = []
@@ -123,16 +123,16 @@ def merge_units(known: Setting, cap: float) -> list[list[Parameter]]:
 
 
 def lay_out(
-    known: Setting, parameters: list[Parameter], cap: float, group: int, *, short_end: bool = False
+    setting: Setting, parameters: list[Parameter], cap: float, group: int, *, short_end: bool = False
 ) -> list[Bucket]:
     """Cuts parameters, in their order, into buckets of at most ``cap`` elements."""
-    align = ALIGN_BYTES // known.widths.param
+    align = ALIGN_BYTES // setting.widths.param
     cuts = packed([element_count(parameter.shape) for parameter in parameters], cap, align)
     if short_end:
         cuts = shortened(cuts, cap, align)
-    shards = [round_up(ceil(extent(cut, align) / known.world_size), align) for cut in cuts]
+    shards = [round_up(ceil(extent(cut, align) / setting.world_size), align) for cut in cuts]
     trained = bool(parameters) and parameters[0].requires_grad
-    return [Bucket(shard * known.world_size, shard, trained, group) for shard in shards]
+    return [Bucket(shard * setting.world_size, shard, trained, group) for shard in shards]
 
 
 def packed(counts: Sequence[int], cap: float, align: int) -> list[list[int]]:
@@ -150,7 +150,7 @@ def packed(counts: Sequence[int], cap: float, align: int) -> list[list[int]]:
 
 
 def shortened(cuts: list[list[int]], cap: float, align: int) -> list[list[int]]:
-    """A last bucket of more than half the cap is cut in two, of which the second has a quarter at most."""
+    """A last bucket of more than half the cap is cut in two; the second has a quarter at most."""
     if not cuts or extent(cuts[-1], align) <= cap / 2:
         return cuts
     *before, last = cuts

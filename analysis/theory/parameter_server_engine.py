@@ -14,27 +14,27 @@ from analysis.theory.setting import Setting, elements
 from analysis.theory.theory import Theory
 
 
-def state(known: Setting) -> dict[str, int] | None:
+def state(setting: Setting) -> dict[str, int] | None:
     """Bytes of model state by kind; the same on every worker."""
-    flat = 4 * flat_elements(known)
-    frozen = 4 * (elements(known.parameters) - elements(known.trainable))
-    return {"params": flat + frozen, "master": 0, "grads": flat, "optimizer": 0, "buffers": known.buffer_bytes}
+    flat = 4 * flat_elements(setting)
+    frozen = 4 * (elements(setting.parameters) - elements(setting.trainable))
+    return {"params": flat + frozen, "master": 0, "grads": flat, "optimizer": 0, "buffers": setting.buffer_bytes}
 
 
-def transient(known: Setting) -> int:
+def transient(setting: Setting) -> int:
     """Most bytes beside state and activations: autocast's 2-byte copies of the weights."""
-    return 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
+    return 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
 
 
-def sent(known: Setting) -> float:
+def sent(setting: Setting) -> float:
     """Bytes that a worker sends per step: its gradient, once, at any world size. It receives as much."""
-    return 4 * flat_elements(known)
+    return 4 * flat_elements(setting)
 
 
-def flat_elements(known: Setting) -> int:
+def flat_elements(setting: Setting) -> int:
     """Elements of the flat tensor."""
-    sliced = replace(known, world_size=int(known.options["servers"]))
-    return sum(bucket.size for bucket in native_engine.lay_out(sliced, known.trainable, inf, 0))
+    sliced = replace(setting, world_size=int(setting.options["servers"]))
+    return sum(bucket.size for bucket in native_engine.lay_out(sliced, setting.trainable, inf, 0))
 
 
 THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0,), exact_peak=(0,), options=("servers",))

@@ -78,7 +78,7 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
     """The engine's own settings (engine.*)."""
     described: Mapping[str, Any] = field(default_factory=dict)
-    """What the engine said took effect."""
+    """The settings that took effect, as the engine describes them."""
 
     @property
     def trainable(self) -> list[Parameter]:

@@ -17,9 +17,9 @@ from results.model import Parameter, element_count
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
 
-def state(known: Setting) -> dict[str, int] | None:
+def state(setting: Setting) -> dict[str, int] | None:
     """Bytes of model state by kind on the largest rank."""
-    return _replicated(known) if known.stage <= 1 else _sharded(known)
+    return _replicated(setting) if setting.stage <= 1 else _sharded(setting)
 
 
 def zero_partition(sizes: list[int], world_size: int) -> list[list[int]]:
@@ -31,8 +31,8 @@ def zero_partition(sizes: list[int], world_size: int) -> list[list[int]]:
     ranks: list[list[int]] = [[] for _ in range(world_size)]
     load = [(0, rank) for rank in range(world_size)]
     for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        held, rank = load[0]
-        heapq.heapreplace(load, (held + sizes[index], rank))
+        count, rank = load[0]
+        heapq.heapreplace(load, (count + sizes[index], rank))
         ranks[rank].append(index)
     return ranks
 
@@ -47,47 +47,47 @@ def shard_elements(shape: list[int], world_size: int) -> int:
     return ceil(shape[0] / world_size) * prod(shape[1:])
 
 
-def _replicated(known: Setting) -> dict[str, int]:
+def _replicated(setting: Setting) -> dict[str, int]:
     """Stages 0 and 1: parameters and gradients whole; at stage 1 optimizer and master weights by parameter."""
-    widths, optimizer = known.widths, known.optimizer
-    sizes = [element_count(parameter.shape) for parameter in known.trainable]
-    owned = zero_partition(sizes, known.world_size) if known.stage == 1 else [list(range(len(sizes)))]
+    widths, optimizer = setting.widths, setting.optimizer
+    sizes = [element_count(parameter.shape) for parameter in setting.trainable]
+    owned = zero_partition(sizes, setting.world_size) if setting.stage == 1 else [list(range(len(sizes)))]
     per_element = optimizer.moments * widths.moment + widths.master
     largest = max(
-        owned if known.stage == 0 or known.rank is None else [owned[known.rank]],
+        owned if setting.stage == 0 or setting.rank is None else [owned[setting.rank]],
         key=lambda rank: sum(sizes[index] for index in rank) * per_element + len(rank) * optimizer.counter_bytes,
     )
-    held = sum(sizes[index] for index in largest)
+    count = sum(sizes[index] for index in largest)
     return {
-        "params": elements(known.parameters) * widths.param,
-        "master": held * widths.master,
+        "params": elements(setting.parameters) * widths.param,
+        "master": count * widths.master,
         "grads": sum(sizes) * widths.grad,
-        "optimizer": held * optimizer.moments * widths.moment + len(largest) * optimizer.counter_bytes,
-        "buffers": known.buffer_bytes,
+        "optimizer": count * optimizer.moments * widths.moment + len(largest) * optimizer.counter_bytes,
+        "buffers": setting.buffer_bytes,
     }
 
 
-def _sharded(known: Setting) -> dict[str, int]:
+def _sharded(setting: Setting) -> dict[str, int]:
     """Stages 2 and 3, the same at this moment: everything sharded; whole parameters live from forward to backward.
 
     With bf16_master the sharded weights are fp32 (kind ``master``) and so are their gradients; the bf16 weights
     exist only while a unit is gathered.
     """
-    widths, optimizer = known.widths, known.optimizer
-    kept = sum(shard_elements(parameter.shape, known.shards) for parameter in known.parameters)
-    trained = sum(shard_elements(parameter.shape, known.shards) for parameter in known.trainable)
+    widths, optimizer = setting.widths, setting.optimizer
+    kept = sum(shard_elements(parameter.shape, setting.shards) for parameter in setting.parameters)
+    trained = sum(shard_elements(parameter.shape, setting.shards) for parameter in setting.trainable)
     own_width = widths.master or widths.param
-    counters = len(known.trainable) * optimizer.counter_bytes
+    counters = len(setting.trainable) * optimizer.counter_bytes
     return {
         "params": 0 if widths.master else kept * own_width,
         "master": kept * widths.master,
         "grads": trained * own_width,
         "optimizer": trained * optimizer.moments * widths.moment + counters,
-        "buffers": known.buffer_bytes,
+        "buffers": setting.buffer_bytes,
     }
 
 
-def transient(known: Setting) -> int:
+def transient(setting: Setting) -> int:
     """Most bytes beside state and activations, the optimizer's own temporaries left out.
 
     Autocast's 2-byte copies of the weights at any stage. Stages 0 and 1: see ``_replicated_transient``. Stage 2: all
@@ -95,34 +95,34 @@ def transient(known: Setting) -> int:
     prefetched unit's parameters, the root's, and the same gradients. With accumulation, all gradients stay whole until
     the last micro-batch.
     """
-    cast = 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
-    if known.stage <= 1:
-        return cast + _replicated_transient(known)
+    cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
+    if setting.stage <= 1:
+        return cast + _replicated_transient(setting)
     units: dict[int, list[Parameter]] = {}
-    for parameter in known.parameters:
+    for parameter in setting.parameters:
         units.setdefault(parameter.unit, []).append(parameter)
     padded = {
-        unit: sum(shard_elements(parameter.shape, known.shards) * known.shards for parameter in members)
+        unit: sum(shard_elements(parameter.shape, setting.shards) * setting.shards for parameter in members)
         for unit, members in units.items()
     }
     largest, whole = max(padded.values(), default=0), sum(padded.values())
-    gathered = whole if known.stage == 2 else min(whole, 2 * largest + padded.get(-1, 0))
-    unreduced = whole if known.accumulate > 1 else largest
-    return gathered * known.widths.param + unreduced * known.widths.grad + largest * _reduce_bytes(known) + cast
+    gathered = whole if setting.stage == 2 else min(whole, 2 * largest + padded.get(-1, 0))
+    unreduced = whole if setting.accumulate > 1 else largest
+    return gathered * setting.widths.param + unreduced * setting.widths.grad + largest * _reduce_bytes(setting) + cast
 
 
-def _replicated_transient(known: Setting) -> int:
+def _replicated_transient(setting: Setting) -> int:
     """Buckets of DDP that gradients are no views of, and the largest of what is there one after another: gradients
     that wait outside of the buckets for the last micro-batch, copies that are compressed, weights being averaged."""
-    trained, widths = elements(known.trainable), known.widths
-    views = known.options.get("gradient_as_bucket_view", True)
-    waiting = trained * widths.grad if views and known.accumulate > 1 else 0
-    compressed = 0 if known.compression == "none" else trained * _reduce_bytes(known)
-    averaged = trained * widths.param if known.local_steps > 1 else 0
+    trained, widths = elements(setting.trainable), setting.widths
+    views = setting.options.get("gradient_as_bucket_view", True)
+    waiting = trained * widths.grad if views and setting.accumulate > 1 else 0
+    compressed = 0 if setting.compression == "none" else trained * _reduce_bytes(setting)
+    averaged = trained * widths.param if setting.local_steps > 1 else 0
     return (0 if views else trained * widths.grad) + max(waiting, compressed, averaged)
 
 
-def sent(known: Setting) -> float:
+def sent(setting: Setting) -> float:
     """Bytes sent per rank and step (mean over ranks) with bandwidth-optimal collectives; f = (N-1)/N.
 
     Stage 0: all-reduce of gradients, 2f·P·b_g; with k local steps an all-reduce of parameters in their place, every
@@ -132,25 +132,25 @@ def sent(known: Setting) -> float:
     that share a copy, and the copies all-reduce their shards of gradients. Padding and the collectives of buffers,
     clipping and the loss are left out.
     """
-    gradients = elements(known.trainable)
-    if known.local_steps > 1:
-        return known.fraction * 2 * gradients * known.widths.param / known.local_steps
-    if known.stage <= 1:
-        updated = gradients * known.widths.param if known.stage == 1 else 0
-        return known.fraction * (2 * gradients * _reduce_bytes(known) + updated)
-    once = elements(known.parameters)
-    gathers = once if known.stage == 2 else 2 * once
-    replicas = known.world_size / known.shards
-    within = (known.shards - 1) / known.shards
-    between = 2 * (replicas - 1) / replicas * gradients / known.shards
-    reduced = (within * gradients + between) * _reduce_bytes(known)
-    return within * gathers * known.widths.param * known.accumulate + reduced
+    gradients = elements(setting.trainable)
+    if setting.local_steps > 1:
+        return setting.fraction * 2 * gradients * setting.widths.param / setting.local_steps
+    if setting.stage <= 1:
+        updated = gradients * setting.widths.param if setting.stage == 1 else 0
+        return setting.fraction * (2 * gradients * _reduce_bytes(setting) + updated)
+    once = elements(setting.parameters)
+    gathers = once if setting.stage == 2 else 2 * once
+    replicas = setting.world_size / setting.shards
+    within = (setting.shards - 1) / setting.shards
+    between = 2 * (replicas - 1) / replicas * gradients / setting.shards
+    reduced = (within * gradients + between) * _reduce_bytes(setting)
+    return within * gathers * setting.widths.param * setting.accumulate + reduced
 
 
-def _reduce_bytes(known: Setting) -> int:
+def _reduce_bytes(setting: Setting) -> int:
     """Bytes of a gradient element on the wire: what the engine says it reduces in, else the gradient's own."""
-    name = str(known.described.get("reduce_dtype") or "").removeprefix("torch.")
-    return DTYPE_BYTES.get(name, known.widths.grad)
+    name = str(setting.described.get("reduce_dtype") or "").removeprefix("torch.")
+    return DTYPE_BYTES.get(name, setting.widths.grad)
 
 
 THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0, 1), exact_peak=(0, 1), handover=(2, 3))
