@@ -1,4 +1,4 @@
-"""What a search for the largest batch found, as columns of summary.csv."""
+"""The result of a search for the largest batch, as columns of summary.csv."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ the smallest that does not. 0 if none fits, empty if all that was tried does."""
 
 def search_columns(record: Record) -> dict[str, Any]:
     """``SEARCH_COLUMNS`` of a cell; None where it did not search."""
-    found = record.search
-    if found is None:
+    search = record.search
+    if search is None:
         return dict.fromkeys(SEARCH_COLUMNS)
-    values = (len(found.tried), found.limit_bytes, found.largest_fit, found.peak_bytes, found.smallest_unfit)
+    values = (len(search.tried), search.limit_bytes, search.largest_fit, search.peak_bytes, search.smallest_unfit)
     return dict(zip(SEARCH_COLUMNS, values, strict=True))

@@ -47,7 +47,7 @@ class Measured:
     warnings: tuple[str, ...]
     """Ids of verdicts: its record's own, and those that take other records to see."""
     reasons: Mapping[str, str]
-    """What was seen, by warning, where more is known than that it applies."""
+    """The observation behind a warning, by its id; a warning may have none."""
 
     @property
     def world_size(self) -> int:

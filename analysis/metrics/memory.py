@@ -33,7 +33,7 @@ COUNTED = [kind for kinds in PARTS.values() for kind in kinds]
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one cell; None where nothing was measured or no formula is known."""
+    """Bytes of one cell; None where nothing was measured or there is no formula."""
 
     state: dict[str, int] | None
     """Model state by kind on the rank that holds most of it."""
@@ -81,14 +81,14 @@ class Memory:
     @property
     def slack_bytes(self) -> int | None:
         """Reserved by CUDA's caching allocator beyond what was allocated, both at their most; None on a CPU."""
-        held = self.fullest
-        return None if held is None or held.reserved_bytes is None else held.reserved_bytes - held.peak_bytes
+        rank = self.fullest
+        return None if rank is None or rank.reserved_bytes is None else rank.reserved_bytes - rank.peak_bytes
 
     @property
     def working_predicted_bytes(self) -> int | None:
         """Predicted beside state and activations: gathered parameters, buckets and the handed-over gradient."""
-        is_known = self.working_bytes is not None and self.compute is not None
-        return (self.working_bytes or 0) + self.handover_bytes if is_known else None
+        has_prediction = self.working_bytes is not None and self.compute is not None
+        return (self.working_bytes or 0) + self.handover_bytes if has_prediction else None
 
     @property
     def activations_predicted_bytes(self) -> int | None:
@@ -101,7 +101,7 @@ class Memory:
 
     @property
     def is_broken_down(self) -> bool:
-        """Whether the peak is known by kind."""
+        """Whether the peak is recorded by kind."""
         return self.fullest is not None and bool(self.fullest.peak_by_kind)
 
     def peak_of(self, kind: str) -> int:
@@ -121,7 +121,7 @@ class Memory:
 
 
 def memory(record: Record) -> Memory:
-    """What a cell holds: the largest rank decides, ranks are never averaged."""
+    """The memory of a cell: the largest rank decides, ranks are never averaged."""
     largest = max(record.memory, key=lambda rank: rank.model_state_bytes, default=None)
     paper, transient = predict_paper(record), predict_transient(record)
     compute = record.model.compute_memory if record.model else None
@@ -143,24 +143,24 @@ def memory(record: Record) -> Memory:
     )
 
 
-def columns(held: Memory) -> dict[str, float | str | None]:
+def columns(cell_memory: Memory) -> dict[str, float | str | None]:
     """What the table of cells has beside model state: bytes at rest and at the peak by kind, on the fullest rank."""
-    fullest, compute = held.fullest, held.compute
+    fullest, compute = cell_memory.fullest, cell_memory.compute
     rest = fullest.rest_by_kind if fullest else {}
     peak = fullest.peak_by_kind if fullest else {}
     return {
         "rest_bytes": fullest.rest_bytes if fullest else None,
-        "rest_predicted_bytes": held.rest_bytes,
+        "rest_predicted_bytes": cell_memory.rest_bytes,
         "peak_phase": fullest.peak_phase if fullest else None,
-        "peak_predicted_bytes": held.peak_predicted_bytes,
-        "working_predicted_bytes": held.working_bytes,
-        "handover_predicted_bytes": held.handover_bytes if compute else None,
+        "peak_predicted_bytes": cell_memory.peak_predicted_bytes,
+        "working_predicted_bytes": cell_memory.working_bytes,
+        "handover_predicted_bytes": cell_memory.handover_bytes if compute else None,
         "activations_predicted_bytes": compute.activation_bytes if compute else None,
         "temporaries_predicted_bytes": compute.temporary_bytes if compute else None,
         "batch_predicted_bytes": compute.batch_bytes if compute else None,
-        "root_share": held.root_share,
-        "largest_unit_share": held.largest_unit_share,
-        "slack_bytes": held.slack_bytes,
+        "root_share": cell_memory.root_share,
+        "largest_unit_share": cell_memory.largest_unit_share,
+        "slack_bytes": cell_memory.slack_bytes,
         "beyond_allocator_bytes": fullest.beyond_allocator_bytes if fullest else None,
         **{f"rest_{kind}_bytes": rest.get(kind, 0) if rest else None for kind in COUNTED},
         **{f"peak_{kind}_bytes": peak.get(kind, 0) if peak else None for kind in COUNTED},

@@ -27,7 +27,7 @@ class Efficiency:
     base: Record
     """The cell that it is measured against."""
     cap: float
-    """What shared cores or GPUs leave of it at most; NaN where the machine is not known well enough."""
+    """The most that shared cores or GPUs allow; NaN where the record does not describe the machine well enough."""
 
     @property
     def baseline_gpus(self) -> int:

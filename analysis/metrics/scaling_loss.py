@@ -41,5 +41,5 @@ def profiled_over_timed(record: Record) -> float:
 def _cost_s(record: Record) -> dict[str, float]:
     """Rank-seconds per unit that each part takes in profiled steps; NaN where none were."""
     units_per_step = record.global_batch * record.model.units_per_sample if record.model else nan
-    found = step_parts.columns(record)
-    return {part: world_size(record) * found[f"{part}_part_s"] / units_per_step for part in PARTS}
+    step = step_parts.columns(record)
+    return {part: world_size(record) * step[f"{part}_part_s"] / units_per_step for part in PARTS}

@@ -17,10 +17,10 @@ WORDS = {"exposed": "exposed communication", "straggler": "wait for stragglers",
 
 
 def columns(record: Record) -> dict[str, float]:
-    """A cell's columns: seconds of a step by part, mean over profiled steps and ranks; NaN where nothing is known."""
-    found = record.attribution or Attribution()
-    steps = [step for rank in found.steps for step in rank]
-    profiled, removed = found.profiled_s(), found.removed_s(record.launches)
+    """A cell's columns: seconds of a step by part, mean over profiled steps and ranks; NaN where none were profiled."""
+    attribution = record.attribution or Attribution()
+    steps = [step for rank in attribution.steps for step in rank]
+    profiled, removed = attribution.profiled_s(), attribution.removed_s(record.launches)
     communication_s = sum(step.communication_s for step in steps)
     overlapped_s = sum(step.overlapped_s for step in steps)
     return {f"{part}_part_s": fmean(step.parts_s[part] for step in steps) if steps else nan for part in PARTS} | {

@@ -15,7 +15,7 @@ def ledgers(record: Record) -> list[list[Collective]]:
 
 
 def sent_bytes(record: Record) -> float | None:
-    """Bytes that a rank sends in a step, mean over ranks; None where that is not, or not all, known.
+    """Bytes that a rank sends in a step, mean over ranks; None unless all of it was counted.
 
     Of ``local_steps`` k, all k were counted together.
     """
@@ -36,5 +36,5 @@ def wire_bytes(record: Record) -> float:
     Median over launches, since whatever else used an interface is counted too.
     """
     counted = [(launch.condition_per_step("wire_sent_bytes"), len(launch.ranks)) for launch in record.launches]
-    found = [sent / ranks for sent, ranks in counted if sent is not None and ranks > 1]
-    return median(found) if found else nan
+    rank_bytes = [sent / ranks for sent, ranks in counted if sent is not None and ranks > 1]
+    return median(rank_bytes) if rank_bytes else nan

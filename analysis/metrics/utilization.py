@@ -40,5 +40,5 @@ def joules_per_step(record: Record) -> float:
         return nan
     name = "gpu_energy_j" if record.resolved.get("device") == "cuda" else "cpu_energy_j"
     counted = [launch.condition_per_step(name) for launch in record.launches]
-    found = [joules for joules in counted if joules is not None]
-    return median(found) if found else nan
+    joules = [value for value in counted if value is not None]
+    return median(joules) if joules else nan

@@ -63,7 +63,7 @@ class Fitted:
     def deviation(self, at: int, ranks: int, fabric: Fabric | None = None) -> float:
         """Standard deviation of the logarithm of a projected step time, from the fit alone.
 
-        ``fabric`` is one that a person described, of which nothing is uncertain.
+        ``fabric`` is one that a person described; nothing of it is uncertain.
         """
         places = _places(at)
         base = self._log_step_s(self.theta, at, ranks, fabric)

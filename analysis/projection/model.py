@@ -81,12 +81,12 @@ class Phases:
 
 @dataclass(frozen=True)
 class Model:
-    """A curve, the step time of which can be computed for any world size."""
+    """A curve whose step time can be computed for any world size."""
 
     curve: Curve
 
     def parts(self, ranks: int, costs: Costs, fabric: Fabric) -> Parts:
-        """What a step among ``ranks`` is made of. Raises NotProjected where its collectives are not known."""
+        """What a step among ``ranks`` is made of. Raises NotProjected where its collectives cannot be determined."""
         curve, calls = self.curve, self.curve.collectives(ranks)
         update_s = costs.step_s * curve.update_share / (ranks if curve.stage >= 1 else 1)
         compute_s = costs.step_s * (1 - curve.update_share)

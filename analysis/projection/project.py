@@ -1,7 +1,7 @@
 """The answer to "what will more GPUs give": a band per configuration and world size, and where scaling stops to pay.
 
-What cannot be known is not printed: world sizes beyond a factor of what was measured, and more ranks than the measured
-machine has, without a network that was measured or described.
+What cannot be determined is not printed: world sizes beyond a factor of what was measured, and more ranks than the
+measured machine has, without a network that was measured or described.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row:
     """Against the smallest measured world size."""
     peak_bytes: int | None
     fits: bool | None
-    """Whether the peak is within the limit; None where either is not known."""
+    """Whether the peak is within the limit; None where either is unavailable."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Value: Hodges and Lehmann's estimate, the median of all Walsh averages (d_i + d_j)/2, i <= j, of the logarithms d_i of
 the rounds' ratios. Interval: what Wilcoxon's signed-rank test does not reject (Hollander, Wolfe and Chicken,
 Nonparametric Statistical Methods, 3.1 to 3.3). The test is exact where, without a difference between the sides, each
-d_i is as likely to have either sign. The order that is drawn anew in each pair sees to that, however heavy the tails
+d_i is as likely to have either sign. The order that is drawn again for each pair sees to that, however heavy the tails
 and whatever the drift; no distribution is assumed.
 
 No interval over n rounds can leave out 1 with more certainty than all n rounds on one side of it give: 2^-n a side.
@@ -23,8 +23,8 @@ from analysis.statistics.medians import NOTHING, Floats, Interval
 
 def logs_of_ratios(first: Sequence[float], second: Sequence[float]) -> Floats:
     """Logarithms of second over first, round by round."""
-    found: Floats = np.log(np.asarray(second, dtype=np.float64)) - np.log(np.asarray(first, dtype=np.float64))
-    return found
+    logs: Floats = np.log(np.asarray(second, dtype=np.float64)) - np.log(np.asarray(first, dtype=np.float64))
+    return logs
 
 
 def ratio_interval(logs: Sequence[float] | Floats, one_sided: float) -> Interval:
@@ -47,8 +47,8 @@ def ratio_interval(logs: Sequence[float] | Floats, one_sided: float) -> Interval
 def walsh(rows: Floats) -> Floats:
     """The Walsh averages of each row of logarithms."""
     first, second = np.triu_indices(rows.shape[1])
-    found: Floats = (rows[:, first] + rows[:, second]) / 2
-    return found
+    averages: Floats = (rows[:, first] + rows[:, second]) / 2
+    return averages
 
 
 def left_out(rounds: int, one_sided: float) -> int:
@@ -65,10 +65,10 @@ def rank_sum_distribution(rounds: int) -> NDArray[np.float64]:
     chances = np.ones(1)
     for rank in range(1, rounds + 1):
         chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
-    found: NDArray[np.float64] = np.cumsum(chances)
-    return found
+    distribution: NDArray[np.float64] = np.cumsum(chances)
+    return distribution
 
 
 def least_rounds(one_sided: float) -> int:
-    """The fewest rounds with which a difference can be found at all: 2^-n must not exceed ``one_sided``."""
+    """The fewest rounds that can show a difference: 2^-n must not exceed ``one_sided``."""
     return ceil(-log2(one_sided))

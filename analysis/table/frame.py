@@ -20,7 +20,7 @@ from results.identity import ASKED, frozen, hardware, identity, knobs
 from results.record import Record, world_size
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
-"""Knobs that have a column of their own, as they were asked for; empty means the engine's own default."""
+"""Knobs that have a column of their own, as requested; empty means the engine's own default."""
 
 COLUMNS = [
     *AXES,
@@ -121,7 +121,7 @@ def _follows(keys: pd.DataFrame, name: str, owner: str) -> bool:
 
 def row(cell: Measured) -> dict[Hashable, Any]:
     """One cell in SI units; NaN or None where there is nothing to say."""
-    record, held = cell.record, cell.memory
+    record, memory = cell.record, cell.memory
     step, throughput = cell.step_time_s, cell.throughput_per_s
     values: dict[Hashable, Any] = {
         **cell.settings,
@@ -139,12 +139,12 @@ def row(cell: Measured) -> dict[Hashable, Any]:
         "throughput_per_s_high": throughput.high,
         "launches": len(record.launches),
         "interval_level": medians.attainable(len(record.launches)) if len(record.launches) > 1 else nan,
-        "model_state_bytes": held.state_bytes,
-        "model_state_predicted_bytes": held.predicted_bytes,
-        "peak_bytes": held.peak_bytes,
-        "model_state_paper_bytes": held.paper_bytes,
-        "transient_predicted_bytes": held.transient_bytes,
-        "sent_predicted_bytes": held.sent_bytes,
+        "model_state_bytes": memory.state_bytes,
+        "model_state_predicted_bytes": memory.predicted_bytes,
+        "peak_bytes": memory.peak_bytes,
+        "model_state_paper_bytes": memory.paper_bytes,
+        "transient_predicted_bytes": memory.transient_bytes,
+        "sent_predicted_bytes": memory.sent_bytes,
         "sent_bytes": cell.sent_bytes,
         "wire_bytes": cell.wire_bytes,
         "final_loss": record.final_loss if cell.is_trained else None,
@@ -164,12 +164,12 @@ def row(cell: Measured) -> dict[Hashable, Any]:
         "joules_per_sample": joules / record.global_batch if joules == joules else nan,
         "verdict_reasons": " | ".join(f"{name}: {reason}" for name, reason in cell.reasons.items()),
     }
-    values |= {f"{kind}_bytes": (held.state or {}).get(kind, None if held.state is None else 0) for kind in KINDS}
-    values |= {f"{kind}_predicted_bytes": (held.predicted or {}).get(kind) for kind in KINDS}
+    values |= {f"{kind}_bytes": (memory.state or {}).get(kind, None if memory.state is None else 0) for kind in KINDS}
+    values |= {f"{kind}_predicted_bytes": (memory.predicted or {}).get(kind) for kind in KINDS}
     return (
         values
         | search_columns(record)
-        | columns(held)
+        | columns(memory)
         | dict(cell.step)
         | origin.columns(record)
         | scaling_columns(cell)

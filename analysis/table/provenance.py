@@ -28,7 +28,7 @@ def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
     is_training = bool((table["engine"] != NO_ENGINE).any())
     fixed = [name for name in ("engine", "workload", "stage", "gpus", "precision", "scaling") if name not in names]
     fixed = [name for name in fixed if is_training or name not in of_training]
-    said = [
+    parts = [
         ", ".join(label(name, table.iloc[0][name]) for name in fixed),
         (" × " if is_full else "; ").join(_values(name, table[name].tolist()) for name in names),
     ]
@@ -37,28 +37,28 @@ def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
             [len(launch.step_times_s()) for record in records for launch in record.launches[:1] if launch.ranks]
         )
         of_steps = f" of {_plural(steps, 'measured step')}" if steps else ""
-        said.append(f"{_plural(launches, 'launch')}{of_steps} a cell")
-    return f"{counted(len(records), 'cell')}: {'; '.join(filter(None, said))}"
+        parts.append(f"{_plural(launches, 'launch')}{of_steps} a cell")
+    return f"{counted(len(records), 'cell')}: {'; '.join(filter(None, parts))}"
 
 
 def machine_line(environment: Mapping[str, Any]) -> str:
     """The machine in a line, of what the environment says: processor, cores, memory, GPUs, torch, Python, commit."""
-    said = []
+    parts = []
     if environment.get("cpu_model"):
-        said.append(str(environment["cpu_model"]))
+        parts.append(str(environment["cpu_model"]))
     if environment.get("cores"):
-        said.append(cores(environment["cores"]))
+        parts.append(cores(environment["cores"]))
     if environment.get("memory_bytes"):
-        said.append(size(float(environment["memory_bytes"])))
+        parts.append(size(float(environment["memory_bytes"])))
     if "gpus" in environment:
-        said.append(", ".join(gpus(environment)) or "no GPU")
+        parts.append(", ".join(gpus(environment)) or "no GPU")
     for name in ("torch", "python"):
         if environment.get(name):
-            said.append(f"{name} {environment[name]}")
+            parts.append(f"{name} {environment[name]}")
     git = environment.get("git")
     if isinstance(git, Mapping) and git.get("commit"):
-        said.append(f"commit {str(git['commit'])[:10]}{' with uncommitted changes' if git.get('dirty') else ''}")
-    return ", ".join(said) or "an unrecorded machine"
+        parts.append(f"commit {str(git['commit'])[:10]}{' with uncommitted changes' if git.get('dirty') else ''}")
+    return ", ".join(parts) or "an unrecorded machine"
 
 
 def cores(count: float) -> str:
@@ -77,7 +77,7 @@ def environment_rows(records: Sequence[Record]) -> list[tuple[str, str]]:
         for name, value in flatten(environment).items():
             words = value if isinstance(value, str) else frozen(value) if value or value in (0, False) else "none"
             values.setdefault(name, {})[words] = None
-    return [(name, _few(list(found))) for name, found in values.items()]
+    return [(name, _few(list(texts))) for name, texts in values.items()]
 
 
 def commands(records: Sequence[Record]) -> list[str]:
@@ -96,17 +96,17 @@ def commands(records: Sequence[Record]) -> list[str]:
 
 
 def _overrides(record: Record) -> dict[str, str]:
-    found = {}
+    overrides = {}
     for name, value in flatten(record.config).items():
         if value in ({}, NO_ENGINE) or name.startswith(NOT_REPEATED):
             continue
         word = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
         if isinstance(value, list):
             word = f"[{','.join(map(str, value))}]"
-        found[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = word
-    if "workload.path" in found:  # a user's model, which bears its own name
-        found["workload"] = "module"
-    return found
+        overrides[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = word
+    if "workload.path" in overrides:  # a user's model, which bears its own name
+        overrides["workload"] = "module"
+    return overrides
 
 
 def _is_product(cells: list[dict[str, str]]) -> bool:

@@ -28,23 +28,23 @@ def headings(names: Sequence[str]) -> list[str]:
     return [SHORT.get(name, words(name.replace("_", " "))) for name in names]
 
 
-def value(name: str, held: object) -> str:
+def value(name: str, knob_value: object) -> str:
     """A knob's value under a heading that already names it."""
-    if held is None or held != held:  # NaN is not equal to itself
+    if knob_value is None or knob_value != knob_value:  # NaN is not equal to itself
         return "default"
-    if isinstance(held, bool):
-        return "on" if held else "off"
-    return f"{held:g}" if isinstance(held, int | float) else words(held)
+    if isinstance(knob_value, bool):
+        return "on" if knob_value else "off"
+    return f"{knob_value:g}" if isinstance(knob_value, int | float) else words(knob_value)
 
 
 def levels(table: pd.DataFrame) -> str:
     """The level of the intervals, such as ``94 % (5 launches)``, for each number of launches that occurs."""
-    found = table.loc[table["launches"] > 0, ["launches", "interval_level"]].drop_duplicates().sort_values("launches")
-    said = []
-    for launches, level in found.itertuples(index=False):
+    pairs = table.loc[table["launches"] > 0, ["launches", "interval_level"]].drop_duplicates().sort_values("launches")
+    texts = []
+    for launches, level in pairs.itertuples(index=False):
         count = units.counted(int(launches), "launch")
-        said.append(f"{100 * level:.0f} % ({count})" if launches > 1 else f"none ({count})")
-    return ", ".join(said)
+        texts.append(f"{100 * level:.0f} % ({count})" if launches > 1 else f"none ({count})")
+    return ", ".join(texts)
 
 
 def part(row: Cell, name: str) -> float:

@@ -32,7 +32,7 @@ class Flag:
 
 def bearing(table: pd.DataFrame, verdicts: Collection[str]) -> pd.Series:
     """By row whether it has any of these verdicts."""
-    return table["verdicts"].str.split(";").map(lambda held: not set(verdicts).isdisjoint(held)).astype(bool)
+    return table["verdicts"].str.split(";").map(lambda names: not set(verdicts).isdisjoint(names)).astype(bool)
 
 
 def failures(table: pd.DataFrame) -> list[Flag]:
@@ -47,20 +47,20 @@ def failures(table: pd.DataFrame) -> list[Flag]:
 def verdicts(table: pd.DataFrame) -> list[Flag]:
     """One entry per verdict on cells that were timed, or searched for their largest batch."""
     timed = table[(table["launches"] > 0) | (table["search_tried"] > 0)]
-    held = timed["verdicts"].str.split(";").explode()
-    names = [name for name in dict.fromkeys(held) if name]
+    entries = timed["verdicts"].str.split(";").explode()
+    names = [name for name in dict.fromkeys(entries) if name]
     noun = "cell" if len(timed) == len(table) else "timed cell"
-    found = []
+    flags = []
     for name in names:
-        part = timed.loc[held.index[held == name]]
-        found.append(Flag(name, meaning(name), which(part, timed, noun), example(name, part)))
-    return found
+        part = timed.loc[entries.index[entries == name]]
+        flags.append(Flag(name, meaning(name), which(part, timed, noun), example(name, part)))
+    return flags
 
 
 def example(name: str, part: pd.DataFrame) -> str:
     """What was seen in one of the cells that bear a verdict; empty where the verdict says it all."""
-    said = (entry.partition(": ") for reasons in part["verdict_reasons"] for entry in reasons.split(" | "))
-    first = next((reason for verdict, _, reason in said if verdict == name), "")
+    entries = (entry.partition(": ") for reasons in part["verdict_reasons"] for entry in reasons.split(" | "))
+    first = next((reason for verdict, _, reason in entries if verdict == name), "")
     return f"One of them: {first}" if first and len(part) > 1 else capital(first)
 
 

@@ -1,4 +1,4 @@
-"""The words a reader knows a knob and its value by."""
+"""The words for a knob and its value."""
 
 from __future__ import annotations
 
