@@ -41,7 +41,7 @@ class Memory:
     peak_bytes: int | None
     """Largest allocation of any rank during a step."""
     transient_bytes: int | None
-    """Predicted: what the engine needs at most beside state and activations."""
+    """Predicted: what the engine needs at most in addition to state and activations."""
     sent_bytes: float | None
     """Predicted: bytes sent per rank and step by bandwidth-optimal collectives."""
     paper_bytes: float | None
@@ -53,7 +53,7 @@ class Memory:
     working_bytes: int | None = None
     """Predicted: the transient bytes without autocast's copies of the weights, which are counted as activations."""
     compute: ComputeMemory | None = None
-    """Predicted: what a single process needs beside model state for the same micro-batch."""
+    """Predicted: what a single process needs in addition to model state for the same micro-batch."""
     handover_bytes: int = 0
     """Predicted: the gradient that autograd hands over; 0 where ``working_bytes`` has it."""
     root_share: float | None = None
@@ -75,8 +75,8 @@ class Memory:
         state, working, compute = self.predicted_bytes, self.working_bytes, self.compute
         if state is None or working is None or compute is None:
             return None
-        beside = compute.activation_bytes + compute.temporary_bytes + compute.batch_bytes
-        return state + working + self.handover_bytes + beside
+        single_process = compute.activation_bytes + compute.temporary_bytes + compute.batch_bytes
+        return state + working + self.handover_bytes + single_process
 
     @property
     def slack_bytes(self) -> int | None:
@@ -86,7 +86,7 @@ class Memory:
 
     @property
     def working_predicted_bytes(self) -> int | None:
-        """Predicted beside state and activations: gathered parameters, buckets and the handed-over gradient."""
+        """Predicted in addition to state and activations: gathered parameters, buckets and the handed-over gradient."""
         has_prediction = self.working_bytes is not None and self.compute is not None
         return (self.working_bytes or 0) + self.handover_bytes if has_prediction else None
 
@@ -144,7 +144,7 @@ def memory(record: Record) -> Memory:
 
 
 def columns(cell_memory: Memory) -> dict[str, float | str | None]:
-    """What the table of cells has beside model state: bytes at rest and at the peak by kind, on the fullest rank."""
+    """Columns other than model state: bytes at rest and at the peak by kind, on the fullest rank."""
     fullest, compute = cell_memory.fullest, cell_memory.compute
     rest = fullest.rest_by_kind if fullest else {}
     peak = fullest.peak_by_kind if fullest else {}

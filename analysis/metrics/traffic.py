@@ -10,7 +10,7 @@ from results.record import Record
 
 
 def ledgers(record: Record) -> list[list[Collective]]:
-    """The collectives of each rank in a step; one list where all ranks' are alike, or where nobody counted."""
+    """The collectives of each rank in a step; one list where all ranks' are alike, or where they were not counted."""
     return record.collectives_by_rank or [record.collectives or []]
 
 
@@ -31,7 +31,7 @@ def sent_bytes(record: Record) -> float | None:
 
 
 def wire_bytes(record: Record) -> float:
-    """Bytes that all processes sent in a step over the ranks, by the interfaces' counters; NaN where nobody counted.
+    """Bytes that all processes sent in a step over the ranks, by the interfaces' counters; NaN where not counted.
 
     Median over launches, since whatever else used an interface is counted too.
     """

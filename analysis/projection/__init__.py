@@ -1,4 +1,4 @@
-"""Step time, throughput and memory at world sizes that nobody measured, with an error that was checked.
+"""Step time, throughput and memory at world sizes that were not measured, with an error that was checked.
 
 One configuration at all its world sizes is a curve. A projection of a sweep takes these steps:
 

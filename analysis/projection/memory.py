@@ -21,24 +21,24 @@ def peak_bytes(curve: Curve, ranks: int) -> int | None:
         return None
     size = ranks if ranks in measured else measured[-1]
     record = curve.records[size]
-    there, peak = setting(record), memory(record).peak_bytes
+    cell, peak = setting(record), memory(record).peak_bytes
     if peak is None or size == ranks:
         return peak
-    before = None if there is None else _engine_bytes(there)
-    after = None if there is None else _engine_bytes(replace(there, world_size=ranks, shard_size=_shards(there, ranks)))
+    before = None if cell is None else _engine_bytes(cell)
+    after = None if cell is None else _engine_bytes(replace(cell, world_size=ranks, shard_size=_shards(cell, ranks)))
     if before is None or after is None:
         return None
-    beside = max(0, peak - before) * curve.rank_batch(ranks) / curve.rank_batch(size)
-    return round(after + beside)
+    rest = max(0, peak - before) * curve.rank_batch(ranks) / curve.rank_batch(size)
+    return round(after + rest)
 
 
-def _engine_bytes(there: Setting) -> int | None:
-    """Model state and what the engine needs beside it, at most."""
-    theory = theory_of(there)
-    state = theory.state(there) if theory else None
-    return None if theory is None or state is None else sum(state.values()) + theory.transient(there)
+def _engine_bytes(cell: Setting) -> int | None:
+    """Model state and what the engine needs in addition to it, at most."""
+    theory = theory_of(cell)
+    state = theory.state(cell) if theory else None
+    return None if theory is None or state is None else sum(state.values()) + theory.transient(cell)
 
 
-def _shards(there: Setting, ranks: int) -> int | None:
+def _shards(cell: Setting, ranks: int) -> int | None:
     """Hybrid sharding keeps its groups; a group of all ranks grows with them."""
-    return None if there.shard_size in (None, there.world_size) else min(there.shard_size or ranks, ranks)
+    return None if cell.shard_size in (None, cell.world_size) else min(cell.shard_size or ranks, ranks)

@@ -76,7 +76,7 @@ class Phases:
     backward_gathers: list[float]
     reductions: list[float]
     other: list[float]
-    """After the update, or of scalars: nothing runs beside them."""
+    """After the update, or of scalars: nothing runs at the same time."""
 
 
 @dataclass(frozen=True)

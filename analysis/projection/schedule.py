@@ -1,8 +1,8 @@
-"""How long a pass takes when communication runs beside computation: a recurrence over buckets or units.
+"""How long a pass takes when communication overlaps computation: a recurrence over buckets or units.
 
 A rank has one stream of computation and one of communication. Segment i of a pass computes once its parameters are
 gathered, and its gradients are reduced once it is done. With overlap, the gather for segment i+1 starts with segment
-i; without, nothing runs beside anything. Collectives run one after another, in the order in which they are issued.
+i; without, nothing overlaps. Collectives run one after another, in the order in which they are issued.
 """
 
 from __future__ import annotations

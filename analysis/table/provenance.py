@@ -104,7 +104,7 @@ def _overrides(record: Record) -> dict[str, str]:
         if isinstance(value, list):
             word = f"[{','.join(map(str, value))}]"
         overrides[name.removesuffix(".name") if name in ("engine.name", "workload.name") else name] = word
-    if "workload.path" in overrides:  # a user's model, which bears its own name
+    if "workload.path" in overrides:  # a user's model, which has its own name
         overrides["workload"] = "module"
     return overrides
 

@@ -58,7 +58,7 @@ def verdicts(table: pd.DataFrame) -> list[Flag]:
 
 
 def example(name: str, part: pd.DataFrame) -> str:
-    """What was seen in one of the cells that bear a verdict; empty where the verdict says it all."""
+    """What was seen in one of the cells that have a verdict; empty where there is nothing to add to the verdict."""
     entries = (entry.partition(": ") for reasons in part["verdict_reasons"] for entry in reasons.split(" | "))
     first = next((reason for verdict, _, reason in entries if verdict == name), "")
     return f"One of them: {first}" if first and len(part) > 1 else capital(first)

@@ -50,7 +50,7 @@ def predict_rest(record: Record) -> int | None:
 
 
 def predict_transient(record: Record) -> int | None:
-    """Bytes that the engine needs at most beside model state and activations."""
+    """Bytes that the engine needs at most in addition to model state and activations."""
     pair = _theory_and_setting(record)
     return pair[0].transient(pair[1]) if pair else None
 

@@ -70,7 +70,7 @@ def _optimizer(setting: Setting, updated: int, tensors: int) -> int:
 
 
 def transient(setting: Setting) -> int:
-    """Most bytes beside state and activations: a reduction bucket, which is allocated whole, twice where it overlaps.
+    """Most bytes in addition to state and activations: a reduction bucket, allocated whole, twice where it overlaps.
 
     Stage 3 also gathers what it prefetches, at most all parameters.
     """

@@ -1,4 +1,4 @@
-"""The theory of each engine: ``THEORY`` of the module beside this one that is named NAME_engine.
+"""The theory of each engine: ``THEORY`` of the module NAME_engine in this package.
 
 Each such module is imported. An engine without one has no prediction, which is not an error.
 """

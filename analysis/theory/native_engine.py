@@ -56,7 +56,7 @@ def state(setting: Setting) -> dict[str, int] | None:
 
 
 def transient(setting: Setting) -> int:
-    """Most bytes beside state and activations: buckets that fill or fly, what is received, gathered units.
+    """Most bytes in addition to state and activations: buckets that fill or fly, what is received, gathered units.
 
     The gradient that autograd hands over and the optimizer's own temporaries are left out; autocast's 2-byte copies
     of the weights are not.

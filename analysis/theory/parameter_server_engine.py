@@ -22,7 +22,7 @@ def state(setting: Setting) -> dict[str, int] | None:
 
 
 def transient(setting: Setting) -> int:
-    """Most bytes beside state and activations: autocast's 2-byte copies of the weights."""
+    """Most bytes in addition to state and activations: autocast's 2-byte copies of the weights."""
     return 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
 
 

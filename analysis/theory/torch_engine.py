@@ -88,7 +88,7 @@ def _sharded(setting: Setting) -> dict[str, int]:
 
 
 def transient(setting: Setting) -> int:
-    """Most bytes beside state and activations, the optimizer's own temporaries left out.
+    """Most bytes in addition to state and activations, the optimizer's own temporaries left out.
 
     Autocast's 2-byte copies of the weights at any stage. Stages 0 and 1: see ``_replicated_transient``. Stage 2: all
     parameters, plus the largest unit's gradients whole and their reduction buffer. Stage 3: the current and the
