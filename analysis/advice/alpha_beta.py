@@ -224,9 +224,9 @@ def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> boo
 
 def metrics(record: Record) -> dict[str, float]:
     """Numbers by which a tracker knows the cell: α and the bandwidths that large sizes tend to, by kind."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for fit in fits(record):
         values = {"alpha_us": fit.alpha_s.value * 1e6, "beta_gb_per_s": fit.bandwidth.value / 1e9}
         values["bus_gb_per_s"] = fit.bus / 1e9
-        found |= {f"{fit.kind}_{name}": value for name, value in values.items() if fit.line}
-    return found
+        numbers |= {f"{fit.kind}_{name}": value for name, value in values.items() if fit.line}
+    return numbers

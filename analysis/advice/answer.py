@@ -71,7 +71,7 @@ def answers(records: Sequence[Record], table: pd.DataFrame) -> list[Answers]:
     """
     names = varying(table)
     settings = [name for name in names if not is_task(name) and name != "gpus"]
-    found = []
+    task_answers = []
     for task in panels(table, [name for name in names if is_task(name)]):
         ranked = task.table[_ranked(task.table)]
         if ranked.empty:
@@ -88,8 +88,8 @@ def answers(records: Sequence[Record], table: pd.DataFrame) -> list[Answers]:
         ]
         fair = [world for world in worlds if not world.is_crowded]
         headline = _headline((fair or worlds)[-1])
-        found.append(Answers(task.title, headline, [*map(_paragraph, worlds), *_scaling(ranked, settings)]))
-    return found
+        task_answers.append(Answers(task.title, headline, [*map(_paragraph, worlds), *_scaling(ranked, settings)]))
+    return task_answers
 
 
 def _ranked(table: pd.DataFrame) -> pd.Series:
@@ -101,7 +101,7 @@ def _paragraph(world: World) -> Answer:
     if len(world.part) == 1 or not world.settings:
         row = world.part.iloc[0]
         others = f"Of {counted(world.unranked, 'other configuration')} none" if world.unranked else "Nothing else"
-        return Answer(about, f"{capital(_speed(row))}{_held(row)}. {others} can be compared with it.")
+        return Answer(about, f"{capital(_speed(row))}{_peak_text(row)}. {others} can be compared with it.")
     ranking = _rank(world)
     ties = "" if load_text(world.records[ranking.fastest]) else _ties(world, ranking)
     lines = [_fastest(world, ranking), ties, _memory(world, ranking), _loaded(world, ranking)]
@@ -113,7 +113,7 @@ def _headline(world: World) -> str:
     where = f"at {_ranks(world.gpus)}{' (oversubscribed)' if world.is_crowded else ''}"
     if len(world.part) == 1 or not world.settings:
         row = world.part.iloc[0]
-        return f"{capital(_speed(row))} {where}{_held(row)}."
+        return f"{capital(_speed(row))} {where}{_peak_text(row)}."
     ranking = _rank(world)
     first = _fastest(world, ranking, where)
     if not load_text(world.records[ranking.fastest]) and len(ranking.tied) + 1 < len(world.part):
@@ -204,7 +204,7 @@ def _speed(row: pd.Series) -> str:
     return f"{speed} ({percent(row['interval_level'])} CI {ends})" if ends else speed
 
 
-def _held(row: pd.Series) -> str:
+def _peak_text(row: pd.Series) -> str:
     if not known(row["peak_bytes"]):
         return ""
     state = f" ({size(row['model_state_bytes'])} of it model state)" if known(row["model_state_bytes"]) else ""

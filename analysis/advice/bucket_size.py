@@ -96,13 +96,13 @@ class Curve:
 def curves(records: Sequence[Record], table: pd.DataFrame) -> list[Curve]:
     """One for each setting that was timed with three bucket sizes or more, in the table's order."""
     names = [name for name in varying(table) if name != "bucket_mb"]
-    found = []
+    setting_curves = []
     rows = dict(each_cell(table))
     for group in _alike(records, table):
         by_size = [group[bucket_mb] for bucket_mb in sorted(group)]
         title = describe(rows[by_size[0]], names) if names else ""
-        found.append(_curve(title, by_size, [records[index] for index in by_size]))
-    return found
+        setting_curves.append(_curve(title, by_size, [records[index] for index in by_size]))
+    return setting_curves
 
 
 def _alike(records: Sequence[Record], table: pd.DataFrame) -> list[dict[float, int]]:
@@ -129,8 +129,8 @@ def _curve(title: str, indices: list[int], cells: list[Record]) -> Curve:
         last_bytes = _described(cell, "last_bucket_bytes", fitted[-1])
         above, below, paired = samples(cell, best, _step_s)
         points.append(Point(index, bucket_mb, buckets, last_bytes, step, ratio(above, below, paired=paired)))
-    asked = cells[0].config.get("overlap")
-    overlaps = cells[0].resolved.get("engine", {}).get("overlap", asked) is not False
+    overlap_setting = cells[0].config.get("overlap")
+    overlaps = cells[0].resolved.get("engine", {}).get("overlap", overlap_setting) is not False
     why = _too_few(points, overlaps=overlaps)
     line = None if why else fit([point.step.value for point in points], points, overlaps=overlaps)
     knee, why_no_knee = _knee(line, points, cells, sum(sizes)) if line else (None, why)
@@ -139,8 +139,8 @@ def _curve(title: str, indices: list[int], cells: list[Record]) -> Curve:
 
 def _described(cell: Record, name: str, otherwise: int) -> int:
     """What the engine says of its buckets, where it does."""
-    said = cell.resolved.get("engine", {}).get(name)
-    return said if isinstance(said, int) and said > 0 else otherwise
+    value = cell.resolved.get("engine", {}).get(name)
+    return value if isinstance(value, int) and value > 0 else otherwise
 
 
 def _step_s(record: Record, launch: Launch) -> float:
@@ -179,11 +179,11 @@ def fit(times_s: Sequence[float], points: Sequence[Point], *, overlaps: bool) ->
     if overlaps:
         columns.append(np.array([float(point.last_bytes) for point in points]))
     relative = np.stack(columns, axis=1) / times[:, None]
-    found = non_negative(relative)
+    coefficients = non_negative(relative)
     constant = (1 / times).sum() / (1 / times**2).sum()
     spread = float(((constant / times - 1) ** 2).sum())
-    left = float(((relative @ found - 1) ** 2).sum())
-    start, alpha, beta = [*map(float, found), 0.0][:3]
+    left = float(((relative @ coefficients - 1) ** 2).sum())
+    start, alpha, beta = [*map(float, coefficients), 0.0][:3]
     return Line(start, alpha, beta, 1 - left / spread if spread > 1e-18 else nan)
 
 
@@ -197,11 +197,11 @@ def non_negative(columns: Floats) -> Floats:
     best, least = np.zeros(columns.shape[1]), inf
     for count in range(1, columns.shape[1] + 1):
         for used in map(list, combinations(range(columns.shape[1]), count)):
-            found = np.linalg.lstsq(columns[:, used] / scale[used], np.ones(len(columns)), rcond=None)[0]
-            left = float(((columns[:, used] / scale[used] @ found - 1) ** 2).sum())
-            if (found >= 0).all() and left < least:
+            coefficients = np.linalg.lstsq(columns[:, used] / scale[used], np.ones(len(columns)), rcond=None)[0]
+            left = float(((columns[:, used] / scale[used] @ coefficients - 1) ** 2).sum())
+            if (coefficients >= 0).all() and left < least:
                 least, best = left, np.zeros(columns.shape[1])
-                best[used] = found / scale[used]
+                best[used] = coefficients / scale[used]
     return best
 
 
@@ -244,9 +244,9 @@ def _spread(at: float, points: list[Point], cells: list[Record], total: int, ful
     if len(rounds) < 2:
         return Interval(at, nan, nan, 0.0, len(rounds))
     by_round = np.array([[entry[key] for key in rounds] for entry in times])
-    found = []
+    knees = []
     for draw in np.random.default_rng([0, len(rounds)]).integers(0, len(rounds), (REFITS, len(rounds))):
-        found.append(knee_bytes(fit(list(np.median(by_round[:, draw], axis=1)), points, overlaps=True), total, full))
-    ordered = np.sort([knee for knee in found if knee == knee])
+        knees.append(knee_bytes(fit(list(np.median(by_round[:, draw], axis=1)), points, overlaps=True), total, full))
+    ordered = np.sort([knee for knee in knees if knee == knee])
     cut = int(medians.tail(len(rounds)) * (len(ordered) - 1))
     return Interval(at, float(ordered[cut]), float(ordered[-1 - cut]), medians.attainable(len(rounds)), len(rounds))

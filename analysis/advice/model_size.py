@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from analysis.metrics.memory import KINDS, PARTS, Memory, memory
 from analysis.theory import Theory, theory_of
-from analysis.theory.setting import Setting, elements, setting
+from analysis.theory.setting import Setting, elements
+from analysis.theory.setting import setting as setting_of
 from results.model import Parameter
 from results.record import Record
 
@@ -59,27 +60,27 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
     None where peak memory was not measured, the engine has no formula, or the batch is what a search filled memory
     with.
     """
-    known, held = setting(record), memory(record)
-    theory = theory_of(known) if known else None
-    unfit = held.predicted is None or held.peak_bytes is None or not held.predicted_bytes
-    if known is None or theory is None or unfit or record.search is not None or record.status != "ok":
+    setting, cell_memory = setting_of(record), memory(record)
+    theory = theory_of(setting) if setting else None
+    unfit = cell_memory.predicted is None or cell_memory.peak_bytes is None or not cell_memory.predicted_bytes
+    if setting is None or theory is None or unfit or record.search is not None or record.status != "ok":
         return None
-    beside = _beside(record, held)
+    beside = _beside(record, cell_memory)
     room = memory_bytes - beside.fixed
-    count = elements(known.parameters)
+    count = elements(setting.parameters)
 
     def wider(times: int) -> float:
-        grown = _wider(known, times)
+        grown = _wider(setting, times)
         return _state(theory, grown) + _working(theory, grown) + times * (beside.working + beside.activations)
 
     def deeper(times: int) -> float:
-        grown = _deeper(known, times)
-        casts = _cast(grown) - _cast(known)  # counted as activations, but it is the weights that they are copies of
+        grown = _deeper(setting, times)
+        casts = _cast(grown) - _cast(setting)  # counted as activations, but it is the weights that they are copies of
         return _state(theory, grown) + _working(theory, grown) + casts + beside.working + beside.activations
 
-    layered = _deeper(known, _most_copies(known))
-    wide, deep = _most_times(wider, room, 1 << 20), _most_times(deeper, room, _most_copies(known))
-    root = _root(known)
+    layered = _deeper(setting, _most_copies(setting))
+    wide, deep = _most_times(wider, room, 1 << 20), _most_times(deeper, room, _most_copies(setting))
+    root = _root(setting)
     return Fits(
         bytes_per_parameter=_state(theory, layered) / elements(layered.parameters),
         parameters=count,
@@ -88,11 +89,11 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
     )
 
 
-def _beside(record: Record, held: Memory) -> Beside:
+def _beside(record: Record, cell_memory: Memory) -> Beside:
     """What the rank with the largest peak held beside its state at that moment."""
-    fullest = held.fullest
+    fullest = cell_memory.fullest
     assert fullest is not None
-    kinds, predicted = fullest.peak_by_kind, held.working_bytes or 0
+    kinds, predicted = fullest.peak_by_kind, cell_memory.working_bytes or 0
     fixed = fullest.beyond_allocator_bytes or 0
     if not kinds:  # the peak was not taken apart
         return Beside(0, max(0, fullest.peak_bytes - fullest.model_state_bytes - predicted), fixed)
@@ -101,36 +102,36 @@ def _beside(record: Record, held: Memory) -> Beside:
     return Beside(max(0, working - predicted), max(0, fullest.peak_bytes - state - working), fixed)
 
 
-def _state(theory: Theory, known: Setting) -> int:
-    found = theory.state(known)
-    assert found is not None
-    return sum(found.values())
+def _state(theory: Theory, setting: Setting) -> int:
+    bytes_by_kind = theory.state(setting)
+    assert bytes_by_kind is not None
+    return sum(bytes_by_kind.values())
 
 
-def _working(theory: Theory, known: Setting) -> int:
+def _working(theory: Theory, setting: Setting) -> int:
     """Predicted beside state and activations."""
-    return theory.transient(known) - _cast(known)
+    return theory.transient(setting) - _cast(setting)
 
 
-def _cast(known: Setting) -> int:
+def _cast(setting: Setting) -> int:
     """Autocast's copies of the weights, which a transient prediction counts in."""
-    return 2 * elements(known.parameters) if known.precision.startswith("amp_") else 0
+    return 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
 
 
-def _wider(known: Setting, times: int) -> Setting:
+def _wider(setting: Setting, times: int) -> Setting:
     """Every tensor ``times`` as large."""
     grown = [
         replace(each, shape=[times * size if at == 0 else size for at, size in enumerate(each.shape or [1])])
-        for each in known.parameters
+        for each in setting.parameters
     ]
-    return replace(known, parameters=grown, buffer_bytes=times * known.buffer_bytes)
+    return replace(setting, parameters=grown, buffer_bytes=times * setting.buffer_bytes)
 
 
-def _deeper(known: Setting, times: int) -> Setting:
+def _deeper(setting: Setting, times: int) -> Setting:
     """``times`` as many sharding units; what is in none stays once, unless that is the whole model."""
-    inside = [each for each in known.parameters if each.unit >= 0]
+    inside = [each for each in setting.parameters if each.unit >= 0]
     repeated, root = (
-        (inside, [each for each in known.parameters if each.unit < 0]) if inside else (known.parameters, [])
+        (inside, [each for each in setting.parameters if each.unit < 0]) if inside else (setting.parameters, [])
     )
     units_each = 1 + max((each.unit for each in inside), default=-1)
     grown: list[Parameter] = [
@@ -138,17 +139,17 @@ def _deeper(known: Setting, times: int) -> Setting:
         for copy in range(times)
         for each in repeated
     ]
-    return replace(known, parameters=grown + root, buffer_bytes=times * known.buffer_bytes)
+    return replace(setting, parameters=grown + root, buffer_bytes=times * setting.buffer_bytes)
 
 
-def _root(known: Setting) -> int:
+def _root(setting: Setting) -> int:
     """Parameters that a deeper model has no more of."""
-    inside = [each for each in known.parameters if each.unit >= 0]
-    return elements(known.parameters) - elements(inside) if inside else 0
+    inside = [each for each in setting.parameters if each.unit >= 0]
+    return elements(setting.parameters) - elements(inside) if inside else 0
 
 
-def _most_copies(known: Setting) -> int:
-    return max(2, MOST_TENSORS // max(1, len(known.parameters)))
+def _most_copies(setting: Setting) -> int:
+    return max(2, MOST_TENSORS // max(1, len(setting.parameters)))
 
 
 def _most_times(bytes_of: Callable[[int], float], room: float, largest: int) -> float | None:

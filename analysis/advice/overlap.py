@@ -30,12 +30,12 @@ def overlapped(records: Sequence[Record], table: pd.DataFrame) -> list[Overlappe
     for record in records:
         if record.config.get("overlap") is False and is_ranked(record):
             without[_key(record)] = record
-    found = []
+    pairs = []
     for index in map(int, map(str, table.index)):
         record = records[index]
         if record.config.get("overlap") is True and is_ranked(record) and (other := without.get(_key(record))):
-            found.append(Overlapped(index, compare(Pair(other, record), MARGIN)))
-    return found
+            pairs.append(Overlapped(index, compare(Pair(other, record), MARGIN)))
+    return pairs
 
 
 def _key(record: Record) -> object:

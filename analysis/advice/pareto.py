@@ -64,17 +64,17 @@ class Front:
 
 def admissible(table: pd.DataFrame, price: Price) -> pd.DataFrame:
     """The cells that may stand on a front: ended ok, timed, comparable, and with a known price."""
-    known = table["throughput_per_s"].notna() & table[price.column].notna()
-    return table[(table["status"] == "ok") & ~bearing(table, UNFIT) & known]
+    is_complete = table["throughput_per_s"].notna() & table[price.column].notna()
+    return table[(table["status"] == "ok") & ~bearing(table, UNFIT) & is_complete]
 
 
 def front(throughput: Sequence[float], price: Sequence[float]) -> list[int]:
     """Positions of what nothing beats, fastest first: each costs less, by ``SAVING``, than all that are faster."""
-    found: list[int] = []
+    positions: list[int] = []
     for at in sorted(range(len(price)), key=lambda at: (-throughput[at], price[at])):
-        if not found or price[at] < price[found[-1]] * (1 - SAVING):
-            found.append(at)
-    return found
+        if not positions or price[at] < price[positions[-1]] * (1 - SAVING):
+            positions.append(at)
+    return positions
 
 
 def fronts(table: pd.DataFrame) -> list[Front]:
@@ -82,12 +82,12 @@ def fronts(table: pd.DataFrame) -> list[Front]:
     names = varying(table)
     among = [name for name in names if is_task(name) or name == "gpus"]
     settings = [name for name in names if name not in among] or ["stage", "gpus"]
-    found = []
+    panel_fronts = []
     for price in PRICES:
         for panel in panels(admissible(table, price), among):
             part = panel.table
             if len(part) > 1:
                 places = front(part["throughput_per_s"].tolist(), part[price.column].tolist())
                 distinguishing = [name for name in settings if part[name].map(frozen).nunique() > 1] or settings
-                found.append(Front(price, panel, distinguishing, places))
-    return found
+                panel_fronts.append(Front(price, panel, distinguishing, places))
+    return panel_fronts

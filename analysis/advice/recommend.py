@@ -142,8 +142,8 @@ def pareto(choices: Sequence[Choice]) -> list[Choice]:
 
 def _peak(row: pd.Series) -> float:
     """Infinite where it is not, or not all, known."""
-    is_known = known(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
-    return float(row["peak_bytes"]) if is_known else math.inf
+    has_peak = known(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
+    return float(row["peak_bytes"]) if has_peak else math.inf
 
 
 def overrides(record: Record, settings: Sequence[str]) -> str:
@@ -159,41 +159,41 @@ def overrides(record: Record, settings: Sequence[str]) -> str:
 
 def lines(advice: Advice) -> list[str]:
     """The advice in words, a line each."""
-    said = [advice.task] if advice.task else []
+    text_lines = [advice.task] if advice.task else []
     if not advice.tied:
-        return [*said, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
+        return [*text_lines, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
     first = advice.tied[0]
     if advice.load:
         fastest = advice.front[0]
-        said.append(f"No recommendation: {fastest.name} was fastest under heavy background load ({advice.load}).")
-        said += [f"  {_figures(fastest)}", "  Run again on an idle machine."]
+        text_lines.append(f"No recommendation: {fastest.name} was fastest under heavy background load ({advice.load}).")
+        text_lines += [f"  {_figures(fastest)}", "  Run again on an idle machine."]
     else:
-        said += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}", f"  {first.command}"]
+        text_lines += [f"Use  {first.overrides}", f"  {_figures(first)}", f"  {_reason(advice)}", f"  {first.command}"]
     if len(advice.tied) > 1 and not advice.load:
-        said.append("Tied with the fastest (paired ratio over rounds includes 1):")
-        said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in advice.tied[1:]]
+        text_lines.append("Tied with the fastest (paired ratio over rounds includes 1):")
+        text_lines += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in advice.tied[1:]]
     slower = [choice for choice in advice.front if not choice.tied]
     if slower:
-        said.append("Slower, for less memory:")
-        said += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in slower]
+        text_lines.append("Slower, for less memory:")
+        text_lines += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in slower]
     if advice.refused:
-        said.append("Left out:")
-        said += [f"  {name}: {why}" for name, why in advice.refused]
-    return said
+        text_lines.append("Left out:")
+        text_lines += [f"  {name}: {why}" for name, why in advice.refused]
+    return text_lines
 
 
 def _figures(choice: Choice) -> str:
     row = choice.row
-    said = [f"{number(row['throughput_per_s'])} {row['unit']}s/s"]
+    parts = [f"{number(row['throughput_per_s'])} {row['unit']}s/s"]
     if known(row["peak_bytes"]):
-        said.append(f"peak {size(row['peak_bytes'])} a rank")
+        parts.append(f"peak {size(row['peak_bytes'])} a rank")
     if row["gpus"] != row["scaling_baseline_gpus"] and known(row["scaling_efficiency"]):
-        said.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
+        parts.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
     if "oversubscribed" in row["verdicts"].split(";"):
-        said.append("oversubscribed: says nothing about scaling")
+        parts.append("oversubscribed: says nothing about scaling")
     if to_know := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in noted("advice")]:
-        said.append(f"but: {', '.join(to_know)}")
-    return ", ".join(said)
+        parts.append(f"but: {', '.join(to_know)}")
+    return ", ".join(parts)
 
 
 def _reason(advice: Advice) -> str:

@@ -42,13 +42,13 @@ def share(text: str) -> float:
     return value
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from analysis.advice.recommend import Limits, advise, lines
     from analysis.table.frame import frame
 
-    found = read(asked)
-    warn(found.warnings)
-    limits = Limits(memory_bytes=asked.memory, efficiency=asked.min_efficiency, gpus=asked.gpus)
-    given = advise(found.records, frame(found.records), limits)
+    source = read(arguments)
+    warn(source.warnings)
+    limits = Limits(memory_bytes=arguments.memory, efficiency=arguments.min_efficiency, gpus=arguments.gpus)
+    given = advise(source.records, frame(source.records), limits)
     print("\n\n".join("\n".join(lines(advice)) for advice in given))
     return 0 if any(advice.tied for advice in given) else 1

@@ -18,10 +18,10 @@ Commands = Any
 
 def add_command(commands: Commands, name: str, *, short: str, long: str, examples: str) -> argparse.ArgumentParser:
     """A command of ``python -m analysis`` with its help."""
-    found: argparse.ArgumentParser = commands.add_parser(
+    parser: argparse.ArgumentParser = commands.add_parser(
         name, help=short, description=long, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return found
+    return parser
 
 
 def add_places(command: argparse.ArgumentParser) -> None:
@@ -47,13 +47,13 @@ def add_same(command: argparse.ArgumentParser) -> None:
     )
 
 
-def read(asked: argparse.Namespace) -> Loaded:
+def read(arguments: argparse.Namespace) -> Loaded:
     """The records that the arguments of ``add_places`` name. Raises NoRecords."""
     from results.mlflow_store import load_places
 
     gc.disable()  # records are kept and hold no cycles: to look for some in millions of samples takes seconds
     try:
-        return load_places(asked.paths, asked.mlflow, asked.experiment)
+        return load_places(arguments.paths, arguments.mlflow, arguments.experiment)
     finally:
         gc.freeze()
         gc.enable()

@@ -55,40 +55,40 @@ def two_values(text: str) -> tuple[str, tuple[str, str]]:
     return knob, (first, second)
 
 
-def check_arguments(asked: argparse.Namespace) -> None:
+def check_arguments(arguments: argparse.Namespace) -> None:
     """Raises NothingToCompare for a wrong number of paths, or a margin that is not positive."""
     from analysis.comparison.verdict import NothingToCompare
 
-    count = len(asked.paths)
-    if asked.between and count != 1:
+    count = len(arguments.paths)
+    if arguments.between and count != 1:
         raise NothingToCompare(f"compare --between compares within one PATH; there are {count}")
-    if not asked.between and count != 2:
+    if not arguments.between and count != 2:
         raise NothingToCompare(
             f"compare needs two PATHs, and there {'is 1' if count == 1 else f'are {count}'}; to compare settings "
             "within one sweep add --between SETTING=A,B, such as --between engine=torch,native"
         )
-    if not asked.same > 0:
-        raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")
+    if not arguments.same > 0:
+        raise NothingToCompare(f"--same {arguments.same:g} is not valid; valid: per cent above 0")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from analysis.comparison import compare as compare_comparison
     from results.identity import INFO
     from results.mlflow_store import load_places
     from terminal.tables import console
 
-    margin = asked.same / 100
-    check_arguments(asked)
-    sets = [load_places([path], asked.mlflow) for path in asked.paths]
-    if asked.between:
-        knob, values = asked.between
+    margin = arguments.same / 100
+    check_arguments(arguments)
+    sets = [load_places([path], arguments.mlflow) for path in arguments.paths]
+    if arguments.between:
+        knob, values = arguments.between
         pairs, alone = compare_comparison.pair_values(sets[0].records, knob, values)
         sides = values if knob in INFO and INFO[knob].label == "{}" else (f"{knob}={values[0]}", f"{knob}={values[1]}")
     else:
         knob = None
         pairs, alone = compare_comparison.pair_sets(sets[0].records, sets[1].records)
         sides = ("first", "second")
-    warn([line for found in sets for line in found.warnings])
+    warn([line for source in sets for line in source.warnings])
     outcomes = [compare_comparison.compare(pair, margin) for pair in pairs]
     compare_comparison.show(outcomes, alone, sides, knob=knob, margin=margin, out=console())
     return int(any(outcome.failed for outcome in outcomes))

@@ -41,26 +41,26 @@ def reason(text: str) -> str:
     return " ".join(text.split())
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from analysis.comparison import counter_check
     from terminal.tables import console
 
-    found = read(asked)
-    warn(found.warnings)
-    now = counter_check.measured(found.records, asked.accept or "")
-    old = counter_check.read(asked.baseline) if asked.baseline.exists() or asked.accept is None else None
+    source = read(arguments)
+    warn(source.warnings)
+    now = counter_check.measured(source.records, arguments.accept or "")
+    old = counter_check.read(arguments.baseline) if arguments.baseline.exists() or arguments.accept is None else None
     if old:
         counter_check.check_same_sweep(old, now)
     differences = counter_check.differences(old, now) if old else []
     out = console()
     if old:
         counter_check.show(differences, old, now, out)
-    if asked.accept is None:
+    if arguments.accept is None:
         if differences:
-            again = shlex.join(["gate", *map(str, asked.paths), "--baseline", str(asked.baseline)])
+            again = shlex.join(["gate", *map(str, arguments.paths), "--baseline", str(arguments.baseline)])
             print(f'to accept this on purpose: python -m analysis {again} --accept "REASON"')
         return counter_check.exit_code(differences)
     if differences or old is None:
-        counter_check.write(asked.baseline, counter_check.accept(old, now))
-        print(f"accepted: {asked.baseline}")
+        counter_check.write(arguments.baseline, counter_check.accept(old, now))
+        print(f"accepted: {arguments.baseline}")
     return 0

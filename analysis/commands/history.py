@@ -31,18 +31,18 @@ def add(commands: Commands) -> None:
     history.set_defaults(run=run)
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from analysis.comparison.history import histories, summary, table
     from analysis.comparison.verdict import NothingToCompare
     from terminal.tables import console
 
-    if not asked.same > 0:
-        raise NothingToCompare(f"--same {asked.same:g} is not valid; valid: per cent above 0")
-    records = read(asked)
+    if not arguments.same > 0:
+        raise NothingToCompare(f"--same {arguments.same:g} is not valid; valid: per cent above 0")
+    records = read(arguments)
     warn(records.warnings)
-    found = histories(records.records, asked.same / 100)
+    cell_series = histories(records.records, arguments.same / 100)
     out = console()
-    out.print(table(found))
-    for line in summary(found, asked.same / 100):
+    out.print(table(cell_series))
+    for line in summary(cell_series, arguments.same / 100):
         out.print(line, markup=False, soft_wrap=True)
-    return int(any(entry.verdict == "slower" for entry in found))
+    return int(any(entry.verdict == "slower" for entry in cell_series))

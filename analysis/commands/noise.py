@@ -30,21 +30,21 @@ def add(commands: Commands) -> None:
     noise.set_defaults(run=run)
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from analysis.comparison.noise import floors, table, write
     from analysis.comparison.verdict import NothingToCompare
     from terminal.tables import console
 
-    if asked.out and asked.out.suffix not in (".json", ".csv"):
-        raise NothingToCompare(f"--out {asked.out} is not valid; valid: a name that ends in .json or .csv")
-    records = read(asked)
-    found, warnings = floors(records.records)
+    if arguments.out and arguments.out.suffix not in (".json", ".csv"):
+        raise NothingToCompare(f"--out {arguments.out} is not valid; valid: a name that ends in .json or .csv")
+    records = read(arguments)
+    cell_floors, warnings = floors(records.records)
     warn([*records.warnings, *warnings])
     out = console()
-    out.print(table(found, records.records))
-    if not all(entry.interleaved for entry in found):
+    out.print(table(cell_floors, records.records))
+    if not all(entry.interleaved for entry in cell_floors):
         out.print("*: pairs of launches that follow each other, not of one round")
-    if asked.out:
-        write(found, records.records, asked.out)
-        out.print(f"kept in {asked.out}", markup=False, soft_wrap=True)
+    if arguments.out:
+        write(cell_floors, records.records, arguments.out)
+        out.print(f"kept in {arguments.out}", markup=False, soft_wrap=True)
     return 0
