@@ -93,12 +93,12 @@ def _without(named: Mapping[str, Any], knob: str | None) -> dict[str, Any]:
 
 
 def _by_key(records: Sequence[Record], keys: Sequence[Any], where: str) -> dict[Any, Record]:
-    found: dict[Any, Record] = {}
+    records_by_key: dict[Any, Record] = {}
     for key, record in zip(keys, records, strict=True):
-        if key in found:
+        if key in records_by_key:
             raise NothingToCompare(f"{where} has the cell {record.cell_id} twice; name the sweeps one by one")
-        found[key] = record
-    return found
+        records_by_key[key] = record
+    return records_by_key
 
 
 def _has(value: Any, wanted: str) -> bool:
@@ -242,9 +242,9 @@ def verdict_words(outcome: Outcome) -> str:
         return f"not compared: {', '.join(dict.fromkeys([_ended(first), _ended(second)]))}"
     sides = {"": (first, second), " (first)": (first,), " (second)": (second,)}
     notes: dict[str, str] = {}
-    for where, held in sides.items():
+    for where, records in sides.items():
         for name in noted("comparison"):
-            if all(name in side.verdicts for side in held):
+            if all(name in side.verdicts for side in records):
                 notes.setdefault(name, spoken(name) + where)
     return "; ".join([_verdict(outcome), *notes.values()])
 
@@ -272,11 +272,11 @@ def _ended(record: Record) -> str:
 def summary(outcomes: Sequence[Outcome], alone: Sequence[Record], sides: tuple[str, str], margin: float) -> list[str]:
     """What the table comes to, in lines."""
     counts = Counter(outcome.verdict for outcome in outcomes)
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    counts_text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     levels = sorted({outcome.step.level for outcome in outcomes if known(outcome.step.low)})
     level = " to ".join(f"{100 * level:.0f} %" for level in dict.fromkeys((*levels[:1], *levels[-1:]))) or "no level"
     lines = [
-        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {said}. "
+        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {counts_text}. "
         f"Same: all of the interval ({level}) within ±{100 * margin:g} %."
     ]
     if alone:

@@ -104,7 +104,7 @@ def check_same_sweep(before: Baseline, now: Baseline) -> None:
 
 def differences(before: Baseline, now: Baseline) -> list[Difference]:
     """Everything that differs. An engine that cannot run here and that the baseline lacks too is no difference."""
-    found = [
+    entries = [
         Difference(SETTINGS, key, before.settings[key], now.settings[key], "changed", "")
         for key in before.settings
         if key in now.settings and before.settings[key] != now.settings[key]
@@ -112,13 +112,13 @@ def differences(before: Baseline, now: Baseline) -> list[Difference]:
     for cell in sorted(before.cells | now.cells):
         libraries = whose(before, now, cell)
         if cell not in now.cells:
-            found.append(Difference(cell, "status", before.cells[cell]["status"], None, "missing", libraries))
+            entries.append(Difference(cell, "status", before.cells[cell]["status"], None, "missing", libraries))
         elif cell not in before.cells:
             if now.engines[cell] not in absent(now):
-                found.append(Difference(cell, "status", None, now.cells[cell]["status"], "new", libraries))
+                entries.append(Difference(cell, "status", None, now.cells[cell]["status"], "new", libraries))
         else:
-            found += _changes(cell, before.cells[cell], now.cells[cell], libraries)
-    return found
+            entries += _changes(cell, before.cells[cell], now.cells[cell], libraries)
+    return entries
 
 
 def _changes(cell: str, before: Quantities, now: Quantities, libraries: str) -> list[Difference]:
@@ -146,10 +146,10 @@ def whose(before: Baseline, now: Baseline, cell: str) -> str:
     return ", ".join(exact_quantities.changed_libraries(ours, theirs) + added)
 
 
-def exit_code(found: Sequence[Difference]) -> int:
-    if not found:
+def exit_code(differences: Sequence[Difference]) -> int:
+    if not differences:
         return SAME
-    return LIBRARIES if all(difference.libraries for difference in found) else CODE
+    return LIBRARIES if all(difference.libraries for difference in differences) else CODE
 
 
 def accept(old: Baseline | None, now: Baseline) -> Baseline:
@@ -205,23 +205,23 @@ def write(path: Path, baseline: Baseline) -> None:
     write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
-def show(found: Sequence[Difference], before: Baseline, now: Baseline, out: Console) -> None:
+def show(differences: Sequence[Difference], before: Baseline, now: Baseline, out: Console) -> None:
     """Prints what differs, a row a quantity, what it comes to, and what was not looked at."""
     for line in notes(before, now):
         out.print(Text(line, style="yellow"), soft_wrap=True)
-    held = [name for name in before.cells if name in now.cells]
-    if not found:
-        total = sum(len(before.cells[name]) for name in held)
-        out.print(f"exact gate: {counted(len(held), 'cell')} and {total:,} numbers are as in the baseline")
+    shared_cells = [name for name in before.cells if name in now.cells]
+    if not differences:
+        total = sum(len(before.cells[name]) for name in shared_cells)
+        out.print(f"exact gate: {counted(len(shared_cells), 'cell')} and {total:,} numbers are as in the baseline")
         return
-    out.print(table(found))
-    if len(found) > MOST_ROWS:
-        out.print(f"... and {len(found) - MOST_ROWS} more")
-    counts = Counter((difference.what, bool(difference.libraries)) for difference in found)
+    out.print(table(differences))
+    if len(differences) > MOST_ROWS:
+        out.print(f"... and {len(differences) - MOST_ROWS} more")
+    counts = Counter((difference.what, bool(difference.libraries)) for difference in differences)
     words = [
         f"{number} {what}{', perhaps by a library' if foreign else ''}" for (what, foreign), number in counts.items()
     ]
-    cells = len({difference.cell for difference in found})
+    cells = len({difference.cell for difference in differences})
     out.print(f"exact gate: {'; '.join(words)}; in {counted(cells, 'cell')} of {len(before.cells | now.cells)}")
 
 
@@ -238,10 +238,10 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
     return lines
 
 
-def table(found: Sequence[Difference]) -> Table:
+def table(differences: Sequence[Difference]) -> Table:
     drawn = bare(("cell", "quantity", "baseline", "now", "beside our code"))
     last = ""
-    for difference in found[:MOST_ROWS]:
+    for difference in differences[:MOST_ROWS]:
         drawn.add_row(
             "" if difference.cell == last else difference.cell,
             difference.quantity,

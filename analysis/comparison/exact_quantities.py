@@ -45,35 +45,35 @@ def engine(record: Record) -> str:
 
 def quantities(record: Record) -> Quantities:
     """Everything exact of a cell; of one that did not end ok, its status and, if it was judged, its parity."""
-    found: Quantities = {"status": record.status}
+    values: Quantities = {"status": record.status}
     if record.parity is not None:
-        found["parity"] = record.parity.outcome
+        values["parity"] = record.parity.outcome
     if record.status != "ok":
-        return found
-    found["launches"] = len(record.launches)
+        return values
+    values["launches"] = len(record.launches)
     if record.model is not None:
-        found["model: parameters"] = record.model.parameter_count
-        found["model: buffers, bytes"] = record.model.buffer_bytes
-        found["model: FLOPs per unit"] = record.model.flops_per_unit
-    return found | _memory(record) | _collectives(record) | _description(record)
+        values["model: parameters"] = record.model.parameter_count
+        values["model: buffers, bytes"] = record.model.buffer_bytes
+        values["model: FLOPs per unit"] = record.model.flops_per_unit
+    return values | _memory(record) | _collectives(record) | _description(record)
 
 
 def _memory(record: Record) -> Quantities:
     if not record.memory:
         return {}
     kinds = list(dict.fromkeys(kind for rank in record.memory for kind in rank.state_bytes))
-    found = {
+    values = {
         f"state: {kind}, bytes": by_rank([rank.state_bytes.get(kind, 0) for rank in record.memory]) for kind in kinds
     }
     if has_exact_peak(record):
-        found["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
+        values["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
         # A late release can only add to a step's peak.
-        found["peak, bytes"] = by_rank([min(rank.step_peaks_bytes or [rank.peak_bytes]) for rank in record.memory])
+        values["peak, bytes"] = by_rank([min(rank.step_peaks_bytes or [rank.peak_bytes]) for rank in record.memory])
     else:  # what a late thread still holds is of one kind alone
         late = [rank.rest_by_kind.get("communication", 0) for rank in record.memory]
-        own = [rank.rest_bytes - held for rank, held in zip(record.memory, late, strict=True)]
-        found["at rest without communication, bytes"] = by_rank(own)
-    return found
+        own = [rank.rest_bytes - late_bytes for rank, late_bytes in zip(record.memory, late, strict=True)]
+        values["at rest without communication, bytes"] = by_rank(own)
+    return values
 
 
 def _collectives(record: Record) -> Quantities:
@@ -82,10 +82,10 @@ def _collectives(record: Record) -> Quantities:
         return {}
     ranks = ledgers(record)
     lines = sorted({_line(call) for ledger in ranks for call in ledger})
-    found = {line: by_rank([_calls(ledger, line) for ledger in ranks]) for line in lines}
-    found["collectives in a step"] = by_rank([sum(call.count for call in ledger) for ledger in ranks])
+    values = {line: by_rank([_calls(ledger, line) for ledger in ranks]) for line in lines}
+    values["collectives in a step"] = by_rank([sum(call.count for call in ledger) for ledger in ranks])
     sent = sent_bytes(record)
-    return found | ({} if sent is None else {"sent by a rank, bytes": round(sent, 3)})
+    return values | ({} if sent is None else {"sent by a rank, bytes": round(sent, 3)})
 
 
 def _line(call: Collective) -> str:
@@ -123,13 +123,13 @@ def settings(records: Sequence[Record]) -> Quantities:
 
 def libraries(records: Sequence[Record]) -> dict[str, dict[str, str]]:
     """By engine, what its numbers depend on beside our code: the libraries and their versions."""
-    found: dict[str, dict[str, str]] = {}
+    by_engine: dict[str, dict[str, str]] = {}
     for record in records:
-        used = found.setdefault(engine(record), {"torch": str(record.environment.get("torch"))})
-        said = re.fullmatch(r"(\w+) (\S+)", str((record.resolved.get("engine") or {}).get("library", "")))
-        if said and said[1] != "torch":
-            used[said[1]] = said[2]
-    return found
+        used = by_engine.setdefault(engine(record), {"torch": str(record.environment.get("torch"))})
+        match = re.fullmatch(r"(\w+) (\S+)", str((record.resolved.get("engine") or {}).get("library", "")))
+        if match and match[1] != "torch":
+            used[match[1]] = match[2]
+    return by_engine
 
 
 def changed_libraries(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

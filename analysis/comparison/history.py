@@ -100,13 +100,13 @@ def change_points(values: Floats, level: float) -> list[Change]:
     cuts = sorted(_cuts(values, 0, level))
     while cuts:
         edges = [0, *cuts, len(values)]
-        found = [
+        changes = [
             _change(values[before:at], values[at:after], at)
             for before, at, after in zip(edges, edges[1:], edges[2:], strict=False)
         ]
-        weakest = max(found, key=lambda change: change.p_value)
+        weakest = max(changes, key=lambda change: change.p_value)
         if weakest.p_value <= level:
-            return found
+            return changes
         cuts.remove(weakest.at)  # its neighbours do not bear it out
     return []
 
@@ -145,9 +145,9 @@ def _strongest(ranks: Counts) -> tuple[float, int, int]:
     sums = _sums(ranks[None])[:, 0]
     starts, ends = np.triu_indices(count + 1, 1)
     lengths = ends - starts
-    found = np.abs(sums[ends] - sums[starts]) / np.sqrt(np.maximum(lengths * (count - lengths), 1))
-    at = int(np.argmax(found))
-    return float(found[at]), int(starts[at]), int(ends[at])
+    statistics = np.abs(sums[ends] - sums[starts]) / np.sqrt(np.maximum(lengths * (count - lengths), 1))
+    at = int(np.argmax(statistics))
+    return float(statistics[at]), int(starts[at]), int(ends[at])
 
 
 def _stands_out(statistic: float, count: int, level: float) -> bool:
@@ -175,9 +175,9 @@ def _by_chance(count: int, number: int) -> Floats:
 
 def _sums(orders: Counts) -> Counts:
     """Of each order (a row) a column: twice the sum of its first 0, 1, ... ranks' distances from the middle."""
-    found = np.zeros((orders.shape[1] + 1, len(orders)), dtype=np.int32)
-    np.cumsum(2 * orders.T - (orders.shape[1] - 1), axis=0, out=found[1:])
-    return found
+    sums = np.zeros((orders.shape[1] + 1, len(orders)), dtype=np.int32)
+    np.cumsum(2 * orders.T - (orders.shape[1] - 1), axis=0, out=sums[1:])
+    return sums
 
 
 def table(series: Sequence[Series]) -> Table:
@@ -205,14 +205,14 @@ def lacking(entry: Series) -> list[str]:
     return [name for name, count in counts.items() if count < len(entry.records)]
 
 
-def summary(found: Sequence[Series], margin: float) -> list[str]:
-    few = sum(entry.verdict == "too few sweeps" for entry in found)
-    level = FALSE_ALARMS / len(found)
+def summary(series: Sequence[Series], margin: float) -> list[str]:
+    few = sum(entry.verdict == "too few sweeps" for entry in series)
+    level = FALSE_ALARMS / len(series)
     lines = [
-        f"{sum(entry.verdict == 'slower' for entry in found)} of {len(found)} slower since their last change, by "
+        f"{sum(entry.verdict == 'slower' for entry in series)} of {len(series)} slower since their last change, by "
         f"{100 * margin:g} % or more."
     ]
-    if names := sorted({name for entry in found for name in lacking(entry)}):
+    if names := sorted({name for entry in series for name in lacking(entry)}):
         lines.append(f"warning: not in every record, and taken for unset where missing: {', '.join(names)}")
     if few:
         lines.append(f"warning: {few} with too few sweeps; at least {least_sweeps(level)} can show a change")

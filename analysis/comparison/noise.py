@@ -71,20 +71,20 @@ def floors(records: Sequence[Record]) -> tuple[list[Floor], list[str]]:
     for record in records:
         if is_ranked(record):
             cells.setdefault((identity(knobs(record)), hardware(record)), []).append(record)
-    found, few = [], []
+    cell_floors, few = [], []
     for of_cell in cells.values():
         logs, interleaved = pair_logs(of_cell)
         if len(logs) < ENOUGH_LAUNCHES:
             few.append(of_cell[0].cell_id)
             continue
-        found.append(floor(of_cell, logs, interleaved))
-    if not found:
+        cell_floors.append(floor(of_cell, logs, interleaved))
+    if not cell_floors:
         raise NothingToCompare(
             f"no cell has {ENOUGH_LAUNCHES} pairs of launches; valid: two sweeps of bench.regress with equal code, or "
             f"sweeps of at least {2 * ENOUGH_LAUNCHES} rounds"
         )
     warnings = [f"fewer than {ENOUGH_LAUNCHES} pairs of launches: {', '.join(sorted(set(few)))}"] if few else []
-    return found, warnings + other_code(records)
+    return cell_floors, warnings + other_code(records)
 
 
 def other_code(records: Sequence[Record]) -> list[str]:
@@ -129,15 +129,15 @@ def floor(records: Sequence[Record], logs: list[float], interleaved: bool) -> Fl
         medians.setdefault(record.rounds_id, []).extend(per_step_s(record, launch) for launch in record.launches)
     middles = [median(values) for values in medians.values()]
     values = np.asarray(logs)
-    found = cache(partial(detectable, values))
+    smallest_change = cache(partial(detectable, values))
     return Floor(
         cell_id=records[0].cell_id,
         knobs=knobs(records[0]),
         pairs=len(logs),
         interleaved=interleaved,
         spread=expm1(float(np.median(np.abs(values)))),
-        detects={count: found(count) for count in LAUNCHES},
-        needs={change: launches_for(found, change) for change in CHANGES},
+        detects={count: smallest_change(count) for count in LAUNCHES},
+        needs={change: launches_for(smallest_change, change) for change in CHANGES},
         sweeps=len(medians),
         between_sweeps=max(middles) / min(middles) - 1 if len(medians) > 1 else nan,
         logs=logs,
@@ -168,14 +168,14 @@ def _draws(pairs: int, launches: int) -> tuple[Any, Any]:
     return draw.integers(0, pairs, shape), draw.choice([-1.0, 1.0], shape)
 
 
-def launches_for(found: Callable[[int], float], change: float) -> int:
+def launches_for(smallest_change: Callable[[int], float], change: float) -> int:
     """The fewest launches a side that find ``change``, where so many find ``found``."""
     few, many = ENOUGH_LAUNCHES - 1, RESAMPLED
-    if found(many) > change:
-        return ceil(RESAMPLED * (log1p(found(many)) / log1p(change)) ** 2)
+    if smallest_change(many) > change:
+        return ceil(RESAMPLED * (log1p(smallest_change(many)) / log1p(change)) ** 2)
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if found(middle) <= change else (middle, many)
+        few, many = (few, middle) if smallest_change(middle) <= change else (middle, many)
     return many
 
 
@@ -202,12 +202,12 @@ def share(value: float) -> str:
     return f"{100 * value:.2g} %" if known(value) and value < 1 else f"{100 * value:.0f} %" if known(value) else "–"
 
 
-def write(found: Sequence[Floor], records: Sequence[Record], path: Path) -> None:
+def write(floors: Sequence[Floor], records: Sequence[Record], path: Path) -> None:
     """Writes the floors, as JSON, or as CSV where the name ends so. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         with replacing(path) as beside, beside.open("w", newline="") as file:
-            rows = [csv_row(entry) for entry in found]
+            rows = [csv_row(entry) for entry in floors]
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows({name: cell_as_data(value) for name, value in row.items()} for row in rows)
@@ -221,7 +221,7 @@ def write(found: Sequence[Floor], records: Sequence[Record], path: Path) -> None
         "environment": {name: last.get(name) for name in kept},
         "cells": [
             asdict(entry) | {"between_sweeps": entry.between_sweeps if known(entry.between_sweeps) else None}
-            for entry in found
+            for entry in floors
         ],
     }
     write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -46,19 +46,19 @@ class Difference:
 
 def lines(before: Record, after: Record) -> list[Line]:
     """Every figure that either record has, the deciding ones first."""
-    found = [*_identity(before, after), *_bits(before, after), *_bytes(before, after), *_intervals(before, after)]
-    return sorted(found, key=lambda line: not line.decides)
+    all_lines = [*_identity(before, after), *_bits(before, after), *_bytes(before, after), *_intervals(before, after)]
+    return sorted(all_lines, key=lambda line: not line.decides)
 
 
-def failed(found: Sequence[Line]) -> list[str]:
+def failed(entries: Sequence[Line]) -> list[str]:
     """The figures by which the cell was not reproduced; none if it was."""
-    return [line.figure for line in found if line.decides and line.verdict == "differs"]
+    return [line.figure for line in entries if line.decides and line.verdict == "differs"]
 
 
 def exact(figure: str, then: Any, now: Any, words: tuple[str, str] | None = None, *, decides: bool = True) -> Line:
     same = frozen(then) == frozen(now)  # as JSON, in which a NaN is itself
-    said = words or (str(then), str(now))
-    return Line(figure, *said, "equal" if same else "differs", decides)
+    texts = words or (str(then), str(now))
+    return Line(figure, *texts, "equal" if same else "differs", decides)
 
 
 def within(figure: str, low: float, high: float, then: str, now: float, now_words: str) -> Line:
@@ -200,8 +200,8 @@ def differences(before: Record, after: Record) -> list[Difference]:
     sides: list[dict[str, str]] = [_surroundings(before), _surroundings(after)]
     names = dict.fromkeys([*sides[0], *sides[1]])
     pairs = [(name, sides[0].get(name, "not recorded"), sides[1].get(name, "not recorded")) for name in names]
-    found = [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
-    return sorted(found, key=lambda entry: _place(entry.name))
+    entries = [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+    return sorted(entries, key=lambda entry: _place(entry.name))
 
 
 def _place(name: str) -> int:
@@ -210,54 +210,54 @@ def _place(name: str) -> int:
 
 
 def _surroundings(record: Record) -> dict[str, str]:
-    found = {
+    facts = {
         name: value if isinstance(value, str) else frozen(value)
         for name, value in flatten(record.environment).items()
         if name.partition(".")[0] not in LEFT_OUT
     }
-    found |= {
+    facts |= {
         f"resolved.{name}": value if isinstance(value, str) else frozen(value)
         for name, value in flatten(record.resolved).items()
     }
     if record.source:
-        found["code"] = f"{record.source.described()}, files {record.source.digest[:10]}"
-        found["uv.lock"] = record.source.lock_digest[:16] or "none"
-    return found
+        facts["code"] = f"{record.source.described()}, files {record.source.digest[:10]}"
+        facts["uv.lock"] = record.source.lock_digest[:16] or "none"
+    return facts
 
 
 def document(before: Record, after: Record) -> dict[str, Any]:
     """The comparison in JSON types."""
-    found = lines(before, after)
+    all_lines = lines(before, after)
     return {
         "cell_id": before.cell_id,
         "sweep_id": before.sweep_id,
         "again": {"cell_id": after.cell_id, "sweep_id": after.sweep_id},
-        "reproduced": not failed(found),
-        "failed": failed(found),
-        "figures": [dataclasses.asdict(line) for line in found],
+        "reproduced": not failed(all_lines),
+        "failed": failed(all_lines),
+        "figures": [dataclasses.asdict(line) for line in all_lines],
         "differences": [dataclasses.asdict(entry) for entry in differences(before, after)],
     }
 
 
 def markdown(before: Record, after: Record) -> str:
     """The comparison for a reader."""
-    said = [f"# {before.cell_id} again", "", f"**{summary(before, after)}**", ""]
-    said += ["| figure | then | now | | decides |", "| --- | --- | --- | --- | --- |"]
+    text_lines = [f"# {before.cell_id} again", "", f"**{summary(before, after)}**", ""]
+    text_lines += ["| figure | then | now | | decides |", "| --- | --- | --- | --- | --- |"]
     for line in lines(before, after):
         row = (line.figure, line.then, line.now, line.verdict, "yes" if line.decides else "")
-        said.append(f"| {' | '.join(_cell(word) for word in row)} |")
-    found = differences(before, after)
-    said += ["", "## What differs in code and environment", ""]
-    said += [f"- {_cell(entry.name)}: {_cell(entry.then)} then, {_cell(entry.now)} now" for entry in found]
-    return "\n".join([*said, *([] if found else ["Nothing that the records hold."])]) + "\n"
+        text_lines.append(f"| {' | '.join(_cell(word) for word in row)} |")
+    entries = differences(before, after)
+    text_lines += ["", "## What differs in code and environment", ""]
+    text_lines += [f"- {_cell(entry.name)}: {_cell(entry.then)} then, {_cell(entry.now)} now" for entry in entries]
+    return "\n".join([*text_lines, *([] if entries else ["Nothing that the records hold."])]) + "\n"
 
 
 def summary(before: Record, after: Record) -> str:
     """What it comes to, in a line."""
-    found = lines(before, after)
-    outside = [line.figure for line in found if line.verdict == "outside"]
+    all_lines = lines(before, after)
+    outside = [line.figure for line in all_lines if line.verdict == "outside"]
     noted = f" Outside of the record's range: {', '.join(outside)}." if outside else ""
-    if figures := failed(found):
+    if figures := failed(all_lines):
         return f"Not reproduced: {', '.join(figures)} differ{'s' if len(figures) == 1 else ''}.{noted}"
     bitwise = "bit by bit" if before.config.get("deterministic") else "as far as deterministic=false promises"
     return f"Reproduced, {bitwise}.{noted}"

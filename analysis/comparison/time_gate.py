@@ -130,13 +130,13 @@ def collectives_that_differ(pair: Pair) -> list[str]:
     Where ranks differ, theirs in order: ``1, now 1 | 5``.
     """
     sides = [[_counts(ledger) for ledger in ledgers(record)] for record in (pair.first, pair.second)]
-    found = []
+    lines = []
     for call in sorted({call for side in sides for counts in side for call in counts}):
         kind, dtype, elements, ranks = call
         before, now = (by_rank([counts[call] for counts in side]) for side in sides)
         if before != now:
-            found.append(f"{kind} of {elements:,} {dtype} over {counted(ranks, 'rank')}: {before}, now {now} a step")
-    return found
+            lines.append(f"{kind} of {elements:,} {dtype} over {counted(ranks, 'rank')}: {before}, now {now} a step")
+    return lines
 
 
 def sends_more(pair: Pair) -> bool:
@@ -164,10 +164,10 @@ def _bytes(line: Collective) -> float:
 
 
 def _counts(lines: Sequence[Collective]) -> Counter[tuple[str, str, int, int]]:
-    found: Counter[tuple[str, str, int, int]] = Counter()
+    counts: Counter[tuple[str, str, int, int]] = Counter()
     for line in lines:
-        found[line.kind, line.dtype, line.elements, line.group_size] += line.count
-    return found
+        counts[line.kind, line.dtype, line.elements, line.group_size] += line.count
+    return counts
 
 
 def show(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float, out: Console) -> None:

@@ -35,8 +35,8 @@ MOST_TICKS = 5
 
 def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[Plot]:
     """A panel for each cell that timed collectives, as PNG files in ``folder``; nothing where there is none."""
-    found = list(benchmarks(records, table))
-    if not found:
+    cells = list(benchmarks(records, table))
+    if not cells:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     with style():
@@ -47,9 +47,9 @@ def draw(records: Sequence[Record], table: pd.DataFrame, folder: Path) -> list[P
                 name,
                 f"{TITLE}. {DEFINITION}",
             )
-            for at, (name, record) in enumerate(drawn(found))
+            for at, (name, record) in enumerate(drawn(cells))
         ]
-    return [Plot(TITLE, DEFINITION, "collectives", drawings, len(found) - len(drawings))]
+    return [Plot(TITLE, DEFINITION, "collectives", drawings, len(cells) - len(drawings))]
 
 
 def flagged(name: str, record: Record) -> str:

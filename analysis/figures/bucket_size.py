@@ -26,17 +26,17 @@ DEFINITION = (
 )
 
 
-def draw(found: Sequence[Curve], table: pd.DataFrame, folder: Path) -> list[Plot]:
+def draw(curves: Sequence[Curve], table: pd.DataFrame, folder: Path) -> list[Plot]:
     """A panel for each curve, as PNG files in ``folder``; nothing where there is none."""
-    if not found:
+    if not curves:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     with style():
         drawings = [
             save(panel(curve, table), folder / f"buckets-{at + 1:02}.png", curve.title, f"{TITLE}. {DEFINITION}")
-            for at, curve in enumerate(drawn(found))
+            for at, curve in enumerate(drawn(curves))
         ]
-    return [Plot(TITLE, DEFINITION, "bucket-size", drawings, len(found) - len(drawings))]
+    return [Plot(TITLE, DEFINITION, "bucket-size", drawings, len(curves) - len(drawings))]
 
 
 def panel(curve: Curve, table: pd.DataFrame) -> Figure:

@@ -33,12 +33,12 @@ MOST_LETTERS = 28
 """Of a row's name; what is longer stands above a panel of its own."""
 
 
-def draw(found: Sequence[Overlapped], table: pd.DataFrame, folder: Path) -> list[Plot]:
+def draw(pairs: Sequence[Overlapped], table: pd.DataFrame, folder: Path) -> list[Plot]:
     """A row a pair, in as many panels as keep the names of rows short; nothing where there is none."""
-    if not found:
+    if not pairs:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    entries = {entry.index: entry for entry in found}
+    entries = {entry.index: entry for entry in pairs}
     part = table.loc[list(entries)]
     names = [name for name in varying(part) if name != "overlap"] or ["stage", "gpus"]
     cut = next(cut for cut in range(len(names)) if cut == len(names) - 1 or _longest(part, names[cut:]) <= MOST_LETTERS)
@@ -56,20 +56,20 @@ def _longest(table: pd.DataFrame, names: list[str]) -> int:
     return max(len(describe(row, names)) for _, row in each_cell(table))
 
 
-def panel(found: Sequence[Overlapped], table: pd.DataFrame, names: list[str], title: str) -> Figure:
+def panel(pairs: Sequence[Overlapped], table: pd.DataFrame, names: list[str], title: str) -> Figure:
     """Ratios with their intervals on a common axis."""
     words = [describe(row, names) for _, row in each_cell(table)]
-    shown = [verdict for verdict in MARKS if any(entry.outcome.verdict == verdict for entry in found)]
+    shown = [verdict for verdict in MARKS if any(entry.outcome.verdict == verdict for entry in pairs)]
     legend = [
         Line2D([], [], color=INK, marker=MARKS[verdict], ls="", markersize=6, label=f"on is {verdict}")
         if verdict in ("faster", "slower", "same")
         else Line2D([], [], color=INK, marker=MARKS[verdict], ls="", markersize=6, label=verdict)
         for verdict in shown
     ]
-    figure, axes = canvas(max(0.6, ROW * len(found)), title, legend, left=0.2 + 0.075 * max(map(len, words)))
+    figure, axes = canvas(max(0.6, ROW * len(pairs)), title, legend, left=0.2 + 0.075 * max(map(len, words)))
     axes.axvspan(1 / (1 + MARGIN), 1 + MARGIN, color=FAINT, linewidth=0, zorder=0)
     axes.axvline(1, color=INK, linewidth=1, zorder=1)
-    for at, entry in enumerate(found):
+    for at, entry in enumerate(pairs):
         step = entry.outcome.step
         crowded = "oversubscribed" in table.loc[entry.index]["verdicts"].split(";")
         axes.errorbar(
@@ -84,8 +84,8 @@ def panel(found: Sequence[Overlapped], table: pd.DataFrame, names: list[str], ti
             capsize=2.5,
             zorder=3,
         )
-    axes.set_yticks(range(len(found)), words)
-    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_yticks(range(len(pairs)), words)
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.set_xlabel("step time, on / off")
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)

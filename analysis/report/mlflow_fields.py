@@ -66,8 +66,8 @@ def sweep_name(records: Sequence[Record]) -> str:
         ", ".join(dict.fromkeys(str(record.config[group]["name"]) for record in records if record.config.get(group)))
         for group in ("engine", "workload")
     )
-    said = [engines] if engines != NO_ENGINE else []
-    return f"{records[0].sweep_id}: {'; '.join([*said, workloads, f'{len(records)} cells'])}"
+    parts = [engines] if engines != NO_ENGINE else []
+    return f"{records[0].sweep_id}: {'; '.join([*parts, workloads, f'{len(records)} cells'])}"
 
 
 def cell_params(record: Record) -> dict[str, str]:
@@ -184,17 +184,17 @@ def series(record: Record) -> dict[str, list[float]]:
     timed = [launch for launch in record.launches if launch.ranks]
     if not timed:
         return {}
-    found = {
+    values_by_name = {
         "by_launch_step_time_s": [time.step_time_s(launch) for launch in timed],
         "by_step_time_s": [
             statistics.median(times) for times in zip(*(launch.step_times_s() for launch in timed), strict=False)
         ],
     }
     if not record.resolved.get("simulated"):  # else of ranks that are not there
-        found["by_launch_throughput_per_s"] = [time.throughput_per_s(record, launch) for launch in timed]
+        values_by_name["by_launch_throughput_per_s"] = [time.throughput_per_s(record, launch) for launch in timed]
         ranks = [rank.losses for rank in timed[-1].ranks]
-        found["by_step_loss"] = [sum(losses) / len(losses) for losses in zip(*ranks, strict=False)]
-    return found
+        values_by_name["by_step_loss"] = [sum(losses) / len(losses) for losses in zip(*ranks, strict=False)]
+    return values_by_name
 
 
 def sweep_metrics(records: Sequence[Record], table: pd.DataFrame) -> Iterator[Metric]:

@@ -72,25 +72,25 @@ def _print_section(section: Section, out: Console) -> None:
     for table in section.tables:
         headings = [column.heading for column in table.columns]
         wrapped = [column.heading for column in table.columns if column.kind in ("words", "setting")]
-        found = bare(headings, wrapped)
+        grid = bare(headings, wrapped)
         for row in table.rows:
-            found.add_row(*(value.text for value in row.values))
-        out.print(found)
+            grid.add_row(*(value.text for value in row.values))
+        out.print(grid)
     for note in section.notes[:1]:
         out.print(Text(printable(note), style="dim"), soft_wrap=not out.is_terminal)
 
 
 def _table(cells: Sequence[Measured], gap: int) -> Table:
     columns = ("stage", "ranks", "status", *NUMBERS)
-    found = bare(columns, ("status", "warn."), whole=columns, gap=gap)
+    table = bare(columns, ("status", "warn."), whole=columns, gap=gap)
     for cell in cells:
-        found.add_row(*_words(cell), style=BAD if not cell.is_ok else "dim" if cell.is_oversubscribed else "")
-    return found
+        table.add_row(*_words(cell), style=BAD if not cell.is_ok else "dim" if cell.is_oversubscribed else "")
+    return table
 
 
 def _words(cell: Measured) -> list[str]:
     """One configuration: settings, status, and numbers per second, in ms, per cent and MiB."""
-    speed, held = cell.throughput_per_s, cell.memory
+    speed, cell_memory = cell.throughput_per_s, cell.memory
     ends = f"[{units.short(speed.low)}, {units.short(speed.high)}]" if units.known(speed.low) else ""
     return [
         str(cell.settings["stage"]),
@@ -100,8 +100,8 @@ def _words(cell: Measured) -> list[str]:
         ends,
         units.ms(cell.step_time_s.value),
         _efficiency(cell),
-        units.mib(held.state_bytes),
-        units.mib(held.peak_bytes),
+        units.mib(cell_memory.state_bytes),
+        units.mib(cell_memory.peak_bytes),
         verdicts.letters(";".join(cell.warnings)),
     ]
 

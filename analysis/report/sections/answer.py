@@ -14,16 +14,16 @@ def sections(content: Content) -> list[Section]:
     """The headline, and the answers per world size."""
     if content.trained.empty:
         return []
-    found = answers(content.records, content.trained)
-    prose = headlines(found)
-    if not found:
+    task_answers = answers(content.records, content.trained)
+    prose = headlines(task_answers)
+    if not task_answers:
         searched = bool((content.trained["search_tried"] > 0).any())
         prose = [
             "These configurations searched for the largest batch that fits, below; nothing was timed."
             if searched
             else "No configuration ended ok with times, so there is nothing to compare."
         ]
-    lists = [Points([Point(one.text, one.about) for one in task.paragraphs], task.task) for task in found]
+    lists = [Points([Point(one.text, one.about) for one in task.paragraphs], task.task) for task in task_answers]
     return [
         Section("Answer", "answer", prose=prose),
         Section(
@@ -39,9 +39,9 @@ def sections(content: Content) -> list[Section]:
     ]
 
 
-def headlines(found: list[Answers]) -> list[str]:
+def headlines(task_answers: list[Answers]) -> list[str]:
     """The answer of each task, of the first few where there are many."""
-    shown = found[:MOST_HEADLINES]
+    shown = task_answers[:MOST_HEADLINES]
     lines = [f"{task.task}: {task.headline}" if task.task else task.headline for task in shown]
-    left = len(found) - len(shown)
+    left = len(task_answers) - len(shown)
     return [*lines, f"And {left} more: by world size."] if left else lines

@@ -36,7 +36,7 @@ def section(content: Content) -> Section:
 
 
 def row(content: Content, cell: Measured) -> Row:
-    parity, held = units.error(cell.parity_error), cell.memory
+    parity, memory = units.error(cell.parity_error), cell.memory
     failed = cell.record.status == "parity_failed" and parity == units.MISSING
     values = [
         *content.settings(cell),
@@ -45,9 +45,9 @@ def row(content: Content, cell: Measured) -> Row:
         with_interval(cell.step_time_s, 1e3),
         efficiency(cell),
         Value(units.percent(cell.mfu.value, 3)),
-        Value(units.mib(held.state_bytes)),
-        Value(units.mib(held.predicted_bytes)),
-        Value(units.mib(held.peak_bytes)),
+        Value(units.mib(memory.state_bytes)),
+        Value(units.mib(memory.predicted_bytes)),
+        Value(units.mib(memory.peak_bytes)),
         Value("NaN" if failed else parity),
         Value(", ".join(map(units.spoken, filter(None, cell.warnings)))),
     ]
@@ -65,5 +65,5 @@ def efficiency(cell: Measured) -> Value:
         return Value(units.MISSING)
     if cell.baseline is None:
         return Value(BASELINE)
-    found = cell.efficiency.interval
-    return Value(units.percent(found.value, 3), units.interval(found.low, found.high, 100))
+    interval = cell.efficiency.interval
+    return Value(units.percent(interval.value, 3), units.interval(interval.low, interval.high, 100))

@@ -29,13 +29,13 @@ def section(content: Content) -> Section:
 
 
 def row(cell: Measured) -> list[Value]:
-    found = search_columns(cell.record)
-    largest = f"{found['max_batch']:.0f}" if found["max_batch"] else "none"
-    limit, unfit = found["memory_limit_bytes"], found["unfit_batch"]
+    columns = search_columns(cell.record)
+    largest = f"{columns['max_batch']:.0f}" if columns["max_batch"] else "none"
+    limit, unfit = columns["memory_limit_bytes"], columns["unfit_batch"]
     return [
         Value(units.size(limit) if units.known(limit) else "the GPU's"),
         Value(largest if cell.is_ok else f"{largest} so far"),
-        Value(units.mib(found["max_batch_peak_bytes"])),
+        Value(units.mib(columns["max_batch_peak_bytes"])),
         Value(f"{unfit:.0f}" if units.known(unfit) else "no larger one was tried"),
-        Value(f"{found['search_tried']:.0f}"),
+        Value(f"{columns['search_tried']:.0f}"),
     ]

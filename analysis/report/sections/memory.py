@@ -69,20 +69,20 @@ def broken_down(content: Content) -> list[Measured]:
 
 
 def row(cell: Measured) -> list[Value]:
-    held = cell.memory
-    fullest = held.fullest
+    memory = cell.memory
+    fullest = memory.fullest
     assert fullest is not None, "the section has measured configurations only"
-    working = held.part("gathered") + held.part("communication")
+    working = memory.part("gathered") + memory.part("communication")
     return [
-        _compared(fullest.rest_bytes, held.rest_bytes),
+        _compared(fullest.rest_bytes, memory.rest_bytes),
         Value(str(fullest.peak_phase)),
-        _compared(held.part("state"), held.predicted_bytes),
-        _compared(working, held.working_predicted_bytes),
-        _compared(held.part("activations"), held.activations_predicted_bytes),
-        _compared(held.part("temporaries"), held.temporaries_predicted_bytes),
-        _compared(held.peak_bytes, held.peak_predicted_bytes),
-        Value(_difference(held.peak_bytes, held.peak_predicted_bytes)),
-        Value(units.mib(held.slack_bytes)),
+        _compared(memory.part("state"), memory.predicted_bytes),
+        _compared(working, memory.working_predicted_bytes),
+        _compared(memory.part("activations"), memory.activations_predicted_bytes),
+        _compared(memory.part("temporaries"), memory.temporaries_predicted_bytes),
+        _compared(memory.peak_bytes, memory.peak_predicted_bytes),
+        Value(_difference(memory.peak_bytes, memory.peak_predicted_bytes)),
+        Value(units.mib(memory.slack_bytes)),
         Value(units.mib(fullest.beyond_allocator_bytes)),
     ]
 

@@ -13,8 +13,8 @@ def section(content: Content) -> Section:
     memory_bytes = content.gpu_memory_bytes
     if not memory_bytes:
         return Section("Largest model that fits", "model-size")
-    found = [(cell, fits(cell.record, memory_bytes)) for cell in content.cells()]
-    rows = [[*content.settings(cell), *row(bounds)] for cell, bounds in found if bounds]
+    cell_bounds = [(cell, fits(cell.record, memory_bytes)) for cell in content.cells()]
+    rows = [[*content.settings(cell), *row(bounds)] for cell, bounds in cell_bounds if bounds]
     columns = [
         *settings(content.headings),
         *numbers("state (bytes per parameter)", "parameters measured", "at least", "at most", "extrapolated"),

@@ -26,14 +26,14 @@ def _text(flag: Flag) -> str:
 def alerts(content: Content) -> list[Alert]:
     """One line each for failures and for warnings."""
     failed, warned = failures(content.table), verdicts(content.table)
-    found = []
+    entries = []
     if failed:
         count = int((content.table["status"] != "ok").sum())
         kinds = ", ".join(dict.fromkeys(spoken(flag.name) for flag in failed))
-        found.append(Alert(f"{counted(count, 'configuration')} did not end ok: {kinds}", "failures", "bad"))
+        entries.append(Alert(f"{counted(count, 'configuration')} did not end ok: {kinds}", "failures", "bad"))
     if content.warnings:
-        found.append(Alert(counted(len(content.warnings), "warning about files"), "failures", "bad"))
+        entries.append(Alert(counted(len(content.warnings), "warning about files"), "failures", "bad"))
     if warned:
         names = ", ".join(spoken(flag.name) for flag in warned)
-        found.append(Alert(f"{counted(len(warned), 'warning')}: {names}", "warnings", "care"))
-    return found
+        entries.append(Alert(f"{counted(len(warned), 'warning')}: {names}", "warnings", "care"))
+    return entries

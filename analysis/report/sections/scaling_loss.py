@@ -55,9 +55,9 @@ def how_to_attribute(content: Content) -> str:
 
 def row(cell: Measured) -> list[Value]:
     assert cell.efficiency is not None and cell.baseline is not None, "a configuration beyond its baseline"
-    found = cell.efficiency.interval
+    interval = cell.efficiency.interval
     return [
-        Value(units.percent(1 - found.value), units.interval(1 - found.high, 1 - found.low, 100)),
+        Value(units.percent(1 - interval.value), units.interval(1 - interval.high, 1 - interval.low, 100)),
         *(Value(points(cell.loss[f"efficiency_loss_{part}"])) for part in PARTS),
         Value(points(cell.loss["efficiency_loss_unexplained"])),
         Value("; ".join(notes(cell.record, cell.baseline, cell.warnings))),

@@ -32,11 +32,11 @@ def section(content: Content) -> Section:
 
 def row(cell: Measured) -> list[Value]:
     assert cell.efficiency is not None, "a configuration with a serial fraction has a baseline"
-    growth, found = cell.world_size / cell.efficiency.baseline_gpus, cell.serial_fraction
-    note = "oversubscribed: says nothing about scaling" if cell.is_oversubscribed else _note(found.value)
+    growth, fraction = cell.world_size / cell.efficiency.baseline_gpus, cell.serial_fraction
+    note = "oversubscribed: says nothing about scaling" if cell.is_oversubscribed else _note(fraction.value)
     return [
         Value(f"{units.number(growth * cell.efficiency.interval.value)} of {growth:g}"),
-        Value(units.percent(found.value, 2), units.interval(found.low, found.high, 100)),
+        Value(units.percent(fraction.value, 2), units.interval(fraction.low, fraction.high, 100)),
         Value(note),
     ]
 
