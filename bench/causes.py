@@ -73,13 +73,13 @@ def _open_files_of_all(_: str) -> str:
 
 
 def _processes(_: str) -> str:
-    found = []
+    bounds = []
     if most := limits.read().by_name.get("pids.max"):
-        found.append(f"at most {most} processes and threads in the control group (pids.max)")
+        bounds.append(f"at most {most} processes and threads in the control group (pids.max)")
     of_user = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if of_user != resource.RLIM_INFINITY:
-        found.append(f"at most {of_user} processes and threads per user (ulimit -u)")
-    return "; ".join(found)
+        bounds.append(f"at most {of_user} processes and threads per user (ulimit -u)")
+    return "; ".join(bounds)
 
 
 def _memory(_: str) -> str:

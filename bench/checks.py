@@ -71,10 +71,10 @@ def check_engine_options(config: Config, conf: Path = CONF) -> None:
     A person's own engine has none there; workloads refuse for themselves, by their factory's arguments.
     """
     files = [file for file in group_files("engine", conf).values() if file.get("package") == config.engine["package"]]
-    known = {name for file in files for name in file}
-    unknown = sorted(config.engine.keys() - known)
+    option_names = {name for file in files for name in file}
+    unknown = sorted(config.engine.keys() - option_names)
     if files and unknown:
-        valid = ", ".join(sorted(known - {"name", "package"})) or "none"
+        valid = ", ".join(sorted(option_names - {"name", "package"})) or "none"
         raise ConfigError(f"engine.{unknown[0]} is not an option of engine={config.engine['name']}; valid: {valid}")
 
 
@@ -179,6 +179,6 @@ def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
         or (limits.form and not has_form(str(value), limits.form[0]))
     )
     if bad:
-        found = shown(str(value)) if isinstance(value, str) and types else cut(as_written(value))
+        text = shown(str(value)) if isinstance(value, str) and types else cut(as_written(value))
         words = valid_values(spec) + (f" (at most {LARGEST})" if isinstance(value, int) and value > LARGEST else "")
-        raise ConfigError(f"{path}={found} is not valid; valid: {words}")
+        raise ConfigError(f"{path}={text} is not valid; valid: {words}")

@@ -86,13 +86,13 @@ class Attribution:
         """
         real = {launch.round: launch for launch in launches}
         pairs = [(real[launch.round], launch) for launch in self.silent if launch.round in real]
-        found = [(sent.rank_quartiles_s(), silent.rank_quartiles_s()) for sent, silent in pairs]
-        if not found:
+        quartiles = [(sent.rank_quartiles_s(), silent.rank_quartiles_s()) for sent, silent in pairs]
+        if not quartiles:
             return None
         return Spread(
-            statistics.median(sent[1] - silent[1] for sent, silent in found),
-            min(sent[0] - silent[2] for sent, silent in found),
-            max(sent[2] - silent[0] for sent, silent in found),
+            statistics.median(sent[1] - silent[1] for sent, silent in quartiles),
+            min(sent[0] - silent[2] for sent, silent in quartiles),
+            max(sent[2] - silent[0] for sent, silent in quartiles),
         )
 
     def unattributed(self) -> float:

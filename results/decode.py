@@ -75,34 +75,34 @@ def _one_of(valid: tuple[Any, ...], value: Any) -> Any:
 
 def _list(read: Reader, item: Any) -> Reader:
     def entries(value: Any) -> list[Any]:
-        held = expect(value, list)
-        return held if item is float and set(map(type, held)) <= {float} else _each(held, read)
+        values = expect(value, list)
+        return values if item is float and set(map(type, values)) <= {float} else _each(values, read)
 
     return entries
 
 
-def _each(held: list[Any], read: Reader) -> list[Any]:
-    found: list[Any] = []
+def _each(values: list[Any], read: Reader) -> list[Any]:
+    items: list[Any] = []
     try:
-        for entry in held:
-            found.append(read(entry))
+        for entry in values:
+            items.append(read(entry))
     except Mismatch as error:
-        raise error.below(f"[{len(found)}]") from None
-    return found
+        raise error.below(f"[{len(items)}]") from None
+    return items
 
 
 def _dict(read: Reader) -> Reader:
     return lambda value: _named(expect(value, dict), lambda _: read)
 
 
-def _named(held: dict[str, Any], reader_of: Callable[[str], Reader]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _named(members: dict[str, Any], reader_of: Callable[[str], Reader]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     try:
-        for name, entry in held.items():
-            found[name] = reader_of(name)(entry)
+        for name, entry in members.items():
+            fields[name] = reader_of(name)(entry)
     except Mismatch as error:
         raise error.below(f".{name}") from None
-    return found
+    return fields
 
 
 def _dataclass(kind: Any) -> Reader:
@@ -119,13 +119,13 @@ def _dataclass(kind: Any) -> Reader:
         return {entry.name: reader(hints[entry.name]) for entry in fields}
 
     def whole(value: Any) -> Any:
-        document, known = expect(value, dict), readers()
-        if not document.keys() <= known.keys():
-            raise Mismatch(f"unknown field {shown(min(document.keys() - known.keys()))}")
+        document, field_readers = expect(value, dict), readers()
+        if not document.keys() <= field_readers.keys():
+            raise Mismatch(f"unknown field {shown(min(document.keys() - field_readers.keys()))}")
         for name in required:
             if name not in document:
                 raise Mismatch(f"field {name!r} is missing")
-        return kind(**_named(document, known.__getitem__))
+        return kind(**_named(document, field_readers.__getitem__))
 
     return whole
 

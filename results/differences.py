@@ -23,15 +23,15 @@ def machine_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str
 
 def code_differences(before: Record, source: Source, environment: dict[str, Any]) -> str:
     """What sets a record's code, and what it ran with, apart from the present; empty if nothing does."""
-    found = []
+    changes = []
     if before.source is None or before.source.digest != source.digest:
         code = before.source.described() if before.source else "code that was not recorded"
-        found.append(f"{code} then, {source.described()} now")
+        changes.append(f"{code} then, {source.described()} now")
     for name in RUNS_WITH:
         then, now = before.environment.get(name), environment.get(name)
         if isinstance(then, dict) and isinstance(now, dict):
             keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-            found += [f"{key}: {then.get(key)} then, {now.get(key)} now" for key in keys]
+            changes += [f"{key}: {then.get(key)} then, {now.get(key)} now" for key in keys]
         elif then != now:
-            found.append(f"{name}: {then} then, {now} now")
-    return "; ".join(found)
+            changes.append(f"{name}: {then} then, {now} now")
+    return "; ".join(changes)

@@ -32,11 +32,11 @@ def _cleaned(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"field {shown(next(name for name in names if names.count(name) > 1))} occurs twice")
-    return found
+    return fields
 
 
 def _clean(value: Any) -> Any:

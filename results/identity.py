@@ -75,7 +75,7 @@ def completed(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for kind, cell in zip(kinds, cells, strict=True):
         for name, value in cell.items():
             values[kind].setdefault(name, {})[frozen(value)] = value
-    usual = {kind: {name: _usual(held) for name, held in named.items()} for kind, named in values.items()}
+    usual = {kind: {name: _usual(entries) for name, entries in named.items()} for kind, named in values.items()}
     return [usual[kind] | dict(cell) for kind, cell in zip(kinds, cells, strict=True)]
 
 
@@ -94,16 +94,16 @@ def hardware(record: Record) -> str:
     environment = record.environment
     device = record.resolved.get("device") or record.config.get("device")
     cores = record.resolved.get("cores") or environment.get("cores")
-    said = gpus(environment) if device != "cpu" else []
-    said += [str(environment.get("cpu_model") or "unknown processor")]
-    return ", ".join([*said, f"{cores:g} cores"] if cores else said)
+    parts = gpus(environment) if device != "cpu" else []
+    parts += [str(environment.get("cpu_model") or "unknown processor")]
+    return ", ".join([*parts, f"{cores:g} cores"] if cores else parts)
 
 
 def gpus(environment: Mapping[str, Any]) -> list[str]:
     """The GPUs of a machine, those of one name together, such as ``8 × NVIDIA H200``."""
-    found = environment.get("gpus")
+    entries = environment.get("gpus")
     names = [
         str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu)
-        for gpu in (found if isinstance(found, list) else [])
+        for gpu in (entries if isinstance(entries, list) else [])
     ]
     return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]

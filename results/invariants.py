@@ -27,8 +27,8 @@ BYTES = 0.01
 
 def violations(record: Record) -> dict[str, str]:
     """The invariants that the record breaks, by name, with its numbers."""
-    found = {name: broken(record) for name, broken in INVARIANTS.items()}
-    return {name: words for name, words in found.items() if words}
+    breaks = {name: broken(record) for name, broken in INVARIANTS.items()}
+    return {name: words for name, words in breaks.items() if words}
 
 
 def efficiency_violation(efficiency: float, low: float) -> str:
@@ -40,14 +40,14 @@ def efficiency_violation(efficiency: float, low: float) -> str:
 
 
 def peak_covers_rest(record: Record) -> str:
-    pairs = [(held.rest_bytes, held.peak_bytes, rank) for rank, held in enumerate(record.memory)]
+    pairs = [(memory.rest_bytes, memory.peak_bytes, rank) for rank, memory in enumerate(record.memory)]
     return _first(
         f"rank {rank} has {peak} bytes at the peak, {rest} at rest" for rest, peak, rank in pairs if rest > peak
     )
 
 
 def peak_covers_state(record: Record) -> str:
-    pairs = [(held.model_state_bytes, held.peak_bytes, rank) for rank, held in enumerate(record.memory)]
+    pairs = [(memory.model_state_bytes, memory.peak_bytes, rank) for rank, memory in enumerate(record.memory)]
     return _first(
         f"rank {rank} has {peak} bytes at the peak, {state} of model state"
         for state, peak, rank in pairs
@@ -57,11 +57,11 @@ def peak_covers_state(record: Record) -> str:
 
 def rest_covers_optimizer(record: Record) -> str:
     """Master weights and optimizer state stay from step to step, at every stage."""
-    kept = [sum(held.state_bytes.get(kind, 0) for kind in ("master", "optimizer")) for held in record.memory]
+    kept = [sum(memory.state_bytes.get(kind, 0) for kind in ("master", "optimizer")) for memory in record.memory]
     return _first(
-        f"rank {rank} has {held.rest_bytes} bytes at rest, {size} of master weights and optimizer state"
-        for rank, (held, size) in enumerate(zip(record.memory, kept, strict=True))
-        if size > held.rest_bytes
+        f"rank {rank} has {memory.rest_bytes} bytes at rest, {size} of master weights and optimizer state"
+        for rank, (memory, size) in enumerate(zip(record.memory, kept, strict=True))
+        if size > memory.rest_bytes
     )
 
 

@@ -132,10 +132,10 @@ def load_places(places: Sequence[Path], uri: str | None = None, experiment: str 
     if experiment is not None:
         raise StoreError("--experiment reads the whole experiment; name it or PATHs, not both")
     runs = [str(place).removeprefix(RUN) for place in places if str(place).startswith(RUN)]
-    found = [run_records(uri or default_uri(), run_id) for run_id in runs]
+    parts = [run_records(uri or default_uri(), run_id) for run_id in runs]
     if files := [place for place in places if not str(place).startswith(RUN)]:
-        found.append(load(files))
-    return Loaded([record for one in found for record in one.records], [line for one in found for line in one.warnings])
+        parts.append(load(files))
+    return Loaded([record for one in parts for record in one.records], [line for one in parts for line in one.warnings])
 
 
 def experiment_records(uri: str, name: str) -> Loaded:
@@ -201,17 +201,17 @@ def _records(client: MlflowClient, runs: Sequence[Run], what: str) -> Loaded:
         if not files:
             raise StoreError(f"{what} has no record among its artifacts")
         try:
-            found = load(files)
+            contents = load(files)
         except NoRecords as error:
             raise StoreError(f"{what}: {first_line(error).replace(f'{scratch}/', 'artifact ')}") from error
-    warnings = [line.replace(f"{Path(scratch).resolve()}/", "artifact ") for line in found.warnings]
+    warnings = [line.replace(f"{Path(scratch).resolve()}/", "artifact ") for line in contents.warnings]
     cells: dict[tuple[str, str], int] = {}
-    for at, record in enumerate(found.records):
+    for at, record in enumerate(contents.records):
         key = (record.sweep_id, record.cell_id)
-        if key not in cells or len(record.launches) > len(found.records[cells[key]].launches):
+        if key not in cells or len(record.launches) > len(contents.records[cells[key]].launches):
             cells[key] = at
     kept = sorted(cells.items())  # in the order of a sweep's folder
-    return Loaded([found.records[at] for _, at in kept], [*warnings, *missing])
+    return Loaded([contents.records[at] for _, at in kept], [*warnings, *missing])
 
 
 def _record_file(client: MlflowClient, run: Run, folder: Path) -> Path | None:

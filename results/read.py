@@ -35,7 +35,7 @@ def load(paths: Iterable[Path]) -> Loaded:
     no record is left.
     """
     places = list(paths)
-    found = Loaded()
+    contents = Loaded()
     read: dict[tuple[str, str], list[Record]] = {}
     for path in dict.fromkeys(real(file) for place in places for file in record_files(place)):
         try:
@@ -43,18 +43,18 @@ def load(paths: Iterable[Path]) -> Loaded:
             check(record)
         except RecordError as error:
             reason = " ".join(str(error).removeprefix(f"{path}:").split())
-            found.warnings.append(f"{path}: {reason}")
+            contents.warnings.append(f"{path}: {reason}")
             continue
         alike = read.setdefault((record.sweep_id, record.cell_id), [])
         if record in alike:
-            found.warnings.append(f"{path}: a copy of a record that was read already")
+            contents.warnings.append(f"{path}: a copy of a record that was read already")
             continue
         alike.append(record)
-        found.records.append(record)
-    if not found.records:
-        unreadable = f"; {len(found.warnings)} unreadable, first {found.warnings[0]}" if found.warnings else ""
+        contents.records.append(record)
+    if not contents.records:
+        unreadable = f"; {len(contents.warnings)} unreadable, first {contents.warnings[0]}" if contents.warnings else ""
         raise NoRecords(f"no records in {', '.join(map(str, places)) or 'nothing'}{unreadable}")
-    return found
+    return contents
 
 
 def real(path: Path) -> Path:
@@ -105,7 +105,7 @@ def _folders_below(place: Path) -> Iterator[Path]:
 def _subfolders(parent: Path) -> list[Path]:
     try:
         with os.scandir(parent) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
-            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+            children = [entry for entry in entries if not entry.name.startswith(".")]
+            return [Path(entry.path) for entry in children if entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []

@@ -93,9 +93,9 @@ class RecordStore:
         self.warnings: list[str] = []
         self._rescue: Path | None = None
         (folder / "records").mkdir(parents=True, exist_ok=True)
-        held = contextlib.ExitStack()
-        held.enter_context(locked(folder))
-        self.close = weakref.finalize(self, held.close)
+        lock = contextlib.ExitStack()
+        lock.enter_context(locked(folder))
+        self.close = weakref.finalize(self, lock.close)
         for place in (folder, folder / "records", folder / "figures"):
             for part in place.glob(PARTIAL):  # of a sweep that was killed while it wrote
                 part.unlink(missing_ok=True)
@@ -161,7 +161,7 @@ class RecordStore:
 
         One that cannot be read, or that ``check`` refuses (RecordError), is set aside with a warning.
         """
-        found = {}
+        records = {}
         for path in sorted((self.folder / "records").glob("*.json")):
             try:
                 record = Record.read(path)
@@ -173,8 +173,8 @@ class RecordStore:
                 reason = str(error).removeprefix(f"{path}: ")
                 self.warnings.append(f"{path}: {reason}; kept as {aside.name}, its cell is run again")
                 continue
-            found[record.cell_id] = record
-        return found
+            records[record.cell_id] = record
+        return records
 
 
 def rescue_folders(folder: Path) -> list[Path]:

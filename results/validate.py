@@ -33,8 +33,8 @@ def check(record: Record) -> None:
     """Raises RecordError, in a line that names the field, for a record that cannot be analysed."""
     config, resolved = record.config, record.resolved
     for group in ("engine", "workload"):
-        held = config.get(group)
-        if not isinstance(held, dict) or not isinstance(held.get("name"), str):
+        option = config.get(group)
+        if not isinstance(option, dict) or not isinstance(option.get("name"), str):
             raise RecordError("config names no engine or no workload")
     for where, document in (("config", config), ("resolved", resolved), ("environment", record.environment)):
         _check_entries(document, where)
@@ -115,10 +115,10 @@ def _check_model(record: Record) -> None:
 
 
 def _check_memory(record: Record) -> None:
-    for rank, held in enumerate(record.memory):
-        optional = [value for value in (held.reserved_bytes, held.beyond_allocator_bytes) if value is not None]
-        parts = [*held.state_bytes.values(), *held.rest_by_kind.values(), *held.peak_by_kind.values()]
-        for value in (held.rest_bytes, held.peak_bytes, *held.step_peaks_bytes, *optional, *parts):
+    for rank, memory in enumerate(record.memory):
+        optional = [value for value in (memory.reserved_bytes, memory.beyond_allocator_bytes) if value is not None]
+        parts = [*memory.state_bytes.values(), *memory.rest_by_kind.values(), *memory.peak_by_kind.values()]
+        for value in (memory.rest_bytes, memory.peak_bytes, *memory.step_peaks_bytes, *optional, *parts):
             expect(0 <= value <= MOST_ELEMENTS, f"memory[{rank}]", value, "bytes")
     if record.search:
         limit = record.search.limit_bytes
@@ -138,12 +138,12 @@ def _check_collectives(record: Record) -> None:
 
 
 def _check_attribution(record: Record) -> None:
-    found = record.attribution
-    if found is None:
+    attribution = record.attribution
+    if attribution is None:
         return
-    if len({len(steps) for steps in found.steps}) > 1 or any(not steps for steps in found.steps):
+    if len({len(steps) for steps in attribution.steps}) > 1 or any(not steps for steps in attribution.steps):
         raise RecordError("attribution.steps: ranks differ in their number of steps, or have none")
-    for part in (part for steps in found.steps for part in steps):
+    for part in (part for steps in attribution.steps for part in steps):
         seconds = (*part.parts_s.values(), part.communication_s, part.overlapped_s)
         expect(
             _positive(part.step_s) and all(abs(value) < LONGEST_S for value in seconds),
@@ -151,7 +151,7 @@ def _check_attribution(record: Record) -> None:
             part.step_s,
             "seconds",
         )
-    for launch in found.silent:
+    for launch in attribution.silent:
         _check_steps(launch, uneven=False)
 
 
@@ -196,6 +196,6 @@ def _positive(value: float) -> bool:
     return 0 < value < 1e30
 
 
-def expect(is_so: bool, where: str, found: Any, valid: str) -> None:
+def expect(is_so: bool, where: str, value: Any, valid: str) -> None:
     if not is_so:
-        raise RecordError(f"{where} is {shown(found)}, expected {valid}")
+        raise RecordError(f"{where} is {shown(value)}, expected {valid}")

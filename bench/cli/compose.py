@@ -75,9 +75,9 @@ def run_folder(resume: bool, *, makes_folder: bool = True) -> str:
 
     A new folder is made at once, so that no other sweep takes the name.
     """
-    found = [(path.stat().st_mtime_ns, path.parent.name) for path in RUNS.glob("*/records") if resume]
-    if found:
-        return max(found)[1]
+    folders = [(path.stat().st_mtime_ns, path.parent.name) for path in RUNS.glob("*/records") if resume]
+    if folders:
+        return max(folders)[1]
     return new_dated(RUNS).name if makes_folder else dated()
 
 

@@ -39,8 +39,8 @@ def refuse(name: str, package: str, spec: EngineSpec) -> None:
 def backends(package: str) -> tuple[str, ...]:
     """The backends that the engine can use; none of a broken package."""
     with contextlib.suppress(EngineUnsupported):
-        found: tuple[str, ...] = load(package).CAPABILITIES.backends
-        return found
+        names: tuple[str, ...] = load(package).CAPABILITIES.backends
+        return names
     return ()
 
 
@@ -54,8 +54,8 @@ def refuse_seen(package: str, spec: EngineSpec, seen: Seen) -> None:
 def traits(package: str, spec: EngineSpec) -> Traits:
     """How a launch with ``spec`` differs from plain data parallelism, for a spec that is not refused."""
     module = load(package)
-    found: Traits = module.traits(spec) if hasattr(module, "traits") else Traits()
-    return found
+    engine_traits: Traits = module.traits(spec) if hasattr(module, "traits") else Traits()
+    return engine_traits
 
 
 def expected(package: str, spec: EngineSpec) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def expected(package: str, spec: EngineSpec) -> dict[str, Any]:
 
 def preload(*packages: str) -> tuple[str, ...]:
     """Modules that the engines' ranks need and that the fork server can import once; none of a broken package."""
-    found: dict[str, None] = {}
+    modules: dict[str, None] = {}
     for package in packages:
         with contextlib.suppress(EngineUnsupported):
-            found |= dict.fromkeys((*load(package).PRELOAD, f"{package}.adapter"))
-    return tuple(found)
+            modules |= dict.fromkeys((*load(package).PRELOAD, f"{package}.adapter"))
+    return tuple(modules)

@@ -68,8 +68,8 @@ def declared(world_size: int, backend: str, only: list[str] | None = None) -> It
                 continue
             for setting, values in SETTINGS.items():
                 for value in values:
-                    asked = dataclasses.replace(plain, **{setting: value})
-                    yield ask(name, package, asked, setting, value)
+                    spec = dataclasses.replace(plain, **{setting: value})
+                    yield ask(name, package, spec, setting, value)
 
 
 def plain_spec(stage: int, world_size: int, backend: str, own: dict[str, Any]) -> EngineSpec:
@@ -106,8 +106,8 @@ def show(answers: list[Answer], *, reasons: bool) -> None:
     by_key = {(answer.engine, answer.stage, answer.setting, answer.value): answer.answer for answer in answers}
 
     def marks(setting: str, value: Any) -> list[str]:
-        asked = [[(name, stage, setting, stage if value is None else value) for stage in STAGES] for name in names]
-        return ["".join(MARKS[by_key.get(key, "unsupported")] for key in keys) for keys in asked]
+        columns = [[(name, stage, setting, stage if value is None else value) for stage in STAGES] for name in names]
+        return ["".join(MARKS[by_key.get(key, "unsupported")] for key in keys) for keys in columns]
 
     table.add_row("defaults", *marks("stage", None))
     for setting, values in SETTINGS.items():

@@ -57,11 +57,11 @@ def refuse_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module
     refuse_strided(engine, module, "which fully_shard does not take")
     refuse_empty(engine, module, "which fully_shard does not reduce")
     refuse_scripted(engine, module)
-    held = holders(module, units)
+    places_by_id = holders(module, units)
     for name, weight in module.named_parameters():
         if not weight.dim():
             raise EngineUnsupported(f"engine={engine}: {name} is a scalar, which fully_shard cannot cut")
-        if len(held[id(weight)]) > 1:
+        if len(places_by_id[id(weight)]) > 1:
             raise EngineUnsupported(
                 f"engine={engine}: {name} is tied across units, and fully_shard gathers it with one of them only"
             )

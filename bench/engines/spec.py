@@ -71,8 +71,8 @@ class Capabilities:
             value = getattr(spec, name)
             if name not in self.settings and value != neutral:
                 why = f": {self.why_not[name]}" if name in self.why_not else ""
-                asked = " (data_skew=samples)" if name == "join" else ""
-                raise EngineUnsupported(f"engine={engine} has no {name}={as_written(value)}{asked}{why}")
+                hint = " (data_skew=samples)" if name == "join" else ""
+                raise EngineUnsupported(f"engine={engine} has no {name}={as_written(value)}{hint}{why}")
 
 
 @dataclass(frozen=True)

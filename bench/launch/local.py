@@ -47,9 +47,9 @@ def warming(preload: tuple[str, ...]) -> Iterator[None]:
 
 def launcher_for(preload: tuple[str, ...]) -> LocalLauncher:
     """The launcher that is warming up for these modules, else a new one; one that warms up for others is closed."""
-    found = _warming.pop(frozenset(preload), None)
+    launcher = _warming.pop(frozenset(preload), None)
     close_warming()
-    return found or LocalLauncher(preload)
+    return launcher or LocalLauncher(preload)
 
 
 def close_warming() -> None:

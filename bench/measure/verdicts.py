@@ -36,35 +36,35 @@ NAMED_OPERATORS = 4
 
 
 def verdicts(record: Record, oversubscribed: bool) -> list[str]:
-    found = []
+    names = []
     if oversubscribed:
-        found.append("oversubscribed")
+        names.append("oversubscribed")
     if record.model and record.model.synthetic_data:
-        found.append("synthetic_data")
+        names.append("synthetic_data")
     if record.resolved.get("simulated"):
-        found.append("simulated")
+        names.append("simulated")
     elif record.resolved.get("outside_parity"):
-        found.append("outside_parity")
+        names.append("outside_parity")
     elif record.launches and record.parity is None and record.config["engine"]["name"] != NO_ENGINE:
-        found.append("parity_unchecked")
+        names.append("parity_unchecked")
     if record.resolved.get("servers"):
-        found.append("state_on_servers")
+        names.append("state_on_servers")
     if record.config["straggler"]["rank"] is not None:
-        found.append("straggler")
+        names.append("straggler")
     if record.config["network"]["kind"] != "none":
-        found.append("shaped_network")
+        names.append("shaped_network")
     if record.config["data_skew"] != "none":
-        found.append("skewed_data")
+        names.append("skewed_data")
     last = [rank.losses[-1] for launch in record.launches for rank in launch.ranks]
-    if "simulated" not in found and not all(map(math.isfinite, last)):
-        found.append("loss_not_finite")
+    if "simulated" not in names and not all(map(math.isfinite, last)):
+        names.append("loss_not_finite")
     if record.attribution and record.attribution.disagrees(record.launches):
-        found.append("instruments_disagree")
+        names.append("instruments_disagree")
     if record.launches and all(map(host_bound, record.launches)):
-        found.append("host_bound")
+        names.append("host_bound")
     if record.launches and len(record.launches) < ENOUGH_LAUNCHES:
-        found.append("too_few_launches")
-    return found + list(disturbances(record))
+        names.append("too_few_launches")
+    return names + list(disturbances(record))
 
 
 def disturbances(record: Record) -> dict[str, str]:
@@ -73,10 +73,10 @@ def disturbances(record: Record) -> dict[str, str]:
 
     Judged from what the record holds alone. One launch is enough to flag the cell.
     """
-    found = {}
+    reasons = {}
     if record.model and record.model.uncounted_operators:
-        found["flops_incomplete"] = uncounted_operators(record.model.uncounted_operators)
-    found |= parity_verdicts(record)
+        reasons["flops_incomplete"] = uncounted_operators(record.model.uncounted_operators)
+    reasons |= parity_verdicts(record)
     launches = record.launches
     by_verdict = {
         "throttled": [on_worst_host(launch, record, throttled) for launch in launches],
@@ -89,25 +89,25 @@ def disturbances(record: Record) -> dict[str, str]:
         worst = max((cause for cause in seen if cause), default=None, key=lambda cause: cause.size)
         if worst:
             count = sum(cause is not None for cause in seen)
-            found[name] = f"in {count} of {len(seen)} launches; at worst {worst.words}"
+            reasons[name] = f"in {count} of {len(seen)} launches; at worst {worst.words}"
     if changes := record.resolved.get("global_changes"):
-        found["global_state"] = "; ".join(changes)
+        reasons["global_state"] = "; ".join(changes)
     variables = record.environment.get("variables") or {}
     if record.launches and (slowing := distorting(variables)):
         causes = [f"{name}={variables[name]}: {what}" for name, what in slowing.items()]
-        found["distorting_environment"] = f"{'; '.join(causes)}; unset it to measure"
+        reasons["distorting_environment"] = f"{'; '.join(causes)}; unset it to measure"
     if broken := violations(record):
-        found["implausible"] = "; ".join(f"{name}: {words}" for name, words in broken.items())
-    found |= updates_missed(record)
+        reasons["implausible"] = "; ".join(f"{name}: {words}" for name, words in broken.items())
+    reasons |= updates_missed(record)
     if record.model and record.model.eval_mode:
-        found["eval_mode"] = (
+        reasons["eval_mode"] = (
             f"in eval mode: {', '.join(record.model.eval_mode[:3])}; call train() on it in the factory, unless its "
             "dropout and batch statistics are meant to be off"
         )
     ceiling = record.ceiling and (foreign_process(record.ceiling.conditions) or throttled(record.ceiling.conditions))
     if ceiling:
-        found["ceiling_disturbed"] = ceiling.words
-    return found
+        reasons["ceiling_disturbed"] = ceiling.words
+    return reasons
 
 
 def parity_verdicts(record: Record) -> dict[str, str]:
@@ -152,18 +152,18 @@ def updates_missed(record: Record) -> dict[str, str]:
         idle = sum(not any(rank.weights_changed or not rank.made for rank in ranks) for ranks in groups)
         if idle:
             unchanged.append(f"the {phase} steps of {idle} of {counted(len(groups))}")
-    found = {}
+    reasons = {}
     if skipped:
-        found["skipped_updates"] = (
+        reasons["skipped_updates"] = (
             f"loss scaling skipped the update of {', '.join(skipped)}; raise warmup, scale the loss down, or use "
             "precision=amp_bf16"
         )
     if unchanged:
-        found["no_update"] = (
+        reasons["no_update"] = (
             f"no weight changed in {', '.join(unchanged)}; check that the engine calls its optimizer and that the loss "
             "depends on weights"
         )
-    return found
+    return reasons
 
 
 def counted(launches: int) -> str:
@@ -241,11 +241,11 @@ def not_steady(launch: Launch, launches: int) -> Cause | None:
     if count < 2:
         return None
     steps = launch.step_times_s()[:count]
-    found = change(steps)
-    off = abs(math.log(found.ratio)) if found.ratio > 0 else math.inf
-    if found.p > FALSE_ALARMS / launches or off < math.log(1 + LEAST_CHANGE):
+    shift = change(steps)
+    off = abs(math.log(shift.ratio)) if shift.ratio > 0 else math.inf
+    if shift.p > FALSE_ALARMS / launches or off < math.log(1 + LEAST_CHANGE):
         return None
-    words = f"steps took {found.ratio:.2f} times as long from step {found.step + 1} on; raise warmup, or run again"
+    words = f"steps took {shift.ratio:.2f} times as long from step {shift.step + 1} on; raise warmup, or run again"
     return Cause(off, words)
 
 

@@ -61,8 +61,10 @@ def obstacle(link: Link) -> str | None:
     missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
     if missing:
         return f"network=lab needs {' and '.join(missing)}, from iproute2 (apt-get install iproute2)"
-    held = next(int(line.split()[1], 16) for line in STATUS.read_text().splitlines() if line.startswith("CapEff:"))
-    if not (held >> CAP_NET_ADMIN & 1 and held >> CAP_SYS_ADMIN & 1):
+    capabilities = next(
+        int(line.split()[1], 16) for line in STATUS.read_text().splitlines() if line.startswith("CapEff:")
+    )
+    if not (capabilities >> CAP_NET_ADMIN & 1 and capabilities >> CAP_SYS_ADMIN & 1):
         return "network=lab needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN), to make network namespaces"
     if link.delay_s and not os.access(TUN, os.R_OK | os.W_OK):
         return f"network.delay needs {TUN}, which cannot be opened here; valid: null"
@@ -114,8 +116,8 @@ class Lab:
         if self._relay is not None:
             self._relay.kill()
             self._relay.wait()
-        held = [] if self.relay_fd is None else [self.relay_fd]
-        for fd in (*held, *self._devices, *self._spaces, self._own):
+        relay_fds = [] if self.relay_fd is None else [self.relay_fd]
+        for fd in (*relay_fds, *self._devices, *self._spaces, self._own):
             os.close(fd)
         self._devices, self._spaces, self._relay, self.relay_fd = [], [], None, None
 
@@ -231,5 +233,5 @@ def _batch(tool: str, lines: list[str]) -> None:
         return
     done = subprocess.run([tool, "-batch", "-"], input="\n".join(lines), capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise NetworkError(f"network=lab: {tool} failed ({said[0]})")
+        errors = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise NetworkError(f"network=lab: {tool} failed ({errors[0]})")

@@ -52,7 +52,7 @@ class Finding:
     """One thing that was looked at."""
 
     what: str
-    found: str
+    value: str
     verdict: Verdict
     advice: str = ""
     """What is wrong or worth knowing, and what to do; empty where all is well."""
@@ -73,20 +73,20 @@ def preflight(place: Path) -> list[Finding]:
 
 
 def code() -> Finding:
-    found = source.collect(())
-    if not found.commit:
-        why = f" ({found.not_recorded})" if found.not_recorded else ""
+    checkout = source.collect(())
+    if not checkout.commit:
+        why = f" ({checkout.not_recorded})" if checkout.not_recorded else ""
         return Finding("source", "no commit", "note", f"records will not name the commit that ran{why}")
-    words = found.commit[:10]
-    if found.dirty:
+    words = checkout.commit[:10]
+    if checkout.dirty:
         return Finding("source", words, "note", "there are uncommitted changes, which no commit names")
     return Finding("source", words, "ok")
 
 
 def installed() -> dict[str, str]:
     """Versions by normalized name."""
-    found = ((entry.metadata["Name"], entry.version) for entry in importlib.metadata.distributions())
-    return {normal(name): version for name, version in found if name}
+    pairs = ((entry.metadata["Name"], entry.version) for entry in importlib.metadata.distributions())
+    return {normal(name): version for name, version in pairs if name}
 
 
 def normal(name: str) -> str:
@@ -104,13 +104,13 @@ def locked(here: dict[str, str], lock: Path) -> Finding:
     for package in packages:
         if "version" in package and package.get("source") != {"editable": "."}:
             versions.setdefault(normal(package["name"]), set()).add(package["version"])
-    known = [name for name in here if name in versions]
-    other = [f"{name} {here[name]}" for name in sorted(known) if here[name] not in versions[name]]
+    names = [name for name in here if name in versions]
+    other = [f"{name} {here[name]}" for name in sorted(names) if here[name] not in versions[name]]
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         advice = f"not as in {lock.name}: {', '.join(other[:3])}{more}; make setup installs what it names"
-        return Finding("versions", f"{len(other)} of {len(known)} differ", "wrong", advice)
-    return Finding("versions", f"{len(known)} as in {lock.name}", "ok")
+        return Finding("versions", f"{len(other)} of {len(names)} differ", "wrong", advice)
+    return Finding("versions", f"{len(names)} as in {lock.name}", "ok")
 
 
 def processors(load: float, cores: float, *, on_gpus: bool) -> Finding:
@@ -135,10 +135,10 @@ def torch_here() -> dict[str, Any]:
     """What torch sees, from a process of its own: this one never imports it. Or the ``error`` in its place."""
     answer = output([sys.executable, "-c", TORCH], timeout_s=120)
     try:
-        found: dict[str, Any] = json.loads(answer.text)
+        facts: dict[str, Any] = json.loads(answer.text)
     except ValueError:
         return {"error": answer.error or f"python printed {answer.text[:80]!r}"}
-    return found
+    return facts
 
 
 def graphics(driver: list[State], seen: dict[str, Any]) -> list[Finding]:
@@ -152,11 +152,11 @@ def graphics(driver: list[State], seen: dict[str, Any]) -> list[Finding]:
         advice = "torch and the driver disagree: a build of torch without CUDA, a driver too old, or a GPU in trouble"
         return [Finding("GPUs", count, "wrong", advice)]
     names = sorted({gpu.name for gpu in driver})
-    found = [Finding("GPUs", f"{count}: {', '.join(names)}", "ok")]
-    found.append(Finding("driver", ", ".join(sorted({gpu.driver_version for gpu in driver})), "ok"))
+    findings = [Finding("GPUs", f"{count}: {', '.join(names)}", "ok")]
+    findings.append(Finding("driver", ", ".join(sorted({gpu.driver_version for gpu in driver})), "ok"))
     if len(names) > 1:
-        found[0] = Finding("GPUs", f"{count}: {', '.join(names)}", "wrong", "unlike GPUs have no common step time")
-    return [*found, *map(idle, driver), persistence(driver), nccl(seen)]
+        findings[0] = Finding("GPUs", f"{count}: {', '.join(names)}", "wrong", "unlike GPUs have no common step time")
+    return [*findings, *map(idle, driver), persistence(driver), nccl(seen)]
 
 
 def idle(gpu: State) -> Finding:
@@ -191,19 +191,19 @@ def nccl(seen: dict[str, Any]) -> Finding:
     return Finding("NCCL", str(seen["nccl"]), "ok")
 
 
-def table(found: list[Finding]) -> Table:
+def table(findings: list[Finding]) -> Table:
     drawn = bare(("checked", "found", "", "what to know"))
     styles = {"ok": "", "note": "yellow", "wrong": "bold red"}
-    for finding in found:
-        cells = (finding.what, finding.found, finding.verdict, finding.advice)
+    for finding in findings:
+        cells = (finding.what, finding.value, finding.verdict, finding.advice)
         drawn.add_row(*cells, style=styles[finding.verdict])
     return drawn
 
 
-def show(found: list[Finding]) -> bool:
+def show(findings: list[Finding]) -> bool:
     """Prints the table, and a line on stderr for each thing that is wrong; whether the machine is fit."""
-    console().print(table(found))
-    wrong = [finding for finding in found if finding.verdict == "wrong"]
+    console().print(table(findings))
+    wrong = [finding for finding in findings if finding.verdict == "wrong"]
     for finding in wrong:
         print(f"preflight: {finding.what}: {finding.advice}", file=sys.stderr)
     return not wrong

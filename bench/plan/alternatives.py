@@ -19,18 +19,18 @@ def alternatives(name: str, spec: EngineSpec) -> str:
 
     The same engine comes first. An engine whose library is missing is left out.
     """
-    found = []
+    offers = []
     for engine in sorted(options("engine"), key=lambda other: (other != name, other != "native", other)):
         if stages := list(_stages(engine, name, spec)):
-            found.append(f"engine={engine} at stage={', '.join(map(str, stages))}")
-    return f"supported by {' or '.join(found[:MAX_ENGINES])}" if found else ""
+            offers.append(f"engine={engine} at stage={', '.join(map(str, stages))}")
+    return f"supported by {' or '.join(offers[:MAX_ENGINES])}" if offers else ""
 
 
-def _stages(engine: str, asked_of: str, spec: EngineSpec) -> Iterator[int]:
+def _stages(engine: str, options_owner: str, spec: EngineSpec) -> Iterator[int]:
     """The stages at which ``engine`` supports the settings; with its own options unless they were given to it."""
     document = group_files("engine")[engine]
     own = {key: value for key, value in document.items() if key not in ("name", "package")}
-    own = spec.options if engine == asked_of else own
+    own = spec.options if engine == options_owner else own
     for stage in STAGES:
         try:
             engines.refuse(engine, document["package"], dataclasses.replace(spec, stage=stage, options=own))

@@ -54,15 +54,15 @@ class Cell:
         return "-".join((*parts, config.precision, digest))
 
     def _identity(self) -> dict[str, Any]:
-        asked = without(dataclasses.asdict(self.config), NOT_IDENTITY)
-        del asked["cluster"]  # it is what follows from it that counts
+        settings = without(dataclasses.asdict(self.config), NOT_IDENTITY)
+        del settings["cluster"]  # it is what follows from it that counts
         placed = {"ranks_by_host": self.ranks_by_host} if self.ranks_by_host else {}
-        return asked | placed | {"device": self.device, "backend": self.backend, "threads": self.threads}
+        return settings | placed | {"device": self.device, "backend": self.backend, "threads": self.threads}
 
     @property
     def trains(self) -> bool:
         """Whether it has an engine and a model; ``workload=collectives`` has neither."""
-        return not collectives.is_asked(self.config)
+        return not collectives.is_workload_of(self.config)
 
     @property
     def rank_batch(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bench.engines.spec import EngineUnsupported, as_written
 from bench.groups import default_option
-from bench.measure.communication.sizes import asked
+from bench.measure.communication.sizes import collective_options
 from results.declare import each_setting
 from results.settings import Config
 
@@ -21,17 +21,17 @@ HONOURED = (
     *("timeout_s", "resume", "reproduce", "measure.timing_breakdown"),
 )
 
-NOTHING_ASKED = ("measure.parity_steps", "measure.memory", "measure.collectives", "measure.ceiling")
-"""Honoured where they ask for nothing (``measure=time``)."""
+OFF_ONLY = ("measure.parity_steps", "measure.memory", "measure.collectives", "measure.ceiling")
+"""Honoured only where they are off (``measure=time``)."""
 
 
-def is_asked(config: Config) -> bool:
+def is_workload_of(config: Config) -> bool:
     return bool(config.workload.get("factory") == FACTORY)
 
 
 def refuse(config: Config, backend: str) -> None:
     """Raises EngineUnsupported, naming the knob, for what does not apply; ConfigError for an invalid option."""
-    asked(config.workload)
+    collective_options(config.workload)
     if config.gpus < 2:
         raise EngineUnsupported(f"workload=collectives has no gpus={config.gpus}: one rank sends nothing. Valid: 2 up")
     if backend not in BACKENDS:
@@ -43,7 +43,7 @@ def refuse(config: Config, backend: str) -> None:
     defaults = {path: value for path, _, value in each_setting(Config())}
     for path, _, value in each_setting(config):
         honoured = path in HONOURED or path.startswith(("network.", "cluster.", "tracking."))
-        if not honoured and value != defaults[path] and not (path in NOTHING_ASKED and not value):
+        if not honoured and value != defaults[path] and not (path in OFF_ONLY and not value):
             raise EngineUnsupported(
                 f"workload=collectives has no {path}={as_written(value)}: nothing is trained. "
                 f"Valid: {as_written(defaults[path])}"

@@ -71,44 +71,44 @@ memory, sends more or runs no longer, 2 if nothing could be compared
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m bench.regress",
         description="Times the current code against another revision of it, launch by launch in one run, and says "
         "which cells are slower, faster, the same, or how many launches it would take to tell.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
-    found.add_argument(
+    parser.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
+    parser.add_argument(
         "--base-python",
         default=sys.executable,
         metavar="PYTHON",
         help="interpreter of the base, with its own packages; default: the current one, so that only code differs",
     )
-    found.add_argument(
+    parser.add_argument(
         "--same",
         type=float,
         default=100 * report.MARGIN,
         metavar="PERCENT",
         help=f"what counts as the same step time; default: {100 * report.MARGIN:g}",
     )
-    found.add_argument(
+    parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KNOB=VALUE",
         help=f"the cells, as for python -m bench; lists of values are swept; repeats is {ROUNDS} unless given",
     )
-    return found
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     outlive_terminal()
-    asked = parser().parse_intermixed_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     try:
         check_alone("bench.regress", sys.argv[1:])
-        if not asked.same > 0:
-            raise ConfigError(f"--same {asked.same:g} is not valid; valid: per cent above 0")
-        return regress(asked.base, asked.base_python, asked.overrides, asked.same / 100)
+        if not options.same > 0:
+            raise ConfigError(f"--same {options.same:g} is not valid; valid: per cent above 0")
+        return regress(options.base, options.base_python, options.overrides, options.same / 100)
     except KeyboardInterrupt:
         print("regress: interrupted before anything was measured", file=sys.stderr)
         return INTERRUPTED
@@ -186,7 +186,7 @@ def check(configs: list[Config]) -> None:
             f"repeats={configs[0].repeats} cannot find a slowdown in {len(configs)} cell(s); valid: at least {least}"
         )
     for config in configs:
-        if config.search != "none" or collectives.is_asked(config):
+        if config.search != "none" or collectives.is_workload_of(config):
             raise ConfigError("search=max_batch and workload=collectives have no step time to compare; leave them out")
         if config.backend == "fake":
             raise ConfigError("backend=fake runs one rank alone, whose time is compared with nothing; valid: others")
@@ -213,12 +213,12 @@ def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: 
         raise ConfigError(f"--base {base} has no conf/config.yaml; name a later revision")
     theirs = flatten(knob_defaults(base, tree, base_python))
     try:
-        found, _ = composed(tree / "conf", overrides, theirs)
+        configs_of_base, _ = composed(tree / "conf", overrides, theirs)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"--base {base} cannot be asked for this: {errors.explain(error)}") from error
-    if len(found) != len(configs):
-        raise ConfigError(f"--base {base} makes {len(found)} cells of this, the current code {len(configs)}")
-    for before, now in zip(found, configs, strict=True):
+    if len(configs_of_base) != len(configs):
+        raise ConfigError(f"--base {base} makes {len(configs_of_base)} cells of this, the current code {len(configs)}")
+    for before, now in zip(configs_of_base, configs, strict=True):
         old, new = flatten(asdict(before)), flatten(asdict(now))
         for name in dict.fromkeys([*old, *new]):
             if name.partition(".")[0] in SAME_WORK and old.get(name) != new.get(name):
@@ -226,7 +226,7 @@ def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: 
                     f"{name} is {old.get(name)} at --base {base} and {new.get(name)} now, so steps cannot be compared; "
                     f"give {name}= one value"
                 )
-    return found
+    return configs_of_base
 
 
 def side(

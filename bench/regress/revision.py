@@ -179,8 +179,8 @@ def variables(tree: Path) -> dict[str, str]:
 
 def knob_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
     """Every knob as the code in ``tree`` has it where nobody sets it. Raises ConfigError if it is too old."""
-    found: dict[str, Any] = _answer(name, tree, python, DEFAULTS)
-    return found
+    defaults: dict[str, Any] = _answer(name, tree, python, DEFAULTS)
+    return defaults
 
 
 def ask(name: str, tree: Path, python: str, packages: list[str]) -> Revision:

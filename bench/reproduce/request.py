@@ -62,8 +62,8 @@ def fetch(place: str, tracking: Tracking) -> Record:
     path = Path(place)
     try:
         if path.is_dir():
-            held = sorted(entry.name for entry in path.glob("records/*.json"))
-            example = f", such as {path / 'records' / held[0]}" if held else ""
+            files = sorted(entry.name for entry in path.glob("records/*.json"))
+            example = f", such as {path / 'records' / files[0]}" if files else ""
             raise CannotReproduce(f"reproduce={place} is a folder; valid: one record's file{example}")
         if path.is_file() or not RUN_ID.fullmatch(place):
             if not path.is_file():
@@ -83,12 +83,14 @@ def of_run(run_id: str, tracking: Tracking) -> Record:
     if tracking.kind == "none" or tracking.uri is None:
         raise RecordError(f"MLflow run {run_id}: tracking={tracking.kind} names no store; give tracking.uri=...")
     try:
-        found = run_records(tracking.uri, run_id).records
+        records = run_records(tracking.uri, run_id).records
     except NoRecords as error:
         raise RecordError(f"MLflow run {run_id}: {error}") from error
-    if len(found) != 1:
-        raise RecordError(f"run {run_id} holds {len(found)} records, so it is no cell's run; valid: a child of a sweep")
-    return found[0]
+    if len(records) != 1:
+        raise RecordError(
+            f"run {run_id} holds {len(records)} records, so it is no cell's run; valid: a child of a sweep"
+        )
+    return records[0]
 
 
 def config_of(record: Record) -> Config:
@@ -108,9 +110,9 @@ def config_of(record: Record) -> Config:
     return replace(config, resume=False, reproduce=None)
 
 
-def chosen(config: Config, settings: Config, said: Sequence[Override]) -> Config:
-    """The record's configuration, logged as ``settings`` say, with what was ``said`` of how it is measured."""
-    given = {override.key_or_group: override.value() for override in said}
+def chosen(config: Config, settings: Config, changes: Sequence[Override]) -> Config:
+    """The record's configuration, logged as ``settings`` say, with ``changes`` of how it is measured."""
+    given = {override.key_or_group: override.value() for override in changes}
     check_code(config, given)
     config.tracking = settings.tracking
     config.cluster = replace(settings.cluster, ranks_per_host=config.cluster.ranks_per_host)

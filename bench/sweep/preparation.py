@@ -154,14 +154,14 @@ class Preparation:
             job = dataclasses.replace(running.jobs(cell).check(), rank_batch=batch)
             return running.launch(job, "search")
 
-        def keep(found: Search, result: LaunchResult[CheckResult]) -> None:
+        def keep(search: Search, result: LaunchResult[CheckResult]) -> None:
             running.observe(cell, result)
-            record.search = found
-            if found.tried[-1].batch == found.largest_fit:
+            record.search = search
+            if search.tried[-1].batch == search.largest_fit:
                 record.memory = largest_batch.memory_of(result)
                 record.resolved["engine"] = result.ranks[0].describe
-                record.resolved["rank_batch"] = found.largest_fit
-                record.resolved["global_batch"] = found.largest_fit * cell.config.gpus
+                record.resolved["rank_batch"] = search.largest_fit
+                record.resolved["global_batch"] = search.largest_fit * cell.config.gpus
             running.records.write(cell)
 
         failed = largest_batch.run(record.search or cell.search(), cell.rank_batch, launch, keep)
@@ -192,27 +192,27 @@ class Preparation:
     def _profile(self, cell: Cell) -> None:
         """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""
         running = self._running
-        found = Attribution(
+        attribution = Attribution(
             unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced(), period=cell.config.local_steps
         )
-        if not found.unprofiled:
+        if not attribution.unprofiled:
             running.progress.start(f"profile {cell.id}")
             result = running.launch(running.jobs(cell).profile(), "profile")
             if result.status == "ok":
-                known = all(rank.straggler_known for rank in result.ranks)
-                unknown = "" if known else "not all ranks meet in every collective, in the same order"
+                is_ordered = all(rank.straggler_known for rank in result.ranks)
+                unknown = "" if is_ordered else "not all ranks meet in every collective, in the same order"
                 if cell.hosts:
                     unknown = "ranks ran on several hosts, whose clocks cannot be subtracted"
                 unknown = cell.traits().uncounted or unknown
-                found = dataclasses.replace(
-                    found,
+                attribution = dataclasses.replace(
+                    attribution,
                     steps=[rank.parts for rank in result.ranks],
                     straggler_unknown=unknown,
                     updates=results.updates(result),
                 )
             else:
-                found = dataclasses.replace(found, unprofiled=f"{result.status}: {result.reason}")
-                running.progress.note(f"{cell.id}: no profile: {found.unprofiled}")
-        running.records[cell].attribution = found
+                attribution = dataclasses.replace(attribution, unprofiled=f"{result.status}: {result.reason}")
+                running.progress.note(f"{cell.id}: no profile: {attribution.unprofiled}")
+        running.records[cell].attribution = attribution
         running.records.write(cell)
         running.progress.advance(f"profiled {cell.id}")

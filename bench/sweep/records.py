@@ -90,8 +90,8 @@ class SweepRecords:
 
     def is_to_be_profiled(self, cell: Cell) -> bool:
         """Whether the cell lacks the profile that was asked for; a search has none, of whichever batch."""
-        record, asked = self[cell], cell.config.measure.profile and not cell.searches
-        return asked and not record.attribution and record.status in GOES_ON
+        record, needs_profile = self[cell], cell.config.measure.profile and not cell.searches
+        return needs_profile and not record.attribution and record.status in GOES_ON
 
     def launches_left(self, cell: Cell) -> int:
         """Launches that the cell still has to make, as progress counts them."""
@@ -106,11 +106,11 @@ class SweepRecords:
         record = self[cell]
         record.verdict_reasons = disturbances(record)
         record.verdicts = verdicts(record, cell.oversubscribed(self._machine))
-        known = len(self.store.warnings)
+        count = len(self.store.warnings)
         try:
             self.store.write(record)
         finally:
-            for warning in self.store.warnings[known:]:
+            for warning in self.store.warnings[count:]:
                 print(f"warning: {warning}", file=sys.stderr)
 
     def write_all(self) -> None:

@@ -43,8 +43,8 @@ def take_over(records: SweepRecords) -> None:
         if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and measured:
             earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed
         if cell_id in records.by_cell and earlier.status in GOES_ON:
-            asked = records.by_cell[cell_id].config["repeats"]
-            earlier.config["repeats"] = max(asked, len(earlier.launches))
+            repeats = records.by_cell[cell_id].config["repeats"]
+            earlier.config["repeats"] = max(repeats, len(earlier.launches))
             records.by_cell[cell_id] = earlier
             if records.source and differences.code_differences(earlier, records.source, records.environment):
                 others.append(cell_id)

@@ -102,10 +102,10 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
 
 def open_store(folder: Path, *, resume: bool) -> RecordStore:
     """The sweep's folder. Raises ConfigError if it holds a sweep already, or none to resume."""
-    held = any((folder / "records").glob("*.json"))
+    has_records = any((folder / "records").glob("*.json"))
     if resume and not (folder / "records").is_dir():
         raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
-    if held and not resume:
+    if has_records and not resume:
         raise ConfigError(
             f"{folder} holds a sweep already; resume=true goes on with it, hydra.sweep.dir=... names another"
         )

@@ -40,11 +40,11 @@ class Turns:
         record = running.records[cell]
         where = f"launch {len(record.launches) + 1}/{cell.config.repeats}"
         running.progress.start(f"{where} {cell.id}")
-        found = self._timed(cell, number)
-        if isinstance(found, LaunchResult):
-            running.fail(cell, found)
+        outcome = self._timed(cell, number)
+        if isinstance(outcome, LaunchResult):
+            running.fail(cell, outcome)
             return
-        record.launches.append(found)
+        record.launches.append(outcome)
         record.status = "ok"
         running.records.write(cell)
         running.progress.advance(where)
@@ -56,14 +56,14 @@ class Turns:
         """The same with nothing sent. One that fails leaves a reason, and the cell goes on."""
         record = self._running.records[cell]
         if record.attribution and not record.attribution.not_silenced:
-            found = self._timed(cell, number, silent=True)
+            outcome = self._timed(cell, number, silent=True)
             reason = ""
-            if isinstance(found, LaunchResult):
-                reason = f"{found.status}: {found.reason}"
-            elif not all(math.isfinite(loss) for rank in found.ranks for loss in rank.losses):
+            if isinstance(outcome, LaunchResult):
+                reason = f"{outcome.status}: {outcome.reason}"
+            elif not all(math.isfinite(loss) for rank in outcome.ranks for loss in rank.losses):
                 reason = "its numbers are not finite, and not as fast to compute with"
             else:
-                record.attribution.silent.append(found)
+                record.attribution.silent.append(outcome)
             if reason:
                 record.attribution = dataclasses.replace(record.attribution, not_silenced=reason)
                 self._running.progress.note(f"{cell.id}: no launch without communication: {reason}")

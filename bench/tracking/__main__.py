@@ -30,21 +30,21 @@ def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False
     tracker = connect(settings)
     for folder in paths:
         try:
-            found = load([folder / "records"])
+            sweep = load([folder / "records"])
         except NoRecords as error:
             print(f"{folder}: {error}", file=sys.stderr)
             code = 1
             continue
-        for warning in found.warnings:
+        for warning in sweep.warnings:
             print(f"skipped: {warning}", file=sys.stderr)
             code = 1
-        if not again and tracker.has(found.records):
+        if not again and tracker.has(sweep.records):
             print(f"{folder}: already in experiment {settings.experiment}; --again replaces it")
             continue
         before = len(tracker.warnings)
-        tracker.log_sweep(found.records, folder, instead=True)
+        tracker.log_sweep(sweep.records, folder, instead=True)
         if len(tracker.warnings) == before:
-            print(f"{folder}: {len(found.records)} records")
+            print(f"{folder}: {len(sweep.records)} records")
     for warning in tracker.warnings:
         print(warning, file=sys.stderr)
     return code or int(bool(tracker.warnings))

@@ -32,7 +32,7 @@ BATCH = 1000
 PARAMS = 100
 """Params that it takes at once."""
 
-HELD = ("cells", "cells_ok", "launches")
+SIZE_TAGS = ("cells", "cells_ok", "launches")
 """Tags of a parent run that say how much of its sweep it has."""
 
 
@@ -75,8 +75,8 @@ class Tracker:
         """Whether the experiment has all that these records have of their sweep, and has it once."""
         tags = mlflow_fields.sweep_tags(records)
         parents = [run for run in self._runs(records[0].sweep_id) if "cells" in run.data.tags]
-        logged = [(run.info.status, *(run.data.tags.get(name) for name in HELD)) for run in parents]
-        return logged == [("FINISHED", *(tags[name] for name in HELD))]
+        logged = [(run.info.status, *(run.data.tags.get(name) for name in SIZE_TAGS)) for run in parents]
+        return logged == [("FINISHED", *(tags[name] for name in SIZE_TAGS))]
 
     def _runs(self, sweep_id: str) -> Iterator[Run]:
         if self._client is None:

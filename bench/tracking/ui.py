@@ -41,23 +41,23 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=5000, help="this port, or the next free one (default: %(default)s)")
     prepare_output()
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     if visible := warning_of_visible(sys.argv[1:]):
         print(visible, file=sys.stderr)
     try:
-        if asked.uri.startswith("http"):
-            raise StoreError(f"{shown(asked.uri)} is a server and has a UI of its own: open it in a browser")
-        probe(asked.uri, create=False)
-        port = free_port(asked.port)
+        if arguments.uri.startswith("http"):
+            raise StoreError(f"{shown(arguments.uri)} is a server and has a UI of its own: open it in a browser")
+        probe(arguments.uri, create=False)
+        port = free_port(arguments.port)
     except (StoreError, OSError) as error:
         print(f"bench.tracking.ui: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)  # a shell's background job ignores it
     with tempfile.TemporaryFile() as log:
-        server = start(asked.uri, port, log)
+        server = start(arguments.uri, port, log)
         try:
-            return serve(server, asked.uri, port, log)
+            return serve(server, arguments.uri, port, log)
         except KeyboardInterrupt:
             return 0
         finally:
@@ -98,8 +98,8 @@ def serve(server: subprocess.Popen[bytes], uri: str, port: int, log: IO[bytes]) 
     while not _answers(address):
         if server.poll() is not None or time.monotonic() > deadline:
             log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
-            print(f"bench.tracking.ui: MLflow's server did not start: {said[-1]}", file=sys.stderr)
+            log_lines = log.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
+            print(f"bench.tracking.ui: MLflow's server did not start: {log_lines[-1]}", file=sys.stderr)
             return 1
         time.sleep(0.2)
     print(f"MLflow's UI: {address}", flush=True)

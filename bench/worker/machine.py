@@ -21,12 +21,12 @@ def peak(job: CeilingJob, context: RankContext) -> CeilingResult:
 
 def collective_times(job: CollectivesJob, context: RankContext, seconds: Stopwatch) -> CollectivesResult:
     """``workload=collectives``: the same times on every rank, and what disturbed this one."""
-    asked = sizes.asked(job.options)
+    options = sizes.collective_options(job.options)
     if context.device.type == "cuda":  # so that clocks are up when they are read first
-        collectives_by_size.measure(asked, 1, 0, context.device)
+        collectives_by_size.measure(options, 1, 0, context.device)
     watch = interference.Watch(context.placement, context.device)
     watch.begin()
-    times = collectives_by_size.measure(asked, job.iterations, job.warmup, context.device)
+    times = collectives_by_size.measure(options, job.iterations, job.warmup, context.device)
     disturbance = watch.end()
     seconds.lap("measured_s")
     return CollectivesResult(collective_times=times, interference=disturbance)

@@ -131,9 +131,9 @@ def dense(gradient: Tensor) -> Tensor:
 
 def in_eval_mode(module: nn.Module) -> list[str]:
     """The outermost parts that are in eval mode though they are trained; ``the module`` for all of it."""
-    found: list[str] = []
+    names: list[str] = []
     for name, part in module.named_modules():
-        inside = any(outer == "the module" or name.startswith(f"{outer}.") for outer in found)
+        inside = any(outer == "the module" or name.startswith(f"{outer}.") for outer in names)
         if not part.training and not inside and any(weight.requires_grad for weight in part.parameters()):
-            found.append(name or "the module")
-    return found
+            names.append(name or "the module")
+    return names

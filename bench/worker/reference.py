@@ -184,11 +184,11 @@ def draw_errors(draw: Reference, against: Reference, dtype: torch.dtype) -> ByTe
 def fault_errors(shadow: Shadow, against: Reference, dtype: torch.dtype) -> ByTensor:
     """Of each tensor, as if its gradient alone were not reduced; a frozen one cannot be."""
     ends = [(shadow.first, against.first), (shadow.final, against.final)]
-    found = [
+    errors_by_end = [
         parity.tensor_errors(weights, {name: right[name] for name in weights}, against.initial, dtype)
         for weights, right in ends
     ]
-    return {name: [errors[name] for errors in found] for name in found[0]}
+    return {name: [errors[name] for errors in errors_by_end] for name in errors_by_end[0]}
 
 
 def largest(draws: list[ByTensor]) -> ByTensor:

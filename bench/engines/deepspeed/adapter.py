@@ -83,7 +83,9 @@ class DeepSpeed:
                 *(tensor.grad for tensor in (*weights, *updated) if tensor.grad is not None),
                 *([flat] if flat is not None else reduced),
             ],
-            "optimizer": [value for held in inner.state.values() for value in held.values() if torch.is_tensor(value)],
+            "optimizer": [
+                value for entry in inner.state.values() for value in entry.values() if torch.is_tensor(value)
+            ],
             "buffers": list(self.engine.module.buffers()),
         }
 
@@ -124,8 +126,8 @@ def refuse_compiled(module: nn.Module) -> None:
             )
 
 
-def take_device(asked: str) -> None:
-    """Has DeepSpeed compute on the CPU where that is asked, though it took GPUs that it saw when it was imported.
+def take_device(device: str) -> None:
+    """Has DeepSpeed compute on the CPU for ``device=cpu``, though it took GPUs that it saw when it was imported.
 
     Raises EngineUnsupported the other way round.
     """
@@ -133,11 +135,11 @@ def take_device(asked: str) -> None:
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
     its_own = get_accelerator().device_name()
-    if asked == "cpu" != its_own:
+    if device == "cpu" != its_own:
         set_accelerator(CPU_Accelerator())
-    elif asked != its_own:
+    elif device != its_own:
         raise EngineUnsupported(
-            f"engine=deepspeed has no device={asked} here: when it was imported it took device={its_own}, because "
+            f"engine=deepspeed has no device={device} here: when it was imported it took device={its_own}, because "
             f"DS_ACCELERATOR says so or it saw no GPU. Valid: {its_own}"
         )
 

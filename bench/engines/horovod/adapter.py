@@ -81,11 +81,11 @@ class HorovodEngine:
     def state(self) -> dict[str, list[Tensor]]:
         """Horovod keeps its fusion buffer to itself."""
         weights: list[Tensor] = list(self.module.parameters())
-        held = self.optimizer.state.values()
+        states = self.optimizer.state.values()
         return {
             "params": weights,
             "grads": [weight.grad for weight in weights if weight.grad is not None],
-            "optimizer": [entry for state in held for entry in state.values() if isinstance(entry, Tensor)],
+            "optimizer": [entry for state in states for entry in state.values() if isinstance(entry, Tensor)],
             "buffers": list(self.module.buffers()),
         }
 

@@ -104,13 +104,13 @@ class Servers:
     def leave(self) -> None:
         finish([self._say(Kind.LEAVE, server, 0) for server, _ in self._ends])
 
-    def _exchange(self, kind: Kind, told: Tensor | None, answer: Tensor) -> None:
+    def _exchange(self, kind: Kind, payload: Tensor | None, answer: Tensor) -> None:
         started = []
         for server, own in self._ends:
             place = answer[own]
             started += [self._say(kind, server, place.numel()), self._group.receive(place, server, SLICE_TAG)]
-            if told is not None:
-                started.append(self._group.send(told[own], server, SLICE_TAG))
+            if payload is not None:
+                started.append(self._group.send(payload[own], server, SLICE_TAG))
         finish(started)
 
     def _say(self, kind: Kind, server: int, elements: int) -> Work:

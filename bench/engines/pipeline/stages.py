@@ -52,7 +52,7 @@ def refuse_what_stages_share(module: nn.Module, stages: list[list[nn.Module]]) -
     for index, parts in enumerate(stages):
         for weight in nn.ModuleList(parts).parameters():
             if owner.setdefault(id(weight), index) != index:
-                name = next(name for name, known in module.named_parameters() if known is weight)
+                name = next(name for name, other in module.named_parameters() if other is weight)
                 raise EngineUnsupported(
                     f"engine=pipeline cannot cut {type(module).__name__}: stages {owner[id(weight)]} and {index} share "
                     f"{name} (tied weights; gpt has workload.tie=false)"

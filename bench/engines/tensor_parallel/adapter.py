@@ -34,13 +34,13 @@ def plan_of(module: nn.Module, degree: int) -> dict[str, str]:
         raise EngineUnsupported(f"engine=tensor_parallel slices what a module's tp_plan names; {name} has none")
     plan = {}
     for pattern, style in patterns.items():
-        found = {path: part for path, part in module.named_modules() if fnmatch(path, pattern)}
-        if not found or style not in STYLES:
+        layers = {path: part for path, part in module.named_modules() if fnmatch(path, pattern)}
+        if not layers or style not in STYLES:
             raise EngineUnsupported(
                 f"engine=tensor_parallel cannot follow tp_plan of {name}: {pattern}={style} names no layer or style; "
                 f"valid styles: {', '.join(STYLES)}"
             )
-        for path, layer in found.items():
+        for path, layer in layers.items():
             if not isinstance(layer, nn.Linear):
                 raise EngineUnsupported(f"engine=tensor_parallel slices linear layers; {path} of {name} is none")
             sliced = layer.out_features if style == "colwise" else layer.in_features

@@ -233,8 +233,8 @@ def _divisors(count: int) -> str:
 
 def _need_compiler(device: str) -> None:
     """torch.compile writes C++ for a CPU; on a GPU, Triton builds its launchers with a C compiler."""
-    asked = os.environ.get("CXX" if device == "cpu" else "CC")
-    tried = (asked,) if asked else ("g++",) if device == "cpu" else ("gcc", "clang")
+    override = os.environ.get("CXX" if device == "cpu" else "CC")
+    tried = (override,) if override else ("g++",) if device == "cpu" else ("gcc", "clang")
     if not any(shutil.which(compiler) for compiler in tried):
         name = "C++ compiler" if device == "cpu" else "C compiler"
         raise EngineUnavailable(f"compile=true needs a {name}, and {' or '.join(tried)} is not installed")

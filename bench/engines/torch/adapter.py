@@ -109,13 +109,13 @@ class TorchEngine:
         What PowerSGD has not sent yet, and its factors, count as gradients.
         """
         weights: list[Tensor] = list(self.module.parameters())
-        held = self.optimizer.optim if isinstance(self.optimizer, ZeroRedundancyOptimizer) else self.optimizer
+        optimizer = self.optimizer.optim if isinstance(self.optimizer, ZeroRedundancyOptimizer) else self.optimizer
         unsent = ddp.kept_by(self.hook[0]) if self.hook else []
         return {
             "master" if self.sharded and self.spec.precision == "bf16_master" else "params": weights,
             "grads": [weight.grad for weight in weights if weight.grad is not None] + unsent,
             "optimizer": [
-                entry for state in held.state.values() for entry in state.values() if isinstance(entry, Tensor)
+                entry for state in optimizer.state.values() for entry in state.values() if isinstance(entry, Tensor)
             ],
             "buffers": list(self.module.buffers()),
         }

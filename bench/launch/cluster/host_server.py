@@ -176,8 +176,8 @@ class HostServer:
                 self._launch = None
 
     def _environment(self, machine: Message) -> dict[str, Any]:
-        found: Machine = decode(machine, Machine, "machine")
-        return environment.collect(found, server_environment(), source.collect([]))
+        hardware: Machine = decode(machine, Machine, "machine")
+        return environment.collect(hardware, server_environment(), source.collect([]))
 
     def _check_launch(self, channel: Channel) -> None:
         """Sends a heartbeat when one is due. Raises CoordinatorLost after too long a silence."""

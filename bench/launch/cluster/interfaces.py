@@ -25,9 +25,9 @@ def address_of(interface: str, *, like: str) -> str:
     version = ipaddress.ip_address(like).version
     for entry in psutil.net_if_addrs().get(interface, []):
         try:
-            found = ipaddress.ip_address(entry.address.partition("%")[0])
+            address = ipaddress.ip_address(entry.address.partition("%")[0])
         except ValueError:
             continue
-        if found.version == version:
-            return str(found)
+        if address.version == version:
+            return str(address)
     return ""

@@ -109,12 +109,12 @@ class Rank:
             return printable(f"{error['type']}: {error['message']}")
         if code == PIPE_CLOSED:
             return f"closed the pipe for its result, or all its file descriptors (exit code {code})"
-        said = f"; its output says: {self.quoted}" if self.quoted else ""
+        detail = f"; its output says: {self.quoted}" if self.quoted else ""
         if self.closed == {"result", "log"}:
-            said = "; before that it had closed its file descriptors"
+            detail = "; before that it had closed its file descriptors"
         if code < 0:
-            return f"killed by signal {-code} ({signal_name(-code)}){said}"
-        return f"exited with code {code}" + ("" if code or self.result else " without a result") + said
+            return f"killed by signal {-code} ({signal_name(-code)}){detail}"
+        return f"exited with code {code}" + ("" if code or self.result else " without a result") + detail
 
     @property
     def quoted(self) -> str:

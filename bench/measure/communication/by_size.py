@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.measure.communication.sizes import Asked, iterations
+from bench.measure.communication.sizes import CollectiveOptions, iterations
 from bench.measure.time.timing import meet, synchronize
 from results.launches import CollectiveTimes
 from results.precision import ITEM_BYTES
@@ -33,16 +33,16 @@ CALLS: dict[str, Exchange] = {
 IN_PLACE = ("all_reduce", "broadcast")
 
 
-def measure(asked: Asked, steps: int, warmup: int, device: torch.device) -> list[CollectiveTimes]:
+def measure(options: CollectiveOptions, steps: int, warmup: int, device: torch.device) -> list[CollectiveTimes]:
     """Every kind at every size; the same on every rank. Collective. Raises RuntimeError for a wrong result."""
     ranks = dist.get_world_size()
     gc.collect()
     gc.disable()
     try:
         return [
-            measure_one(kind, asked.size_bytes(size, ranks), asked.dtype, steps, warmup, device)
-            for kind in asked.kinds
-            for size in asked.sizes_bytes
+            measure_one(kind, options.size_bytes(size, ranks), options.dtype, steps, warmup, device)
+            for kind in options.kinds
+            for size in options.sizes_bytes
         ]
     finally:
         gc.enable()

@@ -85,13 +85,13 @@ def has_ethernet(name: str) -> bool:
 
 def sent_again(*, on_loopback: bool) -> int:
     """Payload that TCP sent again on the open connections of this process, to its own address or to others."""
-    told = connections(BYTES_RETRANS + 8)
-    return sum(retransmitted(info) for own, peer, info in told if (own[0] == peer[0]) == on_loopback)
+    sockets = connections(BYTES_RETRANS + 8)
+    return sum(retransmitted(info) for own, peer, info in sockets if (own[0] == peer[0]) == on_loopback)
 
 
-def connections(told_bytes: int) -> list[tuple[Any, Any, bytes]]:
-    """The open TCP connections of this process: own address, the peer's, and so much of ``tcp_info``, where told."""
-    found = []
+def connections(info_bytes: int) -> list[tuple[Any, Any, bytes]]:
+    """The open TCP connections of this process: own address, the peer's, and up to ``info_bytes`` of ``tcp_info``."""
+    sockets = []
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile, or not connected
             if not os.readlink(path).startswith("socket:"):
@@ -99,13 +99,13 @@ def connections(told_bytes: int) -> list[tuple[Any, Any, bytes]]:
             with socket.socket(fileno=os.dup(int(path.name))) as connection:
                 if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
                     own, peer = connection.getsockname(), connection.getpeername()
-                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, told_bytes)
-                    found.append((own, peer, info))
-    return found
+                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, info_bytes)
+                    sockets.append((own, peer, info))
+    return sockets
 
 
 def retransmitted(tcp_info: bytes) -> int:
-    """Bytes that a connection sent again; 0 where the kernel does not tell."""
-    told = len(tcp_info) >= BYTES_RETRANS + 8
-    again: int = struct.unpack_from("Q", tcp_info, BYTES_RETRANS)[0] if told else 0
+    """Bytes that a connection sent again; 0 where the kernel does not count them."""
+    has_count = len(tcp_info) >= BYTES_RETRANS + 8
+    again: int = struct.unpack_from("Q", tcp_info, BYTES_RETRANS)[0] if has_count else 0
     return again

@@ -108,8 +108,8 @@ class Ledger(TorchDispatchMode):
 
     def lines(self) -> list[Collective]:
         """A line for all that are alike, the largest first."""
-        found = [Collective(*alike, count) for alike, count in self._counts.items()]
-        return sorted(found, key=lambda line: (-line.total_bytes, line.kind, line.dtype, -line.elements))
+        lines = [Collective(*alike, count) for alike, count in self._counts.items()]
+        return sorted(lines, key=lambda line: (-line.total_bytes, line.kind, line.dtype, -line.elements))
 
 
 def group_size(named: dict[str, Any]) -> int | None:
@@ -122,10 +122,10 @@ def group_size(named: dict[str, Any]) -> int | None:
     return None if group is None else int(group.size())
 
 
-def tensors(held: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested lists."""
-    if isinstance(held, Tensor):
-        yield held
-    elif isinstance(held, list | tuple):
-        for entry in held:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for entry in value:
             yield from tensors(entry)

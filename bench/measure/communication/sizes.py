@@ -22,7 +22,7 @@ ENOUGH_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
-class Asked:
+class CollectiveOptions:
     """The options of the workload, checked."""
 
     kinds: list[str]
@@ -40,7 +40,7 @@ def iterations(size_bytes: int, steps: int) -> int:
     return min(steps, max(LEAST_ITERATIONS, ENOUGH_BYTES // size_bytes))
 
 
-def asked(options: Mapping[str, Any]) -> Asked:
+def collective_options(options: Mapping[str, Any]) -> CollectiveOptions:
     """The options in a configuration. Raises ConfigError."""
     kinds, sizes, dtype = options["kinds"], options["sizes"], options["dtype"]
     if not isinstance(kinds, list) or not kinds or not set(map(str, kinds)) <= set(KINDS):
@@ -51,7 +51,7 @@ def asked(options: Mapping[str, Any]) -> Asked:
         )
     if dtype not in DTYPES:
         raise ConfigError(f"workload.dtype={as_written(dtype)} is not valid; valid: {', '.join(DTYPES)}")
-    return Asked(list(dict.fromkeys(kinds)), sorted(set(sizes)), dtype)
+    return CollectiveOptions(list(dict.fromkeys(kinds)), sorted(set(sizes)), dtype)
 
 
 def _is_size(size: object) -> bool:

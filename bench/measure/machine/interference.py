@@ -100,79 +100,79 @@ class Watch:
     def end(self) -> Interference:
         """What happened since ``begin``."""
         counters = self._read_device()
-        found = {name: value - self._counters[name] for name, value in counters.items() if name in self._counters}
+        conditions = {name: value - self._counters[name] for name, value in counters.items() if name in self._counters}
         joules = self._meter.joules() if self._meter else None
         if joules is not None:
-            found["cpu_energy_j"] = joules
+            conditions["cpu_energy_j"] = joules
         if self._gpu:
-            found |= self._gauges(self._gpu)
+            conditions |= self._gauges(self._gpu)
         foreign: dict[str, float] = {}
         if self._machine:
             of_machine, foreign = between(self._machine, read_machine(), os.getppid())
-            found |= of_machine
+            conditions |= of_machine
         unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
         if self._meter and self._meter.error:
             unread["energy of the processor"] = self._meter.error
-        return Interference(found, foreign, unread | self._unread)
+        return Interference(conditions, foreign, unread | self._unread)
 
     def _read_device(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+        counters: dict[str, float] = {}
         if self._interface:
             try:
-                found["wire_sent_bytes"] = self._interface.sent_bytes()
+                counters["wire_sent_bytes"] = self._interface.sent_bytes()
             except (OSError, ValueError) as error:
                 self._unread["bytes on the wire"] = str(error)
         if self._device.type == "cuda":
             import torch
 
-            found["alloc_retries"] = float(torch.cuda.memory_stats(self._device).get("num_alloc_retries", 0))
+            counters["alloc_retries"] = float(torch.cuda.memory_stats(self._device).get("num_alloc_retries", 0))
         if self._gpu:
-            found |= {f"gpu_{name}_limited_s": seconds for name, seconds in self._gpu.limited_s().items()}
+            counters |= {f"gpu_{name}_limited_s": seconds for name, seconds in self._gpu.limited_s().items()}
             joules = self._gpu.energy_j()
             if joules is not None:
-                found["gpu_energy_j"] = joules
-        return found
+                counters["gpu_energy_j"] = joules
+        return counters
 
     def _gauges(self, gpu: nvml.Gpu) -> dict[str, float]:
-        found, clock_hz, processes = {}, gpu.clock_hz(), gpu.processes()
+        gauges, clock_hz, processes = {}, gpu.clock_hz(), gpu.processes()
         if clock_hz and self._clock_hz:
-            found["gpu_clock_change"] = clock_hz / self._clock_hz - 1
+            gauges["gpu_clock_change"] = clock_hz / self._clock_hz - 1
         if processes is not None:  # counted: a container may see the ids of another namespace
-            found["gpu_foreign_processes"] = float(max(0, processes - self._ranks_on_gpu))
-        return found
+            gauges["gpu_foreign_processes"] = float(max(0, processes - self._ranks_on_gpu))
+        return gauges
 
 
 def together(ranks: Iterable[dict[str, float]]) -> dict[str, float]:
     """The conditions of a launch from those of its ranks."""
-    found: dict[str, float] = {}
+    launch_conditions: dict[str, float] = {}
     for conditions in ranks:
         for name, value in conditions.items():
-            if name not in found:
-                found[name] = value
+            if name not in launch_conditions:
+                launch_conditions[name] = value
             elif name in ADDED_UP:
-                found[name] += value
+                launch_conditions[name] += value
             else:
-                found[name] = max(found[name], value, key=abs)
-    return found
+                launch_conditions[name] = max(launch_conditions[name], value, key=abs)
+    return launch_conditions
 
 
 def of_hosts(ranks: Sequence[dict[str, float]], ranks_by_host: Sequence[int]) -> list[dict[str, float]]:
     """The conditions of each host from those of all ranks, block by block; of one host without ``ranks_by_host``."""
-    found, first = [], 0
+    hosts, first = [], 0
     for count in ranks_by_host or [len(ranks)]:
-        found.append(together(ranks[first : first + count]))
+        hosts.append(together(ranks[first : first + count]))
         first += count
-    return found
+    return hosts
 
 
 def added_up(hosts: Iterable[dict[str, float]]) -> dict[str, float]:
     """What hosts add up: of all else, only one host's by itself means something."""
     shared = (*ADDED_UP, "cpu_energy_j")
-    found: dict[str, float] = {}
+    sums: dict[str, float] = {}
     for conditions in hosts:
         for name in set(conditions) & set(shared):
-            found[name] = found.get(name, 0.0) + conditions[name]
-    return found
+            sums[name] = sums.get(name, 0.0) + conditions[name]
+    return sums
 
 
 def read_machine() -> Machine:
@@ -214,7 +214,7 @@ def between(before: Machine, after: Machine, server: int) -> tuple[dict[str, flo
         for pid, process in after.processes.items()
     }
     own_s = sum(seconds for pid, seconds in used.items() if pid in mine)
-    found = {
+    changes = {
         "window_s": monotonic_s,
         "cpus": float(len(os.sched_getaffinity(0))),
         "own_cpu_s": own_s,
@@ -223,13 +223,13 @@ def between(before: Machine, after: Machine, server: int) -> tuple[dict[str, flo
         "clock_step_s": after.clocks.wall - before.clocks.wall - monotonic_s,
         "clock_slew_s": monotonic_s - (after.clocks.raw - before.clocks.raw),
     }
-    found |= {name: value - before.throttling.get(name, 0.0) for name, value in after.throttling.items()}
+    changes |= {name: value - before.throttling.get(name, 0.0) for name, value in after.throttling.items()}
     named: dict[str, float] = {}
     for pid, seconds in used.items():
         if pid not in mine and seconds > 0:
             name = after.processes[pid].name
             named[name] = named.get(name, 0.0) + seconds
-    return found, dict(sorted(named.items(), key=lambda entry: -entry[1])[:NAMED])
+    return changes, dict(sorted(named.items(), key=lambda entry: -entry[1])[:NAMED])
 
 
 def read_clocks() -> Clocks:
@@ -297,12 +297,12 @@ def read_processes() -> dict[int, Process]:
 
     Not psutil's: it takes 2.5 times as long (25 against 10 ms of CPU time for 200 processes).
     """
-    found = {}
+    processes = {}
     for name in os.listdir(PROC):
         if name.isdecimal():
             with contextlib.suppress(OSError):  # ended meanwhile, or hidden
-                found[int(name)] = process((PROC / name / "stat").read_text())
-    return found
+                processes[int(name)] = process((PROC / name / "stat").read_text())
+    return processes
 
 
 def process(stat: str) -> Process:
@@ -317,11 +317,11 @@ def ours(processes: dict[int, Process], server: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for pid, entry in processes.items():
         children.setdefault(entry.parent, []).append(pid)
-    found, left = set(), [server]
+    pids, left = set(), [server]
     while left:
         pid = left.pop()
-        found.add(pid)
+        pids.add(pid)
         left += children.get(pid, [])
     if server in processes:
-        found.add(processes[server].parent)
-    return found
+        pids.add(processes[server].parent)
+    return pids

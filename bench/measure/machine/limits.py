@@ -37,27 +37,27 @@ def usable_cores(own: Path = OWN) -> float:
 
 def read(own: Path = OWN) -> Limits:
     """The tightest limits of the groups that hold this process. psutil does not read control groups."""
-    found = Limits()
+    limits = Limits()
     for name, controller, value_of, size in LIMITS:
         values = []
         try:
             places = groups(controller, own)
         except OSError as error:
-            found.unreadable = str(error)
-            return found
+            limits.unreadable = str(error)
+            return limits
         for place in places:
             try:
                 value = value_of(place)
             except FileNotFoundError:
                 continue  # the outermost group, or the other version: it has no such file
             except (OSError, ValueError) as error:
-                found.unreadable = found.unreadable or f"{name} of {place}: {error}"
+                limits.unreadable = limits.unreadable or f"{name} of {place}: {error}"
                 continue
             if value:
                 values.append(value)
         if values:
-            found.by_name[name] = min(values, key=size)
-    return found
+            limits.by_name[name] = min(values, key=size)
+    return limits
 
 
 def groups(controller: str, own: Path = OWN) -> list[Path]:
@@ -69,25 +69,25 @@ def groups(controller: str, own: Path = OWN) -> list[Path]:
         memberships, mounts = (own / "cgroup").read_text(), (own / "mountinfo").read_text()
     except FileNotFoundError:
         return []  # a kernel without control groups, or a /proc that is not mounted
-    found = []
+    folders = []
     for line in memberships.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
         for root, top in hierarchies(mounts, controller if controllers else ""):
-            found += upwards(top, path, root)
-    return found
+            folders += upwards(top, path, root)
+    return folders
 
 
 def hierarchies(mounts: str, controller: str) -> list[tuple[str, Path]]:
     """Root and place of each mount of a hierarchy, from the text of mountinfo; version 2's for no controller."""
-    found = []
+    roots = []
     for line in mounts.splitlines():
         mount, _, source = line.partition(" - ")
         fields, (kind, _, options) = mount.split(), source.split(" ", 2)
         if kind == ("cgroup" if controller else "cgroup2") and (not controller or controller in options.split(",")):
-            found.append((unescaped(fields[3]), Path(unescaped(fields[4]))))
-    return found
+            roots.append((unescaped(fields[3]), Path(unescaped(fields[4]))))
+    return roots
 
 
 def unescaped(path: str) -> str:
@@ -99,11 +99,11 @@ def upwards(top: Path, path: str, root: str) -> list[Path]:
     """From a group to the mount that shows it. A container may show its own group alone, as ``top``."""
     inside = path.removeprefix(root.rstrip("/")) if path == root or path.startswith(root.rstrip("/") + "/") else ""
     place = top / inside.strip("/") if ".." not in inside.split("/") else top
-    found = [place]
+    folders = [place]
     while place != top:
         place = place.parent
-        found.append(place)
-    return found
+        folders.append(place)
+    return folders
 
 
 def cpu_max(place: Path) -> str:

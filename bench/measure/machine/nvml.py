@@ -61,12 +61,12 @@ class Gpu:
 
     def limited_s(self) -> dict[str, float]:
         """Seconds for which each of ``LIMITS`` has held the clocks down, since the driver was loaded."""
-        found = {}
+        seconds = {}
         for name, policy in LIMITS.items():
             status = self._ask("nvmlDeviceGetViolationStatus", getattr(pynvml, policy))
             if status is not None:
-                found[name] = status.violationTime / 1e9
-        return found
+                seconds[name] = status.violationTime / 1e9
+        return seconds
 
     def clock_hz(self) -> float | None:
         """What the streaming multiprocessors run at now."""

@@ -121,11 +121,11 @@ class Trace:
         return sizes
 
     def _by_kind(self, step: Step, at: int) -> dict[str, int]:
-        found = dict.fromkeys(KINDS, 0)
+        bytes_by_kind = dict.fromkeys(KINDS, 0)
         for block in self.blocks:
             if block.start <= at < block.end:
-                found[self._kind(step, block)] += block.size
-        return {kind: size for kind, size in found.items() if size}
+                bytes_by_kind[self._kind(step, block)] += block.size
+        return {kind: size for kind, size in bytes_by_kind.items() if size}
 
     def _kind(self, step: Step, block: Block) -> str:
         """What a block is in ``step``."""
@@ -137,8 +137,8 @@ class Trace:
         """Ends blocks whose release was not seen at the first step that begins after their last label."""
         for block in self.blocks:
             if not block.release_seen:
-                known = max(block.start, block.labelled)
-                block.end = min([block.end, *(step.start for step in self.steps if step.start > known)])
+                last_label = max(block.start, block.labelled)
+                block.end = min([block.end, *(step.start for step in self.steps if step.start > last_label)])
 
     def add_up(self) -> None:
         """Fills in what each step held at rest and at its peak."""
@@ -147,19 +147,19 @@ class Trace:
             before = bisect_right(changes, (step.start, inf))
             step.rest_bytes = step.peak_bytes = changes[before - 1][1] if before else 0
             step.peak_at = step.start
-            for at, held in changes[before : bisect_left(changes, (step.end, 0))]:
-                if held > step.peak_bytes:
-                    step.peak_bytes, step.peak_at = held, int(at)
+            for at, total in changes[before : bisect_left(changes, (step.end, 0))]:
+                if total > step.peak_bytes:
+                    step.peak_bytes, step.peak_at = total, int(at)
 
 
 def running_sum(blocks: Iterable[Block]) -> Iterator[tuple[float, int]]:
     """Bytes held after each allocation and release, in order."""
-    held = 0
+    total = 0
     for at, size in sorted(
         change for block in blocks for change in ((block.start, block.size), (block.end, -block.size))
     ):
-        held += size
-        yield at, held
+        total += size
+        yield at, total
 
 
 class Reader:
@@ -244,22 +244,22 @@ def mark(phase: str) -> None:
 def events_of(profiled: profile, device_type: str) -> list[Event]:
     """The events of a finished profile, with ``profile_memory`` and ``record_shapes``, on devices of one type."""
     assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
-    found: list[Event] = []
+    events: list[Event] = []
     roots: list[Any] = profiled.profiler.kineto_results.experimental_event_tree()
     pending = [(node, False, "") for node in roots]
     while pending:
         node, in_backward, kind = pending.pop()
         if node.tag == _EventType.Allocation:
             if node.extra_fields.device.type == device_type:
-                found.append(_allocation(node, in_backward, kind))
+                events.append(_allocation(node, in_backward, kind))
             continue
         if node.tag == _EventType.TorchOp:
             name = node.name
-            found.extend(_told_by(node, name))
+            events.extend(_operator_events(node, name))
             in_backward = in_backward or name.startswith(BACKWARD_NODE)
             kind = "communication" if name.startswith(COLLECTIVE) else kind
         pending.extend((child, in_backward, kind) for child in node.children)
-    return sorted(found, key=lambda event: event.time_ns)
+    return sorted(events, key=lambda event: event.time_ns)
 
 
 def _allocation(node: Any, in_backward: bool, kind: str) -> Event:
@@ -268,7 +268,7 @@ def _allocation(node: Any, in_backward: bool, kind: str) -> Event:
     return Event(node.start_time_ns, what, made.ptr or 0, abs(made.alloc_size), kind, in_backward)
 
 
-def _told_by(node: Any, name: str) -> Iterator[Event]:
+def _operator_events(node: Any, name: str) -> Iterator[Event]:
     kind = "communication" if name.startswith(COLLECTIVE) else LABELLING.get(name)
     if kind:
         for address in storages(node.extra_fields.inputs):

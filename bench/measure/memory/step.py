@@ -123,8 +123,8 @@ def reachable(device_type: str) -> list[Tensor]:
     """The tensors that Python can reach and that this process made after it was forked."""
     objects = gc.get_objects()
     kinds = {kind for kind in set(map(type, objects)) if kind in (Tensor, nn.Parameter) or is_dtensor(kind)}
-    found = [part for entry in objects if type(entry) in kinds for part in stored(entry)]
-    return [tensor for tensor in found if tensor.device.type == device_type]
+    tensors = [part for entry in objects if type(entry) in kinds for part in stored(entry)]
+    return [tensor for tensor in tensors if tensor.device.type == device_type]
 
 
 def completed(by_kind: dict[str, int], measured: int) -> dict[str, int]:

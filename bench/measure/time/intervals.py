@@ -24,16 +24,16 @@ def union(*sets: Iterable[Interval]) -> Intervals:
 
 def intersection(some: Intervals, others: Intervals) -> Intervals:
     """What is in both of two merged sets."""
-    found: Intervals = []
+    overlaps: Intervals = []
     at = 0
     for begin, end in some:
         while at < len(others) and others[at][1] <= begin:
             at += 1
         reach = at
         while reach < len(others) and others[reach][0] < end:
-            found.append((max(begin, others[reach][0]), min(end, others[reach][1])))
+            overlaps.append((max(begin, others[reach][0]), min(end, others[reach][1])))
             reach += 1
-    return found
+    return overlaps
 
 
 def difference(some: Intervals, others: Intervals) -> Intervals:

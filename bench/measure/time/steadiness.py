@@ -42,13 +42,13 @@ def change(step_times_s: Sequence[float]) -> Change:
 def ranks(values: Sequence[float]) -> list[float]:
     """The place of each value among all, from 1; equal ones share the mean of their places."""
     order = sorted(range(len(values)), key=values.__getitem__)
-    found = [0.0] * len(values)
+    places = [0.0] * len(values)
     first = 0
     while first < len(order):
         last = first
         while last + 1 < len(order) and values[order[last + 1]] == values[order[first]]:
             last += 1
         for at in order[first : last + 1]:
-            found[at] = (first + last) / 2 + 1
+            places[at] = (first + last) / 2 + 1
         first = last + 1
-    return found
+    return places

@@ -204,12 +204,12 @@ def launched(host: Sequence[Any], device: Sequence[Any]) -> list[tuple[int, Inte
     """
     calls = {event.correlation_id(): event.start_ns() for event in host if LAUNCH.match(event.name())}
     operators = {event.correlation_id(): event.start_ns() for event in host if not LAUNCH.match(event.name())}
-    found = []
+    launches = []
     for event in device:
         at = calls.get(event.correlation_id()) or operators.get(event.linked_correlation_id() or None)
         if at is not None:
-            found.append((at, span(event)))
-    return sorted(found)
+            launches.append((at, span(event)))
+    return sorted(launches)
 
 
 def done_at(launches: Sequence[tuple[int, Interval]], done: Sequence[int], moment: int) -> int:

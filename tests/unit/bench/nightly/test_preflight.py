@@ -64,7 +64,7 @@ def test_a_driver_that_is_not_kept_up_is_only_noted() -> None:
 
 
 def test_a_gpu_is_described_by_what_the_driver_reports() -> None:
-    assert preflight.idle(replace(GPU, temperature_c=None)).found == "0 % busy, 4 MiB used, 345 MHz"
+    assert preflight.idle(replace(GPU, temperature_c=None)).value == "0 % busy, 4 MiB used, 345 MHz"
 
 
 def test_a_machine_without_gpus_may_run_in_small() -> None:
@@ -98,7 +98,7 @@ def test_versions_are_held_against_the_lock(tmp_path: Path) -> None:
     lock.write_text('[[package]]\nname = "torch"\nversion = "2.15.0"\n[[package]]\nname = "rich"\nversion = "13.0"\n')
     assert preflight.locked({"torch": "2.15.0", "unknown-to-it": "1"}, lock).verdict == "ok"
     found = preflight.locked({"torch": "2.14.0", "rich": "13.0"}, lock)
-    assert (found.verdict, found.found) == ("wrong", "1 of 2 differ")
+    assert (found.verdict, found.value) == ("wrong", "1 of 2 differ")
     assert "torch 2.14.0" in found.advice
     assert preflight.locked({}, tmp_path / "none").verdict == "wrong"
 

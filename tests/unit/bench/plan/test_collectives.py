@@ -16,7 +16,7 @@ from analysis.report.model.content import Content
 from analysis.report.terminal import print_summary
 from bench.checks import ConfigError
 from bench.job import CollectivesJob
-from bench.measure.communication.sizes import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, asked, iterations
+from bench.measure.communication.sizes import ENOUGH_BYTES, KINDS, LEAST_ITERATIONS, collective_options, iterations
 from bench.measure.verdicts import verdicts
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
@@ -135,9 +135,9 @@ def test_large_sizes_take_fewer_iterations_but_no_fewer_than_the_least() -> None
 
 def test_a_size_is_rounded_up_to_as_many_elements_for_each_rank() -> None:
     options = group("workload", "collectives")
-    assert asked(options).size_bytes(1024, ranks=4) == 1024
-    assert asked(options).size_bytes(1000, ranks=3) == 1008
-    assert asked(options | {"dtype": "bfloat16"}).size_bytes(1, ranks=3) == 6
+    assert collective_options(options).size_bytes(1024, ranks=4) == 1024
+    assert collective_options(options).size_bytes(1000, ranks=3) == 1008
+    assert collective_options(options | {"dtype": "bfloat16"}).size_bytes(1, ranks=3) == 6
 
 
 def planned(make_config: Callable[..., Config], **knobs: Any) -> Cell:
@@ -196,7 +196,7 @@ def test_an_options_value_is_refused_with_what_is_valid(
 
 
 def test_the_configuration_asks_for_every_kind() -> None:
-    assert asked(group("workload", "collectives")).kinds == list(KINDS)
+    assert collective_options(group("workload", "collectives")).kinds == list(KINDS)
 
 
 def test_a_report_of_collectives_alone_says_what_was_fitted_and_nothing_of_training(tmp_path: Path) -> None:
