@@ -1,7 +1,7 @@
 """Collectives by size: bandwidths as nccl-tests define them, and the line t = α + β·S with where it does not hold.
 
 Size S is that of the whole array, time t the slowest rank's. Algorithm bandwidth is S/t; bus bandwidth is that times a
-factor of the kind, so that it can be held against a link's (nccl-tests, doc/PERFORMANCE.md). Each launch has a line of
+factor of the kind, so that it can be compared with a link's (nccl-tests, doc/PERFORMANCE.md). Each launch has a line of
 its own, of least squares of relative errors through its sizes' medians, and an interval is over launches.
 """
 
@@ -182,7 +182,7 @@ def _median(times_s: Sequence[float]) -> float:
 
 
 def benchmarks(records: Sequence[Record], table: pd.DataFrame) -> Iterator[tuple[str, Record]]:
-    """The records with times of collectives, in the table's order, each with what tells it from the others."""
+    """The records with times of collectives, in the table's order, each with the settings that distinguish it."""
     part = table[is_benchmark(table)]
     names = [name for name in varying(part) if name != "gpus"] if len(part) else []
     for at, row in each_cell(part):
@@ -223,7 +223,7 @@ def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> boo
 
 
 def metrics(record: Record) -> dict[str, float]:
-    """Numbers by which a tracker knows the cell: α and the bandwidths that large sizes tend to, by kind."""
+    """The metrics that a tracker shows of the cell: α and the bandwidths that large sizes approach, by kind."""
     numbers: dict[str, float] = {}
     for fit in fits(record):
         values = {"alpha_us": fit.alpha_s.value * 1e6, "beta_gb_per_s": fit.bandwidth.value / 1e9}

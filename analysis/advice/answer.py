@@ -212,7 +212,7 @@ def _peak_text(row: pd.Series) -> str:
 
 
 def _scaling(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
-    """What the largest world that shares no core keeps of its per-rank throughput, and what the others cannot say."""
+    """Per-rank throughput kept by the largest world that shares no core, and the worlds that share cores."""
     grown = table[table["gpus"] > table["scaling_baseline_gpus"]]
     if grown.empty:
         return []

@@ -1,9 +1,9 @@
-"""Step time by bucket size: the curve, a line through it, its knee, and the sizes that cannot be told from the best.
+"""Step time by bucket size: the curve, a line through it, its knee, and the sizes that are tied with the best.
 
 A step with n buckets, the last of them x bytes, takes T = T0 + α·n + β·x. Each bucket costs α that nothing hides (its
 start, its bookkeeping); the last one is full only when backward ends, so its transfer, β seconds a byte, overlaps with
 nothing. Without overlap all gradients are exposed whatever the bucket, which T0 holds: T = T0 + α·n. Of S bytes cut
-into buckets of b, of which the last is filled to r, n = S/b and x = r·b. T is least at b = sqrt(α·S/(r·β)): the knee.
+into buckets of b, the last one filled to r, n = S/b and x = r·b. T is least at b = sqrt(α·S/(r·β)): the knee.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Point:
     index: int
     """The cell's, in the table."""
     bucket_mb: float
-    """As it was asked for, in MiB."""
+    """As configured, in MiB."""
     buckets: int
     """Of a step, as the engine made them, or else as the parameters fit."""
     last_bytes: int
@@ -56,7 +56,7 @@ class Point:
 
     @property
     def tied(self) -> bool:
-        """Whether it cannot be told from the best; one launch leaves no interval, then only the best is."""
+        """Whether it is not measurably slower than the best; with one launch there is no interval: only the best is."""
         return self.behind.value == 1 or self.behind.low <= 1
 
 
@@ -67,7 +67,7 @@ class Line:
     start_s: float
     alpha_s: float
     beta_s_per_byte: float
-    """0 without overlap, where T0 holds it."""
+    """0 without overlap, where T0 includes it."""
     r2: float
     """Share of the squared relative differences between sizes that the line explains."""
 
@@ -138,7 +138,7 @@ def _curve(title: str, indices: list[int], cells: list[Record]) -> Curve:
 
 
 def _described(cell: Record, name: str, otherwise: int) -> int:
-    """What the engine says of its buckets, where it does."""
+    """``name`` in the engine's description of its buckets; ``otherwise`` if it is missing."""
     value = cell.resolved.get("engine", {}).get(name)
     return value if isinstance(value, int) and value > 0 else otherwise
 

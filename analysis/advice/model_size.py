@@ -1,7 +1,7 @@
 """How large a model fits a given memory: the measured cell with more, or larger, layers of the same kind.
 
-A rank's memory is model state, by the engine's formula, and what is beside it, as measured at the peak. What is beside
-state grows in a way that nobody has measured, so there are two bounds (docs/explanation/memory.md).
+A rank's memory is model state, by the engine's formula, and the rest, as measured at the peak. The rest grows in a
+way that nobody has measured, so there are two bounds (docs/explanation/memory.md).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MOST_TENSORS = 4000
 
 @dataclass(frozen=True)
 class Beside:
-    """Bytes beside model state on the rank with the largest peak."""
+    """Bytes in addition to model state on the rank with the largest peak."""
 
     working: float
     """Gathered parameters, gradients not yet reduced and buffers, as far as they exceed what is predicted."""
     activations: float
     """Activations, the batch and temporaries."""
     fixed: float
-    """What the driver holds beyond the allocator, whatever the model; 0 where that is not known."""
+    """Non-PyTorch memory, independent of the model; 0 where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
 
     def deeper(times: int) -> float:
         grown = _deeper(setting, times)
-        casts = _cast(grown) - _cast(setting)  # counted as activations, but it is the weights that they are copies of
+        casts = _cast(grown) - _cast(setting)  # counted as activations, but copies of the weights
         return _state(theory, grown) + _working(theory, grown) + casts + beside.working + beside.activations
 
     layered = _deeper(setting, _most_copies(setting))
@@ -90,7 +90,7 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
 
 
 def _beside(record: Record, cell_memory: Memory) -> Beside:
-    """What the rank with the largest peak held beside its state at that moment."""
+    """Memory at the peak in addition to model state, on the rank with the largest peak."""
     fullest = cell_memory.fullest
     assert fullest is not None
     kinds, predicted = fullest.peak_by_kind, cell_memory.working_bytes or 0
@@ -109,7 +109,7 @@ def _state(theory: Theory, setting: Setting) -> int:
 
 
 def _working(theory: Theory, setting: Setting) -> int:
-    """Predicted beside state and activations."""
+    """Predicted bytes in addition to state and activations."""
     return theory.transient(setting) - _cast(setting)
 
 

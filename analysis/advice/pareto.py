@@ -63,13 +63,13 @@ class Front:
 
 
 def admissible(table: pd.DataFrame, price: Price) -> pd.DataFrame:
-    """The cells that may stand on a front: ended ok, timed, comparable, and with a known price."""
+    """The cells that may stand on a front: ended ok, timed, comparable, and with a price."""
     is_complete = table["throughput_per_s"].notna() & table[price.column].notna()
     return table[(table["status"] == "ok") & ~bearing(table, UNFIT) & is_complete]
 
 
 def front(throughput: Sequence[float], price: Sequence[float]) -> list[int]:
-    """Positions of what nothing beats, fastest first: each costs less, by ``SAVING``, than all that are faster."""
+    """Pareto-optimal positions, fastest first: each costs less, by ``SAVING``, than all that are faster."""
     positions: list[int] = []
     for at in sorted(range(len(price)), key=lambda at: (-throughput[at], price[at])):
         if not positions or price[at] < price[positions[-1]] * (1 - SAVING):

@@ -1,8 +1,8 @@
-"""What to use: the fastest settings that keep a user's limits, with all that cannot be told from the fastest.
+"""What to use: the fastest settings that keep a user's limits, with all that are tied with the fastest.
 
 Settings are compared by throughput over all ranks, round by round within a sweep. A setting is *tied* unless the whole
 interval of the fastest's throughput over its own lies above 1. Of tied settings the one that needs least memory
-stands first: it costs nothing that was measured. What disturbed a cell is said beside its numbers.
+stands first: it costs nothing that was measured. What disturbed a cell is reported with its numbers.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class Choice:
     """One admissible setting."""
 
     name: str
-    """What tells it from the others, in words."""
+    """The settings that distinguish it, in words."""
     row: pd.Series
     behind: Interval
     """The fastest's throughput over its own."""
     overrides: str
-    """The knobs that tell it from the others, as they are given on the command line."""
+    """The knobs that distinguish it, as they are given on the command line."""
     record: Record
 
     @property
@@ -92,9 +92,9 @@ class Advice:
 
     task: str
     tied: list[Choice]
-    """What cannot be told from the fastest, the leanest first; empty if nothing is admissible."""
+    """Tied with the fastest, lowest peak memory first; empty if nothing is admissible."""
     front: list[Choice]
-    """Of all admissible settings those than which none is both faster and leaner, fastest first."""
+    """The Pareto-optimal ones of all admissible settings, fastest first."""
     refused: list[tuple[str, str]]
     """Settings that break a limit, and how."""
     level: str = ""
@@ -135,13 +135,13 @@ def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings:
 
 
 def pareto(choices: Sequence[Choice]) -> list[Choice]:
-    """The choices, fastest first, each leaner than all that are faster."""
+    """The choices, fastest first, each with less peak memory than all that are faster."""
     places = front([choice.row["throughput_per_s"] for choice in choices], [_peak(choice.row) for choice in choices])
     return [choices[at] for at in places]
 
 
 def _peak(row: pd.Series) -> float:
-    """Infinite where it is not, or not all, known."""
+    """Infinite where it was not measured, or not all of it."""
     has_peak = known(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
     return float(row["peak_bytes"]) if has_peak else math.inf
 

@@ -1,8 +1,8 @@
 """Two sets of cells against each other: what a step of the second takes over one of the first, and how sure that is.
 
-Cells are paired by all their knobs, less the one that tells the sides apart; a knob that is new on one side is taken
-for unset on the other (``results.identity.completed``). Within a sweep they are compared round by round, so that what
-slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
+Cells are paired by all their knobs, except the one that differs between the sides; a knob that is new on one side is
+taken for unset on the other (``results.identity.completed``). Within a sweep they are compared round by round, so
+that what slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from results.verdicts import UNTRAINED, noted
 
 MARGIN = 0.02
 REACH = 1.96 + 1.28
-"""Standard errors that the margin must hold for equal cells to be found the same in four of five comparisons: the
+"""Standard errors that the margin must hold for equal cells to be judged the same in four of five comparisons: the
 interval's half width (95 %), and how far its middle strays to either side (80 %)."""
 MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""

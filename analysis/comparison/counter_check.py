@@ -66,7 +66,7 @@ class Difference:
     now: Value
     what: What
     libraries: str
-    """What may have made it beside the code; empty if nothing but the code can have."""
+    """Possible causes other than the code; empty if only the code can be one."""
 
 
 def measured(records: Sequence[Record], reason: str = "") -> Baseline:
@@ -137,7 +137,7 @@ def absent(now: Baseline) -> set[str]:
 
 
 def whose(before: Baseline, now: Baseline, cell: str) -> str:
-    """What beside our code sets the two sides of a cell apart; empty if nothing does."""
+    """What other than our code differs between the two sides of a cell; empty if nothing does."""
     engine = now.engines.get(cell) or before.engines[cell]
     if engine in absent(now):
         return f"engine={engine} cannot run here"

@@ -1,6 +1,6 @@
-"""What of a cell is exact: counted or decided, never timed, so that the same code gives the same numbers everywhere.
+"""The exact quantities of a cell: counted or decided, never timed. The same code gives the same numbers everywhere.
 
-``quantities`` is what the exact gate (``analysis.comparison.counter_check``) holds. A quantity that the ranks do not
+``quantities`` is what the exact gate (``analysis.comparison.counter_check``) compares. A quantity that the ranks do not
 share is one text, rank by rank.
 """
 
@@ -69,7 +69,7 @@ def _memory(record: Record) -> Quantities:
         values["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
         # A late release can only add to a step's peak.
         values["peak, bytes"] = by_rank([min(rank.step_peaks_bytes or [rank.peak_bytes]) for rank in record.memory])
-    else:  # what a late thread still holds is of one kind alone
+    else:  # memory that a late thread has not freed is of one kind
         late = [rank.rest_by_kind.get("communication", 0) for rank in record.memory]
         own = [rank.rest_bytes - late_bytes for rank, late_bytes in zip(record.memory, late, strict=True)]
         values["at rest without communication, bytes"] = by_rank(own)
@@ -122,7 +122,7 @@ def settings(records: Sequence[Record]) -> Quantities:
 
 
 def libraries(records: Sequence[Record]) -> dict[str, dict[str, str]]:
-    """By engine, what its numbers depend on beside our code: the libraries and their versions."""
+    """By engine, what its numbers depend on in addition to our code: the libraries and their versions."""
     by_engine: dict[str, dict[str, str]] = {}
     for record in records:
         used = by_engine.setdefault(engine(record), {"torch": str(record.environment.get("torch"))})
@@ -133,5 +133,5 @@ def libraries(records: Sequence[Record]) -> dict[str, dict[str, str]]:
 
 
 def changed_libraries(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Such as ``torch 2.15.0 -> 2.16.0``; a library that one side does not name is not known to have changed."""
+    """Such as ``torch 2.15.0 -> 2.16.0``; a library that one side does not name is left out."""
     return [f"{key} {before[key]} -> {now[key]}" for key in before if key in now and before[key] != now[key]]

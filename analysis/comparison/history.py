@@ -31,9 +31,9 @@ from results.identity import completed, hardware, identity, knobs
 from results.record import Record
 
 ORDERS = 10_000
-"""Random orders that a statistic is held against, at least."""
+"""Random orders that a statistic is compared with, at least."""
 CHUNK = 500
-"""Of these are drawn at a time: of a series that did not move the first mostly tell."""
+"""Random orders that are drawn at a time: for a series that did not move, the first chunk is mostly enough."""
 Counts = NDArray[np.integer[Any]]
 
 
@@ -84,7 +84,7 @@ def series(records: list[Record], margin: float, level: float) -> Series:
 
 
 def least_sweeps(level: float) -> int:
-    """The fewest points of which some order is rare enough.
+    """The fewest points that have an order that is rare enough.
 
     The rarest has one half of n points above the other in one stretch, which can begin at n places; for an odd n the
     upper half has one point more or one less.

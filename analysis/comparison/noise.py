@@ -169,7 +169,7 @@ def _draws(pairs: int, launches: int) -> tuple[Any, Any]:
 
 
 def launches_for(smallest_change: Callable[[int], float], change: float) -> int:
-    """The fewest launches a side that find ``change``, where so many find ``found``."""
+    """The fewest launches per side that detect ``change``; ``smallest_change`` gives what a number of them detects."""
     few, many = ENOUGH_LAUNCHES - 1, RESAMPLED
     if smallest_change(many) > change:
         return ceil(RESAMPLED * (log1p(smallest_change(many)) / log1p(change)) ** 2)

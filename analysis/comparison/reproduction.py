@@ -192,7 +192,7 @@ ORDER = (
 )
 """The environment, what changes numbers most easily first; what is not listed comes last."""
 LEFT_OUT = ("time", "load_average", "git")
-"""Differs between any two runs; ``git`` is said as code."""
+"""Differs between any two runs; ``git`` is reported as code."""
 
 
 def differences(before: Record, after: Record) -> list[Difference]:

@@ -117,7 +117,7 @@ def detectable(step: Interval, margin: float, one_sided: float) -> float:
 
 
 def rounds_needed(step: Interval, margin: float, one_sided: float) -> int | None:
-    """Rounds that would mostly tell a change of the margin from none: the half width falls with their square root."""
+    """Rounds that would mostly detect a change of the margin: the half width falls with their square root."""
     if not known(step.low):
         return None
     wanted = step.launches * (half_width(step) * reach(one_sided) / math.log1p(margin)) ** 2
@@ -158,7 +158,7 @@ def _traffic(record: Record) -> list[float]:
 
 
 def _bytes(line: Collective) -> float:
-    """What a rank sends for all of a line; the arrays' own bytes where the kind is not known."""
+    """What a rank sends for all of a line; the arrays' own bytes where the kind is unknown."""
     sent = line.sent_bytes
     return line.total_bytes if sent is None else sent
 

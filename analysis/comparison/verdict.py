@@ -45,7 +45,7 @@ class Outcome:
     step: Interval
     """Of the step time, second over first; NaN where either side was not timed."""
     needed: int | None
-    """Launches a side that would settle it; None where it is settled, or nothing is known of the spread."""
+    """Launches a side that would settle it; None where it is settled, or the spread is unavailable."""
     peak: float
     """Of the peak memory; NaN where either side does not know it."""
     detectable: float = math.nan
@@ -76,7 +76,7 @@ def judge(step: Interval, margin: float, *, least: float = 0.0, rounds: int = 2)
 
 
 def telling(records: Sequence[Record], knob: str | None = None) -> list[str]:
-    """The settings that tell the cells apart; engine, stage and world size if there is but one cell."""
+    """The settings that distinguish the cells; engine, stage and world size if there is but one cell."""
     named = [knobs(record) for record in records]
     names = list(dict.fromkeys(name for cell in named for name in cell if name != knob))
     varying = [name for name in names if len({frozen(cell.get(name)) for cell in named}) > 1]

@@ -71,7 +71,7 @@ PREDICTED = {
 
 
 def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
-    """The most that a rank held during a step by what it was for, predicted below; None if not measured."""
+    """The peak memory of a rank during a step by purpose, predicted below; None if not measured."""
     table = panel.table[panel.table["peak_bytes"].notna()]
     if table.empty:
         return None

@@ -27,7 +27,7 @@ SCALES = {
 
 
 def draw(fronts: Sequence[Front], folder: Path) -> list[Plot]:
-    """A figure for each price that is known, with a panel for each task and world size, as PNG files in ``folder``."""
+    """A figure for each measured price, with a panel for each task and world size, as PNG files in ``folder``."""
     plots = []
     with style():
         for price in PRICES:

@@ -11,7 +11,7 @@ class Drawing:
     """One finished panel."""
 
     title: str
-    """What tells it from the others of its figure; may be empty."""
+    """The settings that distinguish it within its figure; may be empty."""
     file: Path
     """PNG; the same as SVG is in the same folder."""
     svg: str

@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep and of its cells: names, params, tags and metrics."""
+"""The MLflow fields of a sweep and of its cells: names, params, tags and metrics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LINKED = 100
 
 
 def knob_names(table: pd.DataFrame) -> list[str]:
-    """The knobs that tell a sweep's cells apart, beyond those that every run's name has."""
+    """The knobs that distinguish a sweep's cells, beyond those that every run's name has."""
     from analysis.table.frame import varying
 
     return [name for name in varying(table) if name not in ("engine", "stage", "gpus", "workload", "precision")]
@@ -71,7 +71,7 @@ def sweep_name(records: Sequence[Record]) -> str:
 
 
 def cell_params(record: Record) -> dict[str, str]:
-    """Every knob by its plain name, as it was asked for; device and backend are what they resolved to.
+    """Every knob by its plain name, as configured; device and backend are what they resolved to.
 
     Nothing that follows from other knobs: MLflow's compare view begins with the first three params that differ.
     """

@@ -91,7 +91,7 @@ def draw(content: Content, advice: Advised, folder: Path) -> list[Plot]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """A row a cell, bare SI units, empty where nothing is known."""
+    """A row a cell, bare SI units, empty where nothing was measured."""
     with replacing(path) as partial:
         as_data(typed(table)).to_csv(partial, index=False, lineterminator="\n")
 

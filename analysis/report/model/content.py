@@ -27,7 +27,7 @@ class Content:
     warnings: Sequence[str] = ()
     """Such as unreadable files."""
     gpu_memory_bytes: int | None = None
-    """How much memory a model has to fit, if that was asked."""
+    """The memory that a model has to fit; None without ``--gpu-memory``."""
 
     @cached_property
     def measured(self) -> list[Measured]:

@@ -9,7 +9,7 @@ from analysis.text import units
 
 
 def section(content: Content) -> Section:
-    """A row for each configuration that has a bound; empty where nobody asked."""
+    """A row for each configuration that has a bound; empty without ``--gpu-memory``."""
     memory_bytes = content.gpu_memory_bytes
     if not memory_bytes:
         return Section("Largest model that fits", "model-size")

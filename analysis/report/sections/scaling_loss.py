@@ -21,7 +21,7 @@ STRETCH = 0.1
 
 
 def section(content: Content) -> Section:
-    """A row for each configuration larger than its baseline; none where nobody asked for attributions."""
+    """A row for each configuration larger than its baseline; none if no step was attributed."""
     cells = [] if how_to_attribute(content) else grown(content)
     columns = [
         *settings(content.headings),
