@@ -43,12 +43,12 @@ def runs(folder: Path) -> list[Path]:
 
 def ratios(now: dict[Timed, float], earlier: list[dict[Timed, float]]) -> dict[Timed, float]:
     """How many times as long each path takes as it did; of those that both sides have."""
-    found = {}
+    path_ratios = {}
     for name, seconds in now.items():
         before = [run[name] for run in earlier[-EARLIER:] if name in run]
         if before:
-            found[name] = seconds / statistics.median(before)
-    return found
+            path_ratios[name] = seconds / statistics.median(before)
+    return path_ratios
 
 
 def main() -> int:
@@ -65,10 +65,10 @@ def main() -> int:
     if not saved:
         print(f"{folder}: no saved runs", file=sys.stderr)
         return 2
-    found = ratios(saved[-1], saved[:-1])
+    path_ratios = ratios(saved[-1], saved[:-1])
     table = bare(("path", "fastest ms", "times as long as before", ""), ("path", ""))
     slower = 0
-    for timed, ratio in sorted(found.items(), key=lambda entry: -entry[1]):
+    for timed, ratio in sorted(path_ratios.items(), key=lambda entry: -entry[1]):
         name, timer = timed
         limit = SLOWER.get(timer, max(SLOWER.values()))
         slower += ratio >= limit
@@ -77,7 +77,7 @@ def main() -> int:
     out = console()
     out.print(table)
     earlier = min(EARLIER, len(saved) - 1)
-    out.print(f"hot paths: {slower} of {len(found)} are slower than in {earlier} earlier runs")
+    out.print(f"hot paths: {slower} of {len(path_ratios)} are slower than in {earlier} earlier runs")
     before = saved[-2] if earlier else {}
     if missing := sorted(name for name, _ in before.keys() - saved[-1].keys()):
         print(f"{folder}: not timed, as they were in the run before: {', '.join(missing)}", file=sys.stderr)

@@ -115,14 +115,14 @@ def faulty(steps_s: dict[str, float]) -> Sides:
 
 
 def logs_of(runs: Sequence[Measured]) -> Logs:
-    found: Logs = {cell: {} for cell in CELLS}
+    logs: Logs = {cell: {} for cell in CELLS}
     for run in runs:
         for cell, (first, *others) in ((cell, list(sides.items())) for cell, sides in run.items()):
             base = [time_gate.per_step_s(first[1], launch) for launch in first[1].launches]
             for name, record in others:
                 own = [time_gate.per_step_s(record, launch) for launch in record.launches]
-                found[cell].setdefault(name, []).append(paired.logs_of_ratios(base, own).tolist())
-    return found
+                logs[cell].setdefault(name, []).append(paired.logs_of_ratios(base, own).tolist())
+    return logs
 
 
 def verdict(logs: Sequence[float], margin: float) -> str:
@@ -132,7 +132,7 @@ def verdict(logs: Sequence[float], margin: float) -> str:
 
 
 def detections(logs: Logs, margin: float) -> list[dict[str, Any]]:
-    """For each cell and fault, by rounds: the share of comparisons, drawn within a pair of servers, found slower."""
+    """For each cell and fault, by rounds: the share of comparisons, drawn within a pair of servers, that are slower."""
     order = random.Random(0)
     rows = []
     for cell, sides in logs.items():
@@ -148,7 +148,7 @@ def detections(logs: Logs, margin: float) -> list[dict[str, Any]]:
 
 
 def false_alarms(logs: Logs, margin: float) -> list[dict[str, Any]]:
-    """For each cell and number of rounds: disjoint comparisons of like code, and how many were found slower or faster.
+    """For each cell and number of rounds: disjoint comparisons of the same code, and how many are slower or faster.
 
     The same launches, cut into comparisons of each size.
     """
@@ -197,9 +197,11 @@ def exact(run: Measured) -> list[dict[str, Any]]:
     rows = []
     for cell, sides in run.items():
         for fault, record in list(sides.items())[1:]:
-            found = time_gate.judge_all([Pair(sides["A"], record)])[0]
-            peak = found.peak
-            rows.append({"cell": cell, "fault": fault, "found": found.more, "peak": peak, "collectives": found.exact})
+            comparison = time_gate.judge_all([Pair(sides["A"], record)])[0]
+            peak = comparison.peak
+            rows.append(
+                {"cell": cell, "fault": fault, "found": comparison.more, "peak": peak, "collectives": comparison.exact}
+            )
     return rows
 
 
@@ -227,9 +229,9 @@ def markdown(document: dict[str, Any]) -> str:
     lines.append("")
     lines += ["| cell | fault | found without timing | peak × | collectives |", "| --- | --- | --- | ---: | --- |"]
     for row in document["exact"]:
-        said = "; ".join(row["collectives"]) or "same"
+        changes = "; ".join(row["collectives"]) or "same"
         lines.append(
-            f"| {row['cell']} | {row['fault']} | {'yes' if row['found'] else 'no'} | {row['peak']:.3f} | {said} |"
+            f"| {row['cell']} | {row['fault']} | {'yes' if row['found'] else 'no'} | {row['peak']:.3f} | {changes} |"
         )
     return "\n".join(lines)
 
@@ -246,7 +248,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=26, help="after which no further pair of servers is started")
     parser.add_argument("--out", type=Path, help="keep tables and ratios, as JSON")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     started = time.monotonic()
     trial = measure({"A": same()}, 5, checked=False, seed=0)
     steps_s = {
@@ -254,11 +256,12 @@ def main() -> None:
         for cell, sides in trial.items()
     }
     with_faults = [
-        measure(faulty(steps_s), asked.rounds, checked=not number, seed=number) for number in range(asked.servers)
+        measure(faulty(steps_s), arguments.rounds, checked=not number, seed=number)
+        for number in range(arguments.servers)
     ]
     without: list[Measured] = []
-    each = ceil(asked.comparisons / len(CELLS))
-    while each > 0 and time.monotonic() - started < 60 * asked.minutes:
+    each = ceil(arguments.comparisons / len(CELLS))
+    while each > 0 and time.monotonic() - started < 60 * arguments.minutes:
         rounds = min(each, COMPARISONS_PER_SERVER) * ROUNDS_AA
         without.append(measure({"A": same(), "no fault": same()}, rounds, checked=False, seed=100 + len(without)))
         each -= COMPARISONS_PER_SERVER
@@ -277,9 +280,9 @@ def main() -> None:
         "logs": {"faults": rounded(faults), "no_fault": rounded(none)},
     }
     print(markdown(document))
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")
 
 
 def rounded(logs: Logs) -> Logs:

@@ -68,36 +68,36 @@ Outcomes = dict[tuple[Setting, bool], Outcome]
 
 def group(name: str, choice: str) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((CONF / name / f"{choice}.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = document.get(name, document)
-    return found
+    settings: dict[str, Any] = document.get(name, document)
+    return settings
 
 
 def variants(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The engines, and the parameter server's three modes apart."""
-    found = {name: group("engine", name) for name in names}
-    if "parameter_server" in found:
-        found["parameter_server, async"] = found["parameter_server"] | {"mode": "async"}
-        found["parameter_server, bounded"] = found["parameter_server"] | {"mode": "bounded", "staleness": 2}
-    return found
+    documents = {name: group("engine", name) for name in names}
+    if "parameter_server" in documents:
+        documents["parameter_server, async"] = documents["parameter_server"] | {"mode": "async"}
+        documents["parameter_server, bounded"] = documents["parameter_server"] | {"mode": "bounded", "staleness": 2}
+    return documents
 
 
 def requests(
     chosen: dict[str, dict[str, Any]], workloads: Sequence[str], precisions: Sequence[str], ranks: Sequence[int]
 ) -> dict[Setting, Config]:
     """Every setting; one that an engine refuses is left for ``plan`` to say."""
-    found = {}
+    configs = {}
     for workload in workloads:
         changes = dict(SIZES[workload])
         batch_size = changes.pop("batch_size")
-        known = group("workload", "module") | DROPOUT if workload == "dropout" else group("workload", workload)
+        settings = group("workload", "module") | DROPOUT if workload == "dropout" else group("workload", workload)
         for engine, document in chosen.items():
             untied = {"tie": False} if (engine, workload) == ("pipeline", "gpt") else {}  # its stages share no weight
             for stage in (0, 1, 2, 3):
                 for precision in precisions:
                     for size in ranks:
-                        found[engine, stage, workload, precision, size] = Config(
+                        configs[engine, stage, workload, precision, size] = Config(
                             engine=document,
-                            workload=known | changes | untied | {"name": workload},
+                            workload=settings | changes | untied | {"name": workload},
                             stage=stage,
                             gpus=size,
                             precision=precision,
@@ -107,12 +107,12 @@ def requests(
                             threads=1,
                             measure=Measure(parity_steps=STEPS, memory=False, collectives=False, ceiling=False),
                         )
-    return found
+    return configs
 
 
 def measure(settings: dict[Setting, Config], runs: int) -> Outcomes:
     """Runs every setting both ways, each run in a fork server of its own. Ctrl-C ends it with what is finished."""
-    found: Outcomes = {}
+    outcomes: Outcomes = {}
     preload = engines.preload(*{config.engine["package"] for config in settings.values()})
     with contextlib.ExitStack() as stack:
         places = [Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="determinism-"))) for _ in range(runs)]
@@ -120,11 +120,11 @@ def measure(settings: dict[Setting, Config], runs: int) -> Outcomes:
         try:
             for at, (setting, config) in enumerate(settings.items()):
                 for way in WAYS:
-                    found[setting, way] = run_all(replace(config, deterministic=way), launchers, places)
+                    outcomes[setting, way] = run_all(replace(config, deterministic=way), launchers, places)
                 print(f"{at + 1}/{len(settings)} {setting}", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             print("interrupted: what is finished is shown", file=sys.stderr)
-    return found
+    return outcomes
 
 
 def run_all(config: Config, launchers: Sequence[Launcher], places: Sequence[Path]) -> Outcome:
@@ -157,14 +157,14 @@ def run_once(cell: Cell, launcher: Launcher, scratch: Path, outcome: Outcome) ->
         outcome.runs.append(([parity.losses], parity.weights_digest))
 
 
-def table(found: Outcomes) -> str:
+def table(outcomes: Outcomes) -> str:
     """A row for each engine and stage: in how many settings all runs were equal, and where they were not."""
     lines = [
         "| engine | stage | equal by default | equal with `deterministic=true` | not equal |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
-    for engine, stage in dict.fromkeys((setting[0], setting[1]) for setting, _ in found):
-        of_row = {key: outcome for key, outcome in found.items() if key[0][:2] == (engine, stage)}
+    for engine, stage in dict.fromkeys((setting[0], setting[1]) for setting, _ in outcomes):
+        of_row = {key: outcome for key, outcome in outcomes.items() if key[0][:2] == (engine, stage)}
         counts = []
         for way in WAYS:
             ran = [outcome for key, outcome in of_row.items() if key[1] is way and not outcome.reason]
@@ -180,10 +180,12 @@ def described(key: tuple[Setting, bool]) -> str:
     return f"{workload} {precision} {ranks} ranks{' deterministic' if way else ''}"
 
 
-def reasons(found: Outcomes) -> list[str]:
+def reasons(outcomes: Outcomes) -> list[str]:
     """What did not run, each reason once."""
     return list(
-        dict.fromkeys(f"{setting[0]}, stage {setting[1]}: {o.reason}" for (setting, _), o in found.items() if o.reason)
+        dict.fromkeys(
+            f"{setting[0]}, stage {setting[1]}: {o.reason}" for (setting, _), o in outcomes.items() if o.reason
+        )
     )
 
 
@@ -196,9 +198,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2)
     arguments = parser.parse_args()
     settings = requests(variants(arguments.engines), arguments.workloads, arguments.precisions, arguments.ranks)
-    found = measure(settings, arguments.runs)
-    print(table(found))
-    print(*("", *reasons(found)), sep="\n")
+    outcomes = measure(settings, arguments.runs)
+    print(table(outcomes))
+    print(*("", *reasons(outcomes)), sep="\n")
 
 
 if __name__ == "__main__":

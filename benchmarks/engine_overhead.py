@@ -6,7 +6,7 @@
 Compute is the same forward, backward and unsharded update in one process without communication, with the threads of
 one rank. Overhead is a step's time minus that. All launches of a round are shuffled, rounds are interleaved, and a
 ratio is paired by round: its median, and the bootstrap interval with the level that so many rounds attain. Ctrl-C ends
-it after the last whole round, which is shown as if it had been asked for.
+it after the last whole round, which is shown as if it were the last requested.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ Key = tuple[str, str, int, int]
 
 def group(name: str, choice: str) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((CONF / name / f"{choice}.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = document.get(name, document)
-    return found
+    settings: dict[str, Any] = document.get(name, document)
+    return settings
 
 
 def requests(
@@ -57,19 +57,19 @@ def requests(
 ) -> dict[Key, Config]:
     """Every cell that is compared, and the plain one of each workload."""
     plain = {"name": "plain", "package": "benchmarks.plain"}
-    found = {}
+    configs = {}
     for workload in workloads:
         changes = dict(SMALL[workload])
         common: dict[str, Any] = {"batch_size": changes.pop("batch_size"), "steps": steps, "threads": 1}
         common["workload"] = group("workload", workload) | changes
-        found[workload, "plain", 0, 1] = Config(engine=plain, **common)
+        configs[workload, "plain", 0, 1] = Config(engine=plain, **common)
         for engine in engines:
             for stage in stages:
                 for size in ranks:
-                    found[workload, engine, stage, size] = Config(
+                    configs[workload, engine, stage, size] = Config(
                         engine=group("engine", engine), stage=stage, gpus=size, **common
                     )
-    return found
+    return configs
 
 
 def measure(cells: dict[Key, Cell], launcher: Launcher, rounds: int) -> dict[Key, list[float]]:
@@ -144,10 +144,10 @@ def main() -> None:
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3], choices=range(4))
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
-    asked = requests(arguments.engines, arguments.workloads, arguments.ranks, arguments.stages, arguments.steps)
-    packages = [config.engine["package"] for config in asked.values()]
+    configs = requests(arguments.engines, arguments.workloads, arguments.ranks, arguments.stages, arguments.steps)
+    packages = [config.engine["package"] for config in configs.values()]
     with LocalLauncher(engines.preload(*packages)) as launcher:
-        cells = {key: plan([config], launcher.machine, usable_cores())[0] for key, config in asked.items()}
+        cells = {key: plan([config], launcher.machine, usable_cores())[0] for key, config in configs.items()}
         runnable = {key: cell for key, cell in cells.items() if cell.status is None}
         samples = measure(runnable, launcher, arguments.rounds)
         if not all(samples.values()):

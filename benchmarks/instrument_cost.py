@@ -7,7 +7,7 @@ same without conditions and record. Off: the same steps from the same barrier wi
 all. All are blocks of five steps, and take turns in random order in one process: so short that the machine is the same
 for the three of a turn, and with a ninth of a launch's steps to bear what is paid once a block. A launch's ratio is the
 median over turns, and the interval is that of the median over fresh launches. What is paid once a launch, outside of
-the clock, stands beside it: two readings of conditions, and the record.
+the clock, is shown next to it: two readings of conditions, and the record.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
     module = work.build()
     engine.setup(module, work.units(module), spec(ranks), RankContext(rank, ranks, CPU, store))
     watch = Watch(Placement(local_rank=rank, local_ranks=ranks), CPU)
-    found: Blocks = {"on": [], "marks": [], "off": [], "conditions": [], "record": []}
+    blocks: Blocks = {"on": [], "marks": [], "off": [], "conditions": [], "record": []}
 
     def on() -> None:
         begun = time.perf_counter()
@@ -81,17 +81,17 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
         timed = timed_steps(engine, pool, STEPS, work.loss, CPU)
         begun = time.perf_counter()
         seen = watch.end()
-        found["conditions"].append(spent_s + time.perf_counter() - begun)
-        found["on"].append(timed.wall_s / STEPS)
+        blocks["conditions"].append(spent_s + time.perf_counter() - begun)
+        blocks["on"].append(timed.wall_s / STEPS)
         if rank == 0:
             samples = RankSamples(timed.forward_backward_s, timed.optimizer_s, [], timed.wall_s, timed.losses)
-            found["record"].append(write_s(Path(folder), samples, seen.conditions))
+            blocks["record"].append(write_s(Path(folder), samples, seen.conditions))
 
     def marks() -> None:
-        found["marks"].append(timed_steps(engine, pool, STEPS, work.loss, CPU).wall_s / STEPS)
+        blocks["marks"].append(timed_steps(engine, pool, STEPS, work.loss, CPU).wall_s / STEPS)
 
     def off() -> None:
-        found["off"].append(bare_s(engine, pool, STEPS, work.loss) / STEPS)
+        blocks["off"].append(bare_s(engine, pool, STEPS, work.loss) / STEPS)
 
     timed_steps(engine, pool, STEPS, work.loss, CPU)
     order = random.Random(seed)  # the same on every rank
@@ -99,7 +99,7 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
         for block in order.sample([on, marks, off], 3):
             block()
     dist.barrier()
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    Path(folder, f"{rank}.json").write_text(json.dumps(blocks))
 
 
 def bare_s(engine: Engine, pool: list[Any], steps: int, loss_fn: Callable[..., Any]) -> float:
@@ -135,8 +135,8 @@ def launch(ranks: int, size: str, turns: int, seed: int) -> Blocks:
         arguments = (ranks, size, turns, seed, folder)
         mp.start_processes(rank_main, arguments, nprocs=ranks, start_method="fork")  # type: ignore
         each: list[Blocks] = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(ranks)]
-    found = {name: [max(times) for times in zip(*(rank[name] for rank in each), strict=True)] for name in BLOCKS}
-    return found | {name: each[0][name] for name in ("conditions", "record")}
+    blocks = {name: [max(times) for times in zip(*(rank[name] for rank in each), strict=True)] for name in BLOCKS}
+    return blocks | {name: each[0][name] for name in ("conditions", "record")}
 
 
 def mark_s(count: int = 20_000) -> float:
@@ -150,12 +150,12 @@ def mark_s(count: int = 20_000) -> float:
 
 def ratio(launches: list[Blocks], block: str) -> Interval:
     """A step in blocks of that kind over one without instruments."""
-    turns = [zip(found[block], found["off"], strict=True) for found in launches]
+    turns = [zip(blocks[block], blocks["off"], strict=True) for blocks in launches]
     return median_interval([median(step / bare for step, bare in launch) for launch in turns])
 
 
 def row(size: str, ranks: int, launches: list[Blocks]) -> dict[str, Any]:
-    everything = {name: [value for found in launches for value in found[name]] for name in launches[0]}
+    everything = {name: [value for blocks in launches for value in blocks[name]] for name in launches[0]}
     return {
         "size": size,
         "ranks": ranks,

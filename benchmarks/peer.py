@@ -1,4 +1,4 @@
-"""The other rank of a two-rank world: it calls each collective as often as it is told, so that one can be timed."""
+"""The other rank of a two-rank world: it calls each collective as often as requested, so that one can be timed."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def join(rank: int, meeting: str) -> Collectives:
     return GlooCollectives(RankContext(rank, 2, torch.device("cpu"), store))
 
 
-def serve(meeting: str, asked: Connection) -> None:
+def serve(meeting: str, requests: Connection) -> None:
     """The peer's life: ``(kind, elements, calls)`` until its pipe closes."""
     collectives = join(1, meeting)
     while True:
         try:
-            kind, elements, calls = asked.recv()
+            kind, elements, calls = requests.recv()
         except EOFError:
             os._exit(0)
         again = call(collectives, kind, elements)
@@ -53,7 +53,7 @@ def serve(meeting: str, asked: Connection) -> None:
 
 @contextmanager
 def world_of_two(folder: Path) -> Iterator[tuple[Collectives, Connection]]:
-    """This process as rank 0, and the pipe by which the peer is asked."""
+    """This process as rank 0, and the pipe that carries requests to the peer."""
     meeting = str(folder / "meeting")
     here, there = multiprocessing.Pipe()
     # Spawned: it would otherwise inherit a process group, and this end of its pipe.

@@ -2,7 +2,7 @@
 
     python -m pytest benchmarks/test_analysis_of_2000_records.py --benchmark-only
 
-Memory is the resident peak, and what is held to 20 s the CPU time, of a process of its own that only writes the report.
+Memory is the resident peak, and time the CPU time, of a process of its own that only writes the report.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def test_a_report_on_2000_records(benchmark: Any, folder: Path, tmp_path: Path) 
         done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
         return done.stdout
 
-    said = benchmark.pedantic(report, rounds=1)
-    peak_kib, cpu_s = re.findall(r"peak_kib (\d+) cpu_s ([\d.]+)", said)[-1]
+    output = benchmark.pedantic(report, rounds=1)
+    peak_kib, cpu_s = re.findall(r"peak_kib (\d+) cpu_s ([\d.]+)", output)[-1]
     benchmark.extra_info |= {"peak_bytes": int(peak_kib) * 1024, "cpu_s": float(cpu_s)}
     assert int(peak_kib) * 1024 < 10**9
     assert float(cpu_s) < 20, "it has one thread, so on a machine of its own it takes as long"

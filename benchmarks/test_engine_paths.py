@@ -29,7 +29,7 @@ cpu_time = pytest.mark.benchmark(timer=time.process_time)
 
 
 class Alone:
-    """Rank 0 of a world in which nothing is sent: what a step costs beside its communication."""
+    """Rank 0 of a world in which nothing is sent: what a step costs without its communication."""
 
     rank, world_size = 0, RANKS
 

@@ -55,8 +55,8 @@ def test_a_record_is_read(records: list[Record], tmp_path: Path, benchmark: Benc
 @cpu_time
 def test_a_folder_of_records_is_read(records: list[Record], tmp_path: Path, benchmark: BenchmarkFixture) -> None:
     folder = write_all(records, tmp_path / "sweep")
-    found = benchmark.pedantic(load, args=[[folder]], rounds=5, iterations=1, warmup_rounds=1)
-    assert len(found.records) == 64
+    sweeps = benchmark.pedantic(load, args=[[folder]], rounds=5, iterations=1, warmup_rounds=1)
+    assert len(sweeps.records) == 64
 
 
 @cpu_time

@@ -124,12 +124,12 @@ def take(seconds: float, device: torch.device) -> None:
 @cache
 def cycles_per_s(device: torch.device) -> float:
     """Cycles of a GPU's clock in a second, against events. Waits for the device; once per process."""
-    found: list[float] = []
+    rates: list[float] = []
     for _ in range(1 + SPINS):
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
         torch.cuda._sleep(CYCLES)
         after.record()
         after.synchronize()
-        found.append(CYCLES / (before.elapsed_time(after) / 1000))
-    return sorted(found[1:])[SPINS // 2]
+        rates.append(CYCLES / (before.elapsed_time(after) / 1000))
+    return sorted(rates[1:])[SPINS // 2]

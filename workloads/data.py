@@ -49,7 +49,7 @@ class Source(Protocol):
 
 
 class Bank:
-    """Samples held in memory, one per row of each column; ``prepare`` is applied to the first column of a batch."""
+    """Samples in memory, one per row of each column; ``prepare`` is applied to the first column of a batch."""
 
     def __init__(
         self, description: str, *columns: Tensor, synthetic: bool, prepare: Callable[[Tensor], Tensor] | None = None
@@ -65,7 +65,7 @@ class Bank:
 
 
 class ImageNetFolder:
-    """Images of ``FOLDER/CLASS/FILE``, decoded when asked for: resized to 256, centre-cropped to 224, standardised."""
+    """Images of ``FOLDER/CLASS/FILE``, decoded on access: resized to 256, centre-cropped to 224, standardised."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         from torchvision import datasets, transforms

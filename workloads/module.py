@@ -17,12 +17,12 @@ from workloads.base import Batch, Workload, WorkloadError, WorkloadInfo, check_c
 from workloads.units import Calls, calls_of, default_units, named_units
 
 TARGETS = ("targets", "labels")
-"""Parameters of a forward that returns its loss, by which it asks for what its output is held against."""
+"""Parameters of a forward that returns its loss, by which it takes the targets."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """What a module is given and what its output is held against."""
+    """The inputs of a module and the targets of its output."""
 
     input: tuple[int, ...] = (3, 32, 32)
     input_kind: str = "float"
@@ -186,7 +186,7 @@ class UserModule:
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         if self._feed.loss == "output":
-            return self._own_loss(module(batch[0], **self._asked_for(batch)))
+            return self._own_loss(module(batch[0], **self._target_arguments(batch)))
         inputs, targets = batch
         output = part_of(module(inputs), "logits")
         if not isinstance(output, Tensor):
@@ -203,8 +203,8 @@ class UserModule:
             raise self._mismatch(f"the shape {tuple(output.shape)}", f"({wanted}), or another workload.loss")
         return F.cross_entropy(output.flatten(0, -2), targets.flatten())
 
-    def _asked_for(self, batch: Batch) -> dict[str, Tensor]:
-        """The targets, under the name by which the module's forward asks for them."""
+    def _target_arguments(self, batch: Batch) -> dict[str, Tensor]:
+        """The targets, under the name of the parameter that the module's forward has for them."""
         if self._targets is None:
             return {}
         shifts = self._targets == "labels" and self._feed.input_kind == "tokens"

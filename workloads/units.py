@@ -86,8 +86,8 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 def default_units(module: nn.Module, calls: Calls) -> list[nn.Module]:
     """The units of ``module``, in the order of forward. They do not nest and share no parameter."""
     finder = Finder(module, calls)
-    found = finder.below(module, "")
-    by_size = sorted(found, key=lambda unit: size_of(unit[1]))
+    units = finder.below(module, "")
+    by_size = sorted(units, key=lambda unit: size_of(unit[1]))
     left_out: set[int] = set()
     size = 0
     for _, unit in by_size[:-1]:
@@ -95,7 +95,7 @@ def default_units(module: nn.Module, calls: Calls) -> list[nn.Module]:
         if size > LEFT_OUT * finder.total:
             break
         left_out.add(id(unit))
-    kept = [(name, unit) for name, unit in found if id(unit) not in left_out]
+    kept = [(name, unit) for name, unit in units if id(unit) not in left_out]
     return in_order(kept, calls)
 
 
@@ -113,7 +113,7 @@ class Finder:
 
     def below(self, module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
         """The units among the children of ``module``, by name."""
-        found: list[tuple[str, nn.Module]] = []
+        units: list[tuple[str, nn.Module]] = []
         taken: set[int] = set()
         for child_name, child in module.named_children():
             path = f"{name}.{child_name}" if name else child_name
@@ -122,10 +122,10 @@ class Finder:
             taken.add(id(child))
             block = isinstance(module, LISTS)
             if self._is_unit(child, path, block=block):
-                found.append((path, child))
+                units.append((path, child))
             elif opens(child):
-                found += self.below(child, path)
-        return found
+                units += self.below(child, path)
+        return units
 
     def _is_unit(self, child: nn.Module, path: str, *, block: bool) -> bool:
         if type(child).forward is nn.Module.forward or self._is_shared(child):
@@ -142,7 +142,7 @@ class Finder:
 
 
 def opens(module: nn.Module) -> bool:
-    """Whether the children of ``module`` may be units: it calls them, as far as its class tells."""
+    """Whether the children of ``module`` may be units: it calls them, as far as its class shows."""
     ours = type(module).__module__.startswith(("torch.nn.", "torch._dynamo."))
     return not ours or isinstance(module, OPEN)
 
@@ -175,17 +175,17 @@ def named_units(module: nn.Module, names: Sequence[str], calls: Calls) -> list[n
     Raises WorkloadError for a name that no module has.
     """
     parts = {name: part for name, part in module.named_modules() if name and any(True for _ in part.parameters())}
-    found: list[tuple[str, nn.Module]] = []
+    units: list[tuple[str, nn.Module]] = []
     for wanted in names:
         if not any(matches(wanted, name, part) for name, part in parts.items()):
             raise WorkloadError(
                 f"workload.units: {wanted!r} is no class or name of a module with parameters; {near(wanted, parts)}"
             )
     for name, part in parts.items():
-        nested = any(name.startswith(f"{unit}.") for unit, _ in found)
+        nested = any(name.startswith(f"{unit}.") for unit, _ in units)
         if not nested and any(matches(wanted, name, part) for wanted in names):
-            found.append((name, part))
-    return in_order(found, calls)
+            units.append((name, part))
+    return in_order(units, calls)
 
 
 def matches(wanted: str, name: str, part: nn.Module) -> bool:

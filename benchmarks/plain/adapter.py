@@ -38,7 +38,7 @@ class PlainEngine:
         return {}
 
     def teardown(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 def create() -> Engine:
