@@ -1,7 +1,7 @@
-"""What is said about DDP and ZeRO, each claim put to a measurement.
+"""Claims about DDP and ZeRO, each tested by a measurement.
 
 Introductions to distributed training make claims that can be tested, and some contradict others. Each is here with an
-experiment and a rule that was fixed before it ran; what was found is one of
+experiment and a rule that was fixed before it ran; its verdict is one of
 
     supported, refuted, partly, not testable here
 

@@ -1,4 +1,4 @@
-"""A claim, and what was found about it."""
+"""A claim, and the finding of its experiment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 @dataclass(frozen=True)
 class Finding:
-    """What an experiment said of a claim."""
+    """The verdict of an experiment on a claim, and its numbers."""
 
     verdict: Verdict
     because: str
@@ -25,10 +25,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that is said, and the experiment that decides it."""
+    """A statement, and the experiment that decides it."""
 
     id: str
-    said: str
+    statement: str
     """In our words, as its proponents mean it."""
     test: str
     """What is measured, and the threshold at which it is supported or refuted."""
@@ -43,12 +43,12 @@ Register = list[Claim]
 
 
 def claim(
-    register: Register, id: str, said: str, test: str, *, measured: bool = True, timed: bool = False
+    register: Register, id: str, statement: str, test: str, *, measured: bool = True, timed: bool = False
 ) -> Callable[[Callable[[Suite], Finding]], Callable[[Suite], Finding]]:
     """Adds the function below it to ``register`` as the experiment of a claim."""
 
     def add(find: Callable[[Suite], Finding]) -> Callable[[Suite], Finding]:
-        register.append(Claim(id, said, test, find, measured, timed))
+        register.append(Claim(id, statement, test, find, measured, timed))
         return find
 
     return add
@@ -60,6 +60,6 @@ def decided(holds: bool, because: str, numbers: dict[str, Any]) -> Finding:
 
 
 def by_parts(holds: Sequence[bool], because: str, numbers: dict[str, Any]) -> Finding:
-    """Supported if it holds in all of what it is said of, partly if in some, else refuted."""
+    """Supported if the claim holds in all cases, partly if in some, else refuted."""
     verdict: Verdict = "supported" if all(holds) else "partly" if any(holds) else "refuted"
     return Finding(verdict, because, numbers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from claims.claim import VERDICTS, Claim
-from claims.findings import Findings, Found
+from claims.findings import Entry, Findings
 from claims.register import CLAIMS, TOPICS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "claims"
@@ -48,7 +48,7 @@ def index(findings: Findings) -> str:
 
 
 def summary(findings: Findings) -> str:
-    counts = Counter(found.finding.verdict for found in findings.by_claim.values())
+    counts = Counter(entry.finding.verdict for entry in findings.by_claim.values())
     counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     missing = len(CLAIMS) - len(findings.by_claim)
     if missing:
@@ -57,12 +57,12 @@ def summary(findings: Findings) -> str:
     return f"**{len(CLAIMS)} claims: {counted}.** Measured with {machine}."
 
 
-def row(claim: Claim, entry: Found | None) -> str:
+def row(claim: Claim, entry: Entry | None) -> str:
     verdict = f"**{entry.finding.verdict}**" if entry else NOT_MEASURED
-    return f"| [{claim.id}]({claim.id}.md) | {cell(claim.said)} | {verdict} | {headline(claim.id, entry)} |"
+    return f"| [{claim.id}]({claim.id}.md) | {cell(claim.statement)} | {verdict} | {headline(claim.id, entry)} |"
 
 
-def headline(id: str, entry: Found | None) -> str:
+def headline(id: str, entry: Entry | None) -> str:
     """One number of a finding with its name; empty where none is a number."""
     numbers = entry.finding.numbers if entry else {}
     for name in (NUMBER.get(id), *numbers):
@@ -82,10 +82,10 @@ def single(value: Any) -> str:
     return ""
 
 
-def page(claim: Claim, entry: Found | None) -> str:
+def page(claim: Claim, entry: Entry | None) -> str:
     """One claim: the verdict, what was measured, how, every number, and the commands."""
     verdict = entry.finding.verdict if entry else NOT_MEASURED
-    parts = [GENERATED, f"# {claim.id}", f"**Claim:** {claim.said}", f"**Verdict:** {verdict}.", "## Measured"]
+    parts = [GENERATED, f"# {claim.id}", f"**Claim:** {claim.statement}", f"**Verdict:** {verdict}.", "## Measured"]
     parts += [listed(entry.finding.because) if entry else "Nothing yet.", "## Experiment and threshold"]
     parts.append(listed(claim.test))
     if entry and entry.finding.numbers:

@@ -1,4 +1,4 @@
-"""What was found, as a file: findings by claim, with the commands that measured them, and where they were measured."""
+"""Findings as a file: by claim, with the commands that measured them, and the machine that they were measured on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class NotFindings(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
-    """A finding, and how it was come by."""
+class Entry:
+    """A finding, the commands that measured it, and when."""
 
     finding: Finding
     commands: list[str]
@@ -32,12 +32,12 @@ class Findings:
     """All of one machine."""
 
     machine: dict[str, Any] = field(default_factory=dict)
-    by_claim: dict[str, Found] = field(default_factory=dict)
+    by_claim: dict[str, Entry] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         document = {"version": VERSION, "machine": self.machine}
-        document["claims"] = {id: asdict(found) for id, found in sorted(self.by_claim.items())}
+        document["claims"] = {id: asdict(entry) for id, entry in sorted(self.by_claim.items())}
         write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
@@ -47,8 +47,8 @@ def read(path: Path) -> Findings:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != VERSION:
             raise ValueError(f"version {document['version']!r}; this version reads {VERSION}")
-        found = {id: decode(entry, Found, id) for id, entry in document["claims"].items()}
-        return Findings(dict(document["machine"]), found)
+        by_claim = {id: decode(entry, Entry, id) for id, entry in document["claims"].items()}
+        return Findings(dict(document["machine"]), by_claim)
     except OSError as error:
         raise NotFindings(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,6 @@
 """What experiments are made of: sweeps of this suite as a person would run them, and programs on ranks.
 
-Each is run once however many claims ask for it, and what it left is found again in ``folder``: a run that was cut off
-goes on where it was.
+Each is run once however many claims ask for it, and its results stay in ``folder``: an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Suite:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.commands: list[str] = []
-        """What was asked for since this list was last emptied, as a person would type it."""
+        """The commands that were requested since this list was last emptied, as a person would type them."""
 
     def sweep(self, *overrides: str) -> list[Record]:
         """The records of ``python -m bench -m`` with these overrides. Raises ExperimentError if it did not end."""
@@ -57,11 +56,11 @@ class Suite:
         returns are JSON. Raises ExperimentError if a rank raised or died; with ``may_die``, None stands for one that
         died.
         """
-        asked = ["-m", "claims.ranks", function, str(ranks), json.dumps(arguments, sort_keys=True)]
-        self.commands.append(shlex.join([PYTHON, *asked]))
-        place = self.folder / "programs" / f"{digest(asked)}.json"
+        command = ["-m", "claims.ranks", function, str(ranks), json.dumps(arguments, sort_keys=True)]
+        self.commands.append(shlex.join([PYTHON, *command]))
+        place = self.folder / "programs" / f"{digest(command)}.json"
         if not place.exists():
-            done = self._run(asked, place.with_suffix(""), (0,))
+            done = self._run(command, place.with_suffix(""), (0,))
             write_whole(place, done)
         results: list[Any] = json.loads(place.read_text(encoding="utf-8"))
         if None in results and not may_die:
@@ -69,7 +68,7 @@ class Suite:
         return results
 
     def _run(self, arguments: list[str], place: Path, ended: tuple[int, ...]) -> str:
-        """Standard output of a Python that ended with one of these codes; what it said beside that is kept."""
+        """Standard output of a Python that ended with one of these codes; its whole output is kept."""
         place.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         place.with_name(f"{place.name}.log").write_text(done.stdout + done.stderr, encoding="utf-8")

@@ -1,7 +1,7 @@
 """The arithmetic of averaging, on ranks, in plain torch: DDP, ZeRO, one process, and rules that are wrong.
 
-All train a small network on real digits from the same weights and on the same global batches, of which each rank takes
-its part. A distance between weights is a share of what training moved them: of the reference's way from its start.
+All train a small network on real digits from the same weights and on the same global batches; each rank takes its
+part. A distance between weights is a share of what training moved them: of the reference's way from its start.
 """
 
 from __future__ import annotations
@@ -252,15 +252,15 @@ def worked_example(rank: int, ranks: int) -> dict[str, float]:
     by_hand, under_ddp = Scalar(), Scalar()
     by_hand().backward()
     assert by_hand.weight.grad is not None
-    found = {"gradient": float(by_hand.weight.grad)}
+    values = {"gradient": float(by_hand.weight.grad)}
     dist.all_reduce(by_hand.weight.grad)
     by_hand.weight.grad /= ranks
-    found["synced"] = float(by_hand.weight.grad)
+    values["synced"] = float(by_hand.weight.grad)
     torch.optim.SGD(by_hand.parameters(), lr=LR).step()
-    found["updated"] = by_hand.weight.item()
+    values["updated"] = by_hand.weight.item()
     wrapped = DistributedDataParallel(under_ddp)
-    found["start under DDP"] = under_ddp.weight.item()
+    values["start under DDP"] = under_ddp.weight.item()
     wrapped().backward()
     torch.optim.SGD(under_ddp.parameters(), lr=LR).step()
-    found["updated under DDP"] = under_ddp.weight.item()
-    return found
+    values["updated under DDP"] = under_ddp.weight.item()
+    return values

@@ -23,7 +23,7 @@ class Operations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[str] = []
+        self.operators: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
@@ -31,7 +31,7 @@ class Operations(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if func.namespace == "aten" and name in COMPUTES:
             shapes = [tuple(entry.shape) for entry in args if isinstance(entry, Tensor)]
-            self.found.append(f"{name} {shapes}")
+            self.operators.append(f"{name} {shapes}")
         return func(*args, **(kwargs or {}))
 
 
@@ -58,21 +58,21 @@ def trace(name: str, stage: int, rank: int, ranks: int, module: nn.Module | None
     nodes: list[str] = []
 
     def loss(module: nn.Module, samples: Batch) -> Tensor:
-        found = engines.loss(module, samples)
-        nodes_run(found, nodes)
-        return found
+        value = engines.loss(module, samples)
+        nodes_run(value, nodes)
+        return value
 
     counter, operations = FlopCounterMode(display=False), Operations()
     with counter, operations:
         trained.forward_backward(engines.batch(2, rank), loss, sync=True)
     trained.optimizer_step()
-    return {"flops": counter.get_total_flops(), "operations": operations.found, "nodes": nodes}
+    return {"flops": counter.get_total_flops(), "operations": operations.operators, "nodes": nodes}
 
 
 def of_stages(rank: int, ranks: int, names: Sequence[str]) -> dict[str, Any]:
-    """Traces of all stages of some engines, and of ranks that do what is said of ZeRO."""
-    found = {f"{name} {stage}": trace(name, stage, rank, ranks) for name in names for stage in range(4)}
-    return found | {
+    """Traces of all stages of some engines, and of ranks that do what is claimed of ZeRO."""
+    traces = {f"{name} {stage}": trace(name, stage, rank, ranks) for name in names for stage in range(4)}
+    return traces | {
         "deferred": trace("native", 0, rank, ranks, Recomputed(engines.model())),
         "own gradients only": {"flops": own_gradients_only(rank, ranks)},
     }
@@ -88,8 +88,8 @@ class Recomputed(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = checkpoint(self.first, inputs, use_reentrant=False)
         assert isinstance(hidden, Tensor)
-        found: Tensor = self.second(hidden)
-        return found
+        output: Tensor = self.second(hidden)
+        return output
 
 
 def own_gradients_only(rank: int, ranks: int) -> int:

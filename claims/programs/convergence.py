@@ -1,6 +1,6 @@
-"""Trains classifiers to the end on ranks, by engines of this suite, and tests them on images held out.
+"""Trains classifiers to the end on ranks, by engines of this suite, and tests them on held-out images.
 
-A seed draws the first weights, which images are held out, and the order of the others: two ways to train that share a
+A seed draws the first weights, the test images, and the order of the others: two ways to train that share a
 seed differ in nothing else. Every global batch is the same whatever the number of ranks, each of which takes its part.
 """
 
@@ -19,8 +19,8 @@ from workloads import cnn_cifar
 from workloads.data import cifar10, digits
 from workloads.digits import network
 
-HELD_OUT = 360
-TRAINED = 1797 - HELD_OUT
+TEST_IMAGES = 360
+TRAINED = 1797 - TEST_IMAGES
 WIDTH = 16
 """Channels of the network's convolutions."""
 LR = 0.02
@@ -30,7 +30,7 @@ LR = 0.02
 def train(
     rank: int, ranks: int, engine: str, stage: int, seeds: Sequence[int], global_batch: int, epochs: int
 ) -> dict[str, list[list[float]] | list[float]]:
-    """By seed: the mean loss of each epoch, and after the last one loss and accuracy on the images held out."""
+    """By seed: the mean loss of each epoch, and after the last one loss and accuracy on the test images."""
     results = [train_one(rank, ranks, engine, stage, seed, global_batch, epochs) for seed in seeds]
     return {
         "epoch_losses": [losses for losses, _, _ in results],
@@ -77,8 +77,8 @@ def batches(seed: int, epoch: int, global_batch: int) -> Iterator[Batch]:
 
 
 def tested(model: nn.Module, seed: int) -> tuple[float, float]:
-    """Loss and accuracy on the images held out."""
-    images, labels = digits(seed).batch(range(TRAINED, TRAINED + HELD_OUT))
+    """Loss and accuracy on the test images."""
+    images, labels = digits(seed).batch(range(TRAINED, TRAINED + TEST_IMAGES))
     with torch.no_grad():
         logits = model(images)
     return float(F.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())

@@ -58,7 +58,7 @@ def engine(name: str, stage: int, rank: int, ranks: int, module: nn.Module | Non
 
 
 def spec_of(name: str, ranks: int, *, own: dict[str, Any] | None = None, **settings: Any) -> EngineSpec:
-    """What an engine is asked for: its own options are those of conf/engine, but for ``own``."""
+    """The settings of an engine: its own options are those of conf/engine, except for ``own``."""
     options = {key: value for key, value in group_files("engine")[name].items() if key not in ("name", "package")}
     return EngineSpec(world_size=ranks, device="cpu", backend="gloo", options=options | (own or {}), **settings)
 

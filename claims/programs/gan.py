@@ -26,7 +26,7 @@ class Reversed(torch.autograd.Function):
 class Gan(nn.Module):
     """The discriminator descends its loss; the generator, behind a reversed gradient, ascends it.
 
-    A sample is its features and the noise beside them.
+    A sample is its features and the noise next to them.
     """
 
     def __init__(self) -> None:

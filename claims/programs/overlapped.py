@@ -19,18 +19,18 @@ SEND = "send"
 
 def overlapped(rank: int, ranks: int, steps: int) -> dict[str, dict[str, Any]]:
     """The native engine with overlap and without: gradients sent before backward's last node, and final weights."""
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for stage in range(4):
         runs = [sends(stage, overlap, rank, ranks, steps) for overlap in (True, False)]
         (events, weights), (quiet, same) = runs
-        found[f"stage {stage}"] = {
+        results[f"stage {stage}"] = {
             "sent": events.count(SEND),
             "sent within backward": early(events),
             "without overlap, sent within backward": early(quiet),
             "differing elements": int((weights != same).sum()),
         }
     on_time, late = stale(0, rank, ranks, steps), stale(1, rank, ranks, steps)
-    return found | {"stale": {"differing elements": int((on_time != late).sum()), "elements": late.numel()}}
+    return results | {"stale": {"differing elements": int((on_time != late).sum()), "elements": late.numel()}}
 
 
 def early(events: list[str]) -> int:

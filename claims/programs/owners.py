@@ -16,54 +16,54 @@ from claims.programs import engines
 
 Range = tuple[str, int, int]
 """Elements of a parameter, from and to."""
-Held = dict[Range, Tensor]
+Shards = dict[Range, Tensor]
 """What this rank's optimizer updates, and where that is in the model."""
 CHECKED_EVERY = 25
 """Steps after which the values of what a rank is seen to update are compared with the whole model's."""
 
 
 def owners(rank: int, ranks: int, kinds: Sequence[tuple[str, int]], steps: int) -> dict[str, Any]:
-    """What this rank updates at each step, from two starts and on two data sets; beside it an adaptive assignment."""
-    found: dict[str, Any] = {}
+    """What this rank updates at each step, from two starts and on two data sets; also an adaptive assignment."""
+    results: dict[str, Any] = {}
     for name, stage in kinds:
         runs = [owned(name, stage, rank, ranks, steps, seed) for seed in (0, 1)]
         first = runs[0][0]
-        found[f"{name} {stage}"] = {
+        results[f"{name} {stage}"] = {
             "owned": first,
             "changes": sum(ranges != first for run in runs for ranges in run),
         }
-    return found | {"adaptive": {"changes": adaptive_changes(rank, ranks, steps)}}
+    return results | {"adaptive": {"changes": adaptive_changes(rank, ranks, steps)}}
 
 
 def owned(name: str, stage: int, rank: int, ranks: int, steps: int, seed: int) -> list[list[Range]]:
     trained = engines.engine(name, stage, rank, ranks, engines.model(seed))
-    found = []
+    ranges_by_step = []
     for step in range(steps + 1):
-        found.append(sorted(held(trained)))
+        ranges_by_step.append(sorted(own_shards(trained)))
         if step % CHECKED_EVERY == 0 and misplaced(trained):
             raise RuntimeError(f"{name} at stage {stage}, step {step}: a rank does not hold what it is seen to update")
         if step < steps:
             engines.train(trained, range(step, step + 1), rank, seed)
-    return found
+    return ranges_by_step
 
 
-def held(trained: Any) -> Held:
+def own_shards(trained: Any) -> Shards:
     if isinstance(trained, NativeEngine):
-        return held_by_native(trained)
+        return native_shards(trained)
     assert isinstance(trained, TorchEngine)
     module = getattr(trained.module, "module", trained.module)
     own: set[int] | None = None
     if isinstance(trained.optimizer, ZeroRedundancyOptimizer):
         own = {id(weight) for group in trained.optimizer.optim.param_groups for weight in group["params"]}
-    found: Held = {}
+    shards: Shards = {}
     for name, weight in module.named_parameters():
         if isinstance(weight, DTensor):
             local = weight.to_local().detach().flatten()
             start = first_row(weight) * weight[0].numel() if weight.dim() > 1 else first_row(weight)
-            found[name, start, start + local.numel()] = local
+            shards[name, start, start + local.numel()] = local
         elif own is None or id(weight) in own:
-            found[name, 0, weight.numel()] = weight.detach().flatten()
-    return found
+            shards[name, 0, weight.numel()] = weight.detach().flatten()
+    return shards
 
 
 def first_row(weight: DTensor) -> int:
@@ -72,10 +72,10 @@ def first_row(weight: DTensor) -> int:
     return each * weight.device_mesh.get_local_rank()
 
 
-def held_by_native(trained: NativeEngine) -> Held:
+def native_shards(trained: NativeEngine) -> Shards:
     """By where the tensors of its optimizers are; at stage 3 they are no part of the model."""
     names = {id(weight): name for name, weight in trained.names.items()}
-    found: Held = {}
+    shards: Shards = {}
     for optimizer in trained.optimizers:
         bucket, shard = optimizer.bucket, optimizer.sharded_param
         start_of_view = (shard.data_ptr() - bucket.unsharded_param.data_ptr()) // 4
@@ -84,14 +84,16 @@ def held_by_native(trained: NativeEngine) -> Held:
             start, stop = max(slot.offset, first), min(slot.offset + slot.count, first + shard.numel())
             if start < stop:
                 place = names[id(parameter)], start - slot.offset, stop - slot.offset
-                found[place] = shard.detach()[start - first : stop - first]
-    return found
+                shards[place] = shard.detach()[start - first : stop - first]
+    return shards
 
 
 def misplaced(trained: Any) -> int:
     """Elements whose value is not that of the model where they are seen to belong."""
     whole = {name: weight.detach().flatten() for name, weight in trained.full_state_dict().items()}
-    return sum(int((tensor != whole[name][start:stop]).sum()) for (name, start, stop), tensor in held(trained).items())
+    return sum(
+        int((tensor != whole[name][start:stop]).sum()) for (name, start, stop), tensor in own_shards(trained).items()
+    )
 
 
 def adaptive_changes(rank: int, ranks: int, steps: int) -> int:

@@ -17,13 +17,13 @@ Counts = dict[str, tuple[int, int]]
 
 def counts() -> Counts:
     """Of all open connections of this process. Raises RuntimeError where the kernel does not count."""
-    found: Counts = {}
-    for own, peer, told in interface_bytes.connections(SENT_AGAIN + 8):
-        if len(told) < SENT_AGAIN + 8:
+    by_connection: Counts = {}
+    for own, peer, info in interface_bytes.connections(SENT_AGAIN + 8):
+        if len(info) < SENT_AGAIN + 8:
             raise RuntimeError("this kernel does not tell what a connection sent (Linux 4.19 and later do)")
-        received, sent, again = (struct.unpack_from("Q", told, at)[0] for at in (RECEIVED, SENT, SENT_AGAIN))
-        found[f"{_end(own)} {_end(peer)}"] = (sent - again, received)
-    return found
+        received, sent, again = (struct.unpack_from("Q", info, at)[0] for at in (RECEIVED, SENT, SENT_AGAIN))
+        by_connection[f"{_end(own)} {_end(peer)}"] = (sent - again, received)
+    return by_connection
 
 
 def _end(address: Any) -> str:
@@ -44,11 +44,11 @@ def matrix(by_process: list[dict[str, list[int]]], steps: int) -> list[list[floa
 
     A process that counted nothing (its lists are zeros) is seen at the other end.
     """
-    owner = {ends.split()[0]: process for process, told in enumerate(by_process) for ends in told}
+    owner = {ends.split()[0]: process for process, connections in enumerate(by_process) for ends in connections}
     sent = [[0.0] * len(by_process) for _ in by_process]
     got = [[0.0] * len(by_process) for _ in by_process]
-    for process, told in enumerate(by_process):
-        for ends, (out, into) in told.items():
+    for process, connections in enumerate(by_process):
+        for ends, (out, into) in connections.items():
             peer = owner.get(ends.split()[1])
             if peer is not None:
                 sent[process][peer] += out / steps

@@ -30,7 +30,7 @@ RANK_BATCH = 16
 IMAGES = 1797
 DIVERGED = 1e6
 """How many times as long as at the start weights have become, where training has diverged."""
-Told = dict[str, Any]
+Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Meeting:
     def serves(self) -> bool:
         return self.rank == self.workers
 
-    def train(self, name: str, mode: str, lr: float, module: nn.Module, steps: Callable[[Worker], None]) -> Told:
+    def train(self, name: str, mode: str, lr: float, module: nn.Module, steps: Callable[[Worker], None]) -> Report:
         """Trains ``module`` by ``steps`` of an engine; what the server counted, where this is the server."""
         spec = EngineSpec(
             stage=0,
@@ -133,16 +133,16 @@ def flattened(batch: Batch) -> Batch:
 
 def descents(
     rank: int, ranks: int, mode: str, lrs: list[float], steps: int, step_s: float, slow: int, seeds: int
-) -> list[Told]:
-    """Trains on digits at each learning rate, from each seed, at the pace of ``Pace.of``. Each worker tells when its
+) -> list[Report]:
+    """Trains on digits at each learning rate, from each seed, at the pace of ``Pace.of``. Each worker reports when its
     gradients had been applied, and worker 0 the loss with the weights that it then had."""
     meeting = Meeting.of(rank, ranks)
-    told = []
+    reports = []
     for seed in range(seeds):
         for lr in lrs:
             trained = Descent(meeting, Pace.of(meeting, mode, steps, step_s, slow), seed)
             meeting.train(f"{seed}/{lr}", mode, lr, network(torch.float32, seed), trained)
-            told.append(
+            reports.append(
                 {
                     "lr": lr,
                     "began_s": trained.began_s,
@@ -150,7 +150,7 @@ def descents(
                     "losses": trained.losses() if rank == 0 else [],
                 }
             )
-    return told
+    return reports
 
 
 class Square(nn.Module):
@@ -188,14 +188,14 @@ class Fall:
                 break
 
 
-def quadratics(rank: int, ranks: int, mode: str, lrs: list[float], steps: int, step_s: float) -> list[Told]:
-    """The quadratic at each learning rate: a worker's weight after each of its steps, from 1. The server tells how many
-    updates old gradients were."""
+def quadratics(rank: int, ranks: int, mode: str, lrs: list[float], steps: int, step_s: float) -> list[Report]:
+    """The quadratic at each learning rate: a worker's weight after each of its steps, from 1. The server counts how
+    many updates old gradients were."""
     meeting = Meeting.of(rank, ranks)
-    told = []
+    reports = []
     for lr in lrs:
         module = Square()
         trained = Fall(module, Pace(steps, step_s))
         counted = meeting.train(str(lr), mode, lr, module, trained)
-        told.append({"lr": lr, "weights": trained.weights, "delays": counted.get("delays", {})})
-    return told
+        reports.append({"lr": lr, "weights": trained.weights, "delays": counted.get("delays", {})})
+    return reports

@@ -1,4 +1,4 @@
-"""What each process really sends in a step of training: engines of this suite, and the kernel's count beside them."""
+"""What each process really sends in a step of training: engines of this suite, and the kernel's count of it."""
 
 from __future__ import annotations
 

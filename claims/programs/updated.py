@@ -12,16 +12,16 @@ from torch import Tensor
 
 from bench.engines.native.adapter import NativeEngine
 from claims.programs import engines
-from claims.programs.owners import held
+from claims.programs.owners import own_shards
 
 
 def all_stages(rank: int, ranks: int, names: Sequence[str], steps: int) -> dict[str, dict[str, Any]]:
     """After some steps of each stage: elements that changed, distance to stage 0, and elements that this rank updates.
 
-    ``partial`` is what ZeRO is said to do: each rank updates its own parameters and nobody hears of it.
+    ``partial`` is what ZeRO is claimed to do: each rank updates its own parameters and sends them to no other rank.
     """
     start = engines.flat(engines.model())
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in names:
         ddp = start
         for stage in range(4):
@@ -29,11 +29,11 @@ def all_stages(rank: int, ranks: int, names: Sequence[str], steps: int) -> dict[
             engines.train(trained, range(steps), rank)
             weights = engines.weights(trained)
             ddp = weights if stage == 0 else ddp
-            updated = sum(stop - start for _, start, stop in held(trained))
-            found[f"{name} {stage}"] = compared(weights, start, ddp) | {"updated": updated}
+            updated = sum(stop - start for _, start, stop in own_shards(trained))
+            results[f"{name} {stage}"] = compared(weights, start, ddp) | {"updated": updated}
             if name == "native" and stage == 0:
-                found["partial"] = compared(partial(rank, ranks, steps), start, ddp)
-    return found
+                results["partial"] = compared(partial(rank, ranks, steps), start, ddp)
+    return results
 
 
 def compared(weights: Tensor, start: Tensor, ddp: Tensor) -> dict[str, Any]:

@@ -85,10 +85,10 @@ def with_a_server(suite: Suite) -> dict[tuple[str, bool], Record]:
 
 def asynchronous(suite: Suite) -> float:
     """How closely workers that do not wait follow the slow one; they must not, or the instrument is blind."""
-    found = follow(with_a_server(suite)["async", True])
-    if found >= FOLLOWS:
-        raise ExperimentError(f"control: steps of an asynchronous server's workers take {found:.2f} of the slow one's")
-    return found
+    ratio = follow(with_a_server(suite)["async", True])
+    if ratio >= FOLLOWS:
+        raise ExperimentError(f"control: steps of an asynchronous server's workers take {ratio:.2f} of the slow one's")
+    return ratio
 
 
 @claim(
@@ -192,10 +192,10 @@ def to_target(suite: Suite, mode: str, slowed: bool) -> tuple[float, float, floa
         slow=SLOW if slowed else 1,
         seeds=SEEDS,
     )
-    found: dict[float, list[tuple[float, float]]] = {lr: [] for lr in LRS[mode]}
+    by_lr: dict[float, list[tuple[float, float]]] = {lr: [] for lr in LRS[mode]}
     for runs in zip(*workers, strict=True):
-        found[runs[0]["lr"]].append(until_target(runs))
-    medians = [(median(s for s, _ in seen), median(n for _, n in seen), lr) for lr, seen in found.items()]
+        by_lr[runs[0]["lr"]].append(until_target(runs))
+    medians = [(median(s for s, _ in seen), median(n for _, n in seen), lr) for lr, seen in by_lr.items()]
     best = min(medians)
     if math.isinf(best[0]):
         raise ExperimentError(f"{mode}: no learning rate of {LRS[mode]} reached a loss of {TARGET}")
@@ -222,24 +222,24 @@ def until_target(runs: tuple[dict[str, Any], ...]) -> tuple[float, float]:
 )
 def asynchrony_is_unstable(suite: Suite) -> Finding:
     edges = {delay: edge(delay) for delay in DELAYS}
-    off = max(abs(found / (2 * math.sin(math.pi / (4 * delay + 2))) - 1) for delay, found in edges.items())
-    told = {mode: quadratics(suite, mode) for mode in LRS}
-    spreads = {mode: spread(told[mode][QUADRATIC_LRS[0]]) for mode in told}
-    diverged = {mode: [lr for lr in QUADRATIC_LRS if diverges(told[mode][lr])] for mode in told}
+    off = max(abs(rate / (2 * math.sin(math.pi / (4 * delay + 2))) - 1) for delay, rate in edges.items())
+    runs = {mode: quadratics(suite, mode) for mode in LRS}
+    spreads = {mode: spread(runs[mode][QUADRATIC_LRS[0]]) for mode in runs}
+    diverged = {mode: [lr for lr in QUADRATIC_LRS if diverges(runs[mode][lr])] for mode in runs}
     only_async = [lr for lr in diverged["async"] if lr not in diverged["sync"]]
     inconsistent = spreads["async"] > 0 == spreads["sync"]
     unstable = off <= 0.01 and bool(only_async)
-    delay = usual_delay(told["async"][QUADRATIC_LRS[0]])
+    delay = usual_delay(runs["async"][QUADRATIC_LRS[0]])
     because = (
         f"The largest stable learning rate falls from {edges[0]:.2f} to {edges[8]:.2f} at τ = 8, within "
         f"{100 * off:.1g} % of the formula. On ranks (mostly τ = {delay}) weights are up to {spreads['async']:.2g} of "
         f"their start apart in async, {spreads['sync']:.2g} in sync mode; {len(only_async)} of "
         f"{len(QUADRATIC_LRS)} learning rates from {QUADRATIC_LRS[0]:g} to {QUADRATIC_LRS[-1]:g} diverge in async only."
     )
-    numbers: dict[str, Any] = {f"largest stable learning rate, delay {key}": found for key, found in edges.items()}
+    numbers: dict[str, Any] = {f"largest stable learning rate, delay {key}": rate for key, rate in edges.items()}
     numbers |= {"largest deviation from the formula": off, "async, usual delay in updates": delay}
-    numbers |= {f"{mode}, largest spread of weights over their start": found for mode, found in spreads.items()}
-    numbers |= {f"{mode}, learning rates that diverged": found for mode, found in diverged.items()}
+    numbers |= {f"{mode}, largest spread of weights over their start": largest for mode, largest in spreads.items()}
+    numbers |= {f"{mode}, learning rates that diverged": rates for mode, rates in diverged.items()}
     return by_parts([inconsistent, unstable], because, numbers)
 
 
@@ -267,11 +267,11 @@ def grows(lr: float, delay: int, steps: int = 4000) -> bool:
 
 
 def quadratics(suite: Suite, mode: str) -> dict[float, list[dict[str, Any]]]:
-    """By learning rate, what each worker and the server told of the quadratic."""
-    told = suite.program(
+    """By learning rate, the reports of each worker and the server on the quadratic."""
+    reports = suite.program(
         "claims.programs.stale:quadratics", RANKS + 1, mode=mode, lrs=QUADRATIC_LRS, steps=100, step_s=0.004
     )
-    return {runs[0]["lr"]: list(runs) for runs in zip(*told, strict=True)}
+    return {runs[0]["lr"]: list(runs) for runs in zip(*reports, strict=True)}
 
 
 def spread(runs: list[dict[str, Any]]) -> float:

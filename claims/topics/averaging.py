@@ -60,9 +60,9 @@ def error_of(record: Record) -> float:
 def ddp_averages(suite: Suite) -> Finding:
     sweep = parity_errors(suite)
     plain = {dtype: averaging(suite, "against_one_process", dtype=dtype)[0] for dtype in ("fp32", "fp64")}
-    errors = {dtype: max(found["weights"], found["losses"]) for dtype, found in plain.items()}
+    errors = {dtype: max(gaps["weights"], gaps["losses"]) for dtype, gaps in plain.items()}
     errors["fp32"] = max(errors["fp32"], *sweep.values())
-    never = min(found["without averaging"] for found in plain.values())
+    never = min(gaps["without averaging"] for gaps in plain.values())
     if never <= APART:
         raise ExperimentError(f"ranks that never average end only {never:.2g} away: nothing here tells them apart")
     holds = (errors["fp32"] <= EQUAL, errors["fp64"] <= EQUAL_FP64)
@@ -72,7 +72,7 @@ def ddp_averages(suite: Suite) -> Finding:
         f"in fp32 and {errors['fp64']:.1g} in fp64; ranks that never average are {never:.2f} away.",
         {
             **{f"parity error, fp32, {cell}": error for cell, error in sweep.items()},
-            **{f"{what}, {dtype}": value for dtype, found in plain.items() for what, value in found.items()},
+            **{f"{what}, {dtype}": value for dtype, gaps in plain.items() for what, value in gaps.items()},
         },
     )
 
@@ -86,17 +86,17 @@ def ddp_averages(suite: Suite) -> Finding:
     "ranks at 4η against the sum, must be within 1e-6 for it to be refuted.",
 )
 def update_uses_the_sum(suite: Suite) -> Finding:
-    found = {name: averaging(suite, "sum_or_mean", zero=name == "ZeRO")[0] for name in ("DDP", "ZeRO")}
-    from_sum = min(gaps["sum"] for gaps in found.values())
-    from_mean = max(gaps["mean"] for gaps in found.values())
-    rescaled = max(gaps["sum, ranks at lr times their number"] for gaps in found.values())
+    by_method = {name: averaging(suite, "sum_or_mean", zero=name == "ZeRO")[0] for name in ("DDP", "ZeRO")}
+    from_sum = min(gaps["sum"] for gaps in by_method.values())
+    from_mean = max(gaps["mean"] for gaps in by_method.values())
+    rescaled = max(gaps["sum, ranks at lr times their number"] for gaps in by_method.values())
     if from_sum > EQUAL and max(from_mean, rescaled) > EQUAL:
-        raise ExperimentError(f"neither the sum nor the mean: {found}")
+        raise ExperimentError(f"neither the sum nor the mean: {by_method}")
     return decided(
         from_sum <= EQUAL,
         f"Both are {from_mean:.0e} of what training moved away from descent of the mean and at least {from_sum:.2f} "
         f"from that of the sum; with {RANKS} times the learning rate they are {rescaled:.0e} from the sum.",
-        {f"{name}, distance from {what}": value for name, gaps in found.items() for what, value in gaps.items()},
+        {f"{name}, distance from {what}": value for name, gaps in by_method.items() for what, value in gaps.items()},
     )
 
 
@@ -109,23 +109,23 @@ def update_uses_the_sum(suite: Suite) -> Finding:
     "within 1e-6 of descent and over 0.1 from the rule.",
 )
 def weights_become_gradients(suite: Suite) -> Finding:
-    found = averaging(suite, "weights_from_gradients", ranks=2, seeds=5)[0]
-    gains = {rule: mean(found["first"]) - mean(found[rule]) for rule in ("literal", "descent")}
+    values = averaging(suite, "weights_from_gradients", ranks=2, seeds=5)[0]
+    gains = {rule: mean(values["first"]) - mean(values[rule]) for rule in ("literal", "descent")}
     share = gains["literal"] / gains["descent"]
-    is_descent = found["descent from DDP"] <= EQUAL and found["literal from DDP"] > APART
+    is_descent = values["descent from DDP"] <= EQUAL and values["literal from DDP"] > APART
     if gains["descent"] <= 0:
         raise ExperimentError("gradient descent does not lower the loss either")
     return Finding(
         "refuted" if share < 0.1 and is_descent else "supported" if share >= 0.5 else "partly",
-        f"In {PARITY_STEPS} steps the rule lowers the loss by {gains['literal']:.3f} (from {mean(found['first']):.2f}) "
-        f"and descent by {gains['descent']:.2f}. DDP ends {found['descent from DDP']:.0e} of its "
-        f"way from descent and {found['literal from DDP']:.2f} from the rule.",
+        f"In {PARITY_STEPS} steps the rule lowers the loss by {gains['literal']:.3f} (from "
+        f"{mean(values['first']):.2f}) and descent by {gains['descent']:.2f}. DDP ends "
+        f"{values['descent from DDP']:.0e} of its way from descent and {values['literal from DDP']:.2f} from the rule.",
         {
-            "loss at the first step, by seed": found["first"],
-            "loss at the last step, the rule": found["literal"],
-            "loss at the last step, descent": found["descent"],
-            "distance of DDP from descent": found["descent from DDP"],
-            "distance of DDP from the rule": found["literal from DDP"],
+            "loss at the first step, by seed": values["first"],
+            "loss at the last step, the rule": values["literal"],
+            "loss at the last step, descent": values["descent"],
+            "distance of DDP from descent": values["descent from DDP"],
+            "distance of DDP from the rule": values["literal from DDP"],
         },
     )
 
@@ -139,17 +139,17 @@ def weights_become_gradients(suite: Suite) -> Finding:
     "the number of ranks. Within 1e-6 of a division by the group's size supports it.",
 )
 def groups_are_scaled(suite: Suite) -> Finding:
-    found = averaging(suite, "groups_scaled")[0]
-    by_group = {what: found[f"over {what}"] for what in ("elements", "tensors")}
-    if found["over ranks"] > EQUAL and min(by_group.values()) > EQUAL:
-        raise ExperimentError(f"ZeRO is none of them: {found}")
+    values = averaging(suite, "groups_scaled")[0]
+    by_group = {what: values[f"over {what}"] for what in ("elements", "tensors")}
+    if values["over ranks"] > EQUAL and min(by_group.values()) > EQUAL:
+        raise ExperimentError(f"ZeRO is none of them: {values}")
     return decided(
         min(by_group.values()) <= EQUAL,
-        f"Dividing by the number of ranks ends {found['over ranks']:.0e} of ZeRO's way from it; by the elements of a "
+        f"Dividing by the number of ranks ends {values['over ranks']:.0e} of ZeRO's way from it; by the elements of a "
         f"group {by_group['elements']:.2f}, by its tensors {by_group['tensors']:.2f}.",
         {
-            **{f"distance of a division by {what[5:]}": found[what] for what in found if what.startswith("over")},
-            "elements of the ranks' groups": found["elements of groups"],
+            **{f"distance of a division by {what[5:]}": values[what] for what in values if what.startswith("over")},
+            "elements of the ranks' groups": values["elements of groups"],
         },
     )
 
@@ -158,8 +158,8 @@ def replicas(suite: Suite, *rules: str) -> dict[str, dict[str, float]]:
     return {rule: averaging(suite, "replicas", rule=rule)[0] for rule in rules}
 
 
-def spreads(found: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {f"{rule}: {what}": value for rule, distances in found.items() for what, value in distances.items()}
+def spreads(by_rule: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{rule}: {what}": value for rule, distances in by_rule.items() for what, value in distances.items()}
 
 
 @claim(
@@ -171,8 +171,8 @@ def spreads(found: dict[str, dict[str, float]]) -> dict[str, float]:
     "their own shard by their own gradient and share it, against one process on the whole batch.",
 )
 def zero_needs_no_aggregation(suite: Suite) -> Finding:
-    found = replicas(suite, "ZeRO", "own gradient", "shards")
-    zero, literal, shards = found["ZeRO"], found["own gradient"], found["shards"]
+    by_rule = replicas(suite, "ZeRO", "own gradient", "shards")
+    zero, literal, shards = by_rule["ZeRO"], by_rule["own gradient"], by_rule["shards"]
     if zero["from one process"] > EQUAL:
         raise ExperimentError(f"ZeRO does not train as one process does: {zero['from one process']:.2g}")
     refuted = zero["spread"] == 0 and literal["spread"] > APART and shards["from one process"] > APART
@@ -182,7 +182,7 @@ def zero_needs_no_aggregation(suite: Suite) -> Finding:
         f"Replicas are {zero['spread']:g} apart under ZeRO and {literal['spread']:.2f} of what training moved under "
         f"the rule. Shards updated by their owner's gradient alone are {shards['from one process']:.2f} away from one "
         f"process on the whole batch, ZeRO's {zero['from one process']:.0e}.",
-        spreads(found),
+        spreads(by_rule),
     )
 
 
@@ -196,7 +196,7 @@ def zero_needs_no_aggregation(suite: Suite) -> Finding:
 )
 def worked_example(suite: Suite) -> Finding:
     first, second = averaging(suite, "worked_example", ranks=2)
-    said = {"gradient 0": -2.0, "gradient 1": -4.0, "synced": -2.0, "θ 0": 2.2, "θ 1": 3.4}
+    example = {"gradient 0": -2.0, "gradient 1": -4.0, "synced": -2.0, "θ 0": 2.2, "θ 1": 3.4}
     measured = {
         "gradient 0": first["gradient"],
         "gradient 1": second["gradient"],
@@ -205,7 +205,7 @@ def worked_example(suite: Suite) -> Finding:
         "θ 1": second["updated"],
     }
     return by_parts(
-        [abs(value - said[what]) <= 1e-12 for what, value in measured.items()],
+        [abs(value - example[what]) <= 1e-12 for what, value in measured.items()],
         f"The gradients are {measured['gradient 0']:g} and {measured['gradient 1']:g}, their mean "
         f"{measured['synced']:g}, and θ becomes {measured['θ 0']:.4g} and {measured['θ 1']:.4g}: the gap of "
         f"{measured['θ 1'] - measured['θ 0']:.3g} stays. DDP starts both at {second['start under DDP']:g}, and both "
@@ -229,14 +229,14 @@ def worked_example(suite: Suite) -> Finding:
     "DDP's is exactly 0.",
 )
 def reducing_the_loss(suite: Suite) -> Finding:
-    found = replicas(suite, "loss", "loss in graph", "own gradient", "DDP")
-    if found["DDP"]["spread"] != 0:
-        raise ExperimentError(f"DDP's replicas are {found['DDP']['spread']:.2g} apart")
-    spread = [found["loss"]["spread"], found["loss in graph"]["spread"]]
+    by_rule = replicas(suite, "loss", "loss in graph", "own gradient", "DDP")
+    if by_rule["DDP"]["spread"] != 0:
+        raise ExperimentError(f"DDP's replicas are {by_rule['DDP']['spread']:.2g} apart")
+    spread = [by_rule["loss"]["spread"], by_rule["loss in graph"]["spread"]]
     return Finding(
         "refuted" if min(spread) > APART else "supported" if max(spread) <= EQUAL else "partly",
         f"Replicas are {spread[0]:.2f} of what training moved apart where the value is reduced, {spread[1]:.2f} where "
-        f"the graph has it, {found['own gradient']['spread']:.2f} where nothing is shared and "
-        f"{found['DDP']['spread']:g} under DDP.",
-        spreads(found),
+        f"the graph has it, {by_rule['own gradient']['spread']:.2f} where nothing is shared and "
+        f"{by_rule['DDP']['spread']:g} under DDP.",
+        spreads(by_rule),
     )

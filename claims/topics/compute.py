@@ -12,7 +12,7 @@ from claims.suite import ExperimentError, Suite
 CLAIMS: Register = []
 
 Answers = list[dict[str, Any]]
-"""What each rank of a program found, by what it looked at."""
+"""The values that each rank of a program returned, by name."""
 ENGINES = ("native", "torch")
 ZERO = [f"{engine} {stage}" for engine in ENGINES for stage in (1, 2, 3)]
 OWNERS = (("native", 1), ("native", 3), ("torch", 1))

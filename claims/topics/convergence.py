@@ -20,8 +20,8 @@ WAYS = {"native": (0, 1, 2, 3), "torch": (0, 1, 2)}
 EQUAL_LOSS = 1e-5
 CIFAR10_EPOCH = 782
 """Steps of batches of 64 in an epoch of CIFAR-10's 50,000 images."""
-SAID_LOSS = 0.1865
-SAID_ACCURACY = {"DDP": 0.785, "ZeRO": 0.786}
+CLAIMED_LOSS = 0.1865
+CLAIMED_ACCURACY = {"DDP": 0.785, "ZeRO": 0.786}
 CIFAR10_TESTED = 10_000
 
 Trained = dict[str, Any]
@@ -38,17 +38,17 @@ def trained(suite: Suite, engine: str, stage: int, ranks: int = 2, global_batch:
         global_batch=global_batch,
         epochs=EPOCHS,
     )
-    found: Trained = results[0]
-    return found
+    outcome: Trained = results[0]
+    return outcome
 
 
 def trained_every_way(suite: Suite) -> dict[str, dict[int, Trained]]:
     return {engine: {stage: trained(suite, engine, stage) for stage in stages} for engine, stages in WAYS.items()}
 
 
-def last_losses(found: Trained) -> list[float]:
+def last_losses(run: Trained) -> list[float]:
     """The mean training loss of the last epoch, by seed."""
-    return [losses[-1] for losses in found["epoch_losses"]]
+    return [losses[-1] for losses in run["epoch_losses"]]
 
 
 def differences(values: list[float], others: list[float]) -> list[float]:
@@ -90,10 +90,7 @@ def zero_converges_faster(suite: Suite) -> Finding:
             **{
                 f"median difference of the last epoch's loss, {name}": interval.value for name, interval in last.items()
             },
-            **{
-                f"last epoch's loss, native, stage {stage}": last_losses(found)
-                for stage, found in ways["native"].items()
-            },
+            **{f"last epoch's loss, native, stage {stage}": last_losses(run) for stage, run in ways["native"].items()},
         },
     )
 
@@ -109,20 +106,20 @@ def zero_converges_faster(suite: Suite) -> Finding:
 def accuracy_of_both(suite: Suite) -> Finding:
     ways = trained_every_way(suite)
     intervals = {
-        f"{engine}, stage {stage}": median_interval(found["accuracy"])
+        f"{engine}, stage {stage}": median_interval(run["accuracy"])
         for engine, stages in ways.items()
-        for stage, found in stages.items()
+        for stage, run in stages.items()
     }
     ddp = {engine: intervals[f"{engine}, stage 0"] for engine in ways}
     apart = [name for name, interval in intervals.items() if disjoint(interval, ddp[name.split(",")[0]])]
-    error = math.sqrt(sum(share * (1 - share) / CIFAR10_TESTED for share in SAID_ACCURACY.values()))
-    said = SAID_ACCURACY["ZeRO"] - SAID_ACCURACY["DDP"]
+    error = math.sqrt(sum(share * (1 - share) / CIFAR10_TESTED for share in CLAIMED_ACCURACY.values()))
+    difference = CLAIMED_ACCURACY["ZeRO"] - CLAIMED_ACCURACY["DDP"]
     zero = [interval.value for name, interval in intervals.items() if not name.endswith("stage 0")]
     return Finding(
         "refuted" if apart else "partly",
         f"On digits DDP reaches {points(ddp['native'])} and ZeRO's medians are {100 * min(zero):.1f} to "
-        f"{100 * max(zero):.1f} %: intervals {'are apart' if apart else 'overlap'}. The {100 * said:.1f} points "
-        f"between the two numbers are {said / error:.1f} standard errors; the numbers themselves take CIFAR-10, "
+        f"{100 * max(zero):.1f} %: intervals {'are apart' if apart else 'overlap'}. The {100 * difference:.1f} points "
+        f"between the two numbers are {difference / error:.1f} standard errors; the numbers themselves take CIFAR-10, "
         "not here.",
         {
             **{f"accuracy, {name}, by seed": ways[name.split(",")[0]][int(name[-1])]["accuracy"] for name in intervals},
@@ -147,24 +144,24 @@ def disjoint(one: Interval, other: Interval) -> bool:
 def first_epoch(suite: Suite) -> Finding:
     results = suite.program("claims.programs.convergence:early_losses", 3, steps=CIFAR10_EPOCH)
     epoch = results[0]["steps_per_epoch"]
-    first = [mean(found["digits"][:epoch]) for found in results]
-    whole = [mean(found["digits"]) for found in results]
-    epochs = [[mean(found["digits"][at : at + epoch]) for at in range(0, CIFAR10_EPOCH, epoch)] for found in results]
-    reached = [next((at for at, loss in enumerate(losses, 1) if loss <= SAID_LOSS), None) for losses in epochs]
+    first = [mean(run["digits"][:epoch]) for run in results]
+    whole = [mean(run["digits"]) for run in results]
+    epochs = [[mean(run["digits"][at : at + epoch]) for at in range(0, CIFAR10_EPOCH, epoch)] for run in results]
+    reached = [next((at for at, loss in enumerate(losses, 1) if loss <= CLAIMED_LOSS), None) for losses in epochs]
     if None in reached:
-        raise ExperimentError(f"the loss does not fall to {SAID_LOSS} in {CIFAR10_EPOCH} steps: {reached}")
-    against = (min(first) > 1.0, min(whole) > SAID_LOSS)
-    shapes = [found["CIFAR-10's shape"] for found in results]
+        raise ExperimentError(f"the loss does not fall to {CLAIMED_LOSS} in {CIFAR10_EPOCH} steps: {reached}")
+    against = (min(first) > 1.0, min(whole) > CLAIMED_LOSS)
+    shapes = [run["CIFAR-10's shape"] for run in results]
     return Finding(
         "refuted" if all(against) else "partly" if any(against) else "supported",
         f"The first epoch's mean is {min(first):.2f} to {max(first):.2f}, that of {CIFAR10_EPOCH} steps "
-        f"{min(whole):.2f} to {max(whole):.2f}; {SAID_LOSS} is reached in epoch "
+        f"{min(whole):.2f} to {max(whole):.2f}; {CLAIMED_LOSS} is reached in epoch "
         f"{min(map(int, filter(None, reached)))} at the soonest. An untrained CNN of CIFAR-10's shape has "
         f"{median(shapes):.3f} (ln 10 = {math.log(10):.3f}).",
         {
             "first epoch's mean loss, by seed": first,
             f"mean loss of {CIFAR10_EPOCH} steps, by seed": whole,
-            f"first epoch with a mean loss of at most {SAID_LOSS}, by seed": reached,
+            f"first epoch with a mean loss of at most {CLAIMED_LOSS}, by seed": reached,
             "steps of an epoch": epoch,
             "loss before training, CIFAR-10's shape, by seed": shapes,
         },
@@ -180,10 +177,10 @@ def first_epoch(suite: Suite) -> Finding:
     "if each keeps its batch, must be seen to change it.",
 )
 def distribution_improves_accuracy(suite: Suite) -> Finding:
-    found = {ranks: trained(suite, "native", 0, ranks) for ranks in (1, 2, 4)}
+    by_ranks = {ranks: trained(suite, "native", 0, ranks) for ranks in (1, 2, 4)}
     larger = trained(suite, "native", 0, 4, 4 * GLOBAL_BATCH)
-    gained = {n: differences(found[n]["accuracy"], found[1]["accuracy"]) for n in (2, 4)}
-    with_batch = differences(larger["accuracy"], found[1]["accuracy"])
+    gained = {n: differences(by_ranks[n]["accuracy"], by_ranks[1]["accuracy"]) for n in (2, 4)}
+    with_batch = differences(larger["accuracy"], by_ranks[1]["accuracy"])
     control = median_interval(with_batch)
     if control.low <= 0 <= control.high:
         raise ExperimentError(f"not even the batch changes accuracy: {with_batch}")
@@ -193,11 +190,13 @@ def distribution_improves_accuracy(suite: Suite) -> Finding:
         any(interval.low > 0 for interval in intervals.values()),
         f"At one global batch 2 and 4 ranks change accuracy by {100 * intervals[2].value:+.2f} and "
         f"{100 * intervals[4].value:+.2f} points (medians of {SEEDS} seeds; at most {100 * most:.2f}), from "
-        f"{points(median_interval(found[1]['accuracy']))} on one; 4 times the batch by {100 * control.value:+.1f}.",
+        f"{points(median_interval(by_ranks[1]['accuracy']))} on one; 4 times the batch by {100 * control.value:+.1f}.",
         {
-            **{f"accuracy, {n} ranks, by seed": trained["accuracy"] for n, trained in found.items()},
+            **{f"accuracy, {n} ranks, by seed": trained["accuracy"] for n, trained in by_ranks.items()},
             "accuracy, 4 ranks, 4 times the batch": larger["accuracy"],
-            **{f"largest difference of an epoch's loss, {n} ranks": epoch_gap(found[n], found[1]) for n in (2, 4)},
+            **{
+                f"largest difference of an epoch's loss, {n} ranks": epoch_gap(by_ranks[n], by_ranks[1]) for n in (2, 4)
+            },
         },
     )
 

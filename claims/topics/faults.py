@@ -13,17 +13,17 @@ SOON_S = 5.0
 
 
 def survivors(suite: Suite, zero: bool) -> dict[int, list[dict[str, Any]]]:
-    """What the others met, by the rank that was killed."""
+    """The results of the other ranks, by the rank that was killed."""
     unharmed = suite.program("claims.programs.killed:survived", RANKS, victim=None, zero=zero)
     if any(rank["error"] or rank["steps"] != STEPS for rank in unharmed):
         raise ExperimentError("control: with no rank killed, not all completed their steps")
-    found = {}
+    by_victim = {}
     for victim in range(RANKS):
         ranks = suite.program("claims.programs.killed:survived", RANKS, may_die=True, victim=victim, zero=zero)
-        found[victim] = [rank for rank in ranks if rank is not None]
-        if ranks[victim] is not None or len(found[victim]) != RANKS - 1:
+        by_victim[victim] = [rank for rank in ranks if rank is not None]
+        if ranks[victim] is not None or len(by_victim[victim]) != RANKS - 1:
             raise ExperimentError(f"rank {victim} should have been killed, and no other")
-    return found
+    return by_victim
 
 
 def ended(ranks: list[dict[str, Any]]) -> bool:
@@ -38,14 +38,16 @@ def ended(ranks: list[dict[str, Any]]) -> bool:
     "within 5 s whichever rank it is. Control: all complete their steps if none is killed.",
 )
 def dies_with_its_server(suite: Suite) -> Finding:
-    found = survivors(suite, zero=True)
-    deadly = [victim for victim, ranks in found.items() if ended(ranks)]
-    slowest = max(rank["seconds"] for ranks in found.values() for rank in ranks)
+    by_victim = survivors(suite, zero=True)
+    deadly = [victim for victim, ranks in by_victim.items() if ended(ranks)]
+    slowest = max(rank["seconds"] for ranks in by_victim.values() for rank in ranks)
     because = (
         f"In {len(deadly)} of {RANKS} cases, each rank being killed in one, the others end with an error within "
         f"{SOON_S:g} s; the slowest takes {slowest:.2g} s."
     )
-    return decided(len(deadly) < RANKS, because, {f"rank {victim} killed": ranks for victim, ranks in found.items()})
+    return decided(
+        len(deadly) < RANKS, because, {f"rank {victim} killed": ranks for victim, ranks in by_victim.items()}
+    )
 
 
 @claim(
@@ -58,14 +60,16 @@ def dies_with_its_server(suite: Suite) -> Finding:
 def raises_fault_tolerance(suite: Suite) -> Finding:
     kinds = {"ZeRO": survivors(suite, zero=True), "DDP": survivors(suite, zero=False)}
     complete = {
-        kind: sum(any(rank["steps"] == STEPS for rank in ranks) for ranks in found.values())
-        for kind, found in kinds.items()
+        kind: sum(any(rank["steps"] == STEPS for rank in ranks) for ranks in by_victim.values())
+        for kind, by_victim in kinds.items()
     }
     because = (
         f"When one of {RANKS} ranks is killed, a survivor completes its steps in {complete['ZeRO']} of {RANKS} cases "
         f"with ZeRO and in {complete['DDP']} with DDP."
     )
     numbers = {
-        f"{kind}, rank {victim} killed": ranks for kind, found in kinds.items() for victim, ranks in found.items()
+        f"{kind}, rank {victim} killed": ranks
+        for kind, by_victim in kinds.items()
+        for victim, ranks in by_victim.items()
     }
     return decided(complete["ZeRO"] > complete["DDP"], because, numbers)

@@ -74,9 +74,9 @@ def whole_bytes(record: Record) -> int:
     return 4 * record.model.parameter_count
 
 
-def per_rank(record: Record, held: Callable[[RankMemory], int]) -> list[float]:
-    """What each rank holds, as a multiple of all parameters."""
-    return [held(rank) / whole_bytes(record) for rank in record.memory]
+def per_rank(record: Record, count: Callable[[RankMemory], int]) -> list[float]:
+    """The bytes that ``count`` gives for each rank, as a multiple of all parameters."""
+    return [count(rank) / whole_bytes(record) for rank in record.memory]
 
 
 def kept_params(record: Record) -> list[float]:
@@ -98,10 +98,10 @@ def gathered_at_peak(record: Record) -> float:
     "engines: all within 2 % of the whole model's. Control: the same count at stage 3 must be far below.",
 )
 def ddp_keeps_all_parameters(suite: Suite) -> Finding:
-    found = cells(suite)
-    held = {cell: kept_params(record) for cell, record in found.items()}
-    ddp = [share for cell, shares in held.items() if cell.stage == 0 for share in shares]
-    sharded = max(share for engine in ENGINES for share in held[Cell(engine, 3, MOST)])
+    records = cells(suite)
+    kept = {cell: kept_params(record) for cell, record in records.items()}
+    ddp = [share for cell, shares in kept.items() if cell.stage == 0 for share in shares]
+    sharded = max(share for engine in ENGINES for share in kept[Cell(engine, 3, MOST)])
     if sharded > 0.5:
         raise ExperimentError(f"the control, stage 3 on {MOST} ranks, is seen to keep {sharded:.3g} of the parameters")
     because = (
@@ -110,7 +110,7 @@ def ddp_keeps_all_parameters(suite: Suite) -> Finding:
     )
     numbers = {
         f"{cell.engine}, {cell.ranks} ranks: least kept, share of the parameters": min(shares)
-        for cell, shares in held.items()
+        for cell, shares in kept.items()
         if cell.stage == 0
     }
     return decided(all(abs(share - 1) <= MARGIN for share in ddp), because, numbers | {"control": sharded})
@@ -124,12 +124,14 @@ def ddp_keeps_all_parameters(suite: Suite) -> Finding:
     "rank has less than 98 % of the parameters between steps. Partly, if some stages keep one and some do not.",
 )
 def zero_keeps_no_full_copy(suite: Suite) -> Finding:
-    found = cells(suite)
+    records = cells(suite)
     most = {
-        (engine, stage): max(kept_params(found[Cell(engine, stage, MOST)])) for engine in ENGINES for stage in (1, 2, 3)
+        (engine, stage): max(kept_params(records[Cell(engine, stage, MOST)]))
+        for engine in ENGINES
+        for stage in (1, 2, 3)
     }
     without = [most["native", stage] < 1 - MARGIN for stage in (1, 2, 3)]
-    peak = {engine: gathered_at_peak(found[Cell(engine, 3, MOST)]) for engine in ENGINES}
+    peak = {engine: gathered_at_peak(records[Cell(engine, 3, MOST)]) for engine in ENGINES}
     native, other = (", ".join(f"{most[engine, stage]:.2f}" for stage in (1, 2, 3)) for engine in ENGINES)
     because = (
         f"Stages 1, 2, 3 keep {native} of the parameters on a rank; torch, whose stage 2 is fully_shard that does not "
@@ -151,15 +153,17 @@ def zero_keeps_no_full_copy(suite: Suite) -> Finding:
     "over 2 % on four ranks counts. Supported if both are, refuted if neither; partly if one is.",
 )
 def ddp_lowers_memory(suite: Suite) -> Finding:
-    found = cells(suite)
+    records = cells(suite)
     over: dict[tuple[str, str, int], float] = {}
     for engine in ENGINES:
-        for what, held in COUNTS.items():
-            alone = max(per_rank(found[Cell(engine, 0, 1)], held))
+        for what, count in COUNTS.items():
+            alone = max(per_rank(records[Cell(engine, 0, 1)], count))
             for ranks in RANKS[1:]:
-                over[engine, what, ranks] = max(per_rank(found[Cell(engine, 0, ranks)], held)) / alone
+                over[engine, what, ranks] = max(per_rank(records[Cell(engine, 0, ranks)], count)) / alone
     state = COUNTS["model state"]
-    control = max(per_rank(found[Cell("native", 3, MOST)], state)) / max(per_rank(found[Cell("native", 0, 1)], state))
+    control = max(per_rank(records[Cell("native", 3, MOST)], state)) / max(
+        per_rank(records[Cell("native", 0, 1)], state)
+    )
     lower = [all(over[engine, what, MOST] < 1 - MARGIN for engine in ENGINES) for what in COUNTS]
     because = (
         f"With {MOST} ranks instead of one, model state per rank is {over['native', 'model state', MOST]:.3f} times as "
@@ -178,11 +182,11 @@ def ddp_lowers_memory(suite: Suite) -> Finding:
     "sizes do not divide evenly. More than 1 % (padding) above the model's own count would support it.",
 )
 def zero_adds_parameters(suite: Suite) -> Finding:
-    found = cells(suite)
+    records = cells(suite)
     total = {
-        (engine, ranks): sum(kept_params(found[Cell(engine, 3, ranks)])) for engine in ENGINES for ranks in RANKS[1:]
+        (engine, ranks): sum(kept_params(records[Cell(engine, 3, ranks)])) for engine in ENGINES for ranks in RANKS[1:]
     }
-    model = found[Cell("native", 3, MOST)].model
+    model = records[Cell("native", 3, MOST)].model
     assert model is not None
     most, least = max(total.values()), min(total.values())
     because = (
@@ -211,11 +215,11 @@ def by_size(suite: Suite) -> dict[tuple[int, int, int], Record]:
         f"measure.batch_pool={steps + 2}",
         "measure.ceiling=false",
     )
-    found = {}
+    by_setting = {}
     for record in map(weighed, records):
         size = record.config["workload"]["kwargs"]
-        found[size["width"], size["samples"], int(record.config["stage"])] = record
-    return found
+        by_setting[size["width"], size["samples"], int(record.config["stage"])] = record
+    return by_setting
 
 
 def step_s(record: Record) -> float:
@@ -234,14 +238,14 @@ def step_s(record: Record) -> float:
     timed=True,
 )
 def gain_depends_on_data(suite: Suite) -> Finding:
-    found = by_size(suite)
+    records = by_size(suite)
     small, large = DATA
     saved = {
-        (width, samples): peak_bytes(found[width, samples, 0]) - peak_bytes(found[width, samples, 3])
+        (width, samples): peak_bytes(records[width, samples, 0]) - peak_bytes(records[width, samples, 3])
         for width in WIDTHS
         for samples in DATA
     }
-    speed = {key: step_s(found[*key, 0]) / step_s(found[*key, 3]) for key in saved}
+    speed = {key: step_s(records[*key, 0]) / step_s(records[*key, 3]) for key in saved}
     by_data = max(saved[width, large] / saved[width, small] - 1 for width in WIDTHS)
     by_model = min(saved[WIDTHS[1], samples] / saved[WIDTHS[0], samples] for samples in DATA)
     faster = [speed[width, large] / speed[width, small] for width in WIDTHS]

@@ -27,15 +27,15 @@ def sleeping(forward_s: float) -> tuple[str, ...]:
 def curves(suite: Suite, *overrides: str) -> dict[tuple[str | None, int], Efficiency]:
     """Weak scaling efficiency of DDP by the rate of the links (None: this machine) and the number of ranks."""
     records = suite.sweep(*CURVE, *overrides)
-    found = {}
+    by_rate = {}
     for record, efficiency in zip(records, efficiencies(records), strict=True):
         if efficiency is None:
             raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
-        found[record.config["network"]["rate"], world_size(record)] = efficiency
-    return found
+        by_rate[record.config["network"]["rate"], world_size(record)] = efficiency
+    return by_rate
 
 
-def told(efficiency: Efficiency, times: float = 1.0) -> str:
+def efficiency_text(efficiency: Efficiency, times: float = 1.0) -> str:
     """Such as ``3.80 (3.71 to 3.85)``."""
     interval = efficiency.interval
     return f"{times * interval.value:.2f} ({times * interval.low:.2f} to {times * interval.high:.2f})"
@@ -44,7 +44,9 @@ def told(efficiency: Efficiency, times: float = 1.0) -> str:
 def at_least(least: float, efficiency: Efficiency, times: float = 1.0) -> bool:
     """Raises ExperimentError where the interval is on both sides: then nothing was decided."""
     if times * efficiency.interval.low < least <= times * efficiency.interval.high:
-        raise ExperimentError(f"{told(efficiency, times)} is on both sides of {least:g}: measure on an idle machine")
+        raise ExperimentError(
+            f"{efficiency_text(efficiency, times)} is on both sides of {least:g}: measure on an idle machine"
+        )
     return times * efficiency.interval.value >= least
 
 
@@ -74,12 +76,12 @@ def several_times_as_fast(suite: Suite) -> Finding:
     together = curves(suite, "workload=digits", "steps=20", "threads=1")
     at_most = [apart[None, MOST], together[None, MOST]]
     because = (
-        f"Four ranks are {told(at_most[0], MOST)} times as fast as one where each has what it needs, and "
-        f"{told(at_most[1], MOST)} times where they share cores, which allow {MOST * at_most[1].cap:.2g}."
+        f"Four ranks are {efficiency_text(at_most[0], MOST)} times as fast as one where each has what it needs, and "
+        f"{efficiency_text(at_most[1], MOST)} times where they share cores, which allow {MOST * at_most[1].cap:.2g}."
     )
     numbers = numbers_of(apart, "layers that sleep") | numbers_of(together, "digits")
     numbers[f"digits, {MOST} ranks, cap by shared cores"] = at_most[1].cap
-    return by_parts([at_least(SEVERAL, found, MOST) for found in at_most], because, numbers)
+    return by_parts([at_least(SEVERAL, efficiency, MOST) for efficiency in at_most], because, numbers)
 
 
 @claim(
@@ -108,10 +110,10 @@ def scales_by_adding_nodes(suite: Suite) -> Finding:
     curve = curves(suite, *sleeping(0.01), "network=lab", f"network.rate={','.join(RATES)}", "network.delay=100us")
     at_most = {rate: curve[rate, MOST] for rate in RATES}
     because = (
-        f"Four hosts have an efficiency of {told(at_most['1gbit'])} behind links of 1 Gbit/s and of "
-        f"{told(at_most['50mbit'])} behind 50 Mbit/s."
+        f"Four hosts have an efficiency of {efficiency_text(at_most['1gbit'])} behind links of 1 Gbit/s and of "
+        f"{efficiency_text(at_most['50mbit'])} behind 50 Mbit/s."
     )
     numbers: dict[str, Any] = {}
     for rate in RATES:
-        numbers |= numbers_of({key: found for key, found in curve.items() if key[0] == rate}, rate)
-    return by_parts([at_least(EFFICIENT, found) for found in at_most.values()], because, numbers)
+        numbers |= numbers_of({key: efficiency for key, efficiency in curve.items() if key[0] == rate}, rate)
+    return by_parts([at_least(EFFICIENT, efficiency) for efficiency in at_most.values()], because, numbers)

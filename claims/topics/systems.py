@@ -41,15 +41,15 @@ def others_have_zero(suite: Suite) -> Finding:
     control = suite.sweep("engine=native", *work)
     if len(control) != len(ZERO_STAGES) or not all(trained(record) for record in control):
         raise ExperimentError("control: not all stages of engine=native ran and passed parity")
-    asked = {engine: suite.sweep(f"engine={engine}", *work) for engine in ("horovod", "parameter_server")}
-    for engine, records in asked.items():
+    sweeps = {engine: suite.sweep(f"engine={engine}", *work) for engine in ("horovod", "parameter_server")}
+    for engine, records in sweeps.items():
         other = [record.status for record in records if record.status not in ("ok", "unsupported")]
         if other or len(records) != len(ZERO_STAGES):
             raise ExperimentError(f"{engine}: {len(records)} of {len(ZERO_STAGES)} cells; {', '.join(other)}")
-    declared = {engine: list(load(f"bench.engines.{engine}").CAPABILITIES.stages) for engine in asked}
+    declared = {engine: list(load(f"bench.engines.{engine}").CAPABILITIES.stages) for engine in sweeps}
     ran = {
         engine: [record.config["stage"] for record in records if record.status == "ok"]
-        for engine, records in asked.items()
+        for engine, records in sweeps.items()
     }
     holds = [bool(stages) for stages in ran.values()]
     because = (
@@ -59,7 +59,7 @@ def others_have_zero(suite: Suite) -> Finding:
     )
     numbers: dict[str, Any] = {f"{engine}, stages declared": stages for engine, stages in declared.items()}
     numbers |= {f"{engine}, stages run": stages for engine, stages in ran.items()}
-    numbers |= {f"{named(record)}, outcome": outcome(record) for records in asked.values() for record in records}
+    numbers |= {f"{named(record)}, outcome": outcome(record) for records in sweeps.values() for record in records}
     return by_parts(holds, because, numbers)
 
 
@@ -95,18 +95,18 @@ def combines_with_model_parallelism(suite: Suite) -> Finding:
     "GPUs. It is refuted if gloo carries CPU tensors.",
 )
 def gloo_means_gpus(suite: Suite) -> Finding:
-    found: dict[str, str] = suite.program("claims.programs.backends:matrix", ranks=2)[0]
-    gpus = "gloo, cuda" in found
+    results: dict[str, str] = suite.program("claims.programs.backends:matrix", ranks=2)[0]
+    gpus = "gloo, cuda" in results
     because = (
-        f"CPU tensors: gloo {'carries' if found['gloo, cpu'] == CARRIED else 'refuses'} them, NCCL "
-        f"{'carries' if found['nccl, cpu'] == CARRIED else 'does not'}. "
+        f"CPU tensors: gloo {'carries' if results['gloo, cpu'] == CARRIED else 'refuses'} them, NCCL "
+        f"{'carries' if results['nccl, cpu'] == CARRIED else 'does not'}. "
         + (
-            f"GPU tensors: gloo {found['gloo, cuda']}, NCCL {found['nccl, cuda']}."
+            f"GPU tensors: gloo {results['gloo, cuda']}, NCCL {results['nccl, cuda']}."
             if gpus
             else "GPU tensors are not measured: there are no two GPUs."
         )
     )
-    return decided(found["gloo, cpu"] != CARRIED, because, dict(found))
+    return decided(results["gloo, cpu"] != CARRIED, because, dict(results))
 
 
 @claim(
