@@ -1,6 +1,6 @@
 """Parsed JSON to dataclasses, every type checked; an error names the field.
 
-A reader is made once for each type. It keeps no account of where it is: a value that does not fit is told its place on
+A reader is made once for each type. It keeps no account of where it is: a value that does not fit gets its place on
 the way out, from the innermost list or field outwards, so that reading thousands of samples costs little.
 """
 

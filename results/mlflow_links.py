@@ -11,7 +11,7 @@ WORKFLOW = "workflowType=machine_learning"
 
 
 def tagged(sweep_id: str) -> str:
-    """A sweep's name as its runs have it in a tag: without what no filter of MLflow's can be asked for."""
+    """A sweep's name as its runs have it in a tag: without the characters that no filter of MLflow's takes."""
     return re.sub(r"['\\]", "", sweep_id)
 
 

@@ -77,7 +77,7 @@ def probe(uri: str, *, create: bool) -> None:
 def _probe_server(uri: str, parts: SplitResult) -> None:
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health")
     try:
-        unverified = ssl._create_unverified_context()  # nothing is told to it; the client verifies
+        unverified = ssl._create_unverified_context()  # it gets no secret; the client verifies
         urllib.request.urlopen(address.geturl(), timeout=REACH_S, context=unverified).close()
     except urllib.error.HTTPError:
         return  # an answer, whatever it says
@@ -123,7 +123,7 @@ def first_line(error: object) -> str:
 def load_places(places: Sequence[Path], uri: str | None = None, experiment: str | None = None) -> Loaded:
     """Records of folders, files and runs (``mlflow:RUN_ID``); without any, those of a whole experiment.
 
-    Raises NoRecords where a place has none, and StoreError where the store or what was asked of it is missing.
+    Raises NoRecords where a place has none, and StoreError where the store or the requested part of it is missing.
     """
     if not places:
         if uri is None and experiment is None:

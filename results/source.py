@@ -1,4 +1,4 @@
-"""The code that measured: enough to have it again, and to tell whether two records are of the same."""
+"""The code that measured: enough to have it again, and to determine whether two records are of the same."""
 
 from __future__ import annotations
 

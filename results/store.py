@@ -133,7 +133,7 @@ class RecordStore:
         return rescue
 
     def set_aside(self, record: Record) -> None:
-        """Keeps what was measured of a cell that is to begin anew, under a name that no reader takes for a record."""
+        """Keeps what was measured of a cell that is to start again, under a name that no reader takes for a record."""
         path = self.folder / "records" / f"{record.cell_id}.json"
         number = 1
         while (aside := path.with_name(f"{path.name}.superseded-{number}")).exists():

@@ -15,7 +15,7 @@ from bench.checks import ConfigError
 from bench.cli.one_process import NOT_RUN
 
 FULL_ERROR = "BENCH_FULL_ERROR"
-"""Set where the person asked for tracebacks; HYDRA_FULL_ERROR itself is always set (see ``bench.__main__``)."""
+"""Set where the person wants tracebacks; HYDRA_FULL_ERROR itself is always set (see ``bench.__main__``)."""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Engines: one package each (see ``base``), named in conf/engine/; a user's own may live anywhere on Python's path.
 
-What an engine honours and what its ranks import are asked of its package here, without importing torch.
+Reads from an engine's package what it honours and what its ranks import, without importing torch.
 ``python -m bench.engines`` prints it as a table.
 """
 

@@ -133,7 +133,7 @@ class Seen:
 
 
 def refuse_debug_detail(what: str, why: str) -> None:
-    """Raises EngineUnsupported where torch is told to check each collective, if ``what`` does not survive that."""
+    """Raises EngineUnsupported where torch checks each collective, if ``what`` does not survive that."""
     value = os.environ.get("TORCH_DISTRIBUTED_DEBUG", "")
     if value.strip().upper() == "DETAIL":
         raise EngineUnsupported(

@@ -1,6 +1,6 @@
 """What glibc's malloc does with freed memory: kept where time is measured, given back where it is not.
 
-By default malloc hands the end of its heap back to the kernel and maps large blocks anew each time. Whether a step's
+By default malloc hands the end of its heap back to the kernel and maps large blocks again each time. Whether a step's
 buffers lie there is drawn with each server, and costs the step page faults. So a server starts with ``KEEP``, which its
 ranks inherit, and timed steps find the memory of the step before, as with the caching allocator of a GPU.
 

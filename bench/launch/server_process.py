@@ -61,7 +61,7 @@ class ServerProcess:
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            self.process.kill()  # its ranks asked the kernel to die with it
+            self.process.kill()  # the kernel ends its ranks with it
             self.process.wait()
         if self.process.returncode:
             end_marked(self._mark)

@@ -196,7 +196,7 @@ def several_products(lefts: list[Tensor], rights: list[Tensor], *_: Any, **more:
 
 
 def product_by_packed(left: Tensor, *_: Any, out_val: Any = None, **more: Any) -> int:
-    """By weights in a format of their own: (..., k) to (..., n), which the result tells."""
+    """By weights in a format of their own: (..., k) to (..., n), the last size of the result."""
     return 2 * int(out_val.numel()) * left.shape[-1]
 
 

@@ -55,7 +55,7 @@ class NetworkError(RuntimeError):
 
 
 def obstacle(link: Link) -> str | None:
-    """Why this process cannot make such a lab, as far as can be told without trying; None if it may."""
+    """Why this process cannot make such a lab, as far as can be determined without trying; None if it may."""
     if not sys.platform.startswith("linux"):
         return f"network=lab needs Linux; this is {sys.platform}"
     missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]

@@ -152,7 +152,7 @@ class Cell:
         return f"engine={config.engine['name']}: {reason}" if reason else ""
 
     def resolved(self) -> dict[str, Any]:
-        """What the Record holds beside the request; the engine's own description is added once it has run."""
+        """The Record's settings in addition to the request; the engine's own description is added once it has run."""
         traits = Traits() if self.status else self.traits()
         return {
             "world_size": self.config.gpus,

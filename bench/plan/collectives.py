@@ -1,4 +1,4 @@
-"""``workload=collectives``: what may be asked of the benchmark of collectives, and what does not apply to it.
+"""``workload=collectives``: the settings of the benchmark of collectives, and what does not apply to it.
 
 It trains nothing: there is no model, no engine and no parity, and every knob of those is refused.
 """
@@ -12,7 +12,7 @@ from results.declare import each_setting
 from results.settings import Config
 
 FACTORY = "bench.measure.communication.by_size:measure"
-"""By which the workload is known: what ranks run instead of training."""
+"""Identifies the workload: what ranks run instead of training."""
 
 BACKENDS = ("gloo", "nccl", "mpi")
 

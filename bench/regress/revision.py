@@ -38,7 +38,7 @@ import bench
 if not Path(bench.__file__ or "/").resolve().is_relative_to(Path(sys.argv[1]).resolve()):
     sys.exit("it has no package bench of its own")
 """
-"""Begins what another revision's interpreter runs: it must have found the code that is meant."""
+"""Begins what another revision's interpreter runs: it must import the code that is meant."""
 
 DEFAULTS = """\
 if (Path(sys.argv[1]) / "results/settings.py").is_file():

@@ -1,6 +1,6 @@
 """Sweeps of the same cells that share their rounds, to be compared pair by pair.
 
-In a round every cell runs once in each sweep, one launch right after the other. Which sweep goes first is drawn anew
+In a round every cell runs once in each sweep, one launch right after the other. Which sweep goes first is drawn again
 for each cell and round: if the sweeps do not differ, either is as likely to be the slower of a pair, whatever the
 machine does meanwhile.
 """

@@ -1,4 +1,4 @@
-"""Whether each workload of a sweep can be loaded, which is asked before its first launch: a misspelt one ends it."""
+"""Whether each workload of a sweep can be loaded, checked before its first launch: a misspelt one ends it."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class Preparation:
         record.model = dataclasses.replace(record.model, compute_memory=measured.compute_memory if measured else None)
 
     def _profile(self, cell: Cell) -> None:
-        """What steps are made of. A launch that fails here leaves a reason, and the cell goes on."""
+        """What steps are made of. A launch that fails here leaves a reason, and the cell continues."""
         running = self._running
         attribution = Attribution(
             unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced(), period=cell.config.local_steps

@@ -37,7 +37,7 @@ class SweepRecords:
         self.sweep_id = sweep_name(store.folder)
         self.by_cell = {cell.id: self.new(cell) for cell in cells}
         self.earlier: dict[str, Record] = {}
-        """What the folder held before; reported and logged with the rest."""
+        """The folder's earlier records; reported and logged with the rest."""
 
     def __getitem__(self, cell: Cell) -> Record:
         return self.by_cell[cell.id]
@@ -89,7 +89,7 @@ class SweepRecords:
         )
 
     def is_to_be_profiled(self, cell: Cell) -> bool:
-        """Whether the cell lacks the profile that was asked for; a search has none, of whichever batch."""
+        """Whether the cell lacks the profile of its settings; a search has none, of whichever batch."""
         record, needs_profile = self[cell], cell.config.measure.profile and not cell.searches
         return needs_profile and not record.attribution and record.status in GOES_ON
 
@@ -102,7 +102,7 @@ class SweepRecords:
         return rounds + silent + (not self.is_checked(cell)) + self.is_to_be_profiled(cell)
 
     def write(self, cell: Cell) -> None:
-        """Writes the cell's record with verdicts on what it holds now. Raises StoreError."""
+        """Writes the cell's record with verdicts on its present content. Raises StoreError."""
         record = self[cell]
         record.verdict_reasons = disturbances(record)
         record.verdicts = verdicts(record, cell.oversubscribed(self._machine))

@@ -1,4 +1,4 @@
-"""``resume=true``: what an earlier run in a sweep's folder measured, taken over by the run that goes on with it."""
+"""``resume=true``: what an earlier run in a sweep's folder measured, taken over by the run that resumes it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def take_over(records: SweepRecords) -> None:
     """Takes over what an earlier run in this folder measured. Raises ConfigError if that was another machine.
 
     A cell that other code has finished is kept, with a warning: that code is in its record, and a sweep is often
-    resumed because its code was mended. One that it has begun is begun anew, so that no cell mixes two codes. A cell's
-    ``repeats`` are from then on those that are asked for now, or as many as it has.
+    resumed because its code was mended. One that it has begun starts again, so that no cell mixes two codes. A cell's
+    ``repeats`` are from then on those of the present request, or as many as it has.
     """
     from results.validate import check
 

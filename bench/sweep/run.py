@@ -2,7 +2,7 @@
 
     plan    every request resolved on this machine, or refused by name; each workload is loaded once
     check   one launch a cell: parity, model state, peak bytes, collectives; cells that train the same share a reference
-    profile if asked for, another: what the time of a step is made of
+    profile if set, another: what the time of a step is made of
     rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
     finish  report and tracking, also after Ctrl-C
 

@@ -19,7 +19,7 @@ from results.record import Status
 
 @dataclass(frozen=True)
 class Running:
-    """Where launches are made, where their time and their results are kept, and where a person is told."""
+    """Where launches are made, where their time and their results are kept, and where messages go."""
 
     records: SweepRecords
     launcher: Launcher
@@ -68,7 +68,7 @@ class Running:
         self.progress.advance(cell.id, left)
 
     def _where(self, cell: Cell) -> str:
-        """Where the output of the ranks of a failed launch is, of which a traceback is a part."""
+        """Where the output of the ranks of a failed launch is; a traceback is a part of it."""
         record = self.records[cell]
         ends = [] if record.status in ("unsupported", "unavailable") else record.failure
         if not any(end.last_words for end in ends):

@@ -53,7 +53,7 @@ class Turns:
             running.progress.advance(where)
 
     def _launch_silent(self, cell: Cell, number: int) -> None:
-        """The same with nothing sent. One that fails leaves a reason, and the cell goes on."""
+        """The same with nothing sent. One that fails leaves a reason, and the cell continues."""
         record = self._running.records[cell]
         if record.attribution and not record.attribution.not_silenced:
             outcome = self._timed(cell, number, silent=True)

@@ -24,7 +24,7 @@ from terminal.output import prepare_output
 
 HOST = "127.0.0.1"
 PORTS = 100
-"""Ports that are tried, from the one that was asked for."""
+"""Ports that are tried, from the requested one."""
 LAST_PORT = 65535
 START_S = 300.0
 """How long the server may take to answer first: it imports for 5 s on an idle machine, a minute on a busy one."""

@@ -1,7 +1,7 @@
 """A rank among ranks that are not there (``backend=fake``), or that it does not hear (``bench.worker.no_comm``).
 
 torch's fake process group takes every other rank to hold what this one holds. So a collective has a result, made on
-the spot from this rank's own data, and training goes on with numbers that are finite and mean nothing.
+the spot from this rank's own data, and training continues with numbers that are finite and mean nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The training loop: steps over global batches, the same for every engine.
 
-Step ``s`` trains on the global samples ``[s*G, (s+1)*G)``, of which rank ``r`` takes the ``r``-th of N
+Step ``s`` trains on the global samples ``[s*G, (s+1)*G)``, and rank ``r`` takes the ``r``-th of N
 equal shares and cuts it into ``accumulate`` micro-batches. The loop owns data and clock; the engine may
 touch neither.
 """

@@ -62,7 +62,7 @@ def flops_per_sample(
 
 
 def compute_memory(job: ReferenceJob, work: Workload, device: torch.device) -> model.ComputeMemory | None:
-    """What a rank's micro-batch needs beside model state, without an engine; None where a rank has a part of a replica.
+    """A micro-batch's memory in addition to model state, without an engine; None where a rank has a part of a replica.
 
     A gradient is released as soon as it is accumulated, as by an engine that copies it into a bucket.
     """

@@ -3,7 +3,7 @@
 It takes every other rank to hold what this one holds, and makes a collective's result on the spot. What is then
 computed means nothing and should take as long, so it has to be finite and normal: a square root of NaN takes 6 times
 as long, of a denormal number 30 times. Hence denormal numbers are flushed to zero, and the engine whose receives would
-leave what memory held fills them itself (``SimulatedCollectives`` of the native engine).
+leave stale memory fills them itself (``SimulatedCollectives`` of the native engine).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ONE_SIDED = 0.15
 
 
 def tolerance(precision: str, compression: str = "none", *, partial_sums: bool = False) -> float:
-    """Largest parity error of a right engine, before the model's own noise is known."""
+    """Largest parity error of a right engine, before the model's own noise is measured."""
     one_sided = compression in ("bf16", "fp16") or (partial_sums and precision != "fp32")
     return max(TOLERANCE[precision], ONE_SIDED if one_sided else 0.0)
 

@@ -1,4 +1,4 @@
-"""A launch that profiles: what a few steps are made of, with the ranks' waits for each other told apart."""
+"""A launch that profiles: what a few steps are made of, with the ranks' waits for each other apart."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class GlobalSteps:
         return sum(share.accumulate for share in self._shares)
 
     def visit(self, step: int) -> Iterator[Batch]:
-        """The micro-batches of one step, share after share. What is done before the next one is asked for, counts as
+        """The micro-batches of one step, share after share. What is done before the next one is requested counts as
         done by the share's rank."""
         for index, share in enumerate(self._shares):
             self._generators.restore(self._states[index])

@@ -38,7 +38,7 @@ def traits(spec: EngineSpec) -> Traits:
 
 
 def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
-    """Raises EngineUnsupported for a model of which ranks train different parameters, or a loss of gradients."""
+    """Raises EngineUnsupported for a model whose ranks train different parameters, or a loss of gradients."""
     seen.refuse_differentiation(
         "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
     )

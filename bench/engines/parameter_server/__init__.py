@@ -13,7 +13,7 @@ update.
 
 Read in this order:
 
-    protocol.py   what is said, and over what; the slices
+    protocol.py   the messages and their groups; the slices
     clocks.py     who is how far ahead, and who has to wait
     server.py     a server, from the first worker's arrival to the last one's leave; what it counts
     worker.py     the engine in a rank
@@ -69,7 +69,7 @@ def refuse(spec: EngineSpec) -> None:
 
 
 def traits(spec: EngineSpec) -> Traits:
-    """Servers beside the ranks; and, in async and bounded mode, workers that do not wait for each other."""
+    """Servers in addition to the ranks; and, in async and bounded mode, workers that do not wait for each other."""
     servers = count_option(spec, "servers")
     if spec.options["mode"] == "sync" or spec.world_size == 1:
         return Traits(servers=servers, uncounted=UNCOUNTED, unsilenced=UNSILENCED)

@@ -1,4 +1,4 @@
-"""The two kinds of process: the engine in a rank, and a server beside the ranks."""
+"""The two kinds of process: the engine in a rank, and a server in addition to the ranks."""
 
 from __future__ import annotations
 

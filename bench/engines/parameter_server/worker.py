@@ -15,7 +15,7 @@ from bench.engines.views import view_like
 
 
 class Worker:
-    """Parameters and gradients are views of two flat tensors, of which each server has a slice.
+    """Parameters and gradients are views of two flat tensors; each server has a slice.
 
     On a GPU both have a copy in pinned memory of the host, which is what travels.
     """
@@ -55,7 +55,7 @@ class Worker:
         self.gradients.zero_()
 
     def state(self) -> dict[str, list[Tensor]]:
-        """The optimizer is the servers'; what it holds is in what they counted."""
+        """The optimizer is the servers'; they count its state."""
         frozen = [weight for weight in self.module.parameters() if not weight.requires_grad]
         return {
             "params": [self.parameters, *frozen],

@@ -42,7 +42,7 @@ def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> Dist
 
 
 def unused_message(stage: int, names: str = "some parameters") -> str:
-    """What is said of parameters that got no gradient."""
+    """The message about parameters that got no gradient."""
     return (
         f"engine=torch at stage={stage}: {names} got no gradient in a micro-batch, and DistributedDataParallel waits "
         "for all; valid: engine.find_unused_parameters=true, engine=native"

@@ -32,7 +32,7 @@ def merged(results: Mapping[int, LaunchResult[Any]], names: list[str]) -> Launch
     worst = min(bad, key=lambda host: (results[host].blame, host))
     result = results[worst]
     reason = f"{names[worst]}: {result.reason}"
-    if result.status == "timeout" and result.blame != 0:  # no rank is known to be stuck
+    if result.status == "timeout" and result.blame != 0:  # no stuck rank is named
         reason = "; ".join(f"{names[host]}: {results[host].reason}" for host in bad)
     if result.status in ("unsupported", "unavailable"):
         reason = result.reason  # of the settings, not of the host

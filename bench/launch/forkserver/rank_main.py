@@ -93,7 +93,7 @@ def describe_error(error: BaseException) -> dict[str, str]:
             words in text
             for words in (
                 *("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory"),
-                "cublas_status_alloc_failed",  # no room beside the caching allocator's
+                "cublas_status_alloc_failed",  # no room next to the caching allocator's
             )
         )
     ):

@@ -35,7 +35,7 @@ StartRank = Callable[[Job[Any], int, Placement, Rendezvous], Rank]
 
 
 class Cancelled(Exception):
-    """The parent asked to end the launch, or is gone."""
+    """The parent wants to end the launch, or is gone."""
 
 
 def stop_requested(lifeline: Channel, launch: int) -> bool:

@@ -39,7 +39,7 @@ class Interface:
 
     name: str
     reads: bool = True
-    """Whether this rank reads the interface's counters, of which there is one set for all ranks here."""
+    """Whether this rank reads the interface's counters; there is one set for all ranks here."""
 
     def sent_bytes(self) -> float:
         """This rank's addend of the payload sent since the ranks began, each byte once.

@@ -82,7 +82,7 @@ class Step:
     rest_bytes: int = 0
     peak_bytes: int = 0
     peak_at: int = 0
-    """The first moment at which it held most."""
+    """The first moment of its largest memory."""
 
     @property
     def peak_phase(self) -> str:
@@ -141,7 +141,7 @@ class Trace:
                 block.end = min([block.end, *(step.start for step in self.steps if step.start > last_label)])
 
     def add_up(self) -> None:
-        """Fills in what each step held at rest and at its peak."""
+        """Fills in each step's memory at rest and at its peak."""
         changes = list(running_sum(self.blocks))
         for step in self.steps:
             before = bisect_right(changes, (step.start, inf))
@@ -153,7 +153,7 @@ class Trace:
 
 
 def running_sum(blocks: Iterable[Block]) -> Iterator[tuple[float, int]]:
-    """Bytes held after each allocation and release, in order."""
+    """Bytes in use after each allocation and release, in order."""
     total = 0
     for at, size in sorted(
         change for block in blocks for change in ((block.start, block.size), (block.end, -block.size))

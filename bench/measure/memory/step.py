@@ -136,7 +136,7 @@ def completed(by_kind: dict[str, int], measured: int) -> dict[str, int]:
 def beyond_allocator_bytes() -> int | None:
     """What this process holds on its GPU beyond what the caching allocator reserved: context, kernels, NCCL's buffers.
 
-    None where the driver does not tell processes apart, as in most containers.
+    None where the driver does not distinguish processes, as in most containers.
     """
     gpu, _ = nvml.gpu(torch.device("cuda", torch.cuda.current_device()))
     used = gpu.process_bytes(os.getpid()) if gpu else None

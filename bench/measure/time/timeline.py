@@ -162,7 +162,7 @@ def gpu_steps(events: Sequence[Any]) -> list[StepTimeline]:
 
     A step begins when the device has done what was launched before it, or the host begins it, whichever is later; the
     next one ends it. While its batch is made, a device that does nothing waits for data. What belongs to a step or
-    a phase is told by when the host launched it. The ranges that kineto itself draws on the device do not tell: there
+    a phase follows from when the host launched it. The ranges that kineto itself draws on the device do not say: there
     is one a stream, without what a range inside it, or autograd's thread, launched.
     Raises RuntimeError where a step shows nothing on the device.
     """
@@ -279,7 +279,7 @@ def skews(of_ranks: Sequence[Sequence[Issue]], rank: int) -> Intervals | None:
     """While ``rank`` had called a collective of a step and another rank had not yet.
 
     The n-th call of one rank meets the n-th of the others. None where ranks do not call the same kinds in the same
-    order, so that nobody can tell.
+    order, so that it cannot be determined.
     """
     kinds = [[kind for kind, _ in issues] for issues in of_ranks]
     if any(other != kinds[0] for other in kinds):

@@ -15,7 +15,7 @@ from torch.distributed.distributed_c10d import Store
 
 
 class Marker(Protocol):
-    """What is told where one part of a step ends and the next begins."""
+    """Takes note of where one part of a step ends and the next begins."""
 
     def mark(self) -> None:
         """Adds a mark here."""
