@@ -17,7 +17,7 @@ UNRELATED = (*with_role("sweep", "instrument"), "engine.package", "workload.fact
 TASK = (*with_role("task"), "machine")
 """What work is done, and where. Settings are compared only where these are equal."""
 
-ASKED = "_asked"
+REQUEST_SUFFIX = "_asked"
 """Ends the column of a knob whose own column has what it resolved to."""
 
 INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}
@@ -86,7 +86,7 @@ def _usual(values: Mapping[str, Any]) -> Any:
 
 def is_task(name: str) -> bool:
     """Whether a knob, by its name or its column's, says what work is done."""
-    return name.removesuffix(ASKED) in TASK or name.startswith("workload.")
+    return name.removesuffix(REQUEST_SUFFIX) in TASK or name.startswith("workload.")
 
 
 def hardware(record: Record) -> str:

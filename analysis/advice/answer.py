@@ -16,7 +16,7 @@ from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
 from analysis.table.warnings import bearing
 from analysis.text.prose import capital, joined
-from analysis.text.units import counted, interval, known, number, percent, size
+from analysis.text.units import counted, interval, is_finite, number, percent, size
 from results.identity import is_task
 from results.record import Record
 from results.verdicts import UNRANKED
@@ -176,7 +176,7 @@ def _memory(world: World, ranking: Ranking) -> str:
     """The lowest peak memory, and its price in throughput."""
     part, fastest = world.part, world.part.iloc[ranking.fastest]
     measured = part[part["peak_bytes"].notna() & ~part["verdicts"].str.contains("state_on_servers")]
-    if measured.empty or not known(fastest["peak_bytes"]):
+    if measured.empty or not is_finite(fastest["peak_bytes"]):
         return "Memory was not measured."
     lowest = measured.sort_values(["peak_bytes", "throughput_per_s"], ascending=[True, False]).iloc[0]
     if lowest["peak_bytes"] > 0.99 * fastest["peak_bytes"]:
@@ -205,9 +205,9 @@ def _speed(row: pd.Series) -> str:
 
 
 def _peak_text(row: pd.Series) -> str:
-    if not known(row["peak_bytes"]):
+    if not is_finite(row["peak_bytes"]):
         return ""
-    state = f" ({size(row['model_state_bytes'])} of it model state)" if known(row["model_state_bytes"]) else ""
+    state = f" ({size(row['model_state_bytes'])} of it model state)" if is_finite(row["model_state_bytes"]) else ""
     return f", peak {size(row['peak_bytes'])} per rank{state}"
 
 
@@ -224,7 +224,7 @@ def _scaling(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
     if crowded:
         worlds = joined([NUMERALS[world] if world < len(NUMERALS) else str(world) for world in crowded])
         cap = grown.loc[_crowded(grown), "scaling_cap"].min()
-        room = f": core sharing limits efficiency to {percent(cap)} at {crowded[-1]} ranks" if known(cap) else ""
+        room = f": core sharing limits efficiency to {percent(cap)} at {crowded[-1]} ranks" if is_finite(cap) else ""
         partly = " with settings that share cores" if set(crowded) & set(fair["gpus"]) else ""
         lines.append(f"{capital(worlds)} ranks on {_place(grown)}{partly} say nothing about scaling{room}.")
     return [Answer("Scaling", " ".join(lines))]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from analysis.comparison.compare import ratio, samples
 from analysis.metrics import time
 from analysis.statistics.medians import Interval
-from analysis.text.units import known
+from analysis.text.units import is_finite
 from results.record import Record
 
 
@@ -33,11 +33,11 @@ class Ranking:
     @property
     def undecided(self) -> list[int]:
         """Those that one launch leaves without an interval."""
-        return [at for at, behind in enumerate(self.behind) if at != self.fastest and not known(behind.low)]
+        return [at for at, behind in enumerate(self.behind) if at != self.fastest and not is_finite(behind.low)]
 
     def level_text(self) -> str:
         """The lowest level at which others were compared; empty where none could be."""
-        others = [behind for at, behind in enumerate(self.behind) if at != self.fastest and known(behind.low)]
+        others = [behind for at, behind in enumerate(self.behind) if at != self.fastest and is_finite(behind.low)]
         return min(others, key=lambda interval: interval.level).level_text() if others else ""
 
 

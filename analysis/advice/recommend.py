@@ -22,8 +22,8 @@ from analysis.statistics.medians import Interval
 from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
 from analysis.table.provenance import commands
-from analysis.text.units import counted, known, number, percent, size, spoken
-from results.identity import ASKED, frozen, is_task, knobs
+from analysis.text.units import counted, is_finite, number, percent, size, spoken
+from results.identity import REQUEST_SUFFIX, frozen, is_task, knobs
 from results.record import Record
 from results.verdicts import UNRANKED, noted
 
@@ -48,14 +48,14 @@ class Limits:
         for verdict in UNRANKED:
             if verdict in row["verdicts"].split(";"):
                 return spoken(verdict)
-        if not known(row["throughput_per_s"]):
+        if not is_finite(row["throughput_per_s"]):
             return "no steps timed"
         if self.gpus is not None and row["gpus"] > self.gpus:
             return f"more than {self.gpus} ranks"
         if self.memory_bytes is not None and not row["peak_bytes"] <= self.memory_bytes:
-            return f"peak {size(row['peak_bytes'])}" if known(row["peak_bytes"]) else "peak not measured"
+            return f"peak {size(row['peak_bytes'])}" if is_finite(row["peak_bytes"]) else "peak not measured"
         if self.efficiency is not None:
-            if not known(row["scaling_efficiency"]) or smallest < row["gpus"] == row["scaling_baseline_gpus"]:
+            if not is_finite(row["scaling_efficiency"]) or smallest < row["gpus"] == row["scaling_baseline_gpus"]:
                 return "no efficiency: no smaller world of it was timed"
             if row["scaling_efficiency"] < self.efficiency:
                 return f"efficiency {percent(row['scaling_efficiency'])}"
@@ -142,14 +142,14 @@ def pareto(choices: Sequence[Choice]) -> list[Choice]:
 
 def _peak(row: pd.Series) -> float:
     """Infinite where it was not measured, or not all of it."""
-    has_peak = known(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
+    has_peak = is_finite(row["peak_bytes"]) and "state_on_servers" not in row["verdicts"].split(";")
     return float(row["peak_bytes"]) if has_peak else math.inf
 
 
 def overrides(record: Record, settings: Sequence[str]) -> str:
     """The knobs that make the setting, as they are given on the command line."""
     named = knobs(record)
-    names = dict.fromkeys((*ALWAYS_NAMED, *(name.removesuffix(ASKED) for name in settings)))
+    names = dict.fromkeys((*ALWAYS_NAMED, *(name.removesuffix(REQUEST_SUFFIX) for name in settings)))
     return shlex.join(
         f"{name}={as_written(named[name])}"
         for name in names
@@ -185,9 +185,9 @@ def lines(advice: Advice) -> list[str]:
 def _figures(choice: Choice) -> str:
     row = choice.row
     parts = [f"{number(row['throughput_per_s'])} {row['unit']}s/s"]
-    if known(row["peak_bytes"]):
+    if is_finite(row["peak_bytes"]):
         parts.append(f"peak {size(row['peak_bytes'])} a rank")
-    if row["gpus"] != row["scaling_baseline_gpus"] and known(row["scaling_efficiency"]):
+    if row["gpus"] != row["scaling_baseline_gpus"] and is_finite(row["scaling_efficiency"]):
         parts.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
     if "oversubscribed" in row["verdicts"].split(";"):
         parts.append("oversubscribed: says nothing about scaling")
@@ -204,7 +204,7 @@ def _reason(advice: Advice) -> str:
     level = f"Intervals: {advice.level}.{untold}"
     if len(advice.tied) == 1:
         return f"It is the fastest, and nothing is tied with it. {level}"
-    if not known(first.row["peak_bytes"]):
+    if not is_finite(first.row["peak_bytes"]):
         return f"It is the fastest; memory was not measured. {level}"
     if first.row.name == fastest.row.name:
         return f"It is the fastest, and of those tied with it the leanest. {level}"
@@ -213,7 +213,7 @@ def _reason(advice: Advice) -> str:
 
 def _behind(choice: Choice) -> str:
     behind = choice.behind
-    if not known(behind.low):
+    if not is_finite(behind.low):
         return f"the fastest has {behind.value:.3f} times its throughput (one launch)"
     if behind.value == behind.low == behind.high == 1:
         return "the fastest"

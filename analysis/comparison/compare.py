@@ -35,7 +35,7 @@ from analysis.metrics.memory import memory
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
-from analysis.text.units import counted, known, mib, ms, spoken
+from analysis.text.units import counted, is_finite, mib, ms, spoken
 from results.identity import completed, flatten, frozen, identity, knobs
 from results.launches import ENOUGH_LAUNCHES, Launch
 from results.record import Record
@@ -222,7 +222,7 @@ def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None)
             *(ms(_step_s(side)) for side in (first, second)),
             *ratio_texts(outcome.step),
             mib(memory(second).peak_bytes),
-            f"{outcome.peak:.3f}" if known(outcome.peak) else "",
+            f"{outcome.peak:.3f}" if is_finite(outcome.peak) else "",
             verdict_words(outcome),
         )
         rows.append(Row(knobs(first), texts, STYLES.get(outcome.verdict, "")))
@@ -252,7 +252,7 @@ def verdict_words(outcome: Outcome) -> str:
 def _verdict(outcome: Outcome) -> str:
     if outcome.verdict != "cannot tell":
         return outcome.verdict
-    if not known(outcome.step.low):
+    if not is_finite(outcome.step.low):
         return "cannot tell: one launch"
     if outcome.needed is None or outcome.needed <= outcome.step.launches:
         return "cannot tell: about as far apart as the margin"
@@ -273,7 +273,7 @@ def summary(outcomes: Sequence[Outcome], alone: Sequence[Record], sides: tuple[s
     """What the table comes to, in lines."""
     counts = Counter(outcome.verdict for outcome in outcomes)
     counts_text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    levels = sorted({outcome.step.level for outcome in outcomes if known(outcome.step.low)})
+    levels = sorted({outcome.step.level for outcome in outcomes if is_finite(outcome.step.low)})
     level = " to ".join(f"{100 * level:.0f} %" for level in dict.fromkeys((*levels[:1], *levels[-1:]))) or "no level"
     lines = [
         f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {counts_text}. "

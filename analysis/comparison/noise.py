@@ -26,7 +26,7 @@ from analysis.metrics.scaling import is_ranked
 from analysis.statistics import paired
 from analysis.statistics.medians import Floats
 from analysis.text.spreadsheet import cell_as_data
-from analysis.text.units import known
+from analysis.text.units import is_finite
 from results.atomic import replacing, write_whole
 from results.identity import hardware, identity, knobs
 from results.launches import ENOUGH_LAUNCHES
@@ -184,7 +184,7 @@ def table(floors: Sequence[Floor], records: Sequence[Record]) -> Table:
     names = telling(list({record.cell_id: record for record in records}.values()))
     columns = ["pairs", "spread", *(f"{count} find" for count in LAUNCHES)]
     columns += [f"for {100 * change:g} %" for change in CHANGES]
-    several = any(known(entry.between_sweeps) for entry in floors)
+    several = any(is_finite(entry.between_sweeps) for entry in floors)
     rows = []
     for entry in floors:
         texts = [
@@ -199,7 +199,9 @@ def table(floors: Sequence[Floor], records: Sequence[Record]) -> Table:
 
 
 def share(value: float) -> str:
-    return f"{100 * value:.2g} %" if known(value) and value < 1 else f"{100 * value:.0f} %" if known(value) else "–"
+    if not is_finite(value):
+        return "–"
+    return f"{100 * value:.2g} %" if value < 1 else f"{100 * value:.0f} %"
 
 
 def write(floors: Sequence[Floor], records: Sequence[Record], path: Path) -> None:
@@ -220,7 +222,7 @@ def write(floors: Sequence[Floor], records: Sequence[Record], path: Path) -> Non
         "power": POWER,
         "environment": {name: last.get(name) for name in kept},
         "cells": [
-            asdict(entry) | {"between_sweeps": entry.between_sweeps if known(entry.between_sweeps) else None}
+            asdict(entry) | {"between_sweeps": entry.between_sweeps if is_finite(entry.between_sweeps) else None}
             for entry in floors
         ],
     }

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from analysis.metrics import time
 from analysis.metrics.traffic import sent_bytes
 from analysis.statistics import medians
-from analysis.text.units import counted, known, mib, ms, number
+from analysis.text.units import counted, is_finite, mib, ms, number
 from results.identity import flatten, frozen
 from results.record import Record
 
@@ -119,7 +119,7 @@ def _bytes(before: Record, after: Record) -> Iterator[Line]:
         counts = [sum(call.count for call in side.collectives or []) for side in sides]
         yield exact("collectives of a step", ledgers[0], ledgers[1], (f"{counts[0]} calls", f"{counts[1]} calls"))
         sent = [sent_bytes(side) for side in sides]
-        words = [f"{value:,.0f} B" if known(value) else "not counted" for value in sent]
+        words = [f"{value:,.0f} B" if is_finite(value) else "not counted" for value in sent]
         yield exact("bytes sent in a step", sent[0], sent[1], (words[0], words[1]))
     if before.search or after.search:
         fits = [side.search.largest_fit if side.search else 0 for side in sides]

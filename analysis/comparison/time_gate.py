@@ -25,7 +25,7 @@ from analysis.metrics.traffic import ledgers
 from analysis.statistics import medians, paired
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
-from analysis.text.units import counted, known, ms
+from analysis.text.units import counted, is_finite, ms
 from results.identity import knobs
 from results.launches import Collective, Launch
 from results.record import Record
@@ -109,7 +109,7 @@ def half_width(step: Interval) -> float:
 
 def detectable(step: Interval, margin: float, one_sided: float) -> float:
     """The smallest slowdown that so many rounds, so noisy, find with POWER; NaN where they can find none."""
-    if not known(step.low) or step.launches < paired.least_rounds(one_sided):
+    if not is_finite(step.low) or step.launches < paired.least_rounds(one_sided):
         return math.nan
     half = half_width(step)
     strays = half * (reach(one_sided) - 1)
@@ -118,7 +118,7 @@ def detectable(step: Interval, margin: float, one_sided: float) -> float:
 
 def rounds_needed(step: Interval, margin: float, one_sided: float) -> int | None:
     """Rounds that would mostly detect a change of the margin: the half width falls with their square root."""
-    if not known(step.low):
+    if not is_finite(step.low):
         return None
     wanted = step.launches * (half_width(step) * reach(one_sided) / math.log1p(margin)) ** 2
     return max(paired.least_rounds(one_sided), step.launches + 1, math.ceil(wanted))
@@ -191,8 +191,8 @@ def table(outcomes: Sequence[Outcome], names: Sequence[str], sides: tuple[str, s
         texts = (
             *(ms(step_s(side)) for side in (outcome.pair.first, outcome.pair.second)),
             *ratio_texts(step),
-            f"{outcome.peak:.3f}" if known(outcome.peak) else "",
-            f"{100 * share:.1f} %" if known(share) else "nothing" if known(step.low) else "",
+            f"{outcome.peak:.3f}" if is_finite(outcome.peak) else "",
+            f"{100 * share:.1f} %" if is_finite(share) else "nothing" if is_finite(step.low) else "",
             words(outcome),
         )
         rows.append(Row(knobs(outcome.pair.first), texts, "red" if outcome.more else STYLES.get(outcome.verdict, "")))
@@ -234,7 +234,7 @@ def summary(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float) 
         if (count := sum(outcome.more and outcome.verdict not in ("slower", "broken") for outcome in outcomes))
         else []
     )
-    levels = [outcome.step.level for outcome in outcomes if known(outcome.step.low)]
+    levels = [outcome.step.level for outcome in outcomes if is_finite(outcome.step.low)]
     level = f" ({100 * min(levels):.4g} %)" if levels else ""
     lines = [
         f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {', '.join(parts)}. "

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
-from analysis.text.units import known
+from analysis.text.units import is_finite
 from results.identity import frozen, knobs
 from results.record import Record
 from terminal.tables import bare
@@ -66,7 +66,7 @@ def judge(step: Interval, margin: float, *, least: float = 0.0, rounds: int = 2)
 
     A ratio that differs from 1 by less than ``least`` is neither; fewer launches than ``rounds`` cannot tell.
     """
-    if not known(step.low) or step.launches < rounds:
+    if not is_finite(step.low) or step.launches < rounds:
         return "cannot tell"
     if step.low >= 1 / (1 + margin) and step.high <= 1 + margin:
         return "same"
@@ -103,5 +103,5 @@ def cell_table(names: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
 
 def ratio_texts(ratio: Interval) -> tuple[str, str]:
     """Its value and its interval; empty where unknown."""
-    value = f"{ratio.value:.3f}" if known(ratio.value) else ""
-    return value, f"{ratio.low:.3f} to {ratio.high:.3f}" if known(ratio.low) else ""
+    value = f"{ratio.value:.3f}" if is_finite(ratio.value) else ""
+    return value, f"{ratio.low:.3f} to {ratio.high:.3f}" if is_finite(ratio.low) else ""

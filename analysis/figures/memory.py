@@ -17,7 +17,7 @@ from analysis.metrics.memory import KINDS, PARTS
 from analysis.table.panels import Layout, Panel
 from analysis.table.rows import part
 from analysis.text.labels import label
-from analysis.text.units import known, number
+from analysis.text.units import is_finite, number
 from results.identity import frozen
 
 HATCHES = {"params": "", "master": "....", "grads": "////", "optimizer": "xxxx", "buffers": "++++"}
@@ -42,7 +42,7 @@ def state_bars(panel: Panel, layout: Layout) -> Figure | None:
         measured = [(kind, row[f"{kind}_bytes"] / UNITS[unit]) for kind in kinds]
         _stack(axes, at - 0.12, 0.46, measured, colours, filled=True)
         words = number(row["model_state_bytes"] / UNITS[unit])
-        if known(row["model_state_predicted_bytes"]):
+        if is_finite(row["model_state_predicted_bytes"]):
             predicted = [(kind, row[f"{kind}_predicted_bytes"] / UNITS[unit]) for kind in kinds]
             _stack(axes, at + 0.24, 0.18, predicted, colours, filled=False)
             words += _difference(row["model_state_bytes"] / row["model_state_predicted_bytes"] - 1)
@@ -87,7 +87,7 @@ def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         _stack(axes, at - 0.12, 0.46, _peak_parts(row, unit), colours, filled=True, hatches=PART_HATCHES)
         predicted, words = row["peak_predicted_bytes"], number(row["peak_bytes"] / UNITS[unit])
-        if known(predicted):
+        if is_finite(predicted):
             below = [
                 (name, sum(row[f"{column}_predicted_bytes"] for column in columns) / UNITS[unit])
                 for name, columns in PREDICTED.items()
@@ -95,7 +95,7 @@ def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
             _stack(axes, at + 0.24, 0.18, below, colours, filled=False, hatches=PART_HATCHES)
             residual = (row["peak_bytes"] - predicted) / UNITS[unit]
             words += f" ({'+' if residual >= 0 else '-'}{number(abs(residual), 2)})"
-        right = max(row["peak_bytes"], predicted if known(predicted) else 0) / UNITS[unit]
+        right = max(row["peak_bytes"], predicted if is_finite(predicted) else 0) / UNITS[unit]
         rows.say(axes, at, right, words)
     rows.frame(axes, f"peak memory per rank ({unit})", panel.peers["peak_bytes"].max() / UNITS[unit])
     return figure
@@ -103,7 +103,7 @@ def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
 
 def _peak_parts(row: pd.Series, unit: str) -> list[tuple[str, float]]:
     """Widths by part; what was not taken apart is model state, and the rest of the peak."""
-    if known(row["peak_params_bytes"]):
+    if is_finite(row["peak_params_bytes"]):
         return [(name, part(row, name) / UNITS[unit]) for name in PARTS]
     state = min(row["model_state_bytes"], row["peak_bytes"])
     return [("state", state / UNITS[unit]), ("temporaries", (row["peak_bytes"] - state) / UNITS[unit])]

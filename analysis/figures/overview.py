@@ -18,7 +18,7 @@ from analysis.figures.memory import UNITS, unit_for
 from analysis.table.frame import each_cell
 from analysis.table.panels import Layout, Panel
 from analysis.text.labels import label
-from analysis.text.units import known, number, short, size
+from analysis.text.units import is_finite, number, short, size
 from results.verdicts import MOMENTARY
 
 TITLE = "Throughput and peak memory"
@@ -68,25 +68,25 @@ def _throughput(axes: Axes, table: pd.DataFrame, colour: Any) -> None:
         value, low, high = (row[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
         verdicts = set(row["verdicts"].split(";"))
         _bar(axes, at, value, colour, hollow="oversubscribed" in verdicts)
-        if known(low):
+        if is_finite(low):
             reach = [[value - low], [high - value]]
             axes.errorbar([value], [at], xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=2.5, zorder=4)
         if verdicts & set(MOMENTARY):
             axes.plot([value], [at], "x", color=INK, markersize=7, markeredgewidth=0.9, zorder=5)
-        _words(axes, at, high if known(high) else value, short(value))
+        _words(axes, at, high if is_finite(high) else value, short(value))
     axes.set_xlim(0, top * factor * 1.42)
     axes.set_xlabel(THROUGHPUT.axis.format(scale=scale, unit=unit_of(table)).replace(" per second", "/s"))
 
 
 def _memory(axes: Axes, table: pd.DataFrame, colour: Any, limits: list[float | None]) -> None:
     top = float(table["peak_bytes"].max())
-    if not known(top):
+    if not is_finite(top):
         axes.set_xlabel("peak memory: not measured")
         axes.set_xticks([])
         return
     unit = unit_for(top)
     for at, (_, row) in enumerate(each_cell(table)):
-        if known(row["peak_bytes"]):
+        if is_finite(row["peak_bytes"]):
             peak = row["peak_bytes"] / UNITS[unit]
             _bar(axes, at, peak, colour, hollow=False)
             _words(axes, at, peak, number(peak))

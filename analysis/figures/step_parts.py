@@ -48,7 +48,7 @@ def part_bars(panel: Panel, layout: Layout) -> Figure | None:
             axes.barh(at, width, 0.6, left=left, **looks(part))
             left += width
         words = units.number(left)
-        if units.known(row["overlap_ratio"]):
+        if units.is_finite(row["overlap_ratio"]):
             words += f", overlap {units.percent(row['overlap_ratio'])}"
         if "instruments_disagree" in row["verdicts"].split(";"):
             words += ", instruments disagree"

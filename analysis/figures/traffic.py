@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from analysis.figures.canvas import INK, PAPER, canvas
 from analysis.figures.memory import UNITS, Rows, unit_for
 from analysis.table.panels import Layout, Panel
-from analysis.text.units import known, number
+from analysis.text.units import is_finite, number
 
 
 def sent_bars(panel: Panel, layout: Layout) -> Figure | None:
@@ -30,7 +30,7 @@ def sent_bars(panel: Panel, layout: Layout) -> Figure | None:
         sent, predicted = row["sent_bytes"] / UNITS[unit], row["sent_predicted_bytes"]
         axes.barh(at - 0.12, sent, 0.46, facecolor=colour, edgecolor=INK, linewidth=0.5)
         right = sent
-        if known(predicted):
+        if is_finite(predicted):
             axes.barh(at + 0.24, predicted / UNITS[unit], 0.18, facecolor=PAPER, edgecolor=INK, linewidth=0.5)
             right = max(sent, predicted / UNITS[unit])
         rows.say(axes, at, right, number(sent))

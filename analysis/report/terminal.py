@@ -91,7 +91,7 @@ def _table(cells: Sequence[Measured], gap: int) -> Table:
 def _words(cell: Measured) -> list[str]:
     """One configuration: settings, status, and numbers per second, in ms, per cent and MiB."""
     speed, cell_memory = cell.throughput_per_s, cell.memory
-    ends = f"[{units.short(speed.low)}, {units.short(speed.high)}]" if units.known(speed.low) else ""
+    ends = f"[{units.short(speed.low)}, {units.short(speed.high)}]" if units.is_finite(speed.low) else ""
     return [
         str(cell.settings["stage"]),
         str(cell.world_size),

@@ -16,7 +16,7 @@ from analysis.metrics.memory import KINDS, columns
 from analysis.metrics.scaling import efficiencies
 from analysis.statistics import medians
 from analysis.table import origin
-from results.identity import ASKED, frozen, hardware, identity, knobs
+from results.identity import REQUEST_SUFFIX, frozen, hardware, identity, knobs
 from results.record import Record, world_size
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
@@ -196,7 +196,7 @@ def scaling_columns(cell: Measured) -> dict[str, Any]:
 
 def _column(name: str) -> str:
     """The column of a knob that varies; device and backend have one already, for what they resolved to."""
-    return name + ASKED if name in COLUMNS else name
+    return name + REQUEST_SUFFIX if name in COLUMNS else name
 
 
 def _rank(value: Any) -> tuple[bool, bool, Any]:

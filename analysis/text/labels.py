@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from results.identity import ASKED, INFO
+from results.identity import INFO, REQUEST_SUFFIX
 
 LONGEST = 60
 """Letters of a value that are shown."""
@@ -18,7 +18,7 @@ def words(value: Any) -> str:
 
 def label(name: str, value: Any) -> str:
     """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
-    name = name.removesuffix(ASKED)
+    name = name.removesuffix(REQUEST_SUFFIX)
     missing = value is None or value != value  # NaN is not equal to itself
     facts = INFO.get(name)
     if name == "machine":

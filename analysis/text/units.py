@@ -15,7 +15,7 @@ UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2
 
 def number(value: float | None, digits: int = 3) -> str:
     """Three significant digits without an exponent, such as ``1,234``, ``12.3`` or ``0.0456``."""
-    if not known(value):
+    if not is_finite(value):
         return MISSING
     assert value is not None
     if value == 0:
@@ -31,7 +31,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def short(value: float | None) -> str:
     """At most five or six characters, such as ``8,737``, ``123k`` or ``4.56M``."""
-    if not known(value) or value is None or value < 1e5:
+    if not is_finite(value) or value is None or value < 1e5:
         return number(value)
     return f"{number(value / 1e3)}k" if value < 1e6 else f"{number(value / 1e6)}M"
 
@@ -66,7 +66,7 @@ def size(size_bytes: float) -> str:
 
 def percent(fraction: float | None, digits: int = 0) -> str:
     """Whole per cent, or with ``digits`` significant digits."""
-    if not known(fraction):
+    if not is_finite(fraction):
         return MISSING
     assert fraction is not None
     return f"{number(100 * fraction, digits) if digits else format(100 * fraction, '.0f')} %"
@@ -74,20 +74,20 @@ def percent(fraction: float | None, digits: int = 0) -> str:
 
 def error(value: float | None) -> str:
     """A relative error, such as ``3.1e-07`` or ``0.31``."""
-    if not known(value):
+    if not is_finite(value):
         return MISSING
     assert value is not None
     return f"{value:.2g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
 
 
-def known(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether a table's entry is a finite number."""
     return isinstance(value, Real) and isfinite(value)
 
 
 def interval(low: float | None, high: float | None, factor: float = 1) -> str:
     """Both ends in brackets, such as ``[33.1, 34.2]``; empty where there is no interval."""
-    if not (known(low) and known(high)):
+    if not (is_finite(low) and is_finite(high)):
         return ""
     assert low is not None and high is not None
     return f"[{number(low * factor)}, {number(high * factor)}]"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from analysis.comparison import time_gate
 from analysis.comparison.time_gate import MARGIN, least_rounds
 from analysis.comparison.verdict import Pair
-from analysis.text.units import known
+from analysis.text.units import is_finite
 from results.record import Record
 from terminal.tables import console
 
@@ -23,4 +23,4 @@ def compare(before: Sequence[Record], after: Sequence[Record], sides: tuple[str,
     time_gate.show(verdicts, sides, margin, console())
     if any(entry.failed for entry in verdicts):
         return 1
-    return 0 if any(known(entry.step.low) for entry in verdicts) else NOT_COMPARED
+    return 0 if any(is_finite(entry.step.low) for entry in verdicts) else NOT_COMPARED

@@ -54,7 +54,7 @@ def row(curve: Curve, point: Point) -> list[Value]:
 
 
 def _measured(point: Point) -> bool:
-    return units.known(point.behind.low)
+    return units.is_finite(point.behind.low)
 
 
 def advice(curves: Sequence[Curve]) -> list[str]:

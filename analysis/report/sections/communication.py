@@ -37,7 +37,7 @@ def section(content: Content) -> Section:
 
 def row(cell: Measured) -> list[Value]:
     sent, predicted = cell.sent_bytes, cell.memory.sent_bytes
-    comparable = sent is not None and units.known(sent) and predicted is not None and predicted
+    comparable = sent is not None and units.is_finite(sent) and predicted is not None and predicted
     return [
         Value(units.mib(sent)),
         Value(units.mib(predicted)),

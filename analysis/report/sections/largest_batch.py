@@ -33,9 +33,9 @@ def row(cell: Measured) -> list[Value]:
     largest = f"{columns['max_batch']:.0f}" if columns["max_batch"] else "none"
     limit, unfit = columns["memory_limit_bytes"], columns["unfit_batch"]
     return [
-        Value(units.size(limit) if units.known(limit) else "the GPU's"),
+        Value(units.size(limit) if units.is_finite(limit) else "the GPU's"),
         Value(largest if cell.is_ok else f"{largest} so far"),
         Value(units.mib(columns["max_batch_peak_bytes"])),
-        Value(f"{unfit:.0f}" if units.known(unfit) else "no larger one was tried"),
+        Value(f"{unfit:.0f}" if units.is_finite(unfit) else "no larger one was tried"),
         Value(f"{columns['search_tried']:.0f}"),
     ]

@@ -154,7 +154,7 @@ def _peak(cell: Measured) -> int:
 
 
 def _compared(measured: float | None, predicted: float | None) -> Value:
-    return Value(units.mib(measured), f"({units.mib(predicted)})" if units.known(predicted) else "")
+    return Value(units.mib(measured), f"({units.mib(predicted)})" if units.is_finite(predicted) else "")
 
 
 def _difference(measured: float | None, predicted: float | None) -> str:

@@ -66,7 +66,7 @@ def row(cell: Measured) -> list[Value]:
 
 def points(share: float) -> str:
     """A share in per cent to one decimal, with its sign, such as ``+3.4``."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}" if units.known(share) else units.MISSING
+    return f"{round(100 * share, 1) + 0.0:+.1f}" if units.is_finite(share) else units.MISSING
 
 
 def notes(record: Record, base: Record, warnings: Sequence[str]) -> list[str]:

@@ -79,7 +79,7 @@ def trend(first: Measured, last: Measured, change: Interval) -> str:
     if first.world_size == last.world_size:
         return f"{start}; one world size shows no trend."
     path = f"from {start} to {units.percent(last.serial_fraction.value, 2)} at {last.world_size}"
-    if not units.known(change.low):
+    if not units.is_finite(change.low):
         return f"{path}; one launch is too few to detect a change."
     ends = f"[{100 * change.low:+.1f}, {100 * change.high:+.1f}] points"
     by = f"change: {100 * change.level:.0f} % CI {ends}, {units.counted(change.launches, 'launch')}"
