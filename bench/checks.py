@@ -1,4 +1,4 @@
-"""What is refused of the values that a person gives, wherever they run: types, bounds, and knobs that need each other.
+"""Which values of settings are refused, wherever they run: types, bounds, and settings that need each other.
 
 What depends on the machine is resolved later (``bench.plan.cell``), and what depends on the engine is the engine's to
 refuse.
@@ -131,7 +131,7 @@ def check_sweep(configs: list[Config]) -> None:
 
 
 def valid_values(spec: dataclasses.Field[Any]) -> str:
-    """What a knob accepts, in words."""
+    """What a setting accepts, in words."""
     kind = str(spec.type).removesuffix(" | None")
     facts = info(spec)
     if facts.choices:
@@ -161,7 +161,7 @@ def has_form(text: str, read: Callable[[str], float]) -> bool:
 
 
 def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
-    """Raises ConfigError if ``value`` has the wrong type for the knob or lies outside its bounds."""
+    """Raises ConfigError if ``value`` has the wrong type for the setting or lies outside its bounds."""
     kind, optional = str(spec.type).removesuffix(" | None"), str(spec.type).endswith("| None")
     if isinstance(value, dict) or (value is None and optional):
         return

@@ -1,4 +1,4 @@
-"""What tells one cell from another: its knobs, its hardware, and the words a reader knows them by."""
+"""What tells one cell from another: its settings, its hardware, and the words a reader knows them by."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TASK = (*with_role("task"), "machine")
 """What work is done, and where. Settings are compared only where these are equal."""
 
 REQUEST_SUFFIX = "_asked"
-"""Ends the column of a knob whose own column has what it resolved to."""
+"""Ends the column of a setting whose own column has what it resolved to."""
 
 INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}
 """What is known about each setting, by its dotted path."""
 
 UNSET = ("null", '"none"', "false", "1")
-"""What a knob is where nobody sets it, ``frozen``: the first of these that it takes at all."""
+"""What a setting is where nobody sets it, ``frozen``: the first of these that it takes at all."""
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -38,8 +38,8 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def knobs(record: Record) -> dict[str, Any]:
-    """The knobs of a cell as they were asked for: ``engine`` and ``workload`` are names, the rest is dotted."""
+def settings_of(record: Record) -> dict[str, Any]:
+    """The settings of a cell as they were asked for: ``engine`` and ``workload`` are names, the rest is dotted."""
     named = {}
     for name, value in flatten(record.config).items():
         if not name.startswith(UNRELATED):
@@ -48,7 +48,7 @@ def knobs(record: Record) -> dict[str, Any]:
 
 
 def frozen(value: Any) -> str:
-    """A knob's value as something that can be compared and hashed, whatever its type."""
+    """A setting's value as something that can be compared and hashed, whatever its type."""
     return _dumped(value) if isinstance(value, str | int | float | None) else _dumped.__wrapped__(value)
 
 
@@ -58,15 +58,15 @@ def _dumped(value: Any) -> str:
 
 
 def identity(named: Mapping[str, Any], without: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
-    """The knobs of a cell, less some, as a key."""
+    """The settings of a cell, less some, as a key."""
     left_out = set(without)
     return tuple(sorted((name, frozen(value)) for name, value in named.items() if name not in left_out))
 
 
 def completed(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The knobs of cells that several versions of the code ran, each with all that the others of its kind have.
+    """The settings of cells that several versions of the code ran, each with all that the others of its kind have.
 
-    A record does not have the knobs that came after it. They are taken for unset (``UNSET``); where no cell has them
+    A record does not have the settings that came after it. They are taken for unset (``UNSET``); where no cell has them
     so, for the only value that they have, and of several for null, which then is none of them. A kind is an engine and
     a workload: others have other options.
     """
@@ -85,7 +85,7 @@ def _usual(values: Mapping[str, Any]) -> Any:
 
 
 def is_task(name: str) -> bool:
-    """Whether a knob, by its name or its column's, says what work is done."""
+    """Whether a setting, by its name or its column's, says what work is done."""
     return name.removesuffix(REQUEST_SUFFIX) in TASK or name.startswith("workload.")
 
 

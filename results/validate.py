@@ -1,4 +1,4 @@
-"""Whether a record that is well formed can be analysed: numbers that a run could have had, and knobs of their types."""
+"""Whether a record that is well formed can be analysed: numbers that a run could have, and settings of their types."""
 
 from __future__ import annotations
 

@@ -56,12 +56,14 @@ def group(name: str, choice: str) -> dict[str, Any]:
 def make_config() -> Callable[..., Config]:
     """Configs of a tiny cell, of which parity alone is checked unless ``measure`` asks for more."""
 
-    def make(engine: str | dict[str, Any] = "torch", workload: str | dict[str, Any] = "digits", **knobs: Any) -> Config:
-        quick = {"parity_steps": 3, "memory": "search" in knobs, "collectives": False, "ceiling": False}
-        measure = Measure(**(quick | knobs.pop("measure", {})))
+    def make(
+        engine: str | dict[str, Any] = "torch", workload: str | dict[str, Any] = "digits", **settings: Any
+    ) -> Config:
+        quick = {"parity_steps": 3, "memory": "search" in settings, "collectives": False, "ceiling": False}
+        measure = Measure(**(quick | settings.pop("measure", {})))
         engine = group("engine", engine) if isinstance(engine, str) else engine
         chosen = group("workload", workload) if isinstance(workload, str) else workload
-        settings: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "batch_size": 8,
             "steps": 2,
             "warmup": 1,
@@ -69,15 +71,15 @@ def make_config() -> Callable[..., Config]:
             "timeout_s": 300.0,
             "threads": 1,
         }
-        return Config(engine=engine, workload=chosen, measure=measure, **(settings | knobs))
+        return Config(engine=engine, workload=chosen, measure=measure, **(defaults | settings))
 
     return make
 
 
 @pytest.fixture
 def make_cell(make_config: Callable[..., Config]) -> MakeCell:
-    def make(**knobs: Any) -> Cell:
-        return plan([make_config(**knobs)], CPU_ONLY, cores=2)[0]
+    def make(**settings: Any) -> Cell:
+        return plan([make_config(**settings)], CPU_ONLY, cores=2)[0]
 
     return make
 
@@ -176,9 +178,9 @@ def as_record(launcher: Launcher, scratch: Path) -> AsRecord:
     return make
 
 
-def planned(make_config: Callable[..., Config], options: dict[str, Any], **knobs: Any) -> Cell:
+def planned(make_config: Callable[..., Config], options: dict[str, Any], **settings: Any) -> Cell:
     """A cell whose engine has these options."""
-    config = make_config(**knobs)
+    config = make_config(**settings)
     config.engine = config.engine | options
     return plan([config], CPU_ONLY, cores=2)[0]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.comparison.compare import MARGIN, compare
 from analysis.comparison.verdict import Outcome, Pair
 from analysis.metrics.scaling import is_ranked
-from results.identity import identity, knobs
+from results.identity import identity, settings_of
 from results.record import Record
 
 
@@ -39,4 +39,4 @@ def overlapped(records: Sequence[Record], table: pd.DataFrame) -> list[Overlappe
 
 
 def _key(record: Record) -> object:
-    return record.sweep_id, identity(knobs(record), without=["overlap"])
+    return record.sweep_id, identity(settings_of(record), without=["overlap"])

@@ -23,7 +23,7 @@ from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
 from analysis.table.provenance import commands
 from analysis.text.units import counted, is_finite, number, percent, size, spoken
-from results.identity import REQUEST_SUFFIX, frozen, is_task, knobs
+from results.identity import REQUEST_SUFFIX, frozen, is_task, settings_of
 from results.record import Record
 from results.verdicts import UNRANKED, noted
 
@@ -72,12 +72,12 @@ class Choice:
     behind: Interval
     """The fastest's throughput over its own."""
     overrides: str
-    """The knobs that distinguish it, as they are given on the command line."""
+    """The settings that distinguish it, as they are given on the command line."""
     record: Record
 
     @property
     def command(self) -> str:
-        """What runs it again, every knob spelled out."""
+        """What runs it again, every setting spelled out."""
         return commands([self.record])[0]
 
     @property
@@ -147,8 +147,8 @@ def _peak(row: pd.Series) -> float:
 
 
 def overrides(record: Record, settings: Sequence[str]) -> str:
-    """The knobs that make the setting, as they are given on the command line."""
-    named = knobs(record)
+    """The arguments of the command line that ask for the setting."""
+    named = settings_of(record)
     names = dict.fromkeys((*ALWAYS_NAMED, *(name.removesuffix(REQUEST_SUFFIX) for name in settings)))
     return shlex.join(
         f"{name}={as_written(named[name])}"

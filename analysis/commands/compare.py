@@ -14,7 +14,7 @@ examples:
   python -m analysis compare results/runs/today --between engine=torch,native
       within one sweep: native against torch, at each stage and world size
   python -m analysis compare results/runs/today --between bucket_mb=25,4 --same 5
-      any knob; a step within 5 % counts as the same
+      any setting; a step within 5 % counts as the same
   python -m analysis compare mlflow:RUN_ID mlflow:RUN_ID --mlflow http://HOST:5000
       two sweeps (their parent runs) or two cells that MLflow has
 
@@ -48,11 +48,11 @@ def add(commands: Commands) -> None:
 
 
 def two_values(text: str) -> tuple[str, tuple[str, str]]:
-    knob, _, values = text.partition("=")
+    setting, _, values = text.partition("=")
     first, _, second = values.partition(",")
-    if not (knob and first and second) or "," in second:
+    if not (setting and first and second) or "," in second:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid; valid: SETTING=A,B such as engine=torch,native")
-    return knob, (first, second)
+    return setting, (first, second)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -81,14 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
     check_arguments(arguments)
     sets = [load_places([path], arguments.mlflow) for path in arguments.paths]
     if arguments.between:
-        knob, values = arguments.between
-        pairs, alone = compare_comparison.pair_values(sets[0].records, knob, values)
-        sides = values if knob in INFO and INFO[knob].label == "{}" else (f"{knob}={values[0]}", f"{knob}={values[1]}")
+        setting, values = arguments.between
+        pairs, alone = compare_comparison.pair_values(sets[0].records, setting, values)
+        sides = (
+            values
+            if setting in INFO and INFO[setting].label == "{}"
+            else (f"{setting}={values[0]}", f"{setting}={values[1]}")
+        )
     else:
-        knob = None
+        setting = None
         pairs, alone = compare_comparison.pair_sets(sets[0].records, sets[1].records)
         sides = ("first", "second")
     warn([line for source in sets for line in source.warnings])
     outcomes = [compare_comparison.compare(pair, margin) for pair in pairs]
-    compare_comparison.show(outcomes, alone, sides, knob=knob, margin=margin, out=console())
+    compare_comparison.show(outcomes, alone, sides, setting=setting, margin=margin, out=console())
     return int(any(outcome.failed for outcome in outcomes))

@@ -1,8 +1,8 @@
 """Two sets of cells against each other: what a step of the second takes over one of the first, and how sure that is.
 
-Cells are paired by all their knobs, except the one that differs between the sides; a knob that is new on one side is
-taken for unset on the other (``results.identity.completed``). Within a sweep they are compared round by round, so
-that what slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
+Cells are paired by all their settings, except the one that differs between the sides; a setting that is new on one
+side is taken for unset on the other (``results.identity.completed``). Within a sweep they are compared round by round,
+so that what slowed a whole round cancels; cells of two sweeps share no rounds and are resampled apart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.text.units import counted, is_finite, mib, ms, spoken
-from results.identity import completed, flatten, frozen, identity, knobs
+from results.identity import completed, flatten, frozen, identity, settings_of
 from results.launches import ENOUGH_LAUNCHES, Launch
 from results.record import Record
 from results.verdicts import UNTRAINED, noted
@@ -52,44 +52,46 @@ MOMENTARY = ("time", "load_average")
 
 
 def pair_sets(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Pair], list[Record]]:
-    """Cells of two sets that have the same knobs, and those of either that have no counterpart.
+    """Cells of two sets that have the same settings, and those of either that have no counterpart.
 
     Raises NothingToCompare if there is no pair, or if a set has a cell twice.
     """
     return _pair(first, second, None, ("the first set", "the second set"))
 
 
-def pair_values(records: Sequence[Record], knob: str, values: tuple[str, str]) -> tuple[list[Pair], list[Record]]:
-    """Cells of one set that differ in ``knob`` alone: the first value against the second.
+def pair_values(records: Sequence[Record], setting: str, values: tuple[str, str]) -> tuple[list[Pair], list[Record]]:
+    """Cells of one set that differ in ``setting`` alone: the first value against the second.
 
     Raises NothingToCompare as ``pair_sets``, or if a value does not occur.
     """
     sides = []
     for value in values:
-        side = [record for record in records if _has(knobs(record).get(knob), value)]
+        side = [record for record in records if _has(settings_of(record).get(setting), value)]
         if not side:
-            there = sorted({as_written(knobs(record).get(knob)) for record in records})
-            raise NothingToCompare(f"no cell has {knob}={value}; there are {', '.join(there)}")
+            there = sorted({as_written(settings_of(record).get(setting)) for record in records})
+            raise NothingToCompare(f"no cell has {setting}={value}; there are {', '.join(there)}")
         sides.append(side)
-    return _pair(sides[0], sides[1], knob, (f"{knob}={values[0]}", f"{knob}={values[1]}"))
+    return _pair(sides[0], sides[1], setting, (f"{setting}={values[0]}", f"{setting}={values[1]}"))
 
 
 def _pair(
-    first: Sequence[Record], second: Sequence[Record], knob: str | None, sides: tuple[str, str]
+    first: Sequence[Record], second: Sequence[Record], setting: str | None, sides: tuple[str, str]
 ) -> tuple[list[Pair], list[Record]]:
-    keys = [identity(cell) for cell in completed([_without(knobs(record), knob) for record in (*first, *second)])]
+    keys = [
+        identity(cell) for cell in completed([_without(settings_of(record), setting) for record in (*first, *second)])
+    ]
     ours = _by_key(first, keys[: len(first)], sides[0])
     theirs = _by_key(second, keys[len(first) :], sides[1])
     pairs = [Pair(record, theirs[key]) for key, record in ours.items() if key in theirs]
     if not pairs:
-        raise NothingToCompare("no cell of the one has the same knobs as a cell of the other")
+        raise NothingToCompare("no cell of the one has the same settings as a cell of the other")
     alone = [record for key, record in ours.items() if key not in theirs]
     return pairs, alone + [record for key, record in theirs.items() if key not in ours]
 
 
-def _without(named: Mapping[str, Any], knob: str | None) -> dict[str, Any]:
-    """The knobs less ``knob`` and the options below it."""
-    return {name: value for name, value in named.items() if not (knob and f"{name}.".startswith(f"{knob}."))}
+def _without(named: Mapping[str, Any], setting: str | None) -> dict[str, Any]:
+    """The settings less ``setting`` and the options below it."""
+    return {name: value for name, value in named.items() if not (setting and f"{name}.".startswith(f"{setting}."))}
 
 
 def _by_key(records: Sequence[Record], keys: Sequence[Any], where: str) -> dict[Any, Record]:
@@ -109,7 +111,7 @@ def _has(value: Any, wanted: str) -> bool:
 
 
 def as_written(value: Any) -> str:
-    """A knob's value as a person would give it."""
+    """A setting's value as a person would give it."""
     return value if isinstance(value, str) else frozen(value)
 
 
@@ -199,21 +201,21 @@ def show(
     alone: Sequence[Record],
     sides: tuple[str, str],
     *,
-    knob: str | None,
+    setting: str | None,
     margin: float,
     out: Console,
 ) -> None:
-    """Prints the differences of environment, and the knobs that one side lacks, then a row a pair and a summary."""
+    """Prints the differences of environment, and the settings that one side lacks, then a row a pair and a summary."""
     pairs = [outcome.pair for outcome in outcomes]
-    for line in [*environment_differences(pairs), *([] if knob else differences(pairs, knobs))]:
+    for line in [*environment_differences(pairs), *([] if setting else differences(pairs, settings_of))]:
         out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
-    out.print(table(outcomes, sides, knob))
+    out.print(table(outcomes, sides, setting))
     for line in summary(outcomes, alone, sides, margin):
         out.print(Text(line), soft_wrap=True)
 
 
-def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None) -> Table:
-    names = telling([outcome.pair.first for outcome in outcomes], knob)
+def table(outcomes: Sequence[Outcome], sides: tuple[str, str], setting: str | None) -> Table:
+    names = telling([outcome.pair.first for outcome in outcomes], setting)
     columns = (*(f"{side} ms" for side in sides), "step ×", "interval", "peak MiB", "peak ×", "verdict")
     rows = []
     for outcome in outcomes:
@@ -225,7 +227,7 @@ def table(outcomes: Sequence[Outcome], sides: tuple[str, str], knob: str | None)
             f"{outcome.peak:.3f}" if is_finite(outcome.peak) else "",
             verdict_words(outcome),
         )
-        rows.append(Row(knobs(first), texts, STYLES.get(outcome.verdict, "")))
+        rows.append(Row(settings_of(first), texts, STYLES.get(outcome.verdict, "")))
     return cell_table(names, columns, rows, ("verdict",))
 
 

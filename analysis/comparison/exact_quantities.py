@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.metrics.traffic import ledgers, sent_bytes
 from analysis.theory import has_exact_peak
-from results.identity import flatten, knobs
+from results.identity import flatten, settings_of
 from results.launches import Collective
 from results.record import Record
 from results.settings import NEUTRAL
@@ -24,8 +24,8 @@ Quantities = dict[str, Value]
 
 
 def name(record: Record) -> str:
-    """A cell in words that outlive new knobs, such as ``native stage 2, 3 ranks, mlp fp32, bucket_mb=0.02``."""
-    named = knobs(record)
+    """A cell in words that outlive new settings, such as ``native stage 2, 3 ranks, mlp fp32, bucket_mb=0.02``."""
+    named = settings_of(record)
     parts = [
         f"{named.get('engine')} stage {named.get('stage')}",
         f"{named.get('gpus')} ranks",
@@ -113,10 +113,10 @@ def by_rank(values: Sequence[int]) -> Value:
 
 
 def settings(records: Sequence[Record]) -> Quantities:
-    """The knobs that all cells share, workload and all; those of the engines are in their own words above."""
+    """The settings that all cells share, workload and all; those of the engines are in their own words above."""
     shared: Quantities | None = None
     for record in records:
-        mine = {key: _plain(value) for key, value in knobs(record).items() if not key.startswith("engine")}
+        mine = {key: _plain(value) for key, value in settings_of(record).items() if not key.startswith("engine")}
         shared = mine if shared is None else {key: value for key, value in shared.items() if mine.get(key) == value}
     return {key: value for key, value in (shared or {}).items() if value != "null"}
 

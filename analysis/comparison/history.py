@@ -27,7 +27,7 @@ from analysis.comparison.verdict import STYLES, NothingToCompare, Row, Verdict, 
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics.medians import Floats
 from analysis.text.units import ms
-from results.identity import completed, hardware, identity, knobs
+from results.identity import completed, hardware, identity, settings_of
 from results.record import Record
 
 ORDERS = 10_000
@@ -64,7 +64,7 @@ def histories(records: Sequence[Record], margin: float) -> list[Series]:
     """The series of each cell and hardware. Raises NothingToCompare if no cell is in two sweeps."""
     ranked = sorted(filter(is_ranked, records), key=lambda record: str(record.environment.get("time", "")))
     cells: dict[Any, dict[str, Record]] = {}
-    for record, named in zip(ranked, completed([knobs(record) for record in ranked]), strict=True):
+    for record, named in zip(ranked, completed([settings_of(record) for record in ranked]), strict=True):
         # of the two sides of bench.regress the current code's is read last, and kept
         cells.setdefault((identity(named), hardware(record)), {})[record.rounds_id] = record
     several = [list(of_cell.values()) for of_cell in cells.values() if len(of_cell) > 1]
@@ -188,7 +188,7 @@ def table(series: Sequence[Series]) -> Table:
         changes = "\n".join(words(entry, change) for change in entry.changes) or "none"
         times = (ms(entry.steps_s[0]), ms(entry.steps_s[-1]))
         texts = (str(len(entry.steps_s)), *times, entry.verdict, changes)
-        rows.append(Row(knobs(entry.records[-1]), texts, STYLES.get(entry.verdict, "")))
+        rows.append(Row(settings_of(entry.records[-1]), texts, STYLES.get(entry.verdict, "")))
     return cell_table(telling([entry.records[-1] for entry in series]), columns, rows, ("verdict", "changes"))
 
 
@@ -200,8 +200,8 @@ def words(entry: Series, change: Change) -> str:
 
 
 def lacking(entry: Series) -> list[str]:
-    """The knobs that not all of its records have."""
-    counts = Counter(name for record in entry.records for name in knobs(record))
+    """The settings that not all of its records have."""
+    counts = Counter(name for record in entry.records for name in settings_of(record))
     return [name for name, count in counts.items() if count < len(entry.records)]
 
 

@@ -28,7 +28,7 @@ from analysis.statistics.medians import Floats
 from analysis.text.spreadsheet import cell_as_data
 from analysis.text.units import is_finite
 from results.atomic import replacing, write_whole
-from results.identity import hardware, identity, knobs
+from results.identity import hardware, identity, settings_of
 from results.launches import ENOUGH_LAUNCHES
 from results.record import Record
 
@@ -70,7 +70,7 @@ def floors(records: Sequence[Record]) -> tuple[list[Floor], list[str]]:
     cells: dict[Any, list[Record]] = {}
     for record in records:
         if is_ranked(record):
-            cells.setdefault((identity(knobs(record)), hardware(record)), []).append(record)
+            cells.setdefault((identity(settings_of(record)), hardware(record)), []).append(record)
     cell_floors, few = [], []
     for of_cell in cells.values():
         logs, interleaved = pair_logs(of_cell)
@@ -132,7 +132,7 @@ def floor(records: Sequence[Record], logs: list[float], interleaved: bool) -> Fl
     smallest_change = cache(partial(detectable, values))
     return Floor(
         cell_id=records[0].cell_id,
-        knobs=knobs(records[0]),
+        knobs=settings_of(records[0]),
         pairs=len(logs),
         interleaved=interleaved,
         spread=expm1(float(np.median(np.abs(values)))),

@@ -26,7 +26,7 @@ from analysis.statistics import medians, paired
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
 from analysis.text.units import counted, is_finite, ms
-from results.identity import knobs
+from results.identity import settings_of
 from results.launches import Collective, Launch
 from results.record import Record
 
@@ -177,7 +177,7 @@ def show(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float, out
     names = telling([outcome.pair.first for outcome in outcomes])
     out.print(table(outcomes, names, sides))
     for outcome in outcomes:
-        for line in [*knobs_that_differ(outcome.pair), *outcome.exact]:
+        for line in [*settings_that_differ(outcome.pair), *outcome.exact]:
             out.print(Text(f"{named(outcome.pair, names)}: {line}", style="yellow"), soft_wrap=True)
     for line in summary(outcomes, sides, margin):
         out.print(Text(line), soft_wrap=True)
@@ -195,7 +195,9 @@ def table(outcomes: Sequence[Outcome], names: Sequence[str], sides: tuple[str, s
             f"{100 * share:.1f} %" if is_finite(share) else "nothing" if is_finite(step.low) else "",
             words(outcome),
         )
-        rows.append(Row(knobs(outcome.pair.first), texts, "red" if outcome.more else STYLES.get(outcome.verdict, "")))
+        rows.append(
+            Row(settings_of(outcome.pair.first), texts, "red" if outcome.more else STYLES.get(outcome.verdict, ""))
+        )
     return cell_table(names, columns, rows, ("verdict",))
 
 
@@ -212,12 +214,12 @@ def step_s(record: Record) -> float:
 
 
 def named(pair: Pair, names: Sequence[str]) -> str:
-    return ", ".join(label(name, knobs(pair.first).get(name)) for name in names)
+    return ", ".join(label(name, settings_of(pair.first).get(name)) for name in names)
 
 
-def knobs_that_differ(pair: Pair) -> list[str]:
+def settings_that_differ(pair: Pair) -> list[str]:
     """Settings that either code makes of the same overrides, such as ``engine.in_flight: null, now 4``."""
-    first, second = knobs(pair.first), knobs(pair.second)
+    first, second = settings_of(pair.first), settings_of(pair.second)
     return [
         f"{name}: {as_written(first.get(name))}, now {as_written(second.get(name))}"
         for name in dict.fromkeys([*first, *second])

@@ -12,7 +12,7 @@ from rich.table import Table
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
 from analysis.text.units import is_finite
-from results.identity import frozen, knobs
+from results.identity import frozen, settings_of
 from results.record import Record
 from terminal.tables import bare
 
@@ -75,13 +75,13 @@ def judge(step: Interval, margin: float, *, least: float = 0.0, rounds: int = 2)
     return "faster" if step.high < 1 and step.value <= 1 / (1 + least) else "cannot tell"
 
 
-def telling(records: Sequence[Record], knob: str | None = None) -> list[str]:
+def telling(records: Sequence[Record], setting: str | None = None) -> list[str]:
     """The settings that distinguish the cells; engine, stage and world size if there is but one cell."""
-    named = [knobs(record) for record in records]
-    names = list(dict.fromkeys(name for cell in named for name in cell if name != knob))
+    named = [settings_of(record) for record in records]
+    names = list(dict.fromkeys(name for cell in named for name in cell if name != setting))
     varying = [name for name in names if len({frozen(cell.get(name)) for cell in named}) > 1]
     plain = [name for name in varying if "." not in name]
-    return plain or varying or [name for name in ("engine", "stage", "gpus") if name != knob]
+    return plain or varying or [name for name in ("engine", "stage", "gpus") if name != setting]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Figures over world size (or another knob): scaling efficiency, step time and throughput with their intervals."""
+"""Figures over world size (or another setting): scaling efficiency, step time and throughput with their intervals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
 
 
 def _places(values: list[Any], axis: str) -> dict[str, float]:
-    """Where each value of the axis knob stands: world sizes on a binary logarithm, anything else in turn."""
+    """Where each value of the axis setting stands: world sizes on a binary logarithm, anything else in turn."""
     distinct = list(dict.fromkeys(values))
     if axis == "gpus" and len(distinct) <= 8:
         return {frozen(value): log2(value) for value in sorted(distinct)}
@@ -101,11 +101,11 @@ def _places(values: list[Any], axis: str) -> dict[str, float]:
     return {frozen(value): float(at) for at, value in enumerate(distinct)}
 
 
-def _series(table: pd.DataFrame, knob: str | None) -> dict[str, str]:
-    """The series of a panel: the knob's value as a key, and its words."""
-    if knob is None:
+def _series(table: pd.DataFrame, setting: str | None) -> dict[str, str]:
+    """The series of a panel: the setting's value as a key, and its words."""
+    if setting is None:
         return {"": ""}
-    return {frozen(value): label(knob, value) for value in table[knob]}
+    return {frozen(value): label(setting, value) for value in table[setting]}
 
 
 def _placed(
@@ -192,10 +192,10 @@ def unit_of(table: pd.DataFrame) -> str:
     return f"{units[0]}s" if len(units) == 1 else "units"
 
 
-def _tick(knob: str, key: str) -> str:
+def _tick(setting: str, key: str) -> str:
     value = json.loads(key)
-    if knob == "stage":
-        return label(knob, value)
+    if setting == "stage":
+        return label(setting, value)
     return "default" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

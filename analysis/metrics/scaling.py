@@ -1,7 +1,7 @@
 """Scaling efficiency: what a rank delivers in a larger world against what it delivers in the smallest.
 
 E(N) = (throughput(N)/N) / (throughput(N0)/N0), with N0 the smallest world size of the cell's group: cells
-that are alike in every other knob and in hardware. The definition is the same for weak scaling (work grows
+that are alike in every other setting and in hardware. The definition is the same for weak scaling (work grows
 with N) and strong scaling (work is shared out), because throughput counts global units.
 """
 
@@ -14,7 +14,7 @@ from math import nan
 from analysis.metrics import time
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
-from results.identity import hardware, identity, knobs
+from results.identity import hardware, identity, settings_of
 from results.record import Record, world_size
 from results.verdicts import UNTRAINED
 
@@ -58,7 +58,7 @@ def efficiencies(records: list[Record]) -> list[Efficiency | None]:
 def baselines(records: list[Record]) -> list[Record | None]:
     """What each record is measured against; None for a cell that is not ranked."""
     groups: dict[object, dict[str, Record]] = defaultdict(dict)
-    keys = [(identity(knobs(record), without=["gpus"]), hardware(record)) for record in records]
+    keys = [(identity(settings_of(record), without=["gpus"]), hardware(record)) for record in records]
     for key, record in zip(keys, records, strict=True):
         if is_ranked(record):
             smallest = groups[key].setdefault(record.sweep_id, record)

@@ -20,7 +20,7 @@ from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
 from analysis.theory.calibrated import Calibrated
-from results.identity import frozen, hardware, identity, knobs
+from results.identity import frozen, hardware, identity, settings_of
 from results.launches import Collective
 from results.record import Record, world_size
 
@@ -183,7 +183,7 @@ def curves(records: Sequence[Record]) -> tuple[list[Curve], list[str]]:
     groups: dict[object, dict[int, Record]] = defaultdict(dict)
     for record in records:
         if is_ranked(record):
-            groups[(identity(knobs(record), without=["gpus"]), hardware(record))][world_size(record)] = record
+            groups[(identity(settings_of(record), without=["gpus"]), hardware(record))][world_size(record)] = record
     labels = _labels([next(iter(group.values())) for group in groups.values()])
     kept, refused = [], []
     for name, group in zip(labels, groups.values(), strict=True):
@@ -206,7 +206,7 @@ def shares_cores(record: Record) -> bool:
 
 def _labels(records: Sequence[Record]) -> list[str]:
     """What tells each record from the others, in words; an engine's own settings only where they vary within it."""
-    named = [knobs(record) for record in records]
+    named = [settings_of(record) for record in records]
     names = [name for name in dict.fromkeys(name for one in named for name in one) if name != "gpus"]
     varying = [name for name in names if _varies(name, named)] or ["engine", "stage"]
     return [", ".join(label(name, one.get(name)) for name in varying) for one in named]

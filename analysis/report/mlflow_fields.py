@@ -41,8 +41,8 @@ LINKED = 100
 """Runs that one address may name."""
 
 
-def knob_names(table: pd.DataFrame) -> list[str]:
-    """The knobs that distinguish a sweep's cells, beyond those that every run's name has."""
+def setting_names(table: pd.DataFrame) -> list[str]:
+    """The settings that distinguish a sweep's cells, beyond those that every run's name has."""
     from analysis.table.frame import varying
 
     return [name for name in varying(table) if name not in ("engine", "stage", "gpus", "workload", "precision")]
@@ -71,13 +71,13 @@ def sweep_name(records: Sequence[Record]) -> str:
 
 
 def cell_params(record: Record) -> dict[str, str]:
-    """Every knob by its plain name, as configured; device and backend are what they resolved to.
+    """Every setting by its plain name, as configured; device and backend are what they resolved to.
 
-    Nothing that follows from other knobs: MLflow's compare view begins with the first three params that differ.
+    Nothing that follows from other settings: MLflow's compare view begins with the first three params that differ.
     """
-    from results.identity import knobs
+    from results.identity import settings_of
 
-    named = knobs(record) | {"repeats": record.config.get("repeats")}
+    named = settings_of(record) | {"repeats": record.config.get("repeats")}
     for name in ("device", "backend", "threads"):
         named[name] = record.resolved.get(name, named.get(name))
     if record.config["engine"]["name"] == NO_ENGINE:
@@ -88,7 +88,7 @@ def cell_params(record: Record) -> dict[str, str]:
 
 
 def written(value: Any) -> str:
-    """A knob's value as it would be given: ``true``, ``4`` and not ``4.0``."""
+    """A setting's value as it would be given: ``true``, ``4`` and not ``4.0``."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.15g}" if isinstance(value, float) else str(value)

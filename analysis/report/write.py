@@ -99,7 +99,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def typed(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a type for each column that a file can keep: whole numbers, fractions, truth values or words.
 
-    A knob whose values are of several types, or lists, is written as words.
+    A setting whose values are of several types, or lists, is written as words.
     """
     whole = {
         name: "Int64" for name in table.columns if name in WHOLE or (name.endswith("_bytes") and name not in FRACTIONAL)

@@ -16,11 +16,11 @@ from analysis.metrics.memory import KINDS, columns
 from analysis.metrics.scaling import efficiencies
 from analysis.statistics import medians
 from analysis.table import origin
-from results.identity import REQUEST_SUFFIX, frozen, hardware, identity, knobs
+from results.identity import REQUEST_SUFFIX, frozen, hardware, identity, settings_of
 from results.record import Record, world_size
 
 AXES = ["engine", "stage", "gpus", "workload", "precision", "bucket_mb", "overlap", "scaling"]
-"""Knobs that have a column of their own, as requested; empty means the engine's own default."""
+"""Settings that have a column of their own, as requested; empty means the engine's own default."""
 
 COLUMNS = [
     *AXES,
@@ -55,7 +55,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 def measure_all(records: Sequence[Record]) -> list[Measured]:
     """What each record says, in their order, with the settings that have a column: ``AXES`` and what else varies."""
-    named = [knobs(record) for record in records]
+    named = [settings_of(record) for record in records]
     machines = [hardware(record) for record in records]
     if len(set(machines)) > 1:
         named = [cell | {"machine": machine} for cell, machine in zip(named, machines, strict=True)]
@@ -101,7 +101,7 @@ def each_cell(table: pd.DataFrame) -> Iterator[tuple[int, dict[Hashable, Any]]]:
 
 
 def varying(table: pd.DataFrame) -> list[str]:
-    """The knobs that tell the cells of a table apart.
+    """The settings that tell the cells of a table apart.
 
     What goes with the workload (each has one value of it) tells nothing that its name does not, nor does an engine's
     option that goes with the engine.
@@ -195,7 +195,7 @@ def scaling_columns(cell: Measured) -> dict[str, Any]:
 
 
 def _column(name: str) -> str:
-    """The column of a knob that varies; device and backend have one already, for what they resolved to."""
+    """The column of a setting that varies; device and backend have one already, for what they resolved to."""
     return name + REQUEST_SUFFIX if name in COLUMNS else name
 
 

@@ -1,4 +1,4 @@
-"""Where cells go in a figure: which knob is the axis, which tells series apart, and which make panels."""
+"""Where cells go in a figure: which setting is the axis, which tells series apart, and which make panels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW_PANELS = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """The knobs of a table by their place in a figure."""
+    """The settings of a table by their place in a figure."""
 
     axis: str
     series: str | None
@@ -50,24 +50,24 @@ def layout(table: pd.DataFrame) -> Layout:
     return Layout(axis, series, [name for name in rest if name != series])
 
 
-def panels(table: pd.DataFrame, knobs: list[str]) -> list[Panel]:
-    """The table split by ``knobs``, in the table's order."""
+def panels(table: pd.DataFrame, settings: list[str]) -> list[Panel]:
+    """The table split by ``settings``, in the table's order."""
     if table.empty:
         return []
-    if not knobs:
+    if not settings:
         return [Panel("", "", table, table)]
     peers = dict(iter(table.groupby("workload", sort=False, dropna=False)))
     split = []
-    for at, (_, part) in enumerate(table.groupby(group_keys(table, knobs), sort=False)):
+    for at, (_, part) in enumerate(table.groupby(group_keys(table, settings), sort=False)):
         first = part.iloc[0]
-        title = " · ".join(label(name, first[name]) for name in knobs)
+        title = " · ".join(label(name, first[name]) for name in settings)
         split.append(Panel(title, f"-{at + 1:02}", part, peers[first["workload"]]))
     return split
 
 
-def group_keys(table: pd.DataFrame, knobs: list[str]) -> pd.Series:
-    """By row what cells share that are alike in ``knobs``."""
-    frozen_columns = [table[name].map(frozen) for name in knobs]
+def group_keys(table: pd.DataFrame, settings: list[str]) -> pd.Series:
+    """By row what cells share that are alike in ``settings``."""
+    frozen_columns = [table[name].map(frozen) for name in settings]
     return pd.Series([" ".join(values) for values in zip(*frozen_columns, strict=True)], index=table.index)
 
 
@@ -80,5 +80,5 @@ def drawn(split: Sequence[T]) -> Sequence[T]:
 
 
 def describe(row: Cell, names: list[str]) -> str:
-    """A cell by the knobs that tell it from its neighbours, such as ``stage 3 · 8 ranks``."""
+    """A cell by the settings that tell it from its neighbours, such as ``stage 3 · 8 ranks``."""
     return " · ".join(label(name, row[name]) for name in names)

@@ -17,7 +17,7 @@ from results.identity import flatten, frozen, gpus
 from results.record import NO_ENGINE, Record
 
 NOT_REPEATED = ("tracking.", "resume", "engine.package", "workload.factory", "measure.timing_breakdown")
-"""Knobs that a command to run a sweep again leaves to the reader."""
+"""Settings that a command to run a sweep again leaves to the reader."""
 
 
 def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
@@ -81,7 +81,7 @@ def environment_rows(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def commands(records: Sequence[Record]) -> list[str]:
-    """Command lines that run the same cells again, every knob spelled out lest a changed default change them.
+    """Command lines that run the same cells again, every setting spelled out lest a changed default change them.
 
     One line for all cells of a sweep with one engine and workload where they are a full product, else one a cell.
     """

@@ -13,14 +13,14 @@ from analysis.text.labels import words
 from results.identity import INFO
 
 ALWAYS = ("stage", "gpus")
-"""Knobs that stand in the table even where they do not vary."""
+"""Settings that stand in the table even where they do not vary."""
 
 SHORT = {name: facts.heading for name, facts in INFO.items() if facts.heading}
 """Column headings of settings whose name is not one."""
 
 
-def knob_names(table: pd.DataFrame) -> list[str]:
-    """The knobs that the table has columns for: what varies, with stage and world size always and last."""
+def setting_names(table: pd.DataFrame) -> list[str]:
+    """The settings that the table has columns for: what varies, with stage and world size always and last."""
     return [name for name in varying(table) if name not in ALWAYS] + list(ALWAYS)
 
 
@@ -28,13 +28,13 @@ def headings(names: Sequence[str]) -> list[str]:
     return [SHORT.get(name, words(name.replace("_", " "))) for name in names]
 
 
-def value(name: str, knob_value: object) -> str:
-    """A knob's value under a heading that already names it."""
-    if knob_value is None or knob_value != knob_value:  # NaN is not equal to itself
+def value(name: str, setting_value: object) -> str:
+    """A setting's value under a heading that already names it."""
+    if setting_value is None or setting_value != setting_value:  # NaN is not equal to itself
         return "default"
-    if isinstance(knob_value, bool):
-        return "on" if knob_value else "off"
-    return f"{knob_value:g}" if isinstance(knob_value, int | float) else words(knob_value)
+    if isinstance(setting_value, bool):
+        return "on" if setting_value else "off"
+    return f"{setting_value:g}" if isinstance(setting_value, int | float) else words(setting_value)
 
 
 def levels(table: pd.DataFrame) -> str:

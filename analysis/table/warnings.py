@@ -65,7 +65,7 @@ def example(name: str, part: pd.DataFrame) -> str:
 
 
 def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
-    """Some of the table's cells in words: all of them, all with certain values of a knob, or one by one."""
+    """Some of the table's cells in words: all of them, all with certain values of a setting, or one by one."""
     if len(part) == len(table) > 1:
         return f"all {counted(len(table), noun)}"
     names = varying(table) or (["gpus"] if (table["engine"] == NO_ENGINE).all() else ["stage", "gpus"])
@@ -79,9 +79,9 @@ def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
 
 
 def shared_values(part: pd.DataFrame, table: pd.DataFrame, names: list[str]) -> str:
-    """Such as ``4 and 8 ranks``: the values of a knob that these cells have and no others; empty if there is none.
+    """Such as ``4 and 8 ranks``: the values of a setting that these cells have and no others; empty if there is none.
 
-    Of several such knobs the one with the fewest values.
+    Of several such settings the one with the fewest values.
     """
     telling: dict[str, list[Any]] = {}
     for name in names:

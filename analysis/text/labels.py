@@ -1,4 +1,4 @@
-"""The words for a knob and its value."""
+"""The words for a setting and its value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def words(value: Any) -> str:
 
 
 def label(name: str, value: Any) -> str:
-    """A knob and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
+    """A setting and its value in a reader's words, such as ``stage 3`` or ``bucket 25 MiB``."""
     name = name.removesuffix(REQUEST_SUFFIX)
     missing = value is None or value != value  # NaN is not equal to itself
     facts = INFO.get(name)

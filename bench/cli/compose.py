@@ -1,4 +1,4 @@
-"""The command line: how Hydra learns the knobs, how ``--help`` teaches them, and how a mistake is explained.
+"""The command line: how Hydra learns the settings, how ``--help`` teaches them, and how a mistake is explained.
 
 Hydra composes the configuration. Before it does, ``check_overrides`` reads the same overrides and refuses
 what is misspelt or out of range with one line; Hydra's own messages are for composing, not for this.
@@ -35,7 +35,7 @@ RUNS = Path("results/runs")
 def register(defaults: Mapping[str, Any] | None = None, *, makes_folder: bool = True) -> None:
     """Gives Hydra the schema of the configuration, the text of ``--help``, and the name of the sweep's folder.
 
-    ``defaults`` are another code's, by dotted knob; those that are no knobs here are left out.
+    ``defaults`` are another code's, by dotted name; those that are no settings here are left out.
     """
     schema, here = OmegaConf.structured(Config), {path for path, _, _ in each_setting(Config())}
     for path, value in (defaults or {}).items():

@@ -101,7 +101,7 @@ class Engine(Protocol):
 
 
 class JoinableEngine(Engine, Protocol):
-    """An engine with the knob ``join``."""
+    """An engine with the setting ``join``."""
 
     def join(self) -> contextlib.AbstractContextManager[object]:
         """A context that ranks may leave after unequal numbers of steps; it ends when the last one leaves."""

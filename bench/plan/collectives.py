@@ -1,6 +1,6 @@
 """``workload=collectives``: the settings of the benchmark of collectives, and what does not apply to it.
 
-It trains nothing: there is no model, no engine and no parity, and every knob of those is refused.
+It trains nothing: there is no model, no engine and no parity, and every setting of those is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_workload_of(config: Config) -> bool:
 
 
 def refuse(config: Config, backend: str) -> None:
-    """Raises EngineUnsupported, naming the knob, for what does not apply; ConfigError for an invalid option."""
+    """Raises EngineUnsupported, naming the setting, for what does not apply; ConfigError for an invalid option."""
     collective_options(config.workload)
     if config.gpus < 2:
         raise EngineUnsupported(f"workload=collectives has no gpus={config.gpus}: one rank sends nothing. Valid: 2 up")

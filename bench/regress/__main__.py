@@ -38,7 +38,7 @@ from bench.measure.machine import environment, limits, source
 from bench.plan import collectives
 from bench.plan.resolve import plan
 from bench.regress import report
-from bench.regress.revision import RevisionLauncher, ask, checked_out, knob_defaults
+from bench.regress.revision import RevisionLauncher, ask, checked_out, setting_defaults
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.interleaved import Interleaved, SideFailed
 from bench.sweep.run import INTERRUPTED, Sweep, open_store
@@ -54,7 +54,7 @@ OWN_DEFAULTS = {"repeats": str(ROUNDS), "measure.ceiling": "false", "tracking": 
 """Overrides that stand before a person's own."""
 SIDES = ("base", "current")
 SAME_WORK = ("batch_size", "scaling", "gpus", "steps", "warmup", "repeats", "seed", "workload")
-"""Knobs, by the first part of their name, that both sides must have alike for their steps to be compared."""
+"""Settings, by the first part of their name, that both sides must have alike for their steps to be compared."""
 
 EXAMPLES = """\
 examples:
@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides",
         nargs="*",
-        metavar="KNOB=VALUE",
+        metavar="SETTING=VALUE",
         help=f"the cells, as for python -m bench; lists of values are swept; repeats is {ROUNDS} unless given",
     )
     return parser
@@ -122,7 +122,7 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
     overrides = name_module(overrides)
     check_overrides(overrides)
     given = {override.partition("=")[0] for override in overrides}
-    overrides = [f"{knob}={value}" for knob, value in OWN_DEFAULTS.items() if knob not in given] + overrides
+    overrides = [f"{setting}={value}" for setting, value in OWN_DEFAULTS.items() if setting not in given] + overrides
     configs, whole = composed(CONF, overrides)
     check(configs)
     if kinds := {config.cluster.kind for config in configs} - {"local"}:
@@ -163,7 +163,7 @@ def composed(
 ) -> tuple[list[Config], DictConfig]:
     """The requests that ``conf`` makes of the overrides, as Hydra would, and Hydra's own settings for them.
 
-    Knobs that neither sets are as in ``defaults``, which are another code's; None: as here.
+    Settings that neither sets are as in ``defaults``, which are another code's; None: as here.
     """
     register(defaults)
     GlobalHydra.instance().clear()
@@ -171,7 +171,7 @@ def composed(
         parsed = OverridesParser.create().parse_overrides(overrides)
         single = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
         whole = compose("config", overrides=single, return_hydra_config=True)
-        swept = [f"{knob}={values}" for knob, values in (whole.hydra.sweeper.params or {}).items()]
+        swept = [f"{setting}={values}" for setting, values in (whole.hydra.sweeper.params or {}).items()]
         everything = OverridesParser.create().parse_overrides([*swept, *overrides])
         requests = BasicSweeper.split_arguments(everything, None)[0]
         return [from_hydra(compose("config", overrides=request), conf) for request in requests], whole
@@ -211,7 +211,7 @@ def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: 
     """The same requests as the base's own conf/ and defaults have them. Raises ConfigError if that is other work."""
     if not (tree / "conf" / "config.yaml").exists():
         raise ConfigError(f"--base {base} has no conf/config.yaml; name a later revision")
-    theirs = flatten(knob_defaults(base, tree, base_python))
+    theirs = flatten(setting_defaults(base, tree, base_python))
     try:
         configs_of_base, _ = composed(tree / "conf", overrides, theirs)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:

@@ -177,8 +177,8 @@ def variables(tree: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
 
 
-def knob_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
-    """Every knob as the code in ``tree`` has it where nobody sets it. Raises ConfigError if it is too old."""
+def setting_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
+    """Every setting as the code in ``tree`` has it where nobody sets it. Raises ConfigError if it is too old."""
     defaults: dict[str, Any] = _answer(name, tree, python, DEFAULTS)
     return defaults
 

@@ -24,7 +24,7 @@ from results.settings import Config, Tracking
 from results.shown import cut, shown
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
-"""Knobs that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
+"""Settings that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
 RUN_ID = re.compile("[0-9a-f]{32}")
 
 

@@ -115,7 +115,7 @@ class Tracker:
         self, client: MlflowClient, records: list[Record], table: pd.DataFrame, parent_id: str, folder: Path
     ) -> list[str]:
         """A child run for each record; their ids, in the order of the table."""
-        others, measured = mlflow_fields.knob_names(table), mlflow_fields.metric_names(table)
+        others, measured = mlflow_fields.setting_names(table), mlflow_fields.metric_names(table)
         run_ids = []
         for position, row in table.iterrows():
             record = records[int(str(position))]

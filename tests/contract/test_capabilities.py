@@ -35,10 +35,10 @@ def is_held_here(answer: Answer) -> bool:
 def test_every_yes_is_a_run(
     answer: Answer, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
-    knobs: dict[str, Any] = {"stage": answer.stage}
-    knobs |= {"data_skew": "samples"} if answer.setting == "join" else {answer.setting: answer.value}
+    settings: dict[str, Any] = {"stage": answer.stage}
+    settings |= {"data_skew": "samples"} if answer.setting == "join" else {answer.setting: answer.value}
     gpus = 4 if answer.setting == "shard_size" else 2
-    cell = make_cell(engine=answer.engine, gpus=gpus, workload=TINY, batch_size=4, **knobs)
+    cell = make_cell(engine=answer.engine, gpus=gpus, workload=TINY, batch_size=4, **settings)
     assert cell.status is None, cell.reason
     result = launcher.launch(timing_job(cell, steps=2, warmup=0, timeout_s=120.0))
     assert result.status == "ok", f"{result.reason}\n{result.ends}"

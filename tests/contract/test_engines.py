@@ -76,8 +76,8 @@ def test_loss_scaling_equals_a_single_process(
     engine: str, stage: int, clip_norm: float | None, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
-    knobs = {"precision": "amp_fp16", "clip_norm": clip_norm, "workload": mlp, "optimizer": "sgd", "lr": 0.05}
-    check_parity(make_cell(engine=engine, stage=stage, gpus=2, **knobs), run_check)
+    settings = {"precision": "amp_fp16", "clip_norm": clip_norm, "workload": mlp, "optimizer": "sgd", "lr": 0.05}
+    check_parity(make_cell(engine=engine, stage=stage, gpus=2, **settings), run_check)
 
 
 def test_accumulation_and_clipping_equal_a_single_process(

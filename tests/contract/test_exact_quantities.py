@@ -20,8 +20,8 @@ Checked = Callable[..., Record]
 def checked(make_cell: MakeCell, run_check: RunCheck, as_record: AsRecord) -> Checked:
     """A cell's record, as far as its check goes."""
 
-    def check(**knobs: Any) -> Record:
-        cell = make_cell(gpus=2, workload=MLP, measure=ALL, batch_size=12, **knobs)
+    def check(**settings: Any) -> Record:
+        cell = make_cell(gpus=2, workload=MLP, measure=ALL, batch_size=12, **settings)
         ranks = run_check(cell)
         record = as_record(cell, ranks)
         record.memory = [rank.memory for rank in ranks if rank.memory]
@@ -48,8 +48,8 @@ def between(before: Record, now: Record) -> dict[str, Difference]:
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_two_runs_of_the_same_code_are_equal(stage: int, checked: Checked) -> None:
-    knobs = {"engine": "native", "stage": stage, "bucket_mb": 0.02}
-    assert between(checked(**knobs), checked(**knobs)) == {}
+    settings = {"engine": "native", "stage": stage, "bucket_mb": 0.02}
+    assert between(checked(**settings), checked(**settings)) == {}
 
 
 def test_an_added_collective_is_found(checked: Checked) -> None:

@@ -52,16 +52,16 @@ def amount(ledger: Ledger) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"gpus": 2}, {"gpus": 4}, {"gpus": 2, "accumulate": 2, "precision": "bf16"}], ids=str
+    "settings", [{"gpus": 2}, {"gpus": 4}, {"gpus": 2, "accumulate": 2, "precision": "bf16"}], ids=str
 )
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_what_is_called_sends_what_was_predicted_to_the_byte(
-    engine: str, stage: int, knobs: dict[str, Any], make_cell: MakeCell, counted: Counted
+    engine: str, stage: int, settings: dict[str, Any], make_cell: MakeCell, counted: Counted
 ) -> None:
-    record, ledgers = counted(make_cell(engine=engine, stage=stage, workload=MLP, measure=QUICK, **knobs))
+    record, ledgers = counted(make_cell(engine=engine, stage=stage, workload=MLP, measure=QUICK, **settings))
     assert sent_bytes(record) == predict_sent(record)
-    assert all(line.group_size == knobs["gpus"] for ledger in ledgers for line in ledger)
+    assert all(line.group_size == settings["gpus"] for ledger in ledgers for line in ledger)
 
 
 def test_the_reducer_of_ddp_is_seen_though_it_calls_from_cpp(make_cell: MakeCell, counted: Counted) -> None:
@@ -129,14 +129,14 @@ def test_buffers_of_batchnorm_are_lines_of_their_own(make_cell: MakeCell, counte
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"accumulate": 2}, {"workload": FROZEN}, {"workload": "digits", "gpus": 3}], ids=str
+    "settings", [{}, {"accumulate": 2}, {"workload": FROZEN}, {"workload": "digits", "gpus": 3}], ids=str
 )
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_deepspeed_sends_what_was_predicted_beside_its_check_for_overflow(
-    stage: int, knobs: dict[str, Any], make_cell: MakeCell, counted: Counted
+    stage: int, settings: dict[str, Any], make_cell: MakeCell, counted: Counted
 ) -> None:
     """At stage 3 no more: what forward gathered last, backward finds there. Three ranks pad what they share."""
-    cell = make_cell(engine="deepspeed", stage=stage, **({"gpus": 2, "workload": MLP, "measure": QUICK} | knobs))
+    cell = make_cell(engine="deepspeed", stage=stage, **({"gpus": 2, "workload": MLP, "measure": QUICK} | settings))
     record, ledgers = counted(cell)
     record.collectives_by_rank = [[line for line in ledger if line.elements > 1] for ledger in ledgers]
     sent, predicted = sent_bytes(record), predict_sent(record)

@@ -76,7 +76,7 @@ def test_native_peaks_at_most_a_unit_above_theory(
 
 
 @pytest.mark.parametrize(
-    ("kind", "knobs", "options"),
+    ("kind", "settings", "options"),
     [
         ("unreduced", {"accumulate": 2}, {}),
         ("communication", {"local_steps": 2}, {}),
@@ -86,14 +86,14 @@ def test_native_peaks_at_most_a_unit_above_theory(
 )
 def test_ddp_holds_as_much_again_as_its_gradients(
     kind: str,
-    knobs: dict[str, Any],
+    settings: dict[str, Any],
     options: dict[str, Any],
     make_config: MakeConfig,
     measured: Callable[[Cell], Record],
 ) -> None:
     """At most a unit beyond the prediction, the gradient that autograd hands over."""
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 6, "width": 256, "bias": False}
-    record = measured(planned(make_config, options, gpus=2, workload=mlp, measure=QUICK, **knobs))
+    record = measured(planned(make_config, options, gpus=2, workload=mlp, measure=QUICK, **settings))
     unit_bytes, found, held = 4 * 256 * 256, memory(record), record.memory[0]
     assert found.working_bytes == 6 * unit_bytes
     assert found.predicted == {kind: held.state_bytes.get(kind, 0) for kind in KINDS}

@@ -57,17 +57,17 @@ def test_any_optimizer_will_do(
 def test_tensor_parallelism_rounds_partial_sums_and_is_judged_by_that(
     model: str, precision: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    knobs = {"engine": "tensor_parallel", "workload": MLP if model == "mlp" else GPT, "precision": precision}
-    assert_parity(run_check(make_cell(gpus=2, optimizer="sgd", lr=0.05, **knobs)), 0.05)
-    assert_parity(run_check(make_cell(gpus=4, **knobs)), 0.15)
+    settings = {"engine": "tensor_parallel", "workload": MLP if model == "mlp" else GPT, "precision": precision}
+    assert_parity(run_check(make_cell(gpus=2, optimizer="sgd", lr=0.05, **settings)), 0.05)
+    assert_parity(run_check(make_cell(gpus=4, **settings)), 0.15)
 
 
 @pytest.mark.parametrize("gpus", [2, 4])
 def test_a_pipeline_under_autocast_rounds_as_one_process_with_its_microbatches(
     gpus: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    knobs = {"engine": "pipeline", "gpus": gpus, "workload": UNTIED, "precision": "amp_bf16"}
-    assert_parity(run_check(make_cell(**knobs)), 0.003)
+    settings = {"engine": "pipeline", "gpus": gpus, "workload": UNTIED, "precision": "amp_bf16"}
+    assert_parity(run_check(make_cell(**settings)), 0.003)
 
 
 @pytest.mark.parametrize("stage", [0, 3])
@@ -203,7 +203,7 @@ def test_a_plan_that_lacks_a_weight_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "options", "knobs", "reason"),
+    ("engine", "options", "settings", "reason"),
     [
         ("tensor_parallel", {}, {"gpus": 1}, "engine.degree=2 has no gpus=1: valid: a multiple of 2"),
         ("tensor_parallel", {"degree": 4}, {"gpus": 6}, "engine.degree=4 has no gpus=6"),
@@ -223,9 +223,9 @@ def test_a_plan_that_lacks_a_weight_is_refused() -> None:
     ids=str,
 )
 def test_what_it_cannot_do_is_refused_by_name(
-    engine: str, options: dict[str, Any], knobs: dict[str, Any], reason: str, make_config: MakeConfig
+    engine: str, options: dict[str, Any], settings: dict[str, Any], reason: str, make_config: MakeConfig
 ) -> None:
-    cell = planned(make_config, options, engine=engine, workload=MLP, **knobs)
+    cell = planned(make_config, options, engine=engine, workload=MLP, **settings)
     assert cell.status == "unsupported"
     assert reason in cell.reason
 

@@ -24,9 +24,9 @@ def odd(kind: str, **options: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def parity(make_cell: MakeCell, run_check: RunCheck) -> Callable[..., Parity]:
-    def run(**knobs: Any) -> Parity:
-        knobs = {"engine": "native", "measure": {"parity_steps": 4, "memory": False}} | knobs
-        result = run_check(make_cell(**knobs))[0].parity
+    def run(**settings: Any) -> Parity:
+        settings = {"engine": "native", "measure": {"parity_steps": 4, "memory": False}} | settings
+        result = run_check(make_cell(**settings))[0].parity
         assert result
         return result
 
@@ -93,9 +93,9 @@ def test_fp32_training_stays_with_a_single_process_for_50_steps(stage: int, pari
 
 
 def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., Parity]) -> None:
-    for knobs in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
-        found = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **knobs) for stage in (0, 1, 2, 3)]
-        assert worst(*(p.weights_error for p in found)) < 1e-5, knobs
+    for settings in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
+        found = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **settings) for stage in (0, 1, 2, 3)]
+        assert worst(*(p.weights_error for p in found)) < 1e-5, settings
 
 
 def test_what_is_right_only_after_backward_is_trained_without_overlap(parity: Callable[..., Parity]) -> None:

@@ -33,9 +33,9 @@ def test_weights_are_the_same_bits_by_the_wire(
     by_wire: Launcher,
     scratch: Path,
 ) -> None:
-    knobs: dict[str, Any] = {"bucket_mb": None if stage == 3 else 0.1, "clip_norm": 1.0, "accumulate": 2}
+    settings: dict[str, Any] = {"bucket_mb": None if stage == 3 else 0.1, "clip_norm": 1.0, "accumulate": 2}
     cell = make_cell(
-        engine="native", stage=stage, gpus=gpus, precision=precision, workload="gpt", measure=QUICK, **knobs
+        engine="native", stage=stage, gpus=gpus, precision=precision, workload="gpt", measure=QUICK, **settings
     )
     here, there = (launched(server, cell, "check", scratch).ranks for server in (launcher, by_wire))
     assert_parity(there)

@@ -52,9 +52,9 @@ def rewrite_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
 def refusal(ranks: Ranks) -> Callable[..., str]:
     """What all ranks say of a checkpoint that they refuse, having changed nothing."""
 
-    def find(folder: Path, *, stage: int = 1, **knobs: Any) -> str:
+    def find(folder: Path, *, stage: int = 1, **settings: Any) -> str:
         actions = [["train", 0, 1], ["state"], ["load", str(folder)], ["state"], ["train", 1, 2]]
-        found = ranks.launch(actions, stage=stage, **knobs)
+        found = ranks.launch(actions, stage=stage, **settings)
         said = {outcomes[2] for outcomes in found}
         assert all(before == after for _, before, _, after, _ in found)
         assert len(said) == 1, said
@@ -80,9 +80,9 @@ def refusal(ranks: Ranks) -> Callable[..., str]:
 )
 def test_training_goes_on_bit_by_bit(stage: int, settings: dict[str, Any], ranks: Ranks, tmp_path: Path) -> None:
     folder = str(tmp_path / "checkpoint")
-    knobs = {"stage": stage, "model": "rich"} | settings
-    first = ranks.launch([["train", 0, 3], ["save", folder], ["state"], ["train", 3, 6], ["state"]], **knobs)
-    again = ranks.launch([["draw"], ["load", folder], ["state"], ["train", 3, 6], ["state"]], seed=8, **knobs)
+    settings = {"stage": stage, "model": "rich"} | settings
+    first = ranks.launch([["train", 0, 3], ["save", folder], ["state"], ["train", 3, 6], ["state"]], **settings)
+    again = ranks.launch([["draw"], ["load", folder], ["state"], ["train", 3, 6], ["state"]], seed=8, **settings)
     assert [outcomes[2:] for outcomes in again] == [outcomes[2:] for outcomes in first]
     assert [outcomes[1] for outcomes in first + again] == [None] * 4
     assert first[0][2] != first[0][4]
@@ -106,13 +106,13 @@ def test_another_stage_and_world_size_go_on_from_the_same_weights(
     source: tuple[int, int], target: tuple[int, int], precision: str, model: str, ranks: Ranks, tmp_path: Path
 ) -> None:
     folder, back = str(tmp_path / "checkpoint"), str(tmp_path / "back")
-    knobs = {"precision": precision, "model": model, "optimizer": "adam"}
+    settings = {"precision": precision, "model": model, "optimizer": "adam"}
     look: list[list[Any]] = [["weights"], ["train", 3, 5], ["values"]]
     (stage, count), (other_stage, other_count) = source, target
-    first = ranks.launch([["train", 0, 3], ["save", folder], *look], stage=stage, ranks=count, **knobs)
+    first = ranks.launch([["train", 0, 3], ["save", folder], *look], stage=stage, ranks=count, **settings)
     actions = [["load", folder], ["save", back], *look]
-    other = ranks.launch(actions, stage=other_stage, ranks=other_count, bucket_mb=0.002, seed=8, **knobs)
-    home = ranks.launch([["load", back], *look], stage=stage, ranks=count, seed=9, **knobs)
+    other = ranks.launch(actions, stage=other_stage, ranks=other_count, bucket_mb=0.002, seed=8, **settings)
+    home = ranks.launch([["load", back], *look], stage=stage, ranks=count, seed=9, **settings)
     for outcomes in (*other, *home):
         assert outcomes[-3] == first[0][-3]
     if model == "plain":  # without local buffers and dropout, training is the same but for rounding
@@ -145,9 +145,9 @@ def test_buffers_come_back_to_the_rank_that_saved_them_or_are_those_of_rank_0(ra
 
 def test_the_loss_scale_comes_back(ranks: Ranks, tmp_path: Path) -> None:
     folder = str(tmp_path / "checkpoint")
-    knobs = {"precision": "amp_fp16", "stage": 2}
-    ranks.launch([["set_loss_scale", 512.0], ["train", 0, 3], ["save", folder]], **knobs)
-    assert ranks.launch([["load", folder], ["loss_scale"]], **knobs) == [[None, [512.0, 3]]] * 2
+    settings = {"precision": "amp_fp16", "stage": 2}
+    ranks.launch([["set_loss_scale", 512.0], ["train", 0, 3], ["save", folder]], **settings)
+    assert ranks.launch([["load", folder], ["loss_scale"]], **settings) == [[None, [512.0, 3]]] * 2
     assert ranks.launch([["load", folder], ["loss_scale"]], stage=2) == [[None, [1.0, 0]]] * 2
 
 

@@ -19,7 +19,7 @@ from bench.worker import fake_group
 from tests.streams import Races, Stream, simulate
 
 RANKS = 4
-Knobs = dict[str, Any]
+Settings = dict[str, Any]
 
 
 class Forgotten:
@@ -59,12 +59,12 @@ def races(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     except EngineUnsupported as error:
         pytest.skip(str(error))
 
-    def train(collectives: type[NcclCollectives] = NcclCollectives, **knobs: Any) -> list[str]:
+    def train(collectives: type[NcclCollectives] = NcclCollectives, **settings: Any) -> list[str]:
         monkeypatch.setattr(adapter, "collectives", lambda context, backend: collectives(context))
         torch.manual_seed(0)
         blocks = [nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)) for _ in range(4)]
         module = nn.Sequential(nn.Linear(8, 16), *blocks, nn.Linear(16, 4))
-        spec = EngineSpec(world_size=RANKS, device="cpu", backend="nccl", **knobs)
+        spec = EngineSpec(world_size=RANKS, device="cpu", backend="nccl", **settings)
         context = RankContext(0, RANKS, torch.device("cpu"), dist.HashStore())
         with Races() as races:
             engine = adapter.create()
@@ -86,7 +86,7 @@ def loss(module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {"overlap": True},
         {"overlap": False},
@@ -96,9 +96,9 @@ def loss(module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     ],
     ids=str,
 )
-def test_computation_and_communication_do_not_race(stage: int, knobs: Knobs, races: Any) -> None:
+def test_computation_and_communication_do_not_race(stage: int, settings: Settings, races: Any) -> None:
     for bucket_mb in (None, 0.005):
-        assert races(stage=stage, bucket_mb=bucket_mb, **knobs) == []
+        assert races(stage=stage, bucket_mb=bucket_mb, **settings) == []
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

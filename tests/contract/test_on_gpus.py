@@ -27,8 +27,8 @@ Run = Callable[..., list[Any]]
 def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -> Run:
     """Runs a launch with one purpose and returns what its ranks say; skips what is refused by name."""
 
-    def of_cell(purpose: Any, **knobs: Any) -> list[Any]:
-        cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **knobs)], launcher.machine, cores=2)[0]
+    def of_cell(purpose: Any, **settings: Any) -> list[Any]:
+        cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **settings)], launcher.machine, cores=2)[0]
         if cell.status in ("unsupported", "unavailable"):
             pytest.skip(cell.reason)
         result = launched(launcher, cell, purpose, scratch, may_refuse=True)

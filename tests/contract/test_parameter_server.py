@@ -34,9 +34,9 @@ Serve = Callable[[Cell], LaunchResult]
 def served_cell(make_cell: MakeCell) -> MakeServed:
     """A cell of this engine with options of its own."""
 
-    def make(mode: str = "sync", staleness: int | None = None, servers: int = 1, **knobs: Any) -> Cell:
+    def make(mode: str = "sync", staleness: int | None = None, servers: int = 1, **settings: Any) -> Cell:
         options = {"mode": mode, "staleness": staleness, "servers": servers}
-        return make_cell(engine=group("engine", "parameter_server") | options, **knobs)
+        return make_cell(engine=group("engine", "parameter_server") | options, **settings)
 
     return make
 
@@ -56,12 +56,12 @@ def serve(launcher: Launcher, timing_job: Callable[..., Job]) -> Serve:
 
 @pytest.mark.parametrize("servers", [2, 3])
 @pytest.mark.parametrize(
-    "knobs", [{}, {"precision": "amp_bf16", "accumulate": 2, "optimizer": "sgd", "lr": 0.05}], ids=str
+    "settings", [{}, {"precision": "amp_bf16", "accumulate": 2, "optimizer": "sgd", "lr": 0.05}], ids=str
 )
 def test_several_servers_equal_a_single_process(
-    servers: int, knobs: dict[str, Any], served_cell: MakeServed, run_check: RunCheck
+    servers: int, settings: dict[str, Any], served_cell: MakeServed, run_check: RunCheck
 ) -> None:
-    parity = run_check(served_cell(servers=servers, gpus=3, **knobs))[0].parity
+    parity = run_check(served_cell(servers=servers, gpus=3, **settings))[0].parity
     assert worst(parity.loss_error, parity.weights_error) <= parity.tolerance, parity
 
 

@@ -23,8 +23,8 @@ RESIDUAL = {"name": "residual", "factory": "tests.models:Odd", "kind": "residual
 DRAWS = ("dropout", "attention", "noise", "layer_drop", "own_generator", "numpy", "recomputed")
 
 
-def wrong(make_config: Callable[..., Config], fault: str, **knobs: Any) -> Cell:
-    config = make_config(gpus=2, accumulate=2, **knobs)
+def wrong(make_config: Callable[..., Config], fault: str, **settings: Any) -> Cell:
+    config = make_config(gpus=2, accumulate=2, **settings)
     config.engine = {"name": "wrong", "package": "tests.wrong_engine", "fault": fault}
     return plan([config], CPU_ONLY, cores=2)[0]
 
@@ -34,8 +34,8 @@ def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
     make_config: Callable[..., Config], run_check: RunCheck, precision: str
 ) -> None:
     def error(fault: str) -> tuple[float, float]:
-        knobs = {"optimizer": "sgd", "lr": 0.05, "batch_size": 16, "measure": {"parity_steps": 4, "memory": False}}
-        parity = run_check(wrong(make_config, fault, precision=precision, **knobs))[0].parity
+        settings = {"optimizer": "sgd", "lr": 0.05, "batch_size": 16, "measure": {"parity_steps": 4, "memory": False}}
+        parity = run_check(wrong(make_config, fault, precision=precision, **settings))[0].parity
         return worst(parity.loss_error, parity.weights_error), parity.tolerance
 
     right, tolerance = error("none")

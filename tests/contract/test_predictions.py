@@ -17,7 +17,7 @@ def odd(kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {"gpus": 3},
         {"gpus": 2, "precision": "bf16_master"},
@@ -34,12 +34,12 @@ def odd(kind: str) -> dict[str, Any]:
 def test_predicted_model_state_is_what_the_engine_holds(
     engine: str,
     stage: int,
-    knobs: dict[str, Any],
+    settings: dict[str, Any],
     make_cell: MakeCell,
     run_check: RunCheck,
     as_record: AsRecord,
 ) -> None:
-    cell = make_cell(engine=engine, stage=stage, measure={"parity_steps": 0, "memory": True}, **knobs)
+    cell = make_cell(engine=engine, stage=stage, measure={"parity_steps": 0, "memory": True}, **settings)
     if cell.status:
         pytest.skip(cell.reason)
     ranks = run_check(cell)

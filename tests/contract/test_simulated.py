@@ -42,9 +42,9 @@ def test_rank_0_is_that_of_a_real_world(
     engine: str, gpus: int, stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     def ranks(backend: str) -> list[CheckResult]:
-        knobs: dict[str, Any] = {"stage": stage, "gpus": gpus, "accumulate": 2}
-        knobs |= {"workload": MLP} if engine == "tensor_parallel" else {"workload": UNEVEN, "clip_norm": 1.0}
-        return run_check(make_cell(engine=engine, backend=backend, measure=QUICK, **knobs))
+        settings: dict[str, Any] = {"stage": stage, "gpus": gpus, "accumulate": 2}
+        settings |= {"workload": MLP} if engine == "tensor_parallel" else {"workload": UNEVEN, "clip_norm": 1.0}
+        return run_check(make_cell(engine=engine, backend=backend, measure=QUICK, **settings))
 
     real, alone = ranks("gloo"), ranks("fake")
     assert (len(real), len(alone)) == (gpus, 1)

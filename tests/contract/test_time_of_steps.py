@@ -40,8 +40,8 @@ def layers(parameters_mib: float) -> dict[str, Any]:
 def profile(launcher: Launcher, scratch: Path, make_cell: MakeCell) -> Profile:
     """Holds the parts of a step of each rank, medians over steps, to a claim."""
 
-    def run(claim: Callable[[Parts], None], engine: str, workload: dict[str, Any], **knobs: Any) -> None:
-        cell = make_cell(engine=engine, gpus=2, steps=4, workload=workload, **knobs)
+    def run(claim: Callable[[Parts], None], engine: str, workload: dict[str, Any], **settings: Any) -> None:
+        cell = make_cell(engine=engine, gpus=2, steps=4, workload=workload, **settings)
         if cell.status:
             pytest.skip(cell.reason)
 
@@ -132,7 +132,7 @@ def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> Non
 
 
 @pytest.mark.parametrize(
-    ("engine", "knobs"),
+    ("engine", "settings"),
     [
         ("torch", {"compression": "bf16"}),
         ("torch", {"local_steps": 2}),
@@ -148,14 +148,14 @@ def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> Non
     ],
     ids=str,
 )
-def test_no_knob_hides_time_from_the_parts(engine: str, knobs: dict[str, Any], profile: Profile) -> None:
+def test_no_setting_hides_time_from_the_parts(engine: str, settings: dict[str, Any], profile: Profile) -> None:
     """That they add up to the step is in the fixture; what sleeps is computation, whatever is done to it."""
 
     def claim(ranks: Parts) -> None:
         for rank in ranks:
-            assert COMPUTE_S * knobs.get("accumulate", 1) <= rank["compute"] < rank["step"]
+            assert COMPUTE_S * settings.get("accumulate", 1) <= rank["compute"] < rank["step"]
 
-    profile(claim, engine, layers(0.25), **knobs)
+    profile(claim, engine, layers(0.25), **settings)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> lis
 
 
 @pytest.mark.parametrize(
-    ("knobs", "reason"),
+    ("settings", "reason"),
     [
         ({"gpus": 1}, "one rank"),
         ({"engine": "pipeline", "gpus": 2, "workload": "mlp"}, "engine=pipeline: stages"),
@@ -230,5 +230,5 @@ def timed(cell: Cell, launcher: Launcher, scratch: Path, *, silent: bool) -> lis
     ],
     ids=str,
 )
-def test_what_cannot_be_silenced_says_why(knobs: dict[str, Any], reason: str, make_cell: MakeCell) -> None:
-    assert make_cell(**knobs).unsilenced().startswith(reason)
+def test_what_cannot_be_silenced_says_why(settings: dict[str, Any], reason: str, make_cell: MakeCell) -> None:
+    assert make_cell(**settings).unsilenced().startswith(reason)

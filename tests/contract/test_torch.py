@@ -1,4 +1,4 @@
-"""PyTorch's own knobs: each takes effect, stays within parity or says why it cannot, and is refused by name."""
+"""PyTorch's own settings: each takes effect, stays within parity or says why it cannot, and is refused by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
 
 @pytest.mark.alone
 @pytest.mark.parametrize(
-    ("knobs", "share"),
+    ("settings", "share"),
     [
         ({}, 1.0),
         ({"compression": "bf16"}, 0.5),
@@ -40,7 +40,7 @@ MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
     ids=str,
 )
 def test_less_is_on_the_wire(
-    knobs: dict[str, Any],
+    settings: dict[str, Any],
     share: float,
     make_cell: MakeCell,
     launcher: Launcher,
@@ -51,7 +51,7 @@ def test_less_is_on_the_wire(
     What else this machine sends to itself is counted too, so a disturbed count is taken again. PowerSGD begins at the
     third step. Rank 1 of a matrix of 1024 x 1024 has 2 x 1024 elements, a 512th.
     """
-    cell = make_cell(engine="torch", gpus=2, workload=MATRICES, batch_size=1, steps=STEPS, warmup=4, **knobs)
+    cell = make_cell(engine="torch", gpus=2, workload=MATRICES, batch_size=1, steps=STEPS, warmup=4, **settings)
 
     def sent() -> float:
         return wire_bytes(launcher.launch(timing_job(cell)), STEPS) / PARAMETERS_BYTES
@@ -73,8 +73,8 @@ def test_compressed_gradients_stay_within_parity(
 
 
 def test_compression_goes_with_loss_scaling(make_cell: MakeCell, run_check: RunCheck) -> None:
-    knobs = {"gpus": 2, "precision": "amp_fp16", "workload": MLP, "compression": "fp16"}
-    assert_parity(run_check(make_cell(engine="torch", **knobs)), 0.02)
+    settings = {"gpus": 2, "precision": "amp_fp16", "workload": MLP, "compression": "fp16"}
+    assert_parity(run_check(make_cell(engine="torch", **settings)), 0.02)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -83,8 +83,8 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
 ) -> None:
     held = {}
     for rank in (1, 4):
-        knobs = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp", "measure": MEMORY}
-        cell = planned(make_config, {"powersgd_rank": rank}, **knobs)
+        settings = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp", "measure": MEMORY}
+        cell = planned(make_config, {"powersgd_rank": rank}, **settings)
         assert cell.outside_parity() == "compression=powersgd reduces a low-rank approximation of the gradients"
         assert (
             cell.resolved()["uncounted"] == "PowerSGD's hook calls most of its collectives on a thread of the backend"
@@ -98,9 +98,9 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
     assert held[4] - held[1] == 3 * 4 * 4 * (256 + 256), "three more columns and rows for each of four matrices"
 
 
-@pytest.mark.parametrize("knobs", [{}, {"precision": "amp_fp16", "workload": MLP}, {"accumulate": 2}], ids=str)
-def test_local_steps_are_outside_parity(knobs: dict[str, Any], make_cell: MakeCell, run_check: RunCheck) -> None:
-    cell = make_cell(engine="torch", gpus=2, local_steps=3, **knobs)
+@pytest.mark.parametrize("settings", [{}, {"precision": "amp_fp16", "workload": MLP}, {"accumulate": 2}], ids=str)
+def test_local_steps_are_outside_parity(settings: dict[str, Any], make_cell: MakeCell, run_check: RunCheck) -> None:
+    cell = make_cell(engine="torch", gpus=2, local_steps=3, **settings)
     assert "local_steps=3 lets each rank step on its own gradients" in cell.outside_parity()
     ranks = run_check(cell)
     assert ranks[0].parity is None
@@ -144,8 +144,8 @@ def test_sharded_master_weights_begin_from_rounded_weights_and_are_judged_by_wha
 
 
 def test_hybrid_sharding_clips_by_the_global_norm_and_accumulates(make_cell: MakeCell, run_check: RunCheck) -> None:
-    knobs = {"accumulate": 2, "clip_norm": 0.1, "optimizer": "sgd", "lr": 0.1}
-    assert_parity(run_check(make_cell(engine="torch", stage=3, gpus=4, shard_size=2, **knobs)))
+    settings = {"accumulate": 2, "clip_norm": 0.1, "optimizer": "sgd", "lr": 0.1}
+    assert_parity(run_check(make_cell(engine="torch", stage=3, gpus=4, shard_size=2, **settings)))
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -159,8 +159,8 @@ def test_a_static_graph_computes_the_same(stage: int, make_config: MakeConfig, r
 def test_a_compiled_module_computes_the_same_and_compiles_before_the_clock_starts(
     stage: int, make_cell: MakeCell, run_check: RunCheck, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
-    knobs = {"gpus": 2, "compile": True, "workload": MLP, "accumulate": 2, "timeout_s": 300.0}
-    cell = make_cell(engine="torch", stage=stage, **knobs)
+    settings = {"gpus": 2, "compile": True, "workload": MLP, "accumulate": 2, "timeout_s": 300.0}
+    cell = make_cell(engine="torch", stage=stage, **settings)
     ranks = run_check(cell)
     assert ranks[0].describe["compile"]
     assert_parity(ranks)
@@ -182,22 +182,24 @@ def test_without_a_compiler_compiling_is_unavailable(make_cell: MakeCell, monkey
     assert cell.reason == "compile=true needs a C++ compiler, and no-such-compiler is not installed"
 
 
-def ragged(make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any], **knobs: Any) -> list[RankSamples]:
+def ragged(
+    make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any], **settings: Any
+) -> list[RankSamples]:
     """Samples of ranks of which the last one has half as many batches."""
-    cell = make_cell(engine="torch", data_skew="samples", **knobs)
+    cell = make_cell(engine="torch", data_skew="samples", **settings)
     assert cell.status is None, cell.reason
     assert cell.outside_parity()
-    result = launcher.launch(timing_job(cell, steps=6, warmup=knobs.get("warmup", 2)))
+    result = launcher.launch(timing_job(cell, steps=6, warmup=settings.get("warmup", 2)))
     assert result.status == "ok", result.ends
     return [rank.samples for rank in result.ranks]
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-@pytest.mark.parametrize("knobs", [{}, {"compression": "bf16"}, {"compression": "powersgd"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"compression": "bf16"}, {"compression": "powersgd"}], ids=str)
 def test_a_rank_that_has_run_out_does_not_stop_the_others(
-    stage: int, knobs: dict[str, Any], make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+    stage: int, settings: dict[str, Any], make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
-    ranks = ragged(make_cell, launcher, timing_job, stage=stage, gpus=3, **knobs)
+    ranks = ragged(make_cell, launcher, timing_job, stage=stage, gpus=3, **settings)
     assert [len(rank.losses) for rank in ranks] == [6, 6, 3]
     assert [len(rank.warmup_step_s) for rank in ranks] == [2, 2, 1]
 
@@ -219,7 +221,7 @@ def test_ranks_may_see_few_classes_each(
 
 
 @pytest.mark.parametrize(
-    ("knobs", "options", "reason"),
+    ("settings", "options", "reason"),
     [
         ({"stage": 2, "compression": "bf16"}, {}, "has no compression=bf16: fully_shard takes no communication hook"),
         ({"compression": "fp16", "precision": "bf16"}, {}, "has no compression=fp16 with precision=bf16"),
@@ -246,11 +248,11 @@ def test_ranks_may_see_few_classes_each(
     ids=str,
 )
 def test_what_cannot_go_together_is_refused_by_name(
-    knobs: dict[str, Any], options: dict[str, Any], reason: str, make_config: MakeConfig
+    settings: dict[str, Any], options: dict[str, Any], reason: str, make_config: MakeConfig
 ) -> None:
-    cell = planned(make_config, options, gpus=4, **knobs)
+    cell = planned(make_config, options, gpus=4, **settings)
     assert cell.status == "unsupported"
-    assert f"engine=torch at stage={knobs.get('stage', 0)} {reason}" in cell.reason
+    assert f"engine=torch at stage={settings.get('stage', 0)} {reason}" in cell.reason
 
 
 @pytest.mark.parametrize("options", [{"powersgd_rank": 0}, {"powersgd_rank": 7}, {"static_graph": "yes"}], ids=str)

@@ -18,17 +18,17 @@ def test_it_is_under_60_lines() -> None:
 
 
 @pytest.mark.parametrize("gpus", [1, 3])
-@pytest.mark.parametrize("knobs", [{}, {"accumulate": 2, "clip_norm": 0.1}, {"precision": "amp_bf16"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2, "clip_norm": 0.1}, {"precision": "amp_bf16"}], ids=str)
 def test_it_trains_as_one_process_does(
-    gpus: int, knobs: dict[str, Any], make_cell: MakeCell, run_check: RunCheck
+    gpus: int, settings: dict[str, Any], make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    rank = run_check(make_cell(engine=TOY, gpus=gpus, measure={"collectives": True}, **knobs))[0]
+    rank = run_check(make_cell(engine=TOY, gpus=gpus, measure={"collectives": True}, **settings))[0]
     assert worst(rank.parity.loss_error, rank.parity.weights_error) <= rank.parity.tolerance
     assert {line.kind for line in rank.collectives} == {"all_reduce"}
 
 
 @pytest.mark.parametrize(
-    ("knobs", "reason"),
+    ("settings", "reason"),
     [
         ({"stage": 1}, "engine=toy has no stage=1: it has 0"),
         ({"bucket_mb": 1.0}, "engine=toy has no bucket_mb=1.0: it reduces gradients one by one"),
@@ -37,6 +37,8 @@ def test_it_trains_as_one_process_does(
     ],
     ids=str,
 )
-def test_what_it_does_not_declare_is_refused_by_name(knobs: dict[str, Any], reason: str, make_cell: MakeCell) -> None:
-    cell = make_cell(engine=TOY, gpus=2, **knobs)
+def test_what_it_does_not_declare_is_refused_by_name(
+    settings: dict[str, Any], reason: str, make_cell: MakeCell
+) -> None:
+    cell = make_cell(engine=TOY, gpus=2, **settings)
     assert (cell.status, cell.reason) == ("unsupported", reason)

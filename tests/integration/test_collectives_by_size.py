@@ -114,8 +114,15 @@ def test_a_sweep_of_collectives_is_reported_and_resumed(
     workload = options(kinds=["all_reduce", "broadcast"], sizes=[1024, 65536])
 
     def sweep(repeats: int) -> dict[str, Record]:
-        knobs = {"engine": "native", "workload": workload, "batch_size": 64, "gpus": 2, "steps": 3, "repeats": repeats}
-        cells = plan([make_config(**knobs), make_config(**knobs, stage=3)], launcher.machine, cores=2)
+        settings = {
+            "engine": "native",
+            "workload": workload,
+            "batch_size": 64,
+            "gpus": 2,
+            "steps": 3,
+            "repeats": repeats,
+        }
+        cells = plan([make_config(**settings), make_config(**settings, stage=3)], launcher.machine, cores=2)
         running = Sweep(cells, RecordStore(tmp_path), launcher, {}, tmp_path, Breakdown())
         if repeats > 1:
             take_over(running.records)

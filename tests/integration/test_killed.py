@@ -114,10 +114,10 @@ def test_a_killed_parameter_server_fails_its_launch_by_name(
 def test_a_killed_relay_fails_its_launch_at_once(
     make_config: Callable[..., object], launcher: Launcher, timing_job: Callable[..., object]
 ) -> None:
-    knobs = {"gpus": 2, "steps": 5000, "network": _lab()}
+    settings = {"gpus": 2, "steps": 5000, "network": _lab()}
     if obstacle := lab.obstacle(link.Link(None, 0.001, 2)):
         pytest.skip(obstacle)
-    job = timing_job(planned(make_config, {}, engine="torch", **knobs))  # type: ignore[arg-type]
+    job = timing_job(planned(make_config, {}, engine="torch", **settings))  # type: ignore[arg-type]
 
     def took_s() -> float:
         started = time.monotonic()

@@ -59,9 +59,9 @@ def searched(make_config: Callable[..., Config], launcher: Launcher, scratch: Pa
     """Runs a sweep of one search: its exit code, the record on disk, and the batches that it launched."""
 
     def sweep(
-        cut: int | None = None, *, killed: bool = False, resume: bool = False, **knobs: Any
+        cut: int | None = None, *, killed: bool = False, resume: bool = False, **settings: Any
     ) -> tuple[int, Record, list[int]]:
-        config = make_config(engine="native", workload=MLP, search="max_batch", resume=resume, **knobs)
+        config = make_config(engine="native", workload=MLP, search="max_batch", resume=resume, **settings)
         cells = plan([config], CPU_ONLY, cores=2)
         recorder = Cut(launcher, cut, killed=killed)
         made = Sweep(cells, RecordStore(tmp_path), cast(Launcher, recorder), {}, scratch, Breakdown())
@@ -88,11 +88,11 @@ def test_the_answer_is_that_of_trying_all_batches_also_of_a_search_that_was_cut_
     rises = [after - before for before, after in pairwise(peaks)]
     assert rises == [rises[0]] * len(rises) and rises[0] % PER_SAMPLE_BYTES == 0, peaks  # every sample costs the same
     limit = (peaks[4] + peaks[5]) // 2
-    knobs = {"memory_limit": f"{limit}B", "search_most": MOST, "batch_size": 2}
-    code, cut, before = searched(2, killed=killed, **knobs)
+    settings = {"memory_limit": f"{limit}B", "search_most": MOST, "batch_size": 2}
+    code, cut, before = searched(2, killed=killed, **settings)
     assert (code, cut.status, len(before)) == ((1, "failed", 2) if killed else (INTERRUPTED, "interrupted", 2))
     assert cut.search and [trial.batch for trial in cut.search.tried] == before
-    code, record, after = searched(resume=True, **knobs)
+    code, record, after = searched(resume=True, **settings)
     assert (code, record.status) == (0, "ok")
     assert record.search and (record.search.largest_fit, record.search.smallest_unfit) == (5, 6)
     assert [trial.batch for trial in record.search.tried] == before + after

@@ -159,13 +159,13 @@ def step_s(result: LaunchResult) -> float:
 def test_a_step_that_waits_for_gradients_is_four_times_as_long_at_a_quarter_of_the_rate(
     launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
-    knobs = {"engine": "native", "workload": WIDE, "gpus": 2, "batch_size": 2, "steps": 3}
+    settings = {"engine": "native", "workload": WIDE, "gpus": 2, "batch_size": 2, "steps": 3}
 
     def claim(times: tuple[float, ...]) -> None:
         slow, fast = times
         assert 2.5 < slow / fast < 6, times
 
-    cells = [make_cell(**knobs, network=Network("lab", rate)) for rate in ("100mbit", "400mbit")]
+    cells = [make_cell(**settings, network=Network("lab", rate)) for rate in ("100mbit", "400mbit")]
     undisturbed(lambda: tuple(step_s(launcher.launch(timing_job(cell))) for cell in cells), claim)
 
 

@@ -178,17 +178,17 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
     git(repository, "checkout", "-q", "plain")
-    settings, knobs = repository / "conf/engine/native.yaml", repository / "results/settings.py"
-    text, python = settings.read_text(), knobs.read_text()
+    native_yaml, settings_py = repository / "conf/engine/native.yaml", repository / "results/settings.py"
+    text, python = native_yaml.read_text(), settings_py.read_text()
     try:
-        settings.write_text(text.replace("in_flight: null", "in_flight: 2"))
-        knobs.write_text(python.replace("lr: float = setting(1e-3", "lr: float = setting(2e-3"))
+        native_yaml.write_text(text.replace("in_flight: null", "in_flight: 2"))
+        settings_py.write_text(python.replace("lr: float = setting(1e-3", "lr: float = setting(2e-3"))
         done = regress(
             repository, tmp_path / "out", "--base", "HEAD", *CELL, *QUICK, "measure=time", "repeats=7", "--same", "1000"
         )
     finally:
-        settings.write_text(text)
-        knobs.write_text(python)
+        native_yaml.write_text(text)
+        settings_py.write_text(python)
     assert done.returncode == 0, done.stdout + done.stderr  # nothing is 11 times as slow
     assert "engine.in_flight: null, now 2" in done.stdout and "lr: 0.001, now 0.002" in done.stdout
     sides = {side: records(tmp_path / "out", side)[0] for side in ("base", "current")}

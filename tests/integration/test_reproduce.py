@@ -80,7 +80,7 @@ def test_what_cannot_be_tried_ends_with_2_and_one_line(measured: Path, tmp_path:
         ((f"reproduce={unmeasured}",), "was interrupted; there is nothing to reproduce"),
         (("reproduce=missing.json",), "bench: reproduce=missing.json: no such file"),
         (("reproduce=missing.json", "gpus=x"), "bench: gpus='x' is not valid"),
-        (("reproduce=missing.json", "foo=1"), "bench: foo is not a knob"),
+        (("reproduce=missing.json", "foo=1"), "bench: foo is not a setting"),
         (("reproduce=missing.json", "[1"), "cannot be read as an override"),
         ((f"reproduce={'long' * 75}",), "File name too long"),
     ):

@@ -49,7 +49,7 @@ def summary(folder: Path) -> list[dict[str, str]]:
     [
         (["stage=5"], "bench: stage=5 is not valid; valid: 0, 1, 2, 3"),
         (["-m", "gpus=0,1"], "bench: gpus=0 is not valid; valid: a whole number of at least 1"),
-        (["bukcet_mb=3"], "bench: bukcet_mb is not a knob; did you mean bucket_mb?"),
+        (["bukcet_mb=3"], "bench: bukcet_mb is not a setting; did you mean bucket_mb?"),
         (["-m", "workload=nope"], "bench: workload=nope is unknown; valid: bert, calibrated"),
         (["batch_size=3", "accumulate=2"], "bench: batch_size=3 cannot be shared evenly"),
         (["-m", "repeats=1,2"], "bench: repeats cannot be swept"),

@@ -46,7 +46,7 @@ class Content:
     @cached_property
     def names(self) -> list[str]:
         """The settings that head the columns of the sections' tables."""
-        return rows.knob_names(self.trained if len(self.trained) else self.table)
+        return rows.setting_names(self.trained if len(self.trained) else self.table)
 
     @cached_property
     def headings(self) -> list[str]:

@@ -9,13 +9,13 @@ from analysis.advice.bucket_size import Curve, Point
 from analysis.report.model import section as model
 from analysis.report.model.content import DEFINITIONS, Content
 from analysis.report.model.section import Section, Value, numbers, settings, table, words
-from analysis.table.rows import headings, knob_names
+from analysis.table.rows import headings, setting_names
 from analysis.text import units
 
 
 def section(content: Content, curves: Sequence[Curve]) -> Section:
     """A row for each size of each curve."""
-    names = [*(name for name in knob_names(content.table) if name != "bucket_mb"), "bucket_mb"]
+    names = [*(name for name in setting_names(content.table) if name != "bucket_mb"), "bucket_mb"]
     columns = [
         *settings(headings(names)),
         *numbers("buckets per step", "step (ms)", "relative to the fastest"),

@@ -9,14 +9,14 @@ from analysis.comparison.compare import MARGIN, verdict_words
 from analysis.metrics.time import step_time_s
 from analysis.report.model.content import Content
 from analysis.report.model.section import Section, Value, numbers, settings, table, words
-from analysis.table.rows import headings, knob_names
+from analysis.table.rows import headings, setting_names
 from analysis.text import units
 from results.record import Record
 
 
 def section(content: Content, pairs: list[Overlapped]) -> Section:
     """A row for each pair of configurations that differ in overlap alone."""
-    names = [name for name in knob_names(content.table) if name != "overlap"]
+    names = [name for name in setting_names(content.table) if name != "overlap"]
     columns = [*settings(headings(names)), *numbers("off (ms)", "on (ms)", "on / off"), *words("overlap is")]
     rows = [[*content.settings(content.measured[pair.index], names), *row(pair)] for pair in pairs]
     return Section(

@@ -1,4 +1,4 @@
-"""Knobs: what is refused, and how the refusal reads."""
+"""Settings: what is refused, and how the refusal reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings from anywhere: whatever is given for a knob, cells are planned or one line says what is not valid."""
+"""Settings from anywhere: whatever the value of one is, cells are planned or one line says what is not valid."""
 
 from __future__ import annotations
 

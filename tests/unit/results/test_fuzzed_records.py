@@ -228,7 +228,7 @@ def analyse(folder: Path, *, drawn: bool) -> None:
         outcomes = [compare.compare(pair, 0.02) for pair in pairs]
     except NothingToCompare:
         return
-    compare.show(outcomes, alone, ("a", "b"), knob=None, margin=0.02, out=Console(file=io.StringIO(), width=100))
+    compare.show(outcomes, alone, ("a", "b"), setting=None, margin=0.02, out=Console(file=io.StringIO(), width=100))
 
 
 def folder_of(changes: list[tuple[tuple[Any, ...], str, Any]], folder: Path) -> None:

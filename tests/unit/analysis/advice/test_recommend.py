@@ -106,7 +106,7 @@ def test_the_command_ends_with_1_if_nothing_keeps_the_limits(
     assert "'much' is not a size; valid: such as 16GiB" in capsys.readouterr().err
 
 
-def test_the_command_spells_out_every_knob_that_was_not_asked_for_by_default() -> None:
+def test_the_command_spells_out_every_setting_that_was_not_asked_for_by_default() -> None:
     records = [timed(stage, 0.01, 10**7, batch_size=8, workload__width=64, optimizer="sgd") for stage in (0, 3)]
     command = advice(records).tied[0].command
     for override in ("batch_size=8", "workload.width=64", "optimizer=sgd", "precision=fp32"):

@@ -125,15 +125,15 @@ def test_two_engines_of_a_sweep_are_compared_whatever_options_they_have() -> Non
     assert not any(outcome.failed for outcome in outcomes)
 
 
-def test_a_knob_is_matched_by_number_or_word() -> None:
+def test_a_setting_is_matched_by_number_or_word() -> None:
     records = [cell(launches=launches([0.01] * 6), bucket_mb=size, overlap=size > 5) for size in (4.0, 25.0)]
-    with pytest.raises(NothingToCompare, match="same knobs"):  # overlap differs too
+    with pytest.raises(NothingToCompare, match="same settings"):  # overlap differs too
         compare.pair_values(records, "bucket_mb", ("4", "25"))
     with pytest.raises(NothingToCompare, match=r"no cell has bucket_mb=5; there are 25\.0, 4\.0"):
         compare.pair_values(records, "bucket_mb", ("4", "5"))
 
 
-def test_a_knob_that_one_side_does_not_have_is_taken_for_unset_there() -> None:
+def test_a_setting_that_one_side_does_not_have_is_taken_for_unset_there() -> None:
     old = [cell(stage) for stage in (0, 1)]
     new = [
         cell(stage, config=old[stage].config | {"compile": compiled, "tiles": 4})
@@ -147,18 +147,18 @@ def test_a_knob_that_one_side_does_not_have_is_taken_for_unset_there() -> None:
         assert [record.config["compile"] for record in alone] == [True, True]
     out = Console(record=True, width=200)
     outcomes = [compare.compare(pair, 0.02) for pair in pairs]
-    compare.show(outcomes, alone, ("a", "b"), knob=None, margin=0.02, out=out)
+    compare.show(outcomes, alone, ("a", "b"), setting=None, margin=0.02, out=out)
     assert out.export_text().splitlines()[:2] == [
         "differs: compile: false | not recorded",
         "differs: tiles: 4 | not recorded",
     ]
 
 
-def test_a_knob_that_is_set_everywhere_where_it_is_new_tells_no_cells_apart_from_those_before_it() -> None:
+def test_a_setting_that_is_set_everywhere_where_it_is_new_tells_no_cells_apart_from_those_before_it() -> None:
     pairs, _ = compare.pair_sets([cell()], [cell(config=cell().config | {"tiles": 4})])
     assert len(pairs) == 1
     several = [cell(config=cell().config | {"tiles": tiles}) for tiles in (4, 8)]
-    with pytest.raises(NothingToCompare, match="same knobs"):
+    with pytest.raises(NothingToCompare, match="same settings"):
         compare.pair_sets([cell()], several)
 
 
@@ -179,7 +179,7 @@ def test_the_command_says_what_is_slower_and_ends_with_1(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        (["a"], "compare needs two PATHs, or one and --between KNOB=A,B"),
+        (["a"], "compare needs two PATHs, or one and --between SETTING=A,B"),
         (["a", "b", "--between", "stage=0,3"], "compare needs one PATH with --between"),
         (["a", "nowhere"], "does not exist"),
         (["a", "b", "--same", "0"], "--same above 0"),

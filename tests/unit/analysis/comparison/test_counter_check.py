@@ -235,10 +235,10 @@ def test_an_engine_that_neither_side_has_is_no_difference() -> None:
     assert found(lambda now: now.extend([absent, refused])) == []
 
 
-def test_another_experiment_is_said_once_and_a_new_knob_is_nothing() -> None:
+def test_another_experiment_is_said_once_and_a_new_setting_is_nothing() -> None:
     def another(now: list[Record]) -> None:
         for record in now:
-            record.config |= {"batch_size": 128, "new_knob": True}
+            record.config |= {"batch_size": 128, "new_setting": True}
 
     assert [(d.cell, d.quantity, d.before, d.now) for d in found(another)] == [("all cells", "batch_size", 64, 128)]
 

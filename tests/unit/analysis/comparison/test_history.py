@@ -110,11 +110,11 @@ def test_an_end_of_a_stretch_that_its_neighbours_do_not_bear_out_is_no_change() 
     assert [change.at for change in history.change_points(values, 0.01)] == [13]
 
 
-def test_a_knob_that_is_new_does_not_cut_a_series_and_is_named() -> None:
+def test_a_setting_that_is_new_does_not_cut_a_series_and_is_named() -> None:
     records = nights(noisy(28, 9, {14: 1.3}).tolist())
     for record in records[14:]:
         record.config |= {"compression": "none", "tiles": 4}
-    aside = nights([0.01] * 28)[20]  # of the same code, with the new knob set
+    aside = nights([0.01] * 28)[20]  # of the same code, with the new setting set
     aside.config |= {"compression": "powersgd", "tiles": 4}
     found = history.histories([*records, aside], 0.02)
     assert [(len(series.steps_s), series.verdict) for series in found] == [(28, "slower")]

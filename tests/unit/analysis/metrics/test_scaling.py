@@ -54,7 +54,7 @@ def test_the_baseline_is_the_smallest_world_that_ended_ok() -> None:
     assert only(found[3]).interval.value == pytest.approx(0.5)
 
 
-def test_cells_that_differ_in_another_knob_or_in_hardware_are_not_compared() -> None:
+def test_cells_that_differ_in_another_setting_or_in_hardware_are_not_compared() -> None:
     other = timed(2, 0.01, precision="bf16")
     elsewhere = timed(2, 0.01)
     elsewhere.environment = elsewhere.environment | {"cpu_model": "another"}

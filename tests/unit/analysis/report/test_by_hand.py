@@ -108,7 +108,7 @@ def test_summary_parquet_holds_the_same_and_keeps_its_types(folder: Path) -> Non
     pd.testing.assert_frame_equal(typed(read), read)
 
 
-def test_parquet_keeps_knobs_of_mixed_types_and_missing_values(tmp_path: Path) -> None:
+def test_parquet_keeps_settings_of_mixed_types_and_missing_values(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {
             "bucket_mb": pd.Series([None, 25.0, 4], dtype=object),

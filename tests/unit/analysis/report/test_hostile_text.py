@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 
 def hostile() -> list[Record]:
-    """Sweeps whose knobs, workload, reasons, environment and engine's notes are hostile."""
+    """Sweeps whose settings, workload, reasons, environment and engine's notes are hostile."""
     records = []
     for at, text in enumerate(HOSTILE):
         part = sweep((0, 3), (1, 2), repeats=2, steps=4, workload={"name": text, text: text, "factory": text})

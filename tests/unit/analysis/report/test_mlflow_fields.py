@@ -16,7 +16,7 @@ ALLOWED = re.compile(r"[\w.: -]+")
 
 def names(records: list[Record]) -> list[str]:
     table = frame(records)
-    others = mlflow_fields.knob_names(table)
+    others = mlflow_fields.setting_names(table)
     return [mlflow_fields.cell_name(records[int(str(at))], dict(row.items()), others) for at, row in table.iterrows()]
 
 
@@ -44,7 +44,7 @@ def test_every_name_is_one_that_mlflow_takes_and_has_no_slash() -> None:
     assert [name for name in told_names if not ALLOWED.fullmatch(name)] == []
 
 
-def test_the_compare_view_begins_with_efficiency_and_the_knobs_that_differ() -> None:
+def test_the_compare_view_begins_with_efficiency_and_the_settings_that_differ() -> None:
     """It takes the first metric that differs, and the first three params."""
     records = sweep(stages=(0, 1), worlds=(1, 2))
     assert [metric.key for metric in metrics(records)[:5]] == list(mlflow_fields.FIRST[:5])
@@ -54,7 +54,7 @@ def test_the_compare_view_begins_with_efficiency_and_the_knobs_that_differ() -> 
     assert mlflow_fields.common_params(params).keys() == params[0].keys() - {"stage", "gpus"}
 
 
-def test_no_knob_is_a_metric_and_no_metric_is_zero_everywhere() -> None:
+def test_no_setting_is_a_metric_and_no_metric_is_zero_everywhere() -> None:
     told = {metric.key for metric in metrics(sweep(stages=(0, 3), worlds=(2,)))}
     assert told & {"stage", "gpus", "bucket_mb", "parameters"} == set()
     assert "params_bytes" in told and "master_bytes" not in told

@@ -125,7 +125,7 @@ def test_a_hostile_reason_is_text_and_nothing_else(troubled: ReportPaths) -> Non
     assert r"\`rm -rf\`" in text
 
 
-def test_a_hostile_knob_does_not_break_figures(tmp_path: Path) -> None:
+def test_a_hostile_setting_does_not_break_figures(tmp_path: Path) -> None:
     records = [cell(0, gpus, workload={"name": name}) for gpus in (1, 2) for name in (HOSTILE, "b")]
     paths = write_report(records, tmp_path)
     assert "<script" not in paths.html.read_text(encoding="utf-8")
@@ -182,7 +182,7 @@ def test_failures_and_verdicts_name_their_cells() -> None:
     assert said == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
 
 
-def test_cells_that_one_knob_tells_from_the_others_are_named_by_its_values() -> None:
+def test_cells_that_one_setting_tells_from_the_others_are_named_by_its_values() -> None:
     table = frame(sweep((0, 1, 2, 3), (1, 2, 4)))
     sharded, top, alone = table["stage"] > 1, table["stage"] == 3, table["gpus"] == 1
     assert which(table[sharded], table) == "all 6 cells with stage 2 and stage 3"
@@ -257,7 +257,7 @@ def test_the_terminal_answers_first_fits_80_columns_and_ends_with_the_paths(trou
     assert "\x1b" not in out.getvalue()
 
 
-def test_other_knobs_head_tables_of_their_own(plain: ReportPaths, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_head_tables_of_their_own(plain: ReportPaths, capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(Content(sweep((0,), (1,)) + sweep((0,), (1,), precision="bf16")), plain)
     lines = capsys.readouterr().out.splitlines()
     assert "bf16" in lines and "fp32" in lines

@@ -97,7 +97,7 @@ def test_parity_failures_have_times_but_no_efficiency() -> None:
     assert row[["scaling_efficiency"]].isna().all()
 
 
-def test_rows_are_sorted_by_knobs_and_remember_their_record() -> None:
+def test_rows_are_sorted_by_settings_and_remember_their_record() -> None:
     records = sweep((1, 0), (2, 1)) + sweep((0,), (1,), bucket_mb=25.0) + sweep((0,), (1,), bucket_mb=5.0)
     table = frame(records)
     order = [(row["bucket_mb"], row["gpus"], row["stage"]) for _, row in table.iterrows()]
@@ -105,7 +105,7 @@ def test_rows_are_sorted_by_knobs_and_remember_their_record() -> None:
     assert [records[at].config["stage"] for at in table.index] == [stage for _, _, stage in order]
 
 
-def test_a_knob_that_varies_gets_a_column_and_one_that_its_workload_implies_no_name() -> None:
+def test_a_setting_that_varies_gets_a_column_and_one_that_its_workload_implies_no_name() -> None:
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "layers": 20}
     table = frame([cell(lr=0.1), cell(lr=0.2), cell(lr=0.2, workload=mlp)])
     assert list(table.columns[: len(COLUMNS)]) == COLUMNS

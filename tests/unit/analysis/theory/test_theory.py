@@ -22,8 +22,8 @@ MODEL = cnn_model(
 )
 
 
-def state(stage: int, gpus: int, **knobs: object) -> dict[str, int]:
-    found = predict_state(cell(stage, gpus, model=MODEL, **knobs))
+def state(stage: int, gpus: int, **settings: object) -> dict[str, int]:
+    found = predict_state(cell(stage, gpus, model=MODEL, **settings))
     assert found is not None
     return found
 
@@ -40,8 +40,8 @@ def test_each_optimizer_keeps_its_own(optimizer: str, size: int) -> None:
 
 
 def test_buckets_that_gradients_are_no_views_of_are_no_state_and_outlive_them() -> None:
-    def needed(**knobs: object) -> tuple[int | None, int | None]:
-        record = cell(0, 2, model=MODEL, **knobs)
+    def needed(**settings: object) -> tuple[int | None, int | None]:
+        record = cell(0, 2, model=MODEL, **settings)
         return predict_transient(record), predict_rest(record)
 
     assert state(0, 2, engine__gradient_as_bucket_view=False) == state(0, 2)
@@ -53,7 +53,7 @@ def test_buckets_that_gradients_are_no_views_of_are_no_state_and_outlive_them() 
 
 
 @pytest.mark.parametrize(
-    ("knobs", "width"),
+    ("settings", "width"),
     [
         ({"accumulate": 2}, 4),
         ({"accumulate": 2, "precision": "bf16"}, 2),
@@ -63,9 +63,9 @@ def test_buckets_that_gradients_are_no_views_of_are_no_state_and_outlive_them() 
     ids=str,
 )
 def test_ddp_needs_gradients_outside_of_its_buckets_or_a_copy_of_the_weights(
-    knobs: dict[str, object], width: int
+    settings: dict[str, object], width: int
 ) -> None:
-    assert predict_transient(cell(0, 2, model=MODEL, **knobs)) == width * P
+    assert predict_transient(cell(0, 2, model=MODEL, **settings)) == width * P
 
 
 def test_pure_bf16_halves_everything_but_the_counters() -> None:
@@ -153,8 +153,8 @@ def test_deepspeed_all_reduces_each_micro_batchs_gradients_at_stage_2_and_gather
     parameters = [Parameter("0.weight", [7, 5], True, 0), Parameter("1.weight", [3, 7], False, -1)]
     model, half = cnn_model(parameters=parameters), 0.5 * 4 * 35
 
-    def sent(stage: int, **knobs: object) -> float | None:
-        return predict_sent(cell(stage, 2, model=model, engine__name="deepspeed", **knobs))
+    def sent(stage: int, **settings: object) -> float | None:
+        return predict_sent(cell(stage, 2, model=model, engine__name="deepspeed", **settings))
 
     gathered = 0.5 * 4 * 36  # 35 elements, padded to a multiple of 2N
     assert [sent(stage) for stage in range(3)] == [2 * half, 2 * half + gathered, 2 * half + gathered]

@@ -13,7 +13,7 @@ from bench.plan.cell import Cell
 
 
 @pytest.mark.parametrize(
-    ("knobs", "expected"),
+    ("settings", "expected"),
     [
         ({"engine": "native", "compression": "bf16"}, "supported by engine=torch at stage=0, 1"),
         ({"engine": "torch", "stage": 3, "local_steps": 4}, "supported by engine=torch at stage=0"),
@@ -22,9 +22,9 @@ from bench.plan.cell import Cell
     ],
 )
 def test_an_unsupported_setting_names_an_engine_and_stage(
-    make_cell: Callable[..., Cell], knobs: dict[str, Any], expected: str
+    make_cell: Callable[..., Cell], settings: dict[str, Any], expected: str
 ) -> None:
-    cell = make_cell(gpus=2, **knobs)
+    cell = make_cell(gpus=2, **settings)
     assert cell.status == "unsupported"
     assert f"; {expected}" in cell.reason
 

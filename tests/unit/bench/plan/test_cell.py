@@ -61,7 +61,7 @@ def test_a_device_that_is_not_there_is_refused(make_config: Callable[..., Config
         plan([make_config(device="cuda")], CPU_ONLY, cores=2)
 
 
-def test_equal_requests_are_one_cell_and_other_knobs_another(make_config: Callable[..., Config]) -> None:
+def test_equal_requests_are_one_cell_and_other_settings_another(make_config: Callable[..., Config]) -> None:
     same = [make_config(), make_config(repeats=9), make_config(resume=True, timeout_s=1.0)]
     assert len(plan(same, CPU_ONLY, cores=2)) == 1
     other = [make_config(), make_config(lr=1.0), make_config(bucket_mb=1.0), make_config(seed=1)]
@@ -80,7 +80,7 @@ def test_strong_scaling_shares_the_batch_and_weak_scaling_repeats_it(make_config
 
 
 @pytest.mark.parametrize(
-    ("knobs", "reason"),
+    ("settings", "reason"),
     [
         ({"stage": 2, "bucket_mb": 1.0}, "engine=torch at stage=2 has no bucket_mb"),
         ({"stage": 0, "overlap": False}, "engine=torch at stage=0 cannot set overlap=false"),
@@ -88,9 +88,9 @@ def test_strong_scaling_shares_the_batch_and_weak_scaling_repeats_it(make_config
     ],
 )
 def test_what_the_torch_engine_cannot_honour_is_refused_by_name(
-    make_config: Callable[..., Config], knobs: dict[str, object], reason: str
+    make_config: Callable[..., Config], settings: dict[str, object], reason: str
 ) -> None:
-    cell = plan([make_config(engine="torch", **knobs)], CPU_ONLY, cores=2)[0]
+    cell = plan([make_config(engine="torch", **settings)], CPU_ONLY, cores=2)[0]
     assert (cell.status, cell.reason[: len(reason)]) == ("unsupported", reason)
 
 
@@ -145,17 +145,17 @@ def test_a_lab_is_in_the_identity_the_job_and_the_record(make_config: Callable[.
 
 @pytest.mark.usefixtures("lab_is_possible")
 @pytest.mark.parametrize(
-    ("knobs", "reason"),
+    ("settings", "reason"),
     [
         ({"gpus": 2, "network": Network("lab", hosts=3)}, "network.hosts=3 is more than gpus=2; valid: 1 to 2, null"),
         ({"backend": "nccl", "device": "cuda"}, "network=lab cannot hold backend=nccl to its links. Valid: gloo"),
     ],
 )
 def test_a_lab_that_would_not_hold_all_traffic_is_refused(
-    make_config: Callable[..., Config], knobs: dict[str, Any], reason: str
+    make_config: Callable[..., Config], settings: dict[str, Any], reason: str
 ) -> None:
     machine = dataclasses.replace(CPU_ONLY, cuda_devices=4, nccl="2.27.5")
-    cell = plan([make_config(engine="torch", **({"network": Network("lab")} | knobs))], machine, cores=2)[0]
+    cell = plan([make_config(engine="torch", **({"network": Network("lab")} | settings))], machine, cores=2)[0]
     assert (cell.status, cell.reason) == ("unsupported", reason)
 
 

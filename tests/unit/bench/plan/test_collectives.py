@@ -140,8 +140,8 @@ def test_a_size_is_rounded_up_to_as_many_elements_for_each_rank() -> None:
     assert collective_options(options | {"dtype": "bfloat16"}).size_bytes(1, ranks=3) == 6
 
 
-def planned(make_config: Callable[..., Config], **knobs: Any) -> Cell:
-    asked_for = {"engine": "native", "workload": "collectives", "batch_size": 64, "gpus": 2} | knobs
+def planned(make_config: Callable[..., Config], **settings: Any) -> Cell:
+    asked_for = {"engine": "native", "workload": "collectives", "batch_size": 64, "gpus": 2} | settings
     return plan([make_config(**asked_for)], CPU_ONLY, cores=2)[0]
 
 
@@ -155,7 +155,7 @@ def test_a_cell_of_collectives_has_no_engine_in_its_name(make_config: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("settings", "message"),
     [
         ({"gpus": 1}, "workload=collectives has no gpus=1: one rank sends nothing"),
         ({"engine": "torch"}, "workload=collectives has no engine=torch: no engine runs"),
@@ -168,9 +168,9 @@ def test_a_cell_of_collectives_has_no_engine_in_its_name(make_config: Callable[.
     ],
 )
 def test_what_belongs_to_training_is_refused_by_name(
-    make_config: Callable[..., Config], knobs: dict[str, Any], message: str
+    make_config: Callable[..., Config], settings: dict[str, Any], message: str
 ) -> None:
-    refused = planned(make_config, **knobs)
+    refused = planned(make_config, **settings)
     assert refused.status == "unsupported" and message in refused.reason
 
 
@@ -201,7 +201,7 @@ def test_the_configuration_asks_for_every_kind() -> None:
 
 def test_a_report_of_collectives_alone_says_what_was_fitted_and_nothing_of_training(tmp_path: Path) -> None:
     made = record()
-    assert "parity_unchecked" not in verdicts(_with_knobs(made), oversubscribed=False)
+    assert "parity_unchecked" not in verdicts(_with_settings(made), oversubscribed=False)
     paths = write_report([made], tmp_path)
     for text in (paths.markdown.read_text(), paths.html.read_text()):
         assert "Collectives by size" in text and "all-reduce" in text and "4 ranks · gloo" in text
@@ -214,7 +214,7 @@ def test_a_report_of_collectives_alone_says_what_was_fitted_and_nothing_of_train
     assert paths.figures == [tmp_path / "figures" / "collectives-01.png"]
 
 
-def _with_knobs(made: Record) -> Record:
+def _with_settings(made: Record) -> Record:
     made.config |= {"straggler": {"rank": None}, "network": {"kind": "none"}, "data_skew": "none"}
     return made
 

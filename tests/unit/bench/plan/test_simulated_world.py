@@ -60,7 +60,7 @@ def test_on_a_gpu_a_simulated_world_takes_one(make_config: Callable[..., Config]
 
 
 @pytest.mark.parametrize(
-    ("knobs", "reason"),
+    ("settings", "reason"),
     [
         ({"straggler": Straggler(rank=1)}, "backend=fake has no straggler.rank=1"),
         ({"data_skew": "labels"}, "backend=fake has no data_skew=labels"),
@@ -71,9 +71,9 @@ def test_on_a_gpu_a_simulated_world_takes_one(make_config: Callable[..., Config]
     ids=str,
 )
 def test_what_a_rank_alone_cannot_have_is_refused(
-    make_config: Callable[..., Config], knobs: dict[str, Any], reason: str
+    make_config: Callable[..., Config], settings: dict[str, Any], reason: str
 ) -> None:
-    (cell,) = plan([make_config(**({"engine": "native", "backend": "fake", "gpus": 4} | knobs))], CPU_ONLY, cores=2)
+    (cell,) = plan([make_config(**({"engine": "native", "backend": "fake", "gpus": 4} | settings))], CPU_ONLY, cores=2)
     assert (cell.status, cell.reason[: len(reason)]) == ("unsupported", reason)
 
 

@@ -120,7 +120,7 @@ def test_the_defaults_of_another_revision_are_its_own(tmp_path: Path, module: st
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
     (tmp_path / module).write_text(THEIR_CONFIG)
-    theirs = revision.knob_defaults("v0", tmp_path, sys.executable)
+    theirs = revision.setting_defaults("v0", tmp_path, sys.executable)
     assert theirs == {"optimizer": "sgd", "gone": 1, "measure": {"batch_pool": 4}}
     overrides = ["workload=mlp", "lr=0.1"]
     (now,), _ = composed(CONF, overrides)

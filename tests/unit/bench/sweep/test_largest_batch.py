@@ -123,7 +123,7 @@ def test_other_words_are_no_sizes(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("cell_settings", "message"),
     [
         ({"memory_limit": "2GiB"}, r"^memory_limit=2GiB needs search=max_batch; else, valid: null$"),
         ({"search_most": 8}, r"^search_most=8 needs search=max_batch"),
@@ -133,10 +133,10 @@ def test_other_words_are_no_sizes(text: str) -> None:
     ids=str,
 )
 def test_a_search_that_makes_no_sense_is_refused_by_name(
-    make_config: Callable[..., Config], knobs: dict[str, Any], message: str
+    make_config: Callable[..., Config], cell_settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check(make_config(**knobs))
+        check(make_config(**cell_settings))
 
 
 def test_a_cpu_needs_a_limit_and_a_gpu_has_one(make_config: Callable[..., Config], tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_cpu_needs_a_limit_and_a_gpu_has_one(make_config: Callable[..., Config
 
 
 @pytest.mark.parametrize(
-    ("knobs", "granule"),
+    ("cell_settings", "granule"),
     [
         ({}, 1),
         ({"accumulate": 4}, 4),
@@ -161,9 +161,9 @@ def test_a_cpu_needs_a_limit_and_a_gpu_has_one(make_config: Callable[..., Config
     ids=str,
 )
 def test_batches_divide_into_what_the_engine_cuts_them_into(
-    make_config: Callable[..., Config], tmp_path: Path, knobs: dict[str, Any], granule: int
+    make_config: Callable[..., Config], tmp_path: Path, cell_settings: dict[str, Any], granule: int
 ) -> None:
-    (cell,) = plan([make_config(search="max_batch", memory_limit="1MiB", **knobs)], CPU_ONLY, cores=2)
+    (cell,) = plan([make_config(search="max_batch", memory_limit="1MiB", **cell_settings)], CPU_ONLY, cores=2)
     assert (cell.status, cell.search().granule) == (None, granule)
     job = Jobs(cell, tmp_path).check()
     assert (job.parity_steps, job.collectives, job.memory) == (0, False, True)

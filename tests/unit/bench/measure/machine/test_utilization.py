@@ -164,8 +164,8 @@ def test_operations_faster_than_matrix_products_alone_are_not_to_be_relied_on() 
 
 
 def test_a_ceiling_belongs_to_device_dtype_threads_and_ranks(make_cell: MakeCell, tmp_path: Any) -> None:
-    def key(**knobs: Any) -> object:
-        return ceiling_key(Jobs(make_cell(engine="native", **knobs), tmp_path).ceiling())
+    def key(**settings: Any) -> object:
+        return ceiling_key(Jobs(make_cell(engine="native", **settings), tmp_path).ceiling())
 
     assert key(gpus=2, stage=1) == key(gpus=2, stage=3, workload="mlp", batch_size=64)
     assert len({key(), key(gpus=2), key(precision="bf16"), key(threads=2)}) == 4
