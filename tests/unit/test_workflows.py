@@ -17,8 +17,8 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def document(path: Path) -> dict[Any, Any]:
-    found: dict[Any, Any] = yaml.safe_load(path.read_text())
-    return found
+    workflow: dict[Any, Any] = yaml.safe_load(path.read_text())
+    return workflow
 
 
 def test_there_is_one_for_changes_and_one_for_the_night() -> None:

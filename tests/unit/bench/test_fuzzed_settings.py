@@ -98,8 +98,8 @@ def planned_or_refused(overrides: list[str]) -> str:
 @FEW
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), min_size=1, max_size=2))
 def test_any_setting_is_planned_or_refused_in_a_line(given: list[tuple[str, str]]) -> None:
-    said = planned_or_refused([f"{name}={value}" for name, value in given])
-    assert len(said.splitlines()) <= 1 and len(said) < 2000
+    refusal = planned_or_refused([f"{name}={value}" for name, value in given])
+    assert len(refusal.splitlines()) <= 1 and len(refusal) < 2000
 
 
 def test_the_grammar_reaches_both_ends() -> None:
@@ -115,10 +115,10 @@ def test_the_grammar_reaches_both_ends() -> None:
 @given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{0,400}(\.[0-9]{1,3})? ?[kKMGT]?i?B", fullmatch=True)))
 def test_a_size_is_a_number_of_bytes_or_refused(text: str) -> None:
     try:
-        found = size_bytes(text)
+        size = size_bytes(text)
     except ValueError:
         return
-    assert isinstance(found, int) and 1 <= found <= 2**50
+    assert isinstance(size, int) and 1 <= size <= 2**50
 
 
 @MANY
@@ -126,7 +126,7 @@ def test_a_size_is_a_number_of_bytes_or_refused(text: str) -> None:
 def test_a_rate_and_a_delay_are_in_range_or_refused(text: str) -> None:
     for read, least, most in ((quantities.bits_per_s, 8e3, 1e11), (quantities.delay_s, 1e-5, 10.0)):
         try:
-            found = read(text)
+            number = read(text)
         except ValueError:
             continue
-        assert least <= found <= most
+        assert least <= number <= most

@@ -42,12 +42,12 @@ def test_the_index_has_each_claim_with_its_verdict_and_a_number_that_was_measure
 
 @pytest.mark.parametrize("claim", [claim for claim in EVERY_CLAIM if claim.id in REFERENCE], ids=lambda claim: claim.id)
 def test_the_reference_has_a_finding_that_was_measured_or_says_why_not(claim: Claim) -> None:
-    found = REFERENCE[claim.id]
+    entry = REFERENCE[claim.id]
     if claim.measured:
-        assert found.commands and found.finding.numbers
+        assert entry.commands and entry.finding.numbers
     else:
-        assert not found.commands
-        assert found.finding == claim.find(Suite(Path("nowhere")))
+        assert not entry.commands
+        assert entry.finding == claim.find(Suite(Path("nowhere")))
 
 
 def test_what_is_not_measured_is_no_verdict_about_the_claim(tmp_path: Path) -> None:
@@ -56,14 +56,16 @@ def test_what_is_not_measured_is_no_verdict_about_the_claim(tmp_path: Path) -> N
 
 
 def test_no_command_has_a_path_of_the_machine() -> None:
-    said = command.REFERENCE.read_text()
-    assert not re.search(r"(?<![\w/])/(tmp|home|root|work)/", said)
+    text = command.REFERENCE.read_text()
+    assert not re.search(r"(?<![\w/])/(tmp|home|root|work)/", text)
 
 
 def test_findings_are_read_as_they_were_written(tmp_path: Path) -> None:
-    found = Findings({"torch": "2"}, {"A1": Entry(Finding("refuted", "It is not.", {"ratio": 1.5}), ["python"], "now")})
-    found.write(tmp_path / "claims.json")
-    assert findings.read(tmp_path / "claims.json") == found
+    original = Findings(
+        {"torch": "2"}, {"A1": Entry(Finding("refuted", "It is not.", {"ratio": 1.5}), ["python"], "now")}
+    )
+    original.write(tmp_path / "claims.json")
+    assert findings.read(tmp_path / "claims.json") == original
 
 
 @pytest.mark.parametrize(
@@ -134,22 +136,22 @@ def test_a_verdict_that_changed_is_told(verdict: str, code: int, tmp_path: Path)
 
 def test_an_unknown_claim_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["A16", "B2"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: no claim B2; valid: A") and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: no claim B2; valid: A") and message.count("\n") == 1
 
 
 def test_what_two_claims_ask_for_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def run(self: Suite, asked: list[str], place: Path, ended: tuple[int, ...]) -> str:
-        calls.append(asked)
+    def run(self: Suite, words: list[str], place: Path, ended: tuple[int, ...]) -> str:
+        calls.append(words)
         return json.dumps([1, None])
 
     monkeypatch.setattr(Suite, "_run", run)
     (tmp_path / "programs").mkdir()
     first, second = Suite(tmp_path), Suite(tmp_path)
-    found = [suite.program("module:name", ranks=2, may_die=True) for suite in (first, second)]
-    assert found == [[1, None], [1, None]]
+    answers = [suite.program("module:name", ranks=2, may_die=True) for suite in (first, second)]
+    assert answers == [[1, None], [1, None]]
     assert len(calls) == 1
     assert second.commands == ["python -m claims.ranks module:name 2 '{}'"]
 
@@ -160,5 +162,5 @@ def test_a_folder_that_holds_no_findings_is_refused_in_one_line(
 ) -> None:
     (tmp_path / "claims.json").write_text("{")
     assert command.main(["--folder", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {tmp_path / 'claims.json'}: not findings") and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {tmp_path / 'claims.json'}: not findings") and message.count("\n") == 1

@@ -27,50 +27,50 @@ def attribution(silent_s: float, *, missing_s: float = 0.0, **changes: Any) -> A
         return StepParts(step_s=0.1, optimizer_s=0.01, data_s=0.0, communication_s=0.04, overlapped_s=0.01, **parts)
 
     silent = [launch(number, [[silent_s] * 4, [silent_s] * 4]) for number in range(ROUNDS)]
-    found = Attribution([[step(0.02)] * 5, [step(0.0)] * 5], silent=silent)
-    return dataclasses.replace(found, **changes)
+    times = Attribution([[step(0.02)] * 5, [step(0.0)] * 5], silent=silent)
+    return dataclasses.replace(times, **changes)
 
 
-def measured(found: Attribution, **changes: object) -> Record:
+def measured(times: Attribution, **changes: object) -> Record:
     launches = [launch(number, [[0.1] * 4, [0.1] * 4]) for number in range(ROUNDS)]
-    return cell(gpus=2, launches=launches, attribution=found, **changes)
+    return cell(gpus=2, launches=launches, attribution=times, **changes)
 
 
 @pytest.mark.parametrize(("silent_s", "apart"), [(0.08, False), (0.079, False), (0.095, True), (0.05, True)])
 def test_instruments_that_differ_by_more_than_their_ranges_disagree(silent_s: float, apart: bool) -> None:
     """The profile says 0.02 s: 0.03 on one rank, 0.01 on the other."""
     record = measured(attribution(silent_s))
-    found = record.attribution
-    assert found
-    profiled, removed = found.profiled_s(), found.removed_s(record.launches)
+    times = record.attribution
+    assert times
+    profiled, removed = times.profiled_s(), times.removed_s(record.launches)
     assert profiled and removed
     assert (profiled.value, removed.value) == (pytest.approx(0.02), pytest.approx(0.1 - silent_s))
-    assert found.disagrees(record.launches) == apart
+    assert times.disagrees(record.launches) == apart
 
 
-def test_parts_that_do_not_add_up_are_told() -> None:
+def test_parts_that_do_not_add_up_disagree() -> None:
     assert not attribution(0.08).disagrees([])
     assert attribution(0.08, missing_s=0.003).disagrees([])
 
 
 def test_only_rounds_that_have_both_are_compared() -> None:
-    found = attribution(0.08)
-    assert found.removed_s([]) is None
-    removed = found.removed_s([launch(1, [[0.3], [0.3]]), launch(7, [[9.0], [9.0]])])
+    times = attribution(0.08)
+    assert times.removed_s([]) is None
+    removed = times.removed_s([launch(1, [[0.3], [0.3]]), launch(7, [[9.0], [9.0]])])
     assert removed and removed.value == pytest.approx(0.22)
 
 
 def test_what_communicates_in_one_of_two_steps_costs_half_of_it() -> None:
     """Step times 0.08, 0.12 by turns, of which the second has 0.04 of communication; without it 0.08 all."""
-    found = attribution(0.08, period=2)
-    for steps in found.steps:
+    times = attribution(0.08, period=2)
+    for steps in times.steps:
         steps[:] = [
             dataclasses.replace(steps[0], exposed_s=cost, straggler_s=0.0, step_s=0.08 + cost) for cost in (0, 0.04)
         ] * 3
-    silent = [dataclasses.replace(launch, period=2) for launch in found.silent]
-    found = dataclasses.replace(found, silent=silent)
+    silent = [dataclasses.replace(launch, period=2) for launch in times.silent]
+    times = dataclasses.replace(times, silent=silent)
     launches = [dataclasses.replace(launch(number, [[0.08, 0.12] * 4] * 2), period=2) for number in range(ROUNDS)]
-    for spread in (found.profiled_s(), found.removed_s(launches)):
+    for spread in (times.profiled_s(), times.removed_s(launches)):
         assert spread and (spread.value, spread.low, spread.high) == pytest.approx((0.02, 0.02, 0.02))
 
 

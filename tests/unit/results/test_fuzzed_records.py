@@ -90,19 +90,19 @@ def changed(document: dict[str, Any], place: tuple[Any, ...], how: str, value: A
     try:
         for key in place[:-1]:
             holder = holder[key]
-        held = holder[place[-1]]
+        entry = holder[place[-1]]
     except (LookupError, TypeError):
         return
     if how == "drop":
         del holder[place[-1]]
     elif how == "replace":
         holder[place[-1]] = value
-    elif how == "add" and isinstance(held, dict):
-        held[str(value)[:40]] = value
-    elif how == "add" and isinstance(held, list):
-        held.append(copy.deepcopy(held[0]) if held and value is None else value)
-    elif how == "scale" and isinstance(held, int | float) and not isinstance(held, bool):
-        holder[place[-1]] = -held if value is None else held * 10**9 if isinstance(held, int) else held * 1e200
+    elif how == "add" and isinstance(entry, dict):
+        entry[str(value)[:40]] = value
+    elif how == "add" and isinstance(entry, list):
+        entry.append(copy.deepcopy(entry[0]) if entry and value is None else value)
+    elif how == "scale" and isinstance(entry, int | float) and not isinstance(entry, bool):
+        holder[place[-1]] = -entry if value is None else entry * 10**9 if isinstance(entry, int) else entry * 1e200
 
 
 CHANGES = st.tuples(
@@ -133,9 +133,9 @@ def read(data: bytes) -> Record | None:
 @given(st.lists(CHANGES, min_size=1, max_size=3))
 def test_a_changed_record_is_read_or_refused_by_field(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
     document = mutated(changes)
-    found = read(json.dumps(document).encode())
-    if found:
-        assert dataclasses.asdict(found).keys() == WHOLE.keys()
+    record = read(json.dumps(document).encode())
+    if record:
+        assert dataclasses.asdict(record).keys() == WHOLE.keys()
 
 
 @MANY
@@ -190,8 +190,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_what_a_terminal_would_obey_is_not_kept() -> None:
-    found = read(json.dumps(WHOLE | {"reason": "a\x1b[2Jb\r\x07c\nd", "verdicts": ["\x9b"]}).encode())
-    assert found and found.reason == "a\ufffd[2Jb\ufffd\ufffdc\nd" and found.verdicts == ["\ufffd"]
+    record = read(json.dumps(WHOLE | {"reason": "a\x1b[2Jb\r\x07c\nd", "verdicts": ["\x9b"]}).encode())
+    assert record and record.reason == "a\ufffd[2Jb\ufffd\ufffdc\nd" and record.verdicts == ["\ufffd"]
 
 
 def test_a_record_that_is_read_imports_nothing() -> None:
@@ -208,11 +208,11 @@ def test_a_record_that_is_read_imports_nothing() -> None:
 def analyse(folder: Path, *, drawn: bool) -> None:
     """All that analysis does with records, apart from drawing where not ``drawn``."""
     try:
-        found = load([folder])
+        contents = load([folder])
     except NoRecords:
         return
-    assert all(len(line.splitlines()) == 1 for line in found.warnings)
-    content = Content(found.records, found.warnings)
+    assert all(len(line.splitlines()) == 1 for line in contents.warnings)
+    content = Content(contents.records, contents.warnings)
     table = content.table
     if drawn:
         paths = write_report(content, folder / "report")
@@ -221,10 +221,10 @@ def analyse(folder: Path, *, drawn: bool) -> None:
         document(content)
     print_summary(content, None, console=Console(file=io.StringIO(), width=100))
     for limits in (Limits(), Limits(memory_bytes=1e6, efficiency=0.5, gpus=2)):
-        for advice in advise(found.records, table, limits):
+        for advice in advise(contents.records, table, limits):
             lines(advice)
     try:
-        pairs, alone = compare.pair_sets(found.records, found.records)
+        pairs, alone = compare.pair_sets(contents.records, contents.records)
         outcomes = [compare.compare(pair, 0.02) for pair in pairs]
     except NothingToCompare:
         return

@@ -61,9 +61,9 @@ def test_an_engine_that_scales_nothing_skips_nothing() -> None:
 def test_skipped_steps_of_any_phase_are_counted_in_the_warning() -> None:
     good, bad = Updates(6), Updates(6, skipped=2)
     assert updates_missed(record([good, good])) == {}
-    found = updates_missed(record([good, good], [good, bad], checked=[Updates(4, skipped=1)]))
-    assert list(found) == ["skipped_updates"]
-    assert "2 of 12 timed steps, 1 of 4 watched" in found["skipped_updates"]
+    warnings = updates_missed(record([good, good], [good, bad], checked=[Updates(4, skipped=1)]))
+    assert list(warnings) == ["skipped_updates"]
+    assert "2 of 12 timed steps, 1 of 4 watched" in warnings["skipped_updates"]
 
 
 def test_weights_that_stay_as_they_were_are_reported_unless_another_rank_changed_its_own() -> None:

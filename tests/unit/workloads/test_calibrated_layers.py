@@ -59,7 +59,7 @@ def test_a_gradient_is_ready_at_the_end_of_its_layers_backward_and_not_before() 
     module = Workload(seed=0, data_dir=None, layers=3, forward_s=0.0, backward_s=0.02, parameters_mib=0.001).build()
     ready: list[tuple[torch.Tensor, float]] = []
     for weight in module.parameters():
-        weight.register_post_accumulate_grad_hook(lambda found: ready.append((found, time.perf_counter())))
+        weight.register_post_accumulate_grad_hook(lambda parameter: ready.append((parameter, time.perf_counter())))
     loss = module(torch.ones(1, 16)).sum()
     started = time.perf_counter()
     loss.backward()
@@ -79,9 +79,9 @@ def test_the_gradient_is_that_of_the_multiplication() -> None:
     (weight,) = module.parameters()
     inputs = torch.randn(3, 16, requires_grad=True)
     towards = torch.randn(3, 16)
-    found = torch.autograd.grad((module(inputs) * towards).sum(), (inputs, weight))
+    gradients = torch.autograd.grad((module(inputs) * towards).sum(), (inputs, weight))
     expected = torch.autograd.grad((inputs * weight.square().mean(0) * towards).sum(), (inputs, weight))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients, expected)
 
 
 @pytest.mark.parametrize(

@@ -178,9 +178,9 @@ def test_no_gradient_is_rounding_noise(name: str) -> None:
     workload.loss(module, batch).backward()
     exact = shared(name).build().double()
     workload.loss(exact, tuple(part.double() if part.is_floating_point() else part for part in batch)).backward()
-    for (parameter, found), expected in zip(module.named_parameters(), exact.parameters(), strict=True):
-        assert found.grad is not None and expected.grad is not None, f"{parameter} is not used"
-        off = (found.grad.double() - expected.grad).abs() > 0.5 * expected.grad.abs()
+    for (parameter, weight), expected in zip(module.named_parameters(), exact.parameters(), strict=True):
+        assert weight.grad is not None and expected.grad is not None, f"{parameter} is not used"
+        off = (weight.grad.double() - expected.grad).abs() > 0.5 * expected.grad.abs()
         assert off.double().mean() < 0.01, parameter
 
 

@@ -26,16 +26,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @every_workload
 def test_a_configuration_lists_exactly_its_factorys_options(name: str) -> None:
-    found = settings(name)
-    module, attribute = found["factory"].split(":")
+    options = settings(name)
+    module, attribute = options["factory"].split(":")
     taken = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
-    assert set(found) - {"name", "factory"} == set(taken) - {"seed", "data_dir"}
-    defaults = {option: taken[option].default for option in set(found) - {"name", "factory"}}
+    assert set(options) - {"name", "factory"} == set(taken) - {"seed", "data_dir"}
+    defaults = {option: taken[option].default for option in set(options) - {"name", "factory"}}
     if name == "resnet50":
         defaults |= {"depth": 50, "data": "imagenet"}
     if name == "module":
         defaults |= {"path": None, "input": list(defaults["input"])}
-    assert {option: found[option] for option in defaults} == defaults
+    assert {option: options[option] for option in defaults} == defaults
 
 
 @every_workload

@@ -88,8 +88,8 @@ def test_cifar_10_is_read_from_the_folder(name: str, cifar_folder: Path) -> None
     for file in (cifar_folder / "cifar-10-batches-py").glob("data_batch_*"):
         document = pickle.loads(file.read_bytes())
         written |= {row.tobytes(): label for row, label in zip(document["data"], document["labels"], strict=True)}
-    found = {image.numpy().tobytes(): int(label) for image, label in zip(restored.flatten(1), labels, strict=True)}
-    assert found == written
+    label_of = {image.numpy().tobytes(): int(label) for image, label in zip(restored.flatten(1), labels, strict=True)}
+    assert label_of == written
     assert bool(torch.isfinite(workload.loss(workload.build(), (images, labels))))
 
 

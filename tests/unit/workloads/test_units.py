@@ -15,7 +15,7 @@ from workloads.units import Calls, calls_of, default_units, named_units, size_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def found(model: nn.Module, *inputs: Tensor) -> tuple[list[nn.Module], list[str]]:
+def units_and_names(model: nn.Module, *inputs: Tensor) -> tuple[list[nn.Module], list[str]]:
     units = default_units(model, calls_of(model, lambda: model(*inputs)) if inputs else Calls())
     names = {id(part): name for name, part in model.named_modules()}
     return units, [names[id(unit)] for unit in units]
@@ -45,7 +45,7 @@ def test_little_of_a_stock_model_stays_whole(name: str, root: float, largest: fl
 
     with torch.device("meta"):
         model = getattr(models, name)(weights=None)
-    units, _ = found(model)
+    units, _ = units_and_names(model)
     in_root, in_unit = shares(model, units)
     assert in_root <= root and in_unit <= largest, (in_root, in_unit)
 
@@ -64,13 +64,13 @@ def test_units_are_in_the_order_of_forward_and_do_not_nest() -> None:
                 hidden = block(hidden)
             return self.head(hidden)  # type: ignore[no-any-return]
 
-    _, names = found(Backwards(), torch.ones(2, 8))
+    _, names = units_and_names(Backwards(), torch.ones(2, 8))
     assert names == ["stem", *(f"blocks.{number}" for number in range(6)), "head"]
 
 
 def test_encoder_and_decoder_are_both_split_into_blocks() -> None:
     model = nn.Transformer(16, 2, 5, 5, 32, dropout=0.0, batch_first=True)
-    _, names = found(model, torch.ones(2, 3, 16), torch.ones(2, 3, 16))
+    _, names = units_and_names(model, torch.ones(2, 3, 16), torch.ones(2, 3, 16))
     assert names == [f"{part}.layers.{number}" for part in ("encoder", "decoder") for number in range(5)]
 
 
@@ -89,7 +89,7 @@ def test_tied_weights_and_what_is_read_without_a_call_are_left_to_the_root() -> 
             hidden = self.attention(hidden, hidden, hidden)[0]
             return self.head(hidden @ self.project.weight)  # type: ignore[no-any-return]
 
-    _, names = found(Reads(), torch.zeros(2, 3, dtype=torch.long))
+    _, names = units_and_names(Reads(), torch.zeros(2, 3, dtype=torch.long))
     assert names == ["attention"]
 
 
@@ -102,7 +102,7 @@ def test_experts_that_a_batch_skips_are_units_nevertheless() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             return self.experts[2](inputs)  # type: ignore[no-any-return]
 
-    _, names = found(Experts(), torch.ones(2, 8))
+    _, names = units_and_names(Experts(), torch.ones(2, 8))
     assert sorted(names) == [f"experts.{number}" for number in range(4)]
 
 
@@ -114,7 +114,7 @@ def test_looking_for_units_changes_nothing_of_the_model() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), Draws(), nn.Linear(8, 8))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     drawn, python = torch.get_rng_state(), random.getstate()
-    found(model, torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
+    units_and_names(model, torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(drawn, torch.get_rng_state()) and python == random.getstate()
 

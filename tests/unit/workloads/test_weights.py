@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_weights_are_the_same_each_time_and_for_each_instance(name: str) -> None:
     reference = weights(shared(name).build())
     for module in (shared(name).build(), load(name).build()):
-        found = weights(module)
-        assert list(found) == list(reference)
-        assert all(torch.equal(found[key], reference[key]) for key in reference)
+        tensors = weights(module)
+        assert list(tensors) == list(reference)
+        assert all(torch.equal(tensors[key], reference[key]) for key in reference)
 
 
 @tiny_workloads

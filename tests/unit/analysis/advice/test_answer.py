@@ -12,8 +12,8 @@ from tests.fakes import answers_of, cell, launch, measured, sweep
 
 def words(records: list[Record], about: str = "") -> str:
     """All that the answers say, or what they say about one thing."""
-    found = [entry for task in answers_of(records) for entry in task.paragraphs]
-    return " ".join(entry.text for entry in found if about in entry.about)
+    paragraphs = [entry for task in answers_of(records) for entry in task.paragraphs]
+    return " ".join(entry.text for entry in paragraphs if about in entry.about)
 
 
 def steps(gpus: int, stage: int, *times: float, peak: int = 6_000_000, **changes: object) -> Record:
@@ -24,10 +24,10 @@ def steps(gpus: int, stage: int, *times: float, peak: int = 6_000_000, **changes
 def test_the_answer_names_the_fastest_and_the_leanest_and_its_price() -> None:
     fast = steps(2, 0, 0.010, 0.0101, 0.0102)
     lean = steps(2, 3, 0.015, 0.0151, 0.0152, peak=2_000_000)
-    said = words([fast, lean])
-    assert "Fastest is stage 0: 12,673 samples/s (75 % CI [12,549, 12,800])." in said
-    assert "All others are slower (paired ratio over rounds, 75 % (3 launches))." in said
-    assert "Lowest peak memory: stage 3, 2.42 MiB per rank instead of 6.74 MiB, at 0.67 times the throughput." in said
+    text = words([fast, lean])
+    assert "Fastest is stage 0: 12,673 samples/s (75 % CI [12,549, 12,800])." in text
+    assert "All others are slower (paired ratio over rounds, 75 % (3 launches))." in text
+    assert "Lowest peak memory: stage 3, 2.42 MiB per rank instead of 6.74 MiB, at 0.67 times the throughput." in text
     (answer,) = answers_of([fast, lean])
     assert answer.headline.startswith("Fastest at 2 ranks is stage 0: 12,673 samples/s (75 % CI [12,549, 12,800]); all")
     assert answer.headline.count(". ") == 1, "two sentences"
@@ -40,9 +40,9 @@ def test_a_tie_is_a_paired_ratio_that_includes_1() -> None:
 
 
 def test_overlapping_intervals_are_no_tie_where_every_round_says_slower() -> None:
-    said = words([steps(2, 0, 0.010, 0.012, 0.011), steps(2, 1, 0.0105, 0.0125, 0.0115)])
+    text = words([steps(2, 0, 0.010, 0.012, 0.011), steps(2, 1, 0.0105, 0.0125, 0.0115)])
     assert (
-        "Fastest is stage 0" in said and "All others are slower (paired ratio over rounds, 75 % (3 launches))" in said
+        "Fastest is stage 0" in text and "All others are slower (paired ratio over rounds, 75 % (3 launches))" in text
     )
 
 
@@ -74,9 +74,9 @@ def test_the_order_of_throughput_decides_not_that_of_step_time() -> None:
 
 
 def test_oversubscribed_worlds_make_no_claim_about_scaling() -> None:
-    said = words(sweep(), "Scaling")
-    assert "From 1 rank to 2, stage 0 keeps 87 % (94 % CI [" in said
-    assert "Four and eight ranks on two cores say nothing about scaling" in said
+    text = words(sweep(), "Scaling")
+    assert "From 1 rank to 2, stage 0 keeps 87 % (94 % CI [" in text
+    assert "Four and eight ranks on two cores say nothing about scaling" in text
     only_crowded = words(sweep((0,), (1, 8)), "Scaling")
     assert "keeps" not in only_crowded
     assert "Eight ranks on two cores say nothing about scaling" in only_crowded

@@ -51,8 +51,8 @@ def swept(
 
 
 def only(records: list[Record]) -> Curve:
-    (found,) = curves(records, frame(records))
-    return found
+    (curve,) = curves(records, frame(records))
+    return curve
 
 
 def line(curve: Curve) -> Line:
@@ -73,17 +73,17 @@ def test_parameters_fill_buckets_from_the_last_and_one_that_is_too_large_has_its
 
 
 def test_a_step_made_of_the_model_gives_its_numbers_back() -> None:
-    found = only(swept(0.0004, 0.002))
-    times = line(found)
-    scale = found.points[0].step.value / step_s(0.25, 0.0004, 0.002)  # the median round's pace
+    curve = only(swept(0.0004, 0.002))
+    times = line(curve)
+    scale = curve.points[0].step.value / step_s(0.25, 0.0004, 0.002)  # the median round's pace
     assert times.start_s == pytest.approx(0.050 * scale)
     assert times.alpha_s == pytest.approx(0.0004 * scale)
     assert times.beta_s_per_byte * MIB == pytest.approx(0.002 * scale)
     assert times.r2 == pytest.approx(1)
-    assert found.knee is not None
-    assert found.knee.value / MIB == pytest.approx(sqrt(0.0004 * 4 / 0.002))
-    assert (found.knee.low, found.knee.high) == pytest.approx((found.knee.value,) * 2), "all rounds have the same"
-    assert [point.buckets for point in found.points] == [16, 8, 4, 2, 1]
+    assert curve.knee is not None
+    assert curve.knee.value / MIB == pytest.approx(sqrt(0.0004 * 4 / 0.002))
+    assert (curve.knee.low, curve.knee.high) == pytest.approx((curve.knee.value,) * 2), "all rounds have the same"
+    assert [point.buckets for point in curve.points] == [16, 8, 4, 2, 1]
 
 
 def test_a_last_bucket_that_is_a_quarter_full_moves_no_knee_of_the_same_steps() -> None:
@@ -91,11 +91,11 @@ def test_a_last_bucket_that_is_a_quarter_full_moves_no_knee_of_the_same_steps() 
     records = swept(0.0004, 0.002)
     for size, record in zip(SIZES, records, strict=True):
         record.resolved["engine"]["last_bucket_bytes"] = int(size * MIB / 4)
-    found = only(records)
-    assert [point.last_bytes for point in found.points] == [int(size * MIB / 4) for size in SIZES]
-    assert line(found).beta_s_per_byte == pytest.approx(4 * line(only(swept(0.0004, 0.002))).beta_s_per_byte)
-    assert found.knee is not None
-    assert found.knee.value / MIB == pytest.approx(sqrt(0.0004 * 4 / 0.002))
+    curve = only(records)
+    assert [point.last_bytes for point in curve.points] == [int(size * MIB / 4) for size in SIZES]
+    assert line(curve).beta_s_per_byte == pytest.approx(4 * line(only(swept(0.0004, 0.002))).beta_s_per_byte)
+    assert curve.knee is not None
+    assert curve.knee.value / MIB == pytest.approx(sqrt(0.0004 * 4 / 0.002))
 
 
 def test_the_engines_own_number_of_buckets_is_believed() -> None:
@@ -108,25 +108,25 @@ def test_the_engines_own_number_of_buckets_is_believed() -> None:
 def test_an_interval_of_the_knee_holds_the_truth_about_as_often_as_it_says() -> None:
     """Six launches: 95 %. Sixty trials leave at least 49 (four standard errors)."""
     truth = sqrt(0.001 * 4 / 0.006) * MIB
-    held = drawn = 0
+    cover_count = drawn = 0
     for seed in range(60):
         knee = only(swept(0.001, 0.006, noise=0.01, seed=seed)).knee
         if knee is not None:
             drawn += 1
-            held += knee.low <= truth <= knee.high
+            cover_count += knee.low <= truth <= knee.high
     assert drawn == 60
-    assert held >= 49
+    assert cover_count >= 49
 
 
 def test_without_overlap_only_the_number_of_buckets_counts() -> None:
-    found = only(swept(0.002, 0.0, overlap=False))
-    assert line(found).beta_s_per_byte == 0
-    assert found.knee is None
-    assert "larger ones are never slower" in found.why_no_knee
+    curve = only(swept(0.002, 0.0, overlap=False))
+    assert line(curve).beta_s_per_byte == 0
+    assert curve.knee is None
+    assert "larger ones are never slower" in curve.why_no_knee
 
 
 @pytest.mark.parametrize(
-    ("alpha_s", "beta_s_per_mib", "said"),
+    ("alpha_s", "beta_s_per_mib", "reason"),
     [
         (0.002, 0.0, "larger ones are never slower"),
         (0.0, 0.010, "smaller ones are never slower"),
@@ -134,32 +134,32 @@ def test_without_overlap_only_the_number_of_buckets_counts() -> None:
         (0.020, 0.004, "beyond the largest size"),
     ],
 )
-def test_no_knee_is_shown_outside_of_what_was_measured(alpha_s: float, beta_s_per_mib: float, said: str) -> None:
-    found = only(swept(alpha_s, beta_s_per_mib))
-    assert line(found).r2 > 0.99
-    assert found.knee is None
-    assert said in found.why_no_knee
+def test_no_knee_is_shown_outside_of_what_was_measured(alpha_s: float, beta_s_per_mib: float, reason: str) -> None:
+    curve = only(swept(alpha_s, beta_s_per_mib))
+    assert line(curve).r2 > 0.99
+    assert curve.knee is None
+    assert reason in curve.why_no_knee
 
 
 def test_no_knee_is_shown_where_the_line_fails() -> None:
     records = swept(0.0, 0.0)
     for record, slow in zip(records, (1, 2, 1, 2, 1), strict=True):
         record.launches = [launch(at, [[0.05 * slow] * 2] * 2) for at in range(6)]
-    found = only(records)
-    assert line(found).r2 < 0.5
-    assert found.knee is None
-    assert "too little" in found.why_no_knee
+    curve = only(records)
+    assert line(curve).r2 < 0.5
+    assert curve.knee is None
+    assert "too little" in curve.why_no_knee
 
 
 def test_no_knee_is_shown_where_the_launches_do_not_place_it() -> None:
-    found = [only(swept(0.0001, 0.0002, noise=0.3, seed=seed)) for seed in range(10)]
-    assert any("place it nowhere" in curve.why_no_knee for curve in found)
+    ten_curves = [only(swept(0.0001, 0.0002, noise=0.3, seed=seed)) for seed in range(10)]
+    assert any("place it nowhere" in curve.why_no_knee for curve in ten_curves)
 
 
 def test_three_sizes_make_a_curve_that_no_line_of_three_numbers_is_tested_on() -> None:
-    found = only(swept(0.0004, 0.002, (0.25, 1.0, 4.0)))
-    assert found.line is None
-    assert "3 different ways" in found.why_no_line
+    curve = only(swept(0.0004, 0.002, (0.25, 1.0, 4.0)))
+    assert curve.line is None
+    assert "3 different ways" in curve.why_no_line
     alike = only(swept(0.0004, 0.002, (0.25, 4.0, 8.0, 16.0, 32.0)))
     assert alike.line is None, "sizes beyond the model are one setting"
     two = swept(0.0004, 0.002, (0.25, 1.0))
@@ -180,11 +180,11 @@ def test_non_negative_least_squares_finds_the_best_of_all_that_are_not_negative(
     generator = np.random.default_rng(0)
     for _ in range(40):
         columns = generator.normal(size=(6, 3))
-        found = non_negative(columns)
-        gradient = columns.T @ (columns @ found - 1)
-        assert (found >= 0).all()
+        solution = non_negative(columns)
+        gradient = columns.T @ (columns @ solution - 1)
+        assert (solution >= 0).all()
         assert (gradient >= -1e-9).all(), "no number could be raised to gain"
-        assert gradient @ found == pytest.approx(0, abs=1e-9), "nor lowered"
+        assert gradient @ solution == pytest.approx(0, abs=1e-9), "nor lowered"
 
 
 def test_times_that_do_not_differ_have_no_r2() -> None:
@@ -193,15 +193,15 @@ def test_times_that_do_not_differ_have_no_r2() -> None:
     assert nan != fit([0.05] * 5, points, overlaps=True).r2
 
 
-def test_the_advice_is_all_sizes_that_cannot_be_told_from_the_best() -> None:
-    (said,) = advice([only(swept(0.0004, 0.002, noise=0.002))])
-    assert "use 1 MiB: every other size is slower, at 95 % (6 launches)" in said
-    (said,) = advice([only(swept(0.002, 0.0, noise=0.04))])
-    assert "use any of 2, 4 MiB" in said
-    (said,) = advice([only(swept(0.0, 0.0, noise=0.05))])
-    assert said.startswith("any of these sizes")
-    (said,) = advice([only(swept(0.0004, 0.002, launches=1))])
-    assert "one launch cannot tell" in said
+def test_the_advice_is_all_sizes_that_do_not_differ_from_the_best() -> None:
+    (sentence,) = advice([only(swept(0.0004, 0.002, noise=0.002))])
+    assert "use 1 MiB: every other size is slower, at 95 % (6 launches)" in sentence
+    (sentence,) = advice([only(swept(0.002, 0.0, noise=0.04))])
+    assert "use any of 2, 4 MiB" in sentence
+    (sentence,) = advice([only(swept(0.0, 0.0, noise=0.05))])
+    assert sentence.startswith("any of these sizes")
+    (sentence,) = advice([only(swept(0.0004, 0.002, launches=1))])
+    assert "one launch cannot tell" in sentence
 
 
 def test_the_report_has_the_curve_its_table_and_its_advice(tmp_path: Path) -> None:

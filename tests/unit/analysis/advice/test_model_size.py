@@ -21,7 +21,7 @@ COUNT = 2**20
 MODEL = cnn_model(parameters=[Parameter(f"{unit}.weight", [256, 256], True, unit) for unit in range(16)])
 
 
-def held(stage: int = 0, gpus: int = 1, *, activations: int = 0, working: int = 0, **changes: object) -> Record:
+def as_predicted(stage: int = 0, gpus: int = 1, *, activations: int = 0, working: int = 0, **changes: object) -> Record:
     """A cell that holds what theory says it does, and beside it so many bytes."""
     record = cell(stage, gpus, model=MODEL, **changes)
     state = predict_state(record)
@@ -34,17 +34,17 @@ def held(stage: int = 0, gpus: int = 1, *, activations: int = 0, working: int = 
 
 def bounds(record: Record, memory_bytes: float) -> tuple[float, float]:
     """In parameters measured."""
-    found = fits(record, memory_bytes)
-    assert found is not None and found.least is not None and found.most is not None
-    return found.least / COUNT, found.most / COUNT
+    size = fits(record, memory_bytes)
+    assert size is not None and size.least is not None and size.most is not None
+    return size.least / COUNT, size.most / COUNT
 
 
 def test_sixteen_gib_hold_a_gi_of_parameters_with_adam_in_fp32() -> None:
-    found = fits(held(), 16 * GIB)
-    assert found is not None and found.parameters == COUNT
-    assert found.bytes_per_parameter == pytest.approx(16, rel=1e-4)
-    assert found.least == pytest.approx(GIB, rel=1e-4)
-    assert found.most == pytest.approx(GIB, rel=1e-4)
+    size = fits(as_predicted(), 16 * GIB)
+    assert size is not None and size.parameters == COUNT
+    assert size.bytes_per_parameter == pytest.approx(16, rel=1e-4)
+    assert size.least == pytest.approx(GIB, rel=1e-4)
+    assert size.most == pytest.approx(GIB, rel=1e-4)
 
 
 @pytest.mark.parametrize(("optimizer", "size"), [("sgd", 12), ("rmsprop", 12), ("adamw", 16)])
@@ -52,7 +52,7 @@ def test_sixteen_gib_hold_a_gi_of_parameters_with_adam_in_fp32() -> None:
 def test_the_optimizer_and_the_precision_say_how_many_bytes(
     optimizer: str, size: int, precision: str, share: float
 ) -> None:
-    least, most = bounds(held(optimizer=optimizer, precision=precision), GIB)
+    least, most = bounds(as_predicted(optimizer=optimizer, precision=precision), GIB)
     assert least == pytest.approx(GIB / COUNT / (share * size), rel=1e-4)
     assert most == pytest.approx(GIB / COUNT / (share * size), rel=1e-4)
 
@@ -60,32 +60,32 @@ def test_the_optimizer_and_the_precision_say_how_many_bytes(
 @pytest.mark.parametrize("gpus", [2, 8, 64])
 def test_stage_3_on_n_ranks_holds_n_times_as_many_in_more_layers(gpus: int) -> None:
     """Beside its shards a rank needs gathered units, which do not grow where there are only more of them."""
-    found = fits(held(3, gpus), 16 * GIB)
-    assert found is not None and found.most is not None and found.least is not None
-    assert found.most == pytest.approx(gpus * GIB, rel=1e-3)
-    assert found.bytes_per_parameter == pytest.approx(16 / gpus, rel=1e-3)
+    size = fits(as_predicted(3, gpus), 16 * GIB)
+    assert size is not None and size.most is not None and size.least is not None
+    assert size.most == pytest.approx(gpus * GIB, rel=1e-3)
+    assert size.bytes_per_parameter == pytest.approx(16 / gpus, rel=1e-3)
     whole = (
         (2 + 1 + 1) * 4 / 16
     )  # of 16 larger units: two gathered, the gradients of one, and these as they are reduced
-    assert found.least == pytest.approx(16 * GIB / (16 / gpus + whole), rel=1e-3)
+    assert size.least == pytest.approx(16 * GIB / (16 / gpus + whole), rel=1e-3)
 
 
 def test_activations_either_stay_or_grow_with_the_model() -> None:
     activations = 16 * COUNT  # as much as the state of the measured model
-    least, most = bounds(held(activations=activations), 32 * 16 * COUNT)
+    least, most = bounds(as_predicted(activations=activations), 32 * 16 * COUNT)
     assert least == pytest.approx(16, rel=1e-3), "half of the memory"
     assert most == pytest.approx(31, rel=1e-3), "all but what the measured model's activations take"
 
 
 def test_whole_parameters_of_stage_2_grow_with_the_model_however_it_grows() -> None:
     """fully_shard without resharding holds all parameters in backward: 16/64 + 4 bytes each."""
-    _, most = bounds(held(2, 64), 16 * GIB)
+    _, most = bounds(as_predicted(2, 64), 16 * GIB)
     assert most * COUNT == pytest.approx(16 * GIB / 4.25, rel=1e-3)
 
 
 def test_autocast_copies_grow_with_the_weights_though_they_count_as_activations() -> None:
-    _, plain = bounds(held(), 16 * GIB)
-    _, cast = bounds(held(precision="amp_bf16", activations=2 * COUNT), 16 * GIB)
+    _, plain = bounds(as_predicted(), 16 * GIB)
+    _, cast = bounds(as_predicted(precision="amp_bf16", activations=2 * COUNT), 16 * GIB)
     assert cast == pytest.approx(plain * 16 / 18, rel=1e-3)
 
 
@@ -93,16 +93,16 @@ def test_autocast_copies_grow_with_the_weights_though_they_count_as_activations(
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16_master"])
 def test_the_bounds_are_in_order_and_grow_with_the_memory(engine: str, stage: int, precision: str) -> None:
-    record = held(
+    record = as_predicted(
         stage, 4, engine={"name": engine}, precision=precision, activations=5 * COUNT, working=COUNT, bucket_mb=1.0
     )
-    found = [bounds(record, size * GIB) for size in (1, 2, 16, 80)]
-    assert all(0 < least <= most for least, most in found)
-    assert found == sorted(found) and len({most for _, most in found}) == 4
+    sizes = [bounds(record, size * GIB) for size in (1, 2, 16, 80)]
+    assert all(0 < least <= most for least, most in sizes)
+    assert sizes == sorted(sizes) and len({most for _, most in sizes}) == 4
 
 
 def test_what_the_driver_takes_is_not_there_for_a_model() -> None:
-    record = held()
+    record = as_predicted()
     taken = [replace(rank, beyond_allocator_bytes=GIB) for rank in record.memory]
     without = bounds(record, 15 * GIB)
     record.memory = taken
@@ -110,12 +110,12 @@ def test_what_the_driver_takes_is_not_there_for_a_model() -> None:
 
 
 def test_a_model_that_does_not_fit_as_measured_has_no_bound() -> None:
-    found = fits(held(), 15 * COUNT)
-    assert found is not None and (found.least, found.most) == (None, None)
+    size = fits(as_predicted(), 15 * COUNT)
+    assert size is not None and (size.least, size.most) == (None, None)
 
 
-def test_nothing_is_said_where_something_is_not_known() -> None:
-    unknown, unmeasured, searched, wrong = held(), cell(model=MODEL), held(), held()
+def test_there_is_no_answer_where_something_is_missing() -> None:
+    unknown, unmeasured, searched, wrong = as_predicted(), cell(model=MODEL), as_predicted(), as_predicted()
     unknown.config["engine"] = {"name": "other"}
     searched.search = Search(GIB, 1, 8)
     wrong.status = "parity_failed"
@@ -123,7 +123,7 @@ def test_nothing_is_said_where_something_is_not_known() -> None:
 
 
 def test_the_report_and_the_terminal_say_it_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_all([held(0), held(3, 2)], tmp_path)
+    folder = write_all([as_predicted(0), as_predicted(3, 2)], tmp_path)
     assert main(["report", str(folder), "--gpu-memory", "1GiB"]) == 0
     printed = capsys.readouterr().out
     for text in (printed, (folder / "report.md").read_text(), (folder / "report.html").read_text()):

@@ -37,10 +37,10 @@ def test_overlap_is_paired_by_rounds_with_the_cell_that_differs_in_nothing_else(
         timed(2, 0.010, overlap=None),
     ]
     table = frame(records)
-    found = overlapped(records, table)
-    ratios = [(entry.outcome.step.low, entry.outcome.step.value, entry.outcome.step.high) for entry in found]
+    pairs = overlapped(records, table)
+    ratios = [(entry.outcome.step.low, entry.outcome.step.value, entry.outcome.step.high) for entry in pairs]
     assert ratios == [pytest.approx((0.8,) * 3), pytest.approx((1.1,) * 3)], "what slows a round cancels"
-    (shown,) = overlap.section(Content(records), found).tables
+    (shown,) = overlap.section(Content(records), pairs).tables
     rows = [[value.text for value in row.values] for row in shown.rows]
     assert [(*row[:4], row[-1]) for row in rows] == [
         ("0", "2", "10.5", "8.40", "faster"),
@@ -76,7 +76,7 @@ def test_the_report_shows_overlap_with_a_panel_for_each_setting_that_is_long_to_
 def test_nothing_on_the_front_is_beaten_and_all_else_is(points: list[tuple[int, int]]) -> None:
     """Prices are apart by more than what counts as saved."""
     speeds, prices = [float(speed) for speed, _ in points], [float(price) for _, price in points]
-    found = front(speeds, prices)
+    indices = front(speeds, prices)
 
     def beaten(at: int) -> bool:
         return any(
@@ -86,10 +86,10 @@ def test_nothing_on_the_front_is_beaten_and_all_else_is(points: list[tuple[int, 
             for other in range(len(points))
         )
 
-    assert not any(beaten(at) for at in found)
-    on = {(speeds[at], prices[at]) for at in found}
+    assert not any(beaten(at) for at in indices)
+    on = {(speeds[at], prices[at]) for at in indices}
     assert all(beaten(at) for at in range(len(points)) if (speeds[at], prices[at]) not in on)
-    assert [speeds[at] for at in found] == sorted((speeds[at] for at in found), reverse=True)
+    assert [speeds[at] for at in indices] == sorted((speeds[at] for at in indices), reverse=True)
 
 
 def test_a_saving_of_less_than_one_per_cent_is_none() -> None:
@@ -155,10 +155,10 @@ def test_the_front_is_told_by_shape_and_numbers_and_care_by_hollow_marks_and_cro
     records = four()
     records[2].verdicts = ["oversubscribed"]
     records[3].verdicts = ["throttled"]
-    (found,) = fronts(frame(records))
+    (task_front,) = fronts(frame(records))
     with style():
-        figure = draw_front(found)
-    assert found.price is PRICES[0]
+        figure = draw_front(task_front)
+    assert task_front.price is PRICES[0]
     axes = figure.axes[0]
     marks = [(str(line.get_marker()), line.get_markerfacecolor(), len(line.get_xdata())) for line in axes.lines]
     assert marks.count(("D", PAPER, 1)) == 1, "oversubscribed"
@@ -174,9 +174,9 @@ def test_numbers_beside_marks_that_are_close_do_not_meet() -> None:
         timed(0, 0.010 + 0.0001 * at, 9_000_000 - 150_000 * at - generator.randrange(9000), bucket_mb=float(at + 1))
         for at in range(6)
     ]
-    (found,) = fronts(frame(records))
+    (task_front,) = fronts(frame(records))
     with style():
-        figure = draw_front(found)
+        figure = draw_front(task_front)
     axes = figure.axes[0]
     figure.canvas.draw()
     assert len(axes.texts) == 6

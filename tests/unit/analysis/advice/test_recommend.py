@@ -18,19 +18,19 @@ WOBBLE = (1.0, 1.3, 0.9, 1.1, 1.2, 1.0)
 
 
 def timed(
-    stage: int, step_s: float, held_bytes: int, gpus: int = 2, own: tuple[float, ...] = (), **more: Any
+    stage: int, step_s: float, peak_bytes: int, gpus: int = 2, own: tuple[float, ...] = (), **more: Any
 ) -> Record:
     factors = own or (1.0,) * len(WOBBLE)
     runs = [
         launch(at, [[step_s * wobble * factor] * 4] * gpus)
         for at, (wobble, factor) in enumerate(zip(WOBBLE, factors, strict=True))
     ]
-    return measured(cell(stage, gpus, runs, verdicts=more.pop("verdicts", []), **more), peak_bytes=held_bytes)
+    return measured(cell(stage, gpus, runs, verdicts=more.pop("verdicts", []), **more), peak_bytes=peak_bytes)
 
 
 def advice(records: list[Record], **limits: Any) -> Advice:
-    (found,) = advise(records, frame(records), Limits(**limits))
-    return found
+    (task_advice,) = advise(records, frame(records), Limits(**limits))
+    return task_advice
 
 
 def four_stages() -> list[Record]:
@@ -44,26 +44,26 @@ def four_stages() -> list[Record]:
 
 
 def test_of_what_is_tied_with_the_fastest_the_leanest_stands_first() -> None:
-    found = advice(four_stages())
-    assert [choice.row["stage"] for choice in found.tied] == [1, 0]
-    assert found.tied[0].overrides == "engine=torch workload=digits stage=1 gpus=2"
-    assert [choice.row["stage"] for choice in found.front] in ([0, 1, 2], [1, 2]), "3 is slower than 2 and larger"
-    words = "\n".join(lines(found))
+    answer = advice(four_stages())
+    assert [choice.row["stage"] for choice in answer.tied] == [1, 0]
+    assert answer.tied[0].overrides == "engine=torch workload=digits stage=1 gpus=2"
+    assert [choice.row["stage"] for choice in answer.front] in ([0, 1, 2], [1, 2]), "3 is slower than 2 and larger"
+    words = "\n".join(lines(answer))
     assert "Use  engine=torch workload=digits stage=1 gpus=2" in words
     assert "the fastest has 1.2" in words
 
 
 def test_one_launch_ties_nothing() -> None:
     records = [measured(cell(stage, 2, [launch(0, [[0.01 + 0.001 * stage]] * 2)])) for stage in (0, 3)]
-    found = advice(records)
-    assert [choice.row["stage"] for choice in found.tied] == [0]
-    assert "It is the fastest; one launch cannot say what is tied with it." in "\n".join(lines(found))
+    answer = advice(records)
+    assert [choice.row["stage"] for choice in answer.tied] == [0]
+    assert "It is the fastest; one launch cannot say what is tied with it." in "\n".join(lines(answer))
 
 
 def test_limits_leave_out_by_name() -> None:
-    found = advice(four_stages(), memory_bytes=25e6)
-    assert [choice.row["stage"] for choice in found.tied] == [2]
-    assert {name: why.partition(" ")[0] for name, why in found.refused} == {
+    answer = advice(four_stages(), memory_bytes=25e6)
+    assert [choice.row["stage"] for choice in answer.tied] == [2]
+    assert {name: why.partition(" ")[0] for name, why in answer.refused} == {
         "stage 0": "peak",
         "stage 1": "peak",
         "stage 3": "peak",
@@ -84,14 +84,14 @@ def test_what_failed_or_was_simulated_is_never_advised() -> None:
         timed(2, 0.001, 10**7, status="parity_failed"),
         bare("oom", "rank 0: out of memory", 3, 2),
     ]
-    found = advice(records)
-    assert [choice.row["stage"] for choice in found.tied] == [0]
-    assert dict(found.refused) == {"stage 1": "simulated", "stage 2": "parity failed", "stage 3": "oom"}
+    answer = advice(records)
+    assert [choice.row["stage"] for choice in answer.tied] == [0]
+    assert dict(answer.refused) == {"stage 1": "simulated", "stage 2": "parity failed", "stage 3": "oom"}
 
 
 def test_each_task_has_advice_of_its_own() -> None:
     records = [timed(stage, 0.01, 10**7, batch_size=size) for stage in (0, 1) for size in (8, 64)]
-    assert [found.task for found in advise(records, frame(records), Limits())] == ["batch_size 8", "batch_size 64"]
+    assert [answer.task for answer in advise(records, frame(records), Limits())] == ["batch_size 8", "batch_size 64"]
 
 
 def test_the_command_ends_with_1_if_nothing_keeps_the_limits(
@@ -119,8 +119,8 @@ def test_the_command_spells_out_every_setting_that_was_not_asked_for_by_default(
 def test_that_nothing_is_tied_is_said_with_its_level_and_with_what_cannot_be_told() -> None:
     few = [timed(0, 0.010, 10**7), timed(1, 0.020, 10**7), timed(2, 0.011, 10**7)]
     few[1].launches, few[2].launches = few[1].launches[:2], few[2].launches[:1]
-    said = "\n".join(lines(advice(few)))
-    assert "nothing is tied with it. Intervals: 50 % (2 launches). Of one launch, and so without: 1 setting." in said
+    text = "\n".join(lines(advice(few)))
+    assert "nothing is tied with it. Intervals: 50 % (2 launches). Of one launch, and so without: 1 setting." in text
 
 
 def test_what_disturbed_a_setting_is_said_beside_its_numbers() -> None:
@@ -137,9 +137,9 @@ def test_what_servers_hold_is_never_lean() -> None:
 
 def test_an_efficiency_of_nothing_smaller_keeps_no_limit() -> None:
     records = [timed(0, 0.010, 10**7, gpus=1), timed(0, 0.011, 10**7, gpus=2), timed(3, 0.009, 10**7, gpus=2)]
-    found = advice(records, efficiency=0.8)
-    assert [choice.row["stage"] for choice in found.tied] == [0]
-    assert found.refused == [("stage 3 · 2 ranks", "no efficiency: no smaller world of it was timed")]
+    answer = advice(records, efficiency=0.8)
+    assert [choice.row["stage"] for choice in answer.tied] == [0]
+    assert answer.refused == [("stage 3 · 2 ranks", "no efficiency: no smaller world of it was timed")]
 
 
 def test_cells_without_steps_are_left_out() -> None:

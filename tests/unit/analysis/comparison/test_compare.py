@@ -36,9 +36,9 @@ def pair(first: list[float], second: list[float], **changes: Any) -> Pair:
 
 
 def test_rounds_of_one_sweep_cancel_what_drifts() -> None:
-    found = compare.compare(pair(drifting(1.0), drifting(1.05)), margin=0.02)
-    assert found.verdict == "slower"
-    assert found.step.low == pytest.approx(1.05) and found.step.high == pytest.approx(1.05)
+    outcome = compare.compare(pair(drifting(1.0), drifting(1.05)), margin=0.02)
+    assert outcome.verdict == "slower"
+    assert outcome.step.low == pytest.approx(1.05) and outcome.step.high == pytest.approx(1.05)
 
 
 def test_both_sides_of_one_gate_share_their_rounds_and_sides_of_two_do_not() -> None:
@@ -57,9 +57,9 @@ def test_one_round_that_a_resumed_sweep_shares_says_less_than_all_launches() -> 
 
 
 def test_two_sweeps_share_no_rounds() -> None:
-    found = compare.compare(pair(drifting(1.0), drifting(1.05), sweep_id="another"), margin=0.02)
-    assert found.verdict == "cannot tell"
-    assert found.needed is not None and found.needed > 100
+    outcome = compare.compare(pair(drifting(1.0), drifting(1.05), sweep_id="another"), margin=0.02)
+    assert outcome.verdict == "cannot tell"
+    assert outcome.needed is not None and outcome.needed > 100
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_the_launches_that_it_asks_for_do_settle_it() -> None:
 
 
 def test_one_launch_has_no_verdict() -> None:
-    found = compare.compare(pair([0.01], [0.02]), margin=0.02)
-    assert (found.verdict, found.needed) == ("cannot tell", None)
+    outcome = compare.compare(pair([0.01], [0.02]), margin=0.02)
+    assert (outcome.verdict, outcome.needed) == ("cannot tell", None)
 
 
 def test_memory_is_compared_beside_time() -> None:
     sides = [measured(cell(launches=launches([0.01] * 6)), peak_bytes=size) for size in (6_000_000, 9_000_000)]
-    found = compare.compare(Pair(*sides), margin=0.02)
-    assert (found.verdict, found.peak) == ("same", pytest.approx(1.5, rel=0.1))
+    outcome = compare.compare(Pair(*sides), margin=0.02)
+    assert (outcome.verdict, outcome.peak) == ("same", pytest.approx(1.5, rel=0.1))
 
 
 def test_a_cell_that_no_longer_ends_well_is_broken() -> None:
@@ -120,7 +120,7 @@ def engines() -> list[Record]:
 def test_two_engines_of_a_sweep_are_compared_whatever_options_they_have() -> None:
     pairs, alone = compare.pair_values(engines(), "engine", ("torch", "native"))
     assert len(pairs) == 4 and not alone
-    outcomes = [compare.compare(found, 0.02) for found in pairs]
+    outcomes = [compare.compare(cells, 0.02) for cells in pairs]
     assert {outcome.verdict for outcome in outcomes} == {"faster"}
     assert not any(outcome.failed for outcome in outcomes)
 
@@ -196,8 +196,8 @@ def test_what_cannot_be_compared_is_one_line(
     for name in ("a", "b"):
         write_all([cell(0, 1, launches([0.01] * 6))], tmp_path / name)
     assert main(["compare", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert error in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert error in message and message.count("\n") == 1
 
 
 def test_a_side_that_diverged_or_was_disturbed_is_said_so() -> None:

@@ -45,7 +45,7 @@ def night() -> list[Record]:
     ]
 
 
-def found(change: Callable[[list[Record]], object]) -> list[Difference]:
+def differences_after(change: Callable[[list[Record]], object]) -> list[Difference]:
     """What the gate says after ``change`` was made to the second of two equal nights."""
     now = copy.deepcopy(night())
     change(now)
@@ -57,7 +57,7 @@ def words(differences: list[Difference]) -> list[tuple[str, object, object]]:
 
 
 def test_two_equal_nights_have_no_difference() -> None:
-    assert found(lambda now: None) == []
+    assert differences_after(lambda now: None) == []
     assert exit_code([]) == 0
 
 
@@ -137,28 +137,28 @@ def lost_parity(now: list[Record]) -> None:
 def test_each_change_is_found_alone_and_is_the_codes(
     change: Callable[[list[Record]], None], expected: list[tuple[str, object, object]]
 ) -> None:
-    seen = found(change)
+    seen = differences_after(change)
     assert sorted(words(seen), key=str) == sorted(expected, key=str)
     assert {difference.cell for difference in seen} == {"native stage 0, 2 ranks, digits fp32"}
     assert exit_code(seen) == 1
 
 
-def held_late(record: Record) -> None:
+def release_late(record: Record) -> None:
     """In two of three steps gloo let go of a bucket later than usual."""
     record.memory[1] = replace(record.memory[1], peak_bytes=700, step_peaks_bytes=[700, 700, 600])
 
 
 def test_a_step_whose_memory_was_let_go_late_is_no_difference() -> None:
-    assert found(lambda now: held_late(now[0])) == []
+    assert differences_after(lambda now: release_late(now[0])) == []
 
 
 def test_where_late_is_usual_what_collectives_hold_at_rest_is_left_out() -> None:
     def late(now: list[Record]) -> None:
-        held_late(now[2])
+        release_late(now[2])
         kinds = {"communication": 64, "params": 420}
         now[2].memory[1] = replace(now[2].memory[1], rest_bytes=484, rest_by_kind=kinds)
 
-    assert found(late) == []
+    assert differences_after(late) == []
 
 
 def test_a_communication_buffer_that_stays_is_found() -> None:
@@ -166,20 +166,20 @@ def test_a_communication_buffer_that_stays_is_found() -> None:
         kinds = {"communication": 64, "params": 420}
         now[0].memory = [replace(rank, rest_bytes=484, rest_by_kind=kinds) for rank in now[0].memory]
 
-    assert words(found(more)) == [("at rest, bytes", 420, 484)]
+    assert words(differences_after(more)) == [("at rest, bytes", 420, 484)]
 
 
 def test_a_peak_that_differs_from_run_to_run_is_not_held_and_that_is_said() -> None:
     now = measured([exact_cell("torch", 3, "torch 2.15.0"), exact_cell("torch", 1, "torch 2.15.0")])
-    held = {name: "peak, bytes" in cell for name, cell in now.cells.items()}
-    assert list(held.values()) == [True, False]
+    has_peak = {name: "peak, bytes" in cell for name, cell in now.cells.items()}
+    assert list(has_peak.values()) == [True, False]
     assert any("peak not held" in line and "torch stage 3" in line for line in counter_check.notes(now, now))
 
 
-def test_missing_and_new_cells_are_told_apart() -> None:
-    missing = found(lambda now: now.pop(0))
+def test_missing_and_new_cells_have_different_words() -> None:
+    missing = differences_after(lambda now: now.pop(0))
     assert [(difference.what, exit_code([difference])) for difference in missing] == [("missing", 1)]
-    new = found(lambda now: now.append(exact_cell(stage=2)))
+    new = differences_after(lambda now: now.append(exact_cell(stage=2)))
     assert [(difference.what, exit_code([difference])) for difference in new] == [("new", 1)]
 
 
@@ -188,7 +188,7 @@ def upgraded(record: Record) -> None:
 
 
 def test_another_version_of_a_library_is_not_taken_for_our_code() -> None:
-    seen = found(lambda now: upgraded(now[2]))
+    seen = differences_after(lambda now: upgraded(now[2]))
     assert [difference.libraries for difference in seen] == ["deepspeed 0.19.8 -> 0.20.0"]
     assert exit_code(seen) == 3
 
@@ -198,7 +198,7 @@ def test_another_version_hides_no_difference_of_an_engine_that_does_not_use_it()
         upgraded(now[2])
         fewer_buckets(now)
 
-    seen = found(both)
+    seen = differences_after(both)
     assert [bool(difference.libraries) for difference in seen] == [True, False]
     assert exit_code(seen) == 1
 
@@ -209,7 +209,7 @@ def test_torch_counts_for_every_engine() -> None:
             record.environment = ENVIRONMENT | {"torch": "2.16.0"}
         fewer_buckets(now)
 
-    assert exit_code(found(other_torch)) == 3
+    assert exit_code(differences_after(other_torch)) == 3
 
 
 def without_deepspeed(now: list[Record]) -> None:
@@ -217,7 +217,7 @@ def without_deepspeed(now: list[Record]) -> None:
 
 
 def test_an_engine_that_cannot_run_here_is_no_fault_of_the_code() -> None:
-    seen = found(without_deepspeed)
+    seen = differences_after(without_deepspeed)
     assert words(seen) == [("status", "ok", "unavailable")]
     assert exit_code(seen) == 3
 
@@ -226,13 +226,13 @@ def test_an_engine_that_fails_is_not_taken_for_one_that_is_not_installed() -> No
     def broken(now: list[Record]) -> None:
         now[2] = bare("failed", "rank 0: ImportError", 1, 2, engine={"name": "deepspeed"})
 
-    assert exit_code(found(broken)) == 1
+    assert exit_code(differences_after(broken)) == 1
 
 
 def test_an_engine_that_neither_side_has_is_no_difference() -> None:
     absent = bare("unavailable", "engine=horovod needs horovod", 0, 2, engine={"name": "horovod"})
     refused = bare("unsupported", "engine=horovod has no stage=1", 1, 2, engine={"name": "horovod"})
-    assert found(lambda now: now.extend([absent, refused])) == []
+    assert differences_after(lambda now: now.extend([absent, refused])) == []
 
 
 def test_another_experiment_is_said_once_and_a_new_setting_is_nothing() -> None:
@@ -240,7 +240,9 @@ def test_another_experiment_is_said_once_and_a_new_setting_is_nothing() -> None:
         for record in now:
             record.config |= {"batch_size": 128, "new_setting": True}
 
-    assert [(d.cell, d.quantity, d.before, d.now) for d in found(another)] == [("all cells", "batch_size", 64, 128)]
+    assert [(d.cell, d.quantity, d.before, d.now) for d in differences_after(another)] == [
+        ("all cells", "batch_size", 64, 128)
+    ]
 
 
 def test_a_name_says_what_was_asked_beyond_the_usual() -> None:
@@ -325,7 +327,7 @@ def test_a_file_that_is_no_baseline_is_one_line(text: str, tmp_path: Path, capsy
     baseline = tmp_path / "exact.json"
     baseline.write_text(text)
     assert main(["gate", str(write_all(night(), tmp_path / "a")), "--baseline", str(baseline)]) == 2
-    assert str(baseline) in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert str(baseline) in (message := capsys.readouterr().err) and message.count("\n") == 1
 
 
 def test_a_reason_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

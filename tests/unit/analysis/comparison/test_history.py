@@ -37,15 +37,15 @@ def noisy(count: int, seed: int, factors: dict[int, float] | None = None, spread
 
 
 def test_a_change_is_found_where_it_is_and_how_large() -> None:
-    (found,) = history.change_points(noisy(30, 0, {18: 1.2}), 0.01)
-    assert abs(found.at - 18) <= 1
-    assert found.ratio == pytest.approx(1.2, rel=0.04) and found.p_value < 0.001
+    (change,) = history.change_points(noisy(30, 0, {18: 1.2}), 0.01)
+    assert abs(change.at - 18) <= 1
+    assert change.ratio == pytest.approx(1.2, rel=0.04) and change.p_value < 0.001
 
 
 def test_several_changes_are_found_each() -> None:
-    found = history.change_points(noisy(60, 1, {20: 1.3, 40: 1 / 1.3}), 0.01)
-    assert [abs(change.at - at) <= 1 for change, at in zip(found, (20, 40), strict=True)] == [True, True]
-    assert [change.ratio for change in found] == pytest.approx([1.3, 1 / 1.3], rel=0.05)
+    changes = history.change_points(noisy(60, 1, {20: 1.3, 40: 1 / 1.3}), 0.01)
+    assert [abs(change.at - at) <= 1 for change, at in zip(changes, (20, 40), strict=True)] == [True, True]
+    assert [change.ratio for change in changes] == pytest.approx([1.3, 1 / 1.3], rel=0.05)
 
 
 def test_at_most_one_of_a_hundred_rows_without_a_change_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_a_gate_is_one_night_and_its_current_code_counts() -> None:
     bases = nights([0.02, 0.02, 0.02])
     for record in bases:
         record.sweep_id = side_id(record.sweep_id, "base")
-    (found,) = history.histories([record for night in zip(bases, gates, strict=True) for record in night], 0.02)
-    assert found.steps_s == pytest.approx([0.01, 0.01, 0.01])
+    (series,) = history.histories([record for night in zip(bases, gates, strict=True) for record in night], 0.02)
+    assert series.steps_s == pytest.approx([0.01, 0.01, 0.01])
 
 
 def test_an_end_of_a_stretch_that_its_neighbours_do_not_bear_out_is_no_change() -> None:
@@ -116,9 +116,9 @@ def test_a_setting_that_is_new_does_not_cut_a_series_and_is_named() -> None:
         record.config |= {"compression": "none", "tiles": 4}
     aside = nights([0.01] * 28)[20]  # of the same code, with the new setting set
     aside.config |= {"compression": "powersgd", "tiles": 4}
-    found = history.histories([*records, aside], 0.02)
-    assert [(len(series.steps_s), series.verdict) for series in found] == [(28, "slower")]
-    assert history.summary(found, 0.02)[1:] == [
+    histories = history.histories([*records, aside], 0.02)
+    assert [(len(series.steps_s), series.verdict) for series in histories] == [(28, "slower")]
+    assert history.summary(histories, 0.02)[1:] == [
         "warning: not in every record, and taken for unset where missing: compression, tiles"
     ]
     assert len(history.summary(history.histories(records[:14], 0.02), 0.02)) == 1

@@ -46,29 +46,29 @@ def test_sides_that_differ_without_a_reason_are_noise_too() -> None:
 
 def test_a_change_of_the_size_it_names_is_found_in_four_of_five_comparisons() -> None:
     draw = np.random.default_rng(1)
-    found = []
+    is_slower = []
     for _ in range(12):  # what a hundred launches showed differs
         size = math.log1p(noise.detectable(SPREAD * draw.standard_t(2, 100), 20))
         compared = (size + SPREAD * draw.standard_t(2, 20) for _ in range(50))
-        found += [paired.ratio_interval(logs, noise.ONE_SIDED).low > 1 for logs in compared]
-    assert 0.7 < np.mean(found) < 0.9
+        is_slower += [paired.ratio_interval(logs, noise.ONE_SIDED).low > 1 for logs in compared]
+    assert 0.7 < np.mean(is_slower) < 0.9
 
 
 def test_the_launches_that_a_change_takes_find_it_and_fewer_do_not() -> None:
     logs = np.random.default_rng(2).normal(0, SPREAD, 100)
-    found = partial(noise.detectable, logs)
+    detectable = partial(noise.detectable, logs)
     for change in (0.03, 0.05):
-        needed = noise.launches_for(found, change)
+        needed = noise.launches_for(detectable, change)
         assert noise.detectable(logs, needed) <= change < noise.detectable(logs, needed - 1)
-    assert noise.launches_for(found, 0.0025) > 4 * noise.RESAMPLED
+    assert noise.launches_for(detectable, 0.0025) > 4 * noise.RESAMPLED
 
 
 def test_sides_of_one_gate_are_paired_by_round_and_drift_cancels() -> None:
     times = [0.01 * 1.5**at for at in range(8)]
     sides = [cell(launches=launches(times), sweep_id=side_id("monday", side)) for side in ("base", "current")]
-    (found,), warnings = noise.floors(sides)
-    assert (found.pairs, found.interleaved, found.spread, warnings) == (8, True, 0, [])
-    assert found.sweeps == 1 and math.isnan(found.between_sweeps)
+    (floor,), warnings = noise.floors(sides)
+    assert (floor.pairs, floor.interleaved, floor.spread, warnings) == (8, True, 0, [])
+    assert floor.sweeps == 1 and math.isnan(floor.between_sweeps)
 
 
 def test_rounds_of_separate_sweeps_are_paired_with_the_next_and_sweeps_lie_apart() -> None:
@@ -76,18 +76,18 @@ def test_rounds_of_separate_sweeps_are_paired_with_the_next_and_sweeps_lie_apart
     for entry in slow.launches:
         for rank in entry.ranks:
             rank.forward_backward_s[:] = [2 * step_s for step_s in rank.forward_backward_s]
-    (found,), _ = noise.floors([like_launches(13, 0, sweep_id="monday"), slow])
-    assert (found.pairs, found.interleaved, found.sweeps) == (12, False, 2)
-    assert found.spread < 3 * SPREAD
-    assert found.between_sweeps == pytest.approx(1, abs=0.1)
+    (floor,), _ = noise.floors([like_launches(13, 0, sweep_id="monday"), slow])
+    assert (floor.pairs, floor.interleaved, floor.sweeps) == (12, False, 2)
+    assert floor.spread < 3 * SPREAD
+    assert floor.between_sweeps == pytest.approx(1, abs=0.1)
 
 
 def test_cells_with_too_few_launches_are_named_and_other_code_is_a_warning() -> None:
     other = like_launches(12, 3, sweep_id="tuesday")
     other.environment["git"] = {"commit": "another", "dirty": False}
     few = cell(stage=1, launches=launches([0.01] * 4))
-    (found,), warnings = noise.floors([like_launches(12, 2), other, few, bare("failed", "boom", stage=2)])
-    assert found.pairs == 12
+    (floor,), warnings = noise.floors([like_launches(12, 2), other, few, bare("failed", "boom", stage=2)])
+    assert floor.pairs == 12
     assert warnings[0] == f"fewer than 6 pairs of launches: {few.cell_id}"
     assert warnings[1].startswith("not the same code: commit ") and warnings[1].endswith("; commit another")
     with pytest.raises(NothingToCompare, match=r"no cell has 6 pairs of launches; valid: two sweeps of bench\.regress"):
@@ -102,8 +102,8 @@ def test_code_is_told_apart_by_its_files_not_by_its_commit() -> None:
         return noise.floors(sides)[1]
 
     plain, changed = Source("a" * 64, commit="c" * 40), Source("b" * 64, commit="c" * 40, patch="+")
-    said = f"commit {'c' * 10} with changes, files {'b' * 10}; commit {'c' * 10}, files {'a' * 10}"
-    assert warned(plain, changed) == [f"not the same code: {said}"]
+    wording = f"commit {'c' * 10} with changes, files {'b' * 10}; commit {'c' * 10}, files {'a' * 10}"
+    assert warned(plain, changed) == [f"not the same code: {wording}"]
     assert warned(plain, plain, Source("a" * 64, commit="d" * 40)) == [], "only what does not measure was changed"
 
 

@@ -37,11 +37,11 @@ def verdicts(before: Record, after: Record) -> dict[str, str]:
 
 def test_a_cell_that_comes_out_the_same_is_reproduced() -> None:
     before = ran()
-    found = reproduction.lines(before, copy.deepcopy(before))
-    assert reproduction.failed(found) == []
-    assert {line.verdict for line in found if line.decides} == {"equal"}
-    assert {line.verdict for line in found if not line.decides} == {"inside"}
-    assert {line.figure for line in found if line.decides} == {
+    lines = reproduction.lines(before, copy.deepcopy(before))
+    assert reproduction.failed(lines) == []
+    assert {line.verdict for line in lines if line.decides} == {"equal"}
+    assert {line.verdict for line in lines if not line.decides} == {"inside"}
+    assert {line.figure for line in lines if line.decides} == {
         *("status", "data digest", "parameters", "losses of the parity steps", "digest of the weights"),
         *("losses of 3 timed launches", "model state", "collectives of a step", "bytes sent in a step"),
     }
@@ -104,8 +104,8 @@ def test_without_deterministic_bits_are_told_and_decide_nothing() -> None:
     before, after = ran(deterministic=False), ran(deterministic=False)
     for change in (tampered_loss, tampered_digest, tampered_timed_loss):
         change(after)
-    found = verdicts(before, after)
-    assert [name for name, verdict in found.items() if verdict == "differs"] == [
+    verdict_of = verdicts(before, after)
+    assert [name for name, verdict in verdict_of.items() if verdict == "differs"] == [
         *("losses of the parity steps", "digest of the weights", "losses of 3 timed launches")
     ]
     assert reproduction.failed(reproduction.lines(before, after)) == []
@@ -123,10 +123,10 @@ def test_times_and_peaks_lie_inside_or_outside_of_the_old_range_and_decide_nothi
     before, after = ran(), ran()
     after.launches = [launch(at, [[0.020] * 4, [0.021] * 4]) for at in range(3)]
     after.memory = [dataclasses.replace(rank, step_peaks_bytes=[1300] * 3) for rank in after.memory]
-    found = verdicts(before, after)
+    verdict_of = verdicts(before, after)
     outside = ["step time (ms)", "throughput (per s)", "peak (MiB)"]
-    assert [name for name, verdict in found.items() if verdict == "outside"] == outside
-    assert found["final loss"] == "inside"
+    assert [name for name, verdict in verdict_of.items() if verdict == "outside"] == outside
+    assert verdict_of["final loss"] == "inside"
     assert reproduction.failed(reproduction.lines(before, after)) == []
     assert reproduction.summary(before, after).endswith(f"Outside of the record's range: {', '.join(outside)}.")
 

@@ -27,16 +27,16 @@ def timed(gpus: int, *step_s: float, **changes: object) -> Record:
     return cell(0, gpus, launches, **changes)
 
 
-def only(found: Efficiency | None) -> Efficiency:
-    assert found is not None
-    return found
+def only(efficiency: Efficiency | None) -> Efficiency:
+    assert efficiency is not None
+    return efficiency
 
 
 def test_weak_scaling_efficiency_by_hand() -> None:
     one, two = timed(1, 0.010), timed(2, 0.0125)  # 6,400/s on one rank, 10,240/s on two
-    found = [only(entry) for entry in efficiencies([one, two])]
-    assert [entry.interval.value for entry in found] == pytest.approx([1.0, 0.8])
-    assert [entry.baseline_gpus for entry in found] == [1, 1]
+    efficiency_entries = [only(entry) for entry in efficiencies([one, two])]
+    assert [entry.interval.value for entry in efficiency_entries] == pytest.approx([1.0, 0.8])
+    assert [entry.baseline_gpus for entry in efficiency_entries] == [1, 1]
 
 
 def test_strong_scaling_has_the_same_definition() -> None:
@@ -48,18 +48,18 @@ def test_strong_scaling_has_the_same_definition() -> None:
 def test_the_baseline_is_the_smallest_world_that_ended_ok() -> None:
     failed = bare("failed", "it broke")
     wrong = timed(2, 0.01, status="parity_failed")
-    found = efficiencies([failed, wrong, timed(4, 0.01), timed(8, 0.02)])
-    assert found[:2] == [None, None]
-    assert only(found[3]).baseline_gpus == 4
-    assert only(found[3]).interval.value == pytest.approx(0.5)
+    efficiency_entries = efficiencies([failed, wrong, timed(4, 0.01), timed(8, 0.02)])
+    assert efficiency_entries[:2] == [None, None]
+    assert only(efficiency_entries[3]).baseline_gpus == 4
+    assert only(efficiency_entries[3]).interval.value == pytest.approx(0.5)
 
 
 def test_cells_that_differ_in_another_setting_or_in_hardware_are_not_compared() -> None:
     other = timed(2, 0.01, precision="bf16")
     elsewhere = timed(2, 0.01)
     elsewhere.environment = elsewhere.environment | {"cpu_model": "another"}
-    found = [only(entry) for entry in efficiencies([timed(1, 0.01), other, elsewhere])]
-    assert [entry.baseline_gpus for entry in found] == [1, 2, 2]
+    efficiency_entries = [only(entry) for entry in efficiencies([timed(1, 0.01), other, elsewhere])]
+    assert [entry.baseline_gpus for entry in efficiency_entries] == [1, 2, 2]
 
 
 def test_how_a_sweep_was_tracked_and_repeated_makes_no_other_cell() -> None:
@@ -93,8 +93,8 @@ def test_under_drift_the_median_of_ratios_errs_less_than_the_ratio_of_medians(ro
         drift = generator.lognormal(0, 0.2, rounds)
         above, below = (drift * generator.lognormal(0, 0.02, rounds) for _ in range(2))
         ours, other = medians.median_interval(above / below), medians.ratio_interval(above, below)
-        errors.append([abs(math.log(found.value)) for found in (ours, other)])
-        widths.append([found.high - found.low for found in (ours, other)])
+        errors.append([abs(math.log(interval.value)) for interval in (ours, other)])
+        widths.append([interval.high - interval.low for interval in (ours, other)])
         covered.append(ours.low <= 1 <= ours.high)
     level = medians.attainable(rounds)
     assert np.mean(covered) >= level - 4 * (level * (1 - level) / trials) ** 0.5
@@ -139,9 +139,11 @@ def test_the_cap_counts_threads_and_gpus() -> None:
 
 def test_each_stage_has_its_own_baseline() -> None:
     records = sweep()
-    found = [only(entry) for entry in efficiencies(records)]
+    efficiency_entries = [only(entry) for entry in efficiencies(records)]
     at_one = [
-        entry.interval.value for entry, record in zip(found, records, strict=True) if record.resolved["world_size"] == 1
+        entry.interval.value
+        for entry, record in zip(efficiency_entries, records, strict=True)
+        if record.resolved["world_size"] == 1
     ]
     assert at_one == [1.0] * 4
 
@@ -157,16 +159,16 @@ def strong(gpus: int, *step_s: float, **changes: object) -> Record:
 def test_the_serial_fraction_of_amdahls_law_is_its_serial_part() -> None:
     for growth, share in ((2.0, 0.1), (8.0, 0.1), (64.0, 0.02)):
         efficiency = 1 / (share + (1 - share) / growth) / growth
-        found = serial_fraction(Interval(efficiency, efficiency * 0.9, efficiency * 1.1, 0.95, 6), growth)
-        assert found.value == pytest.approx(share)
-        assert found.low == pytest.approx((1 / (1.1 * efficiency) - 1) / (growth - 1))
-        assert found.low < found.value < found.high
+        share_of_steps = serial_fraction(Interval(efficiency, efficiency * 0.9, efficiency * 1.1, 0.95, 6), growth)
+        assert share_of_steps.value == pytest.approx(share)
+        assert share_of_steps.low == pytest.approx((1 / (1.1 * efficiency) - 1) / (growth - 1))
+        assert share_of_steps.low < share_of_steps.value < share_of_steps.high
 
 
 def test_the_serial_fraction_is_the_published_formula_of_the_speedup() -> None:
     speedup, ranks = 5, 8
-    found = serial_fraction(Interval(speedup / ranks, 0.6, 0.7, 0.95, 6), ranks)
-    assert found.value == pytest.approx((1 / speedup - 1 / ranks) / (1 - 1 / ranks))
+    fraction = serial_fraction(Interval(speedup / ranks, 0.6, 0.7, 0.95, 6), ranks)
+    assert fraction.value == pytest.approx((1 / speedup - 1 / ranks) / (1 - 1 / ranks))
 
 
 def test_only_strong_scaling_beyond_its_baseline_has_a_serial_fraction() -> None:
@@ -178,7 +180,7 @@ def test_only_strong_scaling_beyond_its_baseline_has_a_serial_fraction() -> None
     assert ends == pytest.approx([0.1, 0.1478, 0.2], abs=1e-4)
 
 
-def said_of(*cells: Record) -> str:
+def trend_of(*cells: Record) -> str:
     (line,) = trends(Content(cells))
     return line
 
@@ -189,20 +191,20 @@ def test_the_trend_of_the_serial_fraction_in_words() -> None:
     two, eight = (strong(gpus, *((0.010 + 0.090 / gpus) * slow for slow in pace)) for gpus in (2, 8))
     slow = strong(8, *((0.010 + 0.090 / 8 + 0.01) * slow for slow in pace))
     quick = strong(8, *((0.001 + 0.099 / 8) * slow for slow in pace))
-    assert "no change detected from 10 % at 2 ranks to 10 % at 8" in said_of(one, two, eight)
-    assert "no number of ranks is more than 10.0 times as fast" in said_of(one, two, eight)
-    assert "it rises from 10 % at 2 ranks to 21 % at 8 (change: 95 % CI [+11.4, +11.4] points" in said_of(
+    assert "no change detected from 10 % at 2 ranks to 10 % at 8" in trend_of(one, two, eight)
+    assert "no number of ranks is more than 10.0 times as fast" in trend_of(one, two, eight)
+    assert "it rises from 10 % at 2 ranks to 21 % at 8 (change: 95 % CI [+11.4, +11.4] points" in trend_of(
         one, two, slow
     )
-    assert "it falls from 10 % at 2 ranks to 1.0 % at 8" in said_of(one, two, quick)
-    assert "one world size shows no trend" in said_of(one, two)
-    assert "too few to detect a change" in said_of(strong(1, 0.1), strong(2, 0.06), strong(8, 0.05))
+    assert "it falls from 10 % at 2 ranks to 1.0 % at 8" in trend_of(one, two, quick)
+    assert "one world size shows no trend" in trend_of(one, two)
+    assert "too few to detect a change" in trend_of(strong(1, 0.1), strong(2, 0.06), strong(8, 0.05))
 
 
 def test_oversubscribed_worlds_have_no_trend(tmp_path: Path) -> None:
     records = [strong(1, 0.1, 0.1), strong(2, 0.055, 0.055), strong(8, 0.2, 0.2)]
     records[2].verdicts = ["oversubscribed"]
-    assert "one world size shows no trend" in said_of(*records)
+    assert "one world size shows no trend" in trend_of(*records)
     page = write_report(records, tmp_path).markdown.read_text(encoding="utf-8")
     assert "oversubscribed: says nothing about scaling" in page
     assert "| 1.82 of 2 | 10 % [10.0, 10.0] |" in page

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_hand(folder: Path) -> Cells:
     """What each record says, by a calculator: docs/reference/metrics.md in ten lines."""
-    found: Cells = {}
+    cells: Cells = {}
     throughputs: dict[tuple[int, int], list[float]] = {}
     for path in (folder / "records").glob("*.json"):
         record = json.loads(path.read_text())
@@ -40,7 +40,7 @@ def by_hand(folder: Path) -> Cells:
         throughputs[cell] = [
             units * len(launch[0]["losses"]) / max(rank["wall_s"] for rank in launch) for launch in ranks
         ]
-        found[cell] = {
+        cells[cell] = {
             "step_time_s": median(median(slowest_steps(launch)) for launch in ranks),
             "throughput_per_s": median(throughputs[cell]),
             "model_state_bytes": max(sum(rank["state_bytes"].values()) for rank in record["memory"]),
@@ -48,10 +48,10 @@ def by_hand(folder: Path) -> Cells:
             "parameters": sum(math.prod(each["shape"]) for each in record["model"]["parameters"]),
             "launches": len(record["launches"]),
         }
-    for stage, gpus in found:
+    for stage, gpus in cells:
         rounds = zip(throughputs[stage, gpus], throughputs[stage, 1], strict=True)
-        found[stage, gpus]["scaling_efficiency"] = median(many / gpus / one for many, one in rounds)
-    return found
+        cells[stage, gpus]["scaling_efficiency"] = median(many / gpus / one for many, one in rounds)
+    return cells
 
 
 def slowest_steps(ranks: list[dict[str, list[float]]]) -> list[float]:

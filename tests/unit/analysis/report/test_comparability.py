@@ -25,26 +25,26 @@ def test_scaling_from_other_baselines_is_not_put_in_one_order() -> None:
         *(steps(gpus, 3, at, at, verdicts=[]) for gpus, at in ((2, 0.010), (4, 0.014), (8, 0.0141))),
         *(steps(gpus, 1, at, at, verdicts=[]) for gpus, at in ((4, 0.010), (8, 0.011))),
     ]
-    said = words(records, about="Scaling")
-    assert "From 2 ranks to 8, stage 3 keeps 71 % (50 % CI [70.9, 70.9]) of its throughput per rank." in said
-    assert "From 4 ranks to 8, stage 1 keeps 91 % (50 % CI [90.9, 90.9]) of its throughput per rank." in said
-    assert "the most" not in said
+    text = words(records, about="Scaling")
+    assert "From 2 ranks to 8, stage 3 keeps 71 % (50 % CI [70.9, 70.9]) of its throughput per rank." in text
+    assert "From 4 ranks to 8, stage 1 keeps 91 % (50 % CI [90.9, 90.9]) of its throughput per rank." in text
+    assert "the most" not in text
 
 
 def test_an_interval_that_is_not_there_is_not_said_to_be_apart() -> None:
-    said = words([steps(2, 0, 0.010, 0.011), steps(2, 1, 0.015, 0.016), steps(2, 2, 0.02)])
-    assert "(paired ratio over rounds, 50 % (2 launches); 1 configuration with one launch not assessed)" in said
+    text = words([steps(2, 0, 0.010, 0.011), steps(2, 1, 0.015, 0.016), steps(2, 2, 0.02)])
+    assert "(paired ratio over rounds, 50 % (2 launches); 1 configuration with one launch not assessed)" in text
 
 
 def test_what_goes_with_the_engine_but_is_other_work_is_another_task() -> None:
     records = [steps(2, 0, 0.010), steps(2, 0, 0.016, engine={"name": "native"}, batch_size=128)]
-    assert [found.task for found in answers_of(records)] == ["batch_size 128", "batch_size 64"]
+    assert [answer.task for answer in answers_of(records)] == ["batch_size 128", "batch_size 64"]
 
 
 def test_machines_are_never_ranked_against_each_other(tmp_path: Path) -> None:
     records = [steps(2, 0, 0.010, 0.011), steps(2, 3, 0.001, 0.0011)]
     records[1].environment |= {"cpu_model": "AMD EPYC 9654", "cores": 192}
     records[1].resolved["cores"] = 192
-    tasks = [found.task for found in answers_of(records)]
+    tasks = [answer.task for answer in answers_of(records)]
     assert tasks == ["AMD EPYC 9654, 192 cores", "Intel(R) Xeon(R) Processor @ 2.60GHz, 2 cores"]
     assert "AMD EPYC 9654, 192 cores" in write_report(records, tmp_path).markdown.read_text(encoding="utf-8")

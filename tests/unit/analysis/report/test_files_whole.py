@@ -37,14 +37,14 @@ def test_a_full_disk_leaves_each_file_as_it_was_or_as_it_was_to_be(tmp_path: Pat
     write_report(old, tmp_path / "report")
     before = content(tmp_path / "report")
     assert before["report.html"] != to_be["report.html"]
-    largest_figure = max(len(held) for name, held in to_be.items() if name.endswith(".png"))
+    largest_figure = max(len(data) for name, data in to_be.items() if name.endswith(".png"))
     changed = []
     for limit in (len(to_be["summary.csv"]) // 2, largest_figure // 2, len(to_be["report.html"]) // 2):
         with files_of_at_most(limit), pytest.raises(OSError):
             write_report(new, tmp_path / "report")
         after = content(tmp_path / "report")
-        assert [name for name, held in after.items() if held not in (before.get(name), to_be.get(name))] == []
-        changed.append(sum(held != before.get(name) for name, held in after.items()))
+        assert [name for name, data in after.items() if data not in (before.get(name), to_be.get(name))] == []
+        changed.append(sum(data != before.get(name) for name, data in after.items()))
         assert after["report.html"] == before["report.html"]
     assert changed[0] == 0 < changed[1] < changed[2]  # it came further each time
 

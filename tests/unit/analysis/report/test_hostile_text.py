@@ -153,8 +153,10 @@ def test_no_line_of_the_markdown_is_markup_of_theirs(report: ReportPaths) -> Non
 
 def test_control_characters_are_left_out(report: ReportPaths) -> None:
     for path in (report.html, report.markdown):
-        found = set(re.findall(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\u202e]", path.read_text("utf-8")))
-        assert found == set(), path
+        controls = set(
+            re.findall(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\u202e]", path.read_text("utf-8"))
+        )
+        assert controls == set(), path
 
 
 def test_the_table_is_read_back_with_every_row(report: ReportPaths) -> None:

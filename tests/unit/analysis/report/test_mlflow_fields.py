@@ -38,10 +38,10 @@ def test_a_name_has_what_tells_the_cells_of_its_sweep_apart() -> None:
 
 def test_every_name_is_one_that_mlflow_takes_and_has_no_slash() -> None:
     records = sweep(stages=(0, 1), worlds=(1, 2))
-    told = [*metrics(records), *mlflow_fields.sweep_metrics(records, frame(records))]
-    told_names = {metric.key for metric in told} | set(mlflow_fields.cell_params(records[0]))
-    assert len(told_names) > 40
-    assert [name for name in told_names if not ALLOWED.fullmatch(name)] == []
+    every_metric = [*metrics(records), *mlflow_fields.sweep_metrics(records, frame(records))]
+    every_name = {metric.key for metric in every_metric} | set(mlflow_fields.cell_params(records[0]))
+    assert len(every_name) > 40
+    assert [name for name in every_name if not ALLOWED.fullmatch(name)] == []
 
 
 def test_the_compare_view_begins_with_efficiency_and_the_settings_that_differ() -> None:
@@ -55,18 +55,18 @@ def test_the_compare_view_begins_with_efficiency_and_the_settings_that_differ() 
 
 
 def test_no_setting_is_a_metric_and_no_metric_is_zero_everywhere() -> None:
-    told = {metric.key for metric in metrics(sweep(stages=(0, 3), worlds=(2,)))}
-    assert told & {"stage", "gpus", "bucket_mb", "parameters"} == set()
-    assert "params_bytes" in told and "master_bytes" not in told
+    names_of_metrics = {metric.key for metric in metrics(sweep(stages=(0, 3), worlds=(2,)))}
+    assert names_of_metrics & {"stage", "gpus", "bucket_mb", "parameters"} == set()
+    assert "params_bytes" in names_of_metrics and "master_bytes" not in names_of_metrics
 
 
 def test_launches_and_steps_are_series_and_a_long_one_is_thinned() -> None:
     records = [cell(0, 1, [launch(at, [[0.01] * 4000]) for at in range(3)])]
-    found: dict[str, list[int]] = {}
+    steps_by_name: dict[str, list[int]] = {}
     for metric in metrics(records):
-        found.setdefault(metric.key, []).append(metric.step)
-    assert found["by_launch_step_time_s"] == found["by_launch_throughput_per_s"] == [0, 1, 2]
-    assert found["by_step_time_s"] == found["by_step_loss"] == list(range(0, 4000, 4))
+        steps_by_name.setdefault(metric.key, []).append(metric.step)
+    assert steps_by_name["by_launch_step_time_s"] == steps_by_name["by_launch_throughput_per_s"] == [0, 1, 2]
+    assert steps_by_name["by_step_time_s"] == steps_by_name["by_step_loss"] == list(range(0, 4000, 4))
 
 
 def test_the_parent_has_a_curve_over_the_world_size_for_each_setting_that_ended_well() -> None:

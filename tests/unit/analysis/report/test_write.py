@@ -54,9 +54,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_summary_csv_has_its_columns_in_order_and_a_row_a_cell(plain: ReportPaths) -> None:
-    found = rows(plain.csv)
-    assert len(found) == 16
-    assert list(found[0])[: len(REQUIRED)] == REQUIRED
+    table_rows = rows(plain.csv)
+    assert len(table_rows) == 16
+    assert list(table_rows[0])[: len(REQUIRED)] == REQUIRED
 
 
 def test_summary_csv_agrees_with_the_records_by_a_calculator(plain: ReportPaths) -> None:
@@ -66,8 +66,8 @@ def test_summary_csv_agrees_with_the_records_by_a_calculator(plain: ReportPaths)
         ]
         for record in sweep()
     }
-    found = {(row["stage"], row["gpus"]): row for row in rows(plain.csv)}
-    for (stage, gpus), row in found.items():
+    row_of_cell = {(row["stage"], row["gpus"]): row for row in rows(plain.csv)}
+    for (stage, gpus), row in row_of_cell.items():
         base = per_rank[stage, row["scaling_baseline_gpus"]]
         ratios = [above / below for above, below in zip(per_rank[stage, gpus], base, strict=True)]
         assert float(row["scaling_efficiency"]) == pytest.approx(sorted(ratios)[2], rel=1e-9), "of five rounds"
@@ -79,17 +79,17 @@ def test_summary_csv_agrees_with_the_records_by_a_calculator(plain: ReportPaths)
         assert float(row["step_time_s_low"]) <= float(row["step_time_s"]) <= float(row["step_time_s_high"])
 
 
-def test_summary_csv_leaves_empty_what_is_not_known(tmp_path: Path) -> None:
+def test_summary_csv_leaves_empty_what_was_not_measured(tmp_path: Path) -> None:
     records = [cell(), bare("failed", "broke, badly", 1), measured(cell(2, 1)), cell(2, 2, engine={"name": "other"})]
     write_csv(frame(records), tmp_path / "summary.csv")
-    found = rows(tmp_path / "summary.csv")
-    failed = next(row for row in found if row["status"] == "failed")
+    table_rows = rows(tmp_path / "summary.csv")
+    failed = next(row for row in table_rows if row["status"] == "failed")
     assert failed["reason"] == "broke, badly"
     assert failed["step_time_s"] == failed["model_state_bytes"] == failed["scaling_efficiency"] == ""
-    one_launch = next(row for row in found if row["status"] == "ok")
+    one_launch = next(row for row in table_rows if row["status"] == "ok")
     assert float(one_launch["step_time_s"]) == pytest.approx(0.01)
     assert one_launch["step_time_s_low"] == one_launch["interval_level"] == ""
-    other = next(row for row in found if row["engine"] == "other")
+    other = next(row for row in table_rows if row["engine"] == "other")
     assert other["model_state_predicted_bytes"] == ""
 
 
@@ -178,8 +178,8 @@ def test_every_link_of_a_report_leads_to_a_part_of_it(troubled: ReportPaths) -> 
 def test_failures_and_verdicts_name_their_cells() -> None:
     table = frame(troubled_sweep())
     assert {flag.name: flag.cells for flag in failures(table)}["oom"] == "stage 3 · 8 ranks"
-    said = {flag.name: flag.cells for flag in verdicts(frame(sweep()))}
-    assert said == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
+    cells_of = {flag.name: flag.cells for flag in verdicts(frame(sweep()))}
+    assert cells_of == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
 
 
 def test_cells_that_one_setting_tells_from_the_others_are_named_by_its_values() -> None:
@@ -199,9 +199,9 @@ def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path:
     records[1].verdict_reasons = {"foreign_process": reason}
     paths = write_report(records, tmp_path)
     meaning = "background load: other processes used these CPUs or GPUs during measured steps."
-    said = f"{meaning} {reason.replace('in', 'In', 1)}."
-    assert said in html.unescape(paths.html.read_text(encoding="utf-8"))
-    assert said in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
+    sentence = f"{meaning} {reason.replace('in', 'In', 1)}."
+    assert sentence in html.unescape(paths.html.read_text(encoding="utf-8"))
+    assert sentence in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
     assert f"foreign_process: {reason}" in paths.csv.read_text(encoding="utf-8")
     with style():
         drawn = frame(records)
@@ -268,8 +268,8 @@ def test_the_command_line_reports_on_a_folder(tmp_path: Path, capsys: pytest.Cap
     (folder / "records" / "broken.json").write_text("{")
     assert main(["report", str(folder)]) == 0
     assert {"summary.csv", "report.md", "report.html", "figures"} <= {path.name for path in folder.iterdir()}
-    said = capsys.readouterr().out
-    assert "warning:" in said and "broken.json" in said
+    output = capsys.readouterr().out
+    assert "warning:" in output and "broken.json" in output
     assert "broken.json" in (folder / "report.html").read_text(encoding="utf-8")
     assert main(["report", str(folder / "records"), "--out", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "elsewhere" / "report.html").is_file()

@@ -13,10 +13,10 @@ from tests.fakes import cell, launch
 
 
 def test_the_interval_of_five_launches_is_their_range_at_94_percent() -> None:
-    found = medians.median_interval([3.0, 1.0, 2.0, 5.0, 4.0])
-    assert (found.value, found.low, found.high) == (3.0, 1.0, 5.0)
-    assert found.level == pytest.approx(1 - 2 / 32)
-    assert found.level_text() == "94 % (5 launches)"
+    interval = medians.median_interval([3.0, 1.0, 2.0, 5.0, 4.0])
+    assert (interval.value, interval.low, interval.high) == (3.0, 1.0, 5.0)
+    assert interval.level == pytest.approx(1 - 2 / 32)
+    assert interval.level_text() == "94 % (5 launches)"
 
 
 def test_three_launches_reach_75_percent_and_say_so() -> None:
@@ -24,18 +24,18 @@ def test_three_launches_reach_75_percent_and_say_so() -> None:
 
 
 def test_one_launch_has_no_interval() -> None:
-    found = medians.median_interval([1.5])
-    assert found.value == 1.5
-    assert np.isnan(found.low)
-    assert np.isnan(found.high)
-    assert found.level == 0.0
-    assert found.level_text() == "no interval (1 launch)"
+    interval = medians.median_interval([1.5])
+    assert interval.value == 1.5
+    assert np.isnan(interval.low)
+    assert np.isnan(interval.high)
+    assert interval.level == 0.0
+    assert interval.level_text() == "no interval (1 launch)"
 
 
 def test_no_launch_has_no_value() -> None:
-    found = medians.median_interval([])
-    assert np.isnan(found.value)
-    assert found.level_text() == "not measured"
+    interval = medians.median_interval([])
+    assert np.isnan(interval.value)
+    assert interval.level_text() == "not measured"
 
 
 def test_six_launches_are_enough_for_95_percent() -> None:
@@ -52,9 +52,9 @@ def test_intervals_are_the_same_every_time() -> None:
 def test_intervals_cover_the_median_as_often_as_they_say(launches: int) -> None:
     """Skewed samples with median 1. Four standard errors of 600 trials are allowed below the stated level."""
     generator = np.random.default_rng(launches)
-    found = [medians.median_interval(list(generator.lognormal(0, 1, launches))) for _ in range(600)]
-    covered = np.mean([one.low <= 1 <= one.high for one in found])
-    level = found[0].level
+    trials = [medians.median_interval(list(generator.lognormal(0, 1, launches))) for _ in range(600)]
+    covered = np.mean([one.low <= 1 <= one.high for one in trials])
+    level = trials[0].level
     assert covered >= level - 4 * (level * (1 - level) / 600) ** 0.5
 
 
@@ -76,8 +76,8 @@ def test_paired_ratios_cover_as_often_as_they_say_and_cancel_what_is_shared(laun
 
 
 def test_a_ratio_that_is_the_same_in_every_round_has_no_width() -> None:
-    found = medians.ratio_interval([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
-    assert (found.value, found.low, found.high) == (2.0, 2.0, 2.0)
+    interval = medians.ratio_interval([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert (interval.value, interval.low, interval.high) == (2.0, 2.0, 2.0)
 
 
 def test_pairs_must_be_pairs() -> None:

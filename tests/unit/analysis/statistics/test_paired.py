@@ -16,25 +16,25 @@ def test_the_distribution_of_the_signed_rank_sum_is_that_of_all_signs() -> None:
         sum(rank for rank, sign in zip(range(1, 8), signs, strict=True) if sign)
         for signs in itertools.product((0, 1), repeat=7)
     ]
-    found = paired.rank_sum_distribution(7)
-    assert found.tolist() == pytest.approx([sum(value <= at for value in sums) / 128 for at in range(29)])
+    distribution = paired.rank_sum_distribution(7)
+    assert distribution.tolist() == pytest.approx([sum(value <= at for value in sums) / 128 for at in range(29)])
 
 
 def test_the_interval_is_what_the_signed_rank_test_does_not_reject() -> None:
     logs = np.random.default_rng(3).normal(0.02, 0.05, 12)
-    found = paired.ratio_interval(logs, 0.025)
+    interval = paired.ratio_interval(logs, 0.025)
     for shift, kept in ((-1e-6, False), (1e-6, True)):
-        moved = logs - math.log(found.low) - shift
+        moved = logs - math.log(interval.low) - shift
         ranks = np.argsort(np.argsort(np.abs(moved))) + 1
         chance = paired.rank_sum_distribution(12)[int(ranks[moved < 0].sum())]
         assert (chance > 0.025) == kept
-    assert found.level == pytest.approx(0.95, abs=0.01) and found.level >= 0.95
+    assert interval.level == pytest.approx(0.95, abs=0.01) and interval.level >= 0.95
 
 
 def test_ratios_are_second_over_first() -> None:
     assert paired.logs_of_ratios([1.0, 2.0], [2.0, 4.0]).tolist() == pytest.approx([math.log(2)] * 2)
-    found = paired.ratio_interval([math.log(2)] * 8, 0.01)
-    assert (found.value, found.low, found.high) == pytest.approx((2, 2, 2))
+    interval = paired.ratio_interval([math.log(2)] * 8, 0.01)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((2, 2, 2))
 
 
 @pytest.mark.parametrize(("one_sided", "rounds"), [(0.01, 7), (0.025, 6), (0.01 / 36, 12)])
@@ -69,6 +69,6 @@ def noisy_pairs(kind: str, rows: int, rounds: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "spikes"])
 def test_nineteen_of_twenty_intervals_hold_the_truth(kind: str) -> None:
     for rounds in (6, 20):
-        found = [paired.ratio_interval(row + 0.05, 0.025) for row in noisy_pairs(kind, 1500, rounds, seed=rounds)]
-        held = sum(interval.low <= math.exp(0.05) <= interval.high for interval in found)
-        assert held / 1500 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 1500)
+        intervals = [paired.ratio_interval(row + 0.05, 0.025) for row in noisy_pairs(kind, 1500, rounds, seed=rounds)]
+        cover_count = sum(interval.low <= math.exp(0.05) <= interval.high for interval in intervals)
+        assert cover_count / 1500 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 1500)

@@ -25,8 +25,8 @@ def test_a_sweep_folder_its_records_and_their_parent_are_all_understood(tmp_path
 def test_sweeps_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for place in ("runs/b/current", "runs/b/base", "runs/nightly/n/sweep", "runs/a"):
         write_all([cell(sweep_id=place)], tmp_path / place)
-    found = [record.sweep_id for record in load([tmp_path / "runs"]).records]
-    assert found == ["runs/a", "runs/b/base", "runs/b/current", "runs/nightly/n/sweep"]
+    sweep_ids = [record.sweep_id for record in load([tmp_path / "runs"]).records]
+    assert sweep_ids == ["runs/a", "runs/b/base", "runs/b/current", "runs/nightly/n/sweep"]
     write_all([cell(sweep_id="below")], tmp_path / "runs/a/below")
     assert [record.sweep_id for record in load([tmp_path / "runs/a"]).records] == ["runs/a"]
 
@@ -45,11 +45,11 @@ def test_what_cannot_be_read_is_listed_and_does_not_stop_the_rest(tmp_path: Path
     }
     for name, text in spoilt.items():
         (records / name).write_text(text)
-    found = load([tmp_path])
-    assert len(found.records) == 1
-    assert [Path(warning.partition(": ")[0]).name for warning in found.warnings] == sorted(spoilt)
-    assert not any("\n" in warning for warning in found.warnings)
-    assert "schema_version is 99" in found.warnings[2]
+    contents = load([tmp_path])
+    assert len(contents.records) == 1
+    assert [Path(warning.partition(": ")[0]).name for warning in contents.warnings] == sorted(spoilt)
+    assert not any("\n" in warning for warning in contents.warnings)
+    assert "schema_version is 99" in contents.warnings[2]
 
 
 def test_no_records_is_an_error_that_says_where_was_looked(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_record_beside_sweeps_does_not_hide_them(tmp_path: Path) -> None:
 def test_a_copy_of_a_record_is_read_once(tmp_path: Path) -> None:
     folder = write_all([cell(0, 2), cell(1, 2)], tmp_path / "a")
     copy = write_all([cell(0, 2), cell(3, 2)], tmp_path / "latest" / "a")
-    found = load([tmp_path])
-    assert [record.config["stage"] for record in found.records] == [0, 1, 3]
-    assert len(found.warnings) == 1 and "a copy of a record that was read already" in found.warnings[0]
+    contents = load([tmp_path])
+    assert [record.config["stage"] for record in contents.records] == [0, 1, 3]
+    assert len(contents.warnings) == 1 and "a copy of a record that was read already" in contents.warnings[0]
     assert len(load([folder]).records) == len(load([copy]).records) == 2

@@ -32,8 +32,8 @@ def calls(folder: Path) -> int:
     """Function calls of all that a report does but drawing, which is bounded by itself."""
     profile = cProfile.Profile()
     with profile:
-        found = load([folder])
-        document(Content(found.records))
+        contents = load([folder])
+        document(Content(contents.records))
     return int(pstats.Stats(profile).total_calls)
 
 

@@ -23,9 +23,9 @@ MODEL = cnn_model(
 
 
 def state(stage: int, gpus: int, **settings: object) -> dict[str, int]:
-    found = predict_state(cell(stage, gpus, model=MODEL, **settings))
-    assert found is not None
-    return found
+    bytes_by_kind = predict_state(cell(stage, gpus, model=MODEL, **settings))
+    assert bytes_by_kind is not None
+    return bytes_by_kind
 
 
 def test_ddp_with_adam_keeps_sixteen_bytes_per_parameter_and_a_counter_per_tensor() -> None:
@@ -89,9 +89,9 @@ def test_zero_redundancy_optimizer_gives_whole_parameters_to_the_emptiest_rank()
 
 
 def test_stage_1_is_predicted_for_the_rank_with_the_largest_part() -> None:
-    found = state(1, 2)
-    assert found["optimizer"] == 35 * 8 + 4
-    assert (found["params"], found["grads"]) == (4 * P, 4 * P)
+    bytes_by_kind = state(1, 2)
+    assert bytes_by_kind["optimizer"] == 35 * 8 + 4
+    assert (bytes_by_kind["params"], bytes_by_kind["grads"]) == (4 * P, 4 * P)
 
 
 def test_fully_shard_gives_rank_0_whole_rows_rounded_up() -> None:
@@ -125,8 +125,8 @@ def test_master_weights_are_the_only_weights_that_fully_shard_keeps() -> None:
 
 def test_frozen_parameters_have_neither_gradients_nor_optimizer_state() -> None:
     frozen = cnn_model(parameters=[Parameter("w", [10], True, 0), Parameter("f", [100], False, 0)])
-    found = predict_state(cell(0, 2, model=frozen))
-    assert found == {"params": 440, "master": 0, "grads": 40, "optimizer": 84, "buffers": 0}
+    bytes_by_kind = predict_state(cell(0, 2, model=frozen))
+    assert bytes_by_kind == {"params": 440, "master": 0, "grads": 40, "optimizer": 84, "buffers": 0}
 
 
 def test_an_engine_without_a_theory_has_no_prediction() -> None:

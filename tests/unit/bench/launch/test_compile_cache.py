@@ -12,7 +12,7 @@ from bench.launch.local import server_environment
 
 
 @pytest.fixture(autouse=True)
-def asked_again() -> Iterator[None]:
+def empty_cache() -> Iterator[None]:
     cache.compile_cache.cache_clear()
     yield
     cache.compile_cache.cache_clear()

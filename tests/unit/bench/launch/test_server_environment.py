@@ -51,6 +51,6 @@ def test_a_person_s_own_choice_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    found = server_environment()
-    assert (found["MALLOC_TRIM_THRESHOLD_"], found["GLOO_SOCKET_IFNAME"]) == ("131072", "eth0")
-    assert found["OMP_NUM_THREADS"] == "1"  # of the server, which must not have threads when it forks
+    variables = server_environment()
+    assert (variables["MALLOC_TRIM_THRESHOLD_"], variables["GLOO_SOCKET_IFNAME"]) == ("131072", "eth0")
+    assert variables["OMP_NUM_THREADS"] == "1"  # of the server, which must not have threads when it forks

@@ -98,9 +98,9 @@ def test_a_gradient_by_an_input_and_the_gradient_of_a_gradient_are_counted() -> 
         return slope.square().sum()
 
     product = 2 * 3 * 4 * 5
-    found, uncounted = counted(penalty)
+    total, uncounted = counted(penalty)
     assert uncounted == {}
-    assert found >= 6 * product and found % product == 0
+    assert total >= 6 * product and total % product == 0
 
 
 def test_layers_that_torch_counts_have_its_counts() -> None:
@@ -118,9 +118,9 @@ def test_layers_that_torch_counts_have_its_counts() -> None:
 
 def test_what_multiplies_and_has_no_formula_is_named() -> None:
     run = torch.linalg.inv
-    found, uncounted = counted(lambda: run(torch.eye(4).requires_grad_()))
+    total, uncounted = counted(lambda: run(torch.eye(4).requires_grad_()))
     assert "aten::linalg_inv_ex" in uncounted
-    assert found == 2 * 2 * 4 * 4 * 4  # the two products of its backward
+    assert total == 2 * 2 * 4 * 4 * 4  # the two products of its backward
 
 
 def test_products_within_a_persons_own_operator_are_counted_and_others_are_named() -> None:

@@ -33,8 +33,8 @@ GPU = State(
 SEEN = {"torch": "2.15.0", "gpus": 1, "nccl": "2.29.7"}
 
 
-def wrong(found: list[Finding]) -> list[str]:
-    return [finding.what for finding in found if finding.verdict == "wrong"]
+def wrong(findings: list[Finding]) -> list[str]:
+    return [finding.what for finding in findings if finding.verdict == "wrong"]
 
 
 def test_an_idle_gpu_with_nccl_is_fit() -> None:
@@ -57,8 +57,8 @@ def test_what_spoils_a_night_on_gpus_is_named(driver: list[State], seen: dict[st
 
 
 def test_a_driver_that_is_not_kept_up_is_only_noted() -> None:
-    found = preflight.graphics([replace(GPU, is_persistent=False)], SEEN)
-    assert [(finding.what, finding.verdict) for finding in found if finding.verdict != "ok"] == [
+    findings = preflight.graphics([replace(GPU, is_persistent=False)], SEEN)
+    assert [(finding.what, finding.verdict) for finding in findings if finding.verdict != "ok"] == [
         ("persistence", "note")
     ]
 
@@ -97,9 +97,9 @@ def test_versions_are_held_against_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "uv.lock"
     lock.write_text('[[package]]\nname = "torch"\nversion = "2.15.0"\n[[package]]\nname = "rich"\nversion = "13.0"\n')
     assert preflight.locked({"torch": "2.15.0", "unknown-to-it": "1"}, lock).verdict == "ok"
-    found = preflight.locked({"torch": "2.14.0", "rich": "13.0"}, lock)
-    assert (found.verdict, found.value) == ("wrong", "1 of 2 differ")
-    assert "torch 2.14.0" in found.advice
+    finding = preflight.locked({"torch": "2.14.0", "rich": "13.0"}, lock)
+    assert (finding.verdict, finding.value) == ("wrong", "1 of 2 differ")
+    assert "torch 2.14.0" in finding.advice
     assert preflight.locked({}, tmp_path / "none").verdict == "wrong"
 
 

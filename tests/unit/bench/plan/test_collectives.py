@@ -73,12 +73,12 @@ def test_a_line_without_noise_is_found_exactly() -> None:
 
 
 def test_intervals_over_launches_hold_the_truth() -> None:
-    found = fit()
-    assert found.alpha_s.low <= ALPHA_S <= found.alpha_s.high
-    assert found.bandwidth.low <= 1 / S_PER_BYTE <= found.bandwidth.high
-    assert found.alpha_s.high - found.alpha_s.low < 0.05 * ALPHA_S
-    assert found.bus == pytest.approx(1.5 / S_PER_BYTE, rel=0.02)
-    assert found.alpha_s.launches == 6 and fit(launches=1).alpha_s.level == 0
+    estimate = fit()
+    assert estimate.alpha_s.low <= ALPHA_S <= estimate.alpha_s.high
+    assert estimate.bandwidth.low <= 1 / S_PER_BYTE <= estimate.bandwidth.high
+    assert estimate.alpha_s.high - estimate.alpha_s.low < 0.05 * ALPHA_S
+    assert estimate.bus == pytest.approx(1.5 / S_PER_BYTE, rel=0.02)
+    assert estimate.alpha_s.launches == 6 and fit(launches=1).alpha_s.level == 0
 
 
 def test_where_all_sizes_are_on_the_line_none_is_named() -> None:
@@ -87,11 +87,11 @@ def test_where_all_sizes_are_on_the_line_none_is_named() -> None:
 
 def test_a_size_that_takes_another_protocol_is_named_with_how_much_longer_it_took() -> None:
     switch = SIZES[3]
-    found = fit(lambda size: on_the_line(size) * (1.6 if size == switch else 1))
-    off = [point.size_bytes for point in found.points if point.is_off]
+    estimate = fit(lambda size: on_the_line(size) * (1.6 if size == switch else 1))
+    off = [point.size_bytes for point in estimate.points if point.is_off]
     assert switch in off and len(off) <= 2
-    assert "64.0 KiB (+4" in found.where_off() or "64.0 KiB (+5" in found.where_off()
-    assert found.bandwidth.value == pytest.approx(1 / S_PER_BYTE, rel=0.2)
+    assert "64.0 KiB (+4" in estimate.where_off() or "64.0 KiB (+5" in estimate.where_off()
+    assert estimate.bandwidth.value == pytest.approx(1 / S_PER_BYTE, rel=0.2)
 
 
 def test_a_size_that_spreads_as_far_as_it_is_off_is_not_named() -> None:
@@ -120,10 +120,10 @@ def test_two_sizes_have_no_fit() -> None:
 
 
 def test_the_tracker_is_told_alpha_and_both_bandwidths() -> None:
-    found = metrics(record())
-    assert found["all_reduce_alpha_us"] == pytest.approx(200, rel=0.05)
-    assert found["all_reduce_beta_gb_per_s"] == pytest.approx(1.0, rel=0.05)
-    assert found["all_reduce_bus_gb_per_s"] == pytest.approx(1.5, rel=0.05)
+    metric_values = metrics(record())
+    assert metric_values["all_reduce_alpha_us"] == pytest.approx(200, rel=0.05)
+    assert metric_values["all_reduce_beta_gb_per_s"] == pytest.approx(1.0, rel=0.05)
+    assert metric_values["all_reduce_bus_gb_per_s"] == pytest.approx(1.5, rel=0.05)
 
 
 def test_large_sizes_take_fewer_iterations_but_no_fewer_than_the_least() -> None:
@@ -141,8 +141,8 @@ def test_a_size_is_rounded_up_to_as_many_elements_for_each_rank() -> None:
 
 
 def planned(make_config: Callable[..., Config], **settings: Any) -> Cell:
-    asked_for = {"engine": "native", "workload": "collectives", "batch_size": 64, "gpus": 2} | settings
-    return plan([make_config(**asked_for)], CPU_ONLY, cores=2)[0]
+    arguments = {"engine": "native", "workload": "collectives", "batch_size": 64, "gpus": 2} | settings
+    return plan([make_config(**arguments)], CPU_ONLY, cores=2)[0]
 
 
 def test_a_cell_of_collectives_has_no_engine_in_its_name(make_config: Callable[..., Config]) -> None:
@@ -237,5 +237,5 @@ def test_a_record_of_collectives_survives_being_written_and_read(tmp_path: Path)
     assert Record.read(tmp_path / "one.json") == made
     made.launches[1].collective_times.pop()
     made.write(tmp_path / "two.json")
-    found = load([tmp_path])
-    assert len(found.records) == 1 and "not the same ones" in found.warnings[0]
+    contents = load([tmp_path])
+    assert len(contents.records) == 1 and "not the same ones" in contents.warnings[0]

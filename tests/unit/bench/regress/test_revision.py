@@ -49,8 +49,10 @@ def older() -> Callable[..., revision.Revision]:
     fields = revision.ask("now", source.ROOT, sys.executable, ["bench.engines.torch"]).job_fields
 
     def make(*lacks: str) -> revision.Revision:
-        known = {kind: [name for name in names if f"{kind}.{name}" not in lacks] for kind, names in fields.items()}
-        return revision.Revision("v1", Path(), sys.executable, known, (), {})
+        fields_of_kind = {
+            kind: [name for name in names if f"{kind}.{name}" not in lacks] for kind, names in fields.items()
+        }
+        return revision.Revision("v1", Path(), sys.executable, fields_of_kind, (), {})
 
     return make
 

@@ -126,8 +126,8 @@ def test_a_data_folder_that_is_not_here_is_named(recorded: Callable[..., Record]
     config = config_of(recorded(data_dir="/nowhere/data"))
     with pytest.raises(CannotReproduce, match="data_dir=/nowhere/data of the record is no folder here"):
         chosen(config, Config(), [])
-    said = Config(data_dir=str(tmp_path))
-    assert chosen(config, said, overrides([f"data_dir={tmp_path}"])).data_dir == str(tmp_path)
+    config_now = Config(data_dir=str(tmp_path))
+    assert chosen(config, config_now, overrides([f"data_dir={tmp_path}"])).data_dir == str(tmp_path)
 
 
 def test_a_cell_without_an_engine_gets_the_default_one(recorded: Callable[..., Record]) -> None:
@@ -168,12 +168,12 @@ def test_own_configurations_admit_the_code_that_they_name_and_no_other(
 ) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "mine.yaml").write_text("name: mine\npackage: mine.engine\n")
-    said = overrides([f"hydra.searchpath=[file://{tmp_path}]"])
+    search_path = overrides([f"hydra.searchpath=[file://{tmp_path}]"])
     mine = config_of(recorded(engine={"name": "mine", "package": "mine.engine"}))
-    assert chosen(mine, Config(), said).engine["package"] == "mine.engine"
+    assert chosen(mine, Config(), search_path).engine["package"] == "mine.engine"
     hostile = config_of(recorded(engine={"name": "mine", "package": "antigravity"}))
     with pytest.raises(CannotReproduce, match=r"engine\.package=antigravity of the record is not in conf/engine"):
-        chosen(hostile, Config(), said)
+        chosen(hostile, Config(), search_path)
 
 
 def test_a_record_without_a_path_to_its_model_is_refused(recorded: Callable[..., Record]) -> None:

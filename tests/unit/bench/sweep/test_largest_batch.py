@@ -43,14 +43,14 @@ def search(
     peak: Peak, limit: int, *, start: int = 32, granule: int = 1, most: int = 4096, tells: bool = True
 ) -> Search:
     """Runs a whole search; without ``tells``, a batch that does not fit only runs out of memory."""
-    found = Search(limit, granule, most)
-    while (batch := next_batch(found, start)) is not None:
+    state = Search(limit, granule, most)
+    while (batch := next_batch(state, start)) is not None:
         assert batch % granule == 0 and granule <= batch <= most
-        assert batch not in [trial.batch for trial in found.tried]
+        assert batch not in [trial.batch for trial in state.tried]
         fits = peak(batch) <= limit
         trial = Trial(batch, peak(batch) if fits or tells else None, fits)
-        found = Search(limit, granule, most, [*found.tried, trial])
-    return found
+        state = Search(limit, granule, most, [*state.tried, trial])
+    return state
 
 
 def exhaustive(peak: Peak, limit: int, granule: int, most: int) -> int:
@@ -61,11 +61,11 @@ def exhaustive(peak: Peak, limit: int, granule: int, most: int) -> int:
 @pytest.mark.parametrize("limit", [4 * MIB, 6 * MIB, 40 * MIB, 65 * MIB, 200 * MIB, 10_000 * MIB])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_answer_is_that_of_trying_all_batches(shape: str, limit: int, tells: bool) -> None:
-    found = search(SHAPES[shape], limit, tells=tells)
+    outcome = search(SHAPES[shape], limit, tells=tells)
     largest = exhaustive(SHAPES[shape], limit, 1, 4096)
-    assert found.largest_fit == largest
-    assert found.smallest_unfit == (None if largest == 4096 else largest + 1)
-    assert len(found.tried) <= 2 * math.log2(4096)  # twice what bisection alone needs
+    assert outcome.largest_fit == largest
+    assert outcome.smallest_unfit == (None if largest == 4096 else largest + 1)
+    assert len(outcome.tried) <= 2 * math.log2(4096)  # twice what bisection alone needs
 
 
 @given(
@@ -82,8 +82,8 @@ def test_any_memory_that_only_grows_is_searched_right(
     def peak(batch: int) -> int:
         return sum(peaks[:batch])
 
-    found = search(peak, limit, start=start, granule=granule, most=40, tells=tells)
-    assert found.largest_fit == exhaustive(peak, limit, granule, 40)
+    outcome = search(peak, limit, start=start, granule=granule, most=40, tells=tells)
+    assert outcome.largest_fit == exhaustive(peak, limit, granule, 40)
 
 
 def test_a_straight_line_takes_few_launches() -> None:
@@ -92,8 +92,8 @@ def test_a_straight_line_takes_few_launches() -> None:
 
 def test_the_line_is_never_the_answer() -> None:
     """Two points on a line, and a cliff where it says that all is well."""
-    found = search(lambda batch: 1000 * batch if batch < 700 else 10**9, 900_000)
-    assert (found.largest_fit, found.smallest_unfit) == (699, 700)
+    outcome = search(lambda batch: 1000 * batch if batch < 700 else 10**9, 900_000)
+    assert (outcome.largest_fit, outcome.smallest_unfit) == (699, 700)
 
 
 def test_an_interrupted_search_goes_on_where_it_stood() -> None:
@@ -169,15 +169,15 @@ def test_batches_divide_into_what_the_engine_cuts_them_into(
     assert (job.parity_steps, job.collectives, job.memory) == (0, False, True)
 
 
-def found(tried: list[Trial], gpus: int = 1, limit: int | None = 64 * MIB) -> Record:
+def search_record(tried: list[Trial], gpus: int = 1, limit: int | None = 64 * MIB) -> Record:
     return cell(0, gpus, [], search=Search(limit, 1, 4096, tried))
 
 
 def test_the_report_has_a_table_of_largest_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = [
-        found([Trial(32, 30 * MIB, True), Trial(70, 64 * MIB, True), Trial(71, 65 * MIB, False)]),
-        found([Trial(4096, 30 * MIB, True)], gpus=2, limit=None),
-        found([Trial(32, None, False), Trial(1, None, False)], gpus=4),
+        search_record([Trial(32, 30 * MIB, True), Trial(70, 64 * MIB, True), Trial(71, 65 * MIB, False)]),
+        search_record([Trial(4096, 30 * MIB, True)], gpus=2, limit=None),
+        search_record([Trial(32, None, False), Trial(1, None, False)], gpus=4),
     ]
     table = frame(records)
     assert table["max_batch"].tolist() == [70, 4096, 0]
@@ -194,7 +194,7 @@ def test_the_report_has_a_table_of_largest_batches(tmp_path: Path, capsys: pytes
 
 
 def test_a_search_is_logged_as_metrics_and_survives_its_file(tmp_path: Path) -> None:
-    record = found([Trial(70, 64 * MIB, True), Trial(71, None, False)])
+    record = search_record([Trial(70, 64 * MIB, True), Trial(71, None, False)])
     record.write(tmp_path / "record.json")
     assert Record.read(tmp_path / "record.json") == record
     metrics = logged(record)

@@ -66,13 +66,13 @@ def rounds(record: Record) -> list[int]:
 
 def test_cells_that_are_added_share_no_round_with_those_that_were_there(run: Run) -> None:
     assert rounds(run(0, repeats=3)[0]) == [0, 1, 2]
-    found = run(0, 1, repeats=4)
-    assert (rounds(found[0]), rounds(found[1])) == ([0, 1, 2, 3], [3, 4, 5, 6])
-    assert [record.config["repeats"] for record in found.values()] == [4, 4]
+    record_of = run(0, 1, repeats=4)
+    assert (rounds(record_of[0]), rounds(record_of[1])) == ([0, 1, 2, 3], [3, 4, 5, 6])
+    assert [record.config["repeats"] for record in record_of.values()] == [4, 4]
 
 
 def test_a_round_that_was_cut_off_is_over(run: Run) -> None:
     begun = run(0, 1, repeats=2, cut=3)
     (behind,) = (stage for stage, record in begun.items() if rounds(record) == [0])
-    found = run(0, 1, repeats=2)
-    assert (rounds(found[behind]), rounds(found[1 - behind])) == ([0, 2], [0, 1])
+    record_of = run(0, 1, repeats=2)
+    assert (rounds(record_of[behind]), rounds(record_of[1 - behind])) == ([0, 2], [0, 1])

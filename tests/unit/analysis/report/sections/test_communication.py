@@ -36,8 +36,8 @@ GRADIENTS = Collective("all_reduce", "float32", MIB, 4, 2)
 )
 def test_a_call_sends_what_is_best_possible(kind: str, sent: float | None) -> None:
     """Two of 4 MiB among 4 ranks."""
-    found = Collective(kind, "float32", MIB, 4, 2).sent_bytes
-    assert (found if found is None else found / MIB) == sent
+    call_bytes = Collective(kind, "float32", MIB, 4, 2).sent_bytes
+    assert (call_bytes if call_bytes is None else call_bytes / MIB) == sent
 
 
 @pytest.mark.parametrize(

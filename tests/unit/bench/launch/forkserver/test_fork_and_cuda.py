@@ -32,11 +32,11 @@ def test_saying_what_the_machine_has_does_not_touch_cuda(monkeypatch: pytest.Mon
 def test_a_library_that_asks_for_gpus_while_it_is_imported_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """``torch.cuda.is_available()`` would ask the driver, after which no fork can use CUDA."""
 
-    def asked() -> NoReturn:
+    def count_by_driver() -> NoReturn:
         raise AssertionError("this asks the driver")
 
     monkeypatch.delenv("PYTORCH_NVML_BASED_CUDA_CHECK", raising=False)
-    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", asked)
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", count_by_driver)
     monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: 8)
     for name, value in server_environment().items():
         monkeypatch.setenv(name, value)

@@ -62,9 +62,9 @@ def test_each_interface_of_a_launch_is_read_once() -> None:
     ]
 
     def readers(ranks: int) -> list[bool]:
-        found = [interface_of(rank, ranks, Link(None, 0.0, 2), Placement()) for rank in range(ranks)]
-        assert {interface.name for interface in found} == {INTERFACE}
-        return [interface.reads for interface in found]
+        interfaces = [interface_of(rank, ranks, Link(None, 0.0, 2), Placement()) for rank in range(ranks)]
+        assert {interface.name for interface in interfaces} == {INTERFACE}
+        return [interface.reads for interface in interfaces]
 
     assert readers(4) == [True, False, True, False]
     assert readers(2) == [True, True]
@@ -73,8 +73,8 @@ def test_each_interface_of_a_launch_is_read_once() -> None:
 def test_between_hosts_the_first_rank_of_each_reads_the_interface_to_the_others() -> None:
     part = Slice([2, 2], host=1, interface="eth7")
     assert part.numbers == [2, 3]
-    found = [interface_of(rank, 4, None, part.placement(rank)) for rank in part.numbers]
-    assert found == [Interface("eth7", reads=True), Interface("eth7", reads=False)]
+    interfaces = [interface_of(rank, 4, None, part.placement(rank)) for rank in part.numbers]
+    assert interfaces == [Interface("eth7", reads=True), Interface("eth7", reads=False)]
 
 
 def test_a_steps_bytes_are_shared_out_to_ranks_and_the_median_over_launches() -> None:

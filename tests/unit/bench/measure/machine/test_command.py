@@ -16,9 +16,9 @@ from tests.fakes import cell
 
 def test_a_program_that_fails_gives_its_own_reason_without_folders() -> None:
     fails = [sys.executable, "-c", "import sys; sys.exit('fatal: no /home/someone/file here')"]
-    found = output(fails)
-    assert (found.text, found.is_missing) == ("", False)
-    assert found.error.endswith(": fatal: no .../file here (status 1)")
+    outcome = output(fails)
+    assert (outcome.text, outcome.is_missing) == ("", False)
+    assert outcome.error.endswith(": fatal: no .../file here (status 1)")
     assert output([sys.executable, "-c", "print(1)"]) == Output("1\n")
     assert output(["no-such-program"]) == Output(error="no-such-program is not installed", is_missing=True)
     assert "did not answer" in output([sys.executable, "-c", "import time; time.sleep(9)"], timeout_s=0.2).error

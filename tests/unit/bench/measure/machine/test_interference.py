@@ -68,10 +68,10 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
         processes = {pid: Process(names[pid], parent, cpu_s) for pid, parent in parents.items()}
         return Machine(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, {}, processes)
 
-    found, foreign = interference.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
-    assert (found["own_cpu_s"], found["foreign_cpu_s"], found["window_s"]) == pytest.approx((1.25, 0.75, 1.0))
-    assert (found["clock_step_s"], found["throttled_s"]) == pytest.approx((-3.0, 0.25))
-    assert found["clock_slew_s"] == pytest.approx(-1e-5, rel=1e-3)
+    counters, foreign = interference.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
+    assert (counters["own_cpu_s"], counters["foreign_cpu_s"], counters["window_s"]) == pytest.approx((1.25, 0.75, 1.0))
+    assert (counters["clock_step_s"], counters["throttled_s"]) == pytest.approx((-3.0, 0.25))
+    assert counters["clock_slew_s"] == pytest.approx(-1e-5, rel=1e-3)
     assert foreign == pytest.approx({"make": 0.25, "browser": 0.25})
 
 
@@ -95,15 +95,15 @@ def test_a_disturbed_ceiling_is_flagged_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "said"),
+    ("seen", "cause"),
     [
         ({"throttled_periods": 3, "throttled_s": 0.25}, "the CPU quota stopped processes for 0.25 s"),
         ({"thermal_throttles": 2}, "too hot 2 times"),
         ({"gpu_thermal_limited_s": 0.3, "gpu_power_limited_s": 0.1}, "the GPU's thermal limit held its clocks down"),
     ],
 )
-def test_throttling_is_flagged_with_its_cause(seen: dict[str, float], said: str) -> None:
-    assert said in judged(launch(), launch(**seen))["throttled"]
+def test_throttling_is_flagged_with_its_cause(seen: dict[str, float], cause: str) -> None:
+    assert cause in judged(launch(), launch(**seen))["throttled"]
     assert judged(launch(**dict.fromkeys(seen, 0.0))) == {}
 
 
@@ -152,13 +152,13 @@ def test_steps_that_are_alike_are_called_unsteady_no_more_often_than_stated(step
 
 def test_a_drift_and_a_jump_are_found_wherever_they_stand() -> None:
     generator = random.Random(7)
-    found = {"drift": 0, "jump": 0}
+    flag_counts = {"drift": 0, "jump": 0}
     for _ in range(50):
         drifting = [step * (1 + 0.3 * at / 45) for at, step in enumerate(noise(generator, 45))]
         jumping = [step * (1.2 if at >= 15 else 1.0) for at, step in enumerate(noise(generator, 45))]
-        found["drift"] += "not_steady" in judged(launch(drifting))
-        found["jump"] += "not_steady" in judged(launch(jumping))
-    assert min(found.values()) >= 47, found
+        flag_counts["drift"] += "not_steady" in judged(launch(drifting))
+        flag_counts["jump"] += "not_steady" in judged(launch(jumping))
+    assert min(flag_counts.values()) >= 47, flag_counts
     slower = [(0.013 if at >= 22 else 0.01) + 1e-6 * (at * 7 % 15) for at in range(45)]
     assert "steps took 1.30 times as long from step 23 on" in judged(launch(slower))["not_steady"]
 
@@ -222,12 +222,12 @@ class FakeNvml(SimpleNamespace):
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    found = FakeNvml()
-    monkeypatch.setattr("bench.measure.machine.nvml.pynvml", found)
+    fake = FakeNvml()
+    monkeypatch.setattr("bench.measure.machine.nvml.pynvml", fake)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid=str(device.index)))
     monkeypatch.setattr("torch.cuda.memory_stats", lambda device: {"num_alloc_retries": 5})
-    return found
+    return fake
 
 
 def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:

@@ -37,33 +37,33 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_clean_tree_has_a_commit_and_no_patch(checkout: Path) -> None:
-    found = source.collect(["stage=2", "gpus=2"], checkout)
-    assert len(found.commit) == 40 and (found.patch, found.patch_bytes, found.untracked) == ("", 0, {})
-    assert found.lock_digest == hashlib.sha256(b"lock\n").hexdigest()
-    assert found.described() == f"commit {found.commit[:10]}" and not found.patch_cut
+    code = source.collect(["stage=2", "gpus=2"], checkout)
+    assert len(code.commit) == 40 and (code.patch, code.patch_bytes, code.untracked) == ("", 0, {})
+    assert code.lock_digest == hashlib.sha256(b"lock\n").hexdigest()
+    assert code.described() == f"commit {code.commit[:10]}" and not code.patch_cut
 
 
 def test_a_dirty_tree_can_be_had_again_from_the_record(checkout: Path, tmp_path: Path) -> None:
     (checkout / "bench/worker/loop.py").write_text("one\n2\nthree\n")
     (checkout / "bench/new.py").write_text("x\n")
     (checkout / "notes.txt").write_text("no code\n")
-    found = source.collect([], checkout)
-    assert found.untracked == {"bench/new.py": hashlib.sha256(b"x\n").hexdigest()}
-    assert found.described().endswith("with changes")
+    code = source.collect([], checkout)
+    assert code.untracked == {"bench/new.py": hashlib.sha256(b"x\n").hexdigest()}
+    assert code.described().endswith("with changes")
     again = tmp_path / "again"
     git(tmp_path, "clone", "--quiet", str(checkout), str(again))
-    git(again, "apply", "-", given=found.patch.encode())
+    git(again, "apply", "-", given=code.patch.encode())
     assert (again / "bench/worker/loop.py").read_text() == "one\n2\nthree\n"
     (again / "bench/new.py").write_text("x\n")
-    assert source.collect([], again).digest == found.digest
+    assert source.collect([], again).digest == code.digest
 
 
 def test_a_long_patch_is_cut_at_a_line_and_says_so(checkout: Path) -> None:
     (checkout / "bench/worker/loop.py").write_text("".join(f"line {number} of many\n" for number in range(20_000)))
-    found = source.collect([], checkout)
-    assert found.patch_cut and found.patch_bytes > 2 * source.MOST_PATCH_BYTES
-    assert source.MOST_PATCH_BYTES - 100 < len(found.patch) <= source.MOST_PATCH_BYTES
-    assert found.patch.endswith("of many\n")
+    code = source.collect([], checkout)
+    assert code.patch_cut and code.patch_bytes > 2 * source.MOST_PATCH_BYTES
+    assert source.MOST_PATCH_BYTES - 100 < len(code.patch) <= source.MOST_PATCH_BYTES
+    assert code.patch.endswith("of many\n")
 
 
 def test_only_files_that_measure_make_another_code(checkout: Path) -> None:
@@ -77,9 +77,9 @@ def test_only_files_that_measure_make_another_code(checkout: Path) -> None:
 def test_a_folder_that_is_no_checkout_still_has_a_digest(checkout: Path) -> None:
     digest = source.collect([], checkout).digest
     (checkout / ".git").rename(checkout / "elsewhere")
-    found = source.collect([], checkout)
-    assert (found.digest, found.commit) == (digest, "")
-    assert found.described() == f"files {digest[:10]}, no commit"
+    code = source.collect([], checkout)
+    assert (code.digest, code.commit) == (digest, "")
+    assert code.described() == f"files {digest[:10]}, no commit"
 
 
 def test_the_command_is_kept_without_folders_and_trackers(checkout: Path) -> None:
@@ -105,13 +105,13 @@ def test_other_code_and_other_packages_are_told_from_the_same() -> None:
 
 
 def test_variables_are_kept_by_name_without_secrets_and_folders() -> None:
-    found = environment.allowed(
+    variables = environment.allowed(
         {
             **{"OMP_NUM_THREADS": "2", "HOME": "/home/me", "NCCL_API_KEY": "x", "DS_TOKEN": "y", "AWS_SECRET": "z"},
             **{"LD_PRELOAD": "/usr/lib/x86/libtcmalloc.so.4", "CUDA_HOME": "/home/me/cuda-13", "NCCL_ALGO": "Ring"},
         }
     )
-    assert found == {
+    assert variables == {
         "CUDA_HOME": ".../cuda-13",
         "LD_PRELOAD": ".../libtcmalloc.so.4",
         "NCCL_ALGO": "Ring",
@@ -121,21 +121,21 @@ def test_variables_are_kept_by_name_without_secrets_and_folders() -> None:
 
 def test_the_environment_says_what_every_version_is() -> None:
     machine = Machine("2.15.0+cu", 0, "2.30", 1.0, cuda="13.2", cudnn="92600", cpu_capability="AVX512")
-    found = environment.collect(machine, {"OMP_NUM_THREADS": "1"}, Source("aa", commit="1" * 40, patch="x"))
+    facts = environment.collect(machine, {"OMP_NUM_THREADS": "1"}, Source("aa", commit="1" * 40, patch="x"))
     wanted = {"torch": "2.15.0+cu", "cuda": "13.2", "cudnn": "92600", "nccl": "2.30", "cpu_capability": "AVX512"}
-    assert found.items() >= wanted.items()
-    assert {"torch", "torchvision", "hydra-core", "mlflow", "numpy"} <= set(found["packages"])
-    assert found["git"] == {"commit": "1" * 40, "dirty": True, "files": "aa"}
-    assert found["kernel"] and found["cores"] >= 1 and found["logical_cores"] >= found["cores"]
+    assert facts.items() >= wanted.items()
+    assert {"torch", "torchvision", "hydra-core", "mlflow", "numpy"} <= set(facts["packages"])
+    assert facts["git"] == {"commit": "1" * 40, "dirty": True, "files": "aa"}
+    assert facts["kernel"] and facts["cores"] >= 1 and facts["logical_cores"] >= facts["cores"]
 
 
 def test_a_checkout_that_git_refuses_is_not_taken_for_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    found = source.collect([], checkout)
-    assert not found.commit and "dubious ownership" in found.not_recorded
-    assert str(checkout.parent) not in found.not_recorded
-    assert environment.not_measured(found)["commit and patch of the code"] == found.not_recorded
+    code = source.collect([], checkout)
+    assert not code.commit and "dubious ownership" in code.not_recorded
+    assert str(checkout.parent) not in code.not_recorded
+    assert environment.not_measured(code)["commit and patch of the code"] == code.not_recorded
 
 
 def test_without_a_checkout_nothing_is_missing_and_without_git_a_checkout_says_so(

@@ -71,8 +71,8 @@ class SteadyProduct:
 def test_matrices_are_doubled_until_that_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak_flops, "Product", SteadyProduct)
     monkeypatch.setattr(peak_flops, "BUDGET_S", 10.0)
-    found = peak_flops.measure("amp_bf16", torch.device("cpu"))
-    assert (found.flops_per_s, found.dtype, found.size) == (pytest.approx(40e9), "bfloat16", 1024)
+    peak = peak_flops.measure("amp_bf16", torch.device("cpu"))
+    assert (peak.flops_per_s, peak.dtype, peak.size) == (pytest.approx(40e9), "bfloat16", 1024)
     monkeypatch.setattr(peak_flops, "BUDGET_S", 0.0)
     assert peak_flops.measure("fp32", torch.device("cpu")).size == 256
 
@@ -105,8 +105,8 @@ def test_products_in_a_fused_recurrent_layer_are_counted_and_without_any_there_i
             return module(batch[0])[0].mean()
 
     forward = 2 * length * 4 * hidden * (inputs + hidden)
-    found, uncounted = flops_per_sample(Recurrent(), torch.nn.LSTM(inputs, hidden, batch_first=True))
-    assert 2 * forward < found <= 3 * forward and not uncounted
+    total, uncounted = flops_per_sample(Recurrent(), torch.nn.LSTM(inputs, hidden, batch_first=True))
+    assert 2 * forward < total <= 3 * forward and not uncounted
     record = fake_cell(model=cnn_model(flops_per_unit=0.0))
     record.ceiling = Ceiling(1.6e10, "float32", 512)
     assert math.isnan(frame([record])["mfu"][0])
@@ -152,8 +152,8 @@ def test_attention_is_counted_as_palm_does_without_what_is_computed_again() -> N
             return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 
     products = 2 * 2 * head * 3 * head * heads * length  # forward, and the weight's gradient alone
-    found, _ = flops_per_sample(Meaned(heads, length, head), Attention())
-    assert found - products == 12 * heads * head * length * length
+    total, _ = flops_per_sample(Meaned(heads, length, head), Attention())
+    assert total - products == 12 * heads * head * length * length
 
 
 def test_operations_faster_than_matrix_products_alone_are_not_to_be_relied_on() -> None:

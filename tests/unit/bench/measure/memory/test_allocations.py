@@ -21,11 +21,11 @@ OUTPUT = 4 * ROWS * OUTPUTS
 LOSS = 4
 
 
-def events(*told: tuple[str, int, int] | tuple[str, int, int, str] | str) -> list[Event]:
+def events(*entries: tuple[str, int, int] | tuple[str, int, int, str] | str) -> list[Event]:
     """Events a nanosecond apart; each is (what, address, size, kind or nothing), or only what."""
     return [
         Event(at, entry) if isinstance(entry, str) else Event(at, entry[0], entry[1], entry[2], *entry[3:])
-        for at, entry in enumerate(told)
+        for at, entry in enumerate(entries)
     ]
 
 
@@ -65,8 +65,8 @@ def test_activations_are_what_forward_leaves_for_backward() -> None:
 
 
 def test_what_backward_leaves_is_no_activation_of_the_next_micro_batch() -> None:
-    told = ["begin", "forward", "node", ("allocate", 1, 50), "forward", ("allocate", 2, 8), "node", "end"]
-    trace = Reader().read(events(*told))  # type: ignore[arg-type]
+    steps = ["begin", "forward", "node", ("allocate", 1, 50), "forward", ("allocate", 2, 8), "node", "end"]
+    trace = Reader().read(events(*steps))  # type: ignore[arg-type]
     assert trace.peak_by_kind(trace.steps[0]) == {"temporaries": 50, "activations": 8}
 
 
@@ -103,7 +103,7 @@ def train(counter: StepMemory, model: nn.Linear, optimizer: torch.optim.SGD, bat
         return {
             "params": list(weight),
             "grads": grads,
-            "optimizer": [held["momentum_buffer"] for held in optimizer.state.values()],
+            "optimizer": [moments["momentum_buffer"] for moments in optimizer.state.values()],
         }
 
     with counter.step(state(), [batch]):

@@ -28,15 +28,15 @@ def is_merged(intervals: Intervals) -> bool:
 @given(pairs, pairs)
 def test_sets_of_time_are_sets(some: list[Interval], others: list[Interval]) -> None:
     one, other = union(some), union(others)
-    for found, expected in (
+    for result, expected in (
         (one, grid(some)),
         (union(some, others), grid(some, others)),
         (intersection(one, other), grid(some) & grid(others)),
         (difference(one, other), grid(some) - grid(others)),
     ):
-        assert grid(found) == expected
-        assert total(found) == len(expected)
-        assert is_merged(found)
+        assert grid(result) == expected
+        assert total(result) == len(expected)
+        assert is_merged(result)
 
 
 @given(pairs, pairs)
@@ -92,8 +92,8 @@ def overlap(kernels: list[Kernel]) -> float:
 
 @pytest.mark.parametrize("name", TRACES)
 def test_a_trace_of_known_overlap_has_it(name: str) -> None:
-    kernels, known = TRACES[name]
-    assert overlap(kernels) == known
+    kernels, expected = TRACES[name]
+    assert overlap(kernels) == expected
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -101,6 +101,6 @@ def test_overlap_is_that_of_holistic_trace_analysis(name: str, tmp_path: Path) -
     analysis = pytest.importorskip("hta.trace_analysis", reason="needs the dependency group verify")
     kernels, _ = TRACES[name]
     write_trace(kernels, tmp_path / "rank0.json")
-    found = analysis.TraceAnalysis(trace_files={0: str(tmp_path / "rank0.json")}, include_last_profiler_step=True)
-    theirs = found.get_comm_comp_overlap(visualize=False)["comp_comm_overlap_pctg"][0]
+    trace = analysis.TraceAnalysis(trace_files={0: str(tmp_path / "rank0.json")}, include_last_profiler_step=True)
+    theirs = trace.get_comm_comp_overlap(visualize=False)["comp_comm_overlap_pctg"][0]
     assert theirs == pytest.approx(100 * overlap(kernels), abs=0.01)

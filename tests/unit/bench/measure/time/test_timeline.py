@@ -62,13 +62,13 @@ class Event:
 
 
 def attributed(step: StepTimeline, skew: list[tuple[int, int]] | None = None) -> StepParts:
-    found = parts(step, skew or [], total([step.interval]) / 1e9)
-    assert sum(found.parts_s.values()) == pytest.approx(found.step_s)
-    return found
+    step_parts = parts(step, skew or [], total([step.interval]) / 1e9)
+    assert sum(step_parts.parts_s.values()) == pytest.approx(step_parts.step_s)
+    return step_parts
 
 
-def in_ms(found: StepParts) -> dict[str, float]:
-    return {name: round(1e3 * seconds, 6) for name, seconds in found.parts_s.items() if seconds}
+def in_ms(step_parts: StepParts) -> dict[str, float]:
+    return {name: round(1e3 * seconds, 6) for name, seconds in step_parts.parts_s.items() if seconds}
 
 
 def test_a_cpu_step_is_cut_into_its_parts() -> None:
@@ -90,9 +90,9 @@ def test_a_cpu_step_is_cut_into_its_parts() -> None:
         Event("aten::add_", 71, 90),
     ]
     (step,) = cpu_steps(events)
-    found = attributed(step)
-    assert in_ms(found) == {"data": 5, "compute": 14 + 5 + 1 + 10 + 5, "exposed": 21, "optimizer": 28, "host": 11}
-    assert (found.communication_s, found.overlapped_s) == (0.031, 0.01)
+    step_parts = attributed(step)
+    assert in_ms(step_parts) == {"data": 5, "compute": 14 + 5 + 1 + 10 + 5, "exposed": 21, "optimizer": 28, "host": 11}
+    assert (step_parts.communication_s, step_parts.overlapped_s) == (0.031, 0.01)
     assert step.issues == [("c10d::allreduce_", 29 * MS)]
     late = attributed(step, union([(29 * MS, 45 * MS)]))
     assert (late.straggler_s, late.exposed_s) == (0.006, 0.015)
@@ -114,9 +114,9 @@ def test_an_engine_that_communicates_on_its_own_thread_is_seen_by_its_ranges() -
         Event("bench.optimizer", 80, 95, "range"),
     ]
     (step,) = cpu_steps(events)
-    found = attributed(step)
-    assert in_ms(found) == {"data": 5, "compute": 10 + 29 + 4, "exposed": 1 + 21, "optimizer": 15, "host": 15}
-    assert (found.communication_s, found.overlapped_s) == (0.051, 0.029)
+    step_parts = attributed(step)
+    assert in_ms(step_parts) == {"data": 5, "compute": 10 + 29 + 4, "exposed": 1 + 21, "optimizer": 15, "host": 15}
+    assert (step_parts.communication_s, step_parts.overlapped_s) == (0.051, 0.029)
     assert step.issues == [("engine::all_reduce", 20 * MS)]
 
 
@@ -175,8 +175,8 @@ def test_a_gpu_that_waits_for_a_batch_waits_for_data_in_the_last_step_too() -> N
                 for n, (begin, end, what) in enumerate(ran)
             ),
         ]
-    for found in map(attributed, gpu_steps(events)):
-        assert in_ms(found) == {"data": 52, "compute": 38, "optimizer": 10}
+    for step_parts in map(attributed, gpu_steps(events)):
+        assert in_ms(step_parts) == {"data": 52, "compute": 38, "optimizer": 10}
 
 
 def test_a_gpu_that_is_behind_its_host_waits_for_no_data() -> None:
@@ -202,9 +202,9 @@ def test_a_gpu_that_is_behind_its_host_waits_for_no_data() -> None:
             events.append(Event("cudaMemcpyAsync", launched_at, launched_at, correlation=own))
             events.append(Event(name, begin, end, "kernel", correlation=own))
         free, host = at + 99, at + 3
-    found = [in_ms(attributed(step)) for step in gpu_steps(events)]
-    assert found[0] == {"data": 2, "compute": 60, "optimizer": 27, "host": 12}
-    assert found[1:] == [{"data": 1, "compute": 60, "optimizer": 27, "host": 12}] * 3
+    step_parts = [in_ms(attributed(step)) for step in gpu_steps(events)]
+    assert step_parts[0] == {"data": 2, "compute": 60, "optimizer": 27, "host": 12}
+    assert step_parts[1:] == [{"data": 1, "compute": 60, "optimizer": 27, "host": 12}] * 3
 
 
 @pytest.mark.parametrize("call", ["__cudaLaunchKernel", "cudaLaunchKernelExC", "INVALID"])
@@ -244,6 +244,6 @@ spans = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=8
 @given(spans, spans, spans, spans, spans)
 def test_parts_add_up_whatever_happens(data: Any, optimizer: Any, compute: Any, communication: Any, skew: Any) -> None:
     step = StepTimeline((0, 100), data, optimizer, compute, communication)
-    found = attributed(step, skew)
-    assert min(found.parts_s.values()) >= 0
-    assert found.exposed_s + found.straggler_s <= found.communication_s - found.overlapped_s + 1e-15
+    step_parts = attributed(step, skew)
+    assert min(step_parts.parts_s.values()) >= 0
+    assert step_parts.exposed_s + step_parts.straggler_s <= step_parts.communication_s - step_parts.overlapped_s + 1e-15
