@@ -23,27 +23,27 @@ class Stream:
     """What it has done, and what it knows of the others."""
 
     def __init__(self, device: object = None) -> None:
-        self.known: dict[Stream, int] = {self: 0}
+        self.progress: dict[Stream, int] = {self: 0}
 
     def wait_stream(self, other: Stream) -> None:
-        self.learn(other.known)
+        self.learn(other.progress)
 
     def wait_event(self, event: Event) -> None:
-        self.learn(event.known)
+        self.learn(event.progress)
 
-    def learn(self, known: dict[Stream, int]) -> None:
-        for stream, count in known.items():
-            self.known[stream] = max(self.known.get(stream, 0), count)
+    def learn(self, progress: dict[Stream, int]) -> None:
+        for stream, count in progress.items():
+            self.progress[stream] = max(self.progress.get(stream, 0), count)
 
 
 class Event:
     """What a stream knew when it was recorded."""
 
     def __init__(self) -> None:
-        self.known: dict[Stream, int] = {}
+        self.progress: dict[Stream, int] = {}
 
     def record(self) -> None:
-        self.known = dict(torch.cuda.current_stream().known)  # type: ignore[attr-defined]
+        self.progress = dict(torch.cuda.current_stream().progress)  # type: ignore[attr-defined]
 
 
 Access = tuple[Stream, int, str]
@@ -54,7 +54,7 @@ class Races(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[str] = []
+        self.pairs: list[str] = []
         self._written: dict[int, Access] = {}
         self._read: dict[int, list[Access]] = {}
 
@@ -67,8 +67,8 @@ class Races(TorchDispatchMode):
 
     def _launch(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         stream: Any = torch.cuda.current_stream()
-        stream.known[stream] += 1
-        now = (stream, stream.known[stream], func._schema.name)
+        stream.progress[stream] += 1
+        now = (stream, stream.progress[stream], func._schema.name)
         read, written = set(), set(storages(result))
         arguments = func._schema.arguments
         given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
@@ -89,8 +89,8 @@ class Races(TorchDispatchMode):
 
     def _check(self, earlier: Access, now: Access) -> None:
         stream, count, what = earlier
-        if now[0].known.get(stream, 0) < count:
-            self.found.append(f"{what}, then {now[2]}")
+        if now[0].progress.get(stream, 0) < count:
+            self.pairs.append(f"{what}, then {now[2]}")
 
 
 def writes(func: Any, argument: Any) -> bool:
@@ -98,8 +98,8 @@ def writes(func: Any, argument: Any) -> bool:
     return func.namespace == "c10d" or (argument.alias_info is not None and argument.alias_info.is_write)
 
 
-def storages(held: Any) -> Iterator[int]:
-    for tensor in tensors(held):
+def storages(nested: Any) -> Iterator[int]:
+    for tensor in tensors(nested):
         if tensor.untyped_storage().nbytes():
             yield tensor.untyped_storage().data_ptr()
 

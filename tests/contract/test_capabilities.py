@@ -27,11 +27,11 @@ def words(answer: Answer) -> str:
     return f"{answer.engine}-{answer.stage}-{answer.setting}={answer.value}"
 
 
-def is_held_here(answer: Answer) -> bool:
+def is_run_here(answer: Answer) -> bool:
     return answer.answer == "yes" and (answer.setting not in WITH_PARITY or answer.engine in OF_SOME_MODULES)
 
 
-@pytest.mark.parametrize("answer", filter(is_held_here, ANSWERS), ids=words)
+@pytest.mark.parametrize("answer", filter(is_run_here, ANSWERS), ids=words)
 def test_every_yes_is_a_run(
     answer: Answer, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:

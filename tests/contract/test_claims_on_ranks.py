@@ -33,8 +33,8 @@ def test_a_rank_that_raises_ends_those_that_wait_for_it() -> None:
 
 
 def test_ranks_that_are_not_done_in_time_are_ended() -> None:
-    said = ran("tests.faulty_ranks:slow", 2, arguments={}, timeout_s=1)
-    assert "not all of 2 ranks were done after 1 s" in said
+    output = ran("tests.faulty_ranks:slow", 2, arguments={}, timeout_s=1)
+    assert "not all of 2 ranks were done after 1 s" in output
 
 
 def test_a_dead_rank_fails_a_program_that_did_not_expect_it(tmp_path: Path) -> None:

@@ -31,11 +31,11 @@ def outcome_of(launcher: Launcher, scratch: Path) -> Callable[[Config], determin
 def test_two_runs_on_three_ranks_give_the_same_bits(
     make_config: MakeConfig, outcome_of: Callable[[Config], determinism.Outcome], engine: str, stage: int
 ) -> None:
-    found = outcome_of(make_config(engine, stage=stage, gpus=3, deterministic=True))
-    if "not installed" in found.reason:
-        pytest.skip(found.reason)
-    assert found.reason == "" and len(found.runs) == 2
-    assert found.equal(), found.runs
+    outcome = outcome_of(make_config(engine, stage=stage, gpus=3, deterministic=True))
+    if "not installed" in outcome.reason:
+        pytest.skip(outcome.reason)
+    assert outcome.reason == "" and len(outcome.runs) == 2
+    assert outcome.equal(), outcome.runs
 
 
 @pytest.mark.parametrize(("fault", "equal"), [("none", True), ("unrepeatable", False)])
@@ -43,9 +43,9 @@ def test_an_engine_whose_runs_differ_in_the_last_bit_is_found_out(
     make_config: MakeConfig, outcome_of: Callable[[Config], determinism.Outcome], fault: str, equal: bool
 ) -> None:
     engine = {"name": "wrong", "package": "tests.wrong_engine", "fault": fault}
-    found = {("wrong", 0, "digits", "fp32", 2): outcome_of(make_config(engine, gpus=2, deterministic=True))}
-    outcomes = {(setting, True): outcome for setting, outcome in found.items()}
-    assert all(not outcome.reason and outcome.equal() is equal for outcome in found.values())
+    by_setting = {("wrong", 0, "digits", "fp32", 2): outcome_of(make_config(engine, gpus=2, deterministic=True))}
+    outcomes = {(setting, True): outcome for setting, outcome in by_setting.items()}
+    assert all(not outcome.reason and outcome.equal() is equal for outcome in by_setting.values())
     shown = "| wrong | 0 |  | 1 of 1 |  |" if equal else "| wrong | 0 |  | 0 of 1 | digits fp32 2 ranks deterministic |"
     assert determinism.table(outcomes).splitlines()[-1] == shown
 

@@ -18,7 +18,7 @@ ENGINES = options("engine")
 STAGES = (0, 1, 2, 3)
 SHARDED_BEYOND_ITS_STAGE = (("torch", 2), ("deepspeed", 1))
 """fully_shard has no stage that keeps parameters; DeepSpeed frees gradients of others from stage 1 on."""
-HELD_BY_VIEWS = (("deepspeed", 1, "grads"), ("deepspeed", 2, "grads"))
+KEPT_BY_VIEWS = (("deepspeed", 1, "grads"), ("deepspeed", 2, "grads"))
 """DeepSpeed's shards of gradients are views, which keep the whole gradient of a parameter at their edge."""
 WRONG = {("deepspeed", 0, "bf16_master"): "differs by a quarter of the training path even on one rank"}
 """What parity finds in published engines. A cell that is here and passes is to be taken out."""
@@ -118,18 +118,18 @@ def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell:
     if cell.status or cell.traits().ranks_per_replica > 1:  # a part of the model: tests/contract/test_model_parallel.py
         pytest.skip(cell.reason or "no rank has a whole copy")
     ranks = run_check(cell)
-    held = [rank.memory.state_bytes for rank in ranks]
+    states = [rank.memory.state_bytes for rank in ranks]
     optimizer = 0 if cell.traits().servers else 8 * PARAMETERS  # servers keep it
     whole = {"params": 4 * PARAMETERS, "grads": 4 * PARAMETERS, "optimizer": optimizer}
     sharded = {0: (), 1: ("optimizer",), 2: ("optimizer", "grads"), 3: ("optimizer", "grads", "params")}[stage]
     for kind, size in whole.items():
-        total = sum(state[kind] for state in held)
-        if (engine, stage, kind) in HELD_BY_VIEWS:
+        total = sum(state[kind] for state in states)
+        if (engine, stage, kind) in KEPT_BY_VIEWS:
             assert total >= size, kind
         elif kind in sharded:
             assert size <= total <= 1.005 * size, kind
         elif (engine, stage) not in SHARDED_BEYOND_ITS_STAGE:
-            assert all(size <= state[kind] <= 1.005 * size for state in held), kind
+            assert all(size <= state[kind] <= 1.005 * size for state in states), kind
 
 
 def test_the_peak_is_above_what_was_there_at_rest(engine: str, make_cell: MakeCell, run_check: RunCheck) -> None:

@@ -41,9 +41,9 @@ def wrong(fault: str) -> dict[str, str]:
 def between(before: Record, now: Record) -> dict[str, Difference]:
     """What the gate finds, with ``now`` taken for the same cell."""
     now.config = before.config
-    found = differences(measured([before]), measured([now]))
-    assert {difference.libraries for difference in found} <= {""}
-    return {difference.quantity: difference for difference in found}
+    entries = differences(measured([before]), measured([now]))
+    assert {difference.libraries for difference in entries} <= {""}
+    return {difference.quantity: difference for difference in entries}
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -53,30 +53,30 @@ def test_two_runs_of_the_same_code_are_equal(stage: int, checked: Checked) -> No
 
 
 def test_an_added_collective_is_found(checked: Checked) -> None:
-    found = between(checked(engine=wrong("none")), checked(engine=wrong("extra_all_reduce")))
-    weight = found["all_reduce float32[3844] among 2"]
+    changes = between(checked(engine=wrong("none")), checked(engine=wrong("extra_all_reduce")))
+    weight = changes["all_reduce float32[3844] among 2"]
     assert (weight.before, weight.now) == (5, 6)
-    assert exit_code(list(found.values())) == 1
+    assert exit_code(list(changes.values())) == 1
 
 
 def test_an_added_buffer_is_found_though_the_engine_does_not_own_up_to_it(checked: Checked) -> None:
-    found = between(checked(engine=wrong("none")), checked(engine=wrong("extra_buffer")))
-    assert set(found) == {"at rest without communication, bytes"}
-    rest = found["at rest without communication, bytes"]
+    changes = between(checked(engine=wrong("none")), checked(engine=wrong("extra_buffer")))
+    assert set(changes) == {"at rest without communication, bytes"}
+    rest = changes["at rest without communication, bytes"]
     assert (rest.before, rest.now) == (240_352, 244_352)
 
 
 def test_lost_parity_is_found(checked: Checked) -> None:
-    found = between(checked(engine=wrong("none")), checked(engine=wrong("unreduced")))
-    assert [(found[key].before, found[key].now) for key in ("status", "parity")] == [
+    changes = between(checked(engine=wrong("none")), checked(engine=wrong("unreduced")))
+    assert [(changes[key].before, changes[key].now) for key in ("status", "parity")] == [
         ("ok", "parity_failed"),
         ("passed", "failed"),
     ]
 
 
 def test_buckets_that_are_cut_otherwise_are_found(checked: Checked) -> None:
-    found = between(
+    changes = between(
         checked(engine="native", stage=2, bucket_mb=0.02), checked(engine="native", stage=2, bucket_mb=0.04)
     )
-    assert (found["engine: buckets"].before, found["engine: buckets"].now) == (5, 3)
-    assert {"engine: largest_bucket_bytes", "collectives in a step", "peak, bytes"} <= set(found)
+    assert (changes["engine: buckets"].before, changes["engine: buckets"].now) == (5, 3)
+    assert {"engine: largest_bucket_bytes", "collectives in a step", "peak, bytes"} <= set(changes)

@@ -44,11 +44,11 @@ def counted(run_check: RunCheck, as_record: AsRecord) -> Counted:
 
 def amount(ledger: Ledger) -> dict[str, tuple[int, int]]:
     """Calls and elements in all, by kind."""
-    found: dict[str, tuple[int, int]] = {}
+    amounts: dict[str, tuple[int, int]] = {}
     for line in ledger:
-        count, elements = found.get(line.kind, (0, 0))
-        found[line.kind] = count + line.count, elements + line.count * line.elements
-    return found
+        count, elements = amounts.get(line.kind, (0, 0))
+        amounts[line.kind] = count + line.count, elements + line.count * line.elements
+    return amounts
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,18 @@ def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: C
     (``unreduced``) is in no prediction.
     """
     record = measured(make_cell(engine="native", stage=stage, gpus=3, workload="mlp", measure=QUICK))
-    found = memory(record)
-    held, predicted = record.memory[0], found.predicted
-    assert predicted is not None and found.working_bytes is not None and found.compute is not None
-    rest, peak = held.rest_by_kind, held.peak_by_kind
+    theory = memory(record)
+    rank, predicted = record.memory[0], theory.predicted
+    assert predicted is not None and theory.working_bytes is not None and theory.compute is not None
+    rest, peak = rank.rest_by_kind, rank.peak_by_kind
     kept = [kind for kind in KINDS if predicted[kind] and (kind != "grads" or stage < 2)]
     assert {kind: rest[kind] for kind in rest if kind != "batch"} == {kind: predicted[kind] for kind in kept}
     assert {kind: peak[kind] for kind in kept} == {kind: predicted[kind] for kind in kept}
     working = peak.get("gathered", 0) + peak.get("communication", 0)
-    assert working == found.working_bytes if stage < 3 else working <= found.working_bytes
+    assert working == theory.working_bytes if stage < 3 else working <= theory.working_bytes
     assert (peak.get("gathered", 0) > 0) == (stage == 3)
-    assert peak.get("activations", 0) <= found.compute.activation_bytes + LOSS
-    assert held.peak_phase == "backward"
+    assert peak.get("activations", 0) <= theory.compute.activation_bytes + LOSS
+    assert rank.peak_phase == "backward"
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -71,8 +71,8 @@ def test_native_peaks_at_most_a_unit_above_theory(
     record = measured(make_cell(engine="native", stage=stage, gpus=2, workload=mlp, bucket_mb=0.25, measure=QUICK))
     unit_bytes, predicted = 4 * 256 * 256, memory(record).peak_predicted_bytes
     assert predicted is not None
-    for held in record.memory:
-        assert held.peak_bytes <= predicted + unit_bytes + (2 if stage == 0 else 1) * held.peak_by_kind.get("batch", 0)
+    for rank in record.memory:
+        assert rank.peak_bytes <= predicted + unit_bytes + (2 if stage == 0 else 1) * rank.peak_by_kind.get("batch", 0)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_ddp_holds_as_much_again_as_its_gradients(
     """At most a unit beyond the prediction, the gradient that autograd hands over."""
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 6, "width": 256, "bias": False}
     record = measured(planned(make_config, options, gpus=2, workload=mlp, measure=QUICK, **settings))
-    unit_bytes, found, held = 4 * 256 * 256, memory(record), record.memory[0]
-    assert found.working_bytes == 6 * unit_bytes
-    assert found.predicted == {kind: held.state_bytes.get(kind, 0) for kind in KINDS}
-    assert sum(held.rest_by_kind.get(kind, 0) for kind in KINDS) == found.rest_bytes
-    assert 0 <= held.peak_by_kind[kind] - found.working_bytes <= unit_bytes
+    unit_bytes, theory, rank = 4 * 256 * 256, memory(record), record.memory[0]
+    assert theory.working_bytes == 6 * unit_bytes
+    assert theory.predicted == {kind: rank.state_bytes.get(kind, 0) for kind in KINDS}
+    assert sum(rank.rest_by_kind.get(kind, 0) for kind in KINDS) == theory.rest_bytes
+    assert 0 <= rank.peak_by_kind[kind] - theory.working_bytes <= unit_bytes
 
 
 def test_fully_shard_without_resharding_keeps_what_it_gathered(
@@ -117,11 +117,11 @@ def test_a_process_alone_says_what_activations_to_expect(
 ) -> None:
     """With 512 samples the peak comes just after the loss's node, which has let go of the last layer's output."""
     record = measured(make_cell(engine="torch", stage=0, gpus=2, batch_size=512, workload="mlp", measure=QUICK))
-    found, peak = memory(record), record.memory[0].peak_by_kind
+    theory, peak = memory(record), record.memory[0].peak_by_kind
     output = 4 * 512 * 256
     scalars = 64
-    assert found.compute is not None
-    assert found.compute.activation_bytes == pytest.approx(4 * output, abs=scalars)  # ReLUs, and what mse_loss returns
+    assert theory.compute is not None
+    assert theory.compute.activation_bytes == pytest.approx(4 * output, abs=scalars)  # ReLUs, and what mse_loss returns
     assert peak["activations"] == pytest.approx(4 * output, abs=scalars)
 
 
@@ -135,7 +135,7 @@ def test_the_peak_of_a_language_model_is_predicted_to_the_byte(
     record = measured(make_cell(engine=engine, stage=0, gpus=2, workload=workload, measure=QUICK))
     predicted = memory(record).peak_predicted_bytes
     assert predicted is not None
-    assert all(0 <= held.peak_bytes - predicted <= LOSS for held in record.memory)
+    assert all(0 <= rank.peak_bytes - predicted <= LOSS for rank in record.memory)
 
 
 @pytest.mark.parametrize("engine", ["torch", "native"])
@@ -146,7 +146,7 @@ def test_at_stage_3_the_predicted_peak_of_a_language_model_is_an_upper_bound(
     record = measured(make_cell(engine=engine, stage=3, gpus=2, workload=workload, measure=QUICK))
     predicted = memory(record).peak_predicted_bytes
     assert predicted is not None
-    assert all(0.9 * predicted <= held.peak_bytes <= predicted for held in record.memory)
+    assert all(0.9 * predicted <= rank.peak_bytes <= predicted for rank in record.memory)
 
 
 def deep(kind: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def test_stage_3_holds_two_units_also_where_forward_runs_again(
 ) -> None:
     record = measured(make_cell(engine="native", stage=3, gpus=2, workload=deep("checkpointed"), measure=QUICK))
     unit = 4 * 128 * 129
-    assert all(unit <= held.peak_by_kind["gathered"] <= 2 * unit for held in record.memory)
+    assert all(unit <= rank.peak_by_kind["gathered"] <= 2 * unit for rank in record.memory)
 
 
 def test_stage_3_holds_three_units_of_eight_where_weights_are_frozen(
@@ -167,6 +167,6 @@ def test_stage_3_holds_three_units_of_eight_where_weights_are_frozen(
     """That which backward leaves too. No gradient tells of a frozen weight: it is known as what a collective filled."""
     record = measured(make_cell(engine="native", stage=3, gpus=2, workload=deep("adapted"), measure=QUICK))
     frozen, adapters = 4 * 128 * 129, 4 * 2 * 128 * 2
-    for held in record.memory:
-        peak = held.peak_by_kind
+    for rank in record.memory:
+        peak = rank.peak_by_kind
         assert frozen <= peak.get("gathered", 0) + peak.get("communication", 0) <= 3 * frozen + 5 * adapters

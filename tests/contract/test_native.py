@@ -35,10 +35,10 @@ def parity(make_cell: MakeCell, run_check: RunCheck) -> Callable[..., Parity]:
 
 @pytest.mark.parametrize("kind", [*MODELS, *ELSEWHERE])
 def test_models_as_people_write_them_train_alike_at_every_stage(kind: str, parity: Callable[..., Parity]) -> None:
-    found = [parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in (0, 1, 2, 3) for gpus in (2, 3)]
-    assert worst(*(p.weights_error for p in found)) < 1e-5
-    assert len({p.weights_digest for p in found[0::2]}) == 1
-    assert len({p.weights_digest for p in found[3::2]}) == 1  # three ranks, stages 1 to 3
+    parities = [parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in (0, 1, 2, 3) for gpus in (2, 3)]
+    assert worst(*(p.weights_error for p in parities)) < 1e-5
+    assert len({p.weights_digest for p in parities[0::2]}) == 1
+    assert len({p.weights_digest for p in parities[3::2]}) == 1  # three ranks, stages 1 to 3
 
 
 @pytest.mark.parametrize("kind", ["structured", "frozen_first", "adapted"])
@@ -46,9 +46,9 @@ def test_a_loss_of_the_gradient_by_the_inputs_trains_alike_also_with_frozen_weig
     kind: str, parity: Callable[..., Parity]
 ) -> None:
     """The inputs are a leaf, which goes straight into a unit; ``autograd.grad`` keeps the graph for backward."""
-    found = [parity(workload=odd(kind, forces=True), stage=stage, gpus=2, **SGD) for stage in (0, 3)]
-    assert worst(*(p.weights_error for p in found)) < 1e-5
-    assert len({p.weights_digest for p in found}) == 1
+    parities = [parity(workload=odd(kind, forces=True), stage=stage, gpus=2, **SGD) for stage in (0, 3)]
+    assert worst(*(p.weights_error for p in parities)) < 1e-5
+    assert len({p.weights_digest for p in parities}) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
@@ -74,14 +74,16 @@ def test_weights_are_equal_bit_by_bit_at_any_stage_bucket_size_and_overlap(
 def test_fp64_training_equals_a_single_process_to_the_last_digits(
     gpus: int, stage: int, parity: Callable[..., Parity]
 ) -> None:
-    found = parity(workload=odd("double"), stage=stage, gpus=gpus, measure={"parity_steps": 50, "memory": False}, **SGD)
-    assert worst(found.weights_error, found.loss_error) <= 1e-13
+    outcome = parity(
+        workload=odd("double"), stage=stage, gpus=gpus, measure={"parity_steps": 50, "memory": False}, **SGD
+    )
+    assert worst(outcome.weights_error, outcome.loss_error) <= 1e-13
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_fp32_training_stays_with_a_single_process_for_50_steps(stage: int, parity: Callable[..., Parity]) -> None:
     for optimizer, lr in (("sgd", 0.05), ("adamw", 1e-3)):
-        found = parity(
+        outcome = parity(
             stage=stage,
             gpus=3,
             optimizer=optimizer,
@@ -89,18 +91,18 @@ def test_fp32_training_stays_with_a_single_process_for_50_steps(stage: int, pari
             workload=odd("structured"),
             measure={"parity_steps": 50, "memory": False},
         )
-        assert worst(found.weights_error, found.loss_error) <= 1e-5
+        assert worst(outcome.weights_error, outcome.loss_error) <= 1e-5
 
 
 def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., Parity]) -> None:
     for settings in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
-        found = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **settings) for stage in (0, 1, 2, 3)]
-        assert worst(*(p.weights_error for p in found)) < 1e-5, settings
+        parities = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **settings) for stage in (0, 1, 2, 3)]
+        assert worst(*(p.weights_error for p in parities)) < 1e-5, settings
 
 
 def test_what_is_right_only_after_backward_is_trained_without_overlap(parity: Callable[..., Parity]) -> None:
-    found = [parity(workload=odd("reentrant"), stage=stage, gpus=2, overlap=False, **SGD) for stage in (0, 1, 2, 3)]
-    assert worst(*(p.weights_error for p in found)) < 1e-5
+    parities = [parity(workload=odd("reentrant"), stage=stage, gpus=2, overlap=False, **SGD) for stage in (0, 1, 2, 3)]
+    assert worst(*(p.weights_error for p in parities)) < 1e-5
 
 
 def test_units_that_are_merged_are_read_from_outside_like_others(parity: Callable[..., Parity]) -> None:

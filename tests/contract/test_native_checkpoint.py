@@ -54,11 +54,11 @@ def refusal(ranks: Ranks) -> Callable[..., str]:
 
     def find(folder: Path, *, stage: int = 1, **settings: Any) -> str:
         actions = [["train", 0, 1], ["state"], ["load", str(folder)], ["state"], ["train", 1, 2]]
-        found = ranks.launch(actions, stage=stage, **settings)
-        said = {outcomes[2] for outcomes in found}
-        assert all(before == after for _, before, _, after, _ in found)
-        assert len(said) == 1, said
-        message = said.pop()
+        rank_outcomes = ranks.launch(actions, stage=stage, **settings)
+        messages = {outcomes[2] for outcomes in rank_outcomes}
+        assert all(before == after for _, before, _, after, _ in rank_outcomes)
+        assert len(messages) == 1, messages
+        message = messages.pop()
         assert message and "\n" not in message
         return str(message)
 
@@ -128,8 +128,8 @@ def test_each_rank_writes_just_its_part_at_every_stage(ranks: Ranks, tmp_path: P
         ranks.launch([["train", 0, 1], ["save", str(folder)]], stage=stage, model="large")
         sizes.append([path.stat().st_size for path in sorted(folder.glob("rank-*"))])
     weights_and_moments = 3 * 4 * (16 * 2000 + 2000 + 2000 * 16 + 16)
-    for found in sizes:
-        assert found == pytest.approx([weights_and_moments / 2] * 2, rel=0.1)
+    for rank_sizes in sizes:
+        assert rank_sizes == pytest.approx([weights_and_moments / 2] * 2, rel=0.1)
     assert sizes[0] == sizes[1] == sizes[2]
 
 
@@ -277,8 +277,8 @@ def test_a_crash_leaves_nothing_where_nothing_was(ranks: Ranks, tmp_path: Path) 
 
 def test_a_rank_that_cannot_write_fails_the_save_on_all_ranks(ranks: Ranks, copy: Path) -> None:
     before = contents(copy)
-    found = ranks.launch([["train", 0, 1], ["save", str(copy), "disk full"], ["train", 1, 2]], stage=1)
-    reasons = {outcomes[1] for outcomes in found}
+    rank_outcomes = ranks.launch([["train", 0, 1], ["save", str(copy), "disk full"], ["train", 1, 2]], stage=1)
+    reasons = {outcomes[1] for outcomes in rank_outcomes}
     assert len(reasons) == 1
     assert reasons.pop().startswith(f"{SHARD} could not be written: No space left on device (ENOSPC); ")
     assert contents(copy) == before
@@ -296,9 +296,9 @@ def test_a_checkpoint_is_replaced_by_one_of_another_world_size(trouble: str | No
 
 def test_a_folder_of_other_things_is_not_replaced(ranks: Ranks, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    found = ranks.launch([["save", str(tmp_path)], ["save", str(tmp_path / "thesis.tex")]])
-    assert found[0][0] == f"{tmp_path / 'thesis.tex'} is not part of a checkpoint: {tmp_path} is not replaced"
-    assert found[1][1] == f"{tmp_path / 'thesis.tex'} is a file, expected a checkpoint or nothing"
+    rank_outcomes = ranks.launch([["save", str(tmp_path)], ["save", str(tmp_path / "thesis.tex")]])
+    assert rank_outcomes[0][0] == f"{tmp_path / 'thesis.tex'} is not part of a checkpoint: {tmp_path} is not replaced"
+    assert rank_outcomes[1][1] == f"{tmp_path / 'thesis.tex'} is a file, expected a checkpoint or nothing"
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

@@ -74,7 +74,7 @@ def races(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
                     batch = (torch.randn(4, 8), torch.randint(4, (4,)))
                     engine.forward_backward(batch, loss, sync=micro_batch == spec.accumulate - 1)
                 engine.optimizer_step()
-        return races.found
+        return races.pairs
 
     yield train
     dist.destroy_process_group()

@@ -50,8 +50,8 @@ def test_an_engine_computes_what_one_process_does(engine: str, stage: int, gpus:
 def test_overlap_and_bucket_size_change_nothing_but_rounding(stage: int, run: Run) -> None:
     """A buffer that is used too early, or reused too soon, would show here: many small buckets, on two streams."""
     for bucket_mb, overlap in ((0.05, True), (0.05, False), (None, True)):
-        found = run("check", engine="native", stage=stage, gpus=2, workload="gpt", bucket_mb=bucket_mb, overlap=overlap)
-        assert found[0].parity.weights_error <= found[0].parity.tolerance
+        ranks = run("check", engine="native", stage=stage, gpus=2, workload="gpt", bucket_mb=bucket_mb, overlap=overlap)
+        assert ranks[0].parity.weights_error <= ranks[0].parity.tolerance
 
 
 @pytest.mark.parametrize("gpus", [1, 2])

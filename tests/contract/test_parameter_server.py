@@ -138,9 +138,11 @@ def test_a_server_moves_what_all_workers_move(served_cell: MakeServed, serve: Se
 def test_the_optimizer_is_the_servers(served_cell: MakeServed, serve: Serve) -> None:
     """fp32 Adam: 4 + 8 bytes a parameter over all servers, and in sync mode a place for each worker's gradient."""
     servers = serve(served_cell(servers=2, gpus=3, workload=SMALL)).servers
-    held = {kind: sum(server.state_bytes[kind] for server in servers) for kind in ("params", "grads", "optimizer")}
+    state_bytes = {
+        kind: sum(server.state_bytes[kind] for server in servers) for kind in ("params", "grads", "optimizer")
+    }
     counters = 2 * 4  # Adam's step, one a server
-    assert held == {"params": SMALL_BYTES, "grads": 3 * SMALL_BYTES, "optimizer": 2 * SMALL_BYTES + counters}
+    assert state_bytes == {"params": SMALL_BYTES, "grads": 3 * SMALL_BYTES, "optimizer": 2 * SMALL_BYTES + counters}
 
 
 def test_a_sync_run_gives_the_same_bits_whoever_comes_first(served_cell: MakeServed, run_check: RunCheck) -> None:
@@ -170,7 +172,7 @@ def test_a_worker_that_dies_leaves_no_server_behind(
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("settings", "reason"),
     [
         ({"mode": "stale"}, "engine.mode=stale is not valid; valid: sync, async, bounded"),
         ({"servers": 0}, "engine.servers=0 is not valid; valid: a whole number of at least 1"),
@@ -186,8 +188,10 @@ def test_a_worker_that_dies_leaves_no_server_behind(
     ],
     ids=str,
 )
-def test_what_it_cannot_honour_is_refused_by_name(asked: dict[str, Any], reason: str, served_cell: MakeServed) -> None:
-    cell = served_cell(gpus=2, **asked)
+def test_what_it_cannot_honour_is_refused_by_name(
+    settings: dict[str, Any], reason: str, served_cell: MakeServed
+) -> None:
+    cell = served_cell(gpus=2, **settings)
     assert cell.status == "unsupported"
     assert reason in cell.reason
 

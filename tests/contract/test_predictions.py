@@ -44,9 +44,9 @@ def test_predicted_model_state_is_what_the_engine_holds(
         pytest.skip(cell.reason)
     ranks = run_check(cell)
     record = as_record(cell, ranks)
-    held = max((rank.memory.state_bytes for rank in ranks), key=lambda state: sum(state.values()))
+    largest = max((rank.memory.state_bytes for rank in ranks), key=lambda state: sum(state.values()))
     predicted = predict_state(record)
     assert predicted is not None
     assert {kind: size for kind, size in predicted.items() if size} == {
-        kind: size for kind, size in held.items() if size
+        kind: size for kind, size in largest.items() if size
     }

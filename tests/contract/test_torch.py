@@ -81,7 +81,7 @@ def test_compression_goes_with_loss_scaling(make_cell: MakeCell, run_check: RunC
 def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
     stage: int, make_config: MakeConfig, run_check: RunCheck
 ) -> None:
-    held = {}
+    gradient_bytes = {}
     for rank in (1, 4):
         settings = {"stage": stage, "gpus": 4, "compression": "powersgd", "workload": "mlp", "measure": MEMORY}
         cell = planned(make_config, {"powersgd_rank": rank}, **settings)
@@ -92,10 +92,12 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
         ranks = run_check(cell)
         assert ranks[0].parity is None
         assert ranks[0].describe["communication_hook"] == "powerSGD_hook"
-        held[rank] = ranks[0].memory.state_bytes["grads"]
+        gradient_bytes[rank] = ranks[0].memory.state_bytes["grads"]
     gradients = 4 * 4 * 257 * 256
-    assert held[1] > 2 * gradients * 0.99, "gradients, and as much again that was not sent yet"
-    assert held[4] - held[1] == 3 * 4 * 4 * (256 + 256), "three more columns and rows for each of four matrices"
+    assert gradient_bytes[1] > 2 * gradients * 0.99, "gradients, and as much again that was not sent yet"
+    assert gradient_bytes[4] - gradient_bytes[1] == 3 * 4 * 4 * (256 + 256), (
+        "three more columns and rows for each of four matrices"
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"precision": "amp_fp16", "workload": MLP}, {"accumulate": 2}], ids=str)
