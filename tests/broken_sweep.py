@@ -76,12 +76,12 @@ class Broken:
 
     def left(self) -> list[str]:
         entry = f"{MARK}={self.mark}".encode()
-        found = []
+        processes = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                    found.append(f"{process.pid} {process.status()} {shlex.join(process.cmdline())[:200]}")
-        return found
+                    processes.append(f"{process.pid} {process.status()} {shlex.join(process.cmdline())[:200]}")
+        return processes
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
@@ -104,9 +104,9 @@ class Broken:
         return []
 
     def assert_all_ended(self, cells: int, repeats: int) -> None:
-        found = self.records()
-        assert [record.status for record in found.values()] == ["ok"] * cells
-        assert all(len({each.round for each in record.launches}) == repeats for record in found.values())
+        records = self.records()
+        assert [record.status for record in records.values()] == ["ok"] * cells
+        assert all(len({each.round for each in record.launches}) == repeats for record in records.values())
         assert (self.folder / "report.html").read_text().rstrip().endswith("</html>")
         assert list(self.temporary.glob("bench-*")) == []
         assert not list((self.folder / "records").glob(".*"))

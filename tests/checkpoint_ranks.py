@@ -44,8 +44,8 @@ class Ranks:
         request = {"ranks": ranks, "spec": spec, "model": model, "seed": seed, "actions": actions}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        found: list[Any] = json.loads(self._server.stdout.readline())
-        return found
+        answer: list[Any] = json.loads(self._server.stdout.readline())
+        return answer
 
     def close(self) -> None:
         assert self._server.stdin is not None
@@ -200,8 +200,8 @@ class Trainer:
         """Digest of all that this rank keeps from one step to the next."""
         from bench.worker.model import digest
 
-        held = self.engine.state()
-        tensors = [tensor for kind in ("params", "master", "optimizer", "buffers") for tensor in held[kind]]
+        tensors_by_kind = self.engine.state()
+        tensors = [tensor for kind in ("params", "master", "optimizer", "buffers") for tensor in tensors_by_kind[kind]]
         return f"{digest(tensors)} {self.loss_scale()}"
 
     def weights(self) -> str:

@@ -48,8 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def group(name: str, choice: str) -> dict[str, Any]:
     """The content of a config group's file."""
     document: dict[str, Any] = yaml.safe_load((CONF / name / f"{choice}.yaml").read_text())
-    found: dict[str, Any] = document.get(name, document)
-    return found
+    settings: dict[str, Any] = document.get(name, document)
+    return settings
 
 
 @pytest.fixture

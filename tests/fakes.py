@@ -149,8 +149,10 @@ def measured(record: Record, extra_bytes: int = 0, peak_bytes: int = 6_000_000) 
     state = predict_state(record)
     assert state is not None
     state["optimizer"] += extra_bytes
-    held = sum(state.values())
-    record.memory = [RankMemory(state, held, held + peak_bytes) for _ in range(record.resolved["world_size"])]
+    state_bytes = sum(state.values())
+    record.memory = [
+        RankMemory(state, state_bytes, state_bytes + peak_bytes) for _ in range(record.resolved["world_size"])
+    ]
     return record
 
 

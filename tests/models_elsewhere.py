@@ -123,8 +123,8 @@ class Returned(nn.Module):
         self.last = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found = self.noisy(inputs + self.start(len(inputs)))
-        return self.last(torch.tanh(found["mean"])) * torch.exp(found["log_variance"])  # type: ignore[no-any-return]
+        parts = self.noisy(inputs + self.start(len(inputs)))
+        return self.last(torch.tanh(parts["mean"])) * torch.exp(parts["log_variance"])  # type: ignore[no-any-return]
 
 
 class Rewritten(nn.Module):

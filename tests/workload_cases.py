@@ -28,14 +28,14 @@ tiny_workloads = pytest.mark.parametrize("name", TINY)
 def settings(name: str) -> dict[str, Any]:
     document = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert isinstance(document, dict)
-    found: dict[str, Any] = document["workload"]
-    return dict(found)
+    options: dict[str, Any] = document["workload"]
+    return dict(options)
 
 
 def load(name: str, seed: int = 0, data_dir: str | None = None, **options: Any) -> Workload:
-    found = settings(name) | SMALL.get(name, {}) | options
-    del found["name"]
-    return workloads.load(found.pop("factory"), seed=seed, data_dir=data_dir, options=found)
+    chosen = settings(name) | SMALL.get(name, {}) | options
+    del chosen["name"]
+    return workloads.load(chosen.pop("factory"), seed=seed, data_dir=data_dir, options=chosen)
 
 
 @cache
@@ -45,9 +45,9 @@ def shared(name: str) -> Workload:
 
 def name_of(name: str) -> str:
     """What a workload calls itself where nothing but its configuration is set."""
-    found = settings(name)
-    del found["name"]
-    return workloads.load(found.pop("factory"), seed=0, data_dir=None, options=found).info.name
+    options = settings(name)
+    del options["name"]
+    return workloads.load(options.pop("factory"), seed=0, data_dir=None, options=options).info.name
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

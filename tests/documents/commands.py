@@ -53,8 +53,8 @@ class Command:
 
 def commands() -> list[Command]:
     """Every command of every document, each text once."""
-    found = [command for path in documents() for command in commands_of(path)]
-    return list({command.text: command for command in found}.values())
+    all_commands = [command for path in documents() for command in commands_of(path)]
+    return list({command.text: command for command in all_commands}.values())
 
 
 def commands_of(path: Path) -> Iterator[Command]:

@@ -35,7 +35,7 @@ class Block:
 
 def blocks(text: str) -> Iterator[Block]:
     """The blocks of a document. Indented code counts as code; comments are dropped."""
-    text = HTML.sub(lambda found: "\n" * found.group().count("\n"), text)
+    text = HTML.sub(lambda match: "\n" * match.group().count("\n"), text)
     lines = text.split("\n")
     at = 0
     within_list = False
@@ -81,7 +81,7 @@ def _end(lines: list[str], at: int, goes_on: Callable[[str], bool]) -> int:
 
 def plain(text: str) -> str:
     """Without markup: a link is its text, code is one word, emphasis is dropped."""
-    text = LINK.sub(lambda found: found.group(1), text)
+    text = LINK.sub(lambda match: match.group(1), text)
     text = re.sub(r"``?[^`]+``?", "CODE", text)
     text = re.sub(r"<https?://[^>]+>", "URL", text)
     return re.sub(r"\*\*|__|(?<!\w)\*|\*(?!\w)", "", text)
@@ -89,7 +89,7 @@ def plain(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a block of prose, on one line each."""
-    text = ABBREVIATIONS.sub(lambda found: found.group(1), " ".join(plain(text).split()))
+    text = ABBREVIATIONS.sub(lambda match: match.group(1), " ".join(plain(text).split()))
     return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
 
 

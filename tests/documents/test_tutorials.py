@@ -44,20 +44,20 @@ def test_the_sweep_has_a_record_per_configuration_and_a_report(folder: Path) -> 
     assert {"report.md", "report.html", "summary.csv"} <= {path.name for path in (folder / SWEEP).iterdir()}
 
 
-def asked() -> list[Command]:
+def questions() -> list[Command]:
     """Commands of the tutorials that ask a sweep something; what they name is in any sweep."""
     pages = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-    found = [
+    entries = [
         command
         for path in pages
         for command in commands_of(path)
         if re.search(r"analysis (advise|report)", command.text)
     ]
-    assert found
-    return found
+    assert entries
+    return entries
 
 
-@pytest.mark.parametrize("command", asked(), ids=str)
+@pytest.mark.parametrize("command", questions(), ids=str)
 def test_a_question_is_answered(command: Command, folder: Path) -> None:
     done = run(command.words[1:], folder)
     assert done.returncode in (0, 1), done.stdout + done.stderr

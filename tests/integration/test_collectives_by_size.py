@@ -41,9 +41,9 @@ def times(launcher: Launcher, scratch: Path) -> Times:
         assert cell.status is None, cell.reason
         result = launcher.launch(Jobs(cell, scratch).collectives())
         assert result.status == "ok", f"{result.reason}\n{result.ends}"
-        found = [rank.collective_times for rank in result.ranks]
-        assert all(rank == found[0] for rank in found)  # the slowest rank's, on all of them
-        return found[0]
+        rank_times = [rank.collective_times for rank in result.ranks]
+        assert all(rank == rank_times[0] for rank in rank_times)  # the slowest rank's, on all of them
+        return rank_times[0]
 
     return launch
 

@@ -64,8 +64,8 @@ def test_a_full_disk_stops_the_sweep_and_keeps_what_was_written(sweep: Broken) -
         (disk / "filler").unlink(missing_ok=True)
 
         repeats = max(map(len, kept.values())) + 1
-        code, said = sweep.run("stage=0,1", f"repeats={repeats}", "resume=true")
-        assert code == 0, said
+        code, output = sweep.run("stage=0,1", f"repeats={repeats}", "resume=true")
+        assert code == 0, output
         sweep.assert_all_ended(cells=2, repeats=repeats)
         assert all(sweep.records()[cell].launches[: len(launches)] == launches for cell, launches in kept.items())
 
@@ -79,15 +79,15 @@ def test_a_folder_that_is_deleted_in_mid_sweep_costs_nothing(sweep: Broken) -> N
     (line,) = [line for line in errors.splitlines() if "cannot be written" in line]
     (rescue,) = sweep.temporary.glob("bench-rescued-*")
     assert str(sweep.folder) in line and str(rescue) in line
-    found = [Record.read(path) for path in (rescue / "records").glob("*.json")]
-    assert [(record.status, len(record.launches)) for record in found] == [("ok", 5)] * 2
+    rescued_records = [Record.read(path) for path in (rescue / "records").glob("*.json")]
+    assert [(record.status, len(record.launches)) for record in rescued_records] == [("ok", 5)] * 2
     assert (rescue / "report.html").exists() and str(rescue) in output
     assert sweep.left() == []
 
 
 def test_a_record_cut_short_is_named_and_its_cell_run_again_even_if_the_clock_runs_back(sweep: Broken) -> None:
-    code, said = sweep.run("stage=0,1", "repeats=1", program=CLOCK_RUNS_BACK + BENCH)
-    assert code == 0, said
+    code, output = sweep.run("stage=0,1", "repeats=1", program=CLOCK_RUNS_BACK + BENCH)
+    assert code == 0, output
     before = sweep.records()
     cut = sorted((sweep.folder / "records").glob("*.json"))[0]
     cut.write_bytes(cut.read_bytes()[:1000])
@@ -103,11 +103,11 @@ def test_a_record_cut_short_is_named_and_its_cell_run_again_even_if_the_clock_ru
     assert report.returncode == 0 and cut.name in (sweep.home / "report" / "report.md").read_text()
 
     busy = RecordStore(sweep.folder)
-    code, said = sweep.run("stage=0,1", "repeats=1", "resume=true")
-    assert (code, said.count("\n")) == (2, 1) and "another sweep is writing into" in said
+    code, output = sweep.run("stage=0,1", "repeats=1", "resume=true")
+    assert (code, output.count("\n")) == (2, 1) and "another sweep is writing into" in output
     del busy
-    code, said = sweep.run("stage=0,1", "repeats=1", "resume=true", program=CLOCK_RUNS_BACK + BENCH)
-    assert code == 0 and f"{cut.name}.unreadable, its cell is run again" in " ".join(said.split())
+    code, output = sweep.run("stage=0,1", "repeats=1", "resume=true", program=CLOCK_RUNS_BACK + BENCH)
+    assert code == 0 and f"{cut.name}.unreadable, its cell is run again" in " ".join(output.split())
     sweep.assert_all_ended(cells=2, repeats=1)
     now = sweep.records()
     assert now.keys() == before.keys()
@@ -119,9 +119,9 @@ def test_a_locked_mlflow_database_costs_a_warning_and_seconds(sweep: Broken) -> 
     with contextlib.closing(sqlite3.connect(sweep.home / "mlflow.db", isolation_level=None)) as database:
         database.execute("CREATE TABLE kept (value)")
         database.execute("BEGIN EXCLUSIVE")
-        code, said = sweep.run("stage=0", "repeats=1", f"tracking.uri={uri}", "tracking.artifacts=null")
-        assert code == 0, said
-        (line,) = (line for line in said.splitlines() if "not logged to MLflow" in line)
+        code, output = sweep.run("stage=0", "repeats=1", f"tracking.uri={uri}", "tracking.artifacts=null")
+        assert code == 0, output
+        (line,) = (line for line in output.splitlines() if "not logged to MLflow" in line)
         assert "database is locked" in line  # noticed by us: MLflow tries for minutes
     sweep.assert_all_ended(cells=1, repeats=1)
 

@@ -33,7 +33,7 @@ def test_a_dry_run_prints_its_plan_and_leaves_no_folder(tmp_path: Path, many: bo
 def test_the_predicted_memory_is_that_of_the_formulas() -> None:
     ended = run("-m", "stage=0,3", "gpus=2", *PLAN, "hydra.sweep.dir=unused-by-a-dry-run")
     rows = dict(line.split()[0::2][:2] for line in ended.stdout.splitlines() if line.startswith("native-"))
-    found = {cell.split("-")[1]: float(state) for cell, state in rows.items()}
+    state_mib = {cell.split("-")[1]: float(state) for cell, state in rows.items()}
     parameters = 4 * (64 * 64 + 64)
-    assert found["s0"] == pytest.approx(16 * parameters / 2**20, rel=0.01)  # fp32 and Adam: 4 + 4 + 8 bytes
-    assert found["s3"] == pytest.approx(8 * parameters / 2**20, rel=0.02)
+    assert state_mib["s0"] == pytest.approx(16 * parameters / 2**20, rel=0.01)  # fp32 and Adam: 4 + 4 + 8 bytes
+    assert state_mib["s3"] == pytest.approx(8 * parameters / 2**20, rel=0.02)

@@ -66,13 +66,13 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(sweep: Broken, moment: str)
     assert sweep.left() == []
     kept = {cell: record.launches for cell, record in sweep.records().items()}
 
-    code, said = sweep.run(*arguments, "resume=true")
-    assert code == 0, said
+    code, output = sweep.run(*arguments, "resume=true")
+    assert code == 0, output
     sweep.assert_all_ended(cells=2, repeats=3)
     now = sweep.records()
     assert all(now[cell].launches[: len(launches)] == launches for cell, launches in kept.items())
     if "MLflow" in moment:
-        assert "not logged" not in said
+        assert "not logged" not in output
 
 
 def test_a_killed_rank_and_a_killed_fork_server_cost_a_launch_each(sweep: Broken) -> None:
@@ -92,8 +92,8 @@ def test_a_killed_rank_and_a_killed_fork_server_cost_a_launch_each(sweep: Broken
     assert sweep.left() == []
     kept = {cell: record.launches for cell, record in sweep.records().items()}
 
-    code, said = sweep.run(*arguments, "resume=true")
-    assert code == 0, said
+    code, output = sweep.run(*arguments, "resume=true")
+    assert code == 0, output
     sweep.assert_all_ended(cells=3, repeats=4)
     assert all(sweep.records()[cell].launches[: len(launches)] == launches for cell, launches in kept.items())
 

@@ -40,12 +40,12 @@ def test_whatever_is_killed_whenever_nothing_that_was_measured_is_lost(sweep: Br
     arguments = ("stage=0,3", "repeats=6", "engine=native,parameter_server")
     process = sweep.start(*arguments)
     time.sleep(after_s)
-    found = family(psutil.Process(process.pid)).get(victim, [])
-    if found:
+    victims = family(psutil.Process(process.pid)).get(victim, [])
+    if victims:
         with contextlib.suppress(psutil.NoSuchProcess):
-            chance.choice(found).kill()
+            chance.choice(victims).kill()
     _, errors = process.communicate(timeout=600)
-    case = f"{victim} killed after {after_s:.2f} s ({'there' if found else 'not there'}):\n{errors}"
+    case = f"{victim} killed after {after_s:.2f} s ({'there' if victims else 'not there'}):\n{errors}"
     deadline = time.monotonic() + 60
     while sweep.left() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -53,8 +53,8 @@ def test_whatever_is_killed_whenever_nothing_that_was_measured_is_lost(sweep: Br
     assert "Traceback" not in errors, case
     kept = {cell: record.launches for cell, record in sweep.records().items()}  # raises for one that is cut
 
-    code, said = sweep.run(*arguments, *(["resume=true"] if (sweep.folder / "records").is_dir() else []))
-    assert code == 0, case + said
+    code, output = sweep.run(*arguments, *(["resume=true"] if (sweep.folder / "records").is_dir() else []))
+    assert code == 0, case + output
     now = sweep.records()
     assert sorted(record.status for record in now.values()) == ["ok", "ok", "ok", "unsupported"], case
     assert all(now[cell].launches[: len(launches)] == launches for cell, launches in kept.items()), case

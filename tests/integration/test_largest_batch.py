@@ -143,7 +143,7 @@ def test_running_out_of_memory_is_an_answer_and_any_other_end_is_not(
     kept = [Search(limit_bytes=2**30, granule=1, most=1024)]
 
     def run(result: LaunchResult) -> LaunchResult | None:
-        return largest_batch.run(kept[0], 64, lambda batch: result, lambda found, _: kept.append(found))
+        return largest_batch.run(kept[0], 64, lambda batch: result, lambda state, _: kept.append(state))
 
     assert run(broken) is broken and len(kept) == 1
     assert run(exhausted) is None

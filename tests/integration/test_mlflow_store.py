@@ -54,9 +54,9 @@ def uri(place: Path) -> str:
 
 
 def experiment(client: MlflowClient) -> str:
-    found = client.get_experiment_by_name(mlflow_store.EXPERIMENT)
-    assert found
-    return str(found.experiment_id)
+    entry = client.get_experiment_by_name(mlflow_store.EXPERIMENT)
+    assert entry
+    return str(entry.experiment_id)
 
 
 def run_id(place: Path, query: str) -> str:
@@ -94,8 +94,8 @@ def test_a_cell_that_was_logged_twice_is_read_once(store: Path, tmp_path: Path) 
     tracker = connect(settings(place))
     for _ in range(2):
         tracker.log_sweep(written(place, "twice"), folder)
-    found = mlflow_store.experiment_records(uri(place), mlflow_store.EXPERIMENT)
-    assert tracker.warnings == [] and same(found.records, written(place, "twice"))
+    contents = mlflow_store.experiment_records(uri(place), mlflow_store.EXPERIMENT)
+    assert tracker.warnings == [] and same(contents.records, written(place, "twice"))
 
 
 def test_both_sides_of_a_gate_are_imported_and_read_back(
@@ -108,13 +108,13 @@ def test_both_sides_of_a_gate_are_imported_and_read_back(
         for seed, side in enumerate(("base", "current"))
     ]
     command = ["bench.tracking", "import", *map(str, sides), "--uri", uri(tmp_path)]
-    for said in ("2 records", "already in experiment"):
+    for words in ("2 records", "already in experiment"):
         monkeypatch.setattr(sys, "argv", command)
         assert tracking.main() == 0
-        assert capsys.readouterr().out.count(said) == 2
-    found = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT)
-    assert found.warnings == [] and same(found.records, written(tmp_path, "gate/base", "gate/current"))
-    assert len(found.records) == 4
+        assert capsys.readouterr().out.count(words) == 2
+    contents = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT)
+    assert contents.warnings == [] and same(contents.records, written(tmp_path, "gate/base", "gate/current"))
+    assert len(contents.records) == 4
     from_folders = main(["compare", *map(str, sides)]), capsys.readouterr().out
     runs = [f"mlflow:{parent(tmp_path, side_id('gate', side))}" for side in ("base", "current")]
     assert (main(["compare", *runs, "--mlflow", uri(tmp_path)]), capsys.readouterr().out) == from_folders
@@ -167,9 +167,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     foreign = run_id(store, "attributes.run_name = 'not ours'")
     put = [word.replace("URI", uri(store)).replace("OTHER", foreign) for word in arguments]
     assert main(put) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: " + message.replace("in URI", f"in {uri(store)}").replace("OTHER", foreign))
-    assert (said.out, said.err.count("\n")) == ("", 1) and "secret" not in said.err
+    output = capsys.readouterr()
+    assert output.err.startswith("error: " + message.replace("in URI", f"in {uri(store)}").replace("OTHER", foreign))
+    assert (output.out, output.err.count("\n")) == ("", 1) and "secret" not in output.err
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
@@ -178,8 +178,10 @@ def test_reading_mlflow_never_imports_torch(store: Path, tmp_path: Path) -> None
         "import sys; from analysis.__main__ import main; code = main(sys.argv[1:]); "
         "sys.exit(code or 100 * ('torch' in sys.modules) or 10 * ('mlflow' not in sys.modules))"
     )
-    asked = ["report", "--mlflow", uri(store), "--experiment", "ddp-zero-bench", "--out", str(tmp_path / "report")]
-    done = subprocess.run([sys.executable, "-c", code, *asked], cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments = ["report", "--mlflow", uri(store), "--experiment", "ddp-zero-bench", "--out", str(tmp_path / "report")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -212,8 +214,8 @@ def test_a_sweep_is_imported_once_again_only_on_demand_and_a_part_of_it_does_not
         with monkeypatch.context() as patch:
             patch.setattr(client, "log_artifact", dying)
             assert tracking.import_folders([folder], where, again=True) == 1
-        said = capsys.readouterr()
-        assert (said.out, said.err.count("\n")) == ("", 1) and "no space left on device" in said.err
+        output = capsys.readouterr()
+        assert (output.out, output.err.count("\n")) == ("", 1) and "no space left on device" in output.err
         assert cells_of(tmp_path, "sweep") == whole + 3
 
     dies(whole=0)
@@ -233,20 +235,20 @@ def test_a_sweep_that_was_resumed_since_is_imported_in_place_of_its_part(
     earlier: dict[str, Any] = {"stages": (0,), "worlds": (1,), "repeats": 2, "status": "interrupted"}
     for seen, changes in enumerate(({}, grown)):
         folder = keep(sweep(**earlier | changes), tmp_path / str(seen) / "sweep", "sweep")
-        for said in (f"{1 + ('stages' in changes)} records", "already in experiment"):
+        for words in (f"{1 + ('stages' in changes)} records", "already in experiment"):
             assert tracking.import_folders([folder], settings(tmp_path)) == 0
-            assert said in capsys.readouterr().out
-    found = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT)
-    assert same(found.records, written(tmp_path / "1", "sweep"))
-    assert cells_of(tmp_path, "sweep") == len(found.records)
+            assert words in capsys.readouterr().out
+    contents = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT)
+    assert same(contents.records, written(tmp_path / "1", "sweep"))
+    assert cells_of(tmp_path, "sweep") == len(contents.records)
 
 
 def test_a_name_with_quotes_is_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = """o'brien's "own" \\"""
     folder = keep(sweep(stages=(0,), worlds=(1,), repeats=2), tmp_path / name, name)
-    for said in ("1 records", "already in experiment"):
+    for words in ("1 records", "already in experiment"):
         assert tracking.import_folders([folder], settings(tmp_path)) == 0
-        assert said in capsys.readouterr().out
+        assert words in capsys.readouterr().out
     (record,) = mlflow_store.experiment_records(uri(tmp_path), mlflow_store.EXPERIMENT).records
     assert record.sweep_id == name
 
@@ -258,7 +260,7 @@ def test_a_record_that_cannot_be_analysed_keeps_no_others_out(
     del records[1].resolved["global_batch"]
     folder = keep(records, tmp_path / "sweep", "sweep")
     assert tracking.import_folders([folder], settings(tmp_path)) == 1
-    said = capsys.readouterr()
-    assert said.out.endswith("sweep: 1 records\n")
-    assert said.err.startswith("skipped: ") and said.err.endswith("resolved.global_batch is missing\n")
-    assert said.err.count("\n") == 1 and cells_of(tmp_path, "sweep") == 1
+    output = capsys.readouterr()
+    assert output.out.endswith("sweep: 1 records\n")
+    assert output.err.startswith("skipped: ") and output.err.endswith("resolved.global_batch is missing\n")
+    assert output.err.count("\n") == 1 and cells_of(tmp_path, "sweep") == 1

@@ -137,14 +137,14 @@ def metrics_read(page: Page, kept: Path) -> set[str]:
     box = named.bounding_box()
     assert box
     page.mouse.move(box["x"] + 300, box["y"] + box["height"] / 2)  # over the values: the names do not move the values
-    found: set[str] = set()
+    lines: set[str] = set()
     for _ in range(40):
-        found |= set(page.locator("body").inner_text().split("\n"))
-        if "peak_bytes" in found and not (kept / "metrics.png").exists():
+        lines |= set(page.locator("body").inner_text().split("\n"))
+        if "peak_bytes" in lines and not (kept / "metrics.png").exists():
             picture(page, kept / "metrics.png")
         page.mouse.wheel(0, 80)
         page.wait_for_timeout(300)
-    return found
+    return lines
 
 
 def picture(page: Page, path: Path) -> None:

@@ -43,8 +43,8 @@ def test_artifacts_are_the_files_of_the_report_where_it_looks_for_them(tmp_path:
     assert tracking.import_folders([folder], settings(tmp_path)) == 0
     client = mlflow_store.open_client(uri(tmp_path), create=False)
     run = parent(tmp_path, "sweep")
-    held = [entry.path for place in (None, "figures") for entry in client.list_artifacts(run, place)]
-    assert sorted(held) == ["figures", "figures/time.png", "report.html", "summary.csv"]
+    paths = [entry.path for place in (None, "figures") for entry in client.list_artifacts(run, place)]
+    assert sorted(paths) == ["figures", "figures/time.png", "report.html", "summary.csv"]
 
 
 @pytest.fixture

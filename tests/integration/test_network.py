@@ -190,24 +190,24 @@ def spaces_of(server: int, ranks: int) -> list[int]:
     while time.monotonic() < deadline:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
             children = ranks_below(psutil.Process(server))
-            found = sorted(child.pid for child in children if "bench.launch.forkserver" in child.cmdline())
-            if len(found) == ranks:
-                return [os.stat(f"/proc/{pid}/ns/net").st_ino for pid in found]
+            pids = sorted(child.pid for child in children if "bench.launch.forkserver" in child.cmdline())
+            if len(pids) == ranks:
+                return [os.stat(f"/proc/{pid}/ns/net").st_ino for pid in pids]
         time.sleep(0.05)
     raise AssertionError("the ranks did not start")
 
 
-def held_spaces() -> set[int]:
+def spaces_in_use() -> set[int]:
     """Every network namespace that a process on this machine is in or holds."""
-    found = set()
+    spaces = set()
     for place in (*Path("/proc").glob("[0-9]*/ns/net"), *Path("/proc").glob("[0-9]*/fd/*")):
         try:
             target = os.readlink(place)
         except OSError:
             continue
         if target.startswith("net:["):
-            found.add(int(target[5:-1]))
-    return found
+            spaces.add(int(target[5:-1]))
+    return spaces
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
@@ -233,7 +233,7 @@ def test_nothing_is_left_after_a_launch_that_fails(make_cell: MakeCell, timing_j
         assert results[0].status == "timeout"
         assert spaces[0] == spaces[1] != spaces[2] == spaces[3]
         assert os.stat("/proc/self/ns/net").st_ino not in spaces
-        assert not held_spaces() & set(spaces)
+        assert not spaces_in_use() & set(spaces)
     assert sorted(os.listdir("/sys/class/net")) == links
 
 
@@ -262,7 +262,7 @@ def test_nothing_is_left_once_the_parent_is_killed(
     assert len(ranks_below(psutil.Process(server))) == (3 if delay else 2)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    assert wait_until(lambda: not held_spaces() & spaces)
+    assert wait_until(lambda: not spaces_in_use() & spaces)
     assert wait_until(lambda: not any(process.is_running() for process in below))
 
 

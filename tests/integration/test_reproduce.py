@@ -45,9 +45,9 @@ def test_a_deterministic_cell_is_reproduced_bit_by_bit_from_its_mlflow_run(measu
         rank.losses for launch in before.launches for rank in launch.ranks
     ]
     assert after.source.digest == before.source.digest and before.source.lock_digest
-    told = json.loads((measured / "again" / "reproduction.json").read_text())
-    assert told["reproduced"] and told["failed"] == []
-    assert len([figure for figure in told["figures"] if figure["decides"]]) == 9
+    reproduction = json.loads((measured / "again" / "reproduction.json").read_text())
+    assert reproduction["reproduced"] and reproduction["failed"] == []
+    assert len([figure for figure in reproduction["figures"] if figure["decides"]]) == 9
     assert "| digest of the weights |" in (measured / "again" / "reproduction.md").read_text()
 
 
@@ -60,8 +60,8 @@ def test_an_altered_record_is_not_reproduced_and_the_figure_is_named(measured: P
     done = run(tmp_path, f"reproduce={altered}", "repeats=1", "tracking=none", "hydra.run.dir=again")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Not reproduced: losses of the parity steps, digest of the weights differ." in done.stdout
-    told = json.loads((tmp_path / "again" / "reproduction.json").read_text())
-    assert told["failed"] == ["losses of the parity steps", "digest of the weights"]
+    reproduction = json.loads((tmp_path / "again" / "reproduction.json").read_text())
+    assert reproduction["failed"] == ["losses of the parity steps", "digest of the weights"]
     (after,) = records(tmp_path / "again").values()
     assert len(after.launches) == 1
 

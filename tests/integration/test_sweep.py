@@ -93,8 +93,10 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     )
     done = run(tmp_path, *sweep)
     assert done.returncode == 1
-    found = records(folder)
-    by_setting = {(r.config["stage"], r.config["bucket_mb"], r.config["workload"]["how"]): r for r in found.values()}
+    first_records = records(folder)
+    by_setting = {
+        (r.config["stage"], r.config["bucket_mb"], r.config["workload"]["how"]): r for r in first_records.values()
+    }
     assert {setting: record.status for setting, record in by_setting.items()} == {
         (0, None, "none"): "ok",
         (0, 1, "none"): "ok",
@@ -124,15 +126,15 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
 
     again = run(tmp_path, *sweep)
     assert (again.returncode, "holds a sweep already; resume=true" in again.stderr) == (2, True)
-    assert records(folder) == found
+    assert records(folder) == first_records
 
-    kept = {cell: record.launches for cell, record in found.items() if record.status == "ok"}
+    kept = {cell: record.launches for cell, record in first_records.items() if record.status == "ok"}
     missing = sound.cell_id
     (folder / "records" / f"{missing}.json").unlink()
     resumed = run(tmp_path, *sweep, "resume=true")
     assert "Traceback" not in resumed.stderr and "bench:" not in resumed.stderr, resumed.stderr
     now = records(folder)
-    assert set(now) == set(found)
+    assert set(now) == set(first_records)
     assert {record.sweep_id for record in now.values()} == {sound.sweep_id}
     assert now[missing].status == "ok" and now[missing].launches != kept[missing]
     assert all(now[cell].launches == launches for cell, launches in kept.items() if cell != missing)
