@@ -73,7 +73,7 @@ class ClusterLab:
         self._inside(name, f"link set {INTERFACE} up")
 
     def cut(self, name: str) -> None:
-        """Takes the cable of a host away, as seen from the others: nothing arrives, and nobody is told."""
+        """Takes the cable of a host away, as seen from the others: nothing arrives, and no side gets an error."""
         self._inside("ctl", f"link set to-{name} nomaster")
 
     def address(self, name: str) -> str:

@@ -83,7 +83,7 @@ def test_each_micro_batch_takes_the_time_of_its_layers(make_cell: MakeCell, step
 
 
 @pytest.mark.parametrize("scaling", ["weak", "strong"])
-def test_samples_take_their_time_where_they_are_told_to(scaling: str, make_cell: MakeCell, steps_take: Steps) -> None:
+def test_samples_take_their_time_where_configured(scaling: str, make_cell: MakeCell, steps_take: Steps) -> None:
     workload = layers(per="sample")
     cell = make_cell(engine="native", gpus=2, workload=workload, steps=STEPS, batch_size=4, scaling=scaling)
     expected_s = 0.08 * {"weak": 4, "strong": 2}[scaling]

@@ -1,4 +1,4 @@
-"""``python -m bench.engines``: every yes is held against a real run, and every no says why."""
+"""``python -m bench.engines``: every yes is checked by a real run, and every no says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims on real ranks and in real sweeps: what a program's ranks return, and what its end is told by."""
+"""Claims on real ranks and in real sweeps: what a program's ranks return, and which line says why it ended."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_a_dead_rank_fails_a_program_that_did_not_expect_it(tmp_path: Path) -> N
     assert Suite(tmp_path).program("tests.faulty_ranks:killed", may_die=True, **given) == [2, None]
 
 
-def test_a_program_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
+def test_a_program_that_fails_is_reported_by_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"ended with 1: .*ValueError: rank 1 is unhappy"):
         Suite(tmp_path).program("tests.faulty_ranks:raising", ranks=2)
     assert suite.ROOT.joinpath("claims").is_dir()
 
 
-def test_a_sweep_that_is_refused_is_told_by_its_last_line(tmp_path: Path) -> None:
+def test_a_sweep_that_is_refused_is_reported_by_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"ended with 2: .*stage=5"):
         Suite(tmp_path).sweep("stage=5")

@@ -39,7 +39,7 @@ def test_two_runs_on_three_ranks_give_the_same_bits(
 
 
 @pytest.mark.parametrize(("fault", "equal"), [("none", True), ("unrepeatable", False)])
-def test_an_engine_whose_runs_differ_in_the_last_bit_is_found_out(
+def test_an_engine_whose_runs_differ_in_the_last_bit_is_detected(
     make_config: MakeConfig, outcome_of: Callable[[Config], determinism.Outcome], fault: str, equal: bool
 ) -> None:
     engine = {"name": "wrong", "package": "tests.wrong_engine", "fault": fault}

@@ -1,4 +1,4 @@
-"""What goes by the native engine's own thread is what would go without it, bit by bit, and a peer's death is told."""
+"""What goes by the native engine's own thread is what would go without it, bit by bit, and a dead peer is reported."""
 
 from __future__ import annotations
 

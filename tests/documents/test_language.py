@@ -123,7 +123,7 @@ def test_code_is_one_word_and_a_link_is_its_text() -> None:
     assert sentences("Run `a b c` first. See [the page](x.md).") == ["Run CODE first.", "See the page."]
 
 
-def test_blocks_of_every_kind_are_told_apart() -> None:
+def test_blocks_of_every_kind_are_distinguished() -> None:
     text = "# H\n\npara\nmore\n\n    indented\n\n- item\n  rest\n\n```bash\nmake\n```\n| a | b |\n| - | - |\n"
     assert [block.kind for block in blocks(text)] == ["heading", "prose", "code", "item", "code", "table"]
     assert next(block for block in blocks(text) if block.language) == Block("code", 11, "make", "bash")

@@ -131,7 +131,7 @@ def test_a_search_attributes_no_step_which_would_be_one_of_its_first_batch(searc
 def test_running_out_of_memory_is_an_answer_and_any_other_end_is_not(
     make_config: Callable[..., Config], launcher: Launcher, scratch: Path
 ) -> None:
-    """The workload of ``how=exhaust`` asks for more than any machine has, and is told no."""
+    """The workload of ``how=exhaust`` asks for more than any machine has, and is refused."""
 
     def ends(how: str) -> LaunchResult:
         workload = {"name": "faulty", "factory": "tests.faults:Faulty", "how": how, "rank": 0}

@@ -170,7 +170,7 @@ def test_the_ui_listens_on_loopback_alone_and_ctrl_c_ends_all_of_it(store: Path)
         assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
 
 
-def test_a_sweep_is_imported_into_a_server_and_only_that_is_said(
+def test_a_sweep_is_imported_into_a_server_and_only_that_is_printed(
     store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine's

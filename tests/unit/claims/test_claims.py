@@ -128,7 +128,7 @@ def test_one_claim_leaves_the_others_of_its_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("verdict", "code"), [("refuted", 0), ("supported", 1)])
 @pytest.mark.usefixtures("three")
-def test_a_verdict_that_changed_is_told(verdict: str, code: int, tmp_path: Path) -> None:
+def test_a_verdict_that_changed_is_reported(verdict: str, code: int, tmp_path: Path) -> None:
     before = Findings({}, {"A1": Entry(Finding(verdict, "Before."), [], "then")})
     before.write(tmp_path / "before.json")
     assert command.main(["A1", "--folder", str(tmp_path / "now"), "--against", str(tmp_path / "before.json")]) == code

@@ -1,4 +1,4 @@
-"""What is said of a step's parts: verdicts on the instruments, and the report's section."""
+"""What a report says of a step's parts: verdicts on the instruments, and the report's section."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_digits_are_standardised_and_each_is_there_once() -> None:
 
 @pytest.fixture
 def cifar_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """CIFAR-10's layout with two images per file; torchvision is told the MD5 sums of these files."""
+    """CIFAR-10's layout with two images per file; torchvision gets the MD5 sums of these files."""
     from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
 
     folder = tmp_path / CIFAR10.base_folder

@@ -151,7 +151,7 @@ def test_different_work_has_a_front_of_its_own(tmp_path: Path) -> None:
     assert drawn == ["pareto_memory-01.png", "pareto_memory-02.png"]
 
 
-def test_the_front_is_told_by_shape_and_numbers_and_care_by_hollow_marks_and_crosses() -> None:
+def test_the_front_is_shown_by_shape_and_numbers_and_care_by_hollow_marks_and_crosses() -> None:
     records = four()
     records[2].verdicts = ["oversubscribed"]
     records[3].verdicts = ["throttled"]

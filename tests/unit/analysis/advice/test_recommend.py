@@ -116,14 +116,14 @@ def test_the_command_spells_out_every_setting_that_was_not_asked_for_by_default(
     assert advice(nccl).tied[0].name == "nccl"
 
 
-def test_that_nothing_is_tied_is_said_with_its_level_and_with_what_cannot_be_told() -> None:
+def test_that_nothing_is_tied_is_stated_with_its_level_and_with_what_is_undecided() -> None:
     few = [timed(0, 0.010, 10**7), timed(1, 0.020, 10**7), timed(2, 0.011, 10**7)]
     few[1].launches, few[2].launches = few[1].launches[:2], few[2].launches[:1]
     text = "\n".join(lines(advice(few)))
     assert "nothing is tied with it. Intervals: 50 % (2 launches). Of one launch, and so without: 1 setting." in text
 
 
-def test_what_disturbed_a_setting_is_said_beside_its_numbers() -> None:
+def test_what_disturbed_a_setting_is_shown_beside_its_numbers() -> None:
     records = [timed(0, 0.010, 10**7, verdicts=["throttled", "synthetic_data"]), timed(1, 0.020, 10**6)]
     assert "but: throttled\n" in "\n".join(lines(advice(records)))
 

@@ -162,7 +162,7 @@ def test_a_setting_that_is_set_everywhere_where_it_is_new_tells_no_cells_apart_f
         compare.pair_sets([cell()], several)
 
 
-def test_environments_are_told_apart_before_anything_else() -> None:
+def test_differences_of_environment_are_named() -> None:
     first, second = cell(), cell(environment=cell().environment | {"torch": "2.16.0", "time": "later"})
     assert compare.environment_differences([Pair(first, second)]) == ["torch: 2.15.0 | 2.16.0"]
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_compared_is_one_line(
     assert error in message and message.count("\n") == 1
 
 
-def test_a_side_that_diverged_or_was_disturbed_is_said_so() -> None:
+def test_a_side_that_diverged_or_was_disturbed_is_marked_so() -> None:
     both = pair([0.010, 0.011], [0.020, 0.022])
     both.second.verdicts = ["throttled"]
     assert compare.verdict_words(compare.compare(both, 0.02)) == "slower; throttled (second)"

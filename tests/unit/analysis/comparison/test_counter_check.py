@@ -169,7 +169,7 @@ def test_a_communication_buffer_that_stays_is_found() -> None:
     assert words(differences_after(more)) == [("at rest, bytes", 420, 484)]
 
 
-def test_a_peak_that_differs_from_run_to_run_is_not_held_and_that_is_said() -> None:
+def test_a_peak_that_differs_from_run_to_run_is_not_compared_and_a_note_says_so() -> None:
     now = measured([exact_cell("torch", 3, "torch 2.15.0"), exact_cell("torch", 1, "torch 2.15.0")])
     has_peak = {name: "peak, bytes" in cell for name, cell in now.cells.items()}
     assert list(has_peak.values()) == [True, False]
@@ -235,7 +235,7 @@ def test_an_engine_that_neither_side_has_is_no_difference() -> None:
     assert differences_after(lambda now: now.extend([absent, refused])) == []
 
 
-def test_another_experiment_is_said_once_and_a_new_setting_is_nothing() -> None:
+def test_another_experiment_is_reported_once_and_a_new_setting_is_no_difference() -> None:
     def another(now: list[Record]) -> None:
         for record in now:
             record.config |= {"batch_size": 128, "new_setting": True}
@@ -245,7 +245,7 @@ def test_another_experiment_is_said_once_and_a_new_setting_is_nothing() -> None:
     ]
 
 
-def test_a_name_says_what_was_asked_beyond_the_usual() -> None:
+def test_a_name_has_the_settings_beyond_the_usual() -> None:
     record = exact_cell(bucket_mb=0.02, accumulate=2)
     assert name(record) == "native stage 0, 2 ranks, digits fp32, bucket_mb=0.02, accumulate=2"
 
@@ -330,7 +330,7 @@ def test_a_file_that_is_no_baseline_is_one_line(text: str, tmp_path: Path, capsy
     assert str(baseline) in (message := capsys.readouterr().err) and message.count("\n") == 1
 
 
-def test_a_reason_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reason_is_required(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["gate", str(tmp_path), "--baseline", "x.json", "--accept", " "])
     assert "why the numbers changed" in capsys.readouterr().err

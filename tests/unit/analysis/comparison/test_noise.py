@@ -94,7 +94,7 @@ def test_cells_with_too_few_launches_are_named_and_other_code_is_a_warning() -> 
         noise.floors([few])
 
 
-def test_code_is_told_apart_by_its_files_not_by_its_commit() -> None:
+def test_code_is_identified_by_its_files_not_by_its_commit() -> None:
     def warned(*sources: Source) -> list[str]:
         sides = [like_launches(12, 0, sweep_id=str(at)) for at in range(len(sources))]
         for side, source in zip(sides, sources, strict=True):

@@ -100,7 +100,7 @@ def test_one_bit_or_byte_or_call_off_is_named(change: Any, figures: list[str]) -
     assert not reproduction.document(before, after)["reproduced"]
 
 
-def test_without_deterministic_bits_are_told_and_decide_nothing() -> None:
+def test_without_deterministic_bits_are_reported_and_decide_nothing() -> None:
     before, after = ran(deterministic=False), ran(deterministic=False)
     for change in (tampered_loss, tampered_digest, tampered_timed_loss):
         change(after)

@@ -22,7 +22,7 @@ def test_latency_and_bandwidth_are_recovered(alpha_s, bytes_per_s):
 
 
 @pytest.mark.parametrize("trees", [True, False])
-def test_the_algorithm_of_an_all_reduce_is_told_where_latency_dominates(trees):
+def test_the_algorithm_of_an_all_reduce_is_identified_where_latency_dominates(trees):
     (only,) = fits(alpha_s=3e-3, layer_bytes=4096, trees=trees, overlap=False)
     assert only.trees is trees
 

@@ -31,7 +31,7 @@ def test_scaling_from_other_baselines_is_not_put_in_one_order() -> None:
     assert "the most" not in text
 
 
-def test_an_interval_that_is_not_there_is_not_said_to_be_apart() -> None:
+def test_an_interval_that_is_missing_is_not_called_apart() -> None:
     text = words([steps(2, 0, 0.010, 0.011), steps(2, 1, 0.015, 0.016), steps(2, 2, 0.02)])
     assert "(paired ratio over rounds, 50 % (2 launches); 1 configuration with one launch not assessed)" in text
 

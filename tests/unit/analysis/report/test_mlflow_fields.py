@@ -1,4 +1,4 @@
-"""What MLflow is told: names that tell cells apart, params and metrics that its compare view begins with."""
+"""What MLflow gets: names that tell cells apart, params and metrics that its compare view begins with."""
 
 from __future__ import annotations
 

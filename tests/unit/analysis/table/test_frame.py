@@ -113,7 +113,7 @@ def test_a_setting_that_varies_gets_a_column_and_one_that_its_workload_implies_n
     assert varying(table) == ["workload", "lr"]
 
 
-def test_the_same_cell_of_two_sweeps_is_told_apart_by_its_sweep() -> None:
+def test_the_same_cell_of_two_sweeps_is_distinguished_by_its_sweep() -> None:
     table = frame([cell(0, gpus, sweep_id=night) for night in ("monday", "tuesday") for gpus in (1, 2)])
     assert varying(table) == ["gpus", "sweep"]
     assert table["scaling_efficiency"].tolist() == pytest.approx([1.0] * 4)

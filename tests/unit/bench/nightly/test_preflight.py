@@ -93,7 +93,7 @@ def test_what_did_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert preflight.idle(replace(GPU, busy_percent=None)).verdict == "note"
 
 
-def test_versions_are_held_against_the_lock(tmp_path: Path) -> None:
+def test_versions_are_compared_with_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "uv.lock"
     lock.write_text('[[package]]\nname = "torch"\nversion = "2.15.0"\n[[package]]\nname = "rich"\nversion = "13.0"\n')
     assert preflight.locked({"torch": "2.15.0", "unknown-to-it": "1"}, lock).verdict == "ok"

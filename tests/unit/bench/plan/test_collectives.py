@@ -119,7 +119,7 @@ def test_two_sizes_have_no_fit() -> None:
     assert metrics(made) == {}
 
 
-def test_the_tracker_is_told_alpha_and_both_bandwidths() -> None:
+def test_the_tracker_gets_alpha_and_both_bandwidths() -> None:
     metric_values = metrics(record())
     assert metric_values["all_reduce_alpha_us"] == pytest.approx(200, rel=0.05)
     assert metric_values["all_reduce_beta_gb_per_s"] == pytest.approx(1.0, rel=0.05)

@@ -41,7 +41,7 @@ def test_the_cell_is_run_as_it_was_resolved(recorded: Callable[..., Record], mak
     assert (config.device, config.backend, config.threads) == ("cpu", "gloo", 5)
 
 
-def test_how_it_is_measured_may_be_said_anew(recorded: Callable[..., Record]) -> None:
+def test_how_it_is_measured_may_be_set_anew(recorded: Callable[..., Record]) -> None:
     settings = Config(repeats=1, tracking=Tracking(kind="none"))
     words = ["repeats=1", "tracking=none", "hydra.run.dir=x"]
     assert chosen(config_of(recorded()), settings, overrides(words)).repeats == 1
@@ -134,7 +134,7 @@ def test_a_cell_without_an_engine_gets_the_default_one(recorded: Callable[..., R
     assert config_of(recorded(engine={"name": NO_ENGINE})).engine["name"] == "native"
 
 
-def test_what_is_no_record_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cut.json").write_text('{"schema_version": 1, "cell_id": "a"')
     (tmp_path / "records").mkdir()
     for place, message in (

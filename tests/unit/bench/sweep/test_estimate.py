@@ -56,7 +56,7 @@ def test_a_launch_without_communication_is_counted_too(make_config: Callable[...
     assert [estimate.launches([cell]) for cell in cells] == [3, 6]
 
 
-def test_the_time_outside_measured_steps_is_told_in_one_line() -> None:
+def test_the_time_outside_measured_steps_is_reported_in_one_line() -> None:
     breakdown = Breakdown()
     breakdown._started -= 100
     breakdown.add("report", 20)

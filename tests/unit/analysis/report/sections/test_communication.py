@@ -55,7 +55,7 @@ def test_ranks_that_send_unequally_are_averaged() -> None:
     assert sent_bytes(cell(gpus=2, collectives=sends[0], collectives_by_rank=sends)) == 80
 
 
-def test_nothing_is_said_of_bytes_that_were_not_all_counted() -> None:
+def test_bytes_that_were_not_all_counted_are_not_reported() -> None:
     assert sent_bytes(cell(gpus=4)) is None
     assert sent_bytes(cell(gpus=4, collectives=[GRADIENTS, Collective("gossip", "float32", 1, 4, 1)])) is None
     past_torch = cell(gpus=4, collectives=[GRADIENTS])
@@ -63,7 +63,7 @@ def test_nothing_is_said_of_bytes_that_were_not_all_counted() -> None:
     assert sent_bytes(past_torch) is None
 
 
-def test_like_lines_are_said_together() -> None:
+def test_like_lines_are_shown_together() -> None:
     lines = [
         GRADIENTS,
         Collective("send", "bfloat16", 512, 4, 3),

@@ -1,4 +1,4 @@
-"""What the system refuses is said in words, with the path and the limit."""
+"""What the system refuses is explained in words, with the path and the limit."""
 
 from __future__ import annotations
 

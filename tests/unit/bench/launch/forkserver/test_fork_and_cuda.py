@@ -44,7 +44,7 @@ def test_a_library_that_asks_for_gpus_while_it_is_imported_does_no_harm(monkeypa
 
 
 @pytest.mark.parametrize("poisoned", [False, True])
-def test_a_server_in_which_gpus_were_counted_by_the_driver_is_found_out(
+def test_a_server_in_which_gpus_were_counted_by_the_driver_is_detected(
     monkeypatch: pytest.MonkeyPatch, poisoned: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: poisoned)

@@ -38,7 +38,7 @@ def test_headers_and_what_was_sent_again_are_left_out(tmp_path: Path, monkeypatc
         Interface("lo").sent_bytes()
 
 
-def test_what_was_sent_again_is_asked_of_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_sent_again_is_read_from_own_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """What others on the machine send again, on whatever interface, is none of ours."""
     assert interface_bytes.retransmitted(bytes(interface_bytes.BYTES_RETRANS) + (77).to_bytes(8, "little")) == 77
     assert interface_bytes.retransmitted(bytes(interface_bytes.BYTES_RETRANS)) == 0

@@ -1,4 +1,4 @@
-"""The code in a record: a dirty tree can be had again from it, and other code is told from the same."""
+"""The code in a record: a dirty tree can be had again from it, and other code is distinguished from the same."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def recorded(code: Source | None, around: dict[str, Any]) -> Record:
     return Record("cell", "sweep", {}, {}, around, source=code)
 
 
-def test_other_code_and_other_packages_are_told_from_the_same() -> None:
+def test_other_code_and_other_packages_are_distinguished_from_the_same() -> None:
     code, around = Source("aa", commit="1" * 40), {"python": "3.11", "packages": {"torch": "1"}, "kernel": "a"}
     assert differences.code_differences(recorded(code, around), code, around | {"kernel": "b"}) == ""
     other = dataclasses.replace(code, digest="bb", commit="2" * 40)

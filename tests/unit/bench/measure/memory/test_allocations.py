@@ -142,7 +142,7 @@ def test_every_category_of_a_hand_made_model_is_exact() -> None:
     assert counter.trace.largest_together(["activations"]) == {"activations": OUTPUT + LOSS + seed}
 
 
-def test_a_release_on_a_thread_that_the_profiler_does_not_watch_is_not_held_against_later_steps() -> None:
+def test_a_release_on_a_thread_that_the_profiler_does_not_watch_is_not_counted_against_later_steps() -> None:
     counter = StepMemory(CPU)
     with counter:
         for _ in range(2):
@@ -157,7 +157,7 @@ def test_a_release_on_a_thread_that_the_profiler_does_not_watch_is_not_held_agai
     assert [step.peak_bytes for step in counter.trace.steps] == [1 << 22] * 2
 
 
-def test_what_is_held_without_use_stays_counted() -> None:
+def test_what_is_allocated_without_use_stays_counted() -> None:
     counter = StepMemory(CPU)
     with counter:
         kept = torch.zeros(1000)
