@@ -49,6 +49,7 @@ TOPICS = {
     ),
     "Launches and time": ("steps", "warmup", "repeats", "timeout_s", "budget_s", "dry_run", "resume", "reproduce"),
     "Largest batch": ("search", "memory_limit", "search_most"),
+    "Hosts": ("cluster.",),
     "Disturbance on purpose": ("straggler.", "network."),
     "Measurements": ("measure.",),
     "Tracking": ("tracking.",),

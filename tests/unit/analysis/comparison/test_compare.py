@@ -179,10 +179,13 @@ def test_the_command_says_what_is_slower_and_ends_with_1(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        (["a"], "compare needs two PATHs, or one and --between SETTING=A,B"),
-        (["a", "b", "--between", "stage=0,3"], "compare needs one PATH with --between"),
+        (
+            ["a"],
+            "compare needs two PATHs, and there is 1; to compare settings within one sweep add --between SETTING=A,B",
+        ),
+        (["a", "b", "--between", "stage=0,3"], "compare --between compares within one PATH; there are 2"),
         (["a", "nowhere"], "does not exist"),
-        (["a", "b", "--same", "0"], "--same above 0"),
+        (["a", "b", "--same", "0"], "--same 0 is not valid; valid: per cent above 0"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(

@@ -166,7 +166,7 @@ def test_the_first_screen_is_the_answer_with_links_to_failures_and_warnings(trou
 
 def test_every_link_of_a_report_leads_to_a_part_of_it(troubled: ReportPaths) -> None:
     for path, link, anchor in (
-        (troubled.html, r'href="#([^"]+)"', ' id="{}"'),
+        (troubled.html, r'<a [^>]*href="#([^"]+)"', ' id="{}"'),
         (troubled.markdown, r"\]\(#([^)]+)\)", '<a id="{}">'),
     ):
         text = path.read_text(encoding="utf-8")
