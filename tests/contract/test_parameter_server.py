@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.checks import ConfigError
 from bench.engines.spec import EngineUnsupported
 from bench.job import Job, LaunchResult
 from bench.launch.launcher import Launcher
@@ -172,11 +173,24 @@ def test_a_worker_that_dies_leaves_no_server_behind(
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("settings", "error"),
     [
         ({"mode": "stale"}, "engine.mode=stale is not valid; valid: sync, async, bounded"),
         ({"servers": 0}, "engine.servers=0 is not valid; valid: a whole number of at least 1"),
         ({"mode": "bounded"}, "engine.staleness=null is not valid; valid: a whole number of at least 0"),
+    ],
+    ids=str,
+)
+def test_an_option_that_is_no_value_of_it_ends_before_the_sweep(
+    settings: dict[str, Any], error: str, served_cell: MakeServed
+) -> None:
+    with pytest.raises(ConfigError, match=error):
+        served_cell(gpus=2, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
         ({"mode": "async", "staleness": 2}, "engine.mode=async has no engine.staleness=2"),
         ({"servers": 2, "clip_norm": 1.0}, "engine.servers=2 has no clip_norm=1: no server sees the global norm"),
         ({"overlap": True}, "no overlap=true: it pushes after backward"),
