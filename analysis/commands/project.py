@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from analysis.commands.arguments import Commands, add_command, add_places, read, size, warn
 
 if TYPE_CHECKING:
-    from analysis.projection.project import Links, Projection
+    from analysis.projection.project import Links
 
 EXAMPLES = """\
 examples:
@@ -91,8 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     links = links_of(arguments)
     if isinstance(links, str):
-        warn([])
-        print_error(links)
+        print(f"error: {links}", file=sys.stderr)
         return 2
     loaded = read(arguments)
     warn(loaded.warnings)
@@ -102,11 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         show(projection, out)
     for line in refused:
         out.print(f"not projected: {line}", markup=False, soft_wrap=True)
-    return 0 if any(has_rows(projection) for projection in projections) else 1
-
-
-def has_rows(projection: Projection) -> bool:
-    return bool(projection.rows)
+    return 0 if any(projection.rows for projection in projections) else 1
 
 
 def links_of(arguments: argparse.Namespace) -> Links | str:
@@ -121,9 +117,3 @@ def links_of(arguments: argparse.Namespace) -> Links | str:
     between = None if arguments.link is None else Line(arguments.latency, 8 / arguments.link)
     inside = None if arguments.inside is None else 1 / arguments.inside
     return Links(between, inside, arguments.gpus_per_host)
-
-
-def print_error(line: str) -> None:
-    import sys
-
-    print(f"error: {line}", file=sys.stderr)

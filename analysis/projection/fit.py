@@ -8,9 +8,9 @@ computation hides all communication, α and β stay as uncertain as the prior, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from math import exp, log
 
@@ -66,13 +66,7 @@ class Fitted:
         ``fabric`` is one that a person described; nothing of it is uncertain.
         """
         places = _places(at)
-        base = self._log_step_s(self.theta, at, ranks, fabric)
-        gradient = []
-        for place in places:
-            moved = self.theta.copy()
-            moved[place] += STEP
-            gradient.append((self._log_step_s(moved, at, ranks, fabric) - base) / STEP)
-        slopes = np.array(gradient)
+        slopes = _slopes(lambda theta: self._log_step_s(theta, at, ranks, fabric), self.theta, places)
         return float(np.sqrt(slopes @ self.covariance[np.ix_(places, places)] @ slopes))
 
     def _log_step_s(self, theta: Floats, at: int, ranks: int, fabric: Fabric | None) -> float:
@@ -139,12 +133,9 @@ class Problem:
         """A curve's step times depend on the fabric and on its own parameters only."""
         rows = []
         for at in range(len(self.models)):
-            base = self._misfits(theta, at)
-            block = np.zeros((len(base), len(theta)))
-            for place in _places(at):
-                moved = theta.copy()
-                moved[place] += STEP
-                block[:, place] = (self._misfits(moved, at) - base) / STEP
+            places = _places(at)
+            block = np.zeros((len(self.models[at].curve.sizes), len(theta)))
+            block[:, places] = _slopes(partial(self._misfits, at=at), theta, places).T
             rows.append(block)
         return np.concatenate([*rows, np.diag(1 / self.prior[1])])
 
@@ -154,6 +145,17 @@ class Problem:
         logs = [log(model.step_s(ranks, costs, fabric) / curve.step_s(ranks).value) for ranks in curve.sizes]
         errors = [curve.relative_error(ranks) for ranks in curve.sizes]
         return np.asarray(np.divide(logs, errors), dtype=np.float64)
+
+
+def _slopes(function: Callable[[Floats], Floats | float], theta: Floats, places: Sequence[int]) -> Floats:
+    """Numeric derivatives of ``function`` by the parameters at ``places``, one row each."""
+    base = function(theta)
+    slopes = []
+    for place in places:
+        moved = theta.copy()
+        moved[place] += STEP
+        slopes.append((function(moved) - base) / STEP)
+    return np.array(slopes)
 
 
 def _places(at: int) -> list[int]:

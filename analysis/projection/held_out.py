@@ -69,8 +69,8 @@ def held_out(curves: Sequence[Curve]) -> list[HeldOut]:
     Raises NotProjected where collectives follow no rule.
     """
     largest = max((max(curve.sizes) for curve in curves), default=0)
-    small = [(curve, curve.within(largest // 2)) for curve in curves if curve.within(largest // 2).records]
-    small = [(whole, part) for whole, part in small if len(part.sizes) >= 2]
+    halves = [(curve, curve.within(largest // 2)) for curve in curves]
+    small = [(whole, part) for whole, part in halves if len(part.sizes) >= 2]
     if not small:
         return []
     projector = Projector([part for _, part in small])

@@ -13,7 +13,7 @@ T(N) = compute + update + communication that nothing hides + waiting for the slo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist, pstdev
 
@@ -84,6 +84,13 @@ class Model:
     """A curve whose step time can be computed for any world size."""
 
     curve: Curve
+    _straggler_s: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def straggler_s(self, ranks: int) -> float:
+        """Waiting for the slowest of so many ranks, which no fitted parameter changes."""
+        if ranks not in self._straggler_s:
+            self._straggler_s[ranks] = expected_maximum(self.curve.deviations_s, ranks) if ranks > 1 else 0.0
+        return self._straggler_s[ranks]
 
     def parts(self, ranks: int, costs: Costs, fabric: Fabric) -> Parts:
         """What a step among ``ranks`` is made of. Raises NotProjected where its collectives cannot be determined."""
@@ -94,8 +101,7 @@ class Model:
             compute_s *= costs.fixed + (1 - costs.fixed) * curve.sizes[0] / ranks
         exposed_s = self._exposed_s(calls, compute_s, costs.factor, fabric)
         latency_s = min(exposed_s, self._exposed_s(calls, compute_s, costs.factor, _without_bytes(fabric)))
-        straggler_s = expected_maximum(curve.deviations_s, ranks) if ranks > 1 else 0.0
-        return Parts(compute_s, update_s, latency_s, exposed_s - latency_s, straggler_s)
+        return Parts(compute_s, update_s, latency_s, exposed_s - latency_s, self.straggler_s(ranks))
 
     def step_s(self, ranks: int, costs: Costs, fabric: Fabric) -> float:
         return self.parts(ranks, costs, fabric).step_s
