@@ -21,5 +21,5 @@ def test_freed_memory_is_kept_where_steps_are_timed_and_given_back_where_they_ar
     timed = launcher.launch(timing_job(cell)).ranks[0].samples.losses
     checked = launched(launcher, cell, "check", scratch).ranks[0].parity
     assert timed[-1] == pytest.approx(100, abs=10)
-    assert checked["losses"][-1] == pytest.approx(0, abs=10)
-    assert checked["reference_losses"][-1] == pytest.approx(0, abs=10)
+    assert checked.losses[-1] == pytest.approx(0, abs=10)
+    assert checked.reference_losses[-1] == pytest.approx(0, abs=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import workloads
+from bench.checks import ConfigError
 from bench.engines.pipeline.stages import chain_of, cut
 from bench.engines.spec import EngineUnsupported
 from bench.engines.tensor_parallel.adapter import plan_of
@@ -207,7 +209,6 @@ def test_a_plan_that_lacks_a_weight_is_refused() -> None:
     [
         ("tensor_parallel", {}, {"gpus": 1}, "engine.degree=2 has no gpus=1: valid: a multiple of 2"),
         ("tensor_parallel", {"degree": 4}, {"gpus": 6}, "engine.degree=4 has no gpus=6"),
-        ("tensor_parallel", {"degree": 1}, {"gpus": 2}, "engine.degree=1 is not valid"),
         ("tensor_parallel", {}, {"gpus": 2, "stage": 1}, "engine=tensor_parallel has no stage=1"),
         ("tensor_parallel", {}, {"gpus": 2, "clip_norm": 1.0}, "engine=tensor_parallel has no clip_norm=1.0"),
         ("tensor_parallel", {}, {"gpus": 2, "precision": "amp_fp16"}, "has no precision=amp_fp16"),
@@ -217,7 +218,6 @@ def test_a_plan_that_lacks_a_weight_is_refused() -> None:
         ("pipeline", {}, {"gpus": 2, "accumulate": 2}, "engine=pipeline has no accumulate=2: engine.microbatches"),
         ("pipeline", {}, {"gpus": 2, "clip_norm": 1.0}, "engine=pipeline has no clip_norm=1.0"),
         ("pipeline", {}, {"gpus": 2, "data_skew": "samples"}, "engine=pipeline has no join=true"),
-        ("pipeline", {"schedule": "zero"}, {"gpus": 2}, "engine.schedule=zero is not valid; valid: gpipe, 1f1b"),
         ("pipeline", {"schedule": "1f1b", "degree": 4}, {"gpus": 4}, "has no engine.microbatches=2: valid: at least"),
     ],
     ids=str,
@@ -228,6 +228,21 @@ def test_what_it_cannot_do_is_refused_by_name(
     cell = planned(make_config, options, engine=engine, workload=MLP, **settings)
     assert cell.status == "unsupported"
     assert reason in cell.reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "reason"),
+    [
+        ("tensor_parallel", {"degree": 1}, "engine.degree=1 is not valid; valid: a whole number of at least 2"),
+        ("pipeline", {"schedule": "zero"}, "engine.schedule=zero is not valid; valid: gpipe, 1f1b"),
+    ],
+    ids=str,
+)
+def test_an_option_that_is_never_valid_ends_before_the_sweep(
+    engine: str, options: dict[str, Any], reason: str, make_config: MakeConfig
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        planned(make_config, options, engine=engine, gpus=2, workload=MLP)
 
 
 @pytest.mark.parametrize("engine", ["tensor_parallel", "pipeline"])

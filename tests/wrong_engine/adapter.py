@@ -51,7 +51,7 @@ class WrongEngine:
     def optimizer_step(self) -> None:
         reduced = {name: weight.grad for name, weight in self.named.items() if weight.grad is not None}
         gradients = list(reduced.values())
-        self.own_gradients = flat(gradients)
+        own_gradients = flat(gradients) if self.fault == "shard_unreduced" else None
         if self.fault != "unreduced":
             self._reduce([gradient for name, gradient in reduced.items() if not self._skipped(name)])
         if self.fault == "unrepeatable":  # as an order of arrival would: off in the last bit, otherwise in each run
@@ -64,7 +64,7 @@ class WrongEngine:
             for gradient, earlier in zip(gradients, self.previous or now, strict=True):
                 gradient.copy_(earlier)
             self.previous = now
-        self._wrong_shard(gradients)
+        self._wrong_shard(gradients, own_gradients)
         kept = [weight.detach().clone() for weight in self.weights]
         if self.fault != "never_steps" and (self.fault != "stale_rank" or self.context.rank == 0):
             self.optimizer.step()
@@ -74,14 +74,18 @@ class WrongEngine:
         self.steps += 1
         self.optimizer.zero_grad()
 
-    def _wrong_shard(self, gradients: list[Tensor]) -> None:
-        """What is wrong in the part of the flat gradient that the last rank would own."""
+    def _wrong_shard(self, gradients: list[Tensor], own_gradients: Tensor | None) -> None:
+        """Put the fault into the part of the flat gradient that the last rank would own.
+
+        ``own_gradients``: flat, this rank's before the reduction; only for ``shard_unreduced``.
+        """
+        if not self.fault.startswith("shard_"):
+            return
         own, size = flat(gradients), self.context.world_size
         shard = last_shard(gradients, size)
-        if self.fault == "shard_unreduced":
-            mine = self.own_gradients.clone()
-            dist.broadcast(mine, size - 1)
-            write(gradients, torch.where(shard, mine, own))
+        if own_gradients is not None:
+            dist.broadcast(own_gradients, size - 1)
+            write(gradients, torch.where(shard, own_gradients, own))
         if self.fault == "shard_shifted":  # as by an element of padding that is taken for data
             write(gradients, torch.where(shard, own.roll(1), own))
         if self.fault == "shard_scaled":  # as by a mean over the padded elements
