@@ -110,15 +110,15 @@ def test_batches_are_whole_micro_batches_and_end_at_search_most(searched: Search
 
 
 def test_activations_are_predicted_for_the_batch_that_was_measured(searched: Searched) -> None:
-    """Three layers and the difference from the targets have an activation of each of eight samples; and the loss.
+    """Eight samples: each of three layers keeps one activation, and the loss is one number.
 
-    The gradient of the output is as much, when that of the last layer's weight and bias is made.
+    Backward of the last layer holds two more of their size: the gradients of its output and of its input.
     """
     code, record, _ = searched(memory_limit="1GiB", search_most=8, batch_size=2)
     assert (code, record.resolved["rank_batch"]) == (0, 8)
     assert record.model and record.model.compute_memory
     compute, activation = record.model.compute_memory, 8 * PER_SAMPLE_BYTES
-    assert compute.activation_bytes + compute.temporary_bytes == (DEPTH + 2) * activation + 4
+    assert (compute.activation_bytes, compute.temporary_bytes) == (DEPTH * activation + 4, 2 * activation)
     assert compute.batch_bytes == 2 * activation
     assert compute.handover_bytes == 4 * WIDTH * (WIDTH + 1)
 
