@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 __version__ = "0.1.0"
-OWN = ("analysis", "bench", "claims", "results", "workloads")
+OWN = ("analysis", "bench", "claims", "results", "terminal", "workloads")
 """The packages of this suite. One of a person's own with such a name, in the folder they start in, is not imported."""
 
 

@@ -142,6 +142,8 @@ class EngineJob(TrainingJob[R]):
 
     engine: str
     """Its package."""
+    first_use: str = ""
+    """What the loss uses of the module before it calls it (``results.model.Model``), as the reference has seen."""
 
 
 @dataclass(frozen=True, kw_only=True)

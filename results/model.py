@@ -64,6 +64,8 @@ class Model:
     """Whether the loss is computed from gradients (``create_graph=True``)."""
     read_late: list[str] = field(default_factory=list)
     """Parameters of the root that the loss reads outside of the module's forward, after it."""
+    first_use: str = ""
+    """What the loss uses of the module before it calls it, as ``.encode``; empty if nothing."""
     random: bool = False
     """Whether training draws random numbers (dropout, noise)."""
     eval_mode: list[str] = field(default_factory=list)

@@ -123,7 +123,7 @@ def residual_bars(panel: Panel, layout: Layout) -> Figure | None:
         axes.barh(at, share, 0.6, facecolor=over if share > 0 else under, edgecolor=INK, linewidth=0.5)
         rows.say(axes, at, max(share, 0.0), f"{share:+.1f} %")
         lowest, highest = min(lowest, share), max(highest, share)
-    rows.frame(axes, "peak, measured over predicted (%)", max(highest, 0.0))
+    rows.frame(axes, "peak, measured over predicted (%)", max(highest, 1.0))
     inches = WIDTH - rows.left - 0.12
     spread = max(highest - lowest, 1.0)
     axes.set_xlim(lowest - 0.05 * spread, highest + spread * rows.room / (inches - rows.room))

@@ -16,15 +16,6 @@ def refuse_sparse(engine: str, module: nn.Module) -> None:
             raise EngineUnsupported(f"engine={engine}: {name or 'the module'} has sparse gradients (sparse=True)")
 
 
-def refuse_first_use(engine: str, first_use: str) -> None:
-    """Raises EngineUnsupported for a loss that does not begin with a call of the module."""
-    if first_use:
-        raise EngineUnsupported(
-            f"engine={engine}: the loss uses module{first_use} without calling the module; "
-            "valid: a loss of module(inputs), engine=native, torch, deepspeed"
-        )
-
-
 def refuse_scripted(engine: str, module: nn.Module) -> None:
     """Raises EngineUnsupported for a scripted module, which takes no hooks."""
     for name, part in module.named_modules():

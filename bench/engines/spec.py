@@ -113,6 +113,16 @@ class Seen:
     """Whether the loss is computed from gradients (``create_graph=True``)."""
     read_late: list[str] = field(default_factory=list)
     """Parameters of the root that the loss reads outside of the module's forward, after it."""
+    first_use: str = ""
+    """What the loss uses of the module before it calls it, as ``.encode``."""
+
+    def refuse_first_use(self, engine: str) -> None:
+        """Raises EngineUnsupported for a loss that does not begin with a call of the module."""
+        if self.first_use:
+            raise EngineUnsupported(
+                f"engine={engine}: the loss uses module{self.first_use} without calling the module; "
+                "valid: a loss of module(inputs), engine=native, torch, deepspeed"
+            )
 
     def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
         """Raises EngineUnsupported if ``names`` has any: it says how many there are and which is the first."""

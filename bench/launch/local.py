@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,12 +13,12 @@ from bench import messages
 from bench.job import Job, LaunchResult, R
 from bench.launch.channel import Channel, Closed
 from bench.launch.launcher import Host, LaunchError
-from bench.launch.server_process import SERVER, ServerProcess, server_environment
+from bench.launch.server_process import ServerProcess, server_environment
 from bench.measure.machine import limits
 from bench.measure.machine.torch_build import Machine
 from results.decode import decode
 
-__all__ = ["SERVER", "LocalLauncher", "launcher_for", "server_environment", "warming"]
+__all__ = ["LocalLauncher", "launcher_for", "server_environment", "warming"]
 
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
 """What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
@@ -60,7 +59,7 @@ def close_warming() -> None:
 class LocalLauncher:
     """Starts a fork server and sends it jobs. Close it, or leave its ``with`` block, to end every process.
 
-    The server starts warming up at once and in parallel; ``machine`` waits for it. ``python``, ``server`` and
+    The server starts warming up at once and in parallel; ``machine`` waits for it. ``command`` and
     ``variables`` of its environment say whose code it runs, if not this one's (``bench.regress.revision``).
     """
 
@@ -68,12 +67,11 @@ class LocalLauncher:
         self,
         preload: tuple[str, ...] = (),
         *,
-        python: str = sys.executable,
-        server: str = SERVER,
+        command: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self._preload = [*PRELOAD, *preload]
-        self._python, self._program = python, server
+        self._command = command
         self._variables = dict(variables or {})
         self._machine: Machine | None = None
         self.status = 0
@@ -155,9 +153,7 @@ class LocalLauncher:
 
     def _start(self) -> None:
         self._machine = None
-        self._server = ServerProcess(
-            self._preload, python=self._python, server=self._program, variables=self._variables
-        )
+        self._server = ServerProcess(self._preload, command=self._command, variables=self._variables)
 
     @property
     def _process(self) -> subprocess.Popen[bytes]:

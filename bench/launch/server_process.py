@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.launch import malloc
+from bench.launch import interpreter, malloc
 from bench.launch.channel import Channel
 from bench.launch.compile_cache import VARIABLE, compile_cache
 from bench.launch.orphans import MARK, end_marked
@@ -26,18 +25,17 @@ class ServerProcess:
         self,
         preload: Sequence[str],
         *,
-        python: str = sys.executable,
-        server: str = SERVER,
+        command: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """``variables`` are added to its environment."""
+        """``command`` begins another program than ``SERVER``; ``variables`` are added to its environment."""
         self._mark = uuid.uuid4().hex
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
         self._errors: Any = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the server)
         with theirs:
             self.process = subprocess.Popen(
-                [python, "-m", server, str(theirs.fileno()), str(os.getpid())],
+                [*(command or interpreter.runs(SERVER)), str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
                 env=server_environment() | dict(variables or {}) | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,

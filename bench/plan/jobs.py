@@ -31,6 +31,8 @@ class Jobs:
 
     cell: Cell
     scratch: Path
+    first_use: str = ""
+    """What the loss uses of the module before it calls it, once the reference has seen it."""
 
     def load(self) -> LoadJob:
         return LoadJob(workload=self._workload, world_size=1, **self._process)
@@ -139,6 +141,7 @@ class Jobs:
         return self._training | {
             "world_size": self.cell.processes,
             "engine": config.engine["package"],
+            "first_use": self.first_use,
             "servers": self.cell.traits().servers,
             "network": link_of(config.network, config.gpus),
             "ranks_by_host": list(self.cell.ranks_by_host),

@@ -22,7 +22,8 @@ from typing import Any
 
 from bench.checks import ConfigError
 from bench.job import Job, LaunchResult, R
-from bench.launch.local import SERVER, LocalLauncher
+from bench.launch.local import LocalLauncher
+from bench.launch.server_process import SERVER
 from bench.measure.machine.command import Output
 from bench.measure.machine.source import ROOT, git
 from bench.regress.untyped import typed, untyped
@@ -216,7 +217,8 @@ class RevisionLauncher(LocalLauncher):
 
     def __init__(self, revision: Revision) -> None:
         self._revision = revision
-        super().__init__(revision.preload, python=revision.python, server=revision.server, variables=revision.variables)
+        command = [revision.python, "-m", revision.server]
+        super().__init__(revision.preload, command=command, variables=revision.variables)
 
     def _message(self, job: Job[Any]) -> dict[str, Any]:
         return understood(job, self._revision)

@@ -102,7 +102,9 @@ class Preparation:
         try:
             package = cell.config.engine["package"]
             engines.refuse_seen(
-                package, cell.spec(), Seen(model.skipped, model.uneven, model.differentiates, model.read_late)
+                package,
+                cell.spec(),
+                Seen(model.skipped, model.uneven, model.differentiates, model.read_late, model.first_use),
             )
         except EngineUnsupported as error:
             self._running.fail(cell, LaunchResult("unsupported", str(error)))

@@ -36,7 +36,8 @@ class Running:
         return result
 
     def jobs(self, cell: Cell) -> Jobs:
-        return Jobs(cell, self.scratch)
+        model = self.records[cell].model
+        return Jobs(cell, self.scratch, model.first_use if model else "")
 
     def observe(self, cell: Cell, result: LaunchResult[Any]) -> None:
         """Keeps what the cell's factory changed globally, and says once how launches start if not by a plain fork."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from types import ModuleType
 from typing import Any
@@ -11,11 +10,9 @@ from torch import nn
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.precision import refuse_narrow
-from bench.engines.whole_loss import first_use
 from bench.job import EngineJob, StepsJob
 from bench.worker import straggler
 from bench.worker.batches import batches, share_of, workload
-from workloads.base import kept_generators
 
 UNSTEADY_STEPS = 2
 """Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
@@ -28,9 +25,6 @@ def adapter(job: EngineJob[Any]) -> ModuleType:
 def set_up(job: EngineJob[Any], module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
     refuse_narrow(module, job.spec.precision)
     engine: Engine = adapter(job).create()
-    work = workload(job.workload)
-    with kept_generators(context.device):
-        context = dataclasses.replace(context, first_use=first_use(work.loss, work.batch(range(1))))
     engine.setup(module, units, job.spec, context)
     return engine
 

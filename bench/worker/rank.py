@@ -61,7 +61,8 @@ def work_of(job: Job[Any], rank: int, placement: Placement, rendezvous: Rendezvo
     world_size = job.spec.world_size if isinstance(job, TrainingJob) else job.world_size
     join_group(job, rank, world_size, device, store)
     seconds.lap("init_s")
-    context = RankContext(rank, world_size, device, store, placement=placement)
+    first_use = job.first_use if isinstance(job, EngineJob) else ""
+    context = RankContext(rank, world_size, device, store, first_use, placement)
     result = with_others(job, context, seconds)
     meet(job, context, "end")  # rank 0 holds the store: nobody leaves before all are done
     return dataclasses.replace(result, seconds=seconds.laps)

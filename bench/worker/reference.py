@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.engines.base import Batch
 from bench.engines.batches import tensors_of
 from bench.engines.precision import AUTOCAST, weight_dtype
+from bench.engines.whole_loss import first_use
 from bench.job import NoiseJob, ReferenceJob, SingleProcessJob
 from bench.rank_results import NoiseResult, ReferenceResult
 from bench.worker import loop, parity
@@ -59,6 +60,7 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
         eval_mode=eval_mode,
         uneven=reached.uneven(len(shares), shares[0].accumulate),
         random=steps.drew,
+        first_use=first_use(work.loss, work.batch(range(1))),
     )
     return ReferenceResult(model=facts)
 

@@ -13,6 +13,7 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
+    Seen,
     Traits,
     count_option,
     option,
@@ -47,6 +48,11 @@ def refuse(spec: EngineSpec) -> None:
             f"engine=pipeline with engine.schedule=1f1b has no engine.microbatches={microbatches}: "
             f"valid: at least engine.degree={degree}"
         )
+
+
+def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+    """Raises EngineUnsupported for a loss that needs the whole module."""
+    seen.refuse_first_use("pipeline")
 
 
 def traits(spec: EngineSpec) -> Traits:

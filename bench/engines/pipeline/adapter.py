@@ -16,7 +16,7 @@ from bench.engines.batches import map_tensors, tensors_of
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.refusals import refuse_first_use, refuse_sparse
+from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import Called, StandIn
 
@@ -34,7 +34,6 @@ class PipelineEngine:
         mesh = init_device_mesh(context.device.type, (self.replicas, self.degree), mesh_dim_names=("data", "pipeline"))
         self.group, self.replicas_of_stage = mesh.get_group("pipeline"), mesh.get_group("data")
         refuse_sparse("pipeline", module)
-        refuse_first_use("pipeline", context.first_use)
         runs = stages.cut(stages.chain_of(module), units, self.degree)
         stages.refuse_what_stages_share(module, runs)
         stages.refuse_untrained_stage(module, runs)

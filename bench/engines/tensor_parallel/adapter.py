@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.refusals import refuse_first_use, refuse_for_fully_shard, refuse_sparse
+from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch.adapter import gradient_sync
 
@@ -100,7 +100,6 @@ class TensorParallelEngine:
         degree = spec.options["degree"]
         self.replicas = context.world_size // degree
         refuse_sparse("tensor_parallel", module)
-        refuse_first_use("tensor_parallel", context.first_use)
         self.plan = plan_of(module, degree)
         mesh = init_device_mesh(context.device.type, (self.replicas, degree), mesh_dim_names=("data", "tensor"))
         module = cast_module(module, spec.precision)

@@ -8,10 +8,10 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 
 from bench.checks import ConfigError
+from bench.launch import interpreter
 from bench.launch.cluster import env
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.launcher import ClusterLauncher
@@ -78,7 +78,7 @@ def started(members: Membership, secret: str, commands: Sequence[list[str]]) -> 
 def command(address: str, port: int, index: str, cluster: Cluster) -> list[str]:
     """What runs on a host: the same interpreter, in the same folder."""
     interface = [cluster.interface] if cluster.interface else []
-    return [sys.executable, "-m", PROGRAM, address, str(port), index, *interface]
+    return [*interpreter.runs(PROGRAM), address, str(port), index, *interface]
 
 
 def over_ssh(host: str, words: list[str], cluster: Cluster) -> list[str]:

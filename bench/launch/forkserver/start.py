@@ -8,12 +8,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.job import Job
+from bench.launch import interpreter
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.rank_main import report, run_rank
 from bench.messages import job_message, read_job
@@ -90,7 +90,7 @@ def spawn_rank(job: Job[Any], number: int, placement: Placement, rendezvous: Ren
         documents = (job_message(job), dataclasses.asdict(placement), [rendezvous.address, rendezvous.port])
         arguments = [*map(json.dumps, documents), str(number), str(os.getpid()), *map(str, fds)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.launch.forkserver", "rank", *arguments],
+            [*interpreter.runs("bench.launch.forkserver"), "rank", *arguments],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
         )

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bench.job import Job, WorkloadSpec
@@ -47,20 +48,41 @@ def template(spec: WorkloadSpec, channel: socket.socket, server: int, log_fd: in
     """The life of the process: load, say how it went, then a midwife for each launch until the server is gone."""
     prepare_process(NAME, server, log_fd)
     send(channel, {"loaded": load(spec), "obstacle": fork_obstacle("the process that loaded the workload")})
+
+    def wait_for_midwife(pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+    fork_each(channel, "job", lambda message, _: midwife(read_job(message["job"]), channel, server), wait_for_midwife)
+
+
+def fork_each(
+    channel: socket.socket,
+    kind: str,
+    child: Callable[[dict[str, Any], list[int]], None],
+    parent: Callable[[int], None],
+) -> None:
+    """Forks ``child`` for each message with ``kind``, until there is one without or the other side is gone.
+
+    ``child`` gets the message and its descriptors, ``parent`` the pid. A fork that fails is answered with its error.
+    """
     while True:
-        message, _ = receive(channel)
-        if not message:
+        message, descriptors = receive(channel)
+        if kind not in message:
             return
         try:
             pid = os.fork()
         except OSError as error:
             send(channel, {"errno": error.errno})
-            continue
-        if pid == 0:
-            midwife(read_job(message["job"]), channel, server)
-            os._exit(0)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+        else:
+            if pid == 0:
+                try:
+                    child(message, descriptors)
+                finally:
+                    os._exit(70)
+            parent(pid)
+        for fd in descriptors:
+            os.close(fd)
 
 
 def load(spec: WorkloadSpec) -> bool:
@@ -77,24 +99,12 @@ def load(spec: WorkloadSpec) -> bool:
 def midwife(job: Job[Any], channel: socket.socket, server: int) -> None:
     """Forks the ranks of one launch, one a message."""
     send(channel, {"midwife": os.getpid()})
-    while True:
-        message, descriptors = receive(channel)
-        if "rank" not in message:
-            return
-        try:
-            pid = os.fork()
-        except OSError as error:
-            send(channel, {"errno": error.errno})
-            continue
-        if pid == 0:
-            try:
-                channel.close()
-                begin_rank(job, message, descriptors, server)
-            finally:
-                os._exit(70)
-        for fd in descriptors:
-            os.close(fd)
-        send(channel, {"pid": pid})
+
+    def rank(message: dict[str, Any], descriptors: list[int]) -> None:
+        channel.close()
+        begin_rank(job, message, descriptors, server)
+
+    fork_each(channel, "rank", rank, lambda pid: send(channel, {"pid": pid}))
 
 
 def begin_rank(job: Job[Any], message: dict[str, Any], descriptors: list[int], server: int) -> None:

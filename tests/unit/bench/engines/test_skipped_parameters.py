@@ -60,6 +60,7 @@ def test_parameters_that_some_micro_batches_skip_are_named(
 TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False, "powersgd_rank": 1}
 EVEN, UNEVEN = Seen(["a", "b"], []), Seen(["a", "b"], ["b"])
 DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(read_late=["head.weight"])
+ENCODES = Seen(first_use=".encode")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(read_late=["head.weight"]
         ("torch", 2, TORCH, LATE, ""),
         ("deepspeed", 3, {}, EVEN, ""),
         ("native", 2, {}, UNEVEN, ""),
+        ("torch", 3, TORCH, ENCODES, ""),
     ],
 )
 def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
@@ -105,6 +107,13 @@ def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
     with pytest.raises(EngineUnsupported, match=message) as refusal:
         engines.refuse_seen(f"bench.engines.{engine}", spec, seen)
     assert str(refusal.value).startswith(f"engine={engine} at stage={stage}: ")
+
+
+@pytest.mark.parametrize("engine", ["tensor_parallel", "pipeline"])
+def test_an_engine_that_needs_a_call_of_the_module_refuses_another_loss_before_ranks_start(engine: str) -> None:
+    spec = EngineSpec(stage=0, world_size=4, device="cpu", backend="gloo", options={"degree": 2})
+    with pytest.raises(EngineUnsupported, match=f"engine={engine}: the loss uses module.encode without calling"):
+        engines.refuse_seen(f"bench.engines.{engine}", spec, ENCODES)
 
 
 def test_the_shares_of_a_model_that_stage_3_keeps_whole_are_counted() -> None:
