@@ -7,14 +7,12 @@ refuse.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.engines.spec import as_written
 from bench.groups import CONF, group_files, options
-from results.declare import each_setting, info
+from results.declare import each_setting, is_valid, type_name, valid_values
+from results.identity import as_written
 from results.settings import Config, Straggler, with_role
 from results.shown import cut, shown
 
@@ -130,55 +128,11 @@ def check_sweep(configs: list[Config]) -> None:
         raise ConfigError(f"straggler.factor={idle[0]:g} needs straggler.rank; with null, valid: {Straggler.factor:g}")
 
 
-def valid_values(spec: dataclasses.Field[Any]) -> str:
-    """What a setting accepts, in words."""
-    kind = str(spec.type).removesuffix(" | None")
-    facts = info(spec)
-    if facts.choices:
-        words = ", ".join(facts.choices)
-    elif facts.form:
-        words = facts.form[1]
-    elif kind == "bool":
-        words = "true, false"
-    else:
-        kinds = {"int": "a whole number", "float": "a number", "str": "text", "list[str]": "a list such as [a,b]"}
-        words = kinds.get(kind, kind)
-        if facts.min is not None:
-            words += f" of at least {facts.min:g}"
-        if facts.above is not None:
-            words += f" above {facts.above:g}"
-        if facts.max is not None:
-            words += f", at most {facts.max:.10g}"
-    return words + (", null" if str(spec.type).endswith("| None") else "")
-
-
-def has_form(text: str, read: Callable[[str], float]) -> bool:
-    try:
-        read(text)
-    except ValueError:
-        return False
-    return True
-
-
 def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:
     """Raises ConfigError if ``value`` has the wrong type for the setting or lies outside its bounds."""
-    kind, optional = str(spec.type).removesuffix(" | None"), str(spec.type).endswith("| None")
-    if isinstance(value, dict) or (value is None and optional):
+    is_large = isinstance(value, int) and abs(value) > LARGEST
+    is_scalar = isinstance(value, int | float) and type_name(spec) == "str"  # a word that YAML reads as a number
+    if is_valid(spec, as_written(value) if is_scalar else value) and not is_large:
         return
-    types = {"int": (int,), "float": (int, float), "bool": (bool,), "list[str]": (list,)}.get(kind)
-    limits = info(spec)
-    bad = (
-        value is None
-        or (types and (not isinstance(value, types) or (isinstance(value, bool) and kind != "bool")))
-        or (isinstance(value, float) and not math.isfinite(value))
-        or (isinstance(value, int) and abs(value) > LARGEST)
-        or (limits.choices and str(value) not in limits.choices)
-        or (limits.min is not None and value < limits.min)
-        or (limits.above is not None and value <= limits.above)
-        or (limits.max is not None and value > limits.max)
-        or (limits.form and not has_form(str(value), limits.form[0]))
-    )
-    if bad:
-        text = shown(str(value)) if isinstance(value, str) and types else cut(as_written(value))
-        words = valid_values(spec) + (f" (at most {LARGEST})" if isinstance(value, int) and value > LARGEST else "")
-        raise ConfigError(f"{path}={text} is not valid; valid: {words}")
+    text = shown(str(value)) if isinstance(value, str) and type_name(spec) != "str" else cut(as_written(value))
+    raise ConfigError(f"{path}={text} is not valid; valid: {valid_values(spec)}{f' (at most {LARGEST})' * is_large}")

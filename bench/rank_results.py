@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from results.attribution import StepParts
 from results.launches import Ceiling, Collective, CollectiveTimes, Interference, RankSamples
 from results.memory import RankMemory
 from results.model import Model
 from results.parity import Noise, Parity
+from results.resolved import EngineDescription
 from results.updates import Updates
 
 
@@ -49,7 +49,7 @@ class NoiseResult(RankResult):
 class CheckResult(RankResult):
     """The untimed measurements of one rank."""
 
-    describe: dict[str, Any]
+    description: EngineDescription
     """The engine's description of its settings as they took effect."""
     parity: Parity | None = None
     """On rank 0; None on all others, and where nothing was compared."""

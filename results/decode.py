@@ -11,8 +11,9 @@ import functools
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from results.entries import Entry, types_of
 from results.shown import shown
 
 Reader = Callable[[Any], Any]
@@ -49,6 +50,8 @@ def reader(kind: Any) -> Reader:
     origin = typing.get_origin(kind)
     if kind is Any:
         return _plain
+    if origin is Annotated:
+        return _annotated(*typing.get_args(kind))
     if origin in (types.UnionType, typing.Union):
         (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
         return _optional(reader(inner))
@@ -60,6 +63,8 @@ def reader(kind: Any) -> Reader:
         return _dict(reader(typing.get_args(kind)[1]))
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind)
+    if typing.is_typeddict(kind):
+        return _entries(kind)
     return _float if kind is float else functools.partial(expect, kind=kind)
 
 
@@ -126,6 +131,33 @@ def _dataclass(kind: Any) -> Reader:
             if name not in document:
                 raise Mismatch(f"field {name!r} is missing")
         return kind(**_named(document, field_readers.__getitem__))
+
+    return whole
+
+
+def _annotated(kind: Any, *notes: Any) -> Reader:
+    read, declared = reader(kind), [note for note in notes if isinstance(note, Entry)]
+
+    def bounded(value: Any) -> Any:
+        for misfit in (entry.misfit(value) for entry in declared if value is not None):
+            if misfit:
+                raise Mismatch(misfit)
+        return read(value)
+
+    return bounded
+
+
+def _entries(kind: Any) -> Reader:
+    """Of a ``TypedDict``: declared entries are checked, unknown ones are plain JSON; the document stays as it is."""
+
+    @functools.cache
+    def reader_of(name: str) -> Reader:
+        hint = types_of(kind).get(name)
+        return _plain if hint is None else reader(hint)
+
+    def whole(value: Any) -> Any:
+        _named(expect(value, dict), reader_of)
+        return value
 
     return whole
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from results.declare import each_setting, info
+from results.environment import Environment
 from results.record import Record
 from results.settings import Config, with_role
 
@@ -50,6 +51,11 @@ def settings_of(record: Record) -> dict[str, Any]:
 def frozen(value: Any) -> str:
     """A setting's value as something that can be compared and hashed, whatever its type."""
     return _dumped(value) if isinstance(value, str | int | float | None) else _dumped.__wrapped__(value)
+
+
+def as_written(value: Any) -> str:
+    """A value as a person would give it: text as it is, else JSON such as ``true`` and ``null``."""
+    return value if isinstance(value, str) else frozen(value)
 
 
 @lru_cache(maxsize=4096, typed=True)  # True is not 1, nor is 1 here 1.0
@@ -99,11 +105,7 @@ def hardware(record: Record) -> str:
     return ", ".join([*parts, f"{cores:g} cores"] if cores else parts)
 
 
-def gpus(environment: Mapping[str, Any]) -> list[str]:
+def gpus(environment: Environment) -> list[str]:
     """The GPUs of a machine, those of one name together, such as ``8 × NVIDIA H200``."""
-    entries = environment.get("gpus")
-    names = [
-        str(gpu.get("name", "GPU")) if isinstance(gpu, Mapping) else str(gpu)
-        for gpu in (entries if isinstance(entries, list) else [])
-    ]
+    names = [gpu.get("name", "GPU") for gpu in environment.get("gpus", [])]
     return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]

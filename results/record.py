@@ -23,10 +23,12 @@ from results.atomic import replacing
 from results.attribution import Attribution
 from results.decode import decode
 from results.document import one_line, read_document
+from results.environment import Environment
 from results.launches import Ceiling, Collective, Launch
 from results.memory import RankMemory, Search
 from results.model import Model
 from results.parity import Parity
+from results.resolved import Resolved
 from results.shown import shown
 from results.source import Source
 from results.updates import Updates
@@ -75,9 +77,9 @@ class Record:
     """Name of the sweep's folder; of a side of ``bench.regress`` also the name of the side."""
     config: dict[str, Any]
     """Every setting as given; null means the default of the engine or workload."""
-    resolved: dict[str, Any]
+    resolved: Resolved
     """What took effect: world size, threads, device, backend, batch sizes, and the engine's own description."""
-    environment: dict[str, Any]
+    environment: Environment
     """Hardware, versions and environment variables; the same in all records of a sweep."""
     source: Source | None = None
     """The code that ran; None in records of earlier versions."""

@@ -7,8 +7,11 @@ from itertools import pairwise
 from math import isfinite
 from typing import Any
 
+from results.declare import each_setting, is_valid, type_name, valid_values
+from results.identity import flatten
 from results.launches import Launch
 from results.record import NO_ENGINE, Record, RecordError, world_size
+from results.settings import Config
 from results.shown import shown
 
 MOST_RANKS = 2**20
@@ -17,16 +20,8 @@ MOST_ELEMENTS = 2**50
 LONGEST_S = 1e9
 """Thirty years."""
 
-WHOLE = (
-    *("accumulate", "batch_size", "shard_size", "local_steps", "servers", "ranks_per_replica", "in_flight"),
-    *("physical_cores", "threads", "world_size", "gpus", "global_batch", "rank_batch"),
-)
-"""Entries of config, resolved and environment that are counts where they are whole numbers at all."""
-NUMBERS = ("cores", "bucket_mb", "memory_bytes", "lr", "timeout_s")
-WORDS = (
-    *("name", "precision", "scaling", "optimizer", "compression", "device", "backend", "outside_parity", "uncounted"),
-    *("cpu_model", "torch", "python", "time", "unit", "mode"),
-)
+ENGINE_COUNTS = ("servers",)
+"""Options of engines that formulas compute with."""
 
 
 def check(record: Record) -> None:
@@ -36,8 +31,7 @@ def check(record: Record) -> None:
         option = config.get(group)
         if not isinstance(option, dict) or not isinstance(option.get("name"), str):
             raise RecordError("config names no engine or no workload")
-    for where, document in (("config", config), ("resolved", resolved), ("environment", record.environment)):
-        _check_entries(document, where)
+    _check_config(config)
     _check_world(record)
     _check_model(record)
     _check_memory(record)
@@ -61,27 +55,16 @@ def check(record: Record) -> None:
             raise RecordError("launches timed collectives, but not the same ones")
 
 
-def _check_entries(document: Mapping[str, Any], where: str) -> None:
-    """Entries that analysis computes with, wherever they stand, have the types that the suite gives them."""
-    for name, value in document.items():
-        place = f"{where}.{name}"
-        if value is None:
-            continue
-        if isinstance(value, dict):
-            _check_entries(value, place)
-        elif name in WHOLE and not isinstance(value, list):
-            expect(_whole(value) and value >= 0, place, value, "a count")
-        elif name in NUMBERS:
-            expect(
-                isinstance(value, int | float) and isfinite(value) and value >= 0,
-                place,
-                value,
-                "a number of at least 0",
-            )
-        elif name in WORDS:
-            expect(isinstance(value, str), place, value, "text")
-        elif name == "stage":
-            expect(_whole(value) and 0 <= value <= 3, place, value, "0, 1, 2 or 3")
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Settings fit their declaration; those of other versions of the code, and their words, are left alone."""
+    values = flatten(config)
+    for path, spec, _ in each_setting(Config()):
+        value = values.get(path)
+        is_word = isinstance(value, str) and type_name(spec) == "str"
+        expect(value is None or is_word or is_valid(spec, value), f"config.{path}", value, valid_values(spec))
+    for name in ENGINE_COUNTS:
+        value = config["engine"].get(name)
+        expect(value is None or _whole(value), f"config.engine.{name}", value, "a count")
 
 
 def _check_world(record: Record) -> None:

@@ -10,6 +10,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Iterator
@@ -19,12 +20,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.checks import valid_values  # noqa: E402
 from bench.cli.help import OTHER, TOPICS  # noqa: E402
 from bench.engines import __main__ as support  # noqa: E402
 from bench.groups import group_files, options  # noqa: E402
 from results import verdicts  # noqa: E402
-from results.declare import each_setting, info  # noqa: E402
+from results.conditions import CONDITIONS  # noqa: E402
+from results.declare import each_setting, info, valid_values  # noqa: E402
+from results.entries import Entry, entries, types_of  # noqa: E402
 from results.record import SCHEMA_VERSION, Record  # noqa: E402
 from results.settings import Config  # noqa: E402
 
@@ -121,29 +123,57 @@ def record() -> str:
         f"A record is one JSON file per configuration, `records/CELL.json`. `schema_version` is {SCHEMA_VERSION}; "
         "older versions are read. "
         "Records are read strictly: an unknown or missing field is an error that names it. A `?` marks a field that "
-        "can be null. `results/record.py` declares all types; analysis needs nothing else.",
+        "can be null. `results/record.py` declares all types; analysis needs nothing else. An entry of `resolved` or "
+        "`environment` may be missing, and unknown ones are kept: they differ between versions and engines.",
     ]
-    for kind in dataclasses_of(Record):
-        rows = [(f"`{name}`", f"`{type_}`", cell(sentence(note))) for name, type_, note in fields(kind)]
-        lines += [f"## {kind.__name__}", first_line(kind), table(("field", "type", "content"), rows)]
+    for kind in kinds_of(Record):
+        of_kind = entry_rows(kind) if typing.is_typeddict(kind) else field_rows(kind)
+        lines += [f"## {kind.__name__}", first_line(kind), of_kind]
+    lines += [
+        "## Conditions",
+        "Counters around the measured steps: `conditions` of a launch. A counter that the machine does not have is "
+        "absent, never zero.",
+        table(("entry", "unit", "content"), [described(name, entry) for name, entry in CONDITIONS.items()]),
+    ]
     return page(lines)
 
 
-def dataclasses_of(kind: type) -> list[type]:
-    """A dataclass and all that its fields are made of, in the order of their first use."""
+def field_rows(kind: type) -> str:
+    """The fields of a dataclass, from their docstrings."""
+    rows = [(f"`{name}`", f"`{type_}`", cell(sentence(note))) for name, type_, note in fields(kind)]
+    return table(("field", "type", "content"), rows)
+
+
+def entry_rows(kind: type) -> str:
+    """The entries of a ``TypedDict``, from their declarations. Each may be missing; unknown ones are kept."""
+    rows = []
+    for name, entry in entries(kind).items():
+        hint = typing.get_args(types_of(kind)[name])[0]
+        words = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+        words = re.sub(r"\b(typing|results\.\w+)\.", "", words).replace(" | None", "?")
+        first, *rest = described(name, entry)
+        rows.append((first, f"`{words}`", *rest))
+    return table(("entry", "type", "unit", "content"), rows)
+
+
+def described(name: str, entry: Entry) -> tuple[str, str, str]:
+    return f"`{name}`", entry.unit, cell(sentence(entry.meaning))
+
+
+def kinds_of(kind: type) -> list[type]:
+    """A dataclass and all dataclasses and typed dicts that its fields are made of, in the order of their first use."""
     order, ahead = [], [kind]
     while ahead:
         one = ahead.pop(0)
         if one in order:
             continue
         order.append(one)
-        hints = typing.get_type_hints(one)
-        ahead += [part for field in dataclasses.fields(one) for part in parts(hints[field.name])]
+        ahead += [part for hint in typing.get_type_hints(one).values() for part in parts(hint)]
     return order
 
 
 def parts(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or typing.is_typeddict(hint)):
         yield hint
     for argument in typing.get_args(hint):
         yield from parts(argument)

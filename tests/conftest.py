@@ -172,7 +172,7 @@ def as_record(launcher: Launcher, scratch: Path) -> AsRecord:
         job = dataclasses.replace(Jobs(cell, scratch).reference(), reference=str(scratch / "facts.pt"))
         record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
         record.model = launcher.launch(job).ranks[0].model
-        record.resolved["engine"] = ranks[0].describe
+        record.resolved["engine"] = ranks[0].description
         return record
 
     return make

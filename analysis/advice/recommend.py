@@ -16,14 +16,13 @@ import pandas as pd
 
 from analysis.advice.pareto import front
 from analysis.advice.ranking import is_tied, rank
-from analysis.comparison.compare import as_written
 from analysis.metrics.interference import load_text
 from analysis.statistics.medians import Interval
 from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
 from analysis.table.provenance import commands
 from analysis.text.units import counted, is_finite, number, percent, size, spoken
-from results.identity import REQUEST_SUFFIX, frozen, is_task, settings_of
+from results.identity import REQUEST_SUFFIX, as_written, frozen, is_task, settings_of
 from results.record import Record
 from results.verdicts import UNRANKED, noted
 

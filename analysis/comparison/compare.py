@@ -36,7 +36,8 @@ from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.text.units import counted, is_finite, mib, ms, spoken
-from results.identity import completed, flatten, frozen, identity, settings_of
+from results.differences import differences, surroundings
+from results.identity import as_written, completed, identity, settings_of
 from results.launches import ENOUGH_LAUNCHES, Launch
 from results.record import Record
 from results.verdicts import UNTRAINED, noted
@@ -47,8 +48,6 @@ REACH = 1.96 + 1.28
 interval's half width (95 %), and how far its middle strays to either side (80 %)."""
 MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
-MOMENTARY = ("time", "load_average")
-"""Entries of the environment that differ between any two sweeps."""
 
 
 def pair_sets(first: Sequence[Record], second: Sequence[Record]) -> tuple[list[Pair], list[Record]]:
@@ -108,11 +107,6 @@ def _has(value: Any, wanted: str) -> bool:
         return not isinstance(value, bool) and float(value) == float(wanted)
     except (TypeError, ValueError):
         return as_written(value) == wanted
-
-
-def as_written(value: Any) -> str:
-    """A setting's value as a person would give it."""
-    return value if isinstance(value, str) else frozen(value)
 
 
 def compare(pair: Pair, margin: float) -> Outcome:
@@ -179,21 +173,13 @@ def _ratio(top: float | None, bottom: float | None) -> float:
 
 
 def environment_differences(pairs: Sequence[Pair]) -> list[str]:
-    """What sets the environments of the two sides apart, such as ``torch: 2.11.0 | 2.15.0``."""
-    return differences(pairs, lambda record: flatten(record.environment))
+    """Differences between the code and environments of the two sides, such as ``torch: 2.11.0 | 2.15.0``."""
+    return _difference_lines(pairs, surroundings)
 
 
-def differences(pairs: Sequence[Pair], facts: Callable[[Record], Mapping[str, Any]]) -> list[str]:
-    """The facts of the two sides' records that are not the same, in lines of a name and both values."""
-    sides: list[dict[str, set[str]]] = [{}, {}]
-    for pair in pairs:
-        for side, record in zip(sides, (pair.first, pair.second), strict=True):
-            for name, value in facts(record).items():
-                side.setdefault(name, set()).add(as_written(value))
-    names = [name for name in dict.fromkeys([*sides[0], *sides[1]]) if name not in MOMENTARY]
-    missing = {"not recorded"}
-    words = {name: [", ".join(sorted(side.get(name, missing))) for side in sides] for name in names}
-    return [f"{name}: {first} | {second}" for name, (first, second) in words.items() if first != second]
+def _difference_lines(pairs: Sequence[Pair], facts: Callable[[Record], Mapping[str, Any]]) -> list[str]:
+    sides = [[facts(pair.first) for pair in pairs], [facts(pair.second) for pair in pairs]]
+    return [f"{entry.name}: {entry.then} | {entry.now}" for entry in differences(*sides)]
 
 
 def show(
@@ -207,7 +193,7 @@ def show(
 ) -> None:
     """Prints the differences of environment, and the settings that one side lacks, then a row a pair and a summary."""
     pairs = [outcome.pair for outcome in outcomes]
-    for line in [*environment_differences(pairs), *([] if setting else differences(pairs, settings_of))]:
+    for line in [*environment_differences(pairs), *([] if setting else _difference_lines(pairs, settings_of))]:
         out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
     out.print(table(outcomes, sides, setting))
     for line in summary(outcomes, alone, sides, margin):

@@ -17,7 +17,8 @@ from analysis.metrics import time
 from analysis.metrics.traffic import sent_bytes
 from analysis.statistics import medians
 from analysis.text.units import counted, is_finite, mib, ms, number
-from results.identity import flatten, frozen
+from results.differences import Difference, differences, resolved, surroundings
+from results.identity import frozen
 from results.record import Record
 
 Verdict = Literal["equal", "differs", "inside", "outside", "not judged"]
@@ -33,15 +34,6 @@ class Line:
     verdict: Verdict
     decides: bool = False
     """Whether a difference means that the cell was not reproduced."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One entry of the code, the environment or what took effect that is not what it was."""
-
-    name: str
-    then: str
-    now: str
 
 
 def lines(before: Record, after: Record) -> list[Line]:
@@ -185,44 +177,9 @@ def _step_peaks(record: Record) -> list[int]:
     return [max(step) for step in zip(*series, strict=False)]
 
 
-ORDER = (
-    *("code", "uv.lock", "torch", "cpu_capability", "cpu_model", "gpus", "gpu_links", "cuda", "cudnn", "nccl"),
-    *("cores", "resolved", "packages", "python", "variables", "physical_cores", "logical_cores", "numa_nodes"),
-    *("cgroup", "memory_bytes", "glibc", "kernel"),
-)
-"""The environment, what changes numbers most easily first; what is not listed comes last."""
-LEFT_OUT = ("time", "load_average", "git")
-"""Differs between any two runs; ``git`` is reported as code."""
-
-
-def differences(before: Record, after: Record) -> list[Difference]:
-    """What was not the same for the two runs, the important first."""
-    sides: list[dict[str, str]] = [_surroundings(before), _surroundings(after)]
-    names = dict.fromkeys([*sides[0], *sides[1]])
-    pairs = [(name, sides[0].get(name, "not recorded"), sides[1].get(name, "not recorded")) for name in names]
-    entries = [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
-    return sorted(entries, key=lambda entry: _place(entry.name))
-
-
-def _place(name: str) -> int:
-    heads = [at for at, head in enumerate(ORDER) if name == head or name.startswith(f"{head}.")]
-    return heads[0] if heads else len(ORDER)
-
-
-def _surroundings(record: Record) -> dict[str, str]:
-    facts = {
-        name: value if isinstance(value, str) else frozen(value)
-        for name, value in flatten(record.environment).items()
-        if name.partition(".")[0] not in LEFT_OUT
-    }
-    facts |= {
-        f"resolved.{name}": value if isinstance(value, str) else frozen(value)
-        for name, value in flatten(record.resolved).items()
-    }
-    if record.source:
-        facts["code"] = f"{record.source.described()}, files {record.source.digest[:10]}"
-        facts["uv.lock"] = record.source.lock_digest[:16] or "none"
-    return facts
+def changed(before: Record, after: Record) -> list[Difference]:
+    """What was not the same for the two runs: code, environment and what took effect."""
+    return differences(*([surroundings(side) | resolved(side)] for side in (before, after)))
 
 
 def document(before: Record, after: Record) -> dict[str, Any]:
@@ -235,7 +192,7 @@ def document(before: Record, after: Record) -> dict[str, Any]:
         "reproduced": not failed(all_lines),
         "failed": failed(all_lines),
         "figures": [dataclasses.asdict(line) for line in all_lines],
-        "differences": [dataclasses.asdict(entry) for entry in differences(before, after)],
+        "differences": [dataclasses.asdict(entry) for entry in changed(before, after)],
     }
 
 
@@ -246,7 +203,7 @@ def markdown(before: Record, after: Record) -> str:
     for line in lines(before, after):
         row = (line.figure, line.then, line.now, line.verdict, "yes" if line.decides else "")
         text_lines.append(f"| {' | '.join(_cell(word) for word in row)} |")
-    entries = differences(before, after)
+    entries = changed(before, after)
     text_lines += ["", "## What differs in code and environment", ""]
     text_lines += [f"- {_cell(entry.name)}: {_cell(entry.then)} then, {_cell(entry.now)} now" for entry in entries]
     return "\n".join([*text_lines, *([] if entries else ["Nothing that the records hold."])]) + "\n"

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.comparison import verdict as verdicts
-from analysis.comparison.compare import as_written, environment_differences, shared_rounds, verdict_words
+from analysis.comparison.compare import environment_differences, shared_rounds, verdict_words
 from analysis.comparison.exact_quantities import by_rank
 from analysis.comparison.verdict import STYLES, Outcome, Pair, Row, Verdict, cell_table, ratio_texts, telling
 from analysis.metrics.scaling import is_ranked
@@ -26,7 +26,7 @@ from analysis.statistics import medians, paired
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
 from analysis.text.units import counted, is_finite, ms
-from results.identity import settings_of
+from results.identity import as_written, settings_of
 from results.launches import Collective, Launch
 from results.record import Record
 

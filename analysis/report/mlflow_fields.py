@@ -113,7 +113,7 @@ def machine_tags(record: Record) -> dict[str, str]:
 
     git = record.environment.get("git") or {}
     tags = {
-        "machine": machine_line({name: record.environment.get(name) for name in ("cpu_model", "cores", "gpus")}),
+        "machine": machine_line(record.environment, "hardware"),
         "machine_id": hashlib.sha256(hardware(record).encode()).hexdigest()[:12],
         "mlflow.source.name": "python -m bench",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -13,6 +13,8 @@ import pandas as pd
 from analysis.table.frame import varying
 from analysis.text.labels import label
 from analysis.text.units import counted, size
+from results.entries import Role, Unit, entries
+from results.environment import Environment
 from results.identity import flatten, frozen, gpus
 from results.record import NO_ENGINE, Record
 
@@ -41,29 +43,36 @@ def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
     return f"{counted(len(records), 'cell')}: {'; '.join(filter(None, parts))}"
 
 
-def machine_line(environment: Mapping[str, Any]) -> str:
-    """The machine in a line, of what the environment says: processor, cores, memory, GPUs, torch, Python, commit."""
-    parts = []
-    if environment.get("cpu_model"):
-        parts.append(str(environment["cpu_model"]))
-    if environment.get("cores"):
-        parts.append(cores(environment["cores"]))
-    if environment.get("memory_bytes"):
-        parts.append(size(float(environment["memory_bytes"])))
-    if "gpus" in environment:
-        parts.append(", ".join(gpus(environment)) or "no GPU")
-    for name in ("torch", "python"):
-        if environment.get(name):
-            parts.append(f"{name} {environment[name]}")
+def machine_line(environment: Environment, *roles: Role) -> str:
+    """The machine in a line: the entries of its environment that have a label, or of these roles; then the commit."""
+    values: Mapping[str, Any] = environment
+    parts = [
+        entry.label.format(quantity(values[name], entry.unit))
+        for name, entry in entries(Environment).items()
+        if entry.label and (entry.role in roles or not roles)
+        if name in values and (values[name] or entry.unit == "GPU")
+    ]
     git = environment.get("git")
-    if isinstance(git, Mapping) and git.get("commit"):
+    if git and git.get("commit") and not roles:
         parts.append(f"commit {str(git['commit'])[:10]}{' with uncommitted changes' if git.get('dirty') else ''}")
     return ", ".join(parts) or "an unrecorded machine"
+
+
+def quantity(value: Any, unit: Unit) -> str:
+    """A value as a person reads it, such as ``4 cores``, ``3.2 MiB`` or ``8 × NVIDIA H200``."""
+    return FORMATS.get(unit, str)(value)
 
 
 def cores(count: float) -> str:
     """Such as ``4 cores``, or of a quota that is no whole number ``0.5 cores``."""
     return counted(int(count), "core") if count == int(count) else f"{count:g} cores"
+
+
+FORMATS: dict[Unit, Callable[[Any], str]] = {
+    "core": cores,
+    "B": size,
+    "GPU": lambda listed: ", ".join(gpus({"gpus": listed})) or "no GPU",
+}
 
 
 def environment_rows(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -6,9 +6,8 @@ import dataclasses
 import textwrap
 from typing import Any
 
-from bench.checks import valid_values
 from bench.groups import group_files, options
-from results.declare import each_setting, info
+from results.declare import each_setting, info, valid_values
 from results.settings import Config
 
 GROUPS = ("engine", "workload", "network", "cluster", "measure", "tracking", "experiment")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 from types import ModuleType
-from typing import Any
 
 from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Seen, Traits
+from results.resolved import EngineDescription
 
 REQUIRED = ("CAPABILITIES", "PRELOAD", "refuse")
 
@@ -58,10 +58,10 @@ def traits(package: str, spec: EngineSpec) -> Traits:
     return engine_traits
 
 
-def expected(package: str, spec: EngineSpec) -> dict[str, Any]:
-    """What the engine's ``describe`` will say that follows from the settings alone; empty if it does not declare it."""
+def expected(package: str, spec: EngineSpec) -> EngineDescription:
+    """The entries of ``describe`` that follow from the settings alone; empty if the engine does not declare them."""
     module = load(package)
-    values: dict[str, Any] = module.expected(spec) if hasattr(module, "expected") else {}
+    values: EngineDescription = module.expected(spec) if hasattr(module, "expected") else {}
     return values
 
 

@@ -27,6 +27,7 @@ from torch.distributed.distributed_c10d import Store
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 from bench.placement import Placement
+from results.resolved import EngineDescription
 
 Batch = Any
 """Inputs and targets: tensors, in tuples, lists or dicts as the workload likes (``batches``). Only its loss function
@@ -91,8 +92,8 @@ class Engine(Protocol):
         """Whole parameters under the names of the original module, on every rank. Untimed; collective."""
         ...
 
-    def describe(self) -> dict[str, Any]:
-        """The settings as they took effect, in JSON types: bucket sizes, reduce dtype, library version."""
+    def describe(self) -> EngineDescription:
+        """The settings as they took effect, and entries of the engine's own, in JSON types."""
         ...
 
     def teardown(self) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from results.identity import as_written
 from results.settings import NEUTRAL, Training, choices
 
 OPTIONAL: dict[str, Any] = NEUTRAL | {"join": False}
@@ -178,8 +179,3 @@ def refuse_degree(engine: str, spec: EngineSpec) -> None:
         raise EngineUnsupported(
             f"engine={engine} with engine.degree={degree} has no gpus={spec.world_size}: valid: a multiple of {degree}"
         )
-
-
-def as_written(value: Any) -> str:
-    """A value as it stands in a configuration: ``true``, ``null``."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.job import Job, LaunchResult, R
 from bench.measure.machine.torch_build import Machine
+from results.environment import Environment
 
 
 class LaunchError(RuntimeError):
@@ -26,7 +27,7 @@ class Host:
     digest: str = ""
     """Of the files that measure (``results.source``); empty for this machine."""
     lock_digest: str = ""
-    environment: dict[str, Any] | None = None
+    environment: Environment | None = None
     """What it runs on (``bench.measure.machine.environment``); None for this machine, which reads its own."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.measure.time.steadiness import change
+from results.conditions import GPU_LIMITS
 from results.distorting import distorting
 from results.invariants import violations
 from results.launches import ENOUGH_LAUNCHES, Launch
@@ -199,10 +200,10 @@ def throttled(seen: Conditions, _: Conditions | None = None) -> Cause | None:
     if seen.get("thermal_throttles"):
         words = f"the processor was too hot {seen['thermal_throttles']:.0f} times; cool it, or lower its clock for good"
         return Cause(seen["thermal_throttles"], words)
-    limits = {name: value for name, value in seen.items() if name.startswith("gpu_") and name.endswith("_limited_s")}
+    limits = {name: value for name, value in seen.items() if name in GPU_LIMITS}
     name = max(limits, default="", key=lambda entry: limits[entry])
     if name and limits[name] > GPU_LIMITED_SHARE * window_s:
-        cause = name.removeprefix("gpu_").removesuffix("_limited_s")
+        cause = GPU_LIMITS[name]
         words = f"the GPU's {cause} limit held its clocks down for {limits[name]:.2g} s of {window_s:.2g} s; lock them"
         return Cause(limits[name], words)
     return None

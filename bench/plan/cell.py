@@ -19,6 +19,7 @@ from results.memory import Search
 from results.precision import PRECISIONS
 from results.quantities import size_bytes
 from results.record import Status
+from results.resolved import HostRanks, Resolved, ResolvedNetwork
 from results.settings import MAX_BATCH, Config, Training, with_role
 
 NOT_IDENTITY = with_role("sweep")
@@ -151,10 +152,10 @@ class Cell:
         reason = self.traits().unsilenced
         return f"engine={config.engine['name']}: {reason}" if reason else ""
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self) -> Resolved:
         """The Record's settings in addition to the request; the engine's own description is added once it has run."""
         traits = Traits() if self.status else self.traits()
-        return {
+        resolved: Resolved = {
             "world_size": self.config.gpus,
             "device": self.device,
             "backend": self.backend,
@@ -171,22 +172,30 @@ class Cell:
             "network": self._resolved_network(traits.servers),
             "outside_parity": "" if self.status else self.outside_parity(),
             "engine": {},
-        } | ({"hosts": self._resolved_hosts()} if self.hosts else {})
+        }
+        if self.hosts:
+            resolved["hosts"] = self._resolved_hosts()
+        return resolved
 
-    def _resolved_hosts(self) -> list[dict[str, Any]]:
+    def _resolved_hosts(self) -> list[HostRanks]:
         """Where the ranks run: block by block, in this order."""
         return [
             {"name": host.name, "interface": host.interface, "cores": host.cores, "ranks": count}
             for host, count in zip(self.hosts, self.ranks_by_host, strict=True)
         ]
 
-    def _resolved_network(self, servers: int) -> dict[str, Any] | None:
+    def _resolved_network(self, servers: int) -> ResolvedNetwork | None:
         """The lab as the launches make it, in numbers; None without one."""
         link = None if self.status else link_of(self.config.network, self.config.gpus)
         if link is None:
             return None
         host_of_rank = [link.host_of(rank, self.config.gpus) for rank in range(self.config.gpus)]
-        return dataclasses.asdict(link) | {"hosts": link.hosts + servers, "host_of_rank": host_of_rank}
+        return {
+            "bits_per_s": link.bits_per_s,
+            "delay_s": link.delay_s,
+            "hosts": link.hosts + servers,
+            "host_of_rank": host_of_rank,
+        }
 
 
 def without(document: dict[str, Any], paths: tuple[str, ...], prefix: str = "") -> dict[str, Any]:

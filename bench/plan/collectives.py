@@ -5,10 +5,11 @@ It trains nothing: there is no model, no engine and no parity, and every setting
 
 from __future__ import annotations
 
-from bench.engines.spec import EngineUnsupported, as_written
+from bench.engines.spec import EngineUnsupported
 from bench.groups import default_option
 from bench.measure.communication.sizes import collective_options
 from results.declare import each_setting
+from results.identity import as_written
 from results.settings import Config
 
 FACTORY = "bench.measure.communication.by_size:measure"

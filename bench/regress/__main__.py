@@ -42,6 +42,7 @@ from bench.regress.revision import RevisionLauncher, ask, checked_out, setting_d
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.interleaved import Interleaved, SideFailed
 from bench.sweep.run import INTERRUPTED, Sweep, open_store
+from results.environment import Environment
 from results.identity import flatten
 from results.settings import Config
 from results.source import Source
@@ -137,8 +138,8 @@ def regress(base: str, base_python: str, overrides: list[str], margin: float) ->
             stack.enter_context(launcher)
         codes = [source.collect(overrides, tree), source.collect(overrides)]
         here = environment.collect(launchers[1].machine, server_environment(), codes[1])
-        there = here | {"torch": launchers[0].machine.torch, "packages": revision.packages}
-        there["git"] = environment.git(codes[0])
+        own: Environment = {"torch": launchers[0].machine.torch, "packages": revision.packages}
+        there = here | own | {"git": environment.git(codes[0])}
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         folder = Path(whole.hydra.sweep.dir)
         sweeps = [
@@ -230,7 +231,7 @@ def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: 
 
 
 def side(
-    folder: Path, configs: list[Config], launcher: Launcher, where: dict[str, Any], code: Source, scratch: Path
+    folder: Path, configs: list[Config], launcher: Launcher, where: Environment, code: Source, scratch: Path
 ) -> Sweep:
     """One side's sweep, with nothing measured yet."""
     scratch.mkdir()

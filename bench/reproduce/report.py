@@ -51,8 +51,8 @@ def show(before: Record, after: Record, folder: Path) -> None:
         table.add_row(*words, style=style)
     out.print()
     out.print(table)
-    for entry in reproduction.differences(before, after):
-        out.print(Text(f"differs: {entry.name}: {entry.then} then, {entry.now} now", style="yellow"))
+    for entry in reproduction.changed(before, after):
+        out.print(Text(f"differs: {entry}", style="yellow"))
     if before.source and after.source and before.source.digest != after.source.digest:
         out.print(Text(f"the record's code: {how_to_have(before, folder)}", style="yellow"))
     out.print(Text(f"{reproduction.summary(before, after)}  {folder / 'reproduction.md'}", style="bold"))

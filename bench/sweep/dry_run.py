@@ -109,12 +109,13 @@ def show(cells: list[Cell], models: dict[str, Model], seconds: float) -> None:
 
 def predicted_bytes(cell: Cell, model: Model) -> tuple[int | None, int | None]:
     """Model state and peak memory per rank as formulas have them; None where there is no formula."""
-    described = engines.expected(cell.config.engine["package"], cell.spec())
+    resolved = cell.resolved()
+    resolved["engine"] = engines.expected(cell.config.engine["package"], cell.spec())
     record = Record(
         cell_id=cell.id,
         sweep_id="dry run",
         config=dataclasses.asdict(cell.config),
-        resolved=cell.resolved() | {"engine": described},
+        resolved=resolved,
         environment={},
         model=model,
     )

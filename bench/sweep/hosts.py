@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from bench.checks import ConfigError
 from bench.launch.launcher import Host
 from bench.launch.server_process import server_environment
 from bench.measure.machine import environment
+from results.entries import entries
+from results.environment import Environment
 from results.source import Source
 
-BY_HOST = ("cpu_model", "physical_cores", "memory_bytes", "kernel", "gpus", "load_average", "not_measured")
+BY_HOST = tuple(name for name, entry in entries(Environment).items() if entry.by_host)
 """Entries of the environment that are recorded for each host."""
 
 
@@ -29,7 +30,7 @@ def check_same_code(hosts: Sequence[Host], code: Source) -> None:
         raise ConfigError(f"host {host.name} runs {differs}; all hosts must run the same: copy this folder there")
 
 
-def environment_of(hosts: Sequence[Host], code: Source) -> dict[str, Any]:
+def environment_of(hosts: Sequence[Host], code: Source) -> Environment:
     """The environment of the ranks: the first host's, with what each host of a cluster has by itself."""
     first = hosts[0]
     if first.environment is None:
@@ -39,4 +40,5 @@ def environment_of(hosts: Sequence[Host], code: Source) -> dict[str, Any]:
         | {name: (host.environment or {}).get(name) for name in BY_HOST}
         for host in hosts
     ]
-    return first.environment | {"git": environment.git(code), "host_count": len(hosts), "hosts": each}
+    own: Environment = {"git": environment.git(code), "host_count": len(hosts), "hosts": each}
+    return first.environment | own

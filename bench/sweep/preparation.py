@@ -161,7 +161,7 @@ class Preparation:
             record.search = search
             if search.tried[-1].batch == search.largest_fit:
                 record.memory = largest_batch.memory_of(result)
-                record.resolved["engine"] = result.ranks[0].describe
+                record.resolved["engine"] = result.ranks[0].description
                 record.resolved["rank_batch"] = search.largest_fit
                 record.resolved["global_batch"] = search.largest_fit * cell.config.gpus
             running.records.write(cell)

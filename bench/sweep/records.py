@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from typing import Any
 
 from bench.measure.machine.torch_build import Machine
 from bench.measure.verdicts import disturbances, verdicts
 from bench.plan.cell import Cell
+from results.environment import Environment
 from results.record import NO_ENGINE, Record
 from results.source import Source
 from results.store import RecordStore, StoreError, sweep_name
@@ -26,7 +26,7 @@ class SweepRecords:
         cells: list[Cell],
         store: RecordStore,
         machine: Machine,
-        environment: dict[str, Any],
+        environment: Environment,
         source: Source | None,
     ) -> None:
         self.cells = cells

@@ -31,7 +31,7 @@ def ceiling(result: LaunchResult[CeilingResult], ranks_by_host: Sequence[int] = 
 def take_check(record: Record, result: LaunchResult[CheckResult]) -> None:
     """Puts the results of a check into the record: the engine's description, memory, collectives and parity."""
     ranks = result.ranks
-    record.resolved["engine"] = ranks[0].describe
+    record.resolved["engine"] = ranks[0].description
     if ranks[0].memory:
         record.memory = [rank.memory for rank in ranks if rank.memory]
     collectives = [rank.collectives for rank in ranks if rank.collectives is not None]

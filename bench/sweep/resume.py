@@ -38,7 +38,7 @@ def take_over(records: SweepRecords) -> None:
     for cell_id, earlier in records.earlier.items():
         changed = differences.machine_differences(earlier.environment, records.environment)
         if changed:
-            raise ConfigError(f"resume: {store.folder} was measured elsewhere ({'; '.join(changed)})")
+            raise ConfigError(f"resume: {store.folder} was measured elsewhere ({'; '.join(map(str, changed))})")
         measured = earlier.launches or earlier.search
         if cell_id in records.by_cell and earlier.status in ("failed", "timeout", "oom") and measured:
             earlier = dataclasses.replace(earlier, status="interrupted", reason="", failure=[])  # one launch failed

@@ -15,7 +15,6 @@ import contextlib
 import random
 import sys
 from pathlib import Path
-from typing import Any
 
 from bench import engines
 from bench.checks import ConfigError, check_sweep
@@ -39,6 +38,7 @@ from bench.sweep.running import Running
 from bench.sweep.scratch import scratch
 from bench.sweep.turns import Turns
 from bench.tracking.tracker import open_tracker
+from results.environment import Environment
 from results.settings import Config
 from results.source import Source
 from results.store import FolderBusy, RecordStore, StoreError
@@ -123,7 +123,7 @@ class Sweep:
         cells: list[Cell],
         store: RecordStore,
         launcher: Launcher,
-        environment_now: dict[str, Any],
+        environment_now: Environment,
         scratch: Path,
         breakdown: Breakdown,
         source_now: Source | None = None,

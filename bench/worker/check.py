@@ -48,7 +48,7 @@ def check(job: CheckJob, context: RankContext) -> CheckResult:
         module = work.build().to(device)
         engine = set_up(job, module, work.units(module), context)
         del module
-        result = CheckResult(describe=engine.describe())
+        result = CheckResult(description=engine.describe())
         if job.parity_steps:
             result = replace(result, parity=compare_with_reference(job, engine, work, context))
         if job.memory or job.collectives:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from bench.engines.base import Engine, RankContext
-from bench.engines.native.adapter import NativeEngine
+from bench.engines.native.adapter import NativeDescription, NativeEngine
 from bench.engines.spec import EngineSpec
+
+
+class InjectedDescription(NativeDescription, total=False):
+    """Entries of this engine alone."""
+
+    injected: bool
 
 
 class InjectedEngine(NativeEngine):
@@ -31,8 +36,8 @@ class InjectedEngine(NativeEngine):
             self.kept = self.kept.clone()
         spin(self.delay_s)
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"injected": True}
+    def describe(self) -> InjectedDescription:
+        return {**super().describe(), "injected": True}
 
 
 def spin(seconds: float) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.spec import EngineSpec
+from results.resolved import EngineDescription
 
 
 class PlainEngine:
@@ -34,7 +33,7 @@ class PlainEngine:
     def full_state_dict(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.module.named_parameters()}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineDescription:
         return {}
 
     def teardown(self) -> None:

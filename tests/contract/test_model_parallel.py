@@ -41,7 +41,7 @@ def test_training_equals_a_single_process(
     workload = MLP if model == "mlp" else MODELS[engine]
     ranks = run_check(make_cell(engine=engine, stage=stage, gpus=gpus, workload=workload))
     assert_parity(ranks)
-    assert ranks[0].describe["replicas"] == gpus // 2
+    assert ranks[0].description["replicas"] == gpus // 2
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
@@ -97,7 +97,7 @@ def test_any_schedule_computes_the_same(
     ranks = run_check(planned(make_config, options, engine="pipeline", gpus=4, workload=workload))
     assert_parity(ranks)
     schedule = {"gpipe": "ScheduleGPipe", "1f1b": "Schedule1F1B"}[options.get("schedule", "gpipe")]
-    assert ranks[0].describe["schedule"] == schedule
+    assert ranks[0].description["schedule"] == schedule
 
 
 def test_one_replica_of_four_ranks(make_config: MakeConfig, run_check: RunCheck) -> None:
@@ -113,7 +113,7 @@ def test_a_slice_of_each_layer_is_kept_and_sharded_over_the_replicas_at_stage_3(
     weights = {"engine": "tensor_parallel", "workload": MLP | {"bias": False}, "measure": MEMORY}
     for stage, gpus, parts in ((0, 2, 2), (0, 4, 2), (3, 4, 4)):
         ranks = run_check(make_cell(stage=stage, gpus=gpus, **weights))
-        assert ranks[0].describe["sliced_share"] == 1
+        assert ranks[0].description["sliced_share"] == 1
         for rank in ranks:
             state = rank.memory.state_bytes
             assert state["params"] == state["grads"] == 4 * 4 * 64 * 64 // parts, (stage, gpus)
@@ -121,7 +121,7 @@ def test_a_slice_of_each_layer_is_kept_and_sharded_over_the_replicas_at_stage_3(
 
 
 def test_attention_stays_whole(make_cell: MakeCell, run_check: RunCheck) -> None:
-    described = run_check(make_cell(engine="tensor_parallel", gpus=2, workload=GPT))[0].describe
+    described = run_check(make_cell(engine="tensor_parallel", gpus=2, workload=GPT))[0].description
     assert set(described["plan"]) == {
         f"blocks.{block}.feed_forward.{layer}" for block in (0, 1) for layer in ("expand", "project")
     }
@@ -129,13 +129,13 @@ def test_attention_stays_whole(make_cell: MakeCell, run_check: RunCheck) -> None
 
 def test_each_stage_of_a_pipeline_keeps_its_own_layers(make_cell: MakeCell, run_check: RunCheck) -> None:
     ranks = run_check(make_cell(engine="pipeline", gpus=4, workload=MLP, measure=MEMORY))
-    assert ranks[0].describe["parameters_per_stage"] == [MLP_PARAMETERS // 2] * 2
+    assert ranks[0].description["parameters_per_stage"] == [MLP_PARAMETERS // 2] * 2
     assert [rank.memory.state_bytes["params"] for rank in ranks] == [4 * MLP_PARAMETERS // 2] * 4
 
 
 def test_an_odd_last_layer_stays_whole(make_cell: MakeCell, run_check: RunCheck) -> None:
     ranks = run_check(make_cell(engine="tensor_parallel", gpus=2, workload=MLP | {"depth": 3}))
-    assert ranks[0].describe["plan"] == {"0": "colwise", "2": "rowwise"}
+    assert ranks[0].description["plan"] == {"0": "colwise", "2": "rowwise"}
     assert_parity(ranks)
 
 

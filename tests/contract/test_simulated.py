@@ -50,7 +50,7 @@ def test_rank_0_is_that_of_a_real_world(
     assert (len(real), len(alone)) == (gpus, 1)
     assert alone[0].memory.state_bytes == real[0].memory.state_bytes
     assert alone[0].collectives == real[0].collectives
-    assert alone[0].describe == real[0].describe
+    assert alone[0].description == real[0].description
 
 
 def test_the_peak_is_that_of_a_real_world_where_the_backend_allocates_nothing(
@@ -83,7 +83,7 @@ def test_one_rank_of_64_is_predicted_to_the_byte(
     ranks = run_check(cell)
     record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
     record.model = model
-    record.resolved["engine"] = ranks[0].describe
+    record.resolved["engine"] = ranks[0].description
     record.collectives = ranks[0].collectives
     predicted = predict_state(record)
     assert predicted and sum(predicted.values()) == sum(ranks[0].memory.state_bytes.values())

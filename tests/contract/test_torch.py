@@ -67,8 +67,8 @@ def test_compressed_gradients_stay_within_parity(
     cell = make_cell(engine="torch", stage=stage, gpus=4, compression=compression, optimizer="sgd", lr=0.05)
     ranks = run_check(cell)
     assert_parity(ranks, 0.02)
-    assert ranks[0].describe["communication_hook"] == f"{compression}_compress_hook"
-    assert ranks[0].describe["reduce_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[compression]
+    assert ranks[0].description["communication_hook"] == f"{compression}_compress_hook"
+    assert ranks[0].description["reduce_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[compression]
     assert_parity(run_check(make_cell(engine="torch", stage=stage, gpus=2, compression=compression)))
 
 
@@ -91,7 +91,7 @@ def test_powersgd_is_outside_parity_and_keeps_what_it_has_not_sent(
         )
         ranks = run_check(cell)
         assert ranks[0].parity is None
-        assert ranks[0].describe["communication_hook"] == "powerSGD_hook"
+        assert ranks[0].description["communication_hook"] == "powerSGD_hook"
         gradient_bytes[rank] = ranks[0].memory.state_bytes["grads"]
     gradients = 4 * 4 * 257 * 256
     assert gradient_bytes[1] > 2 * gradients * 0.99, "gradients, and as much again that was not sent yet"
@@ -106,7 +106,7 @@ def test_local_steps_are_outside_parity(settings: dict[str, Any], make_cell: Mak
     assert "local_steps=3 lets each rank step on its own gradients" in cell.outside_parity()
     ranks = run_check(cell)
     assert ranks[0].parity is None
-    assert ranks[0].describe["average_weights_every_steps"] == 3
+    assert ranks[0].description["average_weights_every_steps"] == 3
 
 
 @pytest.mark.parametrize(("steps", "workload"), [(2, MLP), (3, MLP), (2, NORMALISED)], ids=str)
@@ -128,11 +128,11 @@ def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
 ) -> None:
     ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2, measure=MEMORY))
     assert_parity(ranks)
-    assert ranks[0].describe["shard_size"] == 2
+    assert ranks[0].description["shard_size"] == 2
     for rank in ranks:
         assert rank.memory.state_bytes["params"] == pytest.approx(4 * PARAMETERS / 2, rel=0.005)
     whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4, measure=MEMORY))
-    assert whole[0].describe["shard_size"] == 4
+    assert whole[0].description["shard_size"] == 4
     assert whole[0].memory.state_bytes["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
 
 
@@ -153,7 +153,7 @@ def test_hybrid_sharding_clips_by_the_global_norm_and_accumulates(make_cell: Mak
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_static_graph_computes_the_same(stage: int, make_config: MakeConfig, run_check: RunCheck) -> None:
     ranks = run_check(planned(make_config, {"static_graph": True}, stage=stage, gpus=2))
-    assert ranks[0].describe["static_graph"] is True
+    assert ranks[0].description["static_graph"] is True
     assert_parity(ranks)
 
 
@@ -164,7 +164,7 @@ def test_a_compiled_module_computes_the_same_and_compiles_before_the_clock_start
     settings = {"gpus": 2, "compile": True, "workload": MLP, "accumulate": 2, "timeout_s": 300.0}
     cell = make_cell(engine="torch", stage=stage, **settings)
     ranks = run_check(cell)
-    assert ranks[0].describe["compile"]
+    assert ranks[0].description["compile"]
     assert_parity(ranks)
     result = launcher.launch(timing_job(cell, steps=4))
     samples = result.ranks[0].samples
@@ -271,4 +271,4 @@ def test_parameters_without_a_gradient_are_looked_for_where_that_is_asked(
     workload = {"name": "unused", "factory": "tests.models:Odd", "kind": "unused"}
     ranks = run_check(planned(make_config, {"find_unused_parameters": True}, stage=stage, gpus=2, workload=workload))
     assert_parity(ranks)
-    assert ranks[0].describe["find_unused_parameters"] is True
+    assert ranks[0].description["find_unused_parameters"] is True

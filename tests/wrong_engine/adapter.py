@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +12,7 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import build_optimizer
 from bench.engines.precision import autocast, cast_inputs, weight_dtype
 from bench.engines.spec import EngineSpec
+from results.resolved import EngineDescription
 
 
 class WrongEngine:
@@ -111,7 +111,7 @@ class WrongEngine:
     def full_state_dict(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.module.named_parameters()}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> EngineDescription:
         return {}
 
     def teardown(self) -> None: ...

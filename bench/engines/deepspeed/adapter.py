@@ -17,10 +17,18 @@ from bench.engines.refusals import refuse_empty, refuse_scripted, refuse_sparse,
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import WholeLoss
+from results.resolved import EngineDescription
 
 MIB = 1 << 20
 BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default of both bucket sizes; it allocates them whole, 2 GB in fp32."""
+
+
+class DeepSpeedDescription(EngineDescription, total=False):
+    """Entries of this engine alone."""
+
+    configuration: dict[str, Any]
+    """As given to ``deepspeed.initialize``."""
 
 
 class DeepSpeed:
@@ -94,7 +102,7 @@ class DeepSpeed:
         with self.library.zero.GatheredParameters(weights, enabled=self.spec.stage == 3):
             return {name: weight.detach().clone() for name, weight in zip(self.names, weights, strict=True)}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> DeepSpeedDescription:
         return {"library": f"deepspeed {self.library.__version__}", "configuration": self.configuration}
 
     def teardown(self) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from bench.engines.refusals import refuse_sparse
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 from results.precision import PRECISIONS
+from results.resolved import EngineDescription
 
 if INSTALLED:  # the fork server imports the adapters of all engines that a sweep names
     import horovod
@@ -28,6 +28,12 @@ if INSTALLED:  # the fork server imports the adapters of all engines that a swee
 LOOPBACK = "127.0.0.1"
 DEFAULT_FUSION_MB = 128.0
 """Horovod's own (0.28.1)."""
+
+
+class HorovodDescription(EngineDescription, total=False):
+    """Entries of this engine alone."""
+
+    cycle_time_ms: float
 
 
 class HorovodEngine:
@@ -92,7 +98,7 @@ class HorovodEngine:
     def full_state_dict(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.module.named_parameters()}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> HorovodDescription:
         return {
             "library": f"horovod {horovod.__version__}",
             "wrapper": "hvd.DistributedOptimizer",

@@ -48,10 +48,9 @@ Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distr
 
 from __future__ import annotations
 
-from typing import Any
-
 from bench.engines.native.policy import POLICIES
 from bench.engines.spec import Capabilities, EngineSpec, count_option, refuse_debug_detail
+from results.resolved import EngineDescription
 
 CAPABILITIES = Capabilities(
     stages={
@@ -85,6 +84,6 @@ def bucket_mb(spec: EngineSpec) -> float | None:
     return spec.bucket_mb or (None if POLICIES[spec.stage].shard_parameters else BUCKET_MB)
 
 
-def expected(spec: EngineSpec) -> dict[str, Any]:
-    """What ``describe`` will say that follows from the settings alone, for predictions before any rank starts."""
+def expected(spec: EngineSpec) -> EngineDescription:
+    """The entries of ``describe`` that follow from the settings alone, for predictions before any rank starts."""
     return {"bucket_mb": bucket_mb(spec), "in_flight": spec.options.get("in_flight") or 1}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -23,8 +21,16 @@ from bench.engines.precision import cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 from results.precision import PRECISIONS
+from results.resolved import EngineDescription
 
 MIB = 1 << 20
+
+
+class NativeDescription(EngineDescription, total=False):
+    """Entries of this engine alone."""
+
+    largest_bucket_bytes: int
+    buffers: str
 
 
 class NativeEngine:
@@ -117,7 +123,7 @@ class NativeEngine:
                 group.reshard()
         return full
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> NativeDescription:
         return {
             "library": f"native, torch {torch.__version__}",
             "overlap": self.overlap,

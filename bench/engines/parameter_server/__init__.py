@@ -24,7 +24,8 @@ Effective Distributed ML via a Stale Synchronous Parallel Parameter Server (NIPS
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits, as_written, count_option, option
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits, count_option, option
+from results.identity import as_written
 
 MODES = ("sync", "async", "bounded")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +10,20 @@ from bench.engines.parameter_server.protocol import Servers, lay_out_slices
 from bench.engines.precision import autocast
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.views import view_like
+from results.resolved import EngineDescription
+
+
+class ServedDescription(EngineDescription, total=False):
+    """Entries of this engine alone."""
+
+    mode: str
+    staleness: int | None
+    servers: int
+    push_bytes: int
+    """Gradients that a worker sends per step."""
+    pull_bytes: int
+    """Parameters that it receives per step."""
+    buffers: str
 
 
 class Worker:
@@ -68,7 +80,7 @@ class Worker:
         """The weights of this worker; in async and bounded mode the servers' may have moved on."""
         return {name: weight.detach() for name, weight in self.module.named_parameters()}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ServedDescription:
         options = self.spec.options
         return {
             "library": f"parameter_server, torch {torch.__version__}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,8 +17,20 @@ from bench.engines.precision import autocast, cast_inputs, cast_module, weight_d
 from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import Called, StandIn
+from results.resolved import EngineDescription
 
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
+
+
+class PipelineDescription(EngineDescription, total=False):
+    """Entries of this engine alone."""
+
+    gradient_reduction: str | None
+    degree: int
+    replicas: int
+    schedule: str
+    microbatches: int
+    parameters_per_stage: list[int]
 
 
 class PipelineEngine:
@@ -114,7 +124,7 @@ class PipelineEngine:
                 whole[name] = value
         return whole
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> PipelineDescription:
         return {
             "library": f"torch {torch.__version__}",
             "gradient_reduction": "one all-reduce after backward" if self.replicas > 1 else None,

@@ -19,6 +19,7 @@ from bench.engines.precision import autocast, cast_inputs, cast_module, weight_d
 from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch.adapter import gradient_sync
+from results.resolved import EngineDescription
 
 STYLES: dict[str, type[ParallelStyle]] = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
 """Slices of a linear layer's outputs, whose results stay apart; slices of its inputs, whose results are summed."""
@@ -90,6 +91,16 @@ def whole(weight: Tensor, layout: Layout | None) -> Tensor:
     if layout and not isinstance(weight, DTensor):
         weight = DTensor.from_local(weight, *layout, run_check=False)
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+class TensorParallelDescription(EngineDescription, total=False):
+    """Entries of this engine alone."""
+
+    degree: int
+    replicas: int
+    plan: dict[str, str]
+    """How each module is sliced, by name."""
+    sliced_share: float
 
 
 class TensorParallelEngine:
@@ -168,7 +179,7 @@ class TensorParallelEngine:
     def full_state_dict(self) -> dict[str, Tensor]:
         return {name: whole(weight.detach(), self.layouts.get(name)) for name, weight in self.weights.items()}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> TensorParallelDescription:
         return {
             "library": f"torch {torch.__version__}",
             "wrapper": {0: "DistributedDataParallel" if self.replicas > 1 else None, 3: "fully_shard"}[self.spec.stage],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,18 @@ from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch import ddp, fsdp
 from bench.engines.whole_loss import WholeLoss
 from results.precision import PRECISIONS
+from results.resolved import EngineDescription
 
 UNREDUCED = "Expected to have finished reduction in the prior iteration"
 """How DistributedDataParallel's error begins where a parameter got no gradient."""
+
+
+class ShardedDescription(EngineDescription, total=False):
+    """Entries of ``fully_shard``."""
+
+    compile: str | None
+    reshard_after_forward: bool
+    shard_size: int
 
 
 class TorchEngine:
@@ -132,15 +140,13 @@ class TorchEngine:
             return whole
         return {name: weight.bfloat16() for name, weight in whole.items()}
 
-    def describe(self) -> dict[str, Any]:
-        described: dict[str, Any] = {
+    def describe(self) -> ShardedDescription | ddp.ReplicatedDescription:
+        if isinstance(self.module, DistributedDataParallel):
+            return {"compile": self._compiled(), **ddp.describe(self.module, self.spec, self.hook)}
+        return {
             "library": f"torch {torch.__version__}",
             "overlap": True,
             "compile": self._compiled(),
-        }
-        if isinstance(self.module, DistributedDataParallel):
-            return described | ddp.describe(self.module, self.spec, self.hook)
-        return described | {
             "wrapper": "fully_shard",
             "reshard_after_forward": self.spec.stage == 3,
             "shard_size": self.spec.shard_size or self.spec.world_size,

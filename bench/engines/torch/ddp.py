@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import WholeLoss
+from results.resolved import EngineDescription
 
 MIB = 1 << 20
 
@@ -175,10 +176,24 @@ def joined(
         shadow.out_of_batches = False
 
 
-def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) -> dict[str, Any]:
-    """What took effect, in JSON types."""
+class ReplicatedDescription(EngineDescription, total=False):
+    """Entries of DistributedDataParallel."""
+
+    compile: str | None
+    first_bucket_mb: float
+    gradient_as_bucket_view: bool
+    static_graph: bool
+    find_unused_parameters: bool | None
+    communication_hook: str | None
+    average_weights_every_steps: int
+
+
+def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) -> ReplicatedDescription:
+    """The settings that took effect."""
     cap_mb = one_bucket_mb(ddp.module) if spec.compression == "powersgd" else spec.bucket_mb
-    described: dict[str, Any] = {
+    described: ReplicatedDescription = {
+        "library": f"torch {torch.__version__}",
+        "overlap": True,
         "wrapper": "DistributedDataParallel",
         "bucket_mb": 25.0 if cap_mb is None else cap_mb,
         "first_bucket_mb": 1.0 if cap_mb is None else cap_mb,

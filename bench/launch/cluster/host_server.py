@@ -28,6 +28,7 @@ from bench.launch.server_process import ServerProcess, server_environment
 from bench.measure.machine import environment, limits, source
 from bench.measure.machine.torch_build import Machine
 from results.decode import decode
+from results.environment import Environment
 
 BEAT_S = 2.0
 """Seconds between heartbeats during a launch."""
@@ -175,7 +176,7 @@ class HostServer:
                 channel.send({"launch": self._launch, "result": message})
                 self._launch = None
 
-    def _environment(self, machine: Message) -> dict[str, Any]:
+    def _environment(self, machine: Message) -> Environment:
         hardware: Machine = decode(machine, Machine, "machine")
         return environment.collect(hardware, server_environment(), source.collect([]))
 

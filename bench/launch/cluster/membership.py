@@ -16,6 +16,7 @@ from bench.launch.cluster.host_server import keep_alive
 from bench.launch.launcher import Host, LaunchError
 from bench.measure.machine.torch_build import Machine
 from results.decode import decode
+from results.environment import Environment
 from results.shown import printable
 
 PROOF_S = 3.0
@@ -36,7 +37,7 @@ class Member:
     lock_digest: str
     machine: Machine | None = None
     """None until its fork server is warm."""
-    environment: dict[str, Any] | None = None
+    environment: Environment | None = None
     warm_up_failure: str = ""
 
     def fileno(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.checks import ConfigError
-from bench.engines.spec import as_written
+from results.identity import as_written
 from results.precision import ITEM_BYTES
 
 KINDS = ("all_reduce", "reduce_scatter", "all_gather", "broadcast", "all_to_all")

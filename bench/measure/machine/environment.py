@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -16,6 +15,7 @@ from bench.measure.machine import energy, limits, nvml, topology
 from bench.measure.machine.command import without_folders
 from bench.measure.machine.torch_build import Machine
 from results.distorting import DISTORTING
+from results.environment import Environment, Git, Gpu
 from results.secrets import NAME, without_secrets
 from results.source import Source
 
@@ -33,7 +33,7 @@ PREFIXES = (
 """Environment variables that change what is measured. No others are kept."""
 
 
-def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> dict[str, Any]:
+def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> Environment:
     """The environment of ranks, which get ``variables`` and run ``source``, in JSON types. Needs no torch."""
     return {
         "time": now(),
@@ -56,10 +56,11 @@ def collect(machine: Machine, variables: Mapping[str, str], source: Source) -> d
         "not_measured": not_measured(source),
         "git": git(source),
         "variables": allowed(variables),
-    } | topology.collect()
+        **topology.collect(),
+    }
 
 
-def git(source: Source) -> dict[str, Any]:
+def git(source: Source) -> Git:
     """The source in a line or two, for reports that do not read the patch; empty outside a checkout."""
     if not source.commit:
         return {}
@@ -95,7 +96,7 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def gpus() -> list[dict[str, str]]:
+def gpus() -> list[Gpu]:
     """Every GPU of this machine; empty where there is no driver."""
     return [
         {

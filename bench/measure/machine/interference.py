@@ -19,6 +19,7 @@ from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
 from bench.measure.machine.energy import Meter
 from bench.placement import Placement
+from results.conditions import GPU_LIMITS, SUMS_OF_HOSTS, SUMS_OF_RANKS
 from results.launches import Interference
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ PROC = Path("/proc")
 CPUS = Path("/sys/devices/system/cpu")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
-ADDED_UP = ("alloc_retries", "gpu_energy_j", "gpu_foreign_processes", "wire_sent_bytes")
-"""Conditions that ranks share out; of all others the largest counts."""
 NAMED = 3
 """How many foreign processes are named."""
 
@@ -127,7 +126,8 @@ class Watch:
 
             counters["alloc_retries"] = float(torch.cuda.memory_stats(self._device).get("num_alloc_retries", 0))
         if self._gpu:
-            counters |= {f"gpu_{name}_limited_s": seconds for name, seconds in self._gpu.limited_s().items()}
+            limited_s = self._gpu.limited_s()
+            counters |= {name: limited_s[cause] for name, cause in GPU_LIMITS.items() if cause in limited_s}
             joules = self._gpu.energy_j()
             if joules is not None:
                 counters["gpu_energy_j"] = joules
@@ -149,7 +149,7 @@ def together(ranks: Iterable[dict[str, float]]) -> dict[str, float]:
         for name, value in conditions.items():
             if name not in launch_conditions:
                 launch_conditions[name] = value
-            elif name in ADDED_UP:
+            elif name in SUMS_OF_RANKS:
                 launch_conditions[name] += value
             else:
                 launch_conditions[name] = max(launch_conditions[name], value, key=abs)
@@ -166,11 +166,10 @@ def of_hosts(ranks: Sequence[dict[str, float]], ranks_by_host: Sequence[int]) ->
 
 
 def added_up(hosts: Iterable[dict[str, float]]) -> dict[str, float]:
-    """What hosts add up: of all else, only one host's by itself means something."""
-    shared = (*ADDED_UP, "cpu_energy_j")
+    """Sums over hosts; all other conditions mean something for one host only."""
     sums: dict[str, float] = {}
     for conditions in hosts:
-        for name in set(conditions) & set(shared):
+        for name in set(conditions) & set(SUMS_OF_HOSTS):
             sums[name] = sums.get(name, 0.0) + conditions[name]
     return sums
 

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from bench.measure.machine import limits, nvml
+from results.environment import Environment
 
 ANCESTORS = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
 """NVML's common ancestors of two GPUs, as ``nvidia-smi topo -m`` abbreviates them."""
@@ -21,7 +22,7 @@ SWITCH = "switch"
 """The far end of an NVLink that goes to an NVSwitch, by which all GPUs are joined."""
 
 
-def collect() -> dict[str, Any]:
+def collect() -> Environment:
     """The layout in JSON types; None or empty where the machine does not say."""
     library = nvml.library()
     return {

@@ -147,10 +147,10 @@ def test_what_differs_around_the_cell_is_listed_with_the_important_first() -> No
     }
     after.resolved = after.resolved | {"threads": 2}
     after.source = dataclasses.replace(SOURCE, digest="ff" * 32, patch="x", patch_bytes=1)
-    assert [entry.name for entry in reproduction.differences(before, after)] == [
-        *("code", "torch", "cpu_capability", "resolved.threads", "packages.numpy", "variables.NCCL_ALGO", "kernel")
+    assert [entry.name for entry in reproduction.changed(before, after)] == [
+        *("code", "resolved.threads", "torch", "cpu_capability", "packages.numpy", "variables.NCCL_ALGO", "kernel")
     ]
-    assert reproduction.differences(before, before) == []
+    assert reproduction.changed(before, before) == []
 
 
 def test_the_text_of_a_record_cannot_leave_its_cell_of_the_table() -> None:
