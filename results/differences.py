@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from results.entries import entries, with_role
+from results.entries import entries, entries_with_role
 from results.environment import Environment
 from results.identity import as_written, flatten
 from results.record import Record
 from results.source import Source
 
-ONE_SWEEP = with_role(Environment, "hardware", "platform")
+ONE_SWEEP = entries_with_role(Environment, "hardware", "platform")
 """Entries of the environment that are equal for all records of one sweep."""
-LIBRARIES = with_role(Environment, "library")
+LIBRARIES = entries_with_role(Environment, "library")
 """Entries of the environment that are as good as other code."""
-NOT_COMPARED = with_role(Environment, "moment", "source")
+NOT_COMPARED = entries_with_role(Environment, "moment", "source")
 ORDER = {name: at for at, name in enumerate(("code", "uv.lock", "resolved", *entries(Environment)))}
 NOT_RECORDED = "not recorded"
 

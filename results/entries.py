@@ -65,6 +65,6 @@ def entries(kind: type) -> Mapping[str, Entry]:
     return {name: next(note for note in parts if isinstance(note, Entry)) for name, parts in notes.items()}
 
 
-def with_role(kind: type, *roles: Role) -> tuple[str, ...]:
+def entries_with_role(kind: type, *roles: Role) -> tuple[str, ...]:
     """Names of the entries with one of these roles."""
     return tuple(name for name, entry in entries(kind).items() if entry.role in roles)

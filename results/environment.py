@@ -6,8 +6,8 @@ from typing import Annotated, Any, TypedDict
 
 from results.entries import Entry
 
-Gpu = TypedDict(
-    "Gpu",
+GpuFacts = TypedDict(
+    "GpuFacts",
     {
         "name": Annotated[str, Entry("product name")],
         "driver_version": Annotated[str, Entry("version of the driver")],
@@ -16,7 +16,7 @@ Gpu = TypedDict(
     },
     total=False,
 )
-Gpu.__doc__ = "One GPU."
+GpuFacts.__doc__ = "One GPU."
 
 
 class Git(TypedDict, total=False):
@@ -33,7 +33,7 @@ class Environment(TypedDict, total=False):
     cpu_model: Annotated[str, Entry("processor", role="hardware", by_host=True, label="{}")]
     cores: Annotated[float, Entry("CPUs that may be used", "core", min=0, role="hardware", label="{}")]
     memory_bytes: Annotated[float, Entry("main memory", "B", min=0, by_host=True, label="{}")]
-    gpus: Annotated[list[Gpu], Entry("GPUs", "GPU", role="hardware", by_host=True, label="{}")]
+    gpus: Annotated[list[GpuFacts], Entry("GPUs", "GPU", role="hardware", by_host=True, label="{}")]
     gpu_links: Annotated[list[list[str]], Entry("links between GPUs, a row per GPU, as nvidia-smi topo -m")]
     torch: Annotated[str, Entry("version of torch", role="platform", label="torch {}")]
     python: Annotated[str, Entry("version of Python", role="library", label="python {}")]

@@ -98,16 +98,16 @@ class CollectiveTimes:
     """Of each iteration: the slowest rank's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interference:
-    """What one rank counted around its measured steps."""
+    """What was counted around measured steps (``results.conditions``)."""
 
     conditions: dict[str, float] = field(default_factory=dict)
     """By counter; those that the machine does not have are absent."""
     foreign: dict[str, float] = field(default_factory=dict)
-    """CPU seconds of the other processes that used most, by name; on rank 0."""
+    """CPU seconds of the other processes that used most meanwhile, by name."""
     not_measured: dict[str, str] = field(default_factory=dict)
-    """Counters that could not be read, and why."""
+    """Counters that could not be read, and why; one that the machine does not have is not among them."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ ENOUGH_LAUNCHES = 6
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One fresh launch of all ranks: the independent sample of every statistic."""
+class Launch(Interference):
+    """One fresh launch of all ranks: the independent sample of every statistic; and what disturbed it."""
 
     round: int
     """Launches of one round ran after one another."""
@@ -155,10 +155,6 @@ class Launch:
     ranks: list[RankSamples]
     """One entry per rank."""
     servers: list[ServerCounts] = field(default_factory=list)
-    conditions: dict[str, float] = field(default_factory=dict)
-    """Interference around the measured steps (docs/reference/metrics.md); absent where unknown."""
-    foreign: dict[str, float] = field(default_factory=dict)
-    """CPU seconds of the other processes that used most meanwhile, by name."""
     conditions_by_host: list[dict[str, float]] = field(default_factory=list)
     """``conditions`` of each host, where ranks ran on several; ``conditions`` then has only what hosts add up."""
     foreign_by_host: list[dict[str, float]] = field(default_factory=list)
@@ -166,8 +162,6 @@ class Launch:
     """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
     period: int = 1
     """Steps per period: ``local_steps``."""
-    not_measured: dict[str, str] = field(default_factory=dict)
-    """Counters that could not be read, and why; one that the machine does not have is not among them."""
 
     def of_hosts(self) -> list[tuple[dict[str, float], dict[str, float]]]:
         """``conditions`` and ``foreign`` of each host."""

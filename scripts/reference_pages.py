@@ -180,7 +180,9 @@ def parts(hint: Any) -> Iterator[type]:
 
 
 def fields(kind: type) -> Iterator[tuple[str, str, str]]:
-    """Name, type and docstring of each field."""
+    """Name, type and docstring of each field, inherited ones first."""
+    for base in filter(dataclasses.is_dataclass, kind.__bases__):
+        yield from fields(base)
     body = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     own = {field.name for field in dataclasses.fields(kind)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,13 +193,8 @@ def wire_bytes(result: LaunchResult[Any], steps: int) -> float:
     return counted["wire_sent_bytes"] / steps / len(result.ranks)
 
 
-def worst(*errors: float) -> float:
-    """The largest error; NaN if any is, which ``max`` passes over where it does not come first."""
-    return math.nan if any(map(math.isnan, errors)) else max(errors)
-
-
 def assert_parity(ranks: list[CheckResult], tolerance: float | None = None) -> None:
     parity = ranks[0].parity
     assert parity
     limit = parity.tolerance if tolerance is None else tolerance
-    assert worst(parity.loss_error, parity.weights_error) <= limit, parity
+    assert parity.error <= limit, parity

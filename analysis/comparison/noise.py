@@ -28,7 +28,7 @@ from analysis.statistics.medians import Floats
 from analysis.text.spreadsheet import cell_as_data
 from analysis.text.units import is_finite
 from results.atomic import replacing, write_whole
-from results.entries import with_role
+from results.entries import entries_with_role
 from results.environment import Environment
 from results.identity import hardware, identity, settings_of
 from results.launches import ENOUGH_LAUNCHES
@@ -217,7 +217,7 @@ def write(floors: Sequence[Floor], records: Sequence[Record], path: Path) -> Non
             writer.writerows({name: cell_as_data(value) for name, value in row.items()} for row in rows)
         return
     last = max(records, key=lambda record: str(record.environment.get("time", ""))).environment
-    kept = ("time", *with_role(Environment, "hardware"), "torch", "git")
+    kept = ("time", *entries_with_role(Environment, "hardware"), "torch", "git")
     document = {
         "schema_version": SCHEMA,
         "level": 1 - 2 * ONE_SIDED,

@@ -49,7 +49,9 @@ def test_a_process_that_burns_beside_a_launch_is_found_and_named(
         assert foreign.get("sh", 0.0) > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
         # Nobody can have had more than the CPUs have, but for the ticks by which time is charged.
         assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
-        reason = disturbances(Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], [], seen, foreign)]))
+        reason = disturbances(
+            Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], conditions=seen, foreign=foreign)])
+        )
         assert reason["foreign_process"].startswith("in 1 of 1 launches; at worst others took ")
         assert "(sh" in reason["foreign_process"] or ", sh" in reason["foreign_process"]
 

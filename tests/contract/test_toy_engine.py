@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MakeCell, RunCheck, worst
+from tests.conftest import MakeCell, RunCheck
 
 TOY = {"name": "toy", "package": "tests.toy_engine"}
 
@@ -23,7 +23,7 @@ def test_it_trains_as_one_process_does(
     gpus: int, settings: dict[str, Any], make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     rank = run_check(make_cell(engine=TOY, gpus=gpus, measure={"collectives": True}, **settings))[0]
-    assert worst(rank.parity.loss_error, rank.parity.weights_error) <= rank.parity.tolerance
+    assert rank.parity.error <= rank.parity.tolerance
     assert {line.kind for line in rank.collectives} == {"all_reduce"}
 
 

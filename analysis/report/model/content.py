@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import pandas as pd
 
 from analysis.advice.alpha_beta import is_benchmark
 from analysis.metrics.measured import Measured
-from analysis.report.model.section import Value
+from analysis.report.model.section import Column, Table, Value, settings, table
 from analysis.table import rows
 from analysis.table.frame import measure_all, tabulate
 from analysis.text.labels import words
@@ -72,6 +73,13 @@ class Content:
     def settings(self, cell: Measured, names: Sequence[str] | None = None) -> list[Value]:
         """The entries of a table's row that name the configuration."""
         return [Value(rows.value(name, cell.settings[name])) for name in (self.names if names is None else names)]
+
+    def cell_table(
+        self, cells: Sequence[Measured], row: Callable[[Measured], list[Value]], *columns: Sequence[Column]
+    ) -> list[Table]:
+        """A table with a row per configuration: its settings, then ``row``. Empty without cells."""
+        headings = [*settings(self.headings), *chain(*columns)]
+        return table(headings, [[*self.settings(cell), *row(cell)] for cell in cells])
 
     @property
     def title(self) -> str:

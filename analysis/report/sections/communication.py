@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from analysis.metrics.measured import Measured
 from analysis.report.model.content import Content
-from analysis.report.model.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.section import Section, Value, numbers, words
 from analysis.text import units
 from results.launches import Collective
 
@@ -16,15 +16,12 @@ SHORT_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float
 def section(content: Content) -> Section:
     """A row for each configuration of several ranks whose collectives were counted."""
     cells = content.where(lambda cell: cell.record.collectives is not None and cell.world_size > 1)
-    columns = [
-        *settings(content.headings),
-        *numbers("sent (MiB)", "predicted (MiB)", "off by", "at the interface (MiB)"),
-        *words("calls"),
-    ]
     return Section(
         "Communication per step",
         "communication",
-        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        tables=content.cell_table(
+            cells, row, numbers("sent (MiB)", "predicted (MiB)", "off by", "at the interface (MiB)"), words("calls")
+        ),
         folded="details",
         notes=[
             "Sent: per rank, each call at its bandwidth optimum, in one untimed step. Predicted: from parameter shapes "

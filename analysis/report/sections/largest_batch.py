@@ -5,22 +5,22 @@ from __future__ import annotations
 from analysis.metrics.largest_batch import search_columns
 from analysis.metrics.measured import Measured
 from analysis.report.model.content import Content
-from analysis.report.model.section import Section, Value, numbers, settings, table
+from analysis.report.model.section import Section, Value, numbers
 from analysis.text import units
 
 
 def section(content: Content) -> Section:
     """A row for each configuration that searched."""
     cells = content.where(lambda cell: cell.record.search is not None)
-    columns = [
-        *settings(content.headings),
-        *numbers("memory limit", "largest batch per rank", "peak at it (MiB)", "smallest that does not fit"),
-        *numbers("launches"),
-    ]
     return Section(
         "Largest batch that fits",
         "largest-batch",
-        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        tables=content.cell_table(
+            cells,
+            row,
+            numbers("memory limit", "largest batch per rank", "peak at it (MiB)", "smallest that does not fit"),
+            numbers("launches"),
+        ),
         notes=[
             "Samples per step and rank; each batch is tried in a launch of its own. The peak is that of the rank that "
             "allocated most. Such a configuration measures memory only: no times, no parity."

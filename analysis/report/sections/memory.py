@@ -8,7 +8,7 @@ from itertools import pairwise
 from analysis.metrics.measured import Measured
 from analysis.metrics.memory import COUNTED, KINDS
 from analysis.report.model.content import Content
-from analysis.report.model.section import Point, Points, Section, Value, numbers, settings, table, words
+from analysis.report.model.section import Point, Points, Section, Value, numbers, words
 from analysis.table.panels import describe
 from analysis.text import units
 from analysis.text.labels import label
@@ -42,7 +42,6 @@ MOST_EXPLAINED = 24
 def section(content: Content) -> Section:
     """A row for each configuration whose peak was broken down by kind."""
     columns = [
-        *settings(content.headings),
         *numbers("at rest"),
         *words("peak in"),
         *numbers("model state", "gathered and communicated", "activations", "temporaries", "peak", "off by"),
@@ -53,7 +52,7 @@ def section(content: Content) -> Section:
         "Memory of a step",
         "memory",
         lists=[Points([Point(line) for line in lines])] if lines else [],
-        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in broken_down(content)]),
+        tables=content.cell_table(broken_down(content), row, columns),
         folded="details",
         notes=[
             "MiB on the rank with the largest peak; in brackets the prediction. Each part is predicted at its maximum, "

@@ -9,7 +9,7 @@ from analysis.metrics.measured import Measured
 from analysis.metrics.scaling_loss import PARTS, profiled_over_timed
 from analysis.metrics.step_parts import WORDS
 from analysis.report.model.content import DEFINITIONS, Content
-from analysis.report.model.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.section import Section, Value, numbers, words
 from analysis.text import units
 from results.attribution import Attribution
 from results.record import Record, world_size
@@ -23,15 +23,12 @@ STRETCH = 0.1
 def section(content: Content) -> Section:
     """A row for each configuration larger than its baseline; none if no step was attributed."""
     cells = [] if how_to_attribute(content) else grown(content)
-    columns = [
-        *settings(content.headings),
-        *numbers("lost", *(WORDS.get(part, part) for part in PARTS), "unexplained"),
-        *words("notes"),
-    ]
     return Section(
         "Where scaling efficiency is lost",
         "scaling-loss",
-        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        tables=content.cell_table(
+            cells, row, numbers("lost", *(WORDS.get(part, part) for part in PARTS), "unexplained"), words("notes")
+        ),
         folded="details",
         notes=[
             "Lost: 1 - scaling efficiency, with its interval. Parts: additional time for the same work relative to the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.metrics.measured import Measured
 from analysis.metrics.scaling import by_round
 from analysis.report.model.content import Content
-from analysis.report.model.section import Point, Points, Section, Value, numbers, settings, table, words
+from analysis.report.model.section import Point, Points, Section, Value, numbers, words
 from analysis.statistics.medians import NOTHING, Interval, median_interval
 from analysis.table.panels import describe
 from analysis.text import units
@@ -15,13 +15,12 @@ from results.identity import frozen
 def section(content: Content) -> Section:
     """A row for each configuration that has a serial fraction, and a trend for each setting."""
     cells = content.where(lambda cell: cell.serial_fraction.launches > 0)
-    columns = [*settings(content.headings), *numbers("speedup", "serial fraction"), *words("notes")]
     lines = trends(content)
     return Section(
         "Strong scaling: the serial fraction",
         "serial-fraction",
         lists=[Points([Point(line) for line in lines])] if lines else [],
-        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        tables=content.cell_table(cells, row, numbers("speedup", "serial fraction"), words("notes")),
         folded="details",
         notes=[
             "Karp and Flatt (1990): the share of the baseline's step that would not have been parallel, if nothing "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.metrics.measured import Measured
 from analysis.metrics.step_parts import PARTS, WORDS
 from analysis.report.model.content import DEFINITIONS, Content
-from analysis.report.model.section import Section, Value, numbers, settings, table, words
+from analysis.report.model.section import Section, Value, numbers, words
 from analysis.text import units
 from results.attribution import Attribution, Spread
 
@@ -13,16 +13,16 @@ from results.attribution import Attribution, Spread
 def section(content: Content) -> Section:
     """A row for each configuration whose steps were attributed."""
     cells = content.where(lambda cell: cell.record.attribution is not None)
-    columns = [
-        *settings(content.headings),
-        *numbers(*(f"{WORDS.get(part, part)} (ms)" for part in PARTS)),
-        *numbers("overlap", "cost, profiled (ms)", "cost, removed (ms)"),
-        *words("notes"),
-    ]
     return Section(
         "What a step is made of",
         "step-parts",
-        tables=table(columns, [[*content.settings(cell), *row(cell)] for cell in cells]),
+        tables=content.cell_table(
+            cells,
+            row,
+            numbers(*(f"{WORDS.get(part, part)} (ms)" for part in PARTS)),
+            numbers("overlap", "cost, profiled (ms)", "cost, removed (ms)"),
+            words("notes"),
+        ),
         folded="details",
         notes=[
             "Parts of a profiled step, mean over steps and ranks; they exclude each other and add up to the step. Cost "

@@ -76,19 +76,27 @@ class HostServer:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _connected(self, deadline: float) -> Channel | None:
-        """A connection to the coordinator; None once it refuses after it was there, or time is over."""
+        """A connection to the coordinator; None once it refuses after it was there, or time is over.
+
+        When time is over, prints the last error.
+        """
+        last: OSError | None = None
         while time.monotonic() < deadline:
             try:
                 connection = socket.create_connection(self._coordinator, timeout=CONNECT_S)
-            except ConnectionRefusedError:
-                if self._joined_once:
+            except OSError as error:
+                last = error
+                if self._joined_once and isinstance(error, ConnectionRefusedError):
                     return None
-            except OSError:
-                pass
             else:
                 return self._joined(connection)
             time.sleep(0.2)
+        print(f"bench: host server: no connection to the coordinator at {self._where()}: {last}", file=sys.stderr)
         return None
+
+    def _where(self) -> str:
+        address, port = self._coordinator
+        return f"{address} port {port}"
 
     def _joined(self, connection: socket.socket) -> Channel | None:
         channel = Channel(connection)

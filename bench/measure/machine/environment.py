@@ -15,7 +15,7 @@ from bench.measure.machine import energy, limits, nvml, topology
 from bench.measure.machine.command import without_folders
 from bench.measure.machine.torch_build import Machine
 from results.distorting import DISTORTING
-from results.environment import Environment, Git, Gpu
+from results.environment import Environment, Git, GpuFacts
 from results.secrets import NAME, without_secrets
 from results.source import Source
 
@@ -96,7 +96,7 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def gpus() -> list[Gpu]:
+def gpus() -> list[GpuFacts]:
     """Every GPU of this machine; empty where there is no driver."""
     return [
         {

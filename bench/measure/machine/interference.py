@@ -112,7 +112,7 @@ class Watch:
         unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
         if self._meter and self._meter.error:
             unread["energy of the processor"] = self._meter.error
-        return Interference(conditions, foreign, unread | self._unread)
+        return Interference(conditions=conditions, foreign=foreign, not_measured=unread | self._unread)
 
     def _read_device(self) -> dict[str, float]:
         counters: dict[str, float] = {}

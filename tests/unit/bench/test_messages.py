@@ -19,7 +19,7 @@ from results.launches import Interference, RankSamples, ServerCounts
 from tests.conftest import MakeCell
 
 SAMPLES = RankSamples([0.1], [0.2], [], 0.3, [float("inf")])
-TIMED = TimingResult(samples=SAMPLES, interference=Interference({"cpus": 2.0}), seconds={"init_s": 0.5})
+TIMED = TimingResult(samples=SAMPLES, interference=Interference(conditions={"cpus": 2.0}), seconds={"init_s": 0.5})
 COUNTS = ServerCounts(0, 1, 1, 1, 8, 8, {"0": 1}, 0, {"params": 8})
 
 
