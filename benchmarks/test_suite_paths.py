@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from analysis.advice.recommend import Limits, advise
+from analysis.advice.recommend import AdviceLimits, advise
 from analysis.comparison.counter_check import differences, measured
 from analysis.table.frame import frame
 from bench import engines
@@ -68,7 +68,7 @@ def test_the_table_of_cells_is_made(records: list[Record], benchmark: BenchmarkF
 @cpu_time
 def test_settings_are_advised(records: list[Record], benchmark: BenchmarkFixture) -> None:
     table = frame(records)
-    limits = Limits(memory_bytes=None, efficiency=None, gpus=None)
+    limits = AdviceLimits(memory_bytes=None, efficiency=None, gpus=None)
     assert benchmark.pedantic(advise, args=[records, table, limits], rounds=5, iterations=1, warmup_rounds=1)
 
 

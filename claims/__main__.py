@@ -16,7 +16,7 @@ from bench.checks import ConfigError
 from bench.cli.one_process import check_alone
 from claims import document, findings
 from claims.claim import Claim
-from claims.findings import Entry, Findings, NotFindings
+from claims.findings import FindingEntry, Findings, NotFindings
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ROOT, ExperimentError, Suite
 from results.store import dated, new_dated
@@ -106,7 +106,7 @@ def measure(chosen: list[Claim], folder: Path, expected: Findings | None, out: C
             out.print(Text(f"    not carried out: {error}", style="red"))
             failed += 1
             continue
-        all_findings.by_claim[claim.id] = Entry(finding, list(dict.fromkeys(suite.commands)), dated())
+        all_findings.by_claim[claim.id] = FindingEntry(finding, list(dict.fromkeys(suite.commands)), dated())
         all_findings.write(path)
         out.print(Text(f"    {finding.verdict}: {finding.because}"))
         for name, value in finding.numbers.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from claims.claim import VERDICTS, Claim
-from claims.findings import Entry, Findings
+from claims.findings import FindingEntry, Findings
 from claims.register import CLAIMS, TOPICS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "claims"
@@ -57,12 +57,12 @@ def summary(findings: Findings) -> str:
     return f"**{len(CLAIMS)} claims: {counted}.** Measured with {machine}."
 
 
-def row(claim: Claim, entry: Entry | None) -> str:
+def row(claim: Claim, entry: FindingEntry | None) -> str:
     verdict = f"**{entry.finding.verdict}**" if entry else NOT_MEASURED
     return f"| [{claim.id}]({claim.id}.md) | {cell(claim.statement)} | {verdict} | {headline(claim.id, entry)} |"
 
 
-def headline(id: str, entry: Entry | None) -> str:
+def headline(id: str, entry: FindingEntry | None) -> str:
     """One number of a finding with its name; empty where none is a number."""
     numbers = entry.finding.numbers if entry else {}
     for name in (NUMBER.get(id), *numbers):
@@ -82,7 +82,7 @@ def single(value: Any) -> str:
     return ""
 
 
-def page(claim: Claim, entry: Entry | None) -> str:
+def page(claim: Claim, entry: FindingEntry | None) -> str:
     """One claim: the verdict, what was measured, how, every number, and the commands."""
     verdict = entry.finding.verdict if entry else NOT_MEASURED
     parts = [GENERATED, f"# {claim.id}", f"**Claim:** {claim.statement}", f"**Verdict:** {verdict}.", "## Measured"]

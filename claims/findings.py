@@ -19,7 +19,7 @@ class NotFindings(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class FindingEntry:
     """A finding, the commands that measured it, and when."""
 
     finding: Finding
@@ -32,7 +32,7 @@ class Findings:
     """All of one machine."""
 
     machine: dict[str, Any] = field(default_factory=dict)
-    by_claim: dict[str, Entry] = field(default_factory=dict)
+    by_claim: dict[str, FindingEntry] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def read(path: Path) -> Findings:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != VERSION:
             raise ValueError(f"version {document['version']!r}; this version reads {VERSION}")
-        by_claim = {id: decode(entry, Entry, id) for id, entry in document["claims"].items()}
+        by_claim = {id: decode(entry, FindingEntry, id) for id, entry in document["claims"].items()}
         return Findings(dict(document["machine"]), by_claim)
     except OSError as error:
         raise NotFindings(f"{path}: {error.strerror}") from error

@@ -32,7 +32,7 @@ RUN = "mlflow:"
 """What a place begins with that is a run: of a cell, or the parent run of a sweep for all its cells."""
 
 
-class StoreError(NoRecords):
+class MlflowError(NoRecords):
     """The store cannot be used, or has not what was asked for; the message is one line."""
 
 
@@ -42,7 +42,7 @@ def default_uri() -> str:
 
 
 def open_client(uri: str, *, create: bool) -> MlflowClient:
-    """A client of a store that answers. Raises StoreError; with ``create`` an embedded store need not exist yet."""
+    """A client of a store that answers. Raises MlflowError; with ``create`` an embedded store need not exist yet."""
     probe(uri, create=create)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_S))
@@ -54,24 +54,24 @@ def open_client(uri: str, *, create: bool) -> MlflowClient:
     try:
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise StoreError(f"MLflow is not installed ({error}); pip install mlflow") from error
+        raise MlflowError(f"MLflow is not installed ({error}); pip install mlflow") from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return MlflowClient(tracking_uri=uri)
     except Exception as error:  # mlflow raises whatever its backends do
-        raise StoreError(f"{shown(uri)} is no MLflow store: {first_line(error)}") from error
+        raise MlflowError(f"{shown(uri)} is no MLflow store: {first_line(error)}") from error
 
 
 def probe(uri: str, *, create: bool) -> None:
-    """Raises StoreError within a few seconds if nothing can be done with the store: mlflow itself tries for minutes."""
+    """Raises MlflowError within a few seconds if the store cannot be used: mlflow itself tries for minutes."""
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
         _probe_server(uri, parts)
     elif parts.scheme.startswith("sqlite"):
         _probe_sqlite(uri, create=create)
     elif parts.scheme in ("", "file") and not create and not Path(parts.path).is_dir():
-        raise StoreError(f"{shown(uri)} is no MLflow store; valid: such as {URI} or http://HOST:PORT")
+        raise MlflowError(f"{shown(uri)} is no MLflow store; valid: such as {URI} or http://HOST:PORT")
 
 
 def _probe_server(uri: str, parts: SplitResult) -> None:
@@ -83,7 +83,7 @@ def _probe_server(uri: str, parts: SplitResult) -> None:
         return  # an answer, whatever it says
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise StoreError(f"{shown(uri)} does not answer{_through(parts)}: {first_line(reason)}") from error
+        raise MlflowError(f"{shown(uri)} does not answer{_through(parts)}: {first_line(reason)}") from error
 
 
 def _through(parts: SplitResult) -> str:
@@ -100,7 +100,7 @@ def _probe_sqlite(uri: str, *, create: bool) -> None:
     if not path.exists():
         if create:
             return
-        raise StoreError(f"no MLflow store at {shown(uri)}; a sweep creates it, or python -m bench.tracking import")
+        raise MlflowError(f"no MLflow store at {shown(uri)}; a sweep creates it, or python -m bench.tracking import")
     try:
         store = sqlite3.connect(path, timeout=REACH_S, isolation_level=None)
         try:
@@ -108,7 +108,7 @@ def _probe_sqlite(uri: str, *, create: bool) -> None:
         finally:
             store.close()
     except sqlite3.Error as error:
-        raise StoreError(f"{shown(uri)} cannot be used: {first_line(error)}") from error
+        raise MlflowError(f"{shown(uri)} cannot be used: {first_line(error)}") from error
 
 
 def shown(uri: str) -> str:
@@ -123,14 +123,14 @@ def first_line(error: object) -> str:
 def load_places(places: Sequence[Path], uri: str | None = None, experiment: str | None = None) -> Loaded:
     """Records of folders, files and runs (``mlflow:RUN_ID``); without any, those of a whole experiment.
 
-    Raises NoRecords where a place has none, and StoreError where the store or the requested part of it is missing.
+    Raises NoRecords where a place has none, and MlflowError where the store or the requested part of it is missing.
     """
     if not places:
         if uri is None and experiment is None:
-            raise StoreError("nothing to read; name a PATH, mlflow:RUN_ID, or --mlflow URI --experiment NAME")
+            raise MlflowError("nothing to read; name a PATH, mlflow:RUN_ID, or --mlflow URI --experiment NAME")
         return experiment_records(uri or default_uri(), experiment or EXPERIMENT)
     if experiment is not None:
-        raise StoreError("--experiment reads the whole experiment; name it or PATHs, not both")
+        raise MlflowError("--experiment reads the whole experiment; name it or PATHs, not both")
     runs = [str(place).removeprefix(RUN) for place in places if str(place).startswith(RUN)]
     parts = [run_records(uri or default_uri(), run_id) for run_id in runs]
     if files := [place for place in places if not str(place).startswith(RUN)]:
@@ -145,10 +145,10 @@ def experiment_records(uri: str, name: str) -> Loaded:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             there = ", ".join(sorted(one.name for one in client.search_experiments())) or "none"
-            raise StoreError(f"no experiment {name} in {shown(uri)}; there are: {there}")
+            raise MlflowError(f"no experiment {name} in {shown(uri)}; there are: {there}")
         runs = [run for run in search(client, experiment.experiment_id, "") if "record" in run.data.tags]
         if not runs:
-            raise StoreError(f"experiment {name} in {shown(uri)} has no run of a cell")
+            raise MlflowError(f"experiment {name} in {shown(uri)} has no run of a cell")
         return _records(client, runs, f"experiment {name} in {shown(uri)}")
 
 
@@ -160,7 +160,7 @@ def run_records(uri: str, run_id: str) -> Loaded:
             run = client.get_run(run_id)
         except Exception as error:
             if "not found" in str(error).lower() or "invalid" in str(error).lower():
-                raise StoreError(f"no run {run_id} in {shown(uri)}") from error
+                raise MlflowError(f"no run {run_id} in {shown(uri)}") from error
             raise
         children = search(client, run.info.experiment_id, f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
         return _records(client, list(children) or [run], f"run {run_id} in {shown(uri)}")
@@ -168,13 +168,13 @@ def run_records(uri: str, run_id: str) -> Loaded:
 
 @contextmanager
 def _one_line(uri: str) -> Iterator[None]:
-    """Whatever mlflow raises becomes a StoreError."""
+    """Whatever mlflow raises becomes a MlflowError."""
     try:
         yield
     except NoRecords:
         raise
     except Exception as error:
-        raise StoreError(f"{shown(uri)} cannot be read: {first_line(error)}") from error
+        raise MlflowError(f"{shown(uri)} cannot be read: {first_line(error)}") from error
 
 
 def search(client: MlflowClient, experiment_id: str, query: str) -> Iterator[Run]:
@@ -199,11 +199,11 @@ def _records(client: MlflowClient, runs: Sequence[Run], what: str) -> Loaded:
             else:
                 missing.append(f"run {run.info.run_id} ({run.info.run_name}) has no record among its artifacts")
         if not files:
-            raise StoreError(f"{what} has no record among its artifacts")
+            raise MlflowError(f"{what} has no record among its artifacts")
         try:
             contents = load(files)
         except NoRecords as error:
-            raise StoreError(f"{what}: {first_line(error).replace(f'{scratch}/', 'artifact ')}") from error
+            raise MlflowError(f"{what}: {first_line(error).replace(f'{scratch}/', 'artifact ')}") from error
     warnings = [line.replace(f"{Path(scratch).resolve()}/", "artifact ") for line in contents.warnings]
     cells: dict[tuple[str, str], int] = {}
     for at, record in enumerate(contents.records):

@@ -45,7 +45,7 @@ def _in_ascii(character: str) -> str:
 codecs.register_error(ERRORS, in_ascii)
 
 
-class Output(io.TextIOWrapper):
+class TerminalOutput(io.TextIOWrapper):
     """A stream for text without control sequences; ``rich_proxied_file`` is the one below it, which takes them."""
 
     rich_proxied_file: io.TextIOWrapper
@@ -68,14 +68,14 @@ def prepare_output(kind: type[io.FileIO] = io.FileIO) -> None:
             setattr(sys, name, _output(stream, kind))
 
 
-def _output(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> Output:
+def _output(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> TerminalOutput:
     stream.flush()
     buffer = io.BufferedWriter(kind(stream.fileno(), "w", closefd=False))
     below, output = (
         # Both write through: their order is that of the calls.
         make(buffer, stream.encoding, ERRORS, line_buffering=stream.line_buffering, write_through=True)
-        for make in (io.TextIOWrapper, Output)
+        for make in (io.TextIOWrapper, TerminalOutput)
     )
-    assert isinstance(output, Output)
+    assert isinstance(output, TerminalOutput)
     output.rich_proxied_file = below
     return output

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from bench.measure.machine.interference import PROC, TICKS_PER_S, Machine, between, ours, read_machine
+from bench.measure.machine.interference import PROC, TICKS_PER_S, MachineCounters, between, ours, read_machine
 from bench.measure.verdicts import Cause, clock_drift, foreign_process, throttled
 
 Measured = TypeVar("Measured")
@@ -66,7 +66,7 @@ def counted_undisturbed(count: Callable[[], float], expected: float, times: int 
 class Look:
     """The machine at one moment, since boot."""
 
-    machine: Machine
+    machine: MachineCounters
     others_s: float
     """CPU seconds of all processes that do not descend from this one, with those of their children that have ended."""
 

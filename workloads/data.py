@@ -38,7 +38,7 @@ def samples_of(shape: Sequence[int]) -> int:
     return SAMPLES if math.prod(shape) <= 2**14 else LARGE_SAMPLES
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Where a workload's samples come from."""
 
     info: DataInfo
@@ -87,7 +87,7 @@ class ImageNetFolder:
         return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
 
 
-def digits(seed: int) -> Source:
+def digits(seed: int) -> DataSource:
     """Handwritten digits in an order drawn from the seed: images (n, 1, 8, 8), standardised, and labels (n)."""
     images, labels = read_digits()
     images = images / 16
@@ -116,7 +116,7 @@ def read_digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(pixels).reshape(-1, 1, 8, 8), torch.tensor(labels, dtype=torch.int64)
 
 
-def cifar10(seed: int, data_dir: str | None) -> Source:
+def cifar10(seed: int, data_dir: str | None) -> DataSource:
     """Images (n, 3, 32, 32), standardised, and labels (n) of 10 classes: CIFAR-10 in ``data_dir``, else synthetic."""
     if data_dir is None:
         return synthetic_images(seed, (3, 32, 32), classes=10)
@@ -137,7 +137,7 @@ def cifar10(seed: int, data_dir: str | None) -> Source:
     return Bank(description, images, labels, synthetic=False, prepare=_standardise_cifar10)
 
 
-def imagenet(seed: int, data_dir: str | None) -> Source:
+def imagenet(seed: int, data_dir: str | None) -> DataSource:
     """Images (n, 3, 224, 224), standardised, and labels (n) of 1000 classes.
 
     Real ones from ``data_dir/imagenet/train/CLASS/FILE`` (any number of classes up to 1000), else synthetic.
@@ -157,7 +157,7 @@ def imagenet(seed: int, data_dir: str | None) -> Source:
     return source
 
 
-def synthetic_images(seed: int, shape: tuple[int, int, int], *, classes: int) -> Source:
+def synthetic_images(seed: int, shape: tuple[int, int, int], *, classes: int) -> DataSource:
     """Images (n, *shape) and labels (n): noise over a fainter pattern of 4x4 patches that the class sets."""
     channels, height, width = shape
     samples = samples_of(shape)
@@ -170,7 +170,7 @@ def synthetic_images(seed: int, shape: tuple[int, int, int], *, classes: int) ->
     return Bank(f"{samples} fixed synthetic {size} images, {classes} classes", images, labels, synthetic=True)
 
 
-def arrays(seed: int, shape: Sequence[int], *, classes: int) -> Source:
+def arrays(seed: int, shape: Sequence[int], *, classes: int) -> DataSource:
     """Inputs (n, *shape) and labels (n): noise over a fainter pattern, constant but along the first dimension."""
     samples = samples_of(shape)
     generator = _generator(seed)
@@ -182,14 +182,14 @@ def arrays(seed: int, shape: Sequence[int], *, classes: int) -> Source:
     return Bank(f"{samples} fixed synthetic samples of {size}, {classes} classes", inputs, labels, synthetic=True)
 
 
-def tokens(seed: int, *, vocabulary: int, length: int, samples: int = SAMPLES) -> Source:
+def tokens(seed: int, *, vocabulary: int, length: int, samples: int = SAMPLES) -> DataSource:
     """Inputs and targets, each (n, length) token ids; a target is the token that follows its input."""
     chain = _chain(_generator(seed), vocabulary, samples, length + 1)
     description = f"{samples} fixed synthetic sequences of {length} tokens, vocabulary {vocabulary}"
     return Bank(description, chain[:, :-1], chain[:, 1:], synthetic=True)
 
 
-def masked_tokens(seed: int, *, vocabulary: int, length: int, masked: int, samples: int = SAMPLES) -> Source:
+def masked_tokens(seed: int, *, vocabulary: int, length: int, masked: int, samples: int = SAMPLES) -> DataSource:
     """Token ids (n, length), ``masked`` positions of each sample (n, masked), and the tokens that stood there.
 
     The last id of the vocabulary stands in their place and nowhere else.
@@ -202,7 +202,7 @@ def masked_tokens(seed: int, *, vocabulary: int, length: int, masked: int, sampl
     return Bank(description, inputs, positions, whole.gather(1, positions), synthetic=True)
 
 
-def vectors(seed: int, *, width: int, outputs: int | None = None, samples: int = SAMPLES) -> Source:
+def vectors(seed: int, *, width: int, outputs: int | None = None, samples: int = SAMPLES) -> DataSource:
     """Inputs (n, width) and targets (n, outputs) of unit variance.
 
     A target is its input with columns and signs changed, cut or repeated to ``outputs`` (None: as many).
@@ -216,7 +216,7 @@ def vectors(seed: int, *, width: int, outputs: int | None = None, samples: int =
     return Bank(f"{samples} fixed synthetic vectors of {shape}", inputs, inputs[:, order] * signs, synthetic=True)
 
 
-def clicks(seed: int, *, dense: int, tables: int, rows: int, samples: int = SMALL_SAMPLES) -> Source:
+def clicks(seed: int, *, dense: int, tables: int, rows: int, samples: int = SMALL_SAMPLES) -> DataSource:
     """Dense features (n, dense), a row of each table (n, tables), and whether it was clicked (n), as labels 0 and 1.
 
     Row k is drawn in proportion to 1/(k + 1), about: few rows are in most samples. A quarter of the samples are
@@ -232,7 +232,7 @@ def clicks(seed: int, *, dense: int, tables: int, rows: int, samples: int = SMAL
     return Bank(description, features, indices, clicked.long(), synthetic=True)
 
 
-def utterances(seed: int, *, frames: int, mels: int, stride: int, classes: int) -> Source:
+def utterances(seed: int, *, frames: int, mels: int, stride: int, classes: int) -> DataSource:
     """Log-mel features (n, frames, mels) and the class of each ``stride`` frames (n, frames // stride).
 
     Noise over a fainter spectrum that the class sets.

@@ -52,7 +52,7 @@ class Feed:
                 "valid: input=[LENGTH] and loss=cross_entropy or output"
             )
 
-    def source(self, seed: int) -> data.Source:
+    def source(self, seed: int) -> data.DataSource:
         if self.input_kind == "tokens":
             return data.tokens(seed, vocabulary=self.vocabulary, length=self.input[0])
         return data.arrays(seed, self.input, classes=self.classes)

@@ -19,7 +19,7 @@ STRIDE = 4
 
 
 @dataclass(frozen=True)
-class Size:
+class SpeechSize:
     """The numbers that set a recogniser's shape."""
 
     layers: int
@@ -30,8 +30,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(layers=2, heads=4, width=64, frames=64, classes=32),
-    "base": Size(layers=12, heads=12, width=768, frames=1000, classes=500),
+    "tiny": SpeechSize(layers=2, heads=4, width=64, frames=64, classes=32),
+    "base": SpeechSize(layers=12, heads=12, width=768, frames=1000, classes=500),
 }
 
 
@@ -63,7 +63,7 @@ class Speech(Supervised):
 class Recogniser(nn.Module):
     """Maps features (n, frames, MELS) to logits (n, frames // STRIDE, classes)."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: SpeechSize) -> None:
         super().__init__()
         self.subsampling = nn.Sequential(
             nn.Conv1d(MELS, size.width, kernel_size=3, stride=2, padding=1),

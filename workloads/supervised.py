@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads.base import Batch, WorkloadInfo, reseeded
-from workloads.data import Source
+from workloads.data import DataSource
 
 
 class Supervised(ABC):
@@ -19,7 +19,7 @@ class Supervised(ABC):
     """
 
     def __init__(
-        self, name: str, seed: int, source: Source, *, unit: str = "sample", units_per_sample: int = 1
+        self, name: str, seed: int, source: DataSource, *, unit: str = "sample", units_per_sample: int = 1
     ) -> None:
         self._seed = seed
         self._source = source

@@ -47,11 +47,11 @@ def network(size: str) -> nn.Module:
     # torchvision's head starts at zero, through which the first step's gradient reaches no other layer.
     nn.init.normal_(module.get_parameter("heads.head.weight"), std=0.02)
     for block in module.get_submodule("encoder.layers").children():
-        block.self_attention = Attention(block.self_attention)  # type: ignore[arg-type]
+        block.self_attention = PatchAttention(block.self_attention)  # type: ignore[arg-type]
     return module
 
 
-class Attention(nn.Module):
+class PatchAttention(nn.Module):
     """The parameters of torch's self-attention, with a gradient of exactly zero for the bias of its keys.
 
     Softmax cancels that bias: in torch's own attention its gradient is rounding noise, which Adam would turn into

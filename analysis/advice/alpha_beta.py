@@ -40,7 +40,7 @@ def bus_factor(kind: str, ranks: int) -> float:
 
 
 @dataclass(frozen=True)
-class Line:
+class AlphaBeta:
     """t = alpha_s + S·s_per_byte, of one launch."""
 
     alpha_s: float
@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Point:
+class SizePoint:
     """One kind at one size, over all launches."""
 
     size_bytes: int
@@ -84,10 +84,10 @@ class Fit:
     """Nothing without a line."""
     bandwidth: Interval
     """1/β in bytes per second: the algorithm bandwidth that large sizes tend to. Nothing without a line."""
-    line: Line | None
+    line: AlphaBeta | None
     """Of the medians of α and β over launches; None where there is no fit."""
     why_no_line: str
-    points: list[Point]
+    points: list[SizePoint]
 
     @property
     def bus(self) -> float:
@@ -115,14 +115,14 @@ def fits(record: Record) -> list[Fit]:
     return [_fit(record, kind) for kind in kinds]
 
 
-def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> Line:
+def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> AlphaBeta:
     """Least squares of (α + β·S)/t - 1 over two sizes or more: a relative error counts alike at every size."""
     times = np.asarray(times_s, dtype=np.float64)
     terms = np.stack([1 / times, np.asarray(sizes, dtype=np.float64) / times], axis=1)
     scale = np.linalg.norm(terms, axis=0)
     solution, *_ = np.linalg.lstsq(terms / scale, np.ones(len(times)), rcond=None)
     alpha_s, s_per_byte = solution / scale
-    return Line(float(alpha_s), float(s_per_byte))
+    return AlphaBeta(float(alpha_s), float(s_per_byte))
 
 
 def _fit(record: Record, kind: str) -> Fit:
@@ -134,7 +134,7 @@ def _fit(record: Record, kind: str) -> Fit:
         ranks=ranks,
         alpha_s=medians.median_interval([line.alpha_s for line in lines]),
         bandwidth=medians.median_interval([1 / line.s_per_byte for line in lines]),
-        line=Line(_median([line.alpha_s for line in lines]), _median([line.s_per_byte for line in lines]))
+        line=AlphaBeta(_median([line.alpha_s for line in lines]), _median([line.s_per_byte for line in lines]))
         if lines
         else None,
         why_no_line=why,
@@ -142,7 +142,7 @@ def _fit(record: Record, kind: str) -> Fit:
     )
 
 
-def _lines(launches: list[dict[int, list[float]]]) -> tuple[list[Line], str]:
+def _lines(launches: list[dict[int, list[float]]]) -> tuple[list[AlphaBeta], str]:
     """A line per launch, or none and the reason: too few sizes, or a time that does not grow with the size."""
     fewest = min(len(sizes) for sizes in launches)
     if fewest < FEWEST_SIZES:
@@ -153,13 +153,15 @@ def _lines(launches: list[dict[int, list[float]]]) -> tuple[list[Line], str]:
     return lines, ""
 
 
-def _point(kind: str, ranks: int, size: int, launches: list[dict[int, list[float]]], lines: list[Line]) -> Point:
+def _point(
+    kind: str, ranks: int, size: int, launches: list[dict[int, list[float]]], lines: list[AlphaBeta]
+) -> SizePoint:
     times_s = medians.median_interval([_median(sizes[size]) for sizes in launches])
     pairs = zip(launches, lines, strict=True) if lines else ()
     residuals = [_median(sizes[size]) / line.at(size) - 1 for sizes, line in pairs]
     quartiles = [np.percentile(sizes[size], [25, 75]) / _median(sizes[size]) for sizes in launches]
     within = _median([high - low for low, high in quartiles])
-    return Point(
+    return SizePoint(
         size_bytes=size,
         time_s=times_s,
         least_s=min(min(sizes[size]) for sizes in launches),

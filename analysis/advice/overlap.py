@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.comparison.compare import MARGIN, compare
-from analysis.comparison.verdict import Outcome, Pair
+from analysis.comparison.verdict import Comparison, Pair
 from analysis.metrics.scaling import is_ranked
 from results.identity import identity, settings_of
 from results.record import Record
@@ -20,7 +20,7 @@ class Overlapped:
 
     index: int
     """Of the cell with overlap, in the table."""
-    outcome: Outcome
+    outcome: Comparison
     """With overlap over without."""
 
 

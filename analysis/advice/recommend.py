@@ -30,7 +30,7 @@ ALWAYS_NAMED = ("engine", "workload", "stage", "gpus")
 
 
 @dataclass(frozen=True)
-class Limits:
+class AdviceLimits:
     """What a setting must keep. None asks for nothing."""
 
     memory_bytes: float | None = None
@@ -104,7 +104,7 @@ class Advice:
     """The background load of the fastest, where it was heavy: then nothing is recommended."""
 
 
-def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> list[Advice]:
+def advise(records: Sequence[Record], table: pd.DataFrame, limits: AdviceLimits) -> list[Advice]:
     """One Advice for each task in ``table``, the frame of ``records``."""
     names = varying(table)
     settings = [name for name in names if not is_task(name)]
@@ -114,7 +114,9 @@ def advise(records: Sequence[Record], table: pd.DataFrame, limits: Limits) -> li
     ]
 
 
-def _advise(records: Sequence[Record], table: pd.DataFrame, task: str, settings: list[str], limits: Limits) -> Advice:
+def _advise(
+    records: Sequence[Record], table: pd.DataFrame, task: str, settings: list[str], limits: AdviceLimits
+) -> Advice:
     smallest = int(table["gpus"].min())
     broken = {index: limits.broken_by(row, smallest) for index, row in table.iterrows()}
     refused = [(describe(row, settings), why) for index, row in table.iterrows() if (why := broken[index])]

@@ -43,12 +43,12 @@ def share(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from analysis.advice.recommend import Limits, advise, lines
+    from analysis.advice.recommend import AdviceLimits, advise, lines
     from analysis.table.frame import frame
 
     source = read(arguments)
     warn(source.warnings)
-    limits = Limits(memory_bytes=arguments.memory, efficiency=arguments.min_efficiency, gpus=arguments.gpus)
+    limits = AdviceLimits(memory_bytes=arguments.memory, efficiency=arguments.min_efficiency, gpus=arguments.gpus)
     given = advise(source.records, frame(source.records), limits)
     print("\n\n".join("\n".join(lines(advice)) for advice in given))
     return 0 if any(advice.tied for advice in given) else 1

@@ -107,13 +107,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def links_of(arguments: argparse.Namespace) -> Links | str:
     """The network that the options describe; a line that says what is missing, where they are incomplete."""
-    from analysis.projection.fabric import Line
+    from analysis.projection.fabric import LinkTime
     from analysis.projection.project import Links
 
     if (arguments.link is None) != (arguments.latency is None):
         return "--link and --latency describe the network between hosts together; give both"
     if arguments.link is not None and arguments.gpus_per_host is None:
         return "--link is shared by the ranks of a host; give --gpus-per-host too"
-    between = None if arguments.link is None else Line(arguments.latency, 8 / arguments.link)
+    between = None if arguments.link is None else LinkTime(arguments.latency, 8 / arguments.link)
     inside = None if arguments.inside is None else 1 / arguments.inside
     return Links(between, inside, arguments.gpus_per_host)

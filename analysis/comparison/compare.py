@@ -20,8 +20,8 @@ from rich.text import Text
 from analysis.comparison.verdict import (
     STYLES,
     VERDICTS,
+    Comparison,
     NothingToCompare,
-    Outcome,
     Pair,
     Row,
     Verdict,
@@ -109,17 +109,17 @@ def _has(value: Any, wanted: str) -> bool:
         return as_written(value) == wanted
 
 
-def compare(pair: Pair, margin: float) -> Outcome:
+def compare(pair: Pair, margin: float) -> Comparison:
     """The verdict on one pair; a ratio within 1/(1+margin) to 1+margin counts as the same."""
     peak = _ratio(memory(pair.second).peak_bytes, memory(pair.first).peak_bytes)
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
-        return Outcome(pair, verdict, medians.NOTHING, None, peak)
+        return Comparison(pair, verdict, medians.NOTHING, None, peak)
     first, second, paired = samples(pair.first, pair.second, lambda record, launch: time.step_time_s(launch))
     step = ratio(second, first, paired=paired)
     verdict = judge(step, margin)
     needed = launches_needed(first, second, paired=paired, margin=margin) if verdict == "cannot tell" else None
-    return Outcome(pair, verdict, step, needed, peak)
+    return Comparison(pair, verdict, step, needed, peak)
 
 
 def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: bool, margin: float) -> int | None:
@@ -183,7 +183,7 @@ def _difference_lines(pairs: Sequence[Pair], facts: Callable[[Record], Mapping[s
 
 
 def show(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Comparison],
     alone: Sequence[Record],
     sides: tuple[str, str],
     *,
@@ -200,7 +200,7 @@ def show(
         out.print(Text(line), soft_wrap=True)
 
 
-def table(outcomes: Sequence[Outcome], sides: tuple[str, str], setting: str | None) -> Table:
+def table(outcomes: Sequence[Comparison], sides: tuple[str, str], setting: str | None) -> Table:
     names = telling([outcome.pair.first for outcome in outcomes], setting)
     columns = (*(f"{side} ms" for side in sides), "step ×", "interval", "peak MiB", "peak ×", "verdict")
     rows = []
@@ -221,7 +221,7 @@ def _step_s(record: Record) -> float:
     return medians.median_interval([time.step_time_s(launch) for launch in record.launches if launch.ranks]).value
 
 
-def verdict_words(outcome: Outcome) -> str:
+def verdict_words(outcome: Comparison) -> str:
     """The verdict, why there is none, and what else a reader must know of either side."""
     first, second = outcome.pair.first, outcome.pair.second
     if outcome.verdict == "broken":
@@ -237,7 +237,7 @@ def verdict_words(outcome: Outcome) -> str:
     return "; ".join([_verdict(outcome), *notes.values()])
 
 
-def _verdict(outcome: Outcome) -> str:
+def _verdict(outcome: Comparison) -> str:
     if outcome.verdict != "cannot tell":
         return outcome.verdict
     if not is_finite(outcome.step.low):
@@ -257,7 +257,9 @@ def _ended(record: Record) -> str:
     return "simulated" if record.resolved.get("simulated") else "no steps timed"
 
 
-def summary(outcomes: Sequence[Outcome], alone: Sequence[Record], sides: tuple[str, str], margin: float) -> list[str]:
+def summary(
+    outcomes: Sequence[Comparison], alone: Sequence[Record], sides: tuple[str, str], margin: float
+) -> list[str]:
     """What the table comes to, in lines."""
     counts = Counter(outcome.verdict for outcome in outcomes)
     counts_text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])

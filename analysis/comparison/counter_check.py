@@ -57,7 +57,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Difference:
+class CounterDifference:
     """One quantity of one cell, or all of a cell that only one side has."""
 
     cell: str
@@ -102,30 +102,30 @@ def check_same_sweep(before: Baseline, now: Baseline) -> None:
         )
 
 
-def differences(before: Baseline, now: Baseline) -> list[Difference]:
+def differences(before: Baseline, now: Baseline) -> list[CounterDifference]:
     """Everything that differs. An engine that cannot run here and that the baseline lacks too is no difference."""
     entries = [
-        Difference(SETTINGS, key, before.settings[key], now.settings[key], "changed", "")
+        CounterDifference(SETTINGS, key, before.settings[key], now.settings[key], "changed", "")
         for key in before.settings
         if key in now.settings and before.settings[key] != now.settings[key]
     ]
     for cell in sorted(before.cells | now.cells):
         libraries = whose(before, now, cell)
         if cell not in now.cells:
-            entries.append(Difference(cell, "status", before.cells[cell]["status"], None, "missing", libraries))
+            entries.append(CounterDifference(cell, "status", before.cells[cell]["status"], None, "missing", libraries))
         elif cell not in before.cells:
             if now.engines[cell] not in absent(now):
-                entries.append(Difference(cell, "status", None, now.cells[cell]["status"], "new", libraries))
+                entries.append(CounterDifference(cell, "status", None, now.cells[cell]["status"], "new", libraries))
         else:
             entries += _changes(cell, before.cells[cell], now.cells[cell], libraries)
     return entries
 
 
-def _changes(cell: str, before: Quantities, now: Quantities, libraries: str) -> list[Difference]:
+def _changes(cell: str, before: Quantities, now: Quantities, libraries: str) -> list[CounterDifference]:
     """Of a cell that ends differently the ending is the difference, and what it then lacks is not listed."""
     names = ["status", "parity"] if before["status"] != now["status"] else list(before | now)
     return [
-        Difference(cell, name, before.get(name), now.get(name), "changed", libraries)
+        CounterDifference(cell, name, before.get(name), now.get(name), "changed", libraries)
         for name in names
         if before.get(name) != now.get(name) and (name in now or before["status"] == now["status"])
     ]
@@ -146,7 +146,7 @@ def whose(before: Baseline, now: Baseline, cell: str) -> str:
     return ", ".join(exact_quantities.changed_libraries(ours, theirs) + added)
 
 
-def exit_code(differences: Sequence[Difference]) -> int:
+def exit_code(differences: Sequence[CounterDifference]) -> int:
     if not differences:
         return SAME
     return LIBRARIES if all(difference.libraries for difference in differences) else CODE
@@ -205,7 +205,7 @@ def write(path: Path, baseline: Baseline) -> None:
     write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
-def show(differences: Sequence[Difference], before: Baseline, now: Baseline, out: Console) -> None:
+def show(differences: Sequence[CounterDifference], before: Baseline, now: Baseline, out: Console) -> None:
     """Prints what differs, a row a quantity, what it comes to, and what was not looked at."""
     for line in notes(before, now):
         out.print(Text(line, style="yellow"), soft_wrap=True)
@@ -238,7 +238,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
     return lines
 
 
-def table(differences: Sequence[Difference]) -> Table:
+def table(differences: Sequence[CounterDifference]) -> Table:
     drawn = bare(("cell", "quantity", "baseline", "now", "beside our code"))
     last = ""
     for difference in differences[:MOST_ROWS]:

@@ -38,7 +38,7 @@ Counts = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangePoint:
     """A series moved here."""
 
     at: int
@@ -55,7 +55,7 @@ class Series:
     records: list[Record]
     """In the order of time."""
     steps_s: list[float]
-    changes: list[Change]
+    changes: list[ChangePoint]
     verdict: Verdict
     """Of the last change."""
 
@@ -95,7 +95,7 @@ def least_sweeps(level: float) -> int:
     return count
 
 
-def change_points(values: Floats, level: float) -> list[Change]:
+def change_points(values: Floats, level: float) -> list[ChangePoint]:
     """Where ``values`` moved, in order; where nothing moved, one is found with probability ``level`` at most."""
     cuts = sorted(_cuts(values, 0, level))
     while cuts:
@@ -111,14 +111,14 @@ def change_points(values: Floats, level: float) -> list[Change]:
     return []
 
 
-def _change(before: Floats, after: Floats, at: int) -> Change:
+def _change(before: Floats, after: Floats, at: int) -> ChangePoint:
     """The ratio of one part to the other, and how likely two parts of one kind are to lie as far apart at this cut."""
     from scipy.stats import mannwhitneyu  # half a second, which only a series that moved must wait
 
     ratio = float(np.median(np.divide.outer(after, before)))
     ranks = _ranks(np.concatenate([before, after]))  # equal values count in their order
     tested = mannwhitneyu(ranks[: len(before)], ranks[len(before) :], method="exact")
-    return Change(at, ratio, float(tested.pvalue))
+    return ChangePoint(at, ratio, float(tested.pvalue))
 
 
 def _cuts(values: Floats, offset: int, level: float) -> list[int]:
@@ -192,7 +192,7 @@ def table(series: Sequence[Series]) -> Table:
     return cell_table(telling([entry.records[-1] for entry in series]), columns, rows, ("verdict", "changes"))
 
 
-def words(entry: Series, change: Change) -> str:
+def words(entry: Series, change: ChangePoint) -> str:
     """Such as ``× 1.08 at 2026-03-04_02-00-00, commit 0123456789ab (p 0.0004)``."""
     record = entry.records[change.at]
     commit = str(record.environment.get("git", {}).get("commit", "unknown"))[:12]

@@ -25,7 +25,7 @@ Verdict = Literal["equal", "differs", "inside", "outside", "not judged"]
 
 
 @dataclass(frozen=True)
-class Line:
+class FigureLine:
     """One figure then and now."""
 
     figure: str
@@ -36,30 +36,32 @@ class Line:
     """Whether a difference means that the cell was not reproduced."""
 
 
-def lines(before: Record, after: Record) -> list[Line]:
+def lines(before: Record, after: Record) -> list[FigureLine]:
     """Every figure that either record has, the deciding ones first."""
     all_lines = [*_identity(before, after), *_bits(before, after), *_bytes(before, after), *_intervals(before, after)]
     return sorted(all_lines, key=lambda line: not line.decides)
 
 
-def failed(entries: Sequence[Line]) -> list[str]:
+def failed(entries: Sequence[FigureLine]) -> list[str]:
     """The figures by which the cell was not reproduced; none if it was."""
     return [line.figure for line in entries if line.decides and line.verdict == "differs"]
 
 
-def exact(figure: str, then: Any, now: Any, words: tuple[str, str] | None = None, *, decides: bool = True) -> Line:
+def exact(
+    figure: str, then: Any, now: Any, words: tuple[str, str] | None = None, *, decides: bool = True
+) -> FigureLine:
     same = frozen(then) == frozen(now)  # as JSON, in which a NaN is itself
     texts = words or (str(then), str(now))
-    return Line(figure, *texts, "equal" if same else "differs", decides)
+    return FigureLine(figure, *texts, "equal" if same else "differs", decides)
 
 
-def within(figure: str, low: float, high: float, then: str, now: float, now_words: str) -> Line:
+def within(figure: str, low: float, high: float, then: str, now: float, now_words: str) -> FigureLine:
     if isnan(low) or isnan(high):
-        return Line(figure, f"{then}, no interval", now_words, "not judged")
-    return Line(figure, then, now_words, "inside" if low <= now <= high else "outside")
+        return FigureLine(figure, f"{then}, no interval", now_words, "not judged")
+    return FigureLine(figure, then, now_words, "inside" if low <= now <= high else "outside")
 
 
-def _identity(before: Record, after: Record) -> Iterator[Line]:
+def _identity(before: Record, after: Record) -> Iterator[FigureLine]:
     yield exact("status", before.status, after.status)
     if before.model and after.model:
         digests = (before.model.data_digest, after.model.data_digest)
@@ -69,7 +71,7 @@ def _identity(before: Record, after: Record) -> Iterator[Line]:
         yield exact("parameters", shapes[0], shapes[1], counts)
 
 
-def _bits(before: Record, after: Record) -> Iterator[Line]:
+def _bits(before: Record, after: Record) -> Iterator[FigureLine]:
     """What is equal bit by bit under deterministic=true; without it, whether it happens to be."""
     must = bool(before.config.get("deterministic"))
     if before.parity or after.parity:
@@ -88,7 +90,7 @@ def _bits(before: Record, after: Record) -> Iterator[Line]:
         yield _losses(f"losses of {counted(len(pairs), 'timed launch')}", sides[0], sides[1], must)
 
 
-def _losses(figure: str, then: list[float], now: list[float], must: bool) -> Line:
+def _losses(figure: str, then: list[float], now: list[float], must: bool) -> FigureLine:
     if len(then) != len(now):
         return exact(figure, then, now, (counted(len(then), "loss"), counted(len(now), "loss")), decides=must)
     at = next((at for at, pair in enumerate(zip(then, now, strict=True)) if frozen(pair[0]) != frozen(pair[1])), None)
@@ -100,7 +102,7 @@ def _losses(figure: str, then: list[float], now: list[float], must: bool) -> Lin
     return exact(figure, then, now, words, decides=must)
 
 
-def _bytes(before: Record, after: Record) -> Iterator[Line]:
+def _bytes(before: Record, after: Record) -> Iterator[FigureLine]:
     sides = (before, after)
     if before.memory or after.memory:
         states = [[rank.state_bytes for rank in side.memory] for side in sides]
@@ -124,7 +126,7 @@ def _calls(record: Record) -> list[list[dict[str, Any]]]:
     return [[dataclasses.asdict(call) for call in ledger] for ledger in ledgers]
 
 
-def _intervals(before: Record, after: Record) -> Iterator[Line]:
+def _intervals(before: Record, after: Record) -> Iterator[FigureLine]:
     timed = [[launch for launch in side.launches if launch.ranks] for side in (before, after)]
     if all(timed):
         then, now = (medians.median_interval([time.step_time_s(launch) for launch in side]) for side in timed)
@@ -145,7 +147,7 @@ def _intervals(before: Record, after: Record) -> Iterator[Line]:
     yield from _by_size(before, after)
 
 
-def _by_size(before: Record, after: Record) -> Iterator[Line]:
+def _by_size(before: Record, after: Record) -> Iterator[FigureLine]:
     """The collectives that ``workload=collectives`` times."""
     times: list[dict[tuple[str, int], list[float]]] = [{}, {}]
     for side, record in zip(times, (before, after), strict=True):
@@ -159,7 +161,7 @@ def _by_size(before: Record, after: Record) -> Iterator[Line]:
             yield _median(f"{key[0]} of {key[1]:,} B (ms)", then, now, ms)
 
 
-def _median(figure: str, then: medians.Interval, now: medians.Interval, words: Any) -> Line:
+def _median(figure: str, then: medians.Interval, now: medians.Interval, words: Any) -> FigureLine:
     interval = "" if isnan(then.low) else f" [{words(then.low)}, {words(then.high)}] at {then.level_text()}"
     return within(figure, then.low, then.high, words(then.value) + interval, now.value, words(now.value))
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from analysis.comparison import verdict as verdicts
 from analysis.comparison.compare import environment_differences, shared_rounds, verdict_words
 from analysis.comparison.exact_quantities import by_rank
-from analysis.comparison.verdict import STYLES, Outcome, Pair, Row, Verdict, cell_table, ratio_texts, telling
+from analysis.comparison.verdict import STYLES, Comparison, Pair, Row, Verdict, cell_table, ratio_texts, telling
 from analysis.metrics.scaling import is_ranked
 from analysis.metrics.traffic import ledgers
 from analysis.statistics import medians, paired
@@ -38,7 +38,7 @@ MORE_PEAK = 0.01
 """A peak that is larger by more than this share is more memory: less may be an allocator's rounding."""
 
 
-def judge_all(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Outcome]:
+def judge_all(pairs: Sequence[Pair], margin: float = MARGIN) -> list[Comparison]:
     """The verdict on each pair, first against second, as one gate."""
     compared = sum(is_ranked(pair.first) and is_ranked(pair.second) for pair in pairs)
     return [judge(pair, margin, FALSE_ALARMS / max(1, compared)) for pair in pairs]
@@ -49,16 +49,16 @@ def least_rounds(cells: int) -> int:
     return paired.least_rounds(FALSE_ALARMS / cells)
 
 
-def judge(pair: Pair, margin: float, one_sided: float) -> Outcome:
+def judge(pair: Pair, margin: float, one_sided: float) -> Comparison:
     peak = steady_peak_bytes(pair.second) / steady_peak_bytes(pair.first)
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_broken(pair) else "not compared"
-        return Outcome(pair, verdict, medians.NOTHING, None, peak)
+        return Comparison(pair, verdict, medians.NOTHING, None, peak)
     first, second = shared_rounds(pair.first, pair.second, per_step_s)
     step = paired.ratio_interval(paired.logs_of_ratios(first, second), one_sided)
     verdict = verdicts.judge(step, margin, least=margin, rounds=paired.least_rounds(one_sided))
     needed = rounds_needed(step, margin, one_sided) if verdict == "cannot tell" else None
-    return Outcome(
+    return Comparison(
         pair,
         verdict,
         step,
@@ -170,7 +170,7 @@ def _counts(lines: Sequence[Collective]) -> Counter[tuple[str, str, int, int]]:
     return counts
 
 
-def show(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float, out: Console) -> None:
+def show(outcomes: Sequence[Comparison], sides: tuple[str, str], margin: float, out: Console) -> None:
     """Prints the environment's differences, a row per cell, what needs no statistics, and a summary."""
     for line in environment_differences([outcome.pair for outcome in outcomes]):
         out.print(Text(f"differs: {line}", style="yellow"), soft_wrap=True)
@@ -183,7 +183,7 @@ def show(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float, out
         out.print(Text(line), soft_wrap=True)
 
 
-def table(outcomes: Sequence[Outcome], names: Sequence[str], sides: tuple[str, str]) -> Table:
+def table(outcomes: Sequence[Comparison], names: Sequence[str], sides: tuple[str, str]) -> Table:
     columns = (*(f"{side} ms" for side in sides), "step ×", "interval", "peak ×", "finds", "verdict")
     rows = []
     for outcome in outcomes:
@@ -201,7 +201,7 @@ def table(outcomes: Sequence[Outcome], names: Sequence[str], sides: tuple[str, s
     return cell_table(names, columns, rows, ("verdict",))
 
 
-def words(outcome: Outcome) -> str:
+def words(outcome: Comparison) -> str:
     text = verdict_words(outcome)
     if outcome.peak > 1 + MORE_PEAK:
         text += ", more memory"
@@ -227,7 +227,7 @@ def settings_that_differ(pair: Pair) -> list[str]:
     ]
 
 
-def summary(outcomes: Sequence[Outcome], sides: tuple[str, str], margin: float) -> list[str]:
+def summary(outcomes: Sequence[Comparison], sides: tuple[str, str], margin: float) -> list[str]:
     """What the table comes to, in lines."""
     counts = Counter(outcome.verdict for outcome in outcomes)
     parts = [f"{count} {verdict}" for verdict, count in counts.items()]

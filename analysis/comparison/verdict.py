@@ -37,7 +37,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Comparison:
     """How a pair compares. Ratios are second over first: above 1 is slower, or more."""
 
     pair: Pair

@@ -20,20 +20,20 @@ from analysis.figures.step_parts import part_bars
 from analysis.figures.traffic import sent_bars
 from analysis.metrics.measured import Measured
 from analysis.metrics.memory import limit_bytes
-from analysis.table.panels import Layout, Panel, drawn, layout, panels
+from analysis.table.panels import Panel, PanelLayout, drawn, layout, panels
 from analysis.table.warnings import bearing
 from results.verdicts import IDLE, UNTRAINED
 
 
 @dataclass(frozen=True)
-class Kind:
+class FigureKind:
     """One kind of figure."""
 
     name: str
     title: str
     definition: str
     """What is drawn and how it is defined, in a sentence or two."""
-    draw: Callable[[Panel, Layout], Figure | None]
+    draw: Callable[[Panel, PanelLayout], Figure | None]
     section: str
     """The anchor of the section of the report that shows it."""
     subject: str = "time"
@@ -47,7 +47,7 @@ class Kind:
 INTERVAL = "Intervals are over launches; a cross: disturbed."
 
 KINDS = [
-    Kind(
+    FigureKind(
         "sent_bytes",
         "Bytes sent",
         "Per rank and step, each call at its bandwidth optimum, as counted in an untimed step.",
@@ -55,7 +55,7 @@ KINDS = [
         "overview",
         subject="memory",
     ),
-    Kind(
+    FigureKind(
         "throughput",
         "Throughput by world size",
         "All ranks together, over the total time of measured steps. " + INTERVAL,
@@ -63,7 +63,7 @@ KINDS = [
         "overview",
         is_curve=True,
     ),
-    Kind(
+    FigureKind(
         "scaling_efficiency",
         "Scaling efficiency",
         "Throughput per rank relative to the smallest world size. Cap: limit by shared cores; hollow: oversubscribed.",
@@ -72,7 +72,7 @@ KINDS = [
         needs_worlds=True,
         is_curve=True,
     ),
-    Kind(
+    FigureKind(
         "scaling_loss",
         "Parts of the loss",
         "Additional time per part for the same work, relative to the smallest world size; left of zero it is less. "
@@ -81,7 +81,7 @@ KINDS = [
         "scaling-loss",
         needs_worlds=True,
     ),
-    Kind(
+    FigureKind(
         "serial_fraction",
         "Serial fraction of strong scaling",
         "Karp and Flatt: (1/speedup - 1/n) / (1 - 1/n), n the growth of the world. Rises with overhead. " + INTERVAL,
@@ -90,14 +90,14 @@ KINDS = [
         needs_worlds=True,
         is_curve=True,
     ),
-    Kind(
+    FigureKind(
         "step_parts",
         "Parts of a step",
         "From a profiled launch, mean over steps and ranks. Exposed: communication that no computation overlaps.",
         part_bars,
         "step-parts",
     ),
-    Kind(
+    FigureKind(
         "model_state",
         "Model state per rank",
         "The rank with the most, between backward and update, by kind; below each bar the prediction from parameter "
@@ -106,7 +106,7 @@ KINDS = [
         "memory",
         subject="memory",
     ),
-    Kind(
+    FigureKind(
         "peak_memory",
         "Peak memory per rank",
         "The largest allocation at any moment of an untimed step, by use; below each bar the prediction, an upper "
@@ -115,7 +115,7 @@ KINDS = [
         "memory",
         subject="memory",
     ),
-    Kind(
+    FigureKind(
         "memory_residual",
         "Residual of the predicted peak",
         "Measured over predicted peak. The prediction is an upper bound, so a bar to the left is expected.",
@@ -145,28 +145,30 @@ def draw(cells: Sequence[Measured], table: pd.DataFrame, folder: Path) -> list[P
     return plots
 
 
-def _has_subject(kind: Kind, shown: pd.DataFrame, place: Layout) -> bool:
+def _has_subject(kind: FigureKind, shown: pd.DataFrame, place: PanelLayout) -> bool:
     """Whether there is something to compare: several world sizes, or several values along a curve."""
     if kind.needs_worlds and shown["gpus"].nunique() < 2:
         return False
     return not kind.is_curve or (place.axis in LINED and shown[place.axis].nunique() > 1)
 
 
-def _overview(cells: Sequence[Measured], shown: pd.DataFrame, place: Layout, folder: Path) -> list[Plot]:
+def _overview(cells: Sequence[Measured], shown: pd.DataFrame, place: PanelLayout, folder: Path) -> list[Plot]:
     limits = {int(at): limit_bytes(cells[int(at)].record) for at in shown.index}
     names = [*place.panels, *(["gpus"] if place.axis == "gpus" else [])]
-    kind = Kind("overview", overview.TITLE, overview.DEFINITION, partial(overview.overview, limits=limits), "answer")
+    kind = FigureKind(
+        "overview", overview.TITLE, overview.DEFINITION, partial(overview.overview, limits=limits), "answer"
+    )
     return _plot(kind, shown, place, names, folder)
 
 
-def _launches(cells: Sequence[Measured], shown: pd.DataFrame, place: Layout, folder: Path) -> list[Plot]:
+def _launches(cells: Sequence[Measured], shown: pd.DataFrame, place: PanelLayout, folder: Path) -> list[Plot]:
     samples = {int(at): cells[int(at)].launch_throughputs() for at in shown.index}
     draw_dots = partial(launches.launch_dots, throughputs=samples)
-    kind = Kind("launches", launches.TITLE, launches.DEFINITION, draw_dots, "overview")
+    kind = FigureKind("launches", launches.TITLE, launches.DEFINITION, draw_dots, "overview")
     return _plot(kind, shown, place, place.panels, folder)
 
 
-def _plot(kind: Kind, shown: pd.DataFrame, place: Layout, names: list[str], folder: Path) -> list[Plot]:
+def _plot(kind: FigureKind, shown: pd.DataFrame, place: PanelLayout, names: list[str], folder: Path) -> list[Plot]:
     """One kind with a panel for each combination of the settings ``names``; none where nothing is drawn."""
     split = panels(shown, names)
     shown_panels = drawn(split)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.figures.canvas import FAINT, INK, PAPER, canvas
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.text.labels import label
 from results.identity import frozen
 from results.verdicts import MOMENTARY
@@ -58,7 +58,7 @@ EFFICIENCY = Quantity("scaling_efficiency", "scaling efficiency (%)", (("", 100)
 SERIAL = Quantity("serial_fraction", "serial fraction (%)", (("", 100),))
 
 
-def curve(panel: Panel, layout: Layout, quantity: Quantity) -> Figure | None:
+def curve(panel: Panel, layout: PanelLayout, quantity: Quantity) -> Figure | None:
     """One panel; None if it has nothing to show."""
     table = panel.table[panel.table[quantity.column].notna()]
     if table.empty:
@@ -109,7 +109,12 @@ def _series(table: pd.DataFrame, setting: str | None) -> dict[str, str]:
 
 
 def _placed(
-    table: pd.DataFrame, layout: Layout, places: dict[str, float], looks: dict[str, int], column: str, factor: float
+    table: pd.DataFrame,
+    layout: PanelLayout,
+    places: dict[str, float],
+    looks: dict[str, int],
+    column: str,
+    factor: float,
 ) -> pd.DataFrame:
     """The panel's points in axis coordinates: x, y, low, high, look of the series, and what makes a mark hollow."""
     keys = table[layout.series].map(frozen) if layout.series else pd.Series("", index=table.index)
@@ -174,7 +179,7 @@ def _disturbed(axes: Axes, points: pd.DataFrame) -> None:
     axes.plot(points["x"], points["y"], "x", color=INK, markersize=10, markeredgewidth=0.9, zorder=4)
 
 
-def _frame(axes: Axes, layout: Layout, places: dict[str, float], bottom: float, top: float) -> None:
+def _frame(axes: Axes, layout: PanelLayout, places: dict[str, float], bottom: float, top: float) -> None:
     """Limits, ticks and their words."""
     at = list(places.values())
     names = [_tick(layout.axis, key) for key in places]

@@ -11,14 +11,14 @@ from matplotlib.lines import Line2D
 from analysis.figures.canvas import INK, canvas
 from analysis.figures.memory import Rows
 from analysis.table.frame import each_cell
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.text.units import number
 
 TITLE = "Every launch"
 DEFINITION = "Throughput of each launch, over the median of the fastest setting of the same world size."
 
 
-def launch_dots(panel: Panel, layout: Layout, throughputs: Mapping[int, Sequence[float]]) -> Figure | None:
+def launch_dots(panel: Panel, layout: PanelLayout, throughputs: Mapping[int, Sequence[float]]) -> Figure | None:
     """A row per configuration; ``throughputs`` are those of its launches, by the table's index. None without any."""
     table = panel.table[panel.table["throughput_per_s"].notna()]
     if table.empty or max(len(throughputs[int(at)]) for at in table.index) < 2:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.canvas import INK, PAPER, WIDTH, canvas
 from analysis.metrics.memory import KINDS, PARTS
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.table.rows import part
 from analysis.text.labels import label
 from analysis.text.units import is_finite, number
@@ -26,7 +26,7 @@ ROW = 0.28
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-def state_bars(panel: Panel, layout: Layout) -> Figure | None:
+def state_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     """Model state per rank by kind, the solid bar measured, the slim one below it predicted; None if not measured."""
     table = panel.table[panel.table["model_state_bytes"].notna()]
     if table.empty:
@@ -70,7 +70,7 @@ PREDICTED = {
 """Columns of what is predicted, by the part that shows them; what is gathered is in ``working``."""
 
 
-def peak_bars(panel: Panel, layout: Layout) -> Figure | None:
+def peak_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     """The peak memory of a rank during a step by purpose, predicted below; None if not measured."""
     table = panel.table[panel.table["peak_bytes"].notna()]
     if table.empty:
@@ -109,7 +109,7 @@ def _peak_parts(row: pd.Series, unit: str) -> list[tuple[str, float]]:
     return [("state", state / UNITS[unit]), ("temporaries", (row["peak_bytes"] - state) / UNITS[unit])]
 
 
-def residual_bars(panel: Panel, layout: Layout) -> Figure | None:
+def residual_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     """Measured minus predicted peak, as a share of the prediction; None where either is missing."""
     table = panel.table[panel.table["peak_bytes"].notna() & panel.table["peak_predicted_bytes"].notna()]
     if table.empty:
@@ -134,7 +134,7 @@ def residual_bars(panel: Panel, layout: Layout) -> Figure | None:
 class Rows:
     """Where the cells of a panel stand: one row each, under a heading for each value of the axis setting."""
 
-    def __init__(self, table: pd.DataFrame, layout: Layout) -> None:
+    def __init__(self, table: pd.DataFrame, layout: PanelLayout) -> None:
         self.places: list[float] = []
         self.names: list[str] = []
         self.headings: list[tuple[float, str]] = []

@@ -16,7 +16,7 @@ from analysis.figures.canvas import INK, PAPER, pair
 from analysis.figures.curves import THROUGHPUT, unit_of
 from analysis.figures.memory import UNITS, unit_for
 from analysis.table.frame import each_cell
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.text.labels import label
 from analysis.text.units import is_finite, number, short, size
 from results.verdicts import MOMENTARY
@@ -34,7 +34,7 @@ FARTHEST_LIMIT = 3.0
 """Times the largest peak beyond which a memory limit is written rather than drawn: it would flatten all bars."""
 
 
-def overview(panel: Panel, layout: Layout, limits: Mapping[int, float | None]) -> Figure | None:
+def overview(panel: Panel, layout: PanelLayout, limits: Mapping[int, float | None]) -> Figure | None:
     """One world size: a row per setting; ``limits`` are bytes per rank by the table's index. None without times."""
     table = panel.table[panel.table["throughput_per_s"].notna()]
     if table.empty:

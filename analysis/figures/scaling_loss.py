@@ -10,13 +10,13 @@ from analysis.figures.memory import Rows
 from analysis.figures.step_parts import looks
 from analysis.metrics.scaling_loss import PARTS
 from analysis.metrics.step_parts import WORDS
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.text import units
 
 UNEXPLAINED = {"facecolor": PAPER, "edgecolor": INK, "lw": 0.5, "hatch": "oo"}
 
 
-def loss_bars(panel: Panel, layout: Layout) -> Figure | None:
+def loss_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     """The parts of each cell's loss, what is lost to the right of zero and what is saved to the left; None without."""
     table = panel.table[panel.table["efficiency_loss_compute"].notna()]
     if table.empty:

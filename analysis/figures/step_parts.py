@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from analysis.figures.canvas import INK, PAPER, SCALES, canvas
 from analysis.figures.memory import Rows
 from analysis.metrics.step_parts import PARTS, WORDS
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.text import units
 
 COLOURS = {
@@ -30,7 +30,7 @@ def looks(part: str) -> dict[str, Any]:
     return {"facecolor": COLOURS[part], "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)}
 
 
-def part_bars(panel: Panel, layout: Layout) -> Figure | None:
+def part_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     """The parts of a step, stacked; None if no cell's were measured."""
     table = panel.table[panel.table["compute_part_s"].notna()]
     if table.empty:

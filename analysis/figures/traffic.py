@@ -8,11 +8,11 @@ from matplotlib.patches import Patch
 
 from analysis.figures.canvas import INK, PAPER, canvas
 from analysis.figures.memory import UNITS, Rows, unit_for
-from analysis.table.panels import Layout, Panel
+from analysis.table.panels import Panel, PanelLayout
 from analysis.text.units import is_finite, number
 
 
-def sent_bars(panel: Panel, layout: Layout) -> Figure | None:
+def sent_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     """Bytes sent per rank and step, the prediction as a slim bar below; None if nothing was counted."""
     table = panel.table[panel.table["sent_bytes"].notna() & (panel.table["gpus"] > 1)]
     if table.empty or not (table["sent_bytes"] > 0).any():

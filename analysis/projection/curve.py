@@ -19,7 +19,7 @@ from analysis.projection.traffic import NotProjected, collectives_at
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.text.labels import label
-from analysis.theory.calibrated import Calibrated
+from analysis.theory.calibrated import CalibratedStep
 from results.identity import frozen, hardware, identity, settings_of
 from results.launches import Collective
 from results.record import Record, world_size
@@ -35,7 +35,7 @@ ONE_LAUNCH_ERROR = 0.03
 
 
 @dataclass(frozen=True)
-class Curve:
+class ScalingCurve:
     """Records that differ in their world size only."""
 
     label: str
@@ -58,9 +58,9 @@ class Curve:
         engine, network = record.config.get("engine") or {}, record.config.get("network")
         return (str(engine.get("name")), hardware(record), frozen(network), self.backend)
 
-    def within(self, largest: int) -> Curve:
+    def within(self, largest: int) -> ScalingCurve:
         """The same without the world sizes above ``largest``."""
-        return Curve(self.label, {size: record for size, record in self.records.items() if size <= largest})
+        return ScalingCurve(self.label, {size: record for size, record in self.records.items() if size <= largest})
 
     @cached_property
     def stage(self) -> int:
@@ -89,7 +89,7 @@ class Curve:
         """Of the time of forward and backward."""
         if (self.any.config.get("workload") or {}).get("name") != "calibrated":
             return BACKWARD_SHARE
-        layers = Calibrated.of(self.any.config)
+        layers = CalibratedStep.of(self.any.config)
         return layers.backward_s / (layers.forward_s + layers.backward_s)
 
     @cached_property
@@ -178,7 +178,7 @@ def _relative_error(interval: Interval) -> float:
     return max(LEAST_ERROR, log(interval.high / interval.low) / (2 * deviations))
 
 
-def curves(records: Sequence[Record]) -> tuple[list[Curve], list[str]]:
+def curves(records: Sequence[Record]) -> tuple[list[ScalingCurve], list[str]]:
     """The curves of a sweep, and one line per configuration that has no projection, with the reason."""
     groups: dict[object, dict[int, Record]] = defaultdict(dict)
     for record in records:
@@ -188,7 +188,7 @@ def curves(records: Sequence[Record]) -> tuple[list[Curve], list[str]]:
     kept, refused = [], []
     for name, group in zip(labels, groups.values(), strict=True):
         usable = {size: group[size] for size in sorted(group) if not shares_cores(group[size])}
-        curve = Curve(name, usable or dict(sorted(group.items())))
+        curve = ScalingCurve(name, usable or dict(sorted(group.items())))
         if reason := _why_not(curve, oversubscribed=len(group) - len(usable)):
             refused.append(f"{name}: {reason}")
         else:
@@ -220,7 +220,7 @@ def _varies(name: str, named: Sequence[dict[str, Any]]) -> bool:
     return any(len(values) > 1 for values in groups.values())
 
 
-def _why_not(curve: Curve, oversubscribed: int) -> str:
+def _why_not(curve: ScalingCurve, oversubscribed: int) -> str:
     """Why a curve cannot be projected; empty if it can."""
     record, network = curve.any, curve.any.config.get("network") or {}
     if len(curve.sizes) < 3:

@@ -14,7 +14,7 @@ from results.launches import Collective
 
 
 @dataclass(frozen=True)
-class Line:
+class LinkTime:
     """The cost of a message: ``alpha_s`` seconds, and ``s_per_byte`` seconds for each byte."""
 
     alpha_s: float
@@ -25,19 +25,19 @@ class Line:
 class Fabric:
     """What connects ranks. ``inside`` joins the ranks of a host; ``between`` joins hosts, None for a single host."""
 
-    inside: Line
-    between: Line | None = None
+    inside: LinkTime
+    between: LinkTime | None = None
     ranks_per_host: int | None = None
     """None: every rank has a link of its own, as in a sweep with one rank per host."""
     trees: bool = True
     """Whether NCCL uses a tree where that is faster than a ring."""
 
-    def line(self, ranks: int, stream_count: int = 1) -> Line:
+    def line(self, ranks: int, stream_count: int = 1) -> LinkTime:
         """The slowest message of a group of ``ranks``; ``stream_count`` ranks of a host share its link."""
         if self.between is None or self.ranks_per_host is None or ranks <= self.ranks_per_host:
             return self.inside
         s_per_byte = max(self.inside.s_per_byte, self.between.s_per_byte * stream_count)
-        return Line(max(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
+        return LinkTime(max(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
 
 
 def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:

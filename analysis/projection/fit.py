@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from analysis.projection.curve import Curve
-from analysis.projection.fabric import Fabric, Line
-from analysis.projection.model import Costs, Model
+from analysis.projection.curve import ScalingCurve
+from analysis.projection.fabric import Fabric, LinkTime
+from analysis.projection.model import Costs, StepModel
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ OWN = 3
 class Fitted:
     """Estimates for curves that share a fabric, with their covariance."""
 
-    models: list[Model]
+    models: list[StepModel]
     theta: Floats
     covariance: Floats
     cost: float
@@ -74,7 +74,7 @@ class Fitted:
         return log(model.step_s(ranks, _costs(theta, at, model), fabric or _fabric(theta, self.trees)))
 
 
-def fit(curves: Sequence[Curve]) -> list[Fitted]:
+def fit(curves: Sequence[ScalingCurve]) -> list[Fitted]:
     """Estimates from all world sizes of these curves, the most likely first.
 
     There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
@@ -87,8 +87,8 @@ def fit(curves: Sequence[Curve]) -> list[Fitted]:
     return sorted((one for one in fits if one.cost - best.cost < LIKELY), key=lambda fitted: fitted.cost)
 
 
-def _fit(curves: Sequence[Curve], *, trees: bool) -> Fitted:
-    problem = Problem([Model(curve) for curve in curves], trees)
+def _fit(curves: Sequence[ScalingCurve], *, trees: bool) -> Fitted:
+    problem = Problem([StepModel(curve) for curve in curves], trees)
     solution = least_squares(problem.residuals, problem.start(), jac=problem.jacobian, x_scale="jac", max_nfev=200)
     jacobian = np.asarray(solution.jac, dtype=np.float64)
     covariance = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
@@ -102,7 +102,7 @@ def _fit(curves: Sequence[Curve], *, trees: bool) -> Fitted:
 class Problem:
     """What is minimized: misfits to measured step times, and distances from the prior."""
 
-    models: list[Model]
+    models: list[StepModel]
     trees: bool
 
     @cached_property
@@ -165,9 +165,9 @@ def _places(at: int) -> list[int]:
 
 def _fabric(theta: Floats, trees: bool) -> Fabric:
     alpha_s, s_per_byte = (exp(float(value)) for value in theta[:SHARED])
-    return Fabric(Line(alpha_s, s_per_byte), trees=trees)
+    return Fabric(LinkTime(alpha_s, s_per_byte), trees=trees)
 
 
-def _costs(theta: Floats, at: int, model: Model) -> Costs:
+def _costs(theta: Floats, at: int, model: StepModel) -> Costs:
     step, factor, fixed = (exp(float(value)) for value in theta[_places(at)[SHARED:]])
     return Costs(step, factor, min(0.99, fixed) if model.curve.is_strong else 0.0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import exp, log, log2, sqrt
 
-from analysis.projection.curve import Curve
+from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric
 from analysis.projection.fit import Fitted, fit
 from analysis.projection.model import Parts
@@ -63,7 +63,7 @@ class HeldOut:
         return self.projected.low_s <= self.measured_s <= self.projected.high_s
 
 
-def held_out(curves: Sequence[Curve]) -> list[HeldOut]:
+def held_out(curves: Sequence[ScalingCurve]) -> list[HeldOut]:
     """Predictions of every measured world size above half the largest; empty where a fit has too few sizes.
 
     Raises NotProjected where collectives follow no rule.
@@ -85,7 +85,7 @@ def held_out(curves: Sequence[Curve]) -> list[HeldOut]:
 class Projector:
     """Fits curves that share a fabric, and projects each of them with a band."""
 
-    def __init__(self, curves: Sequence[Curve]) -> None:
+    def __init__(self, curves: Sequence[ScalingCurve]) -> None:
         self.curves = list(curves)
         self.fits = fit(self.curves)
         self.checked = held_out(self.curves)

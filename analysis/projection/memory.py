@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from analysis.metrics.memory import memory
-from analysis.projection.curve import Curve
+from analysis.projection.curve import ScalingCurve
 from analysis.theory import theory_of
 from analysis.theory.setting import Setting, setting
 
 
-def peak_bytes(curve: Curve, ranks: int) -> int | None:
+def peak_bytes(curve: ScalingCurve, ranks: int) -> int | None:
     """Bytes on the fullest rank; None where no peak was measured or the engine has no formula."""
     measured = [size for size in curve.sizes if memory(curve.records[size]).peak_bytes is not None]
     if not measured:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist, pstdev
 
-from analysis.projection.curve import Curve
-from analysis.projection.fabric import Fabric, Line, collective_s
+from analysis.projection.curve import ScalingCurve
+from analysis.projection.fabric import Fabric, LinkTime, collective_s
 from analysis.projection.schedule import pass_s, spread
 from results.launches import Collective
 
@@ -80,10 +80,10 @@ class Phases:
 
 
 @dataclass(frozen=True)
-class Model:
+class StepModel:
     """A curve whose step time can be computed for any world size."""
 
-    curve: Curve
+    curve: ScalingCurve
     _straggler_s: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
     def straggler_s(self, ranks: int) -> float:
@@ -192,5 +192,5 @@ def _each(seconds: Sequence[float], repeats: int) -> list[float]:
 
 
 def _without_bytes(fabric: Fabric) -> Fabric:
-    between = None if fabric.between is None else Line(fabric.between.alpha_s, 0.0)
-    return replace(fabric, inside=Line(fabric.inside.alpha_s, 0.0), between=between)
+    between = None if fabric.between is None else LinkTime(fabric.between.alpha_s, 0.0)
+    return replace(fabric, inside=LinkTime(fabric.inside.alpha_s, 0.0), between=between)

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from analysis.projection.curve import Curve, curves
-from analysis.projection.fabric import Fabric, Line
+from analysis.projection.curve import ScalingCurve, curves
+from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.held_out import HeldOut, Projected, Projector
 from analysis.projection.memory import peak_bytes
 from results.record import Record
@@ -26,14 +26,14 @@ PAYS_OFF = 1.5
 class Links:
     """A network that a person described."""
 
-    between: Line | None = None
+    between: LinkTime | None = None
     """Latency and seconds per byte from host to host; None: as measured."""
     inside_s_per_byte: float | None = None
     ranks_per_host: int | None = None
 
 
 @dataclass(frozen=True)
-class Row:
+class ProjectionRow:
     """One configuration at one world size."""
 
     projected: Projected
@@ -62,7 +62,7 @@ class Projection:
 
     title: str
     unit: str
-    rows: dict[int, list[Row]] = field(default_factory=dict)
+    rows: dict[int, list[ProjectionRow]] = field(default_factory=dict)
     """By world size, the fastest first."""
     knees: list[Knee] = field(default_factory=list)
     checked: list[HeldOut] = field(default_factory=list)
@@ -76,13 +76,13 @@ def project(
     """Projections of a sweep to these world sizes, and one line for each configuration that has none."""
     links = links or Links()
     usable, refused = curves(records)
-    groups: dict[object, list[Curve]] = defaultdict(list)
+    groups: dict[object, list[ScalingCurve]] = defaultdict(list)
     for curve in usable:
         groups[curve.fabric_key].append(curve)
     return [_group(group, sorted(set(targets)), links, memory_bytes) for group in groups.values()], refused
 
 
-def _group(group: list[Curve], targets: list[int], links: Links, memory_bytes: float | None) -> Projection:
+def _group(group: list[ScalingCurve], targets: list[int], links: Links, memory_bytes: float | None) -> Projection:
     projector = Projector(group)
     fabric = described(projector.fabric, links)
     record = group[0].any
@@ -107,11 +107,11 @@ def described(fitted: Fabric, links: Links) -> Fabric | None:
     if links.between is None and links.ranks_per_host is None and links.inside_s_per_byte is None:
         return None
     own = fitted.inside
-    inside = own if links.inside_s_per_byte is None else Line(own.alpha_s, links.inside_s_per_byte)
+    inside = own if links.inside_s_per_byte is None else LinkTime(own.alpha_s, links.inside_s_per_byte)
     return Fabric(inside, links.between or own, links.ranks_per_host or 1)
 
 
-def why_not(curve: Curve, ranks: int, links: Links) -> str:
+def why_not(curve: ScalingCurve, ranks: int, links: Links) -> str:
     """Why a world size has no projection; empty if it has one."""
     largest = max(curve.sizes)
     if ranks > MAX_FACTOR * largest:
@@ -122,14 +122,16 @@ def why_not(curve: Curve, ranks: int, links: Links) -> str:
     return "no network between hosts was measured; describe it with --link, --latency and --gpus-per-host"
 
 
-def _row(projector: Projector, place: int, ranks: int, fabric: Fabric | None, memory_bytes: float | None) -> Row:
+def _row(
+    projector: Projector, place: int, ranks: int, fabric: Fabric | None, memory_bytes: float | None
+) -> ProjectionRow:
     curve, projected = projector.curves[place], projector.at(place, ranks, fabric)
     base = curve.sizes[0]
     throughput = curve.units_per_step(ranks) / projected.step_s
     own = curve.units_per_step(base) / curve.step_s(base).value
     peak = peak_bytes(curve, ranks)
     fits = None if peak is None or memory_bytes is None else peak <= memory_bytes
-    return Row(projected, throughput, throughput / own * base / ranks, peak, fits)
+    return ProjectionRow(projected, throughput, throughput / own * base / ranks, peak, fits)
 
 
 def _knee(projector: Projector, place: int, most: int, fabric: Fabric | None, links: Links) -> Knee:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from analysis.projection.held_out import LEVEL, order_kept
-from analysis.projection.project import PAYS_OFF, Projection, Row
+from analysis.projection.project import PAYS_OFF, Projection, ProjectionRow
 from analysis.text import units
 from terminal.tables import bare
 
@@ -52,7 +52,7 @@ def check_lines(projection: Projection) -> Iterator[str]:
         yield f"Order kept in {kept} of {pairs} pairs of configurations that differ by more than the error."
 
 
-def answer(ranks: int, rows: list[Row], unit: str) -> str:
+def answer(ranks: int, rows: list[ProjectionRow], unit: str) -> str:
     """The fastest configuration that fits."""
     best = rows[0]
     if best.fits is False:
@@ -60,7 +60,7 @@ def answer(ranks: int, rows: list[Row], unit: str) -> str:
     return f"{ranks} GPUs: {best.projected.label} is fastest, {units.short(best.throughput_per_s)} {unit}s/s"
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ProjectionRow) -> list[str]:
     """A row of the table in words."""
     projected, parts = row.projected, row.projected.parts
     exposed = (parts.latency_s + parts.bandwidth_s) / projected.step_s

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from analysis.figures.plot import Plot
-from analysis.report.model.section import Alert, Document, Point, Points, Section, Table, Value
+from analysis.report.model.section import Alert, Document, ListItem, Points, Section, Table, Value
 
 ALIGNMENT = {"setting": "---:", "status": "---", "number": "---:", "words": "---"}
 
@@ -63,7 +63,7 @@ def _points(points: Points) -> Iterator[str]:
     yield "\n".join(f"- {_point(point)}" for point in points.points)
 
 
-def _point(point: Point) -> str:
+def _point(point: ListItem) -> str:
     parts = []
     if point.about:
         parts.append(f"**{escaped(point.about)}{'.' if not point.tag else ''}**")

@@ -18,7 +18,7 @@ FEW_PANELS = 4
 
 
 @dataclass(frozen=True)
-class Layout:
+class PanelLayout:
     """The settings of a table by their place in a figure."""
 
     axis: str
@@ -39,7 +39,7 @@ class Panel:
     """The cells of all panels with the same workload, which share their scales."""
 
 
-def layout(table: pd.DataFrame) -> Layout:
+def layout(table: pd.DataFrame) -> PanelLayout:
     """World size is the axis and stage the series where they vary; what else varies makes panels."""
     names = varying(table)
     preferred = [name for name in ("gpus", "bucket_mb", "batch_size", "stage") if name in names]
@@ -47,7 +47,7 @@ def layout(table: pd.DataFrame) -> Layout:
     rest = [name for name in names if name != axis]
     telling = [name for name in rest if name != "scaling"]  # weak and strong scaling answer two questions
     series = "stage" if "stage" in rest else (telling[0] if telling else None)
-    return Layout(axis, series, [name for name in rest if name != series])
+    return PanelLayout(axis, series, [name for name in rest if name != series])
 
 
 def panels(table: pd.DataFrame, settings: list[str]) -> list[Panel]:

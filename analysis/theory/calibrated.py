@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibratedStep:
     """The times of one rank's layers, in seconds, for each micro-batch."""
 
     layers: int
@@ -21,7 +21,7 @@ class Calibrated:
     accumulate: int = 1
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Calibrated:
+    def of(cls, config: Mapping[str, Any]) -> CalibratedStep:
         """From a record's ``config`` with ``workload=calibrated``."""
         options, times = config["workload"], 1
         if options["per"] == "sample":

@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Bucket:
+class PredictedBucket:
     """Elements of one bucket, padding included."""
 
     size: int
@@ -92,7 +92,7 @@ def sent(setting: Setting) -> float:
     return setting.fraction * (reduced + gathered * widths.param)
 
 
-def buckets(setting: Setting) -> list[Bucket]:
+def buckets(setting: Setting) -> list[PredictedBucket]:
     """The buckets that the engine lays out."""
     bucket_mb = setting.described.get("bucket_mb")
     cap = inf if bucket_mb is None else float(bucket_mb) * MIB / setting.widths.param
@@ -124,7 +124,7 @@ def merge_units(setting: Setting, cap: float) -> list[list[Parameter]]:
 
 def lay_out(
     setting: Setting, parameters: list[Parameter], cap: float, group: int, *, short_end: bool = False
-) -> list[Bucket]:
+) -> list[PredictedBucket]:
     """Cuts parameters, in their order, into buckets of at most ``cap`` elements."""
     align = ALIGN_BYTES // setting.widths.param
     cuts = packed([element_count(parameter.shape) for parameter in parameters], cap, align)
@@ -132,7 +132,7 @@ def lay_out(
         cuts = shortened(cuts, cap, align)
     shards = [round_up(ceil(extent(cut, align) / setting.world_size), align) for cut in cuts]
     trained = bool(parameters) and parameters[0].requires_grad
-    return [Bucket(shard * setting.world_size, shard, trained, group) for shard in shards]
+    return [PredictedBucket(shard * setting.world_size, shard, trained, group) for shard in shards]
 
 
 def packed(counts: Sequence[int], cap: float, align: int) -> list[list[int]]:

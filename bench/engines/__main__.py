@@ -43,7 +43,7 @@ BACKENDS = {"gloo": "cpu", "nccl": "cuda"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class SupportAnswer:
     """What an engine says to one setting at one stage."""
 
     engine: str
@@ -56,7 +56,7 @@ class Answer:
     """Why not; empty for a yes."""
 
 
-def declared(world_size: int, backend: str, only: list[str] | None = None) -> Iterator[Answer]:
+def declared(world_size: int, backend: str, only: list[str] | None = None) -> Iterator[SupportAnswer]:
     """Every answer of every engine. A stage that is not supported at all has one answer, of the setting ``stage``."""
     for name in only or options("engine"):
         document = yaml.safe_load((CONF / "engine" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def plain_spec(stage: int, world_size: int, backend: str, own: dict[str, Any]) -
     )
 
 
-def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> Answer:
+def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> SupportAnswer:
     answer, reason = "yes", ""
     try:
         engines.refuse(name, package, spec)
@@ -92,13 +92,13 @@ def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> 
         answer, reason = "unsupported", str(error)
     except EngineUnavailable as error:
         answer, reason = "unavailable", str(error)
-    return Answer(name, spec.stage, setting, value, answer, reason)
+    return SupportAnswer(name, spec.stage, setting, value, answer, reason)
 
 
 MARKS = {"yes": "+", "unsupported": "·", "unavailable": "?"}
 
 
-def show(answers: list[Answer], *, reasons: bool) -> None:
+def show(answers: list[SupportAnswer], *, reasons: bool) -> None:
     """The matrix on the terminal: a row per setting, a column per engine with a mark for each stage; 80 columns."""
     out = console()
     names = list(dict.fromkeys(answer.engine for answer in answers))

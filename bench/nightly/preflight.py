@@ -48,7 +48,7 @@ print(json.dumps({
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked at."""
 
     what: str
@@ -58,7 +58,7 @@ class Finding:
     """What is wrong or worth knowing, and what to do; empty where all is well."""
 
 
-def preflight(place: Path) -> list[Finding]:
+def preflight(place: Path) -> list[Check]:
     """Everything that is looked at before a night's run writes to ``place``."""
     driver, unanswered = nvml.visible(nvml.states()), nvml.why_not()
     return [
@@ -67,20 +67,20 @@ def preflight(place: Path) -> list[Finding]:
         processors(os.getloadavg()[0], limits.usable_cores(), on_gpus=bool(driver)),
         disk("disk", place, LEAST_DISK_BYTES),
         disk("shared memory", Path("/dev/shm"), LEAST_SHARED_BYTES),
-        *([Finding("driver", "does not answer", "wrong", unanswered)] if unanswered else []),
+        *([Check("driver", "does not answer", "wrong", unanswered)] if unanswered else []),
         *graphics(driver, torch_here()),
     ]
 
 
-def code() -> Finding:
+def code() -> Check:
     checkout = source.collect(())
     if not checkout.commit:
         why = f" ({checkout.not_recorded})" if checkout.not_recorded else ""
-        return Finding("source", "no commit", "note", f"records will not name the commit that ran{why}")
+        return Check("source", "no commit", "note", f"records will not name the commit that ran{why}")
     words = checkout.commit[:10]
     if checkout.dirty:
-        return Finding("source", words, "note", "there are uncommitted changes, which no commit names")
-    return Finding("source", words, "ok")
+        return Check("source", words, "note", "there are uncommitted changes, which no commit names")
+    return Check("source", words, "ok")
 
 
 def installed() -> dict[str, str]:
@@ -94,12 +94,12 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def locked(here: dict[str, str], lock: Path) -> Finding:
+def locked(here: dict[str, str], lock: Path) -> Check:
     """Installed packages against the lock; what the lock does not know is not looked at."""
     try:
         packages = tomllib.loads(lock.read_text(encoding="utf-8"))["package"]
     except (OSError, ValueError, KeyError) as error:
-        return Finding("versions", "no lock", "wrong", f"{lock.name} cannot be read ({error}); run from a checkout")
+        return Check("versions", "no lock", "wrong", f"{lock.name} cannot be read ({error}); run from a checkout")
     versions: dict[str, set[str]] = {}
     for package in packages:
         if "version" in package and package.get("source") != {"editable": "."}:
@@ -109,26 +109,26 @@ def locked(here: dict[str, str], lock: Path) -> Finding:
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         advice = f"not as in {lock.name}: {', '.join(other[:3])}{more}; make setup installs what it names"
-        return Finding("versions", f"{len(other)} of {len(names)} differ", "wrong", advice)
-    return Finding("versions", f"{len(names)} as in {lock.name}", "ok")
+        return Check("versions", f"{len(other)} of {len(names)} differ", "wrong", advice)
+    return Check("versions", f"{len(names)} as in {lock.name}", "ok")
 
 
-def processors(load: float, cores: float, *, on_gpus: bool) -> Finding:
+def processors(load: float, cores: float, *, on_gpus: bool) -> Check:
     """Whether others compute. Beside GPUs that disturbs launches; without, it disturbs everything."""
     words = f"{cores:g} cores, load {load:.1f}"
     if load > (0.5 if on_gpus else 0.25) * cores:
-        return Finding("processors", words, "note", "other processes are at work: times are noisier than usual")
-    return Finding("processors", words, "ok")
+        return Check("processors", words, "note", "other processes are at work: times are noisier than usual")
+    return Check("processors", words, "ok")
 
 
-def disk(what: str, place: Path, least_bytes: int) -> Finding:
+def disk(what: str, place: Path, least_bytes: int) -> Check:
     """Free space where ``place`` is, or will be."""
     there = next(folder for folder in (place.resolve(), *place.resolve().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     words = f"{free / 2**30:.1f} GiB free"
     if free < least_bytes:
-        return Finding(what, words, "wrong", f"{there} needs at least {least_bytes / 2**30:.2g} GiB; free some")
-    return Finding(what, words, "ok")
+        return Check(what, words, "wrong", f"{there} needs at least {least_bytes / 2**30:.2g} GiB; free some")
+    return Check(what, words, "ok")
 
 
 def torch_here() -> dict[str, Any]:
@@ -141,25 +141,25 @@ def torch_here() -> dict[str, Any]:
     return facts
 
 
-def graphics(driver: list[State], seen: dict[str, Any]) -> list[Finding]:
+def graphics(driver: list[State], seen: dict[str, Any]) -> list[Check]:
     """GPUs as the driver and as torch see them: present, idle, fit to keep their clocks, joined by NCCL."""
     if "error" in seen:
-        return [Finding("torch", "does not start", "wrong", f"python -c 'import torch' fails: {seen['error']}")]
+        return [Check("torch", "does not start", "wrong", f"python -c 'import torch' fails: {seen['error']}")]
     if not driver and not seen["gpus"]:
-        return [Finding("GPUs", "none", "note", "a small run on the processors, which says nothing about GPUs")]
+        return [Check("GPUs", "none", "note", "a small run on the processors, which says nothing about GPUs")]
     count = f"{seen['gpus']} in torch, {len(driver)} in the driver"
     if seen["gpus"] != len(driver):
         advice = "torch and the driver disagree: a build of torch without CUDA, a driver too old, or a GPU in trouble"
-        return [Finding("GPUs", count, "wrong", advice)]
+        return [Check("GPUs", count, "wrong", advice)]
     names = sorted({gpu.name for gpu in driver})
-    findings = [Finding("GPUs", f"{count}: {', '.join(names)}", "ok")]
-    findings.append(Finding("driver", ", ".join(sorted({gpu.driver_version for gpu in driver})), "ok"))
+    findings = [Check("GPUs", f"{count}: {', '.join(names)}", "ok")]
+    findings.append(Check("driver", ", ".join(sorted({gpu.driver_version for gpu in driver})), "ok"))
     if len(names) > 1:
-        findings[0] = Finding("GPUs", f"{count}: {', '.join(names)}", "wrong", "unlike GPUs have no common step time")
+        findings[0] = Check("GPUs", f"{count}: {', '.join(names)}", "wrong", "unlike GPUs have no common step time")
     return [*findings, *map(idle, driver), persistence(driver), nccl(seen)]
 
 
-def idle(gpu: State) -> Finding:
+def idle(gpu: State) -> Check:
     shares = [
         ("busy", gpu.busy_percent, 1, "%"),
         ("used", gpu.used_bytes, 2**20, "MiB"),
@@ -170,28 +170,28 @@ def idle(gpu: State) -> Finding:
         f"{value / scale:.0f} {unit} {what}".strip() for what, value, scale, unit in shares if value is not None
     )
     if gpu.busy_percent is None or gpu.used_bytes is None:
-        return Finding(f"GPU {gpu.index}", words, "note", "the driver does not say whether another process uses it")
+        return Check(f"GPU {gpu.index}", words, "note", "the driver does not say whether another process uses it")
     if gpu.busy_percent > BUSY_PERCENT or gpu.used_bytes > USED_BYTES:
         advice = "another process uses it (nvidia-smi names it); end it, or choose others"
-        return Finding(f"GPU {gpu.index}", words, "wrong", advice)
-    return Finding(f"GPU {gpu.index}", words, "ok")
+        return Check(f"GPU {gpu.index}", words, "wrong", advice)
+    return Check(f"GPU {gpu.index}", words, "ok")
 
 
-def persistence(driver: list[State]) -> Finding:
+def persistence(driver: list[State]) -> Check:
     off = [str(gpu.index) for gpu in driver if gpu.is_persistent is False]
     if off:
         advice = "each first launch waits for the driver to start; nvidia-smi -pm 1 (root) keeps it up"
-        return Finding("persistence", f"off on GPU {', '.join(off)}", "note", advice)
-    return Finding("persistence", "on", "ok")
+        return Check("persistence", f"off on GPU {', '.join(off)}", "note", advice)
+    return Check("persistence", "on", "ok")
 
 
-def nccl(seen: dict[str, Any]) -> Finding:
+def nccl(seen: dict[str, Any]) -> Check:
     if not seen["nccl"]:
-        return Finding("NCCL", "none", "wrong", "this torch has no NCCL, so ranks on GPUs could only use gloo")
-    return Finding("NCCL", str(seen["nccl"]), "ok")
+        return Check("NCCL", "none", "wrong", "this torch has no NCCL, so ranks on GPUs could only use gloo")
+    return Check("NCCL", str(seen["nccl"]), "ok")
 
 
-def table(findings: list[Finding]) -> Table:
+def table(findings: list[Check]) -> Table:
     drawn = bare(("checked", "found", "", "what to know"))
     styles = {"ok": "", "note": "yellow", "wrong": "bold red"}
     for finding in findings:
@@ -200,7 +200,7 @@ def table(findings: list[Finding]) -> Table:
     return drawn
 
 
-def show(findings: list[Finding]) -> bool:
+def show(findings: list[Check]) -> bool:
     """Prints the table, and a line on stderr for each thing that is wrong; whether the machine is fit."""
     console().print(table(findings))
     wrong = [finding for finding in findings if finding.verdict == "wrong"]

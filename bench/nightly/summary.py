@@ -41,7 +41,7 @@ FENCE = "~~~~~~"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutcome:
     """How a step ended."""
 
     name: str
@@ -55,11 +55,11 @@ class Outcome:
     """The command's output."""
 
 
-def outcome(logs: Path, name: str) -> Outcome | None:
+def outcome(logs: Path, name: str) -> StepOutcome | None:
     """How a step of this night ended; None if the night did not come to it."""
     skipped, log, code = (logs / f"{name}.{ending}" for ending in ("skipped", "log", "code"))
     if skipped.exists():
-        return Outcome(name, "ok", skipped.read_text(encoding="utf-8").strip())
+        return StepOutcome(name, "ok", skipped.read_text(encoding="utf-8").strip())
     if not code.exists():
         return None
     prompt, *lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -68,7 +68,7 @@ def outcome(logs: Path, name: str) -> Outcome | None:
     if verdict != "ok" and crashed(lines):
         verdict = "not run"
     reason = f"exited with status {number}" if verdict == "not run" else ""
-    return Outcome(name, verdict, reason, seconds, prompt.removeprefix("$ "), tuple(lines))
+    return StepOutcome(name, verdict, reason, seconds, prompt.removeprefix("$ "), tuple(lines))
 
 
 def crashed(lines: Sequence[str]) -> bool:
@@ -101,7 +101,7 @@ def write(folder: Path) -> tuple[str, int]:
     )
 
 
-def headline(outcomes: Sequence[Outcome], *, interrupted: bool) -> str:
+def headline(outcomes: Sequence[StepOutcome], *, interrupted: bool) -> str:
     if outcomes and outcomes[0].name == "preflight" and outcomes[0].verdict != "ok":
         wrong = [line.split(": ")[1] for line in outcomes[0].lines if line.startswith("preflight: ")]
         return f"Nightly: the machine is not fit ({', '.join(wrong)}); nothing was measured"
@@ -131,7 +131,7 @@ def where(folder: Path) -> list[str]:
     return lines
 
 
-def worse(folder: Path, ended: Outcome) -> list[str]:
+def worse(folder: Path, ended: StepOutcome) -> list[str]:
     """A step that did not end ok: its command and the end of its output."""
     lines = [f"## {ended.name}: {ended.reason or ended.verdict}", ""]
     if ended.name == "sweep":
@@ -154,7 +154,7 @@ def failed_cells(sweep: Path) -> list[str]:
     return cells
 
 
-def steps(outcomes: Sequence[Outcome]) -> list[str]:
+def steps(outcomes: Sequence[StepOutcome]) -> list[str]:
     """The table of all steps, and their commands."""
     rows = [("step", "verdict", "took", "last line of output", "log"), ("---",) * 5]
     for ended in outcomes:

@@ -24,7 +24,7 @@ from bench.checks import ConfigError
 from bench.job import Job, LaunchResult, R
 from bench.launch.local import LocalLauncher
 from bench.launch.server_process import SERVER
-from bench.measure.machine.command import Output
+from bench.measure.machine.command import CommandOutput
 from bench.measure.machine.source import ROOT, git
 from bench.regress.untyped import typed, untyped
 
@@ -128,7 +128,7 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _git(repository: Path, *arguments: str) -> Output:
+def _git(repository: Path, *arguments: str) -> CommandOutput:
     """What git prints, or its last line as the error; ``NO_REASON`` if it fails without one."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
@@ -143,10 +143,10 @@ def _git(repository: Path, *arguments: str) -> Output:
             start_new_session=True,  # Ctrl-C must not stop it half way
         )
     except OSError as error:
-        return Output(error=f"git: {error.strerror}")
+        return CommandOutput(error=f"git: {error.strerror}")
     if done.returncode:
-        return Output(error=(done.stderr.strip().splitlines() or [NO_REASON])[-1])
-    return Output(done.stdout.strip())
+        return CommandOutput(error=(done.stderr.strip().splitlines() or [NO_REASON])[-1])
+    return CommandOutput(done.stdout.strip())
 
 
 @dataclass(frozen=True)

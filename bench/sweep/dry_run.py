@@ -24,7 +24,7 @@ from bench.plan.resolve import plan
 from bench.sweep import estimate
 from bench.sweep.announce import show_plan
 from bench.sweep.budget import duration
-from bench.sweep.estimate import Pace
+from bench.sweep.estimate import LaunchPace
 from bench.sweep.loading import check_workloads
 from bench.sweep.scratch import scratch
 from results.model import Model
@@ -51,9 +51,9 @@ def run(configs: list[Config]) -> NoReturn:
     raise SystemExit(0)
 
 
-def measured(cells: list[Cell], launcher: Launcher, folder: Path) -> tuple[dict[str, Model], dict[str, Pace]]:
+def measured(cells: list[Cell], launcher: Launcher, folder: Path) -> tuple[dict[str, Model], dict[str, LaunchPace]]:
     """The model and the pace of each configuration that trains, by its id; equal work is tried once."""
-    seen: dict[str, tuple[Model, Pace] | None] = {}
+    seen: dict[str, tuple[Model, LaunchPace] | None] = {}
     models, paces = {}, {}
     for cell in sorted(cells, key=lambda cell: cell.processes):
         if cell.status or not cell.trains:
@@ -72,7 +72,7 @@ def _key(job: ReferenceJob) -> str:
     return reference_key(dataclasses.replace(job, spec=dataclasses.replace(job.spec, world_size=1, clip_norm=None)))
 
 
-def _try(cell: Cell, job: ReferenceJob, launcher: Launcher) -> tuple[Model, Pace] | None:
+def _try(cell: Cell, job: ReferenceJob, launcher: Launcher) -> tuple[Model, LaunchPace] | None:
     """Trains one model in one process, without and with steps; None, with a line on stderr, if that fails."""
     short = launcher.launch(dataclasses.replace(job, parity_steps=0))
     long = launcher.launch(dataclasses.replace(job, parity_steps=STEPS, memory=False))
@@ -83,7 +83,7 @@ def _try(cell: Cell, job: ReferenceJob, launcher: Launcher) -> tuple[Model, Pace
     model: Model = short.ranks[0].model
     shares = max(1, cell.processes // job.ranks_per_replica)
     step_s = max(0.0, long.total_s - short.total_s) / (STEPS * shares)
-    return model, Pace(launch_s=short.total_s, step_s=step_s)
+    return model, LaunchPace(launch_s=short.total_s, step_s=step_s)
 
 
 def show(cells: list[Cell], models: dict[str, Model], seconds: float) -> None:

@@ -19,7 +19,7 @@ END_S = 15.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class LaunchPace:
     """What one process needs for one model."""
 
     launch_s: float
@@ -33,7 +33,7 @@ def launches(cells: Sequence[Cell]) -> int:
     return sum(_timed(cell) for cell in cells)
 
 
-def seconds(cells: Sequence[Cell], paces: Mapping[str, Pace], scratch: Path) -> float:
+def seconds(cells: Sequence[Cell], paces: Mapping[str, LaunchPace], scratch: Path) -> float:
     """Seconds of all launches of the sweep, one after another, and of its end.
 
     ``paces`` are by configuration id; a configuration without one counts as nothing.
@@ -44,7 +44,7 @@ def seconds(cells: Sequence[Cell], paces: Mapping[str, Pace], scratch: Path) -> 
     return own + shared + END_S
 
 
-def _own_s(cell: Cell, pace: Pace) -> float:
+def _own_s(cell: Cell, pace: LaunchPace) -> float:
     """A configuration's own launches: its check, its profile and its rounds."""
     config, measure = cell.config, cell.config.measure
     step_s, launch_s = pace.step_s * _crowding(cell), pace.launch_s * max(1.0, cell.processes / cell.cores)
@@ -55,7 +55,7 @@ def _own_s(cell: Cell, pace: Pace) -> float:
     return total + _timed(cell) * (launch_s + (config.warmup + config.steps) * step_s)
 
 
-def _shared_s(cells: Iterable[Cell], paces: Mapping[str, Pace], scratch: Path) -> float:
+def _shared_s(cells: Iterable[Cell], paces: Mapping[str, LaunchPace], scratch: Path) -> float:
     """References and peak FLOP/s, each measured once for all configurations that share it."""
     references, ceilings = {}, {}
     for cell in cells:

@@ -161,15 +161,15 @@ def open_tracker(settings: Tracking, folder: Path) -> Tracker:
 def connect(settings: Tracking) -> Tracker:
     """Opens the store, creating an embedded one and the experiment when they do not exist.
 
-    Raises StoreError where the store cannot be used or the experiment was deleted, and whatever else mlflow does.
+    Raises MlflowError where the store cannot be used or the experiment was deleted, and whatever else mlflow does.
     """
     assert settings.uri is not None
-    from results.mlflow_store import StoreError, open_client
+    from results.mlflow_store import MlflowError, open_client
 
     client = open_client(settings.uri, create=True)
     experiment = client.get_experiment_by_name(settings.experiment)
     if experiment and experiment.lifecycle_stage == "deleted":
-        raise StoreError(
+        raise MlflowError(
             f"experiment {settings.experiment} was deleted; "
             f"first: MLFLOW_TRACKING_URI={shlex.quote(shown(settings.uri))} mlflow experiments restore "
             f"-x {experiment.experiment_id}, or name another with tracking.experiment"

@@ -18,7 +18,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO
 
-from results.mlflow_store import StoreError, default_uri, probe, shown
+from results.mlflow_store import MlflowError, default_uri, probe, shown
 from results.secrets import warning_of_visible
 from terminal.output import prepare_output
 
@@ -46,10 +46,10 @@ def main() -> int:
         print(visible, file=sys.stderr)
     try:
         if arguments.uri.startswith("http"):
-            raise StoreError(f"{shown(arguments.uri)} is a server and has a UI of its own: open it in a browser")
+            raise MlflowError(f"{shown(arguments.uri)} is a server and has a UI of its own: open it in a browser")
         probe(arguments.uri, create=False)
         port = free_port(arguments.port)
-    except (StoreError, OSError) as error:
+    except (MlflowError, OSError) as error:
         print(f"bench.tracking.ui: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)

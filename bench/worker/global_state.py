@@ -33,7 +33,7 @@ _kept_open: list[Any] = []
 
 
 @dataclass(frozen=True)
-class Setting:
+class GlobalSetting:
     """One part of the global state; ``put`` is None where it cannot be put back."""
 
     read: Callable[[], Any]
@@ -73,7 +73,7 @@ def check_at_start() -> None:
     put_back("an import or a running thread", TORCH_SETTINGS, AT_IMPORT)
 
 
-def put_back(cause: str, settings: Mapping[str, Setting], before: Mapping[str, Any]) -> None:
+def put_back(cause: str, settings: Mapping[str, GlobalSetting], before: Mapping[str, Any]) -> None:
     after = snapshot(settings)  # all of them first: one may put another back
     changed = [name for name in settings if after[name] != before[name]]
     errors = {name: _put(settings[name], before[name]) for name in changed}
@@ -82,7 +82,7 @@ def put_back(cause: str, settings: Mapping[str, Setting], before: Mapping[str, A
         _note(f"{cause} changed {name} from {_words(before[name], after[name])} ({how})")
 
 
-def _put(setting: Setting, value: Any) -> str:
+def _put(setting: GlobalSetting, value: Any) -> str:
     """Puts a setting back; why that failed."""
     if setting.put is None:
         return "there is no way to"
@@ -93,7 +93,7 @@ def _put(setting: Setting, value: Any) -> str:
     return "it stays"
 
 
-def snapshot(settings: Mapping[str, Setting]) -> dict[str, Any]:
+def snapshot(settings: Mapping[str, GlobalSetting]) -> dict[str, Any]:
     return {name: setting.read() for name, setting in settings.items()}
 
 
@@ -220,29 +220,33 @@ BACKENDS = {
 }
 """torch's flags for kernels, and what sets each."""
 TORCH_SETTINGS = {
-    "torch's default dtype": Setting(torch.get_default_dtype, torch.set_default_dtype),
-    "torch's default device": Setting(torch.get_default_device, _put_device),
-    "torch's inference mode": Setting(torch.is_inference_mode_enabled, _put_inference),
-    "torch's gradients": Setting(torch.is_grad_enabled, torch._C._set_grad_enabled),
-    "torch's autocast": Setting(_autocast, _put_autocast),
-    "torch's anomaly detection": Setting(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    "torch's deterministic algorithms": Setting(
+    "torch's default dtype": GlobalSetting(torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": GlobalSetting(torch.get_default_device, _put_device),
+    "torch's inference mode": GlobalSetting(torch.is_inference_mode_enabled, _put_inference),
+    "torch's gradients": GlobalSetting(torch.is_grad_enabled, torch._C._set_grad_enabled),
+    "torch's autocast": GlobalSetting(_autocast, _put_autocast),
+    "torch's anomaly detection": GlobalSetting(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "torch's deterministic algorithms": GlobalSetting(
         _deterministic, lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1])
     ),
-    "torch's float32 matmul precision": Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "torch's kernels": Setting(_backends, _put_backends),
-    "torch's number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
-    "torch's number of inter-op threads": Setting(torch.get_num_interop_threads, None),
-    "hooks of all modules": Setting(_module_hooks, _put_module_hooks),
+    "torch's float32 matmul precision": GlobalSetting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    ),
+    "torch's kernels": GlobalSetting(_backends, _put_backends),
+    "torch's number of threads": GlobalSetting(torch.get_num_threads, torch.set_num_threads),
+    "torch's number of inter-op threads": GlobalSetting(torch.get_num_interop_threads, None),
+    "hooks of all modules": GlobalSetting(_module_hooks, _put_module_hooks),
 }
 PROCESS_SETTINGS = {
-    "Python's garbage collection": Setting(gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
-    "Python's switch interval": Setting(sys.getswitchinterval, sys.setswitchinterval),
-    "signal handlers": Setting(_signals, _put_signals),
-    "the CPUs of the process": Setting(lambda: os.sched_getaffinity(0), lambda cpus: os.sched_setaffinity(0, cpus)),
-    "the working folder": Setting(_folder, os.chdir),
-    "the umask": Setting(_umask, os.umask),
-    "the environment": Setting(_variables, _put_variables),
+    "Python's garbage collection": GlobalSetting(gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    "Python's switch interval": GlobalSetting(sys.getswitchinterval, sys.setswitchinterval),
+    "signal handlers": GlobalSetting(_signals, _put_signals),
+    "the CPUs of the process": GlobalSetting(
+        lambda: os.sched_getaffinity(0), lambda cpus: os.sched_setaffinity(0, cpus)
+    ),
+    "the working folder": GlobalSetting(_folder, os.chdir),
+    "the umask": GlobalSetting(_umask, os.umask),
+    "the environment": GlobalSetting(_variables, _put_variables),
 }
 SETTINGS = TORCH_SETTINGS | PROCESS_SETTINGS
 AT_IMPORT = snapshot(TORCH_SETTINGS)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
-from bench.measure.time.timeline import Watch
+from bench.measure.time.timeline import ProfilerWatch
 from bench.measure.time.timing import Marker, marks, meet, synchronize
 
 SETTLING_STEPS = 2
@@ -64,7 +64,7 @@ def train_step(
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedSteps:
     """Samples of one rank, one entry per step."""
 
     forward_backward_s: list[float]
@@ -86,7 +86,7 @@ def timed_steps(
     device: torch.device,
     *,
     join: bool = False,
-) -> Timed:
+) -> TimedSteps:
     """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection.
 
     With ``join``, ranks may have unequal counts; a rank that is done answers the others' collectives, off the clock.
@@ -110,11 +110,11 @@ def timed_steps(
         gc.enable()
     intervals = clock.intervals_s()
     backlog_s = wall_s - launched_s if device.type == "cuda" else None
-    return Timed(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s, backlog_s)
+    return TimedSteps(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s, backlog_s)
 
 
 def profiled_steps(
-    engine: Engine, fetch: Callable[[int], list[Batch]], count: int, loss_fn: LossFunction, watch: Watch
+    engine: Engine, fetch: Callable[[int], list[Batch]], count: int, loss_fn: LossFunction, watch: ProfilerWatch
 ) -> None:
     """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start.
 

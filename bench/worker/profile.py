@@ -29,7 +29,7 @@ def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     work, share, first = workload(job.workload), share_of(job, rank), max(job.warmup, UNSTEADY_STEPS)
     loop.timed_steps(engine, pool, first, loss_fn, device)
     settling = settle(engine, device, lambda step: loop.train_step(engine, pool[step % len(pool)], loss_fn))
-    watch = timeline.Watch(device)
+    watch = timeline.ProfilerWatch(device)
     period = job.spec.local_steps
     count = period * math.ceil(min(job.steps, PROFILED_STEPS) / period)
 

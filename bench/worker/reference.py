@@ -25,7 +25,15 @@ from bench.worker.model import compute_memory, digest, model_facts
 from bench.worker.preconditions import checked_module, in_eval_mode
 from bench.worker.randomness import Generators, State, differ, owners_of, seed_generators
 from bench.worker.reached import Reached
-from bench.worker.single_process import Reference, Shadow, Training, Weights, nudge, rounding, train_reference
+from bench.worker.single_process import (
+    Reference,
+    Shadow,
+    SingleProcessTraining,
+    Weights,
+    nudge,
+    rounding,
+    train_reference,
+)
 from results.parity import ByTensor, Noise
 from workloads.base import Workload
 
@@ -76,7 +84,7 @@ def noise(job: NoiseJob, device: torch.device) -> NoiseResult:
     of_workload = Generators(device, [work])
     begun = of_workload.states()
 
-    def train(seed: int | None, nudged: bool = False) -> Training:
+    def train(seed: int | None, nudged: bool = False) -> SingleProcessTraining:
         of_workload.restore(begun)
         module = work.build()
         if nudged and seed is not None:

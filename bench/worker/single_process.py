@@ -101,7 +101,7 @@ class Shadow:
 
 
 @dataclass(frozen=True)
-class Training:
+class SingleProcessTraining:
     """The reference, and what only its own noise is judged by."""
 
     reference: Reference
@@ -119,7 +119,7 @@ def train_reference(
     *,
     disturb: Disturb | None = None,
     share: int = 0,
-) -> Training:
+) -> SingleProcessTraining:
     """Trains ``module``; each step is the micro-batches of one global batch.
 
     ``disturb`` changes gradients before the update. ``share`` is how many micro-batches are the first rank's, if it
@@ -136,7 +136,7 @@ def train_reference(
         trainer.clear()
     shadow.final = trainer.shadows()
     final = trainer.weights() if len(losses) > 1 else first or initial
-    return Training(Reference(losses, initial, first or initial, final), gradients, shadow)
+    return SingleProcessTraining(Reference(losses, initial, first or initial, final), gradients, shadow)
 
 
 class _Trainer:

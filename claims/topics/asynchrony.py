@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.metrics import time
 from analysis.statistics.medians import ratio_interval
-from analysis.theory.calibrated import Calibrated
+from analysis.theory.calibrated import CalibratedStep
 from claims.claim import Finding, Register, by_parts, claim, decided
 from claims.suite import ExperimentError, Suite, sound
 from results.record import Record, world_size
@@ -36,7 +36,7 @@ def follow(record: Record) -> float:
     ranks = sound(record).launches[0].ranks
     steps = [median(rank.step_times_s()) for rank in ranks]
     slow: int = record.config["straggler"]["rank"]
-    bare_s = Calibrated.of(record.config).compute_s(SLOW)
+    bare_s = CalibratedStep.of(record.config).compute_s(SLOW)
     if steps[slow] < 0.9 * bare_s:
         raise ExperimentError(
             f"{record.cell_id}: the slow rank's step took {steps[slow]:.3f} s, its layers {bare_s:.3f}"

@@ -34,13 +34,13 @@ COUNTS: dict[str, Callable[[RankMemory], int]] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class MemoryCell:
     engine: str
     stage: int
     ranks: int
 
 
-def cells(suite: Suite) -> dict[Cell, Record]:
+def cells(suite: Suite) -> dict[MemoryCell, Record]:
     """Stages 0 to 3 of both engines on one, two and four ranks that share a global batch; nothing here is timed."""
     records = suite.sweep(
         f"engine={','.join(ENGINES)}",
@@ -56,7 +56,7 @@ def cells(suite: Suite) -> dict[Cell, Record]:
         "measure.ceiling=false",
     )
     return {
-        Cell(record.config["engine"]["name"], record.config["stage"], record.config["gpus"]): weighed(record)
+        MemoryCell(record.config["engine"]["name"], record.config["stage"], record.config["gpus"]): weighed(record)
         for record in records
     }
 
@@ -101,7 +101,7 @@ def ddp_keeps_all_parameters(suite: Suite) -> Finding:
     records = cells(suite)
     kept = {cell: kept_params(record) for cell, record in records.items()}
     ddp = [share for cell, shares in kept.items() if cell.stage == 0 for share in shares]
-    sharded = max(share for engine in ENGINES for share in kept[Cell(engine, 3, MOST)])
+    sharded = max(share for engine in ENGINES for share in kept[MemoryCell(engine, 3, MOST)])
     if sharded > 0.5:
         raise ExperimentError(f"the control, stage 3 on {MOST} ranks, is seen to keep {sharded:.3g} of the parameters")
     because = (
@@ -126,12 +126,12 @@ def ddp_keeps_all_parameters(suite: Suite) -> Finding:
 def zero_keeps_no_full_copy(suite: Suite) -> Finding:
     records = cells(suite)
     most = {
-        (engine, stage): max(kept_params(records[Cell(engine, stage, MOST)]))
+        (engine, stage): max(kept_params(records[MemoryCell(engine, stage, MOST)]))
         for engine in ENGINES
         for stage in (1, 2, 3)
     }
     without = [most["native", stage] < 1 - MARGIN for stage in (1, 2, 3)]
-    peak = {engine: gathered_at_peak(records[Cell(engine, 3, MOST)]) for engine in ENGINES}
+    peak = {engine: gathered_at_peak(records[MemoryCell(engine, 3, MOST)]) for engine in ENGINES}
     native, other = (", ".join(f"{most[engine, stage]:.2f}" for stage in (1, 2, 3)) for engine in ENGINES)
     because = (
         f"Stages 1, 2, 3 keep {native} of the parameters on a rank; torch, whose stage 2 is fully_shard that does not "
@@ -157,12 +157,12 @@ def ddp_lowers_memory(suite: Suite) -> Finding:
     over: dict[tuple[str, str, int], float] = {}
     for engine in ENGINES:
         for what, count in COUNTS.items():
-            alone = max(per_rank(records[Cell(engine, 0, 1)], count))
+            alone = max(per_rank(records[MemoryCell(engine, 0, 1)], count))
             for ranks in RANKS[1:]:
-                over[engine, what, ranks] = max(per_rank(records[Cell(engine, 0, ranks)], count)) / alone
+                over[engine, what, ranks] = max(per_rank(records[MemoryCell(engine, 0, ranks)], count)) / alone
     state = COUNTS["model state"]
-    control = max(per_rank(records[Cell("native", 3, MOST)], state)) / max(
-        per_rank(records[Cell("native", 0, 1)], state)
+    control = max(per_rank(records[MemoryCell("native", 3, MOST)], state)) / max(
+        per_rank(records[MemoryCell("native", 0, 1)], state)
     )
     lower = [all(over[engine, what, MOST] < 1 - MARGIN for engine in ENGINES) for what in COUNTS]
     because = (
@@ -184,9 +184,11 @@ def ddp_lowers_memory(suite: Suite) -> Finding:
 def zero_adds_parameters(suite: Suite) -> Finding:
     records = cells(suite)
     total = {
-        (engine, ranks): sum(kept_params(records[Cell(engine, 3, ranks)])) for engine in ENGINES for ranks in RANKS[1:]
+        (engine, ranks): sum(kept_params(records[MemoryCell(engine, 3, ranks)]))
+        for engine in ENGINES
+        for ranks in RANKS[1:]
     }
-    model = records[Cell("native", 3, MOST)].model
+    model = records[MemoryCell("native", 3, MOST)].model
     assert model is not None
     most, least = max(total.values()), min(total.values())
     because = (

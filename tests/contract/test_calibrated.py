@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from analysis.theory.calibrated import Calibrated
+from analysis.theory.calibrated import CalibratedStep
 from bench.groups import options
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
@@ -58,8 +58,8 @@ def steps_take(launcher: Launcher, timing_job: Callable[..., Any]) -> Steps:
     return hold
 
 
-def truth(cell: Cell) -> Calibrated:
-    return Calibrated.of(dataclasses.asdict(cell.config))
+def truth(cell: Cell) -> CalibratedStep:
+    return CalibratedStep.of(dataclasses.asdict(cell.config))
 
 
 @pytest.mark.parametrize("engine", TRAINERS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.engines.__main__ import Answer, declared
+from bench.engines.__main__ import SupportAnswer, declared
 from bench.groups import options
 from bench.launch.launcher import Launcher
 from tests.conftest import MakeCell
@@ -23,17 +23,17 @@ OF_SOME_MODULES = ("tensor_parallel", "pipeline")
 TINY = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 8}
 
 
-def words(answer: Answer) -> str:
+def words(answer: SupportAnswer) -> str:
     return f"{answer.engine}-{answer.stage}-{answer.setting}={answer.value}"
 
 
-def is_run_here(answer: Answer) -> bool:
+def is_run_here(answer: SupportAnswer) -> bool:
     return answer.answer == "yes" and (answer.setting not in WITH_PARITY or answer.engine in OF_SOME_MODULES)
 
 
 @pytest.mark.parametrize("answer", filter(is_run_here, ANSWERS), ids=words)
 def test_every_yes_is_a_run(
-    answer: Answer, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
+    answer: SupportAnswer, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
     settings: dict[str, Any] = {"stage": answer.stage}
     settings |= {"data_skew": "samples"} if answer.setting == "join" else {answer.setting: answer.value}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analysis.comparison.counter_check import Difference, differences, exit_code, measured
+from analysis.comparison.counter_check import CounterDifference, differences, exit_code, measured
 from results.record import Record
 from tests.conftest import AsRecord, MakeCell, RunCheck
 
@@ -38,7 +38,7 @@ def wrong(fault: str) -> dict[str, str]:
     return {"name": "wrong", "package": "tests.wrong_engine", "fault": fault}
 
 
-def between(before: Record, now: Record) -> dict[str, Difference]:
+def between(before: Record, now: Record) -> dict[str, CounterDifference]:
     """What the gate finds, with ``now`` taken for the same cell."""
     now.config = before.config
     entries = differences(measured([before]), measured([now]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from analysis.theory.calibrated import Calibrated
+from analysis.theory.calibrated import CalibratedStep
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
@@ -31,7 +31,7 @@ Profile = Callable[..., None]
 
 def layers(parameters_mib: float) -> dict[str, Any]:
     return {
-        **{"name": "calibrated", "factory": "workloads.calibrated:Calibrated"},
+        **{"name": "calibrated", "factory": "workloads.calibrated:CalibratedStep"},
         **{"layers": LAYERS, "forward_s": FORWARD_S, "backward_s": BACKWARD_S, "parameters_mib": parameters_mib},
     }
 
@@ -106,7 +106,7 @@ def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> No
     DDP's own: gloo says when each of its collectives ran, where a send or receive is seen only until it is waited for.
     """
     workload = layers(0.25) | {"backward_s": 2 * BACKWARD_S}
-    expected = Calibrated(LAYERS, FORWARD_S, 2 * BACKWARD_S).overlapped_share(2**21 / 100e6)
+    expected = CalibratedStep(LAYERS, FORWARD_S, 2 * BACKWARD_S).overlapped_share(2**21 / 100e6)
     assert expected == pytest.approx(2 / 3)
 
     def claim(ranks: Parts) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.theory.calibrated import Calibrated
+from analysis.theory.calibrated import CalibratedStep
 from tests.integration.test_network import no_lab
 from tests.integration.test_sweep import records, run, summary
 from tests.undisturbed import undisturbed
@@ -41,7 +41,7 @@ def reported(scaling: str, expected: float, place: Path) -> float:
     )
     assert done.returncode == 0, done.stderr
     (two,) = (record for record in records(folder).values() if record.config["gpus"] == 2)
-    assert Calibrated.of(two.config).efficiency(0.5 * 2**20 * 8 / 1e8, overlap=False) == pytest.approx(
+    assert CalibratedStep.of(two.config).efficiency(0.5 * 2**20 * 8 / 1e8, overlap=False) == pytest.approx(
         expected, rel=0.01
     )
     (efficiency,) = (float(row["scaling_efficiency"]) for row in summary(folder) if row["gpus"] == "2")

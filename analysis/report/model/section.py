@@ -29,7 +29,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table."""
 
     values: Sequence[Value]
@@ -41,11 +41,11 @@ class Table:
     """Rows under columns."""
 
     columns: Sequence[Column]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
 
 
 @dataclass(frozen=True)
-class Point:
+class ListItem:
     """One entry of a list: what it is about, what it says, and the source's own words."""
 
     text: str
@@ -60,7 +60,7 @@ class Point:
 class Points:
     """A list under a heading of its own, which may be empty."""
 
-    points: Sequence[Point]
+    points: Sequence[ListItem]
     title: str = ""
 
 
@@ -88,7 +88,7 @@ class Section:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Value | str]]) -> list[Table]:
     """One table in a list, or none where there are no rows."""
-    filled = [Row([one if isinstance(one, Value) else Value(one) for one in row]) for row in rows]
+    filled = [TableRow([one if isinstance(one, Value) else Value(one) for one in row]) for row in rows]
     return [Table(columns, filled)] if filled else []
 
 

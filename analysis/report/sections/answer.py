@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.advice.answer import Answers, answers
 from analysis.report.model.content import Content
-from analysis.report.model.section import Point, Points, Section
+from analysis.report.model.section import ListItem, Points, Section
 
 MOST_HEADLINES = 3
 """Tasks whose answer stands on the first screen."""
@@ -23,7 +23,7 @@ def sections(content: Content) -> list[Section]:
             if searched
             else "No configuration ended ok with times, so there is nothing to compare."
         ]
-    lists = [Points([Point(one.text, one.about) for one in task.paragraphs], task.task) for task in task_answers]
+    lists = [Points([ListItem(one.text, one.about) for one in task.paragraphs], task.task) for task in task_answers]
     return [
         Section("Answer", "answer", prose=prose),
         Section(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.metrics.measured import Measured
 from analysis.report.model.content import DEFINITIONS, Content
-from analysis.report.model.section import Column, Row, Section, Table, Value, numbers, settings, words
+from analysis.report.model.section import Column, Section, Table, TableRow, Value, numbers, settings, words
 from analysis.report.sections.scaling_loss import how_to_attribute
 from analysis.statistics.medians import Interval
 from analysis.text import units
@@ -35,7 +35,7 @@ def section(content: Content) -> Section:
     return Section("Configurations", "configurations", tables=tables, notes=[note for note in notes if note])
 
 
-def row(content: Content, cell: Measured) -> Row:
+def row(content: Content, cell: Measured) -> TableRow:
     parity, memory = units.error(cell.parity_error), cell.memory
     failed = cell.record.status == "parity_failed" and parity == units.MISSING
     values = [
@@ -51,7 +51,7 @@ def row(content: Content, cell: Measured) -> Row:
         Value("NaN" if failed else parity),
         Value(", ".join(map(units.spoken, filter(None, cell.warnings)))),
     ]
-    return Row(values, "wrong" if not cell.is_ok else "crowded" if cell.is_oversubscribed else "ok")
+    return TableRow(values, "wrong" if not cell.is_ok else "crowded" if cell.is_oversubscribed else "ok")
 
 
 def with_interval(interval: Interval, factor: float, digits: int = 3) -> Value:

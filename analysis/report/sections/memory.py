@@ -8,7 +8,7 @@ from itertools import pairwise
 from analysis.metrics.measured import Measured
 from analysis.metrics.memory import COUNTED, KINDS
 from analysis.report.model.content import Content
-from analysis.report.model.section import Point, Points, Section, Value, numbers, words
+from analysis.report.model.section import ListItem, Points, Section, Value, numbers, words
 from analysis.table.panels import describe
 from analysis.text import units
 from analysis.text.labels import label
@@ -51,7 +51,7 @@ def section(content: Content) -> Section:
     return Section(
         "Memory of a step",
         "memory",
-        lists=[Points([Point(line) for line in lines])] if lines else [],
+        lists=[Points([ListItem(line) for line in lines])] if lines else [],
         tables=content.cell_table(broken_down(content), row, columns),
         folded="details",
         notes=[

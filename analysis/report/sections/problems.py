@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from analysis.report.model.content import Content
-from analysis.report.model.section import Alert, Point, Points, Section
+from analysis.report.model.section import Alert, ListItem, Points, Section
 from analysis.table.warnings import Flag, failures, verdicts
 from analysis.text.units import counted, spoken
 
 
 def sections(content: Content) -> list[Section]:
     """The failed configurations, and the warnings."""
-    failed = [Point(f"{flag.meaning}.", flag.cells, spoken(flag.name), flag.reason) for flag in failures(content.table)]
-    failed += [Point("", tag="warning", quoted=warning) for warning in content.warnings]
-    warned = [Point(_text(flag), flag.cells, spoken(flag.name)) for flag in verdicts(content.table)]
+    failed = [
+        ListItem(f"{flag.meaning}.", flag.cells, spoken(flag.name), flag.reason) for flag in failures(content.table)
+    ]
+    failed += [ListItem("", tag="warning", quoted=warning) for warning in content.warnings]
+    warned = [ListItem(_text(flag), flag.cells, spoken(flag.name)) for flag in verdicts(content.table)]
     return [
         Section("Failed configurations", "failures", lists=[Points(failed)] if failed else [], tone="bad"),
         Section("Warnings", "warnings", lists=[Points(warned)] if warned else [], tone="care"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.metrics.measured import Measured
 from analysis.metrics.scaling import by_round
 from analysis.report.model.content import Content
-from analysis.report.model.section import Point, Points, Section, Value, numbers, words
+from analysis.report.model.section import ListItem, Points, Section, Value, numbers, words
 from analysis.statistics.medians import NOTHING, Interval, median_interval
 from analysis.table.panels import describe
 from analysis.text import units
@@ -19,7 +19,7 @@ def section(content: Content) -> Section:
     return Section(
         "Strong scaling: the serial fraction",
         "serial-fraction",
-        lists=[Points([Point(line) for line in lines])] if lines else [],
+        lists=[Points([ListItem(line) for line in lines])] if lines else [],
         tables=content.cell_table(cells, row, numbers("speedup", "serial fraction"), words("notes")),
         folded="details",
         notes=[

@@ -36,7 +36,7 @@ class SwitchLost(Exception):
     """The lab's relay ended, and every link with it."""
 
 
-class Launch:
+class ForkedLaunch:
     """The ranks of one job on this host, from the first fork to the last reaped process."""
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 from bench import causes
 from bench.job import Job, LaunchResult, WorkloadJob
 from bench.launch.channel import Channel, Closed
-from bench.launch.forkserver.launch import Launch
+from bench.launch.forkserver.launch import ForkedLaunch
 from bench.launch.forkserver.start import fork_obstacle
 from bench.launch.forkserver.templates import Cancelled, LoadFailed, Templates
 from bench.launch.orphans import end_orphans
@@ -48,10 +48,10 @@ def launched(request: dict[str, Any], lifeline: Channel, templates: Templates) -
     try:
         obstacle = fork_obstacle()
         if obstacle:
-            return Launch(job, part, lifeline, templates.pids, why_spawn=obstacle).run()
+            return ForkedLaunch(job, part, lifeline, templates.pids, why_spawn=obstacle).run()
         preload_workload(job)
         template, why_not = templates.of(job, part)
-        return Launch(job, part, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
+        return ForkedLaunch(job, part, lifeline, templates.pids, template, loaded_by_ranks=why_not).run()
     except LoadFailed as error:
         return error.result
     except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Output:
+class CommandOutput:
     """What a program printed. One that is not installed has an ``error`` too, and ``is_missing``."""
 
     text: str = ""
@@ -18,21 +18,21 @@ class Output:
     is_missing: bool = False
 
 
-def output(command: list[str], timeout_s: float = 10) -> Output:
+def output(command: list[str], timeout_s: float = 10) -> CommandOutput:
     name = command[0].rpartition("/")[2]
     if shutil.which(command[0]) is None:
-        return Output(error=f"{name} is not installed", is_missing=True)
+        return CommandOutput(error=f"{name} is not installed", is_missing=True)
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        return Output(error=f"{name} did not answer in {timeout_s:g} s")
+        return CommandOutput(error=f"{name} did not answer in {timeout_s:g} s")
     except (OSError, subprocess.SubprocessError) as error:
-        return Output(error=f"{name}: {without_folders(str(error))}")
+        return CommandOutput(error=f"{name}: {without_folders(str(error))}")
     if done.returncode == 0:
-        return Output(done.stdout)
+        return CommandOutput(done.stdout)
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0] if lines else "no reason")
-    return Output(error=f"{name}: {without_folders(reason)} (status {done.returncode})")
+    return CommandOutput(error=f"{name}: {without_folders(reason)} (status {done.returncode})")
 
 
 def without_folders(text: str) -> str:

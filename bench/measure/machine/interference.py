@@ -41,7 +41,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Clocks:
+class ClockReading:
     """The same moment on three clocks, in seconds."""
 
     wall: float
@@ -51,10 +51,10 @@ class Clocks:
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineCounters:
     """What the first rank of a host reads; counters since boot."""
 
-    clocks: Clocks
+    clocks: ClockReading
     busy_s: float
     """CPU seconds of all processes, on the CPUs that this one may use."""
     stolen_s: float
@@ -72,7 +72,7 @@ class Watch:
         """``interface``: whose bytes this rank counts."""
         self._placement, self._device, self._interface = placement, device, interface
         self._unread: dict[str, str] = {}
-        self._machine: Machine | None = None
+        self._machine: MachineCounters | None = None
         self._meter: Meter | None = None
         self._gpu: nvml.Gpu | None = None
         self._ranks_on_gpu = 0
@@ -174,7 +174,7 @@ def added_up(hosts: Iterable[dict[str, float]]) -> dict[str, float]:
     return sums
 
 
-def read_machine() -> Machine:
+def read_machine() -> MachineCounters:
     clocks = read_clocks()
     busy_s, stolen_s = cpu_s((PROC / "stat").read_text(), os.sched_getaffinity(0))
     throttling: dict[str, float] = {}
@@ -197,10 +197,10 @@ def read_machine() -> Machine:
     throttling |= hot
     if unread_hot:
         unread["thermal throttling"] = unread_hot
-    return Machine(clocks, busy_s, stolen_s, throttling, unread, read_processes())
+    return MachineCounters(clocks, busy_s, stolen_s, throttling, unread, read_processes())
 
 
-def between(before: Machine, after: Machine, server: int) -> tuple[dict[str, float], dict[str, float]]:
+def between(before: MachineCounters, after: MachineCounters, server: int) -> tuple[dict[str, float], dict[str, float]]:
     """What changed on the machine, and the CPU seconds of the foreign processes that used most, by name.
 
     Ours are the sweep's process, its fork server (``server``) and all that descend from that. ``foreign_cpu_s`` is
@@ -231,14 +231,14 @@ def between(before: Machine, after: Machine, server: int) -> tuple[dict[str, flo
     return changes, dict(sorted(named.items(), key=lambda entry: -entry[1])[:NAMED])
 
 
-def read_clocks() -> Clocks:
+def read_clocks() -> ClockReading:
     """All clocks as close together as three tries get them."""
     tries = []
     for _ in range(3):
         first = time.perf_counter()
         wall, raw = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC_RAW)
         last = time.perf_counter()
-        tries.append((last - first, Clocks(wall, (first + last) / 2, raw)))
+        tries.append((last - first, ClockReading(wall, (first + last) / 2, raw)))
     return min(tries, key=lambda entry: entry[0])[1]
 
 

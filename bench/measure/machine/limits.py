@@ -1,7 +1,7 @@
 """What the control groups of this process leave it: CPUs, memory, processes. The one reader of limits, for all.
 
 Both versions are read, wherever they are mounted. A group's limits hold for the groups inside it, so the tightest of
-this process's group and of those around it counts. Limits are given in the names and the form of version 2.
+this process's group and of those around it counts. GroupLimits are given in the names and the form of version 2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OWN = Path("/proc/self")
 
 
 @dataclass
-class Limits:
+class GroupLimits:
     """What is bounded, as version 2 writes it (``cpu.max``: microseconds of quota and period); else left out."""
 
     by_name: dict[str, str] = field(default_factory=dict)
@@ -35,9 +35,9 @@ def usable_cores(own: Path = OWN) -> float:
     return int(cores) if cores == int(cores) else round(cores, 2)
 
 
-def read(own: Path = OWN) -> Limits:
+def read(own: Path = OWN) -> GroupLimits:
     """The tightest limits of the groups that hold this process. psutil does not read control groups."""
-    limits = Limits()
+    limits = GroupLimits()
     for name, controller, value_of, size in LIMITS:
         values = []
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.measure.machine.command import Output, output
+from bench.measure.machine.command import CommandOutput, output
 from results.source import Source
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,6 +93,6 @@ def digest(path: Path, unread: list[str]) -> str:
         return ""
 
 
-def git(root: Path, *arguments: str) -> Output:
+def git(root: Path, *arguments: str) -> CommandOutput:
     """What git prints, or why it did not."""
     return output(["git", "-C", str(root), *arguments])

@@ -59,7 +59,7 @@ class Event:
 
 
 @dataclass
-class Block:
+class Allocation:
     """From one allocation to its release; times are positions in the order of events."""
 
     size: int
@@ -93,7 +93,7 @@ class Step:
 class Trace:
     """What was allocated when."""
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[Allocation] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
     def rest_by_kind(self, step: Step) -> dict[str, int]:
@@ -127,7 +127,7 @@ class Trace:
                 bytes_by_kind[self._kind(step, block)] += block.size
         return {kind: size for kind, size in bytes_by_kind.items() if size}
 
-    def _kind(self, step: Step, block: Block) -> str:
+    def _kind(self, step: Step, block: Allocation) -> str:
         """What a block is in ``step``."""
         earlier = block.start < step.start
         kind = "" if earlier and block.kind == "activations" else block.kind
@@ -152,7 +152,7 @@ class Trace:
                     step.peak_bytes, step.peak_at = total, int(at)
 
 
-def running_sum(blocks: Iterable[Block]) -> Iterator[tuple[float, int]]:
+def running_sum(blocks: Iterable[Allocation]) -> Iterator[tuple[float, int]]:
     """Bytes in use after each allocation and release, in order."""
     total = 0
     for at, size in sorted(
@@ -167,9 +167,9 @@ class Reader:
 
     def __init__(self) -> None:
         self._trace = Trace()
-        self._alive: dict[int, Block] = {}
+        self._alive: dict[int, Allocation] = {}
         self._step: Step | None = None
-        self._fresh: list[Block] = []
+        self._fresh: list[Allocation] = []
         """Made in forward since the last node of backward."""
 
     def read(self, events: Iterable[Event]) -> Trace:
@@ -182,7 +182,7 @@ class Reader:
     def _allocate(self, at: int, event: Event) -> None:
         if event.address in self._alive:
             self._alive[event.address].end = at
-        block = Block(event.size, at, kind=event.kind)
+        block = Allocation(event.size, at, kind=event.kind)
         self._alive[event.address] = block
         self._trace.blocks.append(block)
         if self._step and self._step.phases[-1][1] != "update" and not event.in_backward:

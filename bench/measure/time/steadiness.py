@@ -15,7 +15,7 @@ from statistics import median
 
 
 @dataclass(frozen=True)
-class Change:
+class Shift:
     """Where the steps of a launch differ most from those before."""
 
     step: int
@@ -26,7 +26,7 @@ class Change:
     """Probability of such a difference, or a greater one, between steps that are alike; at most about."""
 
 
-def change(step_times_s: Sequence[float]) -> Change:
+def change(step_times_s: Sequence[float]) -> Shift:
     """The likeliest change within at least two steps."""
     count = len(step_times_s)
     total, largest, at = 0.0, -1.0, 1
@@ -36,7 +36,7 @@ def change(step_times_s: Sequence[float]) -> Change:
             largest, at = abs(total), index + 1
     before_s, after_s = median(step_times_s[:at]), median(step_times_s[at:])
     ratio = after_s / before_s if before_s else math.inf
-    return Change(at, ratio, min(1.0, 2 * math.exp(-6 * largest**2 / (count**3 + count**2))))
+    return Shift(at, ratio, min(1.0, 2 * math.exp(-6 * largest**2 / (count**3 + count**2))))
 
 
 def ranks(values: Sequence[float]) -> list[float]:

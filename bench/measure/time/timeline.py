@@ -66,7 +66,7 @@ class StepTimeline:
     issues: list[Issue] = field(default_factory=list)
 
 
-class Watch:
+class ProfilerWatch:
     """Profiles the steps in its context. Never at work while anything is timed for another purpose."""
 
     def __init__(self, device: torch.device) -> None:
@@ -97,11 +97,11 @@ class Watch:
         dist.Work.wait = self._await  # type: ignore[method-assign]
 
     @contextmanager
-    def step(self) -> Iterator[Phases]:
+    def step(self) -> Iterator[ProfiledPhases]:
         """A step, which begins with the fetching of its batch."""
         self._clock.mark()
         with record_function(STEP):
-            yield Phases()
+            yield ProfiledPhases()
         self._clock.mark()
 
     def step_s(self) -> list[float]:
@@ -115,7 +115,7 @@ class Watch:
         return gpu_steps(events) if self._on_gpu else cpu_steps(events)
 
 
-class Phases:
+class ProfiledPhases:
     """Marks that name the phases of a step in the profile, each from the mark before it."""
 
     def __init__(self) -> None:

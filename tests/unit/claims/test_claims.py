@@ -12,7 +12,7 @@ import pytest
 from claims import __main__ as command
 from claims import document, findings
 from claims.claim import Claim, Finding
-from claims.findings import Entry, Findings, NotFindings
+from claims.findings import FindingEntry, Findings, NotFindings
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ExperimentError, Suite
 
@@ -62,7 +62,7 @@ def test_no_command_has_a_path_of_the_machine() -> None:
 
 def test_findings_are_read_as_they_were_written(tmp_path: Path) -> None:
     original = Findings(
-        {"torch": "2"}, {"A1": Entry(Finding("refuted", "It is not.", {"ratio": 1.5}), ["python"], "now")}
+        {"torch": "2"}, {"A1": FindingEntry(Finding("refuted", "It is not.", {"ratio": 1.5}), ["python"], "now")}
     )
     original.write(tmp_path / "claims.json")
     assert findings.read(tmp_path / "claims.json") == original
@@ -129,7 +129,7 @@ def test_one_claim_leaves_the_others_of_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("verdict", "code"), [("refuted", 0), ("supported", 1)])
 @pytest.mark.usefixtures("three")
 def test_a_verdict_that_changed_is_reported(verdict: str, code: int, tmp_path: Path) -> None:
-    before = Findings({}, {"A1": Entry(Finding(verdict, "Before."), [], "then")})
+    before = Findings({}, {"A1": FindingEntry(Finding(verdict, "Before."), [], "then")})
     before.write(tmp_path / "before.json")
     assert command.main(["A1", "--folder", str(tmp_path / "now"), "--against", str(tmp_path / "before.json")]) == code
 

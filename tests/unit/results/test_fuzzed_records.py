@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from analysis.advice.recommend import Limits, advise, lines
+from analysis.advice.recommend import AdviceLimits, advise, lines
 from analysis.comparison import compare
 from analysis.comparison.verdict import NothingToCompare
 from analysis.report.document import document
@@ -220,7 +220,7 @@ def analyse(folder: Path, *, drawn: bool) -> None:
     else:
         document(content)
     print_summary(content, None, console=Console(file=io.StringIO(), width=100))
-    for limits in (Limits(), Limits(memory_bytes=1e6, efficiency=0.5, gpus=2)):
+    for limits in (AdviceLimits(), AdviceLimits(memory_bytes=1e6, efficiency=0.5, gpus=2)):
         for advice in advise(contents.records, table, limits):
             lines(advice)
     try:

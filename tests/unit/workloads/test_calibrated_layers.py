@@ -7,17 +7,17 @@ import time
 import pytest
 import torch
 
-from analysis.theory.calibrated import Calibrated, exposed_s
+from analysis.theory.calibrated import CalibratedStep, exposed_s
 from workloads.base import WorkloadError
 from workloads.calibrated import Calibrated as Workload
 
-FOUR = Calibrated(layers=4, forward_s=0.01, backward_s=0.02)
+FOUR = CalibratedStep(layers=4, forward_s=0.01, backward_s=0.02)
 
 
 def test_a_step_computes_for_the_sum_of_its_layers() -> None:
     assert FOUR.compute_s() == pytest.approx(0.12)
     assert FOUR.compute_s(factor=3) == pytest.approx(0.36)
-    assert Calibrated(4, 0.01, 0.02, accumulate=2).compute_s() == pytest.approx(0.24)
+    assert CalibratedStep(4, 0.01, 0.02, accumulate=2).compute_s() == pytest.approx(0.24)
 
 
 @pytest.mark.parametrize(("bucket_s", "exposed"), [(0.0, 0.0), (0.005, 0.005), (0.02, 0.02), (0.03, 0.06)])
@@ -48,11 +48,11 @@ def test_overlap_hides_all_communication_but_the_exposed() -> None:
 def test_the_closed_form_reads_a_records_configuration() -> None:
     workload = {"layers": 4, "forward_s": 0.01, "backward_s": 0.02, "per": "micro_batch"}
     config = {"workload": workload, "accumulate": 1, "batch_size": 8, "gpus": 2, "scaling": "strong"}
-    assert Calibrated.of(config) == FOUR
+    assert CalibratedStep.of(config) == FOUR
     config["workload"] = workload | {"per": "sample"}
-    assert Calibrated.of(config).compute_s() == pytest.approx(4 * FOUR.compute_s())
-    assert Calibrated.of(config | {"accumulate": 2}).compute_s() == pytest.approx(4 * FOUR.compute_s())
-    assert Calibrated.of(config | {"scaling": "weak"}).compute_s() == pytest.approx(8 * FOUR.compute_s())
+    assert CalibratedStep.of(config).compute_s() == pytest.approx(4 * FOUR.compute_s())
+    assert CalibratedStep.of(config | {"accumulate": 2}).compute_s() == pytest.approx(4 * FOUR.compute_s())
+    assert CalibratedStep.of(config | {"scaling": "weak"}).compute_s() == pytest.approx(8 * FOUR.compute_s())
 
 
 def test_a_gradient_is_ready_at_the_end_of_its_layers_backward_and_not_before() -> None:

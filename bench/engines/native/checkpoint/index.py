@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.engines.native.checkpoint.local_state import Parameter, parameters_of, persistent_buffers
+from bench.engines.native.checkpoint.local_state import LocalParameter, parameters_of, persistent_buffers
 
 if TYPE_CHECKING:
     from bench.engines.native.adapter import NativeEngine
@@ -46,7 +46,7 @@ class Index:
     scalars: dict[str, float]
     """The optimizer's scalars, which are the same for all parameters: the step."""
     loss_scale: dict[str, float] | None
-    parameters: dict[str, Parameter]
+    parameters: dict[str, LocalParameter]
     buffers: dict[str, list[int]]
     files: dict[str, ShardFile]
 
@@ -72,7 +72,7 @@ def read_index(folder: Path) -> Index:
             raise CheckpointError(f"{INDEX} has format version {document['version']}, expected {VERSION}")
         if stated != digest_of_document(document):
             raise CheckpointError(f"{INDEX} is damaged: its contents do not have the SHA-256 that it states")
-        parameters = {name: Parameter(**entry) for name, entry in document.pop("parameters").items()}
+        parameters = {name: LocalParameter(**entry) for name, entry in document.pop("parameters").items()}
         files = {name: ShardFile(**entry) for name, entry in document.pop("files").items()}
         index = Index(parameters=parameters, files=files, **document)
     except FileNotFoundError as error:

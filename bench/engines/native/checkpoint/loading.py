@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.engines.native.checkpoint.index import Index, check_coverage, check_fit, pieces_of, read_index, shard_name
 from bench.engines.native.checkpoint.local_state import (
     WEIGHT,
-    Parameter,
+    LocalParameter,
     Part,
     bucket_parts,
     parameters_of,
@@ -76,7 +76,7 @@ def create_optimizer_state(engine: NativeEngine, index: Index) -> None:
         entry.optimizer.load_state_dict(entry.optimizer.state_dict() | {"state": {0: entries} if entries else {}})
 
 
-def fill(part: Part, index: Index, own: Parameter, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
+def fill(part: Part, index: Index, own: LocalParameter, shard: Callable[[str], dict[str, dict[str, Any]]]) -> None:
     """Copies the part's elements from the files that have them, rounded to the part's dtypes."""
     saved = index.parameters[part.name]
     if saved.strides != own.strides:

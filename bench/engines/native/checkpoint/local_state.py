@@ -19,7 +19,7 @@ WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
-class Parameter:
+class LocalParameter:
     """A parameter of the module."""
 
     shape: list[int]
@@ -42,7 +42,7 @@ class Part:
         return self.start + self.tensors[WEIGHT].numel()
 
 
-def parameters_of(engine: NativeEngine) -> dict[str, Parameter]:
+def parameters_of(engine: NativeEngine) -> dict[str, LocalParameter]:
     """All parameters, in the dtypes in which they are saved."""
     tensors: dict[str, Tensor] = dict(engine.names)
     dtypes = {name: parameter.dtype for name, parameter in tensors.items()}
@@ -50,7 +50,7 @@ def parameters_of(engine: NativeEngine) -> dict[str, Parameter]:
         for name, view in zip(names_in(engine, bucket), bucket.views, strict=True):
             tensors[name], dtypes[name] = view, bucket.sharded_param.dtype
     return {
-        name: Parameter(
+        name: LocalParameter(
             shape=list(tensor.shape),
             dtype=str(dtypes[name]).removeprefix("torch."),
             trained=engine.names[name].requires_grad,

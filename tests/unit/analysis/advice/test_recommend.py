@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.__main__ import main
-from analysis.advice.recommend import Advice, Limits, advise, lines
+from analysis.advice.recommend import Advice, AdviceLimits, advise, lines
 from analysis.table.frame import frame
 from results.record import Record
 from tests.fakes import bare, cell, launch, measured, write_all
@@ -29,7 +29,7 @@ def timed(
 
 
 def advice(records: list[Record], **limits: Any) -> Advice:
-    (task_advice,) = advise(records, frame(records), Limits(**limits))
+    (task_advice,) = advise(records, frame(records), AdviceLimits(**limits))
     return task_advice
 
 
@@ -91,7 +91,10 @@ def test_what_failed_or_was_simulated_is_never_advised() -> None:
 
 def test_each_task_has_advice_of_its_own() -> None:
     records = [timed(stage, 0.01, 10**7, batch_size=size) for stage in (0, 1) for size in (8, 64)]
-    assert [answer.task for answer in advise(records, frame(records), Limits())] == ["batch_size 8", "batch_size 64"]
+    assert [answer.task for answer in advise(records, frame(records), AdviceLimits())] == [
+        "batch_size 8",
+        "batch_size 64",
+    ]
 
 
 def test_the_command_ends_with_1_if_nothing_keeps_the_limits(

@@ -12,13 +12,13 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.comparison import counter_check
-from analysis.comparison.counter_check import Difference, GateError, accept, differences, exit_code, measured
+from analysis.comparison.counter_check import CounterDifference, GateError, accept, differences, exit_code, measured
 from analysis.comparison.exact_quantities import libraries, name, quantities
 from results.launches import Collective
 from results.memory import RankMemory
 from results.parity import Parity
 from results.record import Record
-from tests.fakes import ENVIRONMENT, bare, cell, launch, write_all
+from tests.fakes import bare, cell, launch, write_all
 
 GOOD = Parity(3, 1e-7, 1e-7, 1e-3, [1.0], [1.0])
 
@@ -45,14 +45,14 @@ def night() -> list[Record]:
     ]
 
 
-def differences_after(change: Callable[[list[Record]], object]) -> list[Difference]:
+def differences_after(change: Callable[[list[Record]], object]) -> list[CounterDifference]:
     """What the gate says after ``change`` was made to the second of two equal nights."""
     now = copy.deepcopy(night())
     change(now)
     return differences(measured(night()), measured(now))
 
 
-def words(differences: list[Difference]) -> list[tuple[str, object, object]]:
+def words(differences: list[CounterDifference]) -> list[tuple[str, object, object]]:
     return [(difference.quantity, difference.before, difference.now) for difference in differences]
 
 
@@ -206,7 +206,7 @@ def test_another_version_hides_no_difference_of_an_engine_that_does_not_use_it()
 def test_torch_counts_for_every_engine() -> None:
     def other_torch(now: list[Record]) -> None:
         for record in now:
-            record.environment = ENVIRONMENT | {"torch": "2.16.0"}
+            record.environment["torch"] = "2.16.0"
         fewer_buckets(now)
 
     assert exit_code(differences_after(other_torch)) == 3

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.comparison import time_gate
-from analysis.comparison.verdict import Outcome, Pair
+from analysis.comparison.verdict import Comparison, Pair
 from results.launches import Collective
 from results.record import Record
 from tests.fakes import bare, cell, launch, measured
@@ -105,7 +105,7 @@ def test_an_added_collective_is_found_without_timing() -> None:
     assert not time_gate.judge_all([Pair(first, second)])[0].failed
 
 
-def gate_of(first: list[list[Collective]], second: list[list[Collective]]) -> Outcome:
+def gate_of(first: list[list[Collective]], second: list[list[Collective]]) -> Comparison:
     """The gate on a cell that differs in its ranks' collectives alone."""
     sides = []
     for ranks in (first, second):

@@ -131,7 +131,7 @@ def test_the_cap_counts_threads_and_gpus() -> None:
     assert cap(eight, one) == (2 / 8) / 2
     for record in (one, eight):
         record.resolved["device"] = "cuda"
-        record.environment = record.environment | {"gpus": [GPU] * 4}
+        record.environment["gpus"] = [GPU] * 4
     assert cap(eight, one) == 4 / 8
     eight.environment["gpus"] = []
     assert math.isnan(cap(eight, one)), "unknown hardware has no cap rather than a guessed one"

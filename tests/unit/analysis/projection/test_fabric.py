@@ -2,11 +2,11 @@
 
 import pytest
 
-from analysis.projection.fabric import Fabric, Line, collective_s
+from analysis.projection.fabric import Fabric, LinkTime, collective_s
 from results.launches import Collective
 
 MIB = 1 << 20
-ONE = Fabric(Line(1e-3, 1e-9), trees=False)
+ONE = Fabric(LinkTime(1e-3, 1e-9), trees=False)
 
 
 def call(kind: str, ranks: int, elements: int = MIB) -> Collective:
@@ -33,14 +33,14 @@ def test_nccl_uses_a_tree_where_latency_dominates():
 
 
 def test_the_network_between_hosts_counts_once_the_group_spans_two():
-    hosts = Fabric(Line(1e-6, 1e-11), Line(1e-5, 1e-9), 8)
+    hosts = Fabric(LinkTime(1e-6, 1e-11), LinkTime(1e-5, 1e-9), 8)
     inside, across = (collective_s(call("all_gather", ranks), "nccl", hosts) for ranks in (8, 16))
     assert inside == pytest.approx(7e-6 + 7 / 8 * 4 * MIB * 1e-11)
     assert across == pytest.approx(15e-5 + 15 / 16 * 4 * MIB * 1e-9)
 
 
 def test_sends_of_a_host_share_its_link():
-    hosts = Fabric(Line(0, 1e-12), Line(0, 1e-9), 8)
+    hosts = Fabric(LinkTime(0, 1e-12), LinkTime(0, 1e-9), 8)
     assert collective_s(call("send", 16), "gloo", hosts) == pytest.approx(8 * 4 * MIB * 1e-9)
 
 

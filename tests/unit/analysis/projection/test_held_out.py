@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from analysis.projection.curve import Curve, curves
+from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.held_out import Projector, held_out, order_kept
 from results.launches import Launch
 from results.record import Record
@@ -88,7 +88,7 @@ def test_the_largest_held_out_size_lies_in_the_band_as_often_as_it_says():
     assert sum(inside) >= 13
 
 
-def _noisy(seed: int) -> list[Curve]:
+def _noisy(seed: int) -> list[ScalingCurve]:
     generator = random.Random(seed)
     records: list[Record] = []
     for stage in (1, 3):

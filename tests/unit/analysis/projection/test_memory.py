@@ -2,14 +2,14 @@
 
 import pytest
 
-from analysis.projection.curve import Curve
+from analysis.projection.curve import ScalingCurve
 from analysis.projection.memory import peak_bytes
 from analysis.theory import predict_state
 from tests.fakes import cell, measured
 
 
-def curve(stage: int) -> Curve:
-    return Curve("a", {size: measured(cell(stage, size), peak_bytes=5_000_000) for size in (1, 2, 4)})
+def curve(stage: int) -> ScalingCurve:
+    return ScalingCurve("a", {size: measured(cell(stage, size), peak_bytes=5_000_000) for size in (1, 2, 4)})
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
@@ -26,4 +26,4 @@ def test_a_measured_world_size_is_as_measured():
 
 
 def test_without_a_measured_peak_there_is_none():
-    assert peak_bytes(Curve("a", {1: cell(), 2: cell(gpus=2)}), 8) is None
+    assert peak_bytes(ScalingCurve("a", {1: cell(), 2: cell(gpus=2)}), 8) is None

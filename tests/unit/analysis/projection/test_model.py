@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from analysis.projection.curve import Curve
-from analysis.projection.fabric import Fabric, Line
-from analysis.projection.model import Costs, Model, expected_maximum, normal_maximum
+from analysis.projection.curve import ScalingCurve
+from analysis.projection.fabric import Fabric, LinkTime
+from analysis.projection.model import Costs, StepModel, expected_maximum, normal_maximum
 from tests.simulated_training import Cluster
 
-FABRIC = Fabric(Line(2e-4, 8e-9), trees=False)
+FABRIC = Fabric(LinkTime(2e-4, 8e-9), trees=False)
 
 
-def model(stage: int, **changes: Any) -> Model:
+def model(stage: int, **changes: Any) -> StepModel:
     cluster = Cluster(noise=0.0, **changes)
-    return Model(Curve("a", {size: cluster.record(stage, size, launches=1, steps=2) for size in (1, 2, 4)}))
+    return StepModel(ScalingCurve("a", {size: cluster.record(stage, size, launches=1, steps=2) for size in (1, 2, 4)}))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -30,7 +30,7 @@ def test_a_step_without_noise_takes_the_simulated_time(stage, overlap, ranks):
 
 
 def test_without_bytes_only_latency_is_left():
-    slow, free = Fabric(Line(2e-4, 8e-9), trees=False), Fabric(Line(2e-4, 0.0), trees=False)
+    slow, free = Fabric(LinkTime(2e-4, 8e-9), trees=False), Fabric(LinkTime(2e-4, 0.0), trees=False)
     parts, latency = (model(2, overlap=False).parts(8, Costs(0.05, 1.0), fabric) for fabric in (slow, free))
     assert latency.bandwidth_s == 0
     assert parts.latency_s == pytest.approx(latency.latency_s)
@@ -40,8 +40,8 @@ def test_without_bytes_only_latency_is_left():
 def test_strong_scaling_divides_compute_but_for_what_is_fixed():
     record = Cluster(noise=0.0).record(0, 1, launches=1, steps=2)
     record.config["scaling"] = "strong"
-    parts = Model(Curve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.2), FABRIC)
-    half = Model(Curve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.0), FABRIC)
+    parts = StepModel(ScalingCurve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.2), FABRIC)
+    half = StepModel(ScalingCurve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.0), FABRIC)
     assert parts.compute_s == pytest.approx(half.compute_s)
 
 

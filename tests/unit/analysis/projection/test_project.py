@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from analysis.projection.curve import curves
-from analysis.projection.fabric import Line
+from analysis.projection.fabric import LinkTime
 from analysis.projection.project import Links, project
 from results.record import Record
 from tests.fakes import measured
@@ -40,7 +40,7 @@ def test_one_host_without_a_network_is_not_projected_to_many():
 
 def test_a_described_network_is_used_between_hosts():
     fast, slow = (
-        project(sweep(network="none"), [64], Links(Line(1e-5, seconds), 1e-11, 4))[0][0].rows[64][0]
+        project(sweep(network="none"), [64], Links(LinkTime(1e-5, seconds), 1e-11, 4))[0][0].rows[64][0]
         for seconds in (1e-11, 1e-8)
     )
     assert slow.projected.step_s > 1.5 * fast.projected.step_s

@@ -5,7 +5,7 @@ whose efficiency falls off a cliff at 256 GPUs. The Playbook states no bucket co
 for a model of about a billion parameters), and that buckets overlap with backward.
 """
 
-from analysis.projection.curve import Curve, curves
+from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.held_out import Projector
 from results.launches import Collective
 from tests.fakes import cell, launch
@@ -14,7 +14,7 @@ TOKENS = {8: 40150, 16: 37610, 32: 35368, 64: 31112, 128: 26446, 256: 15700}
 BUCKETS, BUCKET_ELEMENTS = 40, 25 * 2**20 // 4
 
 
-def curve(largest: int) -> Curve:
+def curve(largest: int) -> ScalingCurve:
     records = []
     for ranks, per_gpu in TOKENS.items():
         if ranks <= largest:

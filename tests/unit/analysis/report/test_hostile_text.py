@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -63,8 +64,9 @@ def hostile() -> list[Record]:
         part = sweep((0, 3), (1, 2), repeats=2, steps=4, workload={"name": text, text: text, "factory": text})
         for record in part:
             record.config["data_dir"] = text
-            record.environment = {text: text, "cpu_model": text, "gpus": [{"name": text}], "git": {"commit": text}}
-            record.resolved["engine"] = {"library": text, "described": [text]}
+            around: Any = {text: text, "cpu_model": text, "gpus": [{"name": text}], "git": {"commit": text}}
+            description: Any = {"library": text, "described": [text]}
+            record.environment, record.resolved["engine"] = around, description
             record.resolved["uncounted"] = text
             record.verdicts = ["foreign_process", text]
             record.verdict_reasons = {"foreign_process": text, text: text}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.engines.spec import EngineSpec
 from bench.measure.memory.step import StepMemory, state_bytes
-from bench.worker.loop import Share, Timed, timed_steps
+from bench.worker.loop import Share, TimedSteps, timed_steps
 from bench.worker.parity import compare, weights_error
 from bench.worker.single_process import Reference, train_reference
 from tests.undisturbed import undisturbed
@@ -54,14 +54,14 @@ class Sleeper:
 def test_the_clock_tells_the_phases_of_a_step_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.barrier", lambda: None)
 
-    def timed() -> Timed:
+    def timed() -> TimedSteps:
         samples = timed_steps(Sleeper(), [[()]], 5, lambda module, batch: torch.zeros(()), torch.device("cpu"))  # type: ignore[arg-type]
         assert min(samples.forward_backward_s) >= 0.02
         assert min(samples.optimizer_s) >= 0.01
         assert samples.losses == [1.0] * 5
         return samples
 
-    def claim(samples: Timed) -> None:
+    def claim(samples: TimedSteps) -> None:
         assert sum(samples.step_s) == pytest.approx(samples.wall_s, rel=0.05)
 
     undisturbed(timed, claim)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bench.measure.machine import nvml
-from bench.measure.machine.command import Output
+from bench.measure.machine.command import CommandOutput
 from bench.measure.machine.nvml import State
 from bench.nightly import preflight
-from bench.nightly.preflight import Finding
+from bench.nightly.preflight import Check
 from results.source import Source
 
 GPU = State(
@@ -33,7 +33,7 @@ GPU = State(
 SEEN = {"torch": "2.15.0", "gpus": 1, "nccl": "2.29.7"}
 
 
-def wrong(findings: list[Finding]) -> list[str]:
+def wrong(findings: list[Check]) -> list[str]:
     return [finding.what for finding in findings if finding.verdict == "wrong"]
 
 
@@ -83,7 +83,7 @@ def test_only_visible_gpus_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_did_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A failed command is neither a machine without GPUs nor a folder without a commit."""
     monkeypatch.setattr(preflight.nvml, "why_not", lambda: "NVML: driver mismatch")
-    monkeypatch.setattr(preflight, "output", lambda command, timeout_s: Output(error="python: no module torch"))
+    monkeypatch.setattr(preflight, "output", lambda command, timeout_s: CommandOutput(error="python: no module torch"))
     refused = Source("", "", not_recorded="git: dubious ownership")
     monkeypatch.setattr(preflight.source, "collect", lambda arguments: refused)
     looked_at = {finding.what: finding for finding in preflight.preflight(tmp_path)}

@@ -14,7 +14,7 @@ from bench.checks import ConfigError
 from bench.groups import CONF
 from bench.job import TimingJob
 from bench.measure.machine import source
-from bench.measure.machine.command import Output
+from bench.measure.machine.command import CommandOutput
 from bench.messages import job_message, read_job
 from bench.plan.jobs import Jobs
 from bench.regress import revision
@@ -164,8 +164,8 @@ def test_a_worktree_is_gone_whatever_happens_in_it(tmp_path: Path) -> None:
 
 
 def test_a_git_that_fails_is_not_taken_for_a_revision_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revision, "git", lambda *_: Output("/a/checkout"))
-    monkeypatch.setattr(revision, "_git", lambda *_: Output(error="fatal: bad object HEAD"))
+    monkeypatch.setattr(revision, "git", lambda *_: CommandOutput("/a/checkout"))
+    monkeypatch.setattr(revision, "_git", lambda *_: CommandOutput(error="fatal: bad object HEAD"))
     with (
         pytest.raises(ConfigError, match="git cannot look up --base HEAD: fatal: bad object HEAD"),
         revision.checked_out("HEAD"),

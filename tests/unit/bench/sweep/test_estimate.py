@@ -11,11 +11,11 @@ from bench.plan.cell import Cell
 from bench.plan.resolve import plan
 from bench.sweep import estimate
 from bench.sweep.breakdown import Breakdown
-from bench.sweep.estimate import CEILING_S, END_S, Pace
+from bench.sweep.estimate import CEILING_S, END_S, LaunchPace
 from results.settings import Config
 from tests.conftest import CPU_ONLY
 
-PACE = Pace(launch_s=2.0, step_s=0.5)
+PACE = LaunchPace(launch_s=2.0, step_s=0.5)
 
 
 def cells_of(configs: list[Config], cores: float = 2) -> list[Cell]:

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.table.provenance import environment_rows
 from bench.measure.machine import interference, limits
-from bench.measure.machine.command import Output, output
+from bench.measure.machine.command import CommandOutput, output
 from results.launches import Launch
 from tests.fakes import cell
 
@@ -19,8 +19,8 @@ def test_a_program_that_fails_gives_its_own_reason_without_folders() -> None:
     outcome = output(fails)
     assert (outcome.text, outcome.is_missing) == ("", False)
     assert outcome.error.endswith(": fatal: no .../file here (status 1)")
-    assert output([sys.executable, "-c", "print(1)"]) == Output("1\n")
-    assert output(["no-such-program"]) == Output(error="no-such-program is not installed", is_missing=True)
+    assert output([sys.executable, "-c", "print(1)"]) == CommandOutput("1\n")
+    assert output(["no-such-program"]) == CommandOutput(error="no-such-program is not installed", is_missing=True)
     assert "did not answer" in output([sys.executable, "-c", "import time; time.sleep(9)"], timeout_s=0.2).error
 
 

@@ -14,7 +14,7 @@ import torch
 
 from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import energy, interference
-from bench.measure.machine.interference import Clocks, Machine, Process, Watch
+from bench.measure.machine.interference import ClockReading, MachineCounters, Process, Watch
 from bench.measure.time.steadiness import change, ranks
 from bench.measure.verdicts import disturbances
 from bench.placement import Placement
@@ -63,10 +63,10 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
     parents = {10: 1, 20: 10, 30: 20, 31: 20, 40: 30, 50: 10, 60: 1}
     names = {10: "sweep", 20: "server", 30: "rank", 31: "rank", 40: "loader", 50: "make", 60: "browser"}
 
-    def machine(cpu_s: float, busy_s: float, moment: float, wall: float) -> Machine:
-        clocks = Clocks(wall, moment, moment * 1.00001)
+    def machine(cpu_s: float, busy_s: float, moment: float, wall: float) -> MachineCounters:
+        clocks = ClockReading(wall, moment, moment * 1.00001)
         processes = {pid: Process(names[pid], parent, cpu_s) for pid, parent in parents.items()}
-        return Machine(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, {}, processes)
+        return MachineCounters(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, {}, processes)
 
     counters, foreign = interference.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
     assert (counters["own_cpu_s"], counters["foreign_cpu_s"], counters["window_s"]) == pytest.approx((1.25, 0.75, 1.0))
@@ -252,7 +252,7 @@ def test_energy_is_not_counted_while_all_processes_are_looked_at(
 ) -> None:
     looked_at, read = [], interference.read_machine
 
-    def look() -> interference.Machine:
+    def look() -> interference.MachineCounters:
         nvml.energy_mj["GPU-0"] += 1_000
         looked_at.append(1)
         return read()

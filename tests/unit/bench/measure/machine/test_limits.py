@@ -50,7 +50,7 @@ def test_version_2_counts_the_tightest_of_nested_groups(machine: Machine) -> Non
     machine.write("slice", cpu__max="150000 100000", memory__max="4096", pids__max="max")
     machine.write("slice/job", cpu__max="400000 100000", memory__max="max", cpuset__cpus="0-2")
     bounds = {"cpu.max": "150000 100000", "cpuset.cpus": "0-2", "memory.max": "4096"}
-    assert read(machine.own) == limits.Limits(bounds)
+    assert read(machine.own) == limits.GroupLimits(bounds)
     assert usable_cores(machine.own) == 1.5
 
 
@@ -82,7 +82,7 @@ def test_without_a_quota_or_without_control_groups_the_affinity_counts(machine: 
     machine.mount("cgroup2", "")
     machine.member("0::/\n")
     machine.write("", cpu__max="max 100000", memory__max="max")
-    assert (read(machine.own), usable_cores(machine.own)) == (limits.Limits(), 4)
+    assert (read(machine.own), usable_cores(machine.own)) == (limits.GroupLimits(), 4)
 
 
 def test_a_limit_that_cannot_be_read_is_not_taken_for_none(machine: Machine) -> None:

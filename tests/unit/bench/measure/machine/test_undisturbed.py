@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.measure.machine.interference import Clocks, Machine, Process
+from bench.measure.machine.interference import ClockReading, MachineCounters, Process
 from tests import undisturbed as helper
 from tests.undisturbed import Look, Watch, undisturbed
 
@@ -25,9 +25,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def look() -> Look:
         taken["now"] += 1.0
         taken["seconds"] += taken["cpus"]
-        clocks = Clocks(taken["now"], taken["now"], taken["now"])
+        clocks = ClockReading(taken["now"], taken["now"], taken["now"])
         processes = {os.getpid(): Process("pytest", 1, 0.0), 7: Process("compiler", 1, taken["seconds"])}
-        return Look(Machine(clocks, taken["seconds"], 0.0, {}, {}, processes), taken["seconds"])
+        return Look(MachineCounters(clocks, taken["seconds"], 0.0, {}, {}, processes), taken["seconds"])
 
     monkeypatch.setattr(helper.Look, "now", look)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
