@@ -50,9 +50,9 @@ class Search:
 
     limit_bytes: int | None
     """Per rank; None: all that the GPU has."""
-    granule: int
+    multiple_of: int
     """Only multiples of it are tried."""
-    most: int
+    max_batch: int
     """No larger batch is tried."""
     tried: list[Trial] = field(default_factory=list)
 

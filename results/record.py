@@ -6,8 +6,12 @@ not installed. ``source``, ``model``, ``parity``, ``memory``, ``launches`` and `
 
 History of ``SCHEMA_VERSION``:
   1  first version
-  2  ``model.compute_memory`` instead of ``model.activation_bytes``, which left out temporaries; ``from_version_1``
-     drops it
+  2  ``model.compute_memory`` instead of ``model.activation_bytes``, which left out temporaries
+  3  warnings ``background_load`` and ``drift`` instead of ``foreign_process`` and ``not_steady``; ``last_output`` of a
+     failed rank instead of ``last_words``; ``multiple_of`` and ``max_batch`` of a search instead of ``granule`` and
+     ``most``
+
+``upgraded`` turns records of earlier versions into ones of this version.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from results.shown import shown
 from results.source import Source
 from results.updates import Updates
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable", "parity_failed", "interrupted"]
 
@@ -63,7 +67,7 @@ class RankEnd:
     rank: int
     ending: str
     """Exit code or signal, in words."""
-    last_words: str
+    last_output: str
     """The last lines that it printed."""
 
 
@@ -151,12 +155,10 @@ class Record:
         if not isinstance(document, dict):
             raise RecordError(f"{path}: not a record: the file holds no JSON object")
         version = document.get("schema_version")
-        if version == 1:
-            version = from_version_1(document)
-        if version != SCHEMA_VERSION:
+        if version not in range(1, SCHEMA_VERSION + 1) or isinstance(version, bool):
             raise RecordError(f"{path}: schema_version is {shown(version)}; this version reads 1 to {SCHEMA_VERSION}")
         try:
-            record = decode(document, cls, "record")
+            record = decode(upgraded(document), cls, "record")
         except ValueError as error:
             raise RecordError(f"{path}: {one_line(error)}") from error
         assert isinstance(record, cls)
@@ -165,12 +167,32 @@ class Record:
         return record
 
 
-def from_version_1(document: dict[str, Any]) -> int:
-    """Turns a record of version 1 into one of this version, in place; returns its version."""
-    if isinstance(document.get("model"), dict):
-        document["model"].pop("activation_bytes", None)
-    document["schema_version"] = SCHEMA_VERSION
-    return SCHEMA_VERSION
+RENAMED_WARNINGS = {"foreign_process": "background_load", "not_steady": "drift"}
+"""Ids of warnings in versions 1 and 2."""
+
+
+def upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of any version as one of this version. What does not fit is left as it is, for the reader to name."""
+    version = document["schema_version"]
+    document = document | {"schema_version": SCHEMA_VERSION}
+    if version < 2 and isinstance(document.get("model"), dict):
+        document["model"] = {name: value for name, value in document["model"].items() if name != "activation_bytes"}
+    if version < 3:
+        if isinstance(document.get("verdicts"), list):
+            document["verdicts"] = [_renamed(verdict, RENAMED_WARNINGS) for verdict in document["verdicts"]]
+        document["verdict_reasons"] = _with_names(document.get("verdict_reasons", {}), RENAMED_WARNINGS)
+        document["search"] = _with_names(document.get("search"), {"granule": "multiple_of", "most": "max_batch"})
+        if isinstance(document.get("failure"), list):
+            document["failure"] = [_with_names(end, {"last_words": "last_output"}) for end in document["failure"]]
+    return document
+
+
+def _with_names(document: Any, names: dict[str, str]) -> Any:
+    return {names.get(key, key): value for key, value in document.items()} if isinstance(document, dict) else document
+
+
+def _renamed(name: Any, names: dict[str, str]) -> Any:
+    return names.get(name, name) if isinstance(name, str) else name
 
 
 def world_size(record: Record) -> int:

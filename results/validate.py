@@ -107,7 +107,7 @@ def _check_memory(record: Record) -> None:
         limit = record.search.limit_bytes
         batches = [trial.batch for trial in record.search.tried]
         peaks = [trial.peak_bytes for trial in record.search.tried if trial.peak_bytes is not None]
-        for value in (1 if limit is None else limit, record.search.granule, record.search.most, *batches):
+        for value in (1 if limit is None else limit, record.search.multiple_of, record.search.max_batch, *batches):
             expect(1 <= value <= MOST_ELEMENTS, "search", value, "counts of at least 1")
         for value in peaks:
             expect(0 <= value <= MOST_ELEMENTS, "search", value, "bytes")

@@ -121,7 +121,7 @@ ALL = (
         notes=("advice", "comparison"),
     ),
     Verdict(
-        "foreign_process",
+        "background_load",
         "x",
         "background load: other processes used these CPUs or GPUs during measured steps.",
         momentary=True,
@@ -135,7 +135,7 @@ ALL = (
         notes=("advice", "comparison"),
     ),
     Verdict(
-        "not_steady",
+        "drift",
         "y",
         "drift within a run: steps became slower or faster within a launch, beyond chance (1 configuration in 100).",
         momentary=True,

@@ -109,7 +109,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_check(launcher: Launcher, scratch: Path) -> RunCheck:
-    """Runs a cell's check launch and returns every rank's result; fails with the last words of the ranks."""
+    """Runs a cell's check launch and returns every rank's result; fails with the last output of the ranks."""
 
     def run(cell: Cell) -> list[CheckResult]:
         if cell.status == "unavailable":

@@ -17,7 +17,7 @@ from typing import TypeVar
 import pytest
 
 from bench.measure.machine.interference import PROC, TICKS_PER_S, MachineCounters, between, ours, read_machine
-from bench.measure.verdicts import Cause, clock_drift, foreign_process, throttled
+from bench.measure.verdicts import Cause, background_load, clock_drift, throttled
 
 Measured = TypeVar("Measured")
 TRIES = 3
@@ -110,7 +110,7 @@ def disturbance(before: Look, after: Look) -> Cause | None:
     one's any more. So the others are added up, not told from what is missing."""
     seen, foreign = between(before.machine, after.machine, os.getpid())
     seen["foreign_cpu_s"] = after.others_s - before.others_s
-    return foreign_process(seen, foreign) or throttled(seen) or clock_drift(seen)
+    return background_load(seen, foreign) or throttled(seen) or clock_drift(seen)
 
 
 def seconds(pid: int) -> float:

@@ -25,7 +25,7 @@ PRELOAD = ("torch", "torch.distributed", "bench.worker")
 SLACK_S = 150.0
 """What a fork server may take beyond a launch's time limit, which the workload's factory has too.
 
-Over twice the sum of its own limits: for a template to fork, for stacks and last words, for orphans to be gone."""
+Over twice the sum of its own limits: for a template to fork, for stacks and last output, for orphans to be gone."""
 
 
 _warming: dict[frozenset[str], LocalLauncher] = {}

@@ -81,9 +81,9 @@ def disturbances(record: Record) -> dict[str, str]:
     launches = record.launches
     by_verdict = {
         "throttled": [on_worst_host(launch, record, throttled) for launch in launches],
-        "foreign_process": [on_worst_host(launch, record, foreign_process) for launch in launches],
+        "background_load": [on_worst_host(launch, record, background_load) for launch in launches],
         "allocator_retries": [allocator_retries(launch.conditions) for launch in launches],
-        "not_steady": [not_steady(launch, len(launches)) for launch in launches],
+        "drift": [drift(launch, len(launches)) for launch in launches],
         "clock_drift": [on_worst_host(launch, record, clock_drift) for launch in launches],
     }
     for name, seen in by_verdict.items():
@@ -105,7 +105,7 @@ def disturbances(record: Record) -> dict[str, str]:
             f"in eval mode: {', '.join(record.model.eval_mode[:3])}; call train() on it in the factory, unless its "
             "dropout and batch statistics are meant to be off"
         )
-    ceiling = record.ceiling and (foreign_process(record.ceiling.conditions) or throttled(record.ceiling.conditions))
+    ceiling = record.ceiling and (background_load(record.ceiling.conditions) or throttled(record.ceiling.conditions))
     if ceiling:
         reasons["ceiling_disturbed"] = ceiling.words
     return reasons
@@ -209,7 +209,7 @@ def throttled(seen: Conditions, _: Conditions | None = None) -> Cause | None:
     return None
 
 
-def foreign_process(seen: Conditions, foreign: Conditions | None = None) -> Cause | None:
+def background_load(seen: Conditions, foreign: Conditions | None = None) -> Cause | None:
     """Other processes, or guests of the same host, took a share of the CPUs that sampling cannot explain."""
     if seen.get("gpu_foreign_processes"):
         return Cause(math.inf, f"{seen['gpu_foreign_processes']:.0f} other processes on the GPUs; end them")
@@ -235,7 +235,7 @@ def allocator_retries(seen: Conditions) -> Cause | None:
     return Cause(count, words) if count else None
 
 
-def not_steady(launch: Launch, launches: int) -> Cause | None:
+def drift(launch: Launch, launches: int) -> Cause | None:
     """A change within the launch that chance would show in 1 of 100 cells whose steps are all alike."""
     # Only steps that all ranks have: under data_skew=samples one leaves early, on purpose.
     count = min((len(rank.losses) for rank in launch.ranks), default=0)

@@ -105,8 +105,8 @@ class Cell:
         parts = traits.microbatches // gcd(traits.microbatches, traits.ranks_per_replica)
         return Search(
             limit_bytes=None if limit is None else size_bytes(limit),
-            granule=self.config.accumulate * parts,
-            most=self.config.search_most or MAX_BATCH,
+            multiple_of=self.config.accumulate * parts,
+            max_batch=self.config.search_most or MAX_BATCH,
         )
 
     def spec(self) -> EngineSpec:

@@ -66,8 +66,10 @@ def refuse_search(cell: Cell) -> None:
     search = cell.search()
     if search.limit_bytes is None and cell.device == "cpu":
         raise ConfigError("search=max_batch needs memory_limit on device=cpu; valid: a size such as 2GiB or 500MB")
-    if search.most < search.granule:
-        raise EngineUnsupported(f"search_most={search.most} is less than one batch; valid: at least {search.granule}")
+    if search.max_batch < search.multiple_of:
+        raise EngineUnsupported(
+            f"search_most={search.max_batch} is less than one batch; valid: at least {search.multiple_of}"
+        )
 
 
 def refuse_straggler(cell: Cell) -> None:

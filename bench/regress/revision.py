@@ -224,7 +224,7 @@ class RevisionLauncher(LocalLauncher):
         return understood(job, self._revision)
 
     def _result(self, message: dict[str, Any], job: Job[R]) -> LaunchResult[R]:
-        return super()._result(typed(message) if self._revision.is_untyped else message, job)
+        return super()._result(typed(message), job)
 
 
 def understood(job: Job[Any], revision: Revision) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Requests and results as revisions had them that had one ``Job`` for all purposes, and ranks that returned dicts."""
+"""Requests and results of earlier revisions: one ``Job`` for all purposes, ranks that returned dicts, other names."""
 
 from __future__ import annotations
 
@@ -53,11 +53,18 @@ def untyped(job: Job[Any]) -> dict[str, Any]:
 
 
 def typed(message: dict[str, Any]) -> dict[str, Any]:
-    """The result of such a launch with each rank's interference in one field, as results have it now."""
-    return message | {"ranks": [_nested(rank) for rank in message.get("ranks", [])]}
+    """The result of an earlier revision's launch in the fields that results have now."""
+    ends = [_with_names(end, {"last_words": "last_output"}) for end in message.get("ends", [])]
+    ranks = [_nested(_with_names(rank, {"describe": "description"})) for rank in message.get("ranks", [])]
+    return message | {"ranks": ranks, "ends": ends}
+
+
+def _with_names(document: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in document.items()}
 
 
 def _nested(rank: dict[str, Any]) -> dict[str, Any]:
+    """A rank's interference in one field."""
     if "conditions" not in rank:
         return rank
     interference = {name: rank[name] for name in INTERFERENCE if name in rank}

@@ -53,20 +53,20 @@ def memory_of(result: LaunchResult[CheckResult]) -> list[RankMemory]:
 
 def next_batch(search: Search, start: int) -> int | None:
     """The batch to try next, ``start`` at first; None once the answer is bracketed."""
-    top = search.most // search.granule
-    low = search.largest_fit // search.granule
-    high = top + 1 if search.smallest_unfit is None else search.smallest_unfit // search.granule
+    top = search.max_batch // search.multiple_of
+    low = search.largest_fit // search.multiple_of
+    high = top + 1 if search.smallest_unfit is None else search.smallest_unfit // search.multiple_of
     if high - low <= 1:
         return None
     if not search.tried:
-        wanted = start // search.granule
+        wanted = start // search.multiple_of
     elif low == 0:
         wanted = 1
     elif search.smallest_unfit is None:
         wanted = _upwards(search, low)
     else:
         wanted = _between(search, low, high)
-    return min(max(wanted, low + 1), high - 1) * search.granule
+    return min(max(wanted, low + 1), high - 1) * search.multiple_of
 
 
 def _upwards(search: Search, low: int) -> int:
@@ -74,7 +74,7 @@ def _upwards(search: Search, low: int) -> int:
 
     Where the line says that no more fits, the next one up is tried, then steps that double.
     """
-    fitted = sorted(entry.batch // search.granule for entry in search.tried if entry.fits)
+    fitted = sorted(entry.batch // search.multiple_of for entry in search.tried if entry.fits)
     reached = _line(search, [entry for entry in search.tried if entry.fits])
     if reached is None:
         return 2 * low
@@ -87,7 +87,7 @@ def _upwards(search: Search, low: int) -> int:
 def _between(search: Search, low: int, high: int) -> int:
     """Where the line through the nearest trials meets the limit; the middle if the last did not halve what is left."""
     before = dataclasses.replace(search, tried=search.tried[:-1])
-    if before.smallest_unfit and (high - low) * search.granule > (before.smallest_unfit - before.largest_fit) / 2:
+    if before.smallest_unfit and (high - low) * search.multiple_of > (before.smallest_unfit - before.largest_fit) / 2:
         return (low + high) // 2
     nearest = [entry for entry in search.tried if entry.batch in (search.largest_fit, search.smallest_unfit)]
     measured = [entry for entry in nearest if entry.peak_bytes is not None]
@@ -96,7 +96,7 @@ def _between(search: Search, low: int, high: int) -> int:
 
 
 def _line(search: Search, points: list[Trial]) -> int | None:
-    """The last granule within the limit on the line through the largest point and one far from it: memory grows in
+    """The last multiple within the limit on the line through the largest point and one far from it: memory grows in
     steps, and neighbours may have the same peak. None without a line."""
     if len(points) < 2 or search.limit_bytes is None:
         return None
@@ -107,4 +107,4 @@ def _line(search: Search, points: list[Trial]) -> int | None:
     if rise <= 0:
         return None
     room = search.limit_bytes - second.peak_bytes
-    return (second.batch + room * (second.batch - first.batch) // rise) // search.granule
+    return (second.batch + room * (second.batch - first.batch) // rise) // search.multiple_of

@@ -72,7 +72,7 @@ class Running:
         """Where the output of the ranks of a failed launch is; a traceback is a part of it."""
         record = self.records[cell]
         ends = [] if record.status in ("unsupported", "unavailable") else record.failure
-        if not any(end.last_words for end in ends):
+        if not any(end.last_output for end in ends):
             return ""
-        what = "the traceback" if any("Traceback" in end.last_words for end in ends) else "the output of the ranks"
+        what = "the traceback" if any("Traceback" in end.last_output for end in ends) else "the output of the ranks"
         return f"; {what} is in `failure` of {self.records.store.folder}/records/{cell.id}.json"

@@ -52,7 +52,7 @@ def test_a_process_that_burns_beside_a_launch_is_found_and_named(
         reason = disturbances(
             Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], conditions=seen, foreign=foreign)])
         )
-        assert reason["foreign_process"].startswith("in 1 of 1 launches; at worst others took ")
-        assert "(sh" in reason["foreign_process"] or ", sh" in reason["foreign_process"]
+        assert reason["background_load"].startswith("in 1 of 1 launches; at worst others took ")
+        assert "(sh" in reason["background_load"] or ", sh" in reason["background_load"]
 
     undisturbed(launched, claim)

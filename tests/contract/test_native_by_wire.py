@@ -48,4 +48,4 @@ def test_a_peer_that_dies_ends_the_launch_with_its_reason(
     faulty = {"name": "faulty", "factory": "tests.faults:Faulty", "how": "kill", "rank": 1}
     result = by_wire.launch(timing_job(make_cell(engine="native", stage=2, workload=faulty, gpus=3), timeout_s=60.0))
     assert (result.status, result.reason) == ("failed", "rank 1: killed by signal 9 (SIGKILL)")
-    assert "p2p_thread.py" in result.ends[0].last_words
+    assert "p2p_thread.py" in result.ends[0].last_output

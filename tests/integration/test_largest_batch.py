@@ -140,7 +140,7 @@ def test_running_out_of_memory_is_an_answer_and_any_other_end_is_not(
 
     exhausted, broken = ends("exhaust"), ends("raise")
     assert (exhausted.status, broken.status) == ("oom", "failed")
-    kept = [Search(limit_bytes=2**30, granule=1, most=1024)]
+    kept = [Search(limit_bytes=2**30, multiple_of=1, max_batch=1024)]
 
     def run(result: LaunchResult) -> LaunchResult | None:
         return largest_batch.run(kept[0], 64, lambda batch: result, lambda state, _: kept.append(state))

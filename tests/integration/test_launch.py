@@ -83,7 +83,7 @@ def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
         assert rank_processes(launcher) == []
         assert [end.rank for end in result.ends] == [0, 1]
         if how in ("exit", "raise", "crash", "noise"):
-            assert result.ends[1].last_words
+            assert result.ends[1].last_output
         assert not any(character in str(result) for character in "\x1b\x00"), "a terminal would obey them"
         return ended - started
 
@@ -100,7 +100,7 @@ def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
         assert (result.status, result.reason) == ("timeout", "rank 0, 1 still running after timeout_s=2")
         assert not result.by_chance
         assert rank_processes(launcher) == []
-        return ended - started, result.ends[1].last_words
+        return ended - started, result.ends[1].last_output
 
     def claim(took_s_and_words: tuple[float, str]) -> None:
         """Two seconds are enough to get there, unless others take them."""

@@ -109,7 +109,7 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     }
     failed = by_setting[0, None, "raise"]
     assert failed.reason == "rank 0: RuntimeError: the model is broken"
-    assert "the model is broken" in failed.failure[0].last_words
+    assert "the model is broken" in failed.failure[0].last_output
     where = f"the traceback is in `failure` of {folder}/records/{failed.cell_id}.json"
     assert f"the model is broken; {where}" in " ".join(done.stderr.split())
     sound = by_setting[0, None, "none"]

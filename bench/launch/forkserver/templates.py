@@ -94,7 +94,7 @@ class Template:
                 raise LoadFailed(LaunchResult("failed", "stopped while it loaded the workload", blame=STOPPED))
         factory = f"the factory {job.workload.called}"
         if not ready:
-            words = self._last_words()
+            words = self._last_output()
             raise LoadFailed(
                 LaunchResult("timeout", f"{factory} still running after timeout_s={job.timeout_s:g}{words}")
             )
@@ -103,7 +103,7 @@ class Template:
             code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
             raise LoadFailed(
-                LaunchResult("failed", f"{factory} ended the process that ran it, with {how}{self._last_words()}")
+                LaunchResult("failed", f"{factory} ended the process that ran it, with {how}{self._last_output()}")
             )
         self.obstacle = answer["obstacle"]
         return bool(answer["loaded"])
@@ -153,7 +153,7 @@ class Template:
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
         return answer
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         """The end of what the factory wrote, with its stacks if it still runs."""
         if self.alive:
             os.kill(self.pid, signal.SIGUSR1)

@@ -30,7 +30,7 @@ CPUS = Path("/sys/devices/system/cpu")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 NAMED = 3
-"""How many foreign processes are named."""
+"""How many other processes are named."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def read_machine() -> MachineCounters:
 
 
 def between(before: MachineCounters, after: MachineCounters, server: int) -> tuple[dict[str, float], dict[str, float]]:
-    """What changed on the machine, and the CPU seconds of the foreign processes that used most, by name.
+    """What changed on the machine, and the CPU seconds of the other processes that used most, by name.
 
     Ours are the sweep's process, its fork server (``server``) and all that descend from that. ``foreign_cpu_s`` is
     what the CPUs did less what ours did, so it holds processes too short-lived to be named.

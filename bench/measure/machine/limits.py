@@ -1,7 +1,7 @@
 """What the control groups of this process leave it: CPUs, memory, processes. The one reader of limits, for all.
 
 Both versions are read, wherever they are mounted. A group's limits hold for the groups inside it, so the tightest of
-this process's group and of those around it counts. GroupLimits are given in the names and the form of version 2.
+this process's group and of those around it counts. Limits are given in the names and the form of version 2.
 """
 
 from __future__ import annotations

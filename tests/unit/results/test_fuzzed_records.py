@@ -63,7 +63,7 @@ def whole_record() -> dict[str, Any]:
     silent = [launch(0, [[0.008] * 3] * 2), launch(1, [[0.008] * 3] * 2)]
     made.attribution = Attribution([[part] * 3] * 2, silent=silent)
     made.search = Search(None, 1, 64, [Trial(8, 100, True), Trial(16, None, False)])
-    made.verdict_reasons = {"not_steady": "it drifted"}
+    made.verdict_reasons = {"drift": "it drifted"}
     document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(made)))
     return document
 

@@ -13,10 +13,10 @@ from bench.cli import overrides
 from results import validate
 from results.decode import decode
 from results.launches import Launch, RankSamples
-from results.memory import RankMemory
+from results.memory import RankMemory, Search
 from results.model import Model, Parameter
 from results.parity import Parity
-from results.record import RankEnd, Record, RecordError
+from results.record import SCHEMA_VERSION, RankEnd, Record, RecordError
 from results.shown import cut, shown
 from results.store import FolderBusy, RecordStore
 from tests.fakes import cell
@@ -76,7 +76,7 @@ def test_the_final_loss_is_the_mean_over_ranks(record: Record) -> None:
         (lambda d: d.update(status="fine"), "record.status: 'fine' is not one of ok, failed"),
         (lambda d: d["memory"][0].update(peak_bytes="9"), r"record.memory\[0\].peak_bytes: expected int, found str"),
         (lambda d: d["launches"][0]["ranks"][0].update(losses=[True]), r"losses\[0\]: expected float, found bool"),
-        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1 to 2"),
+        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1 to 3"),
     ],
 )
 def test_what_is_not_a_record_is_refused_by_field(record: Record, tmp_path: Path, change: object, message: str) -> None:
@@ -162,4 +162,18 @@ def test_a_record_of_version_1_is_read_without_its_incomplete_prediction(tmp_pat
     path.write_text(json.dumps(document), encoding="utf-8")
     record = Record.read(path)
     assert record.model is not None and record.model.compute_memory is None
-    assert record.schema_version == 2
+    assert record.schema_version == SCHEMA_VERSION
+
+
+def test_a_record_of_version_2_is_read_with_todays_names(tmp_path: Path) -> None:
+    document = dataclasses.asdict(cell(verdicts=["not_steady", "throttled", "foreign_process"]))
+    document |= {"schema_version": 2, "verdict_reasons": {"not_steady": "it drifted"}}
+    document["search"] = {"limit_bytes": None, "granule": 2, "most": 64, "tried": []}
+    document["failure"] = [{"rank": 0, "ending": "exit code 1", "last_words": "no space"}]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    record = Record.read(path)
+    assert record.verdicts == ["drift", "throttled", "background_load"]
+    assert record.verdict_reasons == {"drift": "it drifted"}
+    assert record.search == Search(limit_bytes=None, multiple_of=2, max_batch=64)
+    assert [end.last_output for end in record.failure] == ["no space"]

@@ -68,8 +68,8 @@ def hostile() -> list[Record]:
             description: Any = {"library": text, "described": [text]}
             record.environment, record.resolved["engine"] = around, description
             record.resolved["uncounted"] = text
-            record.verdicts = ["foreign_process", text]
-            record.verdict_reasons = {"foreign_process": text, text: text}
+            record.verdicts = ["background_load", text]
+            record.verdict_reasons = {"background_load": text, text: text}
             record.sweep_id, record.cell_id = text, text.replace("/", "")  # a file is named after the cell
             assert record.model is not None
         records += part

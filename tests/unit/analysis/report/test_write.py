@@ -195,14 +195,14 @@ def test_cells_that_one_setting_tells_from_the_others_are_named_by_its_values() 
 def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path: Path) -> None:
     reason = "in 2 of 5 launches; at worst others took 40% of the CPU time (make); end them, or run again"
     records = sweep((0,), (1, 2))
-    records[1].verdicts = [*records[1].verdicts, "foreign_process"]
-    records[1].verdict_reasons = {"foreign_process": reason}
+    records[1].verdicts = [*records[1].verdicts, "background_load"]
+    records[1].verdict_reasons = {"background_load": reason}
     paths = write_report(records, tmp_path)
     meaning = "background load: other processes used these CPUs or GPUs during measured steps."
     sentence = f"{meaning} {reason.replace('in', 'In', 1)}."
     assert sentence in html.unescape(paths.html.read_text(encoding="utf-8"))
     assert sentence in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
-    assert f"foreign_process: {reason}" in paths.csv.read_text(encoding="utf-8")
+    assert f"background_load: {reason}" in paths.csv.read_text(encoding="utf-8")
     with style():
         drawn = frame(records)
         place = layout(drawn)

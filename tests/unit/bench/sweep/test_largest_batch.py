@@ -99,7 +99,7 @@ def test_the_line_is_never_the_answer() -> None:
 def test_an_interrupted_search_goes_on_where_it_stood() -> None:
     whole = search(SHAPES["square"], 40 * MIB)
     for made in range(len(whole.tried)):
-        part = Search(whole.limit_bytes, 1, whole.most, whole.tried[:made])
+        part = Search(whole.limit_bytes, 1, whole.max_batch, whole.tried[:made])
         assert next_batch(part, 32) == whole.tried[made].batch
 
 
@@ -164,7 +164,7 @@ def test_batches_divide_into_what_the_engine_cuts_them_into(
     make_config: Callable[..., Config], tmp_path: Path, cell_settings: dict[str, Any], granule: int
 ) -> None:
     (cell,) = plan([make_config(search="max_batch", memory_limit="1MiB", **cell_settings)], CPU_ONLY, cores=2)
-    assert (cell.status, cell.search().granule) == (None, granule)
+    assert (cell.status, cell.search().multiple_of) == (None, granule)
     job = Jobs(cell, tmp_path).check()
     assert (job.parity_steps, job.collectives, job.memory) == (0, False, True)
 

@@ -78,12 +78,12 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
 def test_others_are_flagged_beyond_a_tenth_of_the_cpus_and_what_sampling_explains() -> None:
     assert judged(launch()) == {}
     assert judged(launch(foreign_cpu_s=0.19)) == judged(launch(foreign_cpu_s=-0.3)) == {}
-    words = judged(launch(), launch(foreign_cpu_s=0.5), launch(foreign_cpu_s=1.0))["foreign_process"]
+    words = judged(launch(), launch(foreign_cpu_s=0.5), launch(foreign_cpu_s=1.0))["background_load"]
     assert words.startswith("in 2 of 3 launches; at worst others took 50% of the CPU time")
     # Four ticks of 10 ms are half of what two CPUs have in 40 ms, and may be chance.
     assert judged(launch(window_s=0.04, foreign_cpu_s=0.04)) == {}
-    assert "hypervisor" in judged(launch(stolen_cpu_s=0.6))["foreign_process"]
-    assert "2 other processes on the GPUs" in judged(launch(gpu_foreign_processes=2))["foreign_process"]
+    assert "hypervisor" in judged(launch(stolen_cpu_s=0.6))["background_load"]
+    assert "2 other processes on the GPUs" in judged(launch(gpu_foreign_processes=2))["background_load"]
 
 
 def test_a_disturbed_ceiling_is_flagged_as_such() -> None:
@@ -147,7 +147,7 @@ def test_steps_that_are_alike_are_called_unsteady_no_more_often_than_stated(step
         any(change(noise(generator, steps)).p <= 0.01 / launches for _ in range(launches)) for _ in range(cells)
     )
     assert alarms <= 18  # 8 are expected at most; 19 or more would be chance in 1 of 1000 tries
-    assert not any("not_steady" in judged(launch(noise(generator, steps))) for _ in range(20))
+    assert not any("drift" in judged(launch(noise(generator, steps))) for _ in range(20))
 
 
 def test_a_drift_and_a_jump_are_found_wherever_they_stand() -> None:
@@ -156,11 +156,11 @@ def test_a_drift_and_a_jump_are_found_wherever_they_stand() -> None:
     for _ in range(50):
         drifting = [step * (1 + 0.3 * at / 45) for at, step in enumerate(noise(generator, 45))]
         jumping = [step * (1.2 if at >= 15 else 1.0) for at, step in enumerate(noise(generator, 45))]
-        flag_counts["drift"] += "not_steady" in judged(launch(drifting))
-        flag_counts["jump"] += "not_steady" in judged(launch(jumping))
+        flag_counts["drift"] += "drift" in judged(launch(drifting))
+        flag_counts["jump"] += "drift" in judged(launch(jumping))
     assert min(flag_counts.values()) >= 47, flag_counts
     slower = [(0.013 if at >= 22 else 0.01) + 1e-6 * (at * 7 % 15) for at in range(45)]
-    assert "steps took 1.30 times as long from step 23 on" in judged(launch(slower))["not_steady"]
+    assert "steps took 1.30 times as long from step 23 on" in judged(launch(slower))["drift"]
 
 
 def test_a_change_too_small_to_matter_or_one_odd_step_is_not_flagged() -> None:
