@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.theory import predict_state
 from results.attribution import Attribution, StepParts
+from results.environment import GpuFacts
 from results.launches import Launch, RankSamples
 from results.memory import RankMemory
 from results.model import Model, Parameter
@@ -29,7 +30,7 @@ CNN = [
     ("head.weight", [10, 384], -1),
     ("head.bias", [10], -1),
 ]
-GPU = {"name": "NVIDIA A100-SXM4-80GB", "driver_version": "550.54", "memory.total": "81920 MiB"}
+GPU: GpuFacts = {"name": "NVIDIA A100-SXM4-80GB", "driver_version": "550.54", "memory.total": "81920 MiB"}
 ENVIRONMENT = {
     "time": "2026-03-01T09:30:00+00:00",
     "python": "3.11.9",

@@ -93,7 +93,9 @@ def test_a_revision_with_one_request_for_all_purposes_gets_all_of_its_fields(mak
         revision.understood(slow, older)
     rank = {"ceiling": {}, "conditions": {"cpus": 2.0}, "foreign": {}, "seconds": {}}
     nested = {"ceiling": {}, "interference": {"conditions": {"cpus": 2.0}, "foreign": {}}, "seconds": {}}
-    assert typed({"ranks": [rank]}) == {"ranks": [nested]}
+    assert typed({"ranks": [rank]}) == {"ranks": [nested], "ends": []}
+    before = {"ranks": [{"describe": {}}], "ends": [{"rank": 0, "last_words": "x"}]}
+    assert typed(before) == {"ranks": [{"description": {}}], "ends": [{"rank": 0, "last_output": "x"}]}
 
 
 def test_code_without_a_job_is_too_old(tmp_path: Path) -> None:
