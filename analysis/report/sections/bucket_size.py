@@ -30,7 +30,7 @@ def section(content: Content, curves: Sequence[Curve]) -> Section:
     return Section(
         "Bucket size",
         "bucket-size",
-        lists=[model.Points([model.Point(line) for line in lines])] if lines else [],
+        lists=[model.Points([model.ListItem(line) for line in lines])] if lines else [],
         tables=table(columns, rows),
         folded="details",
         notes=[
