@@ -1,4 +1,4 @@
-"""What the system refused, in words: which error, of which path, and the limit that was met."""
+"""Errors of the operating system in words: the error, the path, and the limit that was reached."""
 
 from __future__ import annotations
 
@@ -110,6 +110,6 @@ LIMITS: dict[int, Callable[[str], str]] = {
     errno.ENOENT: _nothing,
     errno.EBADF: _nothing,
 }
-"""By error: the limit that was met, given the path."""
+"""By error: the limit that was reached, given the path."""
 QUOTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.EFBIG, errno.EROFS)
 """Errors whose words in a library's output name the cause."""

@@ -177,7 +177,7 @@ class TimingJob(StepsJob[TimingResult]):
     """Measured steps. Nothing else is observed."""
 
     silent: bool = False
-    """Whether collectives send nothing and wait for nobody (torch's fake process group)."""
+    """Whether it runs without communication (torch's fake process group)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
     python -m benchmarks.launch_overhead [--rounds 3] [--ranks 1 2 4 8]
 
 Each way launches N ranks that wrap a small model in DDP, train one step and leave. Ways are interleaved
-round by round; a ratio is the median over rounds of paired ratios, with their range beside it. The fork
+round by round; a ratio is the median over rounds of paired ratios, with their range. The fork
 server's own warm-up (once per sweep) is printed apart, as is the spawning parent's import of torch.
 """
 

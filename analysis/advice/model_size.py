@@ -24,7 +24,7 @@ MOST_TENSORS = 4000
 
 
 @dataclass(frozen=True)
-class Beside:
+class Additional:
     """Bytes in addition to model state on the rank with the largest peak."""
 
     working: float
@@ -65,18 +65,18 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
     unfit = cell_memory.predicted is None or cell_memory.peak_bytes is None or not cell_memory.predicted_bytes
     if setting is None or theory is None or unfit or record.search is not None or record.status != "ok":
         return None
-    beside = _beside(record, cell_memory)
-    room = memory_bytes - beside.fixed
+    additional = _additional(record, cell_memory)
+    room = memory_bytes - additional.fixed
     count = elements(setting.parameters)
 
     def wider(times: int) -> float:
         grown = _wider(setting, times)
-        return _state(theory, grown) + _working(theory, grown) + times * (beside.working + beside.activations)
+        return _state(theory, grown) + _working(theory, grown) + times * (additional.working + additional.activations)
 
     def deeper(times: int) -> float:
         grown = _deeper(setting, times)
         casts = _cast(grown) - _cast(setting)  # counted as activations, but copies of the weights
-        return _state(theory, grown) + _working(theory, grown) + casts + beside.working + beside.activations
+        return _state(theory, grown) + _working(theory, grown) + casts + additional.working + additional.activations
 
     layered = _deeper(setting, _most_copies(setting))
     wide, deep = _most_times(wider, room, 1 << 20), _most_times(deeper, room, _most_copies(setting))
@@ -89,17 +89,17 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
     )
 
 
-def _beside(record: Record, cell_memory: Memory) -> Beside:
+def _additional(record: Record, cell_memory: Memory) -> Additional:
     """Memory at the peak in addition to model state, on the rank with the largest peak."""
     fullest = cell_memory.fullest
     assert fullest is not None
     kinds, predicted = fullest.peak_by_kind, cell_memory.working_bytes or 0
     fixed = fullest.beyond_allocator_bytes or 0
     if not kinds:  # the peak was not taken apart
-        return Beside(0, max(0, fullest.peak_bytes - fullest.model_state_bytes - predicted), fixed)
+        return Additional(0, max(0, fullest.peak_bytes - fullest.model_state_bytes - predicted), fixed)
     working = sum(kinds.get(kind, 0) for kind in WORKING)
     state = sum(kinds.get(kind, 0) for kind in KINDS)
-    return Beside(max(0, working - predicted), max(0, fullest.peak_bytes - state - working), fixed)
+    return Additional(max(0, working - predicted), max(0, fullest.peak_bytes - state - working), fixed)
 
 
 def _state(theory: Theory, setting: Setting) -> int:

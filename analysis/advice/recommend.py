@@ -208,7 +208,7 @@ def _reason(advice: Advice) -> str:
     if not is_finite(first.row["peak_bytes"]):
         return f"It is the fastest; memory was not measured. {level}"
     if first.row.name == fastest.row.name:
-        return f"It is the fastest, and of those tied with it the leanest. {level}"
+        return f"It is the fastest, and has the lowest peak memory of those tied with it. {level}"
     return f"It needs the least memory of those tied with the fastest ({fastest.name}). {level}"
 
 

@@ -9,7 +9,7 @@ from analysis.commands.arguments import Commands, add_command, add_places, read,
 EXAMPLES = """\
 examples:
   python -m analysis advise results/runs/today
-      the fastest settings of each task, leanest first, with the command to paste
+      the fastest settings of each task, lowest peak memory first, with the command to paste
   python -m analysis advise results/runs/today --memory 16GiB --min-efficiency 0.8 --gpus 8
 
 exit code: 0 if there is a setting that keeps the limits, 1 if there is none, 2 if nothing could be read
@@ -21,8 +21,8 @@ def add(commands: Commands) -> None:
         commands,
         "advise",
         short="say which settings to use under limits of memory and efficiency",
-        long="Prints, for each task, the fastest settings that keep the limits (all that cannot be told from "
-        "the fastest, the leanest first), slower ones that need less memory, and what was left out and why.",
+        long="Prints, for each task, the fastest settings that keep the limits (and those whose intervals "
+        "overlap it, lowest peak memory first), slower ones that need less memory, and what was left out and why.",
         examples=EXAMPLES,
     )
     add_places(advise)

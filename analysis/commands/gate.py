@@ -13,7 +13,7 @@ examples:
   python -m bench experiment=exact hydra.sweep.dir=results/runs/exact
   python -m analysis gate results/runs/exact --baseline results/reference/cpu-gloo/exact.json
   python -m analysis gate results/runs/exact --baseline FILE --accept "native: gradients of 8 MiB go out earlier"
-      writes FILE anew; the reason goes into it, and git shows what changed
+      replaces FILE; the reason goes into it, and git shows what changed
 
 exit code: 0 if nothing differs; 1 if the code made a difference; 2 if nothing could be compared; 3 if all that differs
 belongs to engines whose libraries have another version than in the baseline, or that cannot run here

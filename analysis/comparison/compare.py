@@ -45,7 +45,7 @@ from results.verdicts import UNTRAINED, noted
 MARGIN = 0.02
 REACH = 1.96 + 1.28
 """Standard errors that the margin must hold for equal cells to be judged the same in four of five comparisons: the
-interval's half width (95 %), and how far its middle strays to either side (80 %)."""
+interval's half width (95 %), and how far its middle deviates to either side (80 %)."""
 MEDIAN_WASTE = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi/2), for normal samples."""
 

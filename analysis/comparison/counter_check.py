@@ -239,7 +239,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
 
 
 def table(differences: Sequence[CounterDifference]) -> Table:
-    drawn = bare(("cell", "quantity", "baseline", "now", "beside our code"))
+    drawn = bare(("cell", "quantity", "baseline", "now", "other possible causes"))
     last = ""
     for difference in differences[:MOST_ROWS]:
         drawn.add_row(

@@ -210,7 +210,7 @@ def write(floors: Sequence[Floor], records: Sequence[Record], path: Path) -> Non
     """Writes the floors, as JSON, or as CSV where the name ends so. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        with replacing(path) as beside, beside.open("w", newline="") as file:
+        with replacing(path) as partial, partial.open("w", newline="") as file:
             rows = [csv_row(entry) for entry in floors]
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

@@ -78,9 +78,9 @@ def is_broken(pair: Pair) -> bool:
 
 
 def steady_peak_bytes(record: Record) -> float:
-    """The peak of the fullest rank; NaN where nobody counted, or where it is not the same in each watched step.
+    """The largest peak of any rank; NaN where it was not counted, or where it is not the same in each watched step.
 
-    Where a communication thread lets go of a buffer sooner or later, the peak of one launch says nothing of the code.
+    A communication thread frees buffers at varying times, so the peak of one launch cannot be attributed to the code.
     """
     peaks = [rank.step_peaks_bytes or [rank.peak_bytes] for rank in record.memory]
     if not peaks or any(min(steps) != max(steps) for steps in peaks):
@@ -112,8 +112,8 @@ def detectable(step: Interval, margin: float, one_sided: float) -> float:
     if not is_finite(step.low) or step.launches < paired.least_rounds(one_sided):
         return math.nan
     half = half_width(step)
-    strays = half * (reach(one_sided) - 1)
-    return math.expm1(max(half + strays, math.log1p(margin) + strays))
+    deviation = half * (reach(one_sided) - 1)
+    return math.expm1(max(half + deviation, math.log1p(margin) + deviation))
 
 
 def rounds_needed(step: Interval, margin: float, one_sided: float) -> int | None:

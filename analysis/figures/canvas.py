@@ -106,7 +106,7 @@ def canvas(height: float, title: str, legend: Sequence[Artist], *, left: float =
 
 
 def pair(height: float, title: str, left: float) -> tuple[Figure, Axes, Axes]:
-    """A figure with two axes of ``height`` inches beside each other, with room for the names of rows at the left."""
+    """A figure with two axes of ``height`` inches next to each other, with room for the names of rows at the left."""
     above = (TITLE_ROW if title else 0) + 0.08
     room = AXIS_ROOM + LEGEND_ROW  # a label of two lines
     total = height + above + room
@@ -133,7 +133,7 @@ def _title(figure: Figure, title: str, total: float) -> None:
 
 
 def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
-    """Writes ``file`` as PNG and beside it as SVG; ``alternative`` says in words what the figure shows."""
+    """Writes ``file`` as PNG and SVG; ``alternative`` says in words what the figure shows."""
     with replacing(file) as partial:
         figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     buffer = io.StringIO()

@@ -84,7 +84,7 @@ LETTER = 5.2
 
 
 def _labels(axes: Axes, marks: Sequence[tuple[float, float]], keys: Sequence[str]) -> None:
-    """Label each mark where its label meets no other label and no mark. Called when the axes have their limits."""
+    """Label each mark where its label overlaps no other label and no mark. Called when the axes have their limits."""
     per_point = axes.figure.dpi / 72
     at = [axes.transData.transform(mark) / per_point for mark in marks]
     box = axes.transAxes.transform([(0, 0), (1, 1)]) / per_point

@@ -2,7 +2,7 @@
 
 S is the size of the whole array in bytes, f = (n-1)/n, α the latency of one message in seconds and β the bandwidth in
 bytes per second. A ring all-reduce takes 2(n-1)·α + 2f·S/β, reduce-scatter and all-gather take (n-1)·α + f·S/β
-(shared FORMULAS, "Time"; Thakur, Rabenseifner and Gropp 2005). What a backend does otherwise stands beside it.
+(shared FORMULAS, "Time"; Thakur, Rabenseifner and Gropp 2005). Deviations of a backend are noted with each formula.
 """
 
 from __future__ import annotations

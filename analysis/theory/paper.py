@@ -1,7 +1,7 @@
 """The ZeRO paper's own formulas (Rajbhandari et al., SC 2020): what a perfect partition keeps and sends.
 
 Real engines deviate: they partition whole parameters, pad, keep buckets, or move more than is optimal.
-The paper's numbers stand beside an engine's prediction so that the difference can be seen.
+Reports show the paper's numbers next to an engine's prediction.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
         return (
             f"{mark.name}, line {mark.line + 1}, is not valid YAML: {error.problem or error.context}; "
-            "indent with spaces, as deep as the lines beside it"
+            "indent with spaces, as deep as the lines around it"
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__

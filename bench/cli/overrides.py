@@ -121,7 +121,7 @@ def check_mode(arguments: list[str]) -> None:
     if len(modes) > 1:
         raise ConfigError(f"only one is valid of {', '.join('--' + name.replace('_', '-') for name in modes)}")
     if flags.resolve and not (flags.cfg or flags.help):
-        raise ConfigError("--resolve is valid only beside --cfg or --help")
+        raise ConfigError("--resolve is valid only with --cfg or --help")
     overrides = OverridesParser.create().parse_overrides(flags.overrides)
     names = {override.key_or_group for override in overrides}
     for override in overrides:

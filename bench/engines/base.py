@@ -45,7 +45,7 @@ class RankContext:
     world_size: int
     device: torch.device
     store: Store
-    """The store by which the processes of this launch met, for engines that make groups of their own."""
+    """The store of this launch's rendezvous, for engines that make groups of their own."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode`` (``whole_loss.first_use``)."""
     placement: Placement = Placement()
@@ -97,7 +97,7 @@ class Engine(Protocol):
         ...
 
     def teardown(self) -> None:
-        """Releases what a process exit would not, and says goodbye to servers."""
+        """Releases what a process exit would not, and disconnects from servers."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Modules that several engines cannot train, refused at setup by the name of what is in the way."""
+"""Modules that several engines cannot train: each check names the unsupported part at setup."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Capabilities:
     why_not: dict[str, str] = field(default_factory=dict)
     """By setting: why anything else is refused. Ends the sentence "... has no precision=bf16: "."""
     only_loopback: bool = False
-    """Whether its ranks meet in a way of their own that cannot leave one host (no ``network=lab``)."""
+    """Whether its ranks have a rendezvous of their own that is limited to one host (no ``network=lab``)."""
 
     def refuse(self, engine: str, spec: EngineSpec) -> None:
         """Raises EngineUnsupported, naming the setting, if ``spec`` asks for what is not listed."""
@@ -81,7 +81,7 @@ class Traits:
     """What the harness must know of a launch with these settings, where it differs from plain data parallelism."""
 
     servers: int = 0
-    """Processes beside the ranks that run the adapter's ``serve`` (parameter servers)."""
+    """Processes in addition to the ranks that run the adapter's ``serve`` (parameter servers)."""
     ranks_per_replica: int = 1
     """Ranks that compute one replica together and so train on the same samples (model parallelism)."""
     microbatches: int = 1
@@ -99,7 +99,7 @@ class Traits:
     unrepeatable: str = ""
     """Why two runs cannot give the same bits, whatever the algorithms; ``deterministic=true`` is then refused."""
     unsilenced: str = ""
-    """Why a step would not be itself if collectives sent nothing and waited for nobody; empty if it would."""
+    """Why a step cannot run without communication; empty if it can."""
 
 
 @dataclass(frozen=True)

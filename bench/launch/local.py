@@ -23,9 +23,9 @@ __all__ = ["LocalLauncher", "launcher_for", "server_environment", "warming"]
 PRELOAD = ("torch", "torch.distributed", "bench.worker")
 """What every rank needs; engines add their own (``PRELOAD`` of their packages)."""
 SLACK_S = 150.0
-"""What a fork server may take beyond a launch's time limit, which the workload's factory has too.
+"""Seconds beyond twice a launch's time limit (for the factory, then for the ranks) after which its server is hung.
 
-Over twice the sum of its own limits: for a template to fork, for stacks and last output, for orphans to be gone."""
+More than twice the sum of the server's own limits: forking, collecting stacks and output, ending orphans."""
 
 
 _warming: dict[frozenset[str], LocalLauncher] = {}
@@ -35,7 +35,7 @@ _warming: dict[frozenset[str], LocalLauncher] = {}
 def warming(preload: tuple[str, ...]) -> Iterator[None]:
     """Starts a fork server ahead of its use: it imports torch while the block does something else.
 
-    ``launcher_for`` hands it out; one that nobody took is ended with the block.
+    ``launcher_for`` hands it out; an unused one is shut down on exit.
     """
     _warming[frozenset(preload)] = LocalLauncher(preload)
     try:

@@ -1,6 +1,6 @@
 """Processes that a rank started and left behind, whatever session they hide in.
 
-The fork server, which adopts them, knows them for its children. What is left of a server that is dead is told by a mark
+The fork server adopts them as children. Processes of a dead server are identified by an entry
 in the environment.
 """
 

@@ -137,7 +137,7 @@ def elements(tensor: Tensor) -> int:
 
 
 def product(left: Tensor, right: Tensor, *_: Any, **more: Any) -> int:
-    """(..., m, k) by (..., k, n), two operations for each pair of elements that meet; of a sparse one the stored."""
+    """(..., m, k) by (..., k, n), two operations for each pair of elements; of a sparse one the stored."""
     if left.layout is not torch.strided:
         return 2 * elements(left) * right.shape[-1]
     return 2 * elements(right) * int(left.shape[-2])

@@ -26,7 +26,7 @@ NAMED_SHARE = 0.1
 GPU_LIMITED_SHARE = 0.01
 """Of the measured time, with clocks held down."""
 FALSE_ALARMS = 0.01
-"""Of cells whose steps are all alike, called not steady: the chance is shared out to their launches."""
+"""Of cells without drift, that are flagged: the probability is divided among their launches."""
 LEAST_CHANGE = 0.05
 """Of a step's median time; less is no one's concern, however sure."""
 CLOCK_S, CLOCK_SHARE = 1e-3, 1e-3

@@ -20,7 +20,7 @@ class Link:
     delay_s: float
     """From any host to any other, one way."""
     hosts: int
-    """Among which the ranks are dealt in order. Each server has a host of its own in addition."""
+    """Hosts that ranks are placed on, in order. Each server has a host of its own in addition."""
 
     def host_of(self, number: int, ranks: int) -> int:
         """Where a rank lives, or (from ``ranks`` on) a server."""

@@ -114,7 +114,7 @@ def locked(here: dict[str, str], lock: Path) -> Check:
 
 
 def processors(load: float, cores: float, *, on_gpus: bool) -> Check:
-    """Whether others compute. Beside GPUs that disturbs launches; without, it disturbs everything."""
+    """Whether other processes use the CPUs. With GPUs that disturbs launches; without, it disturbs every number."""
     words = f"{cores:g} cores, load {load:.1f}"
     if load > (0.5 if on_gpus else 0.25) * cores:
         return Check("processors", words, "note", "other processes are at work: times are noisier than usual")

@@ -135,7 +135,7 @@ class Cell:
     def unprofiled(self) -> str:
         """Why steps cannot be attributed to their parts; empty if they can."""
         if self.simulated:
-            return "backend=fake runs rank 0 alone, which waits for nobody"
+            return "backend=fake runs rank 0 alone, which waits for no other rank"
         if self.device == "cuda" and self.backend != "nccl" and self.config.gpus > 1:
             return f"backend={self.backend} communicates on the host, where a profile of the GPU does not show it"
         return "ranks have unequal numbers of steps (data_skew=samples)" if self.config.data_skew == "samples" else ""
@@ -144,7 +144,7 @@ class Cell:
         """Why the cell cannot be timed without communication; empty if it can."""
         config = self.config
         if config.gpus == 1 or self.simulated:
-            return "one rank has nobody to send to"
+            return "one rank has no other to send to"
         if PRECISIONS[config.precision].loss_scaling:
             return f"precision={config.precision} skips updates when what it received is infinite"
         if config.data_skew == "samples":

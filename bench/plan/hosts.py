@@ -26,7 +26,7 @@ def ranks_by_host(ranks: int, capacities: Sequence[int], ranks_per_host: int | N
     """Ranks of each host that is used, in the order of hosts. ``capacities``: ranks that fit each host, at least 1.
 
     Ranks that fit one host stay on the first. More fill one host after the other; where all hosts are full, the rest is
-    dealt out evenly. ``ranks_per_host`` fills each host with so many. Raises EngineUnsupported if hosts are too few.
+    placed evenly. ``ranks_per_host`` fills each host with so many. Raises EngineUnsupported if hosts are too few.
     """
     if ranks_per_host is not None:
         needed = -(-ranks // ranks_per_host)

@@ -54,9 +54,11 @@ def refuse_simulated(cell: Cell) -> None:
     """Raises EngineUnsupported for what a rank that runs alone would have of the others."""
     config = cell.config
     if cell.simulated and config.straggler.rank is not None:
-        raise EngineUnsupported(f"backend=fake has no straggler.rank={config.straggler.rank}: nobody waits for a rank")
+        raise EngineUnsupported(
+            f"backend=fake has no straggler.rank={config.straggler.rank}: no rank waits for another"
+        )
     if cell.simulated and config.data_skew != "none":
-        raise EngineUnsupported(f"backend=fake has no data_skew={config.data_skew}: nobody holds the other samples")
+        raise EngineUnsupported(f"backend=fake has no data_skew={config.data_skew}: no rank has the other samples")
 
 
 def refuse_search(cell: Cell) -> None:
@@ -95,6 +97,6 @@ def refuse_network(cell: Cell) -> None:
     if cell.backend != "gloo":
         raise EngineUnsupported(f"network=lab cannot hold backend={cell.backend} to its links. Valid: gloo")
     if engines.load(config.engine["package"]).CAPABILITIES.only_loopback:
-        raise EngineUnsupported(f"engine={config.engine['name']} has no network=lab: its ranks meet over 127.0.0.1")
+        raise EngineUnsupported(f"engine={config.engine['name']} has no network=lab: its ranks connect over 127.0.0.1")
     if obstacle := lab.obstacle(link):
         raise EngineUnsupported(obstacle)

@@ -66,7 +66,7 @@ examples:
   python -m bench.regress --base v1.2 measure=time --same 5
       time alone; less than 5 % is no change
 
-exit code: 0 if nothing is slower (also where that could not be told, which is said), 1 if a cell is slower, needs more
+exit code: 0 if nothing is slower (or that cannot be determined, with a warning), 1 if a cell is slower, needs more
 memory, sends more or runs no longer, 2 if nothing could be compared
 """
 

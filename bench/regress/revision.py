@@ -179,7 +179,7 @@ def variables(tree: Path) -> dict[str, str]:
 
 
 def setting_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
-    """Every setting as the code in ``tree`` has it where nobody sets it. Raises ConfigError if it is too old."""
+    """Every setting with its default in the code of ``tree``. Raises ConfigError if it is too old."""
     defaults: dict[str, Any] = _answer(name, tree, python, DEFAULTS)
     return defaults
 

@@ -1,4 +1,4 @@
-"""The comparison of a record with its repetition: in JSON and Markdown beside the run, and on the terminal."""
+"""The comparison of a record with its repetition: in JSON and Markdown in the run's folder, and on the terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compare(before: Record, after: Record, folder: Path) -> bool:
 
 
 def write(before: Record, folder: Path, document: dict[str, Any], text: str) -> None:
-    """Leaves the comparison beside the run, and the record's patch where there is one."""
+    """Writes the comparison to the run's folder, and the record's patch where there is one."""
     try:
         (folder / "reproduction.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         (folder / "reproduction.md").write_text(text, encoding="utf-8")

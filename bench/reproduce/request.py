@@ -1,7 +1,7 @@
 """What ``reproduce=RECORD`` asks for: the record, and the configuration that runs its cell again as it was resolved.
 
 A record is data. It names engines and workloads, and of these only such as conf/ has are run; a person's own code is
-run where the same name is given beside ``reproduce=`` (``workload=module:...``, ``hydra.searchpath=...``).
+run where the same name is given with ``reproduce=`` (``workload=module:...``, ``hydra.searchpath=...``).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def overrides(arguments: list[str]) -> list[Override]:
 
 
 def check_arguments(arguments: list[str]) -> None:
-    """Raises CannotReproduce, by name, for what beside ``reproduce=`` would make it another cell."""
+    """Raises CannotReproduce for an override next to ``reproduce=`` that would make it another cell, and names it."""
     if "-m" in arguments or "--multirun" in arguments:
         raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m")
     for override in overrides(arguments):
@@ -52,7 +52,7 @@ def check_arguments(arguments: list[str]) -> None:
         own_model = name == "workload.path" or override.input_line == "workload=module"
         if name not in ("reproduce", *FREE) and not own_model and not name.startswith(("hydra", "tracking", "cluster")):
             raise CannotReproduce(
-                f"{override.input_line} would make it another cell than the record's; valid beside reproduce=: "
+                f"{override.input_line} would make it another cell than the record's; valid with reproduce=: "
                 f"{', '.join(FREE)}, cluster, cluster.*, tracking, tracking.*, hydra.*"
             )
 
@@ -137,7 +137,7 @@ def check_code(config: Config, given: dict[str, Any]) -> None:
         raise CannotReproduce(
             "workload= would make it another cell than the record's; leave it out"
             if path is None
-            else f"the record's model is a person's own code; to run it, say workload=module:{path} beside reproduce="
+            else f"the record's model is a person's own code; to run it, add workload=module:{path} to reproduce="
         )
     folders = [CONF, *own_folders(given.get("hydra.searchpath"))]
     for group, key, value in (
@@ -148,7 +148,7 @@ def check_code(config: Config, given: dict[str, Any]) -> None:
             places = ", ".join(f"{folder.name}/{group}" for folder in folders)
             raise CannotReproduce(
                 f"{group}.{key}={cut(str(value))} of the record is not in {places}; if it is code that you trust, name "
-                "the folder of its configuration as the sweep did: hydra.searchpath=[file://FOLDER] beside reproduce="
+                "the folder of its configuration as the sweep did: add hydra.searchpath=[file://FOLDER] to reproduce="
             )
 
 

@@ -27,7 +27,7 @@ def run(
 ) -> LaunchResult[CheckResult] | None:
     """Tries batches until the answer is bracketed; ``keep`` gets the search after each trial.
 
-    Goes on where ``search`` stands. Returns the launch that ended otherwise than by fitting or running out of memory.
+    Resumes ``search``. Returns the launch that ended otherwise than by fitting or running out of memory.
     """
     while (batch := next_batch(search, start)) is not None:
         result = launch(batch)
@@ -70,7 +70,7 @@ def next_batch(search: Search, start: int) -> int | None:
 
 
 def _upwards(search: Search, low: int) -> int:
-    """All fitted so far: where the line through them meets the limit, else twice as much.
+    """All fitted so far: where the line through them reaches the limit, else twice as much.
 
     Where the line says that no more fits, the next one up is tried, then steps that double.
     """
@@ -85,7 +85,7 @@ def _upwards(search: Search, low: int) -> int:
 
 
 def _between(search: Search, low: int, high: int) -> int:
-    """Where the line through the nearest trials meets the limit; the middle if the last did not halve what is left."""
+    """The line through the nearest trials at the limit; the middle if the last trial did not halve the range."""
     before = dataclasses.replace(search, tried=search.tried[:-1])
     if before.smallest_unfit and (high - low) * search.multiple_of > (before.smallest_unfit - before.largest_fit) / 2:
         return (low + high) // 2

@@ -202,7 +202,7 @@ class Preparation:
             result = running.launch(running.jobs(cell).profile(), "profile")
             if result.status == "ok":
                 is_ordered = all(rank.straggler_known for rank in result.ranks)
-                unknown = "" if is_ordered else "not all ranks meet in every collective, in the same order"
+                unknown = "" if is_ordered else "not all ranks issue the same collectives in the same order"
                 if cell.hosts:
                     unknown = "ranks ran on several hosts, whose clocks cannot be subtracted"
                 unknown = cell.traits().uncounted or unknown

@@ -67,7 +67,7 @@ class SweepRecords:
         return record
 
     def rename(self, sweep_id: str) -> None:
-        """Calls the sweep otherwise than its folder would: as before, if it goes on with one, or as a side of a run."""
+        """Names the sweep: as before if it resumes, or as a side of a run. The default is its folder's name."""
         self.sweep_id = sweep_id
         for record in self.by_cell.values():
             record.sweep_id = sweep_id
@@ -96,7 +96,7 @@ class SweepRecords:
     def launches_left(self, cell: Cell) -> int:
         """Launches that the cell still has to make, as progress counts them."""
         if cell.searches:
-            return int(self[cell].status != "ok")  # nobody knows how many; it counts as one
+            return int(self[cell].status != "ok")  # unknown how many; it counts as one
         rounds = max(0, cell.config.repeats - len(self[cell].launches))
         silent = rounds if cell.config.measure.profile and not cell.unsilenced() else 0
         return rounds + silent + (not self.is_checked(cell)) + self.is_to_be_profiled(cell)

@@ -56,6 +56,6 @@ def take_over(records: SweepRecords) -> None:
         store.warnings.append(
             f"resume: the sweep now mixes codes: {len(others)} cell(s) differ from the rest "
             f"({differences.code_differences(records.earlier[others[0]], records.source, records.environment)}); "
-            f"{len(unfinished)} of them, not finished, began anew"
+            f"{len(unfinished)} of them, not finished, start again"
         )
         print(store.warnings[-1], file=sys.stderr)

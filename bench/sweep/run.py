@@ -1,6 +1,6 @@
 """A sweep: plans all cells, checks each, times them in interleaved rounds, and ends with a report.
 
-    plan    every request resolved on this machine, or refused by name; each workload is loaded once
+    plan    every request resolved on this machine, or reported as unsupported; each workload is loaded once
     check   one launch a cell: parity, model state, peak bytes, collectives; cells that train the same share a reference
     profile if set, another: what the time of a step is made of
     rounds  each round launches every cell once, in shuffled order, so that drift hits all cells alike
@@ -107,7 +107,7 @@ def open_store(folder: Path, *, resume: bool) -> RecordStore:
         raise ConfigError(f"resume=true found no earlier sweep in {folder}; name its folder with hydra.sweep.dir=...")
     if has_records and not resume:
         raise ConfigError(
-            f"{folder} holds a sweep already; resume=true goes on with it, hydra.sweep.dir=... names another"
+            f"{folder} already contains a sweep; set resume=true to continue it, or another hydra.sweep.dir"
         )
     try:
         return RecordStore(folder)
@@ -161,7 +161,7 @@ class Sweep:
             code = INTERRUPTED
             print("interrupted: what is finished is kept and reported", file=sys.stderr)
         except StoreError as error:
-            print(f"stopped: {error}; resume=true goes on once there is room", file=sys.stderr)
+            print(f"stopped: {error}; free some space, then set resume=true to continue", file=sys.stderr)
             code = 1
         self.records.write_all()
         code = code or int(self.store.rescued)

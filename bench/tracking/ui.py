@@ -69,7 +69,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def free_port(first: int) -> int:
-    """The first port from ``first`` on that nobody listens on. Raises OSError if there is none, or no such port."""
+    """The first port from ``first`` on that is free. Raises OSError if there is none, or no such port."""
     if not 1 <= first <= LAST_PORT:
         raise OSError(f"--port {first} is not valid; valid: 1 to {LAST_PORT}")
     for port in range(first, min(first + PORTS, LAST_PORT + 1)):

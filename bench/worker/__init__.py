@@ -1,10 +1,10 @@
-"""One rank, from process group to result: the only package where an engine meets a workload.
+"""One rank, from process group to result: the only package that uses both an engine and a workload.
 
 Read in this order:
 
     rank.py        a rank's life: which of the following it does
     process.py     threads, seeds, determinism, device
-    group.py       how the processes of a launch meet
+    group.py       store, process group and barriers of a launch
     batches.py     what a rank trains on
     engine.py      the engine, set up to train it
     stopwatch.py   how long each phase of this takes

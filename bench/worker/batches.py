@@ -62,10 +62,10 @@ def share_of(job: TrainingJob[Any], rank: int) -> loop.Share:
 
 def batches(job: TrainingJob[Any], work: Workload, share: loop.Share, step: int, device: torch.device) -> list[Batch]:
     """A rank's micro-batches of ``step``, on the device."""
-    dealt = by_label(work, share.global_batch(step)) if job.data_skew == "labels" else None
+    sorted_indices = by_label(work, share.global_batch(step)) if job.data_skew == "labels" else None
     micro_batches = []
     for indices in share.micro_batches(step):
-        samples: Sequence[int] = [dealt[index] for index in indices] if dealt else indices
+        samples: Sequence[int] = [sorted_indices[index] for index in indices] if sorted_indices else indices
         micro_batches.append(map_tensors(work.batch(samples), lambda entry: entry.to(device)))
     return micro_batches
 

@@ -34,9 +34,9 @@ from workloads.base import Workload
 MAX_REPEATS = 8
 WATCHED_STEPS = 3
 """Steps whose peak memory is counted."""
-LET_GO_S = 0.02
-"""Pause before such a step. A thread of gloo that is the last to hold a collective's tensors needs the GIL to let go of
-them; those it still holds as a step begins would be counted in all of that step."""
+RELEASE_S = 0.02
+"""Pause before such a step. A gloo thread is sometimes the last to release a collective's tensors, and needs the GIL.
+Tensors that it still holds when a step begins would count in all of that step."""
 
 
 def check(job: CheckJob, context: RankContext) -> CheckResult:
@@ -142,7 +142,7 @@ class WatchedSteps:
     def _count_step(self, counter: StepMemory) -> None:
         micro_batches = self._batches()
         gc.collect()
-        time.sleep(LET_GO_S)
+        time.sleep(RELEASE_S)
         watched_step(self._job, self._engine, self._work, counter, micro_batches)
 
     def collectives(self) -> list[launches.Collective]:

@@ -1,4 +1,4 @@
-"""How the processes of a launch meet: the store, the process group, the last barrier."""
+"""The rendezvous of a launch: its store, process group and barriers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def join_group(job: Job[Any], rank: int, world_size: int, device: torch.device, 
         no_comm.join_group(rank, job.world_size)
         return
     if job.backend == "fake":
-        from bench.worker import fake_group  # private parts of torch, which nobody else needs
+        from bench.worker import fake_group  # private parts of torch
 
         fake_group.join_group(rank, world_size)
         return
@@ -64,9 +64,9 @@ def is_silent(job: Job[Any]) -> bool:
     return isinstance(job, TimingJob) and job.silent
 
 
-def meet(job: Job[Any], context: RankContext, where: str) -> None:
+def wait_for_all(job: Job[Any], context: RankContext, where: str) -> None:
     """Returns once all ranks are here."""
     if is_silent(job):
-        no_comm.meet(context.store, context.rank, context.world_size, where)
+        no_comm.wait_for_all(context.store, context.rank, context.world_size, where)
     else:
-        timing.meet(context.device)
+        timing.wait_for_all(context.device)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.engines.base import Batch, Engine, JoinableEngine, LossFunction
 from bench.measure.time.timeline import ProfilerWatch
-from bench.measure.time.timing import Marker, marks, meet, synchronize
+from bench.measure.time.timing import Marker, marks, synchronize, wait_for_all
 
 SETTLING_STEPS = 2
 
@@ -96,7 +96,7 @@ def timed_steps(
     gc.disable()
     try:
         synchronize(device)
-        meet(device)
+        wait_for_all(device)
         clock = marks(device)
         started = time.perf_counter()
         clock.mark()
@@ -119,14 +119,14 @@ def profiled_steps(
     """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start.
 
     Profilers take a second to begin, on some ranks longer than on others, and steps that follow are longer: ranks take
-    ``SETTLING_STEPS`` that are not watched, and meet, within the context.
+    ``SETTLING_STEPS`` that are not watched, and a barrier, within the context.
     """
     gc.collect()
     with watch:
         for step in range(SETTLING_STEPS):
             train_step(engine, fetch(step), loss_fn)
         synchronize(watch.device)
-        meet(watch.device)
+        wait_for_all(watch.device)
         for step in range(SETTLING_STEPS, SETTLING_STEPS + count):
             with watch.step() as phases:
                 micro_batches = fetch(step)

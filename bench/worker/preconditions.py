@@ -65,7 +65,7 @@ def refuse_shared(first: nn.Module, second: nn.Module, factory: str) -> None:
         if id(weight) in kept or not places_of(weight).isdisjoint(kept):
             raise WorkloadError(
                 f"{factory} returned two modules that share the weight {name}; "
-                "valid: a function that builds all weights anew each time it is called"
+                "valid: a function that builds new weights at each call"
             )
 
 

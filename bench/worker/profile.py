@@ -22,7 +22,7 @@ def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     """What a few steps are made of, in whole periods. Their batches are made within them, as in training.
 
     A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs
-    is data, on all ranks, and no straggler. Where ranks take steps of their own, nobody waits.
+    is data, on all ranks, and no straggler. Where ranks take steps of their own, none waits.
     """
     rank, device = context.rank, context.device
     engine, pool, loss_fn = ready(job, context)

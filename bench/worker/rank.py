@@ -25,7 +25,7 @@ from bench.worker import global_state
 from bench.worker.batches import load
 from bench.worker.check import check
 from bench.worker.engine import adapter
-from bench.worker.group import join_group, meet, open_store, use_interface
+from bench.worker.group import join_group, open_store, use_interface, wait_for_all
 from bench.worker.machine import collective_times, peak
 from bench.worker.process import prepare_process
 from bench.worker.profile import profiled
@@ -64,7 +64,7 @@ def work_of(job: Job[Any], rank: int, placement: Placement, rendezvous: Rendezvo
     first_use = job.first_use if isinstance(job, EngineJob) else ""
     context = RankContext(rank, world_size, device, store, first_use, placement)
     result = with_others(job, context, seconds)
-    meet(job, context, "end")  # rank 0 holds the store: nobody leaves before all are done
+    wait_for_all(job, context, "end")  # rank 0 has the store: no rank exits before all are done
     return dataclasses.replace(result, seconds=seconds.laps)
 
 

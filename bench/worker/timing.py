@@ -10,7 +10,7 @@ from bench.rank_results import TimingResult
 from bench.worker import loop
 from bench.worker.batches import steps_of
 from bench.worker.engine import ready
-from bench.worker.group import meet
+from bench.worker.group import wait_for_all
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.updates import UpdateWatch, settle
 from results import launches
@@ -34,7 +34,7 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
     updates = UpdateWatch(engine, settling)
     watch.begin()
     if job.silent:
-        meet(job, context, "measured")  # the barrier of the steps waits for nobody
+        wait_for_all(job, context, "measured")  # without communication, the barrier of the steps waits for no rank
     measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
     disturbance = watch.end()
     seconds.lap("measured_s")

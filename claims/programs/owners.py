@@ -1,4 +1,4 @@
-"""Whose a parameter is: what each rank updates, as training goes on."""
+"""Ownership of parameters: what each rank updates during training."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_a_rank_alone_is_neither_profiled_nor_timed_without_communication(make_c
     """It would wait for ranks that are not there."""
     cell = make_cell(backend="fake", gpus=8, workload=MLP)
     assert "rank 0 alone" in cell.unprofiled()
-    assert "nobody to send to" in cell.unsilenced()
+    assert "no other to send to" in cell.unsilenced()
 
 
 def test_only_rank_0s_share_is_made_and_timed(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> None:

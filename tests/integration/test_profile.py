@@ -17,7 +17,7 @@ def test_a_sweep_with_profiles_attributes_steps_and_times_silent_launches(tmp_pa
     assert "10/10 launches" in done.stderr
     alone, two = sorted(records(folder).values(), key=lambda record: int(record.config["gpus"]))
     assert alone.attribution and two.attribution
-    assert (alone.attribution.not_silenced, alone.attribution.silent) == ("one rank has nobody to send to", [])
+    assert (alone.attribution.not_silenced, alone.attribution.silent) == ("one rank has no other to send to", [])
     assert [launch.round for launch in two.attribution.silent] == [0, 1]
     for record in (alone, two):
         assert record.attribution

@@ -104,13 +104,13 @@ def test_resuming_with_other_code_keeps_what_is_whole_begins_the_rest_anew_and_s
     done = run(tmp_path, *again)
     assert done.returncode == 0, done.stderr
     assert "the sweep now mixes codes: 1 cell(s) differ from the rest" in done.stderr
-    assert "0 of them, not finished, began anew" in done.stderr
+    assert "0 of them, not finished, start again" in done.stderr
     assert Record.read(folder / name).launches == whole.launches
 
     document["launches"].pop()
     (folder / name).write_text(json.dumps(document))
     done = run(tmp_path, *again)
-    assert "1 of them, not finished, began anew" in done.stderr
+    assert "1 of them, not finished, start again" in done.stderr
     anew = Record.read(folder / name)
     assert anew.source and anew.source.digest == whole.source.digest
     assert len(anew.launches) == 2 and anew.launches[0] != whole.launches[0]

@@ -125,7 +125,7 @@ def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path
     assert done.stdout.strip().splitlines()[-1].endswith("report.html")
 
     again = run(tmp_path, *sweep)
-    assert (again.returncode, "holds a sweep already; resume=true" in again.stderr) == (2, True)
+    assert (again.returncode, "already contains a sweep; set resume=true" in again.stderr) == (2, True)
     assert records(folder) == first_records
 
     kept = {cell: record.launches for cell, record in first_records.items() if record.status == "ok"}

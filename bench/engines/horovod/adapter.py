@@ -133,7 +133,7 @@ def start(spec: EngineSpec, context: RankContext) -> None:
         if spec.bucket_mb is not None:
             os.environ["HOROVOD_FUSION_THRESHOLD"] = str(round(spec.bucket_mb * 2**20))
         hvd.init()
-        hvd.barrier()  # the server is there until all have met
+        hvd.barrier()  # rank 0 keeps the server until all ranks are connected
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ CAPABILITIES = Capabilities(
     },
 )
 UNCOUNTED = "pushes and pulls go over a process group of their own"
-UNSILENCED = "ranks and servers would still meet over a process group of their own"
+UNSILENCED = "ranks and servers would still communicate over a process group of their own"
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler")
 
 

@@ -1,6 +1,6 @@
 """Who is how far ahead, and who has to wait: stale synchronous parallel. Plain numbers, no processes.
 
-A worker's clock is the number of gradients that it has pushed. It is let go on as soon as its lead over the slowest
+A worker's clock is the number of gradients that it has pushed. It continues as soon as its lead over the slowest
 worker that is still there is within the bound: 0 is a barrier after each gradient, infinity never waits.
 """
 
@@ -13,7 +13,7 @@ class Clocks:
     def __init__(self, workers: int, bound: float) -> None:
         self.bound = bound
         self.largest_lead = 0
-        """The largest lead with which a worker was let go on."""
+        """The largest lead with which a worker continued."""
         self._clocks = dict.fromkeys(range(workers), 0)
         self._waiting: list[int] = []
 
@@ -24,7 +24,7 @@ class Clocks:
 
     @property
     def waiting(self) -> int:
-        """Workers that have pushed and were not let go on."""
+        """Workers that have pushed and wait."""
         return len(self._waiting)
 
     def tick(self, worker: int) -> None:
@@ -33,7 +33,7 @@ class Clocks:
         self._waiting.append(worker)
 
     def leave(self, worker: int) -> None:
-        """``worker`` is done: nobody waits for it any more."""
+        """``worker`` is done: no worker waits for it any more."""
         del self._clocks[worker]
 
     def let_go(self) -> list[int]:

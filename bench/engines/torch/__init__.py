@@ -190,12 +190,12 @@ def _joined(spec: EngineSpec) -> Iterator[Refusal]:
     yield (
         spec.join and spec.stage == 1 and PRECISIONS[spec.precision].loss_scaling,
         "has no precision=amp_fp16 with join=true (data_skew=samples)",
-        "a rank that has run out steps on gradients that nobody unscales",
+        "a rank without data left steps on gradients that no rank unscales",
     )
     yield (
         spec.join and spec.stage == 1 and spec.clip_norm is not None,
         "has no clip_norm with join=true (data_skew=samples)",
-        "a rank that has run out steps on gradients that nobody clips",
+        "a rank without data left steps on gradients that no rank clips",
     )
 
 

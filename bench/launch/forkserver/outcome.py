@@ -16,7 +16,7 @@ from bench.measure.machine import limits
 from results.shown import printable
 
 NAMES_CAUSE = -1
-"""``blame`` of a rank that ended with a system error: a limit that several ranks met, and not all can report."""
+"""``blame`` of a rank that ended with a system error: a limit that several ranks reached, and not all can report."""
 STOPPED = 4
 """``blame`` of a rank that the launcher stopped."""
 

@@ -1,10 +1,10 @@
 """A process that a person's factory runs in: forked from the server, it loads the workload and then forks its ranks.
 
-    server  --fork-->  template (loads the workload once)  --fork-->  one midwife a launch  --fork-->  ranks
+    server  --fork-->  template (loads the workload once)  --fork-->  one intermediate per launch  --fork-->  ranks
 
-The midwife leaves once all ranks exist: the kernel then makes them children of the server, which adopts orphans. So
-the server sees them as it sees those that it forks itself, and nothing that a factory does to its process can keep the
-server from waiting for ranks. Messages are JSON over a socket pair that keeps their bounds; descriptors travel beside.
+The intermediate process exits once all ranks exist: the kernel then makes them children of the server, which adopts
+orphans. So the server waits for them as for ranks that it forks itself, whatever a factory does to its process.
+Messages are JSON over a socket pair that keeps their bounds, with descriptors attached.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def template(spec: WorkloadSpec, channel: socket.socket, server: int, log_fd: int) -> None:
-    """The life of the process: load, say how it went, then a midwife for each launch until the server is gone."""
+    """Loads the workload, reports the outcome, then forks a process per launch until the server is gone."""
     prepare_process(NAME, server, log_fd)
     send(channel, {"loaded": load(spec), "obstacle": fork_obstacle("the process that loaded the workload")})
 
-    def wait_for_midwife(pid: int) -> None:
+    def wait_for(pid: int) -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
 
-    fork_each(channel, "job", lambda message, _: midwife(read_job(message["job"]), channel, server), wait_for_midwife)
+    fork_each(channel, "job", lambda message, _: intermediate(read_job(message["job"]), channel, server), wait_for)
 
 
 def fork_each(
@@ -96,9 +96,9 @@ def load(spec: WorkloadSpec) -> bool:
     return True
 
 
-def midwife(job: Job[Any], channel: socket.socket, server: int) -> None:
+def intermediate(job: Job[Any], channel: socket.socket, server: int) -> None:
     """Forks the ranks of one launch, one a message."""
-    send(channel, {"midwife": os.getpid()})
+    send(channel, {"intermediate": os.getpid()})
 
     def rank(message: dict[str, Any], descriptors: list[int]) -> None:
         channel.close()

@@ -115,14 +115,14 @@ class Template:
     @contextlib.contextmanager
     def forking(self, job: Job[Any]) -> Iterator[StartRank]:
         """What forks a rank of the job from this process; all are the server's children at the end of the block."""
-        midwife = os.pidfd_open(self._ask(as_message(job))["midwife"])
+        intermediate = os.pidfd_open(self._ask(as_message(job))["intermediate"])
         try:
             yield self._fork_rank
         finally:
             with contextlib.suppress(OSError):
                 send(self._channel, {"end": True})
-            select.select([midwife], [], [], ANSWER_S)
-            os.close(midwife)
+            select.select([intermediate], [], [], ANSWER_S)
+            os.close(intermediate)
 
     def _fork_rank(self, job: Job[Any], number: int, placement: Placement, rendezvous: Rendezvous) -> Rank:
         with pipes() as (result_read, log_read, *theirs), contextlib.ExitStack() as opened:

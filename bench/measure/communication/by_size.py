@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.measure.communication.sizes import CollectiveOptions, iterations
-from bench.measure.time.timing import meet, synchronize
+from bench.measure.time.timing import synchronize, wait_for_all
 from results.launches import CollectiveTimes
 from results.precision import ITEM_BYTES
 
@@ -96,7 +96,7 @@ def wall_times_s(
     for _ in range(count):
         start_over()
         synchronize(device)
-        meet(device)
+        wait_for_all(device)
         started = time.perf_counter()
         call()
         synchronize(device)

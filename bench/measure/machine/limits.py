@@ -154,4 +154,4 @@ LIMITS: tuple[tuple[str, str, Callable[[Path], str], Callable[[str], float]], ..
     ("memory.high", "memory", number("memory.high", "memory.soft_limit_in_bytes"), int),
     ("pids.max", "pids", number("pids.max", "pids.max"), int),
 )
-"""By name: the controller, how a group's limit is read, and by what the tightest is known."""
+"""By name: the controller, how a group's limit is read, and the size by which the tightest is chosen."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 try:
     import pynvml
-except ImportError:  # a borrowed machine may lack it
+except ImportError:  # optional
     pynvml = None
 
 LIMITS = {

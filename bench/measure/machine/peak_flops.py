@@ -65,10 +65,10 @@ class Product:
         import torch
         import torch.distributed as dist
 
-        from bench.measure.time.timing import meet, synchronize
+        from bench.measure.time.timing import synchronize, wait_for_all
 
         synchronize(self._device)
-        meet(self._device)
+        wait_for_all(self._device)
         begun = time.perf_counter()
         for _ in range(count):
             torch.mm(self._left, self._right, out=self._out)

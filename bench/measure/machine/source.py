@@ -1,4 +1,4 @@
-"""The code that runs: commit, uncommitted changes, and digests by which two records are told to be of the same code."""
+"""The code that runs: commit, uncommitted changes, and digests that identify equal code."""
 
 from __future__ import annotations
 

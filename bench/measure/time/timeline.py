@@ -47,7 +47,7 @@ KERNELS_OF_NCCL = re.compile(r"nccl.*Kernel")
 """As HolisticTraceAnalysis tells them."""
 COPIES = ("Memcpy", "Memset")
 LAUNCH = re.compile(r"_*cu(da)?[A-Z]|INVALID|unknown")
-"""Calls of CUDA's runtime and driver. Operators count their correlation ids apart, so that the numbers meet. CUDA 13
+"""Calls of CUDA's runtime and driver. Operators count their correlation ids apart, so that the numbers overlap. CUDA 13
 launches by ``__cudaLaunchKernel``, which a kineto that does not know it yet calls ``INVALID``."""
 
 Issue = tuple[str, int]
@@ -278,7 +278,7 @@ def cut(
 def skews(of_ranks: Sequence[Sequence[Issue]], rank: int) -> Intervals | None:
     """While ``rank`` had called a collective of a step and another rank had not yet.
 
-    The n-th call of one rank meets the n-th of the others. None where ranks do not call the same kinds in the same
+    Calls are matched across ranks by their order. None where ranks do not call the same kinds in the same
     order, so that it cannot be determined.
     """
     kinds = [[kind for kind, _ in issues] for issues in of_ranks]

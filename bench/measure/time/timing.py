@@ -66,7 +66,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def meet(device: torch.device) -> None:
+def wait_for_all(device: torch.device) -> None:
     """Returns once all ranks are here. Over NCCL a barrier may be no more than enqueued."""
     dist.barrier()
     synchronize(device)

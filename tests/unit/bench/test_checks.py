@@ -79,7 +79,7 @@ def test_a_good_override_passes(arguments: list[str]) -> None:
         (["-m", "stage=range(0,0)"], "stage=range(0,0) has no values"),
         (["-m", "experiment=smoke,exact"], "experiment=smoke,exact cannot be swept"),
         (["-m", "--cfg", "job"], "only one is valid of --multirun, --cfg"),
-        (["--resolve"], "--resolve is valid only beside --cfg or --help"),
+        (["--resolve"], "--resolve is valid only with --cfg or --help"),
     ],
 )
 def test_what_hydra_would_not_run_as_it_reads_is_refused(arguments: list[str], message: str) -> None:

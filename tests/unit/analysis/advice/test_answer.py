@@ -21,7 +21,7 @@ def steps(gpus: int, stage: int, *times: float, peak: int = 6_000_000, **changes
     return measured(cell(stage, gpus, launches, **changes), peak_bytes=peak)
 
 
-def test_the_answer_names_the_fastest_and_the_leanest_and_its_price() -> None:
+def test_the_answer_names_the_fastest_and_the_lowest_peak_memory_and_its_price() -> None:
     fast = steps(2, 0, 0.010, 0.0101, 0.0102)
     lean = steps(2, 3, 0.015, 0.0151, 0.0152, peak=2_000_000)
     text = words([fast, lean])

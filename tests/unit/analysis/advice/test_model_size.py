@@ -59,7 +59,7 @@ def test_the_optimizer_and_the_precision_say_how_many_bytes(
 
 @pytest.mark.parametrize("gpus", [2, 8, 64])
 def test_stage_3_on_n_ranks_holds_n_times_as_many_in_more_layers(gpus: int) -> None:
-    """Beside its shards a rank needs gathered units, which do not grow where there are only more of them."""
+    """Additional its shards a rank needs gathered units, which do not grow where there are only more of them."""
     size = fits(as_predicted(3, gpus), 16 * GIB)
     assert size is not None and size.most is not None and size.least is not None
     assert size.most == pytest.approx(gpus * GIB, rel=1e-3)

@@ -43,7 +43,7 @@ def four_stages() -> list[Record]:
     ]
 
 
-def test_of_what_is_tied_with_the_fastest_the_leanest_stands_first() -> None:
+def test_ties_with_the_fastest_are_sorted_by_peak_memory() -> None:
     answer = advice(four_stages())
     assert [choice.row["stage"] for choice in answer.tied] == [1, 0]
     assert answer.tied[0].overrides == "engine=torch workload=digits stage=1 gpus=2"

@@ -1,4 +1,4 @@
-"""The training loop: when its ranks meet."""
+"""The training loop: when its ranks synchronize."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_ranks_meet_after_their_profilers_have_begun_and_settled(monkeypatch: py
     """A profiler takes a second to begin, on some ranks longer: else the first step would hold the difference."""
     done: list[str] = []
     recorded = Recorded(done)
-    monkeypatch.setattr(loop, "meet", lambda device: done.append("ranks meet"))
+    monkeypatch.setattr(loop, "wait_for_all", lambda device: done.append("barrier"))
     loop.profiled_steps(recorded, lambda step: [()], 2, lambda module, batch: torch.zeros(()), recorded)
     settling = ["step"] * loop.SETTLING_STEPS
-    assert done == ["profiler begins", *settling, "ranks meet", *["watched:", "step"] * 2, "profiler ends"]
+    assert done == ["profiler begins", *settling, "barrier", *["watched:", "step"] * 2, "profiler ends"]

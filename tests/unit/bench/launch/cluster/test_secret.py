@@ -23,7 +23,7 @@ class Recording(Channel):
         super().send(message)
 
 
-def meet(host_secret: str, coordinator_secret: str) -> tuple[list[str], list[object]]:
+def wait_for_all(host_secret: str, coordinator_secret: str) -> tuple[list[str], list[object]]:
     """Errors of both sides, and all that was sent."""
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
@@ -50,13 +50,13 @@ def meet(host_secret: str, coordinator_secret: str) -> tuple[list[str], list[obj
 
 
 def test_the_same_secret_is_accepted_and_never_sent() -> None:
-    errors, sent = meet(RIGHT, RIGHT)
+    errors, sent = wait_for_all(RIGHT, RIGHT)
     assert errors == [] and len(sent) == 3
     assert RIGHT not in str(sent)
 
 
 def test_a_coordinator_without_the_secret_is_refused_before_the_host_proves_anything() -> None:
-    errors, sent = meet(RIGHT, WRONG)
+    errors, sent = wait_for_all(RIGHT, WRONG)
     assert "host: the coordinator has another secret" in errors and "coordinator: Closed" in errors
     assert len(sent) == 2  # the host's nonce, and the wrong proof
 
