@@ -226,5 +226,5 @@ class LaunchResult(Generic[R]):
     start_method: str = "fork"
     by_chance: bool = False
     """Whether a process was killed from outside: the same launch may well succeed."""
-    blame: int = 0
-    """How likely a failure's cause is on this host, 0 the likeliest: ``bench.launch.forkserver.outcome.blame``."""
+    cause_order: int = 0
+    """Order in which failed hosts are considered as the cause, 0 first (``bench.launch.forkserver.outcome``)."""

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m claims",
         description="Measures what is said about DDP and ZeRO. Everything goes to FOLDER, and a folder that has some "
-        "of it is gone on with.",
+        "of it is resumed.",
         epilog="Exit code: 0; 1 if an experiment could not be carried out, or a verdict is not --against's; 2 if what "
         "was asked for is not valid; 130 after Ctrl-C.",
     )

@@ -13,7 +13,7 @@ PARTIAL = ".*.partial"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path``, to be written within the block; it takes the place of ``path`` if the block ends well.
+    """A file next to ``path``, to be written within the block; it replaces ``path`` if the block raises nothing.
 
     Else, be it for an error or for Ctrl-C, it is removed and ``path`` is as it was. Raises OSError.
     """

@@ -25,7 +25,7 @@ INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}
 """What is known about each setting, by its dotted path."""
 
 UNSET = ("null", '"none"', "false", "1")
-"""What a setting is where nobody sets it, ``frozen``: the first of these that it takes at all."""
+"""Default of a setting, ``frozen``: the first of these values that any record has."""
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

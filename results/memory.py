@@ -18,7 +18,7 @@ class RankMemory:
     reserved_bytes: int | None = None
     """Held by CUDA's caching allocator at the peak; None on a CPU."""
     step_peaks_bytes: list[int] = field(default_factory=list)
-    """Peak of each watched step. They differ where a communication thread lets go of a buffer sooner or later."""
+    """Peak of each watched step. They differ where a communication thread frees a buffer at varying times."""
     rest_by_kind: dict[str, int] = field(default_factory=dict)
     """What ``rest_bytes`` is made of, as ``bench.measure.memory.allocations.KINDS`` names it; sums to it."""
     peak_by_kind: dict[str, int] = field(default_factory=dict)

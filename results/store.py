@@ -55,7 +55,7 @@ class StoreError(OSError):
 def sweep_name(folder: Path) -> str:
     """What a new sweep is called in its records and in MLflow: as its folder, after the time now where that has none.
 
-    A folder whose name nobody chose has the time in it. One that a person named, or the nightly job, may be called as
+    The default name of a folder is the time. One that a person named, or the nightly job, may be called as
     yesterday's was, which is another sweep.
     """
     name = folder.resolve().name
@@ -63,7 +63,7 @@ def sweep_name(folder: Path) -> str:
 
 
 def dated() -> str:
-    """The time now, as a name that nobody chose: such as ``2026-03-04_02-00-00``."""
+    """The time now, as the default name of a folder, such as ``2026-03-04_02-00-00``."""
     return f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
 
 

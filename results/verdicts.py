@@ -29,7 +29,7 @@ class Verdict:
     momentary: bool = False
     """Whether it happened to the machine meanwhile: another run may be without it."""
     notes: tuple[Note, ...] = ()
-    """Where it is named beside a configuration's numbers."""
+    """Where it is named next to a configuration's numbers."""
 
 
 ALL = (
@@ -202,7 +202,7 @@ STATUS_MEANINGS = {
 
 
 def noted(where: Note) -> tuple[str, ...]:
-    """The verdicts that are named beside numbers in advice, or in a comparison."""
+    """The verdicts that are named next to numbers in advice, or in a comparison."""
     return tuple(verdict.id for verdict in ALL if where in verdict.notes)
 
 

@@ -13,38 +13,38 @@ import torch
 from tests.faults import Faulty
 
 
-def innocent(*, seed: int, data_dir: str | None) -> Faulty:
+def harmless(*, seed: int, data_dir: str | None) -> Faulty:
     return Faulty(seed=seed, data_dir=data_dir, how="none")
 
 
 def float64(**given: Any) -> Faulty:
     torch.set_default_dtype(torch.float64)
-    return innocent(**given)
+    return harmless(**given)
 
 
 def no_gradients(**given: Any) -> Faulty:
     torch.set_grad_enabled(False)
-    return innocent(**given)
+    return harmless(**given)
 
 
 def meta_device(**given: Any) -> Faulty:
     torch.set_default_device("meta")
-    return innocent(**given)
+    return harmless(**given)
 
 
 def many_threads(**given: Any) -> Faulty:
     torch.set_num_threads(7)
-    return innocent(**given)
+    return harmless(**given)
 
 
 def ignored_children(**given: Any) -> Faulty:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    return innocent(**given)
+    return harmless(**given)
 
 
 def elsewhere(**given: Any) -> Faulty:
     os.chdir("/")
-    return innocent(**given)
+    return harmless(**given)
 
 
 def patched_linear(**given: Any) -> Faulty:
@@ -54,12 +54,12 @@ def patched_linear(**given: Any) -> Faulty:
         return own(*arguments)
 
     torch.nn.functional.linear = linear  # type: ignore[assignment]
-    return innocent(**given)
+    return harmless(**given)
 
 
 def running_thread(**given: Any) -> Faulty:
     threading.Thread(target=time.sleep, args=(3600,), name="left behind", daemon=True).start()
-    return innocent(**given)
+    return harmless(**given)
 
 
 def leaves(**_: Any) -> Faulty:

@@ -23,7 +23,7 @@ DAEMON = "a rank of the tests has left this behind"
 
 
 class Faulty:
-    """A small linear model. ``how`` is what happens on ``rank``: see ``strike``; ``none`` is a sound workload."""
+    """A small linear model. ``how`` is what happens on ``rank``: see ``inject``; ``none`` is a sound workload."""
 
     def __init__(self, *, seed: int, data_dir: str | None, how: str, rank: int = 0) -> None:
         self.seed = seed
@@ -45,7 +45,7 @@ class Faulty:
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         output = module(batch[0])  # first, so that a stand-in for the module, which learns what a loss uses, ends here
         if dist.is_initialized() and dist.get_rank() == self.rank:
-            strike(self.how)
+            inject(self.how)
         elif dist.is_initialized() and self.how == "leave":
             hang_here()  # so that it is not noticed by the others
         return (output - batch[0]).square().mean()
@@ -56,7 +56,7 @@ def quits(**_: object) -> Faulty:
     sys.exit(3)
 
 
-def strike(how: str) -> None:
+def inject(how: str) -> None:
     if how == "raise":
         raise RuntimeError("the model is broken")
     if how == "exit":

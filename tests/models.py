@@ -32,7 +32,7 @@ class Tied(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A frozen layer between trained ones, and a frozen weight beside a trained bias."""
+    """A frozen layer between trained ones, and a frozen weight with a trained bias."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ HALF: dict[str, Callable[..., nn.Module]] = {
 
 
 class Odd:
-    """Regression of a fixed target with a module from here or the files beside; its units are the children."""
+    """Regression of a fixed target with a module from here or ``tests/models_*``; its units are the children."""
 
     def __init__(
         self,

@@ -81,7 +81,7 @@ class Unreturned(nn.Module):
 
 
 class Adapted(nn.Sequential):
-    """Frozen layers, each with a trained adapter of low rank beside it."""
+    """Frozen layers, each with a trained adapter of low rank."""
 
     class Unit(nn.Module):
         def __init__(self, width: int) -> None:

@@ -52,7 +52,7 @@ class Scan(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A frozen linear layer and a low-rank one beside it."""
+    """A frozen linear layer and a low-rank one in parallel."""
 
     def __init__(self, layer: nn.Linear, rank: int = 4) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Streams are clocks (Lamport, CACM 1978; as vector clocks in torch's own CUDA sanitizer): an access is ordered after
 another if its stream has come to know of it, by an event or on the stream itself. Operators are seen where torch
-dispatches them, collectives among them. Memory is told apart by storage, by its address: what was freed and is there
+dispatches them, collectives among them. Memory is identified by storage, by its address: what was freed and is there
 again under another name is the same memory, as it is for the caching allocator.
 """
 

@@ -1,4 +1,4 @@
-"""Claims of time on a machine that others use too: what was measured beside them is measured again, never believed.
+"""Claims of time on a machine that others use too: a disturbed measurement is repeated.
 
 A claim that holds is never repeated. One that is broken fails its test at once where nothing disturbed the machine by
 the suite's own instruments. Else it is measured again, and the test is skipped with the cause if each was disturbed.
@@ -29,7 +29,7 @@ def undisturbed(measure: Callable[[], Measured], claim: Callable[[Measured], Non
     """What ``measure`` gave, once ``claim`` holds it to be so.
 
     ``claim`` asserts what depends on time and nothing else: what ``measure`` asserts fails the test however busy the
-    machine is. ``measure`` is called again, so that it makes what it writes anew.
+    machine is. ``measure`` is called again, so it writes its files again.
     """
     cause: Cause | None = None
     for _ in range(tries):
@@ -107,7 +107,7 @@ class Watch:
 
 def disturbance(before: Look, after: Look) -> Cause | None:
     """As a sweep judges it of measured steps, but for what others took: ranks have ended meanwhile, whose time is no
-    one's any more. So the others are added up, not told from what is missing."""
+    one's any more. So the others are added up, not inferred from the difference."""
     seen, foreign = between(before.machine, after.machine, os.getpid())
     seen["foreign_cpu_s"] = after.others_s - before.others_s
     return background_load(seen, foreign) or throttled(seen) or clock_drift(seen)

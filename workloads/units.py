@@ -1,4 +1,4 @@
-"""Sharding units of a module that nobody has named them for: what stage 3 gathers one at a time.
+"""Sharding units of a module without named units: what stage 3 gathers one at a time.
 
     split       a module of more than ``SPLIT`` of all parameters (a block, which is an entry of a list, of more than
                 ``SPLIT_BLOCK``) into its children, until nothing that can be split is that large

@@ -1,7 +1,7 @@
 """How large a model fits a given memory: the measured cell with more, or larger, layers of the same kind.
 
 A rank's memory is model state, by the engine's formula, and the rest, as measured at the peak. The rest grows in a
-way that nobody has measured, so there are two bounds (docs/explanation/memory.md).
+way that is not measured, so there are two bounds (docs/explanation/memory.md).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Floor:
     """The noise of one cell."""
 
     cell_id: str
-    knobs: dict[str, Any]
+    settings: dict[str, Any]
     pairs: int
     interleaved: bool
     """Whether the launches of a pair were of one round; else they are of two rounds that follow each other."""
@@ -134,7 +134,7 @@ def floor(records: Sequence[Record], logs: list[float], interleaved: bool) -> Fl
     smallest_change = cache(partial(detectable, values))
     return Floor(
         cell_id=records[0].cell_id,
-        knobs=settings_of(records[0]),
+        settings=settings_of(records[0]),
         pairs=len(logs),
         interleaved=interleaved,
         spread=expm1(float(np.median(np.abs(values)))),
@@ -196,7 +196,7 @@ def table(floors: Sequence[Floor], records: Sequence[Record]) -> Table:
             *(f"{count:,}" for count in entry.needs.values()),
             share(entry.between_sweeps),
         ]
-        rows.append(Row(entry.knobs, texts if several else texts[:-1]))
+        rows.append(Row(entry.settings, texts if several else texts[:-1]))
     return cell_table(names, [*columns, *(["sweep to sweep"] if several else [])], rows)
 
 

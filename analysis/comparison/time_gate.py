@@ -244,8 +244,8 @@ def summary(outcomes: Sequence[Comparison], sides: tuple[str, str], margin: floa
     ]
     if unclear := [outcome.needed or 0 for outcome in outcomes if outcome.verdict == "cannot tell"]:
         lines.append(
-            f"warning: {counted(len(unclear), 'cell')} could not be told; repeats={max(unclear)} would mostly do"
+            f"warning: {counted(len(unclear), 'cell')} cannot be judged; use about repeats={max(unclear)}"
             if max(unclear)
-            else f"warning: {counted(len(unclear), 'cell')} could not be told from so few launches"
+            else f"warning: {counted(len(unclear), 'cell')} cannot be judged from so few launches"
         )
     return lines

@@ -56,7 +56,7 @@ def typed(message: dict[str, Any]) -> dict[str, Any]:
     """The result of an earlier revision's launch in the fields that results have now."""
     ends = [_with_names(end, {"last_words": "last_output"}) for end in message.get("ends", [])]
     ranks = [_nested(_with_names(rank, {"describe": "description"})) for rank in message.get("ranks", [])]
-    return message | {"ranks": ranks, "ends": ends}
+    return _with_names(message, {"blame": "cause_order"}) | {"ranks": ranks, "ends": ends}
 
 
 def _with_names(document: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

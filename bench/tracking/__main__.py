@@ -21,7 +21,7 @@ from terminal.output import prepare_output
 def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False) -> int:
     """Logs every sweep in ``paths`` unless the experiment has all of it, ``again`` even then; the exit code.
 
-    A sweep takes the place of what the experiment has of it, such as a part that a dying server left, or what there was
+    A sweep takes the place of what the experiment has of it, such as a partially logged sweep, or what there was
     before it was resumed.
     """
     from results.read import NoRecords, load

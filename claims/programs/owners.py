@@ -67,7 +67,7 @@ def own_shards(trained: Any) -> Shards:
 
 
 def first_row(weight: DTensor) -> int:
-    """The first row that this rank has: rows are dealt as ``torch.chunk`` does."""
+    """The first row that this rank has: rows are split as by ``torch.chunk``."""
     each = -(-weight.shape[0] // weight.device_mesh.size())
     return each * weight.device_mesh.get_local_rank()
 

@@ -1,4 +1,4 @@
-"""A launch beside processes that burn: the instrument sees them and says who they are."""
+"""A launch under background load: the instrument measures it and names the processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_process_that_burns_beside_a_launch_is_found_and_named(
     def claim(seen_and_foreign: tuple[dict[str, float], dict[str, float]]) -> None:
         seen, foreign = seen_and_foreign
         assert foreign.get("sh", 0.0) > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
-        # Nobody can have had more than the CPUs have, but for the ticks by which time is charged.
+        # All together had at most what the CPUs have, up to the ticks by which time is charged.
         assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
         reason = disturbances(
             Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], conditions=seen, foreign=foreign)])

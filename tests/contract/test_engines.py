@@ -1,4 +1,4 @@
-"""What every engine owes: the same assertions for each, on real ranks."""
+"""The contract of every engine: the same assertions for each, on real ranks."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def measured(run_check: RunCheck, as_record: AsRecord) -> Callable[[Cell], Recor
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: Callable[[Cell], Record]) -> None:
-    """Three ranks, one bucket of 1 MiB: at stage 0 nothing beside it, at 1 what is received, at 2 the bucket as well.
+    """Three ranks, one bucket of 1 MiB: at stage 0 nothing in addition, at 1 what is received, at 2 the bucket as well.
 
     At stage 3 the gathered unit and the next one are no more than predicted; the gradient that autograd hands over
     (``unreduced``) is in no prediction.
@@ -63,7 +63,7 @@ def test_native_is_what_theory_says(stage: int, make_cell: MakeCell, measured: C
 def test_native_peaks_at_most_a_unit_above_theory(
     stage: int, make_cell: MakeCell, measured: Callable[[Cell], Record]
 ) -> None:
-    """The unit is the gradient that autograd hands over. (In bf16 the CPU's matrix product takes scratch beside it.)
+    """The unit is the gradient that autograd hands over. (In bf16 the CPU's matrix product takes additional scratch.)
 
     At stage 0, which receives nothing, two gradients of activations show too; they come to as much as the batch.
     """
@@ -115,7 +115,7 @@ def test_fully_shard_without_resharding_keeps_what_it_gathered(
 def test_a_process_alone_says_what_activations_to_expect(
     make_cell: MakeCell, measured: Callable[[Cell], Record]
 ) -> None:
-    """With 512 samples the peak comes just after the loss's node, which has let go of the last layer's output."""
+    """With 512 samples the peak comes just after the loss's node, which has freed the last layer's output."""
     record = measured(make_cell(engine="torch", stage=0, gpus=2, batch_size=512, workload="mlp", measure=QUICK))
     theory, peak = memory(record), record.memory[0].peak_by_kind
     output = 4 * 512 * 256

@@ -23,14 +23,14 @@ Settings = dict[str, Any]
 
 
 class Forgotten:
-    """A collective in flight that nobody waits for."""
+    """A collective in flight without a wait."""
 
     def wait(self) -> None:
         pass
 
 
 class UsedTooEarly(NcclCollectives):
-    """Nobody waits for the result of a collective."""
+    """No wait for the result of a collective."""
 
     def _enqueue(self, collective: Any) -> InFlight:
         super()._enqueue(collective)

@@ -1,4 +1,4 @@
-"""What a machine with GPUs owes before its numbers are believed: engines are right there, and instruments work.
+"""Checks of a machine with GPUs: engines are correct there, and instruments work.
 
 With one GPU, two ranks share it over gloo; with more, each has its own and they meet over NCCL.
 """

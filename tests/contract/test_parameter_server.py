@@ -1,4 +1,4 @@
-"""A parameter server beside parity: gradients applied once, staleness bounded, servers that end with their workers."""
+"""Parameter servers: gradients applied once, staleness bounded, servers end with their workers."""
 
 from __future__ import annotations
 

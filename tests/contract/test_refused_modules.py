@@ -1,4 +1,4 @@
-"""Modules that an engine cannot train: it says so, by the name of what is in the way, before the first step."""
+"""Modules that an engine cannot train: the error names the unsupported part, before the first step."""
 
 from __future__ import annotations
 

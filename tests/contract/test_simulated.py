@@ -60,7 +60,7 @@ def test_the_peak_is_that_of_a_real_world_where_the_backend_allocates_nothing(
     peaks = []
     for backend in ("gloo", "fake"):
         cell = make_cell(engine="native", backend=backend, stage=3, gpus=4, workload=MLP, measure=QUICK)
-        peaks.append(min(run_check(cell)[0].memory.step_peaks_bytes))  # what is let go of late adds
+        peaks.append(min(run_check(cell)[0].memory.step_peaks_bytes))  # what is freed late adds
     assert peaks[0] == peaks[1]
 
 

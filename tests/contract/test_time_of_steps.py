@@ -88,7 +88,7 @@ def test_nothing_overlaps_where_communication_follows_backward(profile: Profile)
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_on_a_link_of_known_rate_only_the_last_bucket_is_exposed(engine: str, profile: Profile) -> None:
-    """A layer's 256 KiB take 21 ms at 100 Mbit/s; but the last, each has 40 ms of another's backward beside it."""
+    """A layer's 256 KiB take 21 ms at 100 Mbit/s; but the last, each overlaps 40 ms of another's backward."""
     workload = layers(0.25) | {"backward_s": 2 * BACKWARD_S}
     layer_s = 2**21 / 100e6
 
@@ -101,7 +101,7 @@ def test_on_a_link_of_known_rate_only_the_last_bucket_is_exposed(engine: str, pr
 
 
 def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> None:
-    """Three buckets of 21 ms at 100 Mbit/s: two beside 40 ms of backward each, the last beside nothing.
+    """Three buckets of 21 ms at 100 Mbit/s: two overlap 40 ms of backward each, the last nothing.
 
     DDP's own: gloo says when each of its collectives ran, where a send or receive is seen only until it is waited for.
     """
@@ -117,8 +117,8 @@ def test_the_overlapped_share_is_that_of_the_closed_form(profile: Profile) -> No
 
 
 def test_what_an_engines_own_thread_sends_is_seen_there(profile: Profile) -> None:
-    """A layer's shard takes 42 ms at 100 Mbit/s. Gradients are reduced beside 60 ms of backward each, but for the last;
-    parameters are gathered after the update, beside nothing."""
+    """A layer's shard takes 42 ms at 100 Mbit/s. Gradients are reduced during 60 ms of backward each, but for the last;
+    parameters are gathered after the update, without overlap."""
     workload = layers(1.0) | {"backward_s": 0.06}
     shard_s = 2**22 / 100e6
 

@@ -74,9 +74,9 @@ def test_skewed_labels_deal_the_same_samples_by_class(make_cell: MakeCell) -> No
     def labels(job: Job) -> list[list[int]]:
         return [batches(job, work, share_of(job, rank), 3, cpu)[0][-1].tolist() for rank in range(4)]
 
-    dealt, even = labels(skewed), labels(plain)
-    assert list(chain(*dealt)) == sorted(chain(*even))
-    assert max(len(set(share)) for share in dealt) < min(len(set(share)) for share in even)
+    skewed_labels, even = labels(skewed), labels(plain)
+    assert list(chain(*skewed_labels)) == sorted(chain(*even))
+    assert max(len(set(share)) for share in skewed_labels) < min(len(set(share)) for share in even)
 
 
 def test_skewed_labels_need_labels(make_cell: MakeCell) -> None:

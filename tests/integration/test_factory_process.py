@@ -43,12 +43,12 @@ def train(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any
 def test_what_a_factory_changes_is_named_and_reaches_no_other_cell(
     train: Callable[..., LaunchResult], launcher: Launcher, factory: str, change: str
 ) -> None:
-    before, server = train("innocent"), launcher._process.pid
+    before, server = train("harmless"), launcher._process.pid
     result = train(factory)
     assert result.status == "ok", result
     assert any(change in line for rank in result.ranks for line in rank.changes), result.ranks[0].changes
     assert losses(result) == losses(before), "trained as its record says: in fp32, with gradients, one thread"
-    after = train("innocent")
+    after = train("harmless")
     assert (after.status, after.start_method, losses(after)) == ("ok", "fork", losses(before))
     assert not any(rank.changes for rank in after.ranks)
     assert launcher._process.pid == server
@@ -68,19 +68,19 @@ def test_where_a_factory_leaves_a_thread_each_rank_loads_the_workload_and_none_i
 def test_a_factory_that_ends_its_process_fails_its_launch_by_name(
     train: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
-    train("innocent")
+    train("harmless")
     server = launcher._process.pid
     result = train("leaves")
     expected = "the factory tests.disturbing:leaves ended the process that ran it, with exit code 0"
     assert (result.status, result.reason) == ("failed", expected)
-    assert train("innocent").status == "ok" and launcher._process.pid == server
+    assert train("harmless").status == "ok" and launcher._process.pid == server
 
 
 @pytest.mark.alone
 def test_a_factory_that_does_not_return_times_out_by_name(
     train: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
-    train("innocent")
+    train("harmless")
     server = launcher._process.pid
 
     def took_s() -> float:
@@ -96,7 +96,7 @@ def test_a_factory_that_does_not_return_times_out_by_name(
         assert took_s < 2 + 5
 
     undisturbed(took_s, claim)
-    assert train("innocent").status == "ok" and launcher._process.pid == server
+    assert train("harmless").status == "ok" and launcher._process.pid == server
 
 
 def test_the_data_of_a_workload_are_loaded_once_and_ranks_are_the_servers_children(
@@ -106,9 +106,9 @@ def test_the_data_of_a_workload_are_loaded_once_and_ranks_are_the_servers_childr
         server = psutil.Process(launcher._process.pid)
         return {child.pid for child in server.children(recursive=True)} - {rank.pid for rank in ranks_below(server)}
 
-    train("innocent")
+    train("harmless")
     first = holders()
-    train("innocent", gpus=3)
+    train("harmless", gpus=3)
     assert holders() == first and first
     train("float64")
     train("patched_linear")
@@ -116,17 +116,17 @@ def test_the_data_of_a_workload_are_loaded_once_and_ranks_are_the_servers_childr
 
 
 def test_a_killed_holder_of_a_workload_is_replaced(train: Callable[..., LaunchResult], launcher: Launcher) -> None:
-    train("innocent")
+    train("harmless")
     for holder in psutil.Process(launcher._process.pid).children():
         holder.kill()
         while holder.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-    assert train("innocent").status == "ok"
+    assert train("harmless").status == "ok"
 
 
 def test_a_sweep_says_what_a_factory_changed_and_flags_the_cell(sweep: Broken) -> None:
     code, output = sweep.run(
-        "workload.factory=tests.disturbing:float64,tests.disturbing:innocent", "~workload.how", "~workload.rank"
+        "workload.factory=tests.disturbing:float64,tests.disturbing:harmless", "~workload.how", "~workload.rank"
     )
     assert code == 0, output
     assert "changed torch's default dtype from torch.float32 to torch.float64 (put back)" in output

@@ -2,7 +2,7 @@
 
     BENCH_KILLS=50 python -m pytest tests/integration/test_killed_at_random.py     # a search; 1 by default
 
-The moment is drawn anew each time, from before the first import to after the report; a failure names it.
+The moment is drawn again each time, from before the first import to after the report; a failure names it.
 """
 
 from __future__ import annotations

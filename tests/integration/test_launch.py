@@ -31,7 +31,7 @@ def faulty(how: str, rank: int = 1) -> dict[str, Any]:
 
 
 @pytest.fixture
-def strike(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]) -> Callable[..., LaunchResult]:
+def launch_with(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]) -> Callable[..., LaunchResult]:
     def run(how: str, gpus: int = 2, timeout_s: float = 60.0) -> LaunchResult:
         return launcher.launch(timing_job(make_cell(workload=faulty(how), gpus=gpus), timeout_s=timeout_s))
 
@@ -46,8 +46,8 @@ def rank_processes(launcher: Launcher) -> list[psutil.Process]:
     return ranks_below(psutil.Process(launcher._process.pid))
 
 
-def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., LaunchResult]) -> None:
-    result = strike("none", gpus=3)
+def test_a_sound_workload_returns_every_ranks_samples(launch_with: Callable[..., LaunchResult]) -> None:
+    result = launch_with("none", gpus=3)
     assert result.status == "ok"
     assert result.start_method == "fork"
     assert [len(rank.samples.forward_backward_s) for rank in result.ranks] == [2, 2, 2]
@@ -73,11 +73,11 @@ def test_a_sound_workload_returns_every_ranks_samples(strike: Callable[..., Laun
     ],
 )
 def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
-    strike: Callable[..., LaunchResult], launcher: Launcher, how: str, status: str, reason: str
+    launch_with: Callable[..., LaunchResult], launcher: Launcher, how: str, status: str, reason: str
 ) -> None:
     def took_s() -> float:
         started = time.monotonic()
-        result = strike(how)
+        result = launch_with(how)
         ended = time.monotonic()
         assert (result.status, result.reason[: len(reason)]) == (status, reason)
         assert rank_processes(launcher) == []
@@ -91,11 +91,11 @@ def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
 
 
 def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
-    strike: Callable[..., LaunchResult], launcher: Launcher
+    launch_with: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
     def timed_out() -> tuple[float, str]:
         started = time.monotonic()
-        result = strike("hang", timeout_s=2.0)
+        result = launch_with("hang", timeout_s=2.0)
         ended = time.monotonic()
         assert (result.status, result.reason) == ("timeout", "rank 0, 1 still running after timeout_s=2")
         assert not result.by_chance
@@ -111,19 +111,23 @@ def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
     undisturbed(timed_out, claim)
 
 
-def test_a_stopped_rank_is_blamed_alone_for_a_timeout(strike: Callable[..., LaunchResult], launcher: Launcher) -> None:
-    result = strike("stop", timeout_s=3.0)
+def test_a_stopped_rank_alone_is_named_for_a_timeout(
+    launch_with: Callable[..., LaunchResult], launcher: Launcher
+) -> None:
+    result = launch_with("stop", timeout_s=3.0)
     expected = "rank 1 was stopped by a signal such as SIGSTOP (state T) after timeout_s=3"
     assert (result.status, result.reason) == ("timeout", expected)
     assert rank_processes(launcher) == []
 
 
-def test_a_rank_that_closes_its_output_still_reports(strike: Callable[..., LaunchResult]) -> None:
-    assert strike("close output").status == "ok"
+def test_a_rank_that_closes_its_output_still_reports(launch_with: Callable[..., LaunchResult]) -> None:
+    assert launch_with("close output").status == "ok"
 
 
-def test_a_rank_that_closes_all_its_descriptors_is_named_with_what_it_did(strike: Callable[..., LaunchResult]) -> None:
-    result = strike("close all")
+def test_a_rank_that_closes_all_its_descriptors_is_named_with_what_it_did(
+    launch_with: Callable[..., LaunchResult],
+) -> None:
+    result = launch_with("close all")
     assert result.status == "failed"
     assert result.reason.startswith("rank 1: "), result.reason
     assert "closed" in result.reason and "file descriptors" in result.reason
@@ -131,13 +135,13 @@ def test_a_rank_that_closes_all_its_descriptors_is_named_with_what_it_did(strike
 
 @pytest.mark.parametrize("how", ["daemon", "nameless daemon"])
 def test_a_process_that_left_its_ranks_session_ends_with_the_launch(
-    strike: Callable[..., LaunchResult], how: str
+    launch_with: Callable[..., LaunchResult], how: str
 ) -> None:
     """``nameless``: its environment is not its rank's either."""
 
     def took_s() -> float:
         started = time.monotonic()
-        strike(how)
+        launch_with(how)
         ended = time.monotonic()
         assert not any(DAEMON in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
         return ended - started
@@ -145,9 +149,9 @@ def test_a_process_that_left_its_ranks_session_ends_with_the_launch(
     undisturbed(took_s, soon)  # although it keeps the log open and writes into it
 
 
-def test_the_launcher_works_after_a_failure(strike: Callable[..., LaunchResult]) -> None:
-    assert strike("kill").status == "failed"
-    assert strike("none").status == "ok"
+def test_the_launcher_works_after_a_failure(launch_with: Callable[..., LaunchResult]) -> None:
+    assert launch_with("kill").status == "failed"
+    assert launch_with("none").status == "ok"
 
 
 def test_a_workload_that_ends_the_process_that_loads_it_fails_its_ranks_and_not_the_fork_server(

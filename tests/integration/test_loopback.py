@@ -1,4 +1,4 @@
-"""Nobody outside this machine can reach a sweep."""
+"""No process outside this machine can reach a sweep."""
 
 from __future__ import annotations
 

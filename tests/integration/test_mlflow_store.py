@@ -204,17 +204,17 @@ def test_a_sweep_is_imported_once_again_only_on_demand_and_a_part_of_it_does_not
     client = type(mlflow_store.open_client(uri(tmp_path), create=True))
     logged, sound = [], client.log_artifact
 
-    def dying(*arguments: object) -> None:
+    def failing(*arguments: object) -> None:
         logged.append(arguments)
         if len(logged) > 2:
             raise OSError("no space left on device")
         sound(*arguments)  # type: ignore[call-overload]
 
     def dies(whole: int) -> None:
-        """Beside ``whole`` runs of cells that the store has already."""
+        """Next to ``whole`` runs of cells that the store has already."""
         logged.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(client, "log_artifact", dying)
+            patch.setattr(client, "log_artifact", failing)
             assert tracking.import_folders([folder], where, again=True) == 1
         output = capsys.readouterr()
         assert (output.out, output.err.count("\n")) == ("", 1) and "no space left on device" in output.err

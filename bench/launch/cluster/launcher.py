@@ -135,7 +135,7 @@ class LaunchInProgress:
                 self._stopped = True
                 self._send_all({"stop": self._number})
         names = [self._members.names[index] for index in sorted(self._hosts)]
-        if len(names) == 1 and self._results[0].blame != HOST_LOST:
+        if len(names) == 1 and self._results[0].cause_order != HOST_LOST:
             return self._results[0]
         return dataclasses.replace(merged(self._results, names), total_s=time.perf_counter() - started)
 
@@ -178,7 +178,7 @@ class LaunchInProgress:
         """Hosts that were not sent their slice have nothing to end."""
         for index in self._hosts:
             if index not in self._began:
-                self._results[index] = LaunchResult("failed", "was not started", blame=9)
+                self._results[index] = LaunchResult("failed", "was not started", cause_order=9)
 
     def _note_losses(self, now: float) -> None:
         for index, member in self._hosts.items():
@@ -192,7 +192,7 @@ class LaunchInProgress:
                 self._lose(index, self._members.lost[index])
 
     def _lose(self, index: int, reason: str) -> None:
-        self._results[index] = LaunchResult("failed", f"host lost: {reason}", by_chance=True, blame=HOST_LOST)
+        self._results[index] = LaunchResult("failed", f"host lost: {reason}", by_chance=True, cause_order=HOST_LOST)
         if index == 0:
             self._never_began()
 

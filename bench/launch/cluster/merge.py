@@ -10,13 +10,13 @@ from bench.job import LaunchResult
 from results.record import RankEnd
 
 HOST_LOST = -1
-"""``blame`` of a host that ended or does not answer."""
+"""``cause_order`` of a host that ended or does not answer."""
 
 
 def merged(results: Mapping[int, LaunchResult[Any]], names: list[str]) -> LaunchResult[Any]:
     """``results`` by index of host, each that took part; ``names`` of hosts by index.
 
-    A launch is ok if all its slices are. Else it ended as the slice most to blame did, whose host is named.
+    A launch is ok if all its slices are. Else it ended as the slice that most likely caused it, whose host is named.
     """
     hosts = sorted(results)
     total_s = max(results[host].total_s for host in hosts)
@@ -29,10 +29,10 @@ def merged(results: Mapping[int, LaunchResult[Any]], names: list[str]) -> Launch
             start_method=results[hosts[0]].start_method,
         )
     bad = [host for host in hosts if results[host].status != "ok"]
-    worst = min(bad, key=lambda host: (results[host].blame, host))
+    worst = min(bad, key=lambda host: (results[host].cause_order, host))
     result = results[worst]
     reason = f"{names[worst]}: {result.reason}"
-    if result.status == "timeout" and result.blame != 0:  # no stuck rank is named
+    if result.status == "timeout" and result.cause_order != 0:  # no stuck rank is named
         reason = "; ".join(f"{names[host]}: {results[host].reason}" for host in bad)
     if result.status in ("unsupported", "unavailable"):
         reason = result.reason  # of the settings, not of the host

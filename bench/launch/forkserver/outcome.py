@@ -16,9 +16,9 @@ from bench.measure.machine import limits
 from results.shown import printable
 
 NAMES_CAUSE = -1
-"""``blame`` of a rank that ended with a system error: a limit that several ranks reached, and not all can report."""
+"""``cause_order`` of a rank that ended with a system error: a limit that not all ranks can report."""
 STOPPED = 4
-"""``blame`` of a rank that the launcher stopped."""
+"""``cause_order`` of a rank that the launcher stopped."""
 
 
 def outcome(
@@ -35,22 +35,22 @@ def outcome(
     ends = [rank.end() for rank in ranks]
     if timed_out:
         stuck = any(rank.stuck for rank in ranks)
-        return LaunchResult("timeout", who_hangs(ranks, job.timeout_s), ends=ends, blame=0 if stuck else STOPPED)
-    culprit = min(ranks, key=blame)
-    error = culprit.answer().get("error", {})
-    killed = culprit.wait_status is not None and os.WIFSIGNALED(culprit.wait_status)
+        return LaunchResult("timeout", who_hangs(ranks, job.timeout_s), ends=ends, cause_order=0 if stuck else STOPPED)
+    cause = min(ranks, key=cause_order)
+    error = cause.answer().get("error", {})
+    killed = cause.wait_status is not None and os.WIFSIGNALED(cause.wait_status)
     status = error.get("status", "failed")
-    reason = f"rank {culprit.rank}: {culprit.ending()}"
+    reason = f"rank {cause.rank}: {cause.ending()}"
     if killed and oom_kill_count() > oom_kills:
         status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
     if killed and refused_start_count() > refused_starts:
         reason = f"{reason}; processes or threads could not be started: {causes.LIMITS[errno.EAGAIN]('')}"
-    if not error and os.strerror(errno.ENOMEM) in culprit.quoted:
+    if not error and os.strerror(errno.ENOMEM) in cause.quoted:
         status = "oom"
     if status in ("unsupported", "unavailable"):
         reason = printable(error["message"])
-    by_chance = killed and status == "failed" and culprit.wait_status == signal.SIGKILL
-    return LaunchResult(status, reason, ends=ends, by_chance=by_chance, blame=blame(culprit)[0])
+    by_chance = killed and status == "failed" and cause.wait_status == signal.SIGKILL
+    return LaunchResult(status, reason, ends=ends, by_chance=by_chance, cause_order=cause_order(cause)[0])
 
 
 def who_hangs(ranks: list[Rank], timeout_s: float) -> str:
@@ -62,7 +62,7 @@ def who_hangs(ranks: list[Rank], timeout_s: float) -> str:
     return f"rank {', '.join(str(rank.rank) for rank in running)} still running after timeout_s={timeout_s:g}"
 
 
-def blame(rank: Rank) -> tuple[int, int]:
+def cause_order(rank: Rank) -> tuple[int, int]:
     """Orders ended ranks by how likely each is the cause: a lost peer makes the others raise, not die."""
     if rank.stopped_by_us:
         return (STOPPED, rank.rank)

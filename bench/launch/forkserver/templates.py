@@ -91,7 +91,7 @@ class Template:
         while ready and self._channel not in ready:
             ready = select.select(waited, [], [], max(0.0, deadline - time.monotonic()))[0]
             if lifeline in ready and stop_requested(lifeline, launch):
-                raise LoadFailed(LaunchResult("failed", "stopped while it loaded the workload", blame=STOPPED))
+                raise LoadFailed(LaunchResult("failed", "stopped while it loaded the workload", cause_order=STOPPED))
         factory = f"the factory {job.workload.called}"
         if not ready:
             words = self._last_output()

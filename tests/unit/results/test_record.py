@@ -102,7 +102,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str | bytes) -> None:
 def test_a_folder_that_fails_costs_a_warning_and_no_record(record: Record, tmp_path: Path) -> None:
     store = RecordStore(tmp_path / "sweep")
     (tmp_path / "sweep" / "records").rmdir()
-    (tmp_path / "sweep" / "records").write_text("in the way")
+    (tmp_path / "sweep" / "records").write_text("a file, not a folder")
     store.write(record)
     assert len(store.warnings) == 1
     assert Record.read(store.folder / "records" / "torch-s0-n2.json") == record

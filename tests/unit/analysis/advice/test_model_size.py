@@ -22,7 +22,7 @@ MODEL = cnn_model(parameters=[Parameter(f"{unit}.weight", [256, 256], True, unit
 
 
 def as_predicted(stage: int = 0, gpus: int = 1, *, activations: int = 0, working: int = 0, **changes: object) -> Record:
-    """A cell that holds what theory says it does, and beside it so many bytes."""
+    """A cell that holds what theory says it does, and so many additional bytes."""
     record = cell(stage, gpus, model=MODEL, **changes)
     state = predict_state(record)
     assert state is not None

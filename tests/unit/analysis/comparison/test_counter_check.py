@@ -1,4 +1,4 @@
-"""The exact gate on records whose differences are known: each is found, told apart, and accepted only on purpose."""
+"""The counter check on records with known differences: each is reported, attributed, and accepted only on request."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_each_change_is_found_alone_and_is_the_codes(
 
 
 def release_late(record: Record) -> None:
-    """In two of three steps gloo let go of a bucket later than usual."""
+    """In two of three steps gloo freed a bucket later than usual."""
     record.memory[1] = replace(record.memory[1], peak_bytes=700, step_peaks_bytes=[700, 700, 600])
 
 

@@ -23,7 +23,7 @@ def test_a_prefetched_gather_runs_beside_the_segment_before_it():
 
 
 def test_gathers_and_reductions_share_one_channel():
-    # gather 0..1; segment 0 from 1 to 2 with gather 1 beside it; reduce 0 from 2 to 3; segment 1 from 2 to 3; reduce 1
+    # gather 0..1; segment 0 from 1 to 2 during gather 1; reduce 0 from 2 to 3; segment 1 from 2 to 3; reduce 1
     assert pass_s([1.0, 1.0], [1.0, 1.0], [1.0, 1.0], overlap=True) == pytest.approx(4.0)
 
 

@@ -48,7 +48,7 @@ class TimedTurns:
         (49, 0, 4),  # a round takes 12 s: four end after 48
         (47.9, 0, 3),
         (61, 12, 4),  # what comes before the rounds counts
-        (12.5, 12, 1),  # nobody knows how long the first one takes
+        (12.5, 12, 1),  # the duration of the first one is unknown
         (11, 12, 0),
     ],
 )

@@ -1,4 +1,4 @@
-"""A launch is ok if all its slices are; else it ended as the slice most to blame did, by the name of its host."""
+"""A launch is ok if all its slices are; else it has the status and host of the likeliest cause."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from results.record import RankEnd
 NAMES = ["n1", "n2"]
 
 
-def ended(status: str, reason: str = "", blame: int = 0, rank: int = 0, **facts: Any) -> LaunchResult[Any]:
-    return LaunchResult(status, reason, ends=[RankEnd(rank, "ended", "")], blame=blame, **facts)
+def ended(status: str, reason: str = "", cause_order: int = 0, rank: int = 0, **facts: Any) -> LaunchResult[Any]:
+    return LaunchResult(status, reason, ends=[RankEnd(rank, "ended", "")], cause_order=cause_order, **facts)
 
 
 def test_ranks_of_all_hosts_are_in_order() -> None:
@@ -26,8 +26,8 @@ def test_ranks_of_all_hosts_are_in_order() -> None:
 
 
 def test_a_killed_rank_is_blamed_before_those_that_lost_their_peer() -> None:
-    lost = ended("failed", "rank 0: RuntimeError: Connection closed by peer", blame=3)
-    killed = ended("failed", "rank 2: killed by signal 9 (SIGKILL)", blame=0, rank=2, by_chance=True)
+    lost = ended("failed", "rank 0: RuntimeError: Connection closed by peer", cause_order=3)
+    killed = ended("failed", "rank 2: killed by signal 9 (SIGKILL)", cause_order=0, rank=2, by_chance=True)
     result = merged({0: lost, 1: killed}, NAMES)
     assert result.reason == "n2: rank 2: killed by signal 9 (SIGKILL)" and result.by_chance
     assert [end.ending for end in result.ends] == ["on n1: ended", "on n2: ended"]
@@ -35,23 +35,26 @@ def test_a_killed_rank_is_blamed_before_those_that_lost_their_peer() -> None:
 
 def test_a_lost_host_is_blamed_before_any_rank() -> None:
     result = merged(
-        {0: ended("failed", "rank 0: killed", blame=0), 1: ended("failed", "host lost: x", HOST_LOST)}, NAMES
+        {0: ended("failed", "rank 0: killed", cause_order=0), 1: ended("failed", "host lost: x", HOST_LOST)}, NAMES
     )
     assert result.reason == "n2: host lost: x"
 
 
 def test_a_timeout_without_a_stuck_rank_names_all_that_still_ran() -> None:
     slices = {
-        0: ended("timeout", "rank 0, 1 still running after timeout_s=5", blame=STOPPED),
-        1: ended("timeout", "rank 2, 3 still running after timeout_s=5", blame=STOPPED),
+        0: ended("timeout", "rank 0, 1 still running after timeout_s=5", cause_order=STOPPED),
+        1: ended("timeout", "rank 2, 3 still running after timeout_s=5", cause_order=STOPPED),
     }
     assert merged(slices, NAMES).reason == (
         "n1: rank 0, 1 still running after timeout_s=5; n2: rank 2, 3 still running after timeout_s=5"
     )
-    slices[1] = ended("timeout", "rank 3 was stopped by a signal", blame=0)
+    slices[1] = ended("timeout", "rank 3 was stopped by a signal", cause_order=0)
     assert merged(slices, NAMES).reason == "n2: rank 3 was stopped by a signal"
 
 
 def test_an_unsupported_setting_is_not_the_fault_of_a_host() -> None:
-    slices = {0: ended("unsupported", "stage=3 is not supported", blame=2), 1: ended("failed", "stopped", STOPPED)}
+    slices = {
+        0: ended("unsupported", "stage=3 is not supported", cause_order=2),
+        1: ended("failed", "stopped", STOPPED),
+    }
     assert merged(slices, NAMES).reason == "stage=3 is not supported"

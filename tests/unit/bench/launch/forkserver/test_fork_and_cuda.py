@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from bench.launch.forkserver.outcome import blame
+from bench.launch.forkserver.outcome import cause_order
 from bench.launch.forkserver.rank_main import describe_error
 from bench.launch.forkserver.server import machine
 from bench.launch.forkserver.start import forks_lack_cuda
@@ -72,4 +72,4 @@ def test_a_rank_whose_peer_left_is_not_to_blame() -> None:
 
     lost = ended(0, f"{NCCL_ERROR}, remote process exited or there was a network error, NCCL version 2.28.9")
     cause = ended(3, "CUDA out of memory. Tried to allocate 2.00 GiB.")
-    assert min([lost, cause], key=blame) is cause
+    assert min([lost, cause], key=cause_order) is cause

@@ -99,7 +99,7 @@ def test_a_cpu_step_is_cut_into_its_parts() -> None:
 
 
 def test_an_engine_that_communicates_on_its_own_thread_is_seen_by_its_ranges() -> None:
-    """Asked for at 20, it communicates until 70; backward goes on beside it, and waits within an operator from 50."""
+    """Asked for at 20, it communicates until 70; backward continues, and waits within an operator from 50."""
     events = [
         Event("bench.step", 0, 100, "range"),
         Event("bench.data", 0, 5, "range"),
