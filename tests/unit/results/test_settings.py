@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-
-import pytest
 
 from bench import checks
-from bench.cli import compose, help, overrides
 from bench.engines.spec import EngineSpec
-from results.declare import each_setting, info, setting
+from results.declare import each_setting, info
 from results.settings import NEUTRAL, Config, Training, choices, with_role
-
-
-@dataclass
-class Extended(Config):
-    """``Config`` with one more setting, as a change of results/settings.py would add it."""
-
-    throwaway: int = setting(3, "a setting that only this test has", min=1, max=9, heading="thrown", label="away {}")
-
-
-def test_a_new_setting_has_help_bounds_and_an_override_from_its_declaration_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(compose, "Config", Extended)
-    monkeypatch.setattr(help, "Config", Extended)
-    monkeypatch.setattr(overrides, "Config", Extended)
-    table = help.settings_table()
-    assert "throwaway=3" in table and "a setting that only this test has" in table
-    assert "[a whole number of at least 1, at most 9]" in table
-    overrides.check_overrides(["throwaway=9"])
-    with pytest.raises(checks.ConfigError, match="throwaway=10 is not valid; valid: a whole number of at least 1"):
-        overrides.check_overrides(["throwaway=10"])
 
 
 def test_an_engine_reads_the_same_fields_that_the_command_line_sets() -> None:

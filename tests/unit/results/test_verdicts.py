@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
-from analysis.table.warnings import meaning as meaning_in_reports
 from results import verdicts
 from results.record import STATUSES
-from results.verdicts import ALL, IDLE, UNRANKED, UNTRAINED, VERDICTS, Verdict, letters, noted
+from results.verdicts import ALL, IDLE, UNRANKED, UNTRAINED, VERDICTS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,12 +28,3 @@ def test_every_verdict_is_decided_somewhere() -> None:
     rules = "".join((ROOT / place).read_text() for place in ("bench/measure/verdicts.py", "results/invariants.py"))
     undecided = [name for name in VERDICTS if not re.search(rf'"{name}"', rules)]
     assert undecided == []
-
-
-def test_a_new_verdict_needs_its_declaration_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    new = Verdict("throwaway", "!", "a verdict that only this test has.", notes=("advice",))
-    monkeypatch.setitem(VERDICTS, new.id, new)
-    monkeypatch.setattr(verdicts, "ALL", (*ALL, new))
-    assert letters("oversubscribed;throwaway;of_other_code") == "o!?"
-    assert meaning_in_reports("throwaway") == new.meaning and meaning_in_reports("of_other_code") == ""
-    assert "throwaway" in noted("advice") and "throwaway" not in noted("comparison")
