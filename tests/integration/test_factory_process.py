@@ -20,7 +20,7 @@ from tests.undisturbed import undisturbed
 @pytest.fixture
 def train(launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]) -> Callable[..., LaunchResult]:
     def run(factory: str, gpus: int = 2, timeout_s: float = 60.0) -> LaunchResult:
-        workload = {"name": factory, "factory": f"tests.disturbing:{factory}"}
+        workload = {"name": factory, "factory": f"tests.faults:{factory}"}
         return launcher.launch(timing_job(make_cell(workload=workload, gpus=gpus), timeout_s=timeout_s))
 
     return run
@@ -71,7 +71,7 @@ def test_a_factory_that_ends_its_process_fails_its_launch_by_name(
     train("harmless")
     server = launcher._process.pid
     result = train("leaves")
-    expected = "the factory tests.disturbing:leaves ended the process that ran it, with exit code 0"
+    expected = "the factory tests.faults:leaves ended the process that ran it, with exit code 0"
     assert (result.status, result.reason) == ("failed", expected)
     assert train("harmless").status == "ok" and launcher._process.pid == server
 
@@ -87,7 +87,7 @@ def test_a_factory_that_does_not_return_times_out_by_name(
         started = time.monotonic()
         result = train("endless", timeout_s=2.0)
         ended = time.monotonic()
-        expected = "the factory tests.disturbing:endless still running after timeout_s=2 (File "
+        expected = "the factory tests.faults:endless still running after timeout_s=2 (File "
         assert (result.status, result.reason[: len(expected)]) == ("timeout", expected)
         assert "in endless" in result.reason
         return ended - started
@@ -126,7 +126,7 @@ def test_a_killed_holder_of_a_workload_is_replaced(train: Callable[..., LaunchRe
 
 def test_a_sweep_says_what_a_factory_changed_and_flags_the_cell(sweep: Broken) -> None:
     code, output = sweep.run(
-        "workload.factory=tests.disturbing:float64,tests.disturbing:harmless", "~workload.how", "~workload.rank"
+        "workload.factory=tests.faults:float64,tests.faults:harmless", "~workload.how", "~workload.rank"
     )
     assert code == 0, output
     assert "changed torch's default dtype from torch.float32 to torch.float64 (put back)" in output
