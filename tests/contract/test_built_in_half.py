@@ -41,7 +41,7 @@ def test_a_bf16_precision_trains_them_as_one_process_does(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("kind", "name"), [("half", "0.weight"), ("half_in_part", "3.weight")])
-def test_a_precision_with_fp32_weights_refuses_them_by_name_also_in_the_reference(
+def test_a_precision_with_fp32_weights_rejects_them_also_in_the_reference(
     engine: str, kind: str, name: str, make_cell: MakeCell, launcher: Launcher, scratch: Any
 ) -> None:
     for precision, purpose in (("fp32", "timing"), ("fp32", "reference"), ("amp_bf16", "timing")):

@@ -57,7 +57,7 @@ def test_no_run_is_no_proof(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize(("mode", "staleness"), [("async", None), ("bounded", 1)])
-def test_determinism_that_an_engine_cannot_give_is_refused_by_name(
+def test_determinism_that_an_engine_cannot_give_is_rejected_by_its_name(
     make_config: MakeConfig, mode: str, staleness: int | None
 ) -> None:
     def planned(gpus: int, deterministic: bool, **options: object) -> Cell:

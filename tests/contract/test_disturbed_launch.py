@@ -32,7 +32,7 @@ def burners(launcher: Launcher) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("burners")
-def test_a_process_that_burns_beside_a_launch_is_found_and_named(
+def test_a_process_that_loads_the_cpus_during_a_launch_is_measured_and_named(
     launcher: Launcher, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     """Others again may take so much that neither gets its share, nor the burners a name."""

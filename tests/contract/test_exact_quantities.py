@@ -52,7 +52,7 @@ def test_two_runs_of_the_same_code_are_equal(stage: int, checked: Checked) -> No
     assert between(checked(**settings), checked(**settings)) == {}
 
 
-def test_an_added_collective_is_found(checked: Checked) -> None:
+def test_an_added_collective_is_detected(checked: Checked) -> None:
     changes = between(checked(engine=wrong("none")), checked(engine=wrong("extra_all_reduce")))
     weight = changes["all_reduce float32[3844] among 2"]
     assert (weight.before, weight.now) == (5, 6)
@@ -66,7 +66,7 @@ def test_an_added_buffer_is_found_though_the_engine_does_not_own_up_to_it(checke
     assert (rest.before, rest.now) == (240_352, 244_352)
 
 
-def test_lost_parity_is_found(checked: Checked) -> None:
+def test_lost_parity_is_detected(checked: Checked) -> None:
     changes = between(checked(engine=wrong("none")), checked(engine=wrong("unreduced")))
     assert [(changes[key].before, changes[key].now) for key in ("status", "parity")] == [
         ("ok", "parity_failed"),

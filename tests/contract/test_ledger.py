@@ -132,7 +132,7 @@ def test_buffers_of_batchnorm_are_lines_of_their_own(make_cell: MakeCell, counte
     "settings", [{}, {"accumulate": 2}, {"workload": FROZEN}, {"workload": "digits", "gpus": 3}], ids=str
 )
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_deepspeed_sends_what_was_predicted_beside_its_check_for_overflow(
+def test_deepspeed_sends_what_was_predicted_in_addition_to_its_check_for_overflow(
     stage: int, settings: dict[str, Any], make_cell: MakeCell, counted: Counted
 ) -> None:
     """At stage 3 no more: what forward gathered last, backward finds there. Three ranks pad what they share."""

@@ -144,7 +144,7 @@ def test_a_frozen_slice_stays_as_it_is(stage: int, gpus: int, make_cell: MakeCel
     assert_parity(run_check(make_cell(engine="tensor_parallel", stage=stage, gpus=gpus, workload=FROZEN)))
 
 
-def test_replicas_that_would_train_a_frozen_slice_are_refused_by_name(
+def test_replicas_that_would_train_a_frozen_slice_are_rejected_by_its_name(
     make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
     result = launcher.launch(timing_job(make_cell(engine="tensor_parallel", gpus=4, workload=FROZEN)))
@@ -152,7 +152,7 @@ def test_replicas_that_would_train_a_frozen_slice_are_refused_by_name(
     assert "engine=tensor_parallel at stage=0 has no replicas with a frozen 0.weight" in result.reason
 
 
-def test_a_slice_of_a_tied_weight_is_refused_by_name() -> None:
+def test_a_slice_of_a_tied_weight_is_rejected_by_its_name() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     module.tp_plan = {"0": "colwise", "1": "rowwise"}  # type: ignore[assignment]
     assert plan_of(module, 2) == module.tp_plan
@@ -222,7 +222,7 @@ def test_a_plan_that_lacks_a_weight_is_refused() -> None:
     ],
     ids=str,
 )
-def test_what_it_cannot_do_is_refused_by_name(
+def test_what_it_cannot_do_is_rejected_by_its_name(
     engine: str, options: dict[str, Any], settings: dict[str, Any], reason: str, make_config: MakeConfig
 ) -> None:
     cell = planned(make_config, options, engine=engine, workload=MLP, **settings)
@@ -266,7 +266,7 @@ def test_a_rank_that_has_no_step_of_its_own_is_no_straggler(engine: str, make_co
     ],
     ids=str,
 )
-def test_a_module_that_it_cannot_split_is_refused_by_name(
+def test_a_module_that_it_cannot_split_is_rejected_by_its_name(
     engine: str,
     options: dict[str, Any],
     workload: Any,

@@ -127,7 +127,7 @@ def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., Parity]) -> N
         ("scripted", 3, "0 is a scripted module, which takes no hooks"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_by_name(
+def test_what_cannot_be_trained_is_rejected_by_its_name(
     kind: str, stage: int, why: str, make_cell: MakeCell, launcher: Launcher, scratch: Path
 ) -> None:
     cell = make_cell(engine="native", stage=stage, gpus=2, workload=odd(kind), batch_size=1, bucket_mb=0.0001)

@@ -78,7 +78,7 @@ def refusal(ranks: Ranks) -> Callable[..., str]:
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
-def test_training_goes_on_bit_by_bit(stage: int, settings: dict[str, Any], ranks: Ranks, tmp_path: Path) -> None:
+def test_training_continues_bit_by_bit(stage: int, settings: dict[str, Any], ranks: Ranks, tmp_path: Path) -> None:
     folder = str(tmp_path / "checkpoint")
     settings = {"stage": stage, "model": "rich"} | settings
     first = ranks.launch([["train", 0, 3], ["save", folder], ["state"], ["train", 3, 6], ["state"]], **settings)
@@ -162,14 +162,16 @@ def test_weights_are_rounded_to_another_precision(ranks: Ranks, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["rank-00000-of-00002.pt", SHARD])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_truncated_shard_is_refused_by_name(name: str, count: int, copy: Path, refusal: Callable[..., str]) -> None:
+def test_a_truncated_shard_is_rejected_by_its_name(
+    name: str, count: int, copy: Path, refusal: Callable[..., str]
+) -> None:
     size = (copy / name).stat().st_size
     with (copy / name).open("r+b") as file:
         file.truncate(size - 1)
     assert refusal(copy, ranks=count) == f"{name} has {size - 1} bytes, expected {size}"
 
 
-def test_a_missing_shard_is_refused_by_name(copy: Path, refusal: Callable[..., str]) -> None:
+def test_a_missing_shard_is_rejected_by_its_name(copy: Path, refusal: Callable[..., str]) -> None:
     (copy / SHARD).unlink()
     assert refusal(copy, ranks=3) == f"{SHARD} is missing from {copy}"
 

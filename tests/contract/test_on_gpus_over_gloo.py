@@ -72,7 +72,7 @@ def test_deepspeed_computes_on_the_cpu_of_a_machine_with_gpus(
 
 
 @pytest.mark.skipif(not deepspeed.INSTALLED, reason="deepspeed is not installed")
-def test_deepspeed_refuses_gpus_that_it_was_told_not_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_refuses_gpus_that_it_must_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.engines.deepspeed import library
     from bench.engines.deepspeed.adapter import take_device
 

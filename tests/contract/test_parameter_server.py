@@ -98,7 +98,7 @@ def test_in_sync_mode_no_gradient_is_late(served_cell: MakeServed, serve: Serve)
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
-def test_beside_a_straggler_the_lead_and_the_delay_keep_to_their_bounds(
+def test_with_a_straggler_the_lead_and_the_delay_keep_to_their_bounds(
     staleness: int, served_cell: MakeServed, serve: Serve
 ) -> None:
     """A pull lacks at most s of another's gradients, and the other stops s ahead: a delay of 2s + 1 for each."""
@@ -107,7 +107,7 @@ def test_beside_a_straggler_the_lead_and_the_delay_keep_to_their_bounds(
     assert max(map(int, server.delays)) <= (2 * staleness + 1) * 2
 
 
-def test_without_a_bound_the_lead_and_the_delay_beside_a_straggler_grow(served_cell: MakeServed, serve: Serve) -> None:
+def test_without_a_bound_the_lead_and_the_delay_with_a_straggler_grow(served_cell: MakeServed, serve: Serve) -> None:
     server = serve(served_cell("async", gpus=2, workload=SMALL, straggler=SLOW)).servers[0]
     assert server.max_clock_gap > 4
     assert max(map(int, server.delays)) > 4
@@ -202,7 +202,7 @@ def test_an_option_that_is_no_value_of_it_ends_before_the_sweep(
     ],
     ids=str,
 )
-def test_what_it_cannot_honour_is_refused_by_name(
+def test_what_it_cannot_honour_is_rejected_by_its_name(
     settings: dict[str, Any], reason: str, served_cell: MakeServed
 ) -> None:
     cell = served_cell(gpus=2, **settings)
@@ -210,7 +210,7 @@ def test_what_it_cannot_honour_is_refused_by_name(
     assert reason in cell.reason
 
 
-def test_parameters_that_are_not_fp32_are_refused_by_name() -> None:
+def test_parameters_that_are_not_fp32_are_rejected_by_its_name() -> None:
     import torch
     from torch import nn
 

@@ -43,7 +43,7 @@ SPARSE = "table has sparse gradients (sparse=True)"
         ("pipeline", 0, "half_frozen", "stage 0 has no weight to train"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_by_name(
+def test_what_cannot_be_trained_is_rejected_by_its_name(
     engine: str,
     stage: int,
     kind: str,

@@ -197,7 +197,7 @@ def test_whole_periods_are_profiled(make_cell: MakeCell, launcher: Launcher, scr
 
 
 @pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 3), ("torch", 0), ("torch", 3)])
-def test_without_communication_nobody_waits(
+def test_without_communication_no_rank_waits(
     engine: str, stage: int, make_cell: MakeCell, launcher: Launcher, scratch: Path
 ) -> None:
     """The rank that is not late then takes its own time; its wait, at least the other's delay, is gone."""

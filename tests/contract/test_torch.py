@@ -206,7 +206,7 @@ def test_a_rank_that_has_run_out_does_not_stop_the_others(
     assert [len(rank.warmup_step_s) for rank in ranks] == [2, 2, 1]
 
 
-def test_a_sharded_optimizer_goes_on_training_the_shard_of_a_rank_that_has_run_out(
+def test_a_sharded_optimizer_continues_to_train_the_shard_of_a_rank_that_has_run_out(
     make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:
     whole, sharded = (
@@ -249,7 +249,7 @@ def test_ranks_may_see_few_classes_each(
     ],
     ids=str,
 )
-def test_what_cannot_go_together_is_refused_by_name(
+def test_what_cannot_go_together_is_rejected_by_its_name(
     settings: dict[str, Any], options: dict[str, Any], reason: str, make_config: MakeConfig
 ) -> None:
     cell = planned(make_config, options, gpus=4, **settings)

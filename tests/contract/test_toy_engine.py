@@ -37,7 +37,7 @@ def test_it_trains_as_one_process_does(
     ],
     ids=str,
 )
-def test_what_it_does_not_declare_is_refused_by_name(
+def test_what_it_does_not_declare_is_rejected_by_its_name(
     settings: dict[str, Any], reason: str, make_cell: MakeCell
 ) -> None:
     cell = make_cell(engine=TOY, gpus=2, **settings)

@@ -149,7 +149,7 @@ def test_a_folder_that_becomes_read_only_costs_a_warning_and_no_record(tmp_path:
         del store
 
 
-def test_what_a_killed_sweep_left_beside_its_records_is_cleared(tmp_path: Path) -> None:
+def test_what_a_killed_sweep_left_next_to_its_records_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     part = tmp_path / "records" / ".cell.json.123.partial"
     part.write_text(json.dumps({})[:1])

@@ -65,7 +65,7 @@ def test_where_a_factory_leaves_a_thread_each_rank_loads_the_workload_and_none_i
     assert train("running_thread").start_method == reason
 
 
-def test_a_factory_that_ends_its_process_fails_its_launch_by_name(
+def test_a_factory_that_ends_its_process_fails_its_launch_and_is_named(
     train: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
     train("harmless")
@@ -77,7 +77,7 @@ def test_a_factory_that_ends_its_process_fails_its_launch_by_name(
 
 
 @pytest.mark.alone
-def test_a_factory_that_does_not_return_times_out_by_name(
+def test_a_factory_that_does_not_return_times_out_and_is_named(
     train: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
     train("harmless")

@@ -51,7 +51,7 @@ MOMENTS: dict[str, tuple[str, Callable[[Broken], object]]] = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_sweep_that_is_killed_goes_on_where_it_was(sweep: Broken, moment: str) -> None:
+def test_a_sweep_that_is_killed_continues_where_it_stopped(sweep: Broken, moment: str) -> None:
     program, condition = MOMENTS[moment]
     database = f"sqlite:///{sweep.home}/mlflow.db"
     tracking = (f"tracking.uri={database}",) if "MLflow" in moment else ("tracking=none",)
@@ -102,7 +102,7 @@ def _failed(sweep: Broken) -> list[str]:
     return [cell for cell, record in sweep.records().items() if record.status == "failed"]
 
 
-def test_a_killed_parameter_server_fails_its_launch_by_name(
+def test_a_killed_parameter_server_fails_its_launch_and_is_named(
     make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., object]
 ) -> None:
     cell = make_cell(engine="parameter_server", gpus=2, steps=5000)

@@ -72,7 +72,7 @@ def test_a_sound_workload_returns_every_ranks_samples(launch_with: Callable[...,
         ),
     ],
 )
-def test_a_rank_that_comes_to_grief_ends_the_launch_with_its_reason(
+def test_a_rank_that_fails_ends_the_launch_with_its_reason(
     launch_with: Callable[..., LaunchResult], launcher: Launcher, how: str, status: str, reason: str
 ) -> None:
     def took_s() -> float:

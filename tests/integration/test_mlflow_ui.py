@@ -182,12 +182,12 @@ def test_a_sweep_is_imported_into_a_server_and_only_that_is_printed(
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
-def test_a_port_that_cannot_be_is_refused_by_name(port: int) -> None:
+def test_a_port_that_cannot_be_is_rejected_by_its_name(port: int) -> None:
     with pytest.raises(OSError, match=f"--port {port} is not valid; valid: 1 to 65535"):
         free_port(port)
 
 
-def test_without_a_store_it_says_so_in_a_line_and_creates_none(tmp_path: Path) -> None:
+def test_without_a_store_it_prints_one_line_and_creates_none(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.tracking.ui"],
         cwd=tmp_path,

@@ -110,7 +110,7 @@ def records(folder: Path, side: str) -> list[Record]:
     return [Record.read(path) for path in sorted((folder / side / "records").glob("*.json"))]
 
 
-def test_a_slower_engine_is_found_and_what_it_sends_and_keeps_and_the_reverse_is_faster(
+def test_a_slower_engine_is_detected_and_what_it_sends_and_keeps_and_the_reverse_is_faster(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
     def slow() -> str:

@@ -66,7 +66,7 @@ def test_an_altered_record_is_not_reproduced_and_the_figure_is_named(measured: P
     assert len(after.launches) == 1
 
 
-def test_what_cannot_be_tried_ends_with_2_and_one_line(measured: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_tried_exits_with_status_2_and_one_line(measured: Path, tmp_path: Path) -> None:
     document: dict[str, Any] = json.loads(record_path(measured).read_text())
     document["config"]["backend"] = document["resolved"]["backend"] = "mpi"
     elsewhere = tmp_path / "elsewhere.json"
@@ -89,7 +89,7 @@ def test_what_cannot_be_tried_ends_with_2_and_one_line(measured: Path, tmp_path:
         assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
-def test_resuming_with_other_code_keeps_what_is_whole_begins_the_rest_anew_and_says_so(
+def test_resuming_with_other_code_keeps_what_is_whole_restarts_the_rest_and_warns(
     measured: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep" / "records"

@@ -85,7 +85,7 @@ def test_bad_input_is_refused_with_one_line_and_leaves_nothing(
     assert [path for path in tmp_path.rglob("*") if path.name not in ("results", "runs")] == []
 
 
-def test_a_sweep_goes_on_after_failures_and_refusals_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_sweep_continues_after_failures_and_refusals_and_can_be_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     sweep = (
         *("-m", *FAULTY, "engine=torch", "workload.how=none,raise", "stage=0,2", "bucket_mb=null,1", "gpus=2", *QUICK),

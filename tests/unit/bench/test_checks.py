@@ -108,7 +108,7 @@ def test_a_factor_of_no_straggler_is_refused(make_config: Callable[..., Config])
     check_sweep([make_config(straggler=Straggler(rank, factor=5)) for rank in (None, 0)])
 
 
-def test_a_share_that_is_not_whole_is_refused_by_name(make_config: Callable[..., Config]) -> None:
+def test_a_share_that_is_not_whole_is_rejected_by_its_name(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"batch_size=10 .* gpus=4 .*; valid: a multiple of 4"):
         check(make_config(batch_size=10, gpus=4, scaling="strong"))
     with pytest.raises(ConfigError, match=r"accumulate=3; valid: a multiple of 3"):

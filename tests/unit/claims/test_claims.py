@@ -140,7 +140,7 @@ def test_an_unknown_claim_is_refused_in_one_line(capsys: pytest.CaptureFixture[s
     assert message.startswith("error: no claim B2; valid: A") and message.count("\n") == 1
 
 
-def test_what_two_claims_ask_for_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_two_claims_need_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def run(self: Suite, words: list[str], place: Path, ended: tuple[int, ...]) -> str:

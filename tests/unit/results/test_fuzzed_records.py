@@ -131,7 +131,7 @@ def read(data: bytes) -> Record | None:
 
 @MANY
 @given(st.lists(CHANGES, min_size=1, max_size=3))
-def test_a_changed_record_is_read_or_refused_by_field(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+def test_a_changed_record_is_read_or_rejected_with_its_field(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
     document = mutated(changes)
     record = read(json.dumps(document).encode())
     if record:

@@ -79,7 +79,9 @@ def test_the_final_loss_is_the_mean_over_ranks(record: Record) -> None:
         (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1 to 3"),
     ],
 )
-def test_what_is_not_a_record_is_refused_by_field(record: Record, tmp_path: Path, change: object, message: str) -> None:
+def test_what_is_not_a_record_is_rejected_with_its_field(
+    record: Record, tmp_path: Path, change: object, message: str
+) -> None:
     document = json.loads(json.dumps(dataclasses.asdict(record)))
     change(document)  # type: ignore[operator]
     path = tmp_path / "r.json"

@@ -58,7 +58,7 @@ def test_a_configuration_names_its_workload_and_a_batch_size(name: str) -> None:
         ("workloads.digits:network", "does not take 'seed'"),
     ],
 )
-def test_a_factory_that_cannot_be_used_is_refused_by_name(factory: str, message: str) -> None:
+def test_a_factory_that_cannot_be_used_is_rejected_by_its_name(factory: str, message: str) -> None:
     with pytest.raises(WorkloadError, match=message) as caught:
         workloads.load(factory, seed=0, data_dir=None, options={})
     assert factory in str(caught.value) and "\n" not in str(caught.value)

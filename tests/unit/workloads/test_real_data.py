@@ -103,7 +103,7 @@ def test_cifar_10_is_read_from_the_folder(name: str, cifar_folder: Path) -> None
         ("vit_b_16", {"size": "b_16"}),
     ],
 )
-def test_a_folder_without_the_data_is_refused_by_name(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_without_the_data_is_rejected_by_its_name(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     large = name == "resnet50" or options.get("size") == "b_16"
     wanted, looked_for = ("ImageNet", "imagenet/train") if large else ("CIFAR-10", "cifar-10-batches-py")
     with pytest.raises(WorkloadError) as caught:
@@ -113,7 +113,7 @@ def test_a_folder_without_the_data_is_refused_by_name(name: str, options: dict[s
     assert "synthetic" in message and "\n" not in message
 
 
-def test_damaged_cifar_10_is_refused_by_name(cifar_folder: Path) -> None:
+def test_damaged_cifar_10_is_rejected_by_its_name(cifar_folder: Path) -> None:
     (cifar_folder / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"damaged")
     with pytest.raises(WorkloadError, match="no complete CIFAR-10"):
         load("cnn_cifar", data_dir=str(cifar_folder))
@@ -143,7 +143,7 @@ def test_imagenet_is_read_from_the_folder(imagenet_folder: Path) -> None:
     assert same((images[4:], labels[4:]), source.batch([10, 11]))
 
 
-def test_an_imagenet_class_without_images_is_refused_by_name(imagenet_folder: Path) -> None:
+def test_an_imagenet_class_without_images_is_rejected_by_its_name(imagenet_folder: Path) -> None:
     (imagenet_folder / "imagenet" / "train" / "empty").mkdir()
     with pytest.raises(WorkloadError, match="has no ImageNet"):
         load("resnet50", data_dir=str(imagenet_folder))

@@ -98,7 +98,7 @@ def test_a_last_bucket_that_is_a_quarter_full_moves_no_knee_of_the_same_steps() 
     assert curve.knee.value / MIB == pytest.approx(sqrt(0.0004 * 4 / 0.002))
 
 
-def test_the_engines_own_number_of_buckets_is_believed() -> None:
+def test_the_engines_own_number_of_buckets_is_used() -> None:
     records = swept(0.0004, 0.002)
     for record in records:
         record.resolved["engine"]["buckets"] = 3

@@ -122,7 +122,7 @@ def test_there_is_no_answer_where_something_is_missing() -> None:
     assert [fits(record, GIB) for record in (unknown, unmeasured, searched, wrong)] == [None] * 4
 
 
-def test_the_report_and_the_terminal_say_it_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_and_the_terminal_print_it_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_all([as_predicted(0), as_predicted(3, 2)], tmp_path)
     assert main(["report", str(folder), "--gpu-memory", "1GiB"]) == 0
     printed = capsys.readouterr().out

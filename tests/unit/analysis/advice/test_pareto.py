@@ -167,7 +167,7 @@ def test_the_front_is_shown_by_shape_and_names_and_care_by_hollow_marks_and_cros
     assert [text.get_text() for text in axes.texts] == ["stage 0", "stage 2", "stage 3"]
 
 
-def test_numbers_beside_marks_that_are_close_do_not_meet() -> None:
+def test_labels_of_close_marks_do_not_overlap() -> None:
     generator = random.Random(3)
     records = [
         timed(0, 0.010 + 0.0001 * at, 9_000_000 - 150_000 * at - generator.randrange(9000), bucket_mb=float(at + 1))

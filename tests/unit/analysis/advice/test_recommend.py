@@ -60,7 +60,7 @@ def test_one_launch_ties_nothing() -> None:
     assert "It is the fastest; one launch cannot say what is tied with it." in "\n".join(lines(answer))
 
 
-def test_limits_leave_out_by_name() -> None:
+def test_what_limits_leave_out_is_named() -> None:
     answer = advice(four_stages(), memory_bytes=25e6)
     assert [choice.row["stage"] for choice in answer.tied] == [2]
     assert {name: why.partition(" ")[0] for name, why in answer.refused} == {
@@ -97,7 +97,7 @@ def test_each_task_has_advice_of_its_own() -> None:
     ]
 
 
-def test_the_command_ends_with_1_if_nothing_keeps_the_limits(
+def test_the_command_exits_with_status_1_if_nothing_keeps_the_limits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_all(four_stages(), tmp_path)
@@ -126,12 +126,12 @@ def test_that_nothing_is_tied_is_stated_with_its_level_and_with_what_is_undecide
     assert "nothing is tied with it. Intervals: 50 % (2 launches). Of one launch, and so without: 1 setting." in text
 
 
-def test_what_disturbed_a_setting_is_shown_beside_its_numbers() -> None:
+def test_what_disturbed_a_setting_is_shown_next_to_its_numbers() -> None:
     records = [timed(0, 0.010, 10**7, verdicts=["throttled", "synthetic_data"]), timed(1, 0.020, 10**6)]
     assert "but: throttled\n" in "\n".join(lines(advice(records)))
 
 
-def test_what_servers_hold_is_never_lean() -> None:
+def test_memory_on_servers_is_never_called_lowest() -> None:
     records = [timed(0, 0.010, 10**7), timed(1, 0.010, 10**6, verdicts=["state_on_servers"])]
     assert [choice.row["stage"] for choice in advice(records).tied] == [0, 1]
     records[1] = timed(1, 0.020, 10**6, verdicts=["state_on_servers"])

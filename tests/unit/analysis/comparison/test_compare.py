@@ -77,7 +77,7 @@ def test_a_verdict_needs_effect_and_interval(low: float, high: float, verdict: s
     assert judge(Interval(1.0, low, high, 0.95, 8), margin=0.02) == verdict
 
 
-def test_the_launches_that_it_asks_for_do_settle_it() -> None:
+def test_the_suggested_number_of_launches_suffices() -> None:
     """Equal cells with 5 % of noise, on a machine that drifts by much more."""
     few = compare.compare(pair(drifting(1, noise=0.05), drifting(1, noise=0.05, seed=1)), margin=0.02)
     assert few.verdict == "cannot tell" and few.needed is not None
@@ -96,7 +96,7 @@ def test_one_launch_has_no_verdict() -> None:
     assert (outcome.verdict, outcome.needed) == ("cannot tell", None)
 
 
-def test_memory_is_compared_beside_time() -> None:
+def test_memory_is_compared_in_addition_to_time() -> None:
     sides = [measured(cell(launches=launches([0.01] * 6)), peak_bytes=size) for size in (6_000_000, 9_000_000)]
     outcome = compare.compare(Pair(*sides), margin=0.02)
     assert (outcome.verdict, outcome.peak) == ("same", pytest.approx(1.5, rel=0.1))
@@ -154,7 +154,7 @@ def test_a_setting_that_one_side_does_not_have_is_taken_for_unset_there() -> Non
     ]
 
 
-def test_a_setting_that_is_set_everywhere_where_it_is_new_tells_no_cells_apart_from_those_before_it() -> None:
+def test_a_setting_that_is_set_everywhere_where_it_is_new_does_not_distinguish_cells_from_earlier_ones() -> None:
     pairs, _ = compare.pair_sets([cell()], [cell(config=cell().config | {"tiles": 4})])
     assert len(pairs) == 1
     several = [cell(config=cell().config | {"tiles": tiles}) for tiles in (4, 8)]
@@ -167,7 +167,9 @@ def test_differences_of_environment_are_named() -> None:
     assert compare.environment_differences([Pair(first, second)]) == ["torch: 2.15.0 | 2.16.0"]
 
 
-def test_the_command_says_what_is_slower_and_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_what_is_slower_and_exits_with_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = write_all([cell(0, 1, launches([0.01] * 6)), cell(3, 1, launches([0.01] * 6))], tmp_path / "a")
     after = write_all([cell(0, 1, launches([0.01] * 6)), cell(3, 1, launches([0.012] * 6))], tmp_path / "b")
     assert main(["compare", str(before), str(after)]) == 1

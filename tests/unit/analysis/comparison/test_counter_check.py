@@ -148,7 +148,7 @@ def release_late(record: Record) -> None:
     record.memory[1] = replace(record.memory[1], peak_bytes=700, step_peaks_bytes=[700, 700, 600])
 
 
-def test_a_step_whose_memory_was_let_go_late_is_no_difference() -> None:
+def test_a_step_whose_memory_was_freed_late_is_no_difference() -> None:
     assert differences_after(lambda now: release_late(now[0])) == []
 
 
@@ -161,7 +161,7 @@ def test_where_late_is_usual_what_collectives_hold_at_rest_is_left_out() -> None
     assert differences_after(late) == []
 
 
-def test_a_communication_buffer_that_stays_is_found() -> None:
+def test_a_communication_buffer_that_stays_is_detected() -> None:
     def more(now: list[Record]) -> None:
         kinds = {"communication": 64, "params": 420}
         now[0].memory = [replace(rank, rest_bytes=484, rest_by_kind=kinds) for rank in now[0].memory]
@@ -169,7 +169,7 @@ def test_a_communication_buffer_that_stays_is_found() -> None:
     assert words(differences_after(more)) == [("at rest, bytes", 420, 484)]
 
 
-def test_a_peak_that_differs_from_run_to_run_is_not_compared_and_a_note_says_so() -> None:
+def test_a_peak_that_differs_from_run_to_run_is_not_compared_with_a_note() -> None:
     now = measured([exact_cell("torch", 3, "torch 2.15.0"), exact_cell("torch", 1, "torch 2.15.0")])
     has_peak = {name: "peak, bytes" in cell for name, cell in now.cells.items()}
     assert list(has_peak.values()) == [True, False]

@@ -59,7 +59,7 @@ def test_what_a_gate_says_it_finds_it_finds_in_four_of_five_cases() -> None:
     assert 0.7 < slower_count / 400 < 0.95
 
 
-def test_so_many_rounds_as_it_asks_for_mostly_tell() -> None:
+def test_the_suggested_number_of_rounds_mostly_suffices() -> None:
     (unclear,) = time_gate.judge_all(like_cells(1, 10, 1.0, seed=9, noise=0.03))
     assert unclear.verdict == "cannot tell" and unclear.needed is not None
     again = like_cells(60, unclear.needed, 1.0, seed=6, noise=0.03)
@@ -78,7 +78,7 @@ def test_a_verdict_is_by_size_and_by_interval(factor: float, verdict: str) -> No
     assert outcome.failed == (verdict == "slower")
 
 
-def test_too_few_rounds_tell_nothing_whatever_they_show() -> None:
+def test_too_few_rounds_are_never_judged() -> None:
     (outcome,) = time_gate.judge_all([Pair(record([0.01] * 6), record([0.02] * 6))])
     assert outcome.verdict == "cannot tell" and math.isnan(outcome.detectable)
     (outcome,) = time_gate.judge_all([Pair(record([0.01] * 7), record([0.02] * 7))])
@@ -152,14 +152,14 @@ def test_an_added_buffer_is_found_without_timing() -> None:
     assert not time_gate.judge_all([Pair(first, slightly)])[0].failed
 
 
-def test_a_cell_that_no_longer_runs_fails_the_gate_and_one_that_never_did_says_nothing() -> None:
+def test_a_cell_that_no_longer_runs_fails_the_gate_and_one_that_never_did_is_ignored() -> None:
     fine, broken = record([0.01] * 8), bare("failed", "boom")
     assert time_gate.judge_all([Pair(fine, broken)])[0].failed
     (outcome,) = time_gate.judge_all([Pair(broken, fine)])
     assert outcome.verdict == "not compared" and not outcome.failed
 
 
-def test_a_cell_that_fails_before_the_other_side_was_timed_is_broken_and_one_that_nobody_launched_says_nothing() -> (
+def test_a_cell_that_fails_before_the_other_side_was_timed_is_broken_and_one_that_was_not_launched_is_not_judged() -> (
     None
 ):
     checked, unlaunched = cell(launches=[]), bare("interrupted", "")

@@ -57,7 +57,7 @@ def test_two_world_sizes_are_refused_with_the_number_needed():
     assert refused[0].endswith("a projection that checks itself needs three world sizes, and there are 2 (1, 2)")
 
 
-def test_ranks_that_share_cores_say_nothing_of_more_machines():
+def test_ranks_that_share_cores_do_not_predict_more_machines():
     records = sweep(stages=(0,))
     records[-1].verdicts = ["oversubscribed"]
     assert "1 more are oversubscribed" in project(records, [8])[1][0]
@@ -66,7 +66,7 @@ def test_ranks_that_share_cores_say_nothing_of_more_machines():
 
 
 @pytest.mark.parametrize("name", ["hosts", "local_steps"])
-def test_settings_that_the_model_does_not_have_are_refused_by_name(name):
+def test_settings_that_the_model_does_not_have_are_rejected_by_its_name(name):
     records = sweep(stages=(0,))
     for record in records:
         (record.config["network"] if name == "hosts" else record.config)[name] = 2

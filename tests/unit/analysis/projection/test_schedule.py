@@ -17,7 +17,7 @@ def test_without_overlap_everything_adds_up():
     assert pass_s([1.0, 2.0], [0.5, 0.5], [0.25, 0.25], overlap=False) == 4.5
 
 
-def test_a_prefetched_gather_runs_beside_the_segment_before_it():
+def test_a_prefetched_gather_overlaps_the_segment_before_it():
     assert pass_s([1.0] * 3, [0.4] * 3, [0.0] * 3, overlap=True) == pytest.approx(3.4)
     assert pass_s([1.0] * 3, [1.5] * 3, [0.0] * 3, overlap=True) == pytest.approx(3 * 1.5 + 1.0)
 

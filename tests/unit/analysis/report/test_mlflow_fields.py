@@ -26,7 +26,7 @@ def metrics(records: list[Record], which: int = 0) -> list[Any]:
     return list(mlflow_fields.cell_metrics(records[which], row, mlflow_fields.metric_names(table)))
 
 
-def test_a_name_has_what_tells_the_cells_of_its_sweep_apart() -> None:
+def test_a_name_has_the_settings_that_distinguish_cells_of_its_sweep() -> None:
     records = [cell(stage, 2, bucket_mb=bucket) for stage in (0, 1) for bucket in (None, 4)]
     assert sorted(names(records)) == [
         f"torch stage {stage}, 2 ranks, digits fp32, {bucket}"
@@ -78,7 +78,7 @@ def test_the_parent_has_a_curve_over_the_world_size_for_each_setting_that_ended_
     assert list(curves["scaling_efficiency stage 1"]) == [1, 2] and curves["scaling_efficiency stage 1"][1] == 1.0
 
 
-def test_a_simulated_cell_says_so_and_has_no_series_of_training() -> None:
+def test_a_simulated_cell_is_marked_and_has_no_series_of_training() -> None:
     record = cell(0, 2)
     record.resolved["simulated"] = True
     assert mlflow_fields.cell_tags(record)["simulated"] == "true"

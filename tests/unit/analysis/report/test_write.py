@@ -182,7 +182,7 @@ def test_failures_and_verdicts_name_their_cells() -> None:
     assert cells_of == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
 
 
-def test_cells_that_one_setting_tells_from_the_others_are_named_by_its_values() -> None:
+def test_cells_that_differ_in_one_setting_are_named_by_its_values() -> None:
     table = frame(sweep((0, 1, 2, 3), (1, 2, 4)))
     sharded, top, alone = table["stage"] > 1, table["stage"] == 3, table["gpus"] == 1
     assert which(table[sharded], table) == "all 6 cells with stage 2 and stage 3"

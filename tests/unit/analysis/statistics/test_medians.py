@@ -19,7 +19,7 @@ def test_the_interval_of_five_launches_is_their_range_at_94_percent() -> None:
     assert interval.level_text() == "94 % (5 launches)"
 
 
-def test_three_launches_reach_75_percent_and_say_so() -> None:
+def test_three_launches_reach_75_percent_which_is_printed() -> None:
     assert medians.median_interval([1.0, 2.0, 3.0]).level_text() == "75 % (3 launches)"
 
 

@@ -142,7 +142,7 @@ def test_a_troubled_sweep_keeps_all_its_cells() -> None:
     }
 
 
-def test_a_record_beside_sweeps_does_not_hide_them(tmp_path: Path) -> None:
+def test_a_record_next_to_sweeps_does_not_hide_them(tmp_path: Path) -> None:
     write_all([cell(0, 2)], tmp_path / "a")
     cell(1, 2).write(tmp_path / "alone.json")
     assert [record.config["stage"] for record in load([tmp_path]).records] == [1, 0]

@@ -38,14 +38,14 @@ def test_nothing_is_left_of_a_request_that_was_refused(folder: Path, multirun: b
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hydra/mine.yaml", "records/cell.json", "records/cell.json.unreadable"])
-def test_what_somebody_keeps_there_stays(folder: Path, multirun: bool, name: str) -> None:
+def test_other_files_there_are_kept(folder: Path, multirun: bool, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("kept")
     refuse(folder, multirun)
     assert (folder / name).read_text() == "kept"
 
 
-def test_what_hydra_writes_only_in_the_other_mode_is_somebody_elses(folder: Path, multirun: bool) -> None:
+def test_what_hydra_writes_only_in_the_other_mode_is_not_removed(folder: Path, multirun: bool) -> None:
     for name in WRITTEN_BY_HYDRA[not multirun]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("kept")
@@ -54,7 +54,7 @@ def test_what_hydra_writes_only_in_the_other_mode_is_somebody_elses(folder: Path
 
 
 @pytest.mark.parametrize("error", [ConfigError, FolderBusy])
-def test_a_folder_that_another_sweep_writes_into_is_left_alone(
+def test_a_folder_that_another_sweep_writes_into_is_not_touched(
     folder: Path, multirun: bool, error: type[Exception]
 ) -> None:
     with contextlib.closing(RecordStore(folder)), pytest.raises(error), unless_refused(folder, multirun=multirun):

@@ -226,7 +226,7 @@ def test_a_module_of_ones_own_is_fed_and_trains(
 
 @pytest.mark.usefixtures("own_models")
 @pytest.mark.parametrize(("attribute", "shape"), [("Loss", "()"), ("Flat", "(12,)")])
-def test_an_output_that_has_no_row_a_sample_is_refused_by_name(attribute: str, shape: str) -> None:
+def test_an_output_that_has_no_row_a_sample_is_rejected_by_its_name(attribute: str, shape: str) -> None:
     workload = load(path=f"own_models:{attribute}", input=[5], loss="mse")
     module = workload.build() if attribute == "Loss" else nn.Sequential(workload.build(), nn.Flatten(0))
     message = f"returned the shape {shape}; valid for workload.loss=mse: (4, ...)"
@@ -260,7 +260,7 @@ def test_a_loss_is_taken_from_a_tuple_an_object_or_a_dict(
 
 
 @pytest.mark.usefixtures("own_models")
-def test_a_model_that_needs_labels_for_its_loss_is_refused_by_name() -> None:
+def test_a_model_that_needs_labels_for_its_loss_is_rejected_by_its_name() -> None:
     workload = load(path="own_models:Unlabelled", input=[5], loss="output")
     with pytest.raises(WorkloadError, match=r"returned loss=None; valid .*: a scalar, a tuple with one scalar"):
         workload.loss(workload.build(), workload.batch(range(4)))
@@ -291,7 +291,7 @@ def test_a_workload_of_ones_own_is_used_as_it_is() -> None:
         ("own_models:Language", {}, "missing a required argument: 'vocabulary'"),
     ],
 )
-def test_what_is_no_model_of_ones_own_is_refused_by_name(path: str, options: dict[str, Any], message: str) -> None:
+def test_what_is_no_model_of_ones_own_is_rejected_by_its_name(path: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(WorkloadError, match=message) as caught:
         load(path=path, **options)
     assert str(caught.value).startswith(f"workload.path={path}") and "\n" not in str(caught.value)

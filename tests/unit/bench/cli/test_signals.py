@@ -23,7 +23,7 @@ sys.exit(3)
 
 
 @pytest.mark.parametrize("gone", ["2>&1 | true", "2>/dev/full", ">/dev/full", "2>&-", ">&-", "2>&- >&-"])
-def test_what_nobody_reads_costs_nothing(gone: str) -> None:
+def test_what_is_not_read_costs_nothing(gone: str) -> None:
     script = f'"$0" -c "$1" {gone}; exit ${{PIPESTATUS[0]}}'
     ended = subprocess.run(["bash", "-c", script, sys.executable, OUTLIVES + SAYS], check=False)
     assert ended.returncode == 3

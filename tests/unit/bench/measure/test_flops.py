@@ -69,7 +69,7 @@ def test_forward_and_backward_are_those_counted_by_hand(name: str) -> None:
         ((10, 12), (12, 5), 2 * 10 * 12 * 5),
     ],
 )
-def test_each_row_of_a_grouped_product_meets_one_group(
+def test_each_row_of_a_grouped_product_belongs_to_one_group(
     left: tuple[int, ...], right: tuple[int, ...], by_hand: int
 ) -> None:
     assert flops.grouped_product(torch.empty(left), torch.empty(right)) == by_hand

@@ -51,7 +51,7 @@ class Sleeper:
         time.sleep(0.01)
 
 
-def test_the_clock_tells_the_phases_of_a_step_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_separates_the_phases_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.barrier", lambda: None)
 
     def timed() -> TimedSteps:

@@ -38,7 +38,7 @@ def test_what_is_named_is_supported(make_cell: Callable[..., Cell]) -> None:
         engines.refuse("native", other.config.engine["package"], other.spec())
 
 
-def test_what_nobody_supports_names_nobody(make_cell: Callable[..., Cell]) -> None:
+def test_a_setting_without_support_names_no_engine(make_cell: Callable[..., Cell]) -> None:
     cell = make_cell(gpus=2, engine="torch", compression="powersgd", shard_size=2, local_steps=4)
     assert cell.status == "unsupported"
     assert "supported by" not in cell.reason

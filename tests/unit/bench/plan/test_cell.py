@@ -45,7 +45,7 @@ def test_a_rank_has_the_same_threads_at_every_world_size(make_config: Callable[.
     assert [cell.threads for cell in cells] == [4, 4, 4]
 
 
-def test_nccl_without_a_gpu_for_each_rank_is_refused_by_name(make_config: Callable[..., Config]) -> None:
+def test_nccl_without_a_gpu_for_each_rank_is_rejected_by_its_name(make_config: Callable[..., Config]) -> None:
     cell = plan([make_config(gpus=16, backend="nccl")], EIGHT_GPUS, cores=64)[0]
     assert cell.status == "unsupported"
     assert "backend=nccl needs a GPU for each of gpus=16 ranks" in cell.reason
@@ -87,14 +87,14 @@ def test_strong_scaling_shares_the_batch_and_weak_scaling_repeats_it(make_config
         ({"stage": 1, "precision": "bf16_master"}, "engine=torch at stage=1 has no precision=bf16_master"),
     ],
 )
-def test_what_the_torch_engine_cannot_honour_is_refused_by_name(
+def test_what_the_torch_engine_cannot_honour_is_rejected_by_its_name(
     make_config: Callable[..., Config], settings: dict[str, object], reason: str
 ) -> None:
     cell = plan([make_config(engine="torch", **settings)], CPU_ONLY, cores=2)[0]
     assert (cell.status, cell.reason[: len(reason)]) == ("unsupported", reason)
 
 
-def test_an_engine_that_cannot_be_imported_is_refused_by_name(make_config: Callable[..., Config]) -> None:
+def test_an_engine_that_cannot_be_imported_is_rejected_by_its_name(make_config: Callable[..., Config]) -> None:
     config = make_config()
     config.engine["package"] = "nowhere.engine"
     cell = plan([config], CPU_ONLY, cores=2)[0]

@@ -167,7 +167,7 @@ def test_a_cell_of_collectives_has_no_engine_in_its_name(make_config: Callable[.
         ({"measure": {"batch_pool": 3}}, "workload=collectives has no measure.batch_pool=3"),
     ],
 )
-def test_what_belongs_to_training_is_refused_by_name(
+def test_what_belongs_to_training_is_rejected_by_its_name(
     make_config: Callable[..., Config], settings: dict[str, Any], message: str
 ) -> None:
     refused = planned(make_config, **settings)

@@ -119,7 +119,7 @@ def test_it_is_no_baseline_either() -> None:
     assert frame([simulated(0, gpus=1), cell(0, 2)]).set_index("gpus").loc[2, "scaling_baseline_gpus"] == 2
 
 
-def test_reports_say_so(mixed: list[Record], tmp_path: Path) -> None:
+def test_reports_mark_it(mixed: list[Record], tmp_path: Path) -> None:
     write_report(mixed, tmp_path)
     page, words = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert page.count('data-name="warnings">simulated</td>') == 2

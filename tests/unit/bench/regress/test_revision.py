@@ -69,7 +69,7 @@ def test_a_field_that_the_other_revision_lacks_is_left_out_at_its_default(
     assert read_job(message) == job
 
 
-def test_and_refused_by_name_where_it_is_set(job: TimingJob, older: Callable[..., revision.Revision]) -> None:
+def test_and_rejected_by_its_name_where_it_is_set(job: TimingJob, older: Callable[..., revision.Revision]) -> None:
     with pytest.raises(ConfigError, match=r"--base v1 has no TimingJob\.silent, here True; name a later one"):
         revision.understood(dataclasses.replace(job, silent=True), older("TimingJob.silent"))
 

@@ -41,7 +41,7 @@ def test_the_cell_is_run_as_it_was_resolved(recorded: Callable[..., Record], mak
     assert (config.device, config.backend, config.threads) == ("cpu", "gloo", 5)
 
 
-def test_how_it_is_measured_may_be_set_anew(recorded: Callable[..., Record]) -> None:
+def test_how_it_is_measured_can_be_changed(recorded: Callable[..., Record]) -> None:
     settings = Config(repeats=1, tracking=Tracking(kind="none"))
     words = ["repeats=1", "tracking=none", "hydra.run.dir=x"]
     assert chosen(config_of(recorded()), settings, overrides(words)).repeats == 1
@@ -52,7 +52,7 @@ def test_how_it_is_measured_may_be_set_anew(recorded: Callable[..., Record]) -> 
 @pytest.mark.parametrize(
     "word", ["stage=1", "engine=torch", "measure=time", "seed=1", "experiment=smoke", "resume=true"]
 )
-def test_what_would_make_another_cell_is_refused_by_name(word: str) -> None:
+def test_what_would_make_another_cell_is_rejected_by_its_name(word: str) -> None:
     with pytest.raises(CannotReproduce, match=f"{word} would make it another cell") as refusal:
         request.check_arguments(["reproduce=a.json", word])
     assert "\n" not in str(refusal.value)

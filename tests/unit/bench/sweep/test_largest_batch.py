@@ -96,7 +96,7 @@ def test_the_line_is_never_the_answer() -> None:
     assert (outcome.largest_fit, outcome.smallest_unfit) == (699, 700)
 
 
-def test_an_interrupted_search_goes_on_where_it_stood() -> None:
+def test_an_interrupted_search_continues_where_it_stopped() -> None:
     whole = search(SHAPES["square"], 40 * MIB)
     for made in range(len(whole.tried)):
         part = Search(whole.limit_bytes, 1, whole.max_batch, whole.tried[:made])
@@ -132,7 +132,7 @@ def test_other_words_are_no_sizes(text: str) -> None:
     ],
     ids=str,
 )
-def test_a_search_that_makes_no_sense_is_refused_by_name(
+def test_a_search_that_makes_no_sense_is_rejected_by_its_name(
     make_config: Callable[..., Config], cell_settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -61,7 +61,7 @@ def test_a_loss_that_is_kept_is_one_number(micro_batches: int) -> None:
     assert (float(loss), loss.untyped_storage().nbytes()) == (1.0, 4)
 
 
-def test_ranks_meet_after_their_profilers_have_begun_and_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_synchronize_after_their_profilers_have_begun_and_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profiler takes a second to begin, on some ranks longer: else the first step would hold the difference."""
     done: list[str] = []
     recorded = Recorded(done)

@@ -106,7 +106,7 @@ def test_every_workload_of_ours_keeps_its_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64, torch.complex64, torch.bool])
-def test_bits_tell_tensors_apart_whatever_their_strides(kind: torch.dtype) -> None:
+def test_bits_distinguish_tensors_whatever_their_strides(kind: torch.dtype) -> None:
     tensor = torch.zeros(2, 3, 4, 5).to(kind)
     changed = tensor.clone()
     changed[1, 2] = 1

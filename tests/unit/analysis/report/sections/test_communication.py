@@ -84,7 +84,7 @@ def test_a_ledger_survives_being_written_and_read(tmp_path: Path) -> None:
     assert Record.read(tmp_path / "record.json") == record
 
 
-def test_the_report_sets_what_was_counted_beside_what_was_predicted(tmp_path: Path) -> None:
+def test_the_report_sets_what_was_counted_next_to_the_prediction(tmp_path: Path) -> None:
     parameters = 101_242
     counted = cell(gpus=2, collectives=[Collective("all_reduce", "float32", parameters, 2, 1)])
     hidden = cell(1, 2, collectives=[])

@@ -30,7 +30,7 @@ def words(*records: Record) -> list[str]:
     return higher_stages(Content(records))
 
 
-def test_analysis_knows_every_kind_that_is_measured() -> None:
+def test_analysis_has_every_kind_that_is_measured() -> None:
     assert sorted(COUNTED) == sorted(MEASURED_KINDS)
 
 

@@ -79,7 +79,7 @@ def test_a_cell_without_parts_says_how_to_get_them(tmp_path: Path) -> None:
     assert not any("scaling_loss" in path.name for path in paths.figures), "there is nothing to draw"
 
 
-def test_where_nothing_was_attributed_one_sentence_says_so() -> None:
+def test_where_nothing_was_attributed_one_sentence_explains() -> None:
     records = sweep((0,), (1, 2))
     assert section(Content(records)).is_empty
     assert how_to_attribute(Content(records)) == "To see where scaling efficiency is lost: run with measure=full."

@@ -28,13 +28,13 @@ def test_a_worker_may_be_ahead_by_the_bound_and_no_more() -> None:
     assert clocks.largest_lead == 2
 
 
-def test_without_a_bound_nobody_waits() -> None:
+def test_without_a_bound_no_worker_waits() -> None:
     clocks = Clocks(2, math.inf)
     assert [push(clocks, 0) for _ in range(50)] == [[0]] * 50
     assert clocks.largest_lead == 50
 
 
-def test_nobody_waits_for_a_worker_that_has_left() -> None:
+def test_no_worker_waits_for_one_that_has_left() -> None:
     clocks = Clocks(3, 0)
     assert push(clocks, 0) == push(clocks, 1) == []
     clocks.leave(2)

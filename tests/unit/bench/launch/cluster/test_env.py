@@ -22,7 +22,7 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE
         ({"JOB_COMPLETION_INDEX": "1", "WORLD_SIZE": "2"}, (1, 2)),
     ],
 )
-def test_each_starter_tells_the_node(variables: dict[str, str], place: tuple[int, int]) -> None:
+def test_each_starter_names_the_node(variables: dict[str, str], place: tuple[int, int]) -> None:
     assert env.place(variables) == place
 
 

@@ -64,7 +64,7 @@ def test_a_gpu_without_room_is_out_of_memory_whoever_asked(error: Exception, sta
     assert describe_error(error)["status"] == status
 
 
-def test_a_rank_whose_peer_left_is_not_to_blame() -> None:
+def test_a_rank_whose_peer_left_is_not_the_cause() -> None:
     def ended(rank: int, message: str) -> Any:
         return SimpleNamespace(
             rank=rank, stopped_by_us=False, wait_status=256, answer=lambda: {"error": {"message": message}}

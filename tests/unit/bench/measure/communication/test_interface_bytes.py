@@ -51,7 +51,7 @@ def test_what_was_sent_again_is_read_from_own_connections(monkeypatch: pytest.Mo
             assert one.recv(1) == b"x", "asked without harm"
 
 
-def test_an_interface_tells_its_kind() -> None:
+def test_an_interface_has_its_kind() -> None:
     assert interface_bytes.has_ethernet("lo")
 
 

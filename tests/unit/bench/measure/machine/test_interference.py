@@ -113,7 +113,7 @@ def test_a_retry_of_the_allocator_is_flagged() -> None:
 
 
 @pytest.mark.parametrize("by_s", [3.0, -0.5, 0.01])
-def test_a_clock_that_is_set_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+def test_a_clock_that_is_set_meanwhile_is_detected(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
     watch = Watch(Placement(), CPU)
     watch.begin()
     real = time.time
@@ -150,7 +150,7 @@ def test_steps_that_are_alike_are_called_unsteady_no_more_often_than_stated(step
     assert not any("drift" in judged(launch(noise(generator, steps))) for _ in range(20))
 
 
-def test_a_drift_and_a_jump_are_found_wherever_they_stand() -> None:
+def test_a_drift_and_a_jump_are_detected_at_any_step() -> None:
     generator = random.Random(7)
     flag_counts = {"drift": 0, "jump": 0}
     for _ in range(50):

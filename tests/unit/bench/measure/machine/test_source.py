@@ -138,7 +138,7 @@ def test_a_checkout_that_git_refuses_is_not_taken_for_none(checkout: Path, monke
     assert environment.not_measured(code)["commit and patch of the code"] == code.not_recorded
 
 
-def test_without_a_checkout_nothing_is_missing_and_without_git_a_checkout_says_so(
+def test_without_a_checkout_nothing_is_missing_and_without_git_the_reason_is_recorded(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert source.collect([], tmp_path).not_recorded == ""

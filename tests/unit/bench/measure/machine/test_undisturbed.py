@@ -65,7 +65,7 @@ def test_a_broken_claim_on_a_disturbed_machine_is_measured_again(machine: Callab
     assert left == [3]
 
 
-def test_a_claim_that_stays_broken_fails_as_soon_as_nobody_disturbs(machine: Callable[[float], None]) -> None:
+def test_a_claim_that_stays_broken_fails_as_soon_as_nothing_disturbs(machine: Callable[[float], None]) -> None:
     values = [2.0, 3.0]
 
     def measure() -> float:

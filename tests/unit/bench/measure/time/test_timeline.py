@@ -225,7 +225,7 @@ def test_ranges_that_kineto_draws_on_the_device_change_nothing() -> None:
     assert gpu_steps([*gpu_trace(), *drawn]) == gpu_steps(gpu_trace())
 
 
-def test_a_step_without_a_trace_of_the_gpu_says_so() -> None:
+def test_a_step_without_a_trace_of_the_gpu_is_reported() -> None:
     with pytest.raises(RuntimeError, match="CUPTI"):
         gpu_steps([event for event in gpu_trace() if event.kind != "kernel"])
 
