@@ -123,7 +123,7 @@ ALL = (
     Verdict(
         "background_load",
         "x",
-        "background load: other processes used these CPUs or GPUs during measured steps.",
+        "other processes used these CPUs or GPUs during measured steps.",
         momentary=True,
         notes=("advice", "comparison"),
     ),
@@ -137,7 +137,7 @@ ALL = (
     Verdict(
         "drift",
         "y",
-        "drift within a run: steps became slower or faster within a launch, beyond chance (1 configuration in 100).",
+        "steps became slower or faster within a launch, beyond chance (1 configuration in 100).",
         momentary=True,
         notes=("advice", "comparison"),
     ),
