@@ -198,7 +198,7 @@ def test_a_disturbed_cell_says_by_what_in_the_report_and_bears_a_cross(tmp_path:
     records[1].verdicts = [*records[1].verdicts, "background_load"]
     records[1].verdict_reasons = {"background_load": reason}
     paths = write_report(records, tmp_path)
-    meaning = "background load: other processes used these CPUs or GPUs during measured steps."
+    meaning = "other processes used these CPUs or GPUs during measured steps."
     sentence = f"{meaning} {reason.replace('in', 'In', 1)}."
     assert sentence in html.unescape(paths.html.read_text(encoding="utf-8"))
     assert sentence in paths.markdown.read_text(encoding="utf-8").replace("\\_", "_")
