@@ -4,6 +4,9 @@
 
 Prints a JSON list of what each rank returned; null for a rank that was killed. If one raises, the others are ended, and
 it exits with 1 and the traceback; so it does if they are not done after ``TIMEOUT_S``.
+
+Not a purpose of the suite's launcher: a program may kill ranks and continue with the rest, where the launcher ends the
+launch, and its result is any JSON, where a launch returns a dataclass.
 """
 
 from __future__ import annotations
@@ -52,15 +55,15 @@ def run(function: str, ranks: int, arguments: dict[str, Any], timeout_s: float =
 
 
 def _rank(function: Callable[[], Any], rank: int, ranks: int, folder: Path) -> None:
-    """The life of one rank; never returns. Leaves without interpreter shutdown, in which gloo's threads can hang."""
+    """Runs one rank; never returns. Exits without interpreter shutdown, in which gloo's threads can hang."""
     import torch
     import torch.distributed as dist
 
     code = 0
     try:
         torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
-        dist.barrier()  # none leaves while another still connects to it
+        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+        dist.barrier()  # no rank exits while another still connects to it
         result = json.dumps(function())
         (folder / f"{rank}.json").write_text(result)
     except BaseException:
