@@ -18,7 +18,7 @@ from results.shown import cut, shown
 
 
 class ConfigError(ValueError):
-    """A setting is invalid; the message is one line that names it and says what is valid."""
+    """A setting is invalid; the message is one line with its name and the valid values."""
 
 
 MAX_PROCESSES = 4096
@@ -98,7 +98,7 @@ def check_cluster(config: Config) -> None:
 
 
 def check_search(config: Config) -> None:
-    """Raises ConfigError for what a search for the largest batch needs or has no use for."""
+    """Raises ConfigError for settings that a search for the largest batch needs, or that have no effect in it."""
     if config.search == "none":
         for name in ("memory_limit", "search_most"):
             if getattr(config, name) is not None:
@@ -111,7 +111,7 @@ def check_search(config: Config) -> None:
 
 
 def check_sweep(configs: list[Config]) -> None:
-    """Raises ConfigError if what belongs to the sweep as a whole differs between its cells, or means nothing in any."""
+    """Raises ConfigError if a setting of the whole sweep differs between its cells, or has no effect in any."""
     for path in with_role("sweep"):
         values = []
         for config in configs:

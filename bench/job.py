@@ -1,4 +1,4 @@
-"""What the launcher sends to ranks, by the purpose of a launch, and what comes back: one launch as plain data."""
+"""Jobs, one class per purpose of a launch, and the result of a launch: what passes between launcher and ranks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[R]):
-    """What every launch needs: ``world_size`` fresh processes, each of which returns a result ``R``."""
+    """A launch of ``world_size`` fresh processes, each of which returns a result ``R``."""
 
     is_timed: ClassVar[bool] = False
     """Whether its results are times."""
@@ -122,7 +122,7 @@ class SingleProcessJob(TrainingJob[R]):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceJob(SingleProcessJob[ReferenceResult]):
-    """Trains the parity steps and counts what the model is."""
+    """Trains the parity steps of a single process, and counts parameters, operations and memory of the model."""
 
     memory: bool
     """Whether it counts the activations of a micro-batch."""

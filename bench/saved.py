@@ -1,4 +1,4 @@
-"""Writing tensors to a file, so that a full disk says so."""
+"""Writing tensors to a file, with a clear error on a full disk."""
 
 from __future__ import annotations
 

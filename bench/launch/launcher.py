@@ -1,4 +1,4 @@
-"""What runs launches: the same for one machine and for a cluster of hosts."""
+"""The launcher protocol: the same for one machine and for a cluster of hosts."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class LocalLauncher:
 
     @property
     def machine(self) -> Machine:
-        """What torch found on this machine; blocks until the server is warm. Raises LaunchError."""
+        """Devices and build of torch on this machine; blocks until the server is warm. Raises LaunchError."""
         if self._machine is None:
             self._machine = self._greeting() or self._greeting(again=True)
         if self._machine is None:
@@ -100,7 +100,7 @@ class LocalLauncher:
         return self._machine
 
     def _greeting(self, *, again: bool = False) -> Machine | None:
-        """What the server says when it is warm; None if it died. ``again`` is for one that was killed meanwhile."""
+        """The machine, from the warm server; None if the server died. ``again``: replaces a killed one first."""
         if again:
             if self._process.wait() >= 0:
                 return None

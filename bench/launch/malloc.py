@@ -1,4 +1,4 @@
-"""What glibc's malloc does with freed memory: kept where time is measured, given back where it is not.
+"""Freed memory in glibc's malloc: kept where time is measured, returned to the system where it is not.
 
 By default malloc hands the end of its heap back to the kernel and maps large blocks again each time. Whether a step's
 buffers lie there is drawn with each server, and costs the step page faults. So a server starts with ``KEEP``, which its

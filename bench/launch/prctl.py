@@ -1,4 +1,4 @@
-"""What a process asks of the kernel about its parent and its descendants' orphans (prctl(2), Linux)."""
+"""prctl(2) of Linux: the death of the parent, orphaned descendants, and the name of the process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def adopt_orphans() -> None:
 
 
 def name_process(name: str) -> None:
-    """What ps and top call this process; at most 15 bytes."""
+    """Sets the name of this process in ps and top; at most 15 bytes."""
     _prctl(PR_SET_NAME, name.encode())
 
 

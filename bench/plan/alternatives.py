@@ -1,4 +1,4 @@
-"""Which engine and stage support what an engine does not."""
+"""Another engine or stage that supports settings which an engine does not."""
 
 from __future__ import annotations
 

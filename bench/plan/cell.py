@@ -28,7 +28,7 @@ NOT_IDENTITY = with_role("sweep")
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the sweep as it will run here."""
+    """One point of the sweep's grid, resolved on this machine."""
 
     config: Config
     device: str
@@ -100,7 +100,7 @@ class Cell:
         return self.config.search != "none"
 
     def search(self) -> Search:
-        """The search that the cell asks for, nothing tried yet. A batch divides into whole micro-batches."""
+        """The cell's search before its first trial. A batch divides into whole micro-batches."""
         limit, traits = self.config.memory_limit, self.traits()
         parts = traits.microbatches // gcd(traits.microbatches, traits.ranks_per_replica)
         return Search(
@@ -121,7 +121,7 @@ class Cell:
         )
 
     def traits(self) -> Traits:
-        """What the harness must know of the engine under these settings."""
+        """How the engine differs from plain data parallelism under these settings."""
         return engines.traits(self.config.engine["package"], self.spec())
 
     def outside_parity(self) -> str:

@@ -160,7 +160,7 @@ class Jobs:
 
 
 def reference_key(job: ReferenceJob) -> str:
-    """Cells with the same key share one reference: what is trained is the same, whoever trains it."""
+    """Cells with the same key share one reference: they train the same model on the same data."""
     spec = job.spec
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic, job.threads]

@@ -51,7 +51,7 @@ def refuse_unrepeatable(cell: Cell) -> None:
 
 
 def refuse_simulated(cell: Cell) -> None:
-    """Raises EngineUnsupported for what a rank that runs alone would have of the others."""
+    """Raises EngineUnsupported for settings that need the other ranks of a simulated world."""
     config = cell.config
     if cell.simulated and config.straggler.rank is not None:
         raise EngineUnsupported(

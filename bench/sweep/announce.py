@@ -16,7 +16,7 @@ def placed_on(cell: Cell) -> str:
 
 
 def show_plan(cells: list[Cell], machine: Machine, where: str) -> None:
-    """Says on stderr what will run, and what will not and why; ``where`` its records go."""
+    """Prints the plan on stderr: cells that will run, others with their reason, and ``where`` records go."""
     out = console(stderr=True, soft_wrap=True)
     run_here = [cell for cell in cells if not cell.status]
     devices = ", ".join(sorted({f"{cell.device} over {cell.backend}" for cell in run_here})) or "nothing to run"

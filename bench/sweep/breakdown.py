@@ -1,4 +1,4 @@
-"""Where a sweep's time went: what of it was measured steps, and what was the price of measuring."""
+"""The time of a sweep: measured steps, and the overhead of measuring."""
 
 from __future__ import annotations
 

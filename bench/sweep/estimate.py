@@ -1,4 +1,4 @@
-"""How long a sweep will take, from what a single process needs for its models. Communication is not included."""
+"""Estimated duration of a sweep, from the time of a single process per model. Communication is not included."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ END_S = 15.0
 
 @dataclass(frozen=True)
 class LaunchPace:
-    """What one process needs for one model."""
+    """Times of a single process with one model."""
 
     launch_s: float
     """From the launch of a process until its first step, and its end."""

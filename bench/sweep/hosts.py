@@ -1,4 +1,4 @@
-"""The hosts of a sweep: that they run the same code, and what the record says of each."""
+"""The hosts of a sweep: a check that they run the same code, and their environments for the record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_same_code(hosts: Sequence[Host], code: Source) -> None:
 
 
 def environment_of(hosts: Sequence[Host], code: Source) -> Environment:
-    """The environment of the ranks: the first host's, with what each host of a cluster has by itself."""
+    """The environment of the ranks: the first host's, with the entries that each host of a cluster has of its own."""
     first = hosts[0]
     if first.environment is None:
         return environment.collect(first.machine, server_environment(), code)

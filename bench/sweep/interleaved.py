@@ -20,7 +20,7 @@ from results.record import side_id
 
 
 class SideFailed(Exception):
-    """No cell of one sweep runs any longer; the message is one line that says which, and why."""
+    """No cell of one side runs any longer; the message names the side and the reason."""
 
 
 class Interleaved:

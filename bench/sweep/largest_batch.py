@@ -39,7 +39,7 @@ def run(
 
 
 def trial(batch: int, result: LaunchResult[CheckResult], limit_bytes: int | None) -> Trial:
-    """What a launch says of a batch. A rank on a GPU that ended well kept to the limit, which its allocator knew."""
+    """The trial of a batch from its launch. On a GPU the allocator enforces the limit: a launch that is ok fits."""
     if result.status == "oom":
         return Trial(batch, None, fits=False)
     peak = max(max(rank.step_peaks_bytes) for rank in memory_of(result))

@@ -13,7 +13,7 @@ from bench.plan.jobs import Jobs
 
 
 def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> None:
-    """Loads each workload once, in a process of its own. Raises ConfigError for one that refuses its settings.
+    """Loads each workload once, in a process of its own. Raises ConfigError for one that rejects its settings.
 
     Only a refusal ends the sweep: where a factory fails in another way, the cells that need it say how.
     """

@@ -1,4 +1,4 @@
-"""What is launched of a cell before its rounds: its reference, ceiling and check, or its search; and its profile."""
+"""Launches of a cell before its rounds: reference, ceiling and check, or the search; and the profile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from results.parity import Noise, Parity
 
 
 class Preparation:
-    """Launches what each cell needs, and once for all what several cells share."""
+    """Makes the launches that each cell needs; those that several cells share are made once."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -31,7 +31,7 @@ class Preparation:
         self._noted: set[str] = set()
 
     def prepare(self, cell: Cell) -> None:
-        """All launches of a cell before its rounds, but for those that it has already."""
+        """Makes a cell's launches before its rounds, without those that it already has."""
         records = self._running.records
         if cell.searches:
             self._search(cell)
@@ -91,7 +91,7 @@ class Preparation:
         return parity.judged(self._noises[key])
 
     def _take_model(self, cell: Cell) -> bool:
-        """What the model is, from the reference; False if that failed or the engine cannot train it, and the cell."""
+        """Takes the model from the reference; False, and the cell fails, if it failed or is unsupported."""
         model = self._reference(cell)
         if isinstance(model, LaunchResult):
             refused = model.status in ("unsupported", "unavailable")
@@ -112,7 +112,7 @@ class Preparation:
         return True
 
     def _note_shares(self, cell: Cell, model: Model) -> None:
-        """Says once for each of a person's own models how much of it stage 3 keeps whole."""
+        """Prints once for each user model the share of its parameters that stage 3 keeps whole."""
         name = cell.config.workload["name"]
         if cell.config.stage < 3 or name in self._noted or "units" not in cell.config.workload:
             return
@@ -176,7 +176,7 @@ class Preparation:
         running.progress.advance(f"searched {cell.id}")
 
     def _predict_for_measured_batch(self, cell: Cell) -> None:
-        """After a search: what a single process needs for the batch whose memory is in the record, not for the first.
+        """After a search: counts a single process's memory for the batch in the record, not for the first batch.
 
         None where that cannot be counted.
         """
@@ -192,7 +192,7 @@ class Preparation:
         record.model = dataclasses.replace(record.model, compute_memory=measured.compute_memory if measured else None)
 
     def _profile(self, cell: Cell) -> None:
-        """What steps are made of. A launch that fails here leaves a reason, and the cell continues."""
+        """Attributes step time to its parts. If the launch fails, its reason is recorded and the cell continues."""
         running = self._running
         attribution = Attribution(
             unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced(), period=cell.config.local_steps

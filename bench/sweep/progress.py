@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: one progress bar on a terminal, plain lines elsewhere. On stderr."""
+"""Progress of a sweep on stderr: one bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SweepProgress:
             self._bar.stop()
 
     def start(self, what: str) -> None:
-        """Says what runs now."""
+        """Shows the launch that runs now."""
         if self._bar:
             self._bar.update(self._task, description=what)
 

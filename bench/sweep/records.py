@@ -1,4 +1,4 @@
-"""The records of a sweep's cells: how each begins, which launches it still lacks, and its way to the disk."""
+"""The records of a sweep's cells: created empty, asked for missing launches, and written after each launch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SweepRecords:
 
     @property
     def rounds_begun(self) -> int:
-        """The number of the next round; one that an earlier run began is over, whoever had no turn in it."""
+        """The number of the next round. A round that an earlier run began is not continued."""
         records = (self.earlier | self.by_cell).values()
         return max((launch.round + 1 for record in records for launch in record.launches), default=0)
 
@@ -114,7 +114,7 @@ class SweepRecords:
                 print(f"warning: {warning}", file=sys.stderr)
 
     def write_all(self) -> None:
-        """Every cell's record, also of those that nothing was measured of; as far as there is room."""
+        """Writes every cell's record, also empty ones, as far as the disk has room."""
         with contextlib.suppress(StoreError):
             for cell in self.cells:
                 self.write(cell)

@@ -1,4 +1,4 @@
-"""What the ranks of a launch that ended well report, as fields of a record."""
+"""From the results of ranks to the fields of a record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from results.updates import Updates
 
 
 def ceiling(result: LaunchResult[CeilingResult], ranks_by_host: Sequence[int] = ()) -> Ceiling:
-    """What all ranks reached together, and what disturbed them: of several hosts, the one that was disturbed most."""
+    """The peak FLOP/s of all ranks at once, with the interference of the host that was disturbed most."""
     by_host = interference.of_hosts([rank.interference.conditions for rank in result.ranks], ranks_by_host)
     conditions = max(by_host, key=lambda host: host.get("foreign_cpu_s", 0.0) + host.get("throttled_s", 0.0))
     return dataclasses.replace(result.ranks[0].ceiling, conditions=conditions)

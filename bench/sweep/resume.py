@@ -1,4 +1,4 @@
-"""``resume=true``: what an earlier run in a sweep's folder measured, taken over by the run that resumes it."""
+"""``resume=true``: the records of an earlier run in the folder are continued."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Sweep:
         self.records = SweepRecords(cells, store, launcher.machine, environment_now, source_now)
 
     def begin(self, progress: SweepProgress) -> tuple[Preparation, Turns]:
-        """What makes the launches: those before a cell's rounds, and those of the rounds."""
+        """Creates the makers of launches: before the rounds, and of the rounds."""
         running = Running(self.records, self.launcher, self.scratch, self.breakdown, progress)
         return Preparation(running), Turns(running)
 
@@ -169,7 +169,7 @@ class Sweep:
         return code or int(any(status in BAD for status in statuses) or "ok" not in statuses)
 
     def _note_spent(self, cells: list[Cell], budget: Budget, progress: SweepProgress) -> None:
-        """Says that the budget ended the sweep, and what that means for its intervals."""
+        """Prints that the budget ended the sweep, with the level of its intervals."""
         launches = [len(self.records[cell].launches) for cell in cells if self.records[cell].status in GOES_ON]
         progress.note(budget.spent(cells[0].config.repeats, min(launches, default=0)))
 

@@ -1,4 +1,4 @@
-"""What all launches of a sweep share while it runs."""
+"""State that all launches of a running sweep share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Running:
         return Jobs(cell, self.scratch, model.first_use if model else "")
 
     def observe(self, cell: Cell, result: LaunchResult[Any]) -> None:
-        """Keeps what the cell's factory changed globally, and says once how launches start if not by a plain fork."""
+        """Records global state that the factory changed, and prints once how ranks start if not by a plain fork."""
         resolved = self.records[cell].resolved
         changes = list(dict.fromkeys(line for rank in result.ranks for line in rank.changes))
         if changes:
@@ -59,7 +59,7 @@ class Running:
             self.progress.note(line)
 
     def fail(self, cell: Cell, result: LaunchResult[Any], prefix: str = "") -> None:
-        """Ends the cell with a launch that failed; its reason follows ``prefix``. What it had left counts as done."""
+        """Ends the cell with a failed launch; its reason follows ``prefix``. Remaining launches count as done."""
         left, record = self.records.launches_left(cell), self.records[cell]
         record.status = decode(result.status, Status, "status")
         record.reason = prefix + result.reason

@@ -1,4 +1,4 @@
-"""A folder for what a sweep needs only while it runs; the next sweep removes those of sweeps that were killed."""
+"""A folder for temporary files of a sweep; the next sweep removes those of killed sweeps."""
 
 from __future__ import annotations
 

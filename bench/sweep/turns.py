@@ -1,4 +1,4 @@
-"""A cell's turn in a round: one timed launch, and where a step is to be attributed, the same with nothing sent."""
+"""A cell's turn in a round: one timed launch and, with a profile, the same without communication."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from results.launches import Launch
 
 
 class Turns:
-    """Makes the launches of rounds; who takes a turn when is the caller's to draw."""
+    """Makes the launches of rounds, in the order that the caller draws."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -27,7 +27,7 @@ class Turns:
         return any(self._has_left(cell) for cell in cells)
 
     def take(self, cell: Cell, number: int) -> None:
-        """A cell's launch of one round, unless it has all that it is to have, or has failed."""
+        """A cell's launch of one round, unless it has all of them or has failed."""
         if self._has_left(cell):
             self._launch(cell, number)
 
@@ -53,7 +53,7 @@ class Turns:
             running.progress.advance(where)
 
     def _launch_silent(self, cell: Cell, number: int) -> None:
-        """The same with nothing sent. One that fails leaves a reason, and the cell continues."""
+        """The same without communication. If it fails, its reason is recorded and the cell continues."""
         record = self._running.records[cell]
         if record.attribution and not record.attribution.not_silenced:
             outcome = self._timed(cell, number, silent=True)

@@ -1,4 +1,4 @@
-"""What a rank trains on: the workload, its share of each global batch, and how many steps it has."""
+"""The data of a rank: the workload, its share of each global batch, and its number of steps."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Watched:
 
 
 def share_of(job: TrainingJob[Any], rank: int) -> loop.Share:
-    """What a rank trains on; the ranks of one replica train on the same."""
+    """The share of a rank; the ranks of one replica have the same."""
     together = job.ranks_per_replica
     replicas = job.spec.world_size // together
     return loop.Share(rank // together, replicas, job.rank_batch * together, job.spec.accumulate)

@@ -1,4 +1,4 @@
-"""Tensors compared by their bits, so that NaN equals NaN: both at once, or by a sum that stands for one of them."""
+"""Tensors compared by their bits, so that NaN equals NaN: directly, or by a sum over the bits of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A launch that checks: parity with the reference, what steps hold in memory, what one step communicates."""
+"""The check launch: parity with the reference, memory of steps, and the collectives of one step."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class WatchedSteps:
         watched_step(self._job, self._engine, self._work, counter, micro_batches)
 
     def collectives(self) -> list[launches.Collective]:
-        """What this rank calls in one step; with ``local_steps``, in so many."""
+        """The collectives of this rank in one step; with ``local_steps``, in that many."""
         ledgers = [ledger.Ledger()]
 
         def step() -> None:

@@ -1,4 +1,4 @@
-"""The engine of a job, set up on the workload's module, and what it is given to train."""
+"""The engine of a job, set up on the workload's module."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def timed_steps(
 def profiled_steps(
     engine: Engine, fetch: Callable[[int], list[Batch]], count: int, loss_fn: LossFunction, watch: ProfilerWatch
 ) -> None:
-    """Trains ``count`` steps under ``watch``, each on what ``fetch`` makes for it, from a common start.
+    """Trains ``count`` steps under ``watch``, each on the batch from ``fetch``, from a common start.
 
     Profilers take a second to begin, on some ranks longer than on others, and steps that follow are longer: ranks take
     ``SETTLING_STEPS`` that are not watched, and a barrier, within the context.

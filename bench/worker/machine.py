@@ -1,4 +1,4 @@
-"""What the machine reaches without engine and workload: in matrix products, and in collectives by size."""
+"""Launches without engine and workload: peak FLOP/s of matrix products, and collectives by size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.worker.stopwatch import Stopwatch
 
 
 def peak(job: CeilingJob, context: RankContext) -> CeilingResult:
-    """What this rank reaches in matrix products, with all others, and what disturbed it."""
+    """The peak FLOP/s of this rank in matrix products, all ranks at once, with its interference."""
     watch = interference.Watch(context.placement, context.device)
     watch.begin()
     ceiling = peak_flops.measure(job.precision, context.device, one_clock=context.placement.one_clock)
@@ -20,7 +20,7 @@ def peak(job: CeilingJob, context: RankContext) -> CeilingResult:
 
 
 def collective_times(job: CollectivesJob, context: RankContext, seconds: Stopwatch) -> CollectivesResult:
-    """``workload=collectives``: the same times on every rank, and what disturbed this one."""
+    """``workload=collectives``: the same times on every rank, with this rank's interference."""
     options = sizes.collective_options(job.options)
     if context.device.type == "cuda":  # so that clocks are up when they are read first
         collectives_by_size.measure(options, 1, 0, context.device)

@@ -1,4 +1,4 @@
-"""What is trained, counted on the built module: parameters, operations, activations, digests."""
+"""The trained model, counted on the built module: parameters, operations, activations, digests."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def torch_functions() -> dict[str, Any]:
 
 
 def patched(before: Mapping[str, Any]) -> list[str]:
-    """What is another function or class now, and not torch's own: torch replaces some of its own when it is used."""
+    """Functions and classes that were replaced by others than torch's own, which torch replaces itself at times."""
     now = torch_functions()
     return sorted(
         name

@@ -1,4 +1,4 @@
-"""What a workload promises (``workloads.base.Workload``), checked once on the built module and two samples.
+"""The contract of a workload (``workloads.base.Workload``), checked once on the built module and two samples.
 
 Everything else relies on it: ranks and the single process build the module again, and a batch is made again wherever
 it is needed.

@@ -1,4 +1,4 @@
-"""A launch that profiles: what a few steps are made of, with the ranks' waits for each other apart."""
+"""The profile launch: a few steps attributed to their parts, with waiting for other ranks as a part of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROFILED_STEPS = 10
 
 
 def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
-    """What a few steps are made of, in whole periods. Their batches are made within them, as in training.
+    """Attributes a few steps to their parts, in whole periods. Their batches are made within them, as in training.
 
     A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs
     is data, on all ranks, and no straggler. Where ranks take steps of their own, none waits.

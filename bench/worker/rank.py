@@ -1,4 +1,4 @@
-"""A rank's life: its process, its group, and what its launch is for."""
+"""One rank from start to result: process, process group, and the purpose of its launch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from results.launches import ServerCounts
 
 
 def run(job: Job[Any], rank: int, placement: Placement, rendezvous: Rendezvous) -> RankResult | ServerCounts:
-    """Everything that one process does in one launch. Raises what goes wrong."""
+    """Runs one process of a launch; returns its result. Raises any error of its work."""
     global_state.check_at_start()
     result = work_of(job, rank, placement, rendezvous)
     return dataclasses.replace(result, changes=global_state.changes())
@@ -69,7 +69,7 @@ def work_of(job: Job[Any], rank: int, placement: Placement, rendezvous: Rendezvo
 
 
 def with_others(job: Job[Any], context: RankContext, seconds: Stopwatch) -> RankResult:
-    """What a rank does within its process group."""
+    """Runs the purpose of the launch within its process group."""
     match job:
         case CheckJob():
             return check(job, context)

@@ -1,4 +1,4 @@
-"""What parity compares with: one process, no engine, the micro-batches of all ranks; and that process's own noise."""
+"""The reference of parity: one process, no engine, the micro-batches of all ranks; and the noise of that process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SMALL = {torch.float32: 1e-3, torch.bfloat16: 0.02, torch.float16: 5e-3}
 
 
 def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
-    """The single process that parity compares with, and what the model is."""
+    """Trains the single process that parity compares with, and counts the model."""
     work = workload(job.workload)
     module = checked_module(work, job.workload.called, job.spec.precision)
     eval_mode = in_eval_mode(module)

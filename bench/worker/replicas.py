@@ -1,4 +1,4 @@
-"""Whether all ranks have the same weights, where an engine says that they do."""
+"""Whether all ranks have the same weights, for engines that guarantee it."""
 
 from __future__ import annotations
 

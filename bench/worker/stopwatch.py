@@ -1,4 +1,4 @@
-"""How long the phases of a rank's life take."""
+"""Durations of the phases of a rank."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Stopwatch:
-    """Names for the phases of a rank's life, in seconds."""
+    """The phases of a rank by name, in seconds."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}

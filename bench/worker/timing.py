@@ -1,4 +1,4 @@
-"""A launch that times: warm-up and measured steps, and what disturbed them."""
+"""The timed launch: warm-up and measured steps, with their interference."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def coordinator_address(cluster: Cluster) -> str:
 
 
 def serve(cluster: Cluster) -> int:
-    """The life of every node but the first; the sweep's exit status."""
+    """Serves as a host, on every node but the first; the sweep's exit status."""
     from bench.launch.cluster.host_server import HostServer
 
     this = node()

@@ -50,7 +50,7 @@ class ForkedLaunch:
         why_spawn: str = "",
         loaded_by_ranks: str = "",
     ) -> None:
-        """Ranks are forked from ``template``, else from this process; ``why_spawn`` says why neither may be.
+        """Ranks are forked from ``template``, else from this process; ``why_spawn``: why neither is possible.
 
         ``spared``: children of this process that outlive the launch.
         """

@@ -1,4 +1,4 @@
-"""How a launch ended: the status and the reason, from how each of its ranks did."""
+"""Status and reason of a launch, from the endings of its ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inside a rank's process, around its work: what it is prepared with, and how it reports what came of it."""
+"""The frame of a rank's work: it prepares the process, and reports the result or the error."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def describe_error(error: BaseException) -> dict[str, str]:
 
 
 def message_of(error: BaseException, line: str) -> str:
-    """The first line of an error, and what the system refused if that was behind it."""
+    """The first line of an error, with the failed system call if that was the cause."""
     cause = causes.system_error(error)
     if cause is error:
         return causes.in_words(cause)[:500]

@@ -1,4 +1,4 @@
-"""The server's life: it imports what ranks need, describes the machine, and answers one job after another."""
+"""The fork server: it imports the modules of ranks, describes the machine, and runs one job after another."""
 
 from __future__ import annotations
 

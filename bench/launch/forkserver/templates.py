@@ -1,4 +1,4 @@
-"""The server's side of templates: which process ranks are forked from, so that no person's code runs in the server."""
+"""The server's side of templates: processes that load a user's workload and fork its ranks, outside of the server."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Template:
 
 
 class Templates:
-    """The templates that live, by workload; those that were used last are kept."""
+    """The running templates by workload; the most recently used ones are kept."""
 
     def __init__(self, lifeline: Channel) -> None:
         self._lifeline = lifeline
