@@ -1,4 +1,4 @@
-"""Where the time of a step goes, and whether two ways to tell agree."""
+"""Attribution of step time to its parts, and whether two methods agree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESOLUTION = 0.02
 
 @dataclass(frozen=True)
 class StepParts:
-    """What one profiled step of one rank was made of. From ``compute_s`` to ``host_s`` the parts exclude each other."""
+    """The parts of one profiled step of one rank. From ``compute_s`` to ``host_s`` the parts exclude each other."""
 
     step_s: float
     """By the clock that times unprofiled steps."""
@@ -53,7 +53,7 @@ class StepParts:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Where the time of steps goes, from a profiled launch and from launches whose collectives send nothing."""
+    """Attribution of step time, from a profiled launch and from launches without communication."""
 
     steps: list[list[StepParts]] = field(default_factory=list)
     """Of each rank; from the profiled launch."""

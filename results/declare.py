@@ -20,7 +20,7 @@ Role = Literal["setting", "task", "sweep", "instrument"]
 
 @dataclass(frozen=True)
 class Info:
-    """What is known about a setting besides its type and default; in the metadata of its field."""
+    """The declaration of a setting in addition to its type and default; in the metadata of its field."""
 
     help: str
     """Effect, unit, and what null means."""
@@ -107,7 +107,7 @@ def has_form(text: str, read: Callable[[str], float]) -> bool:
 
 
 def valid_values(spec: dataclasses.Field[Any]) -> str:
-    """What a setting accepts, in words."""
+    """The valid values of a setting, in words."""
     kind, facts = type_name(spec), info(spec)
     if facts.choices:
         words = ", ".join(facts.choices)

@@ -46,7 +46,7 @@ def decode(value: Any, kind: Any, where: str) -> Any:
 
 @functools.cache
 def reader(kind: Any) -> Reader:
-    """What reads a value of ``kind``, or raises Mismatch."""
+    """The reader of values of ``kind``, which raises Mismatch."""
     origin = typing.get_origin(kind)
     if kind is Any:
         return _plain

@@ -65,7 +65,7 @@ def surroundings(record: Record) -> dict[str, Any]:
 
 
 def resolved(record: Record) -> dict[str, Any]:
-    """What took effect."""
+    """The resolved settings of a record."""
     return flatten({"resolved": record.resolved})
 
 

@@ -1,4 +1,4 @@
-"""A record's file as parsed JSON: what it says twice, and what a terminal would obey, does not get further."""
+"""A record's file as parsed JSON: duplicate fields are an error, and control characters are replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells one cell from another: its settings, its hardware, and the words a reader knows them by."""
+"""The identity of a cell: its settings and its hardware, and their text in reports."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def _usual(values: Mapping[str, Any]) -> Any:
 
 
 def is_task(name: str) -> bool:
-    """Whether a setting, by its name or its column's, says what work is done."""
+    """Whether a setting, by its name or its column's, belongs to the task."""
     return name.removesuffix(REQUEST_SUFFIX) in TASK or name.startswith("workload.")
 
 
 def hardware(record: Record) -> str:
-    """What the cell ran on, or would have: its GPUs if it used them, processor and cores."""
+    """The hardware of a cell: its GPUs if it uses them, processor and cores."""
     environment = record.environment
     device = record.resolved.get("device") or record.config.get("device")
     cores = record.resolved.get("cores") or environment.get("cores")

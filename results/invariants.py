@@ -1,4 +1,4 @@
-"""What no sound record contradicts: each invariant by name, and what a record that breaks it says instead.
+"""Invariants of a valid record: each by name, with the numbers of a record that violates it.
 
 Evaluated where warnings are computed, and for the scaling efficiency, which needs other records, where they are read.
 """

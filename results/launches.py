@@ -100,7 +100,7 @@ class CollectiveTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class Interference:
-    """What was counted around measured steps (``results.conditions``)."""
+    """Counters around measured steps (``results.conditions``)."""
 
     conditions: dict[str, float] = field(default_factory=dict)
     """By counter; those that the machine does not have are absent."""
@@ -112,7 +112,7 @@ class Interference:
 
 @dataclass(frozen=True)
 class ServerCounts:
-    """What one parameter server counted from the first gradient on, warm-up included. Bytes are payload."""
+    """Counts of one parameter server from the first gradient on, warm-up included. Bytes are payload."""
 
     server: int
     """Its index."""
@@ -178,7 +178,7 @@ class Launch(Interference):
         return list(map(max, itertools.zip_longest(*ranks, fillvalue=-math.inf)))
 
     def condition_per_step(self, name: str) -> float | None:
-        """What was counted around the measured steps, for each of them; None where it was not, or none was taken."""
+        """A counter per measured step; None where it was not counted or no step was taken."""
         steps = max((len(rank.losses) for rank in self.ranks), default=0)
         return self.conditions[name] / steps if steps and name in self.conditions else None
 
@@ -191,7 +191,7 @@ class Launch(Interference):
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a rank reaches in matrix products alone, all ranks of the cell at once: the measured peak of MFU."""
+    """Peak FLOP/s of a rank in matrix products, all ranks of the cell at once: the reference of MFU."""
 
     flops_per_s: float
     """Of each rank."""

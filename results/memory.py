@@ -1,4 +1,4 @@
-"""What each rank held, and the search for the largest batch that fits."""
+"""Memory of each rank, and the search for the largest batch that fits."""
 
 from __future__ import annotations
 

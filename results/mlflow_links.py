@@ -1,4 +1,4 @@
-"""Where MLflow's UI shows a sweep's cells, as charts and side by side."""
+"""Addresses of MLflow's UI that show a sweep's cells, as charts and side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tagged(sweep_id: str) -> str:
 
 
 def charts(experiment_id: str, sweep_id: str) -> str:
-    """Where the UI draws all cells of a sweep: sorted by date it folds them into the parent, else not."""
+    """The address that draws all cells of a sweep: sorted by date it folds them into the parent, else not."""
     query = quote(f"tags.sweep = '{tagged(sweep_id)}' and tags.record LIKE '%'")
     order = quote("metrics.`step_time_s`")
     return (
@@ -26,7 +26,7 @@ def charts(experiment_id: str, sweep_id: str) -> str:
 
 
 def compared(experiment_id: str, run_ids: Sequence[str]) -> str:
-    """Where the UI compares runs: params, metrics, parallel coordinates."""
+    """The address that compares runs: params, metrics, parallel coordinates."""
     runs = quote('["' + '","'.join(run_ids) + '"]')
     experiments = quote(f'["{experiment_id}"]')
     return f"#/compare-runs?runs={runs}&experiments={experiments}&{WORKFLOW}"

@@ -1,4 +1,4 @@
-"""What was trained, and on what."""
+"""The trained model and its data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ComputeMemory:
 
 @dataclass(frozen=True)
 class Model:
-    """What was trained and on what data, as counted on the built module."""
+    """The trained model and its data, as counted on the built module."""
 
     workload: str
     unit: str

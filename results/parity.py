@@ -171,7 +171,7 @@ class _Judgement:
         return parity
 
     def _loss(self) -> tuple[str, str] | None:
-        """How the losses fail, or why they cannot be judged; None if nothing is wrong with them."""
+        """Why the losses fail or cannot be judged; None if they pass."""
         error, noise = self.parity.loss_error, self.noise.loss if self.noise else 0.0
         limit = max(self.base, FACTOR * noise) if noise == noise else math.inf
         if error <= max(self.base, min(limit, ALONE)):

@@ -1,4 +1,4 @@
-"""What each precision means: the dtypes of weights, computation and optimizer state, by the names that torch has."""
+"""Precisions: the dtypes of weights, computation and optimizer state, as torch names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantities as a person writes them: sizes such as ``2GiB``, rates such as ``100mbit``, times such as ``1ms``."""
+"""Quantities in settings: sizes such as ``2GiB``, rates such as ``100mbit``, times such as ``1ms``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MAX_FOLDERS = 2000
 
 
 class NoRecords(ValueError):
-    """Nothing to report on; the message says where was looked."""
+    """There are no records; the message names the places that were searched."""
 
 
 @dataclass

@@ -62,7 +62,7 @@ def side_id(run: str, side: str) -> str:
 
 @dataclass(frozen=True)
 class RankEnd:
-    """How a rank of a failed launch ended, and its last output."""
+    """The ending of a rank of a failed launch, and its last output."""
 
     rank: int
     ending: str
@@ -82,13 +82,13 @@ class Record:
     config: dict[str, Any]
     """Every setting as given; null means the default of the engine or workload."""
     resolved: Resolved
-    """What took effect: world size, threads, device, backend, batch sizes, and the engine's own description."""
+    """The settings that took effect: world size, threads, device, backend, batch sizes, the engine's description."""
     environment: Environment
     """Hardware, versions and environment variables; the same in all records of a sweep."""
     source: Source | None = None
     """The code that ran; None in records of earlier versions."""
     status: Status = "interrupted"
-    """How the configuration ended."""
+    """The outcome of the configuration."""
     reason: str = ""
     """Why it did not end ``ok``; empty if it did."""
     verdicts: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What took effect: every entry of ``Record.resolved``, and of the engine's own description within it."""
+"""The settings that took effect: every entry of ``Record.resolved``, and of the engine's own description within it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HostRanks(TypedDict, total=False):
 
 
 class Resolved(TypedDict, total=False):
-    """What took effect: settings after defaults, and what follows from them."""
+    """The settings that took effect: after defaults, with values that follow from them."""
 
     world_size: Annotated[int, Entry("ranks", min=1, max=2**20)]
     device: Annotated[str, Entry("cpu or cuda")]

@@ -102,7 +102,7 @@ NEUTRAL: dict[str, Any] = {spec.name: spec.default for spec in dataclasses.field
 
 @dataclass
 class Measure:
-    """What is measured in addition to time (conf/measure/)."""
+    """Measurements in addition to time (conf/measure/)."""
 
     parity_steps: int = setting(
         3, "untimed steps that are compared with a single process on the same global batches. 0: no comparison", min=0
@@ -131,7 +131,7 @@ class Measure:
 
 @dataclass
 class Tracking:
-    """Where results are logged (conf/tracking/)."""
+    """The place where results are logged (conf/tracking/)."""
 
     kind: str = setting("mlflow", "tracking backend", "mlflow", "none", role="sweep")
     uri: str | None = setting(

@@ -1,4 +1,4 @@
-"""How an error's line shows a value that somebody wrote: of bounded length, whatever the value is."""
+"""Values in error messages: of bounded length, without control characters."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Source:
-    """What ran, as files rather than as a name of a version."""
+    """The code that ran: digests of its files, commit and patch."""
 
     digest: str
     """SHA-256 over the names and contents of the files that measure (``bench.measure.machine.source.MEASURES``)."""

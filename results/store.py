@@ -1,4 +1,4 @@
-"""Where records are kept: one file a cell in the sweep's folder, and a way out when that folder fails."""
+"""Storage of records: one file per cell in the sweep's folder, with a rescue folder if that one fails."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StoreError(OSError):
 
 
 def sweep_name(folder: Path) -> str:
-    """What a new sweep is called in its records and in MLflow: as its folder, after the time now where that has none.
+    """The name of a new sweep in its records and in MLflow: that of its folder, or the time.
 
     The default name of a folder is the time. One that a person named, or the nightly job, may be called as
     yesterday's was, which is another sweep.

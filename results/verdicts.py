@@ -207,7 +207,7 @@ def noted(where: Note) -> tuple[str, ...]:
 
 
 def meaning(verdict: str) -> str:
-    """What a verdict means; empty for one of other code."""
+    """The meaning of a verdict; empty for one of another version."""
     return VERDICTS[verdict].meaning if verdict in VERDICTS else ""
 
 

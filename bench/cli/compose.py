@@ -52,7 +52,7 @@ def register(defaults: Mapping[str, Any] | None = None, *, makes_folder: bool = 
 
 
 def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:
-    """What was composed of ``conf`` as a checked Config. Raises ConfigError."""
+    """The composed ``conf`` as a checked Config. Raises ConfigError."""
     values = OmegaConf.to_container(composed, resolve=True, structured_config_mode=SCMode.DICT)
     assert isinstance(values, dict)
     values.pop("hydra", None)

@@ -20,7 +20,7 @@ FULL_ERROR = "BENCH_FULL_ERROR"
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Ends the process with one line for what a person can mend; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    """Ends the process with one line for an error of the user; HYDRA_FULL_ERROR=1 shows the traceback instead."""
     try:
         yield
     except KeyboardInterrupt:
@@ -34,7 +34,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """One line for a person: the innermost message, without a traceback."""
+    """The innermost message in one line, without a traceback."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception) and not isinstance(error, ConfigError):
         error = error.__cause__
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):

@@ -1,4 +1,4 @@
-"""Flags on the command line: those that Hydra has, ``--version``, and settings that a person wrote as flags."""
+"""Flags on the command line: those that Hydra has, ``--version``, and settings that were written as flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One command is one sweep: started once for each rank by another launcher, it says what to run instead."""
+"""One command is one sweep: an error if another launcher starts it once per rank."""
 
 from __future__ import annotations
 

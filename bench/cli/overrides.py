@@ -25,7 +25,7 @@ OWN_MODULE = "module:"
 
 
 def factory_name(path: str | None) -> str:
-    """The name of a person's own model (workload=module), by which cells and reports know it. Raises ConfigError."""
+    """The name of a user's model (workload=module) in cells and reports. Raises ConfigError."""
     module, _, attribute = (path or "").partition(":")
     if not all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
         raise ConfigError(
@@ -68,7 +68,7 @@ def name_module(arguments: list[str]) -> list[str]:
 
 
 def check_overrides(arguments: list[str]) -> None:
-    """Refuses misspelt settings and invalid values. Raises ConfigError with one line that says what is valid."""
+    """Refuses misspelt settings and invalid values. Raises ConfigError with one line that lists the valid values."""
     texts = overrides_of(arguments)
     try:
         overrides = OverridesParser.create().parse_overrides(texts)

@@ -1,4 +1,4 @@
-"""A terminal or a reader that goes away: it interrupts a command at most once, and costs it only what it says then."""
+"""A terminal or a pipe that closes: it interrupts a command at most once, and only later output is lost."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ BACKENDS = {"gloo": "cpu", "nccl": "cuda"}
 
 @dataclasses.dataclass(frozen=True)
 class SupportAnswer:
-    """What an engine says to one setting at one stage."""
+    """Whether an engine supports one setting at one stage."""
 
     engine: str
     stage: int

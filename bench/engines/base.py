@@ -1,4 +1,4 @@
-"""What an engine is: one way to train a module data-parallel, behind seven methods.
+"""The Engine protocol: one way to train a module data-parallel, in seven methods.
 
 An engine owns the wrapping or sharding of the module, the optimizer, and every collective of a
 training step. It does not own data, clocks, processes or process groups: those are the harness's.
@@ -39,7 +39,7 @@ LossFunction = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class RankContext:
-    """Where this process stands. The default process group is initialised before ``setup``."""
+    """A rank: its number, device and placement. The default process group is initialised before ``setup``."""
 
     rank: int
     world_size: int
@@ -54,7 +54,7 @@ class RankContext:
 
 @dataclass(frozen=True)
 class ServerContext:
-    """Where a server stands: a process that is no rank of the default group (``Traits.servers``)."""
+    """A server: a process that is no rank of the default group (``Traits.servers``)."""
 
     index: int
     servers: int
@@ -113,5 +113,5 @@ class ScalingEngine(Engine, Protocol):
     """An engine that scales the loss (``precision=amp_fp16``) and so skips updates."""
 
     def loss_scaling(self) -> LossScaling | None:
-        """Where scaling stands, between steps; None where the loss is not scaled. Untimed."""
+        """The state of loss scaling between steps; None where the loss is not scaled. Untimed."""
         ...

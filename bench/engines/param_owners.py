@@ -1,4 +1,4 @@
-"""Which sharding units hold a parameter."""
+"""The sharding units that own a parameter."""
 
 from __future__ import annotations
 

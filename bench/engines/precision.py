@@ -1,4 +1,4 @@
-"""What each precision means: dtypes of weights and of computation, and casting of inputs."""
+"""Precisions: dtypes of weights and of computation, and casting of inputs."""
 
 from __future__ import annotations
 

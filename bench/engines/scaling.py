@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class LossScaling:
-    """Where dynamic loss scaling stands. A skipped update halves the scale; many good ones in a row double it."""
+    """The state of dynamic loss scaling. A skipped update halves the scale; many good ones in a row double it."""
 
     scale: float
     good_steps: int
@@ -29,7 +29,7 @@ class LossScaling:
         return cls(state["scale"], state["_growth_tracker"], state["growth_interval"])
 
     def skipped_since(self, before: LossScaling, steps: int) -> int:
-        """How many of ``steps`` updates were skipped, given where scaling stood before them.
+        """How many of ``steps`` updates were skipped, given the state of scaling before them.
 
         Exact where they are too few for the scale to double in between; else the fewest that explain the scale.
         """

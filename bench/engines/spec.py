@@ -1,4 +1,4 @@
-"""The settings that an engine must honour or refuse, and how it says which. Needs no torch: plans are made with it."""
+"""The settings of an engine, and its declaration of support. Needs no torch: plans are made with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPTIONAL: dict[str, Any] = NEUTRAL | {"join": False}
 
 
 class EngineUnsupported(Exception):
-    """The engine cannot honour a setting; the message names the setting and says why."""
+    """The engine does not support a setting; the message names the setting and the reason."""
 
 
 class OptionInvalid(EngineUnsupported):
@@ -22,7 +22,7 @@ class OptionInvalid(EngineUnsupported):
 
 
 class EngineUnavailable(Exception):
-    """The engine's library is not installed; the message says how to install it."""
+    """The engine's library is not installed; the message has the command that installs it."""
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class EngineSpec(Training):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can honour at all. What it cannot honour *together* is its ``refuse``'s to say."""
+    """The settings that an engine supports. Unsupported combinations are rejected by its ``refuse``."""
 
     stages: dict[int, str]
     """The stages that it has, and what it uses for each."""
@@ -78,7 +78,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Traits:
-    """What the harness must know of a launch with these settings, where it differs from plain data parallelism."""
+    """Differences of a launch with these settings from plain data parallelism."""
 
     servers: int = 0
     """Processes in addition to the ranks that run the adapter's ``serve`` (parameter servers)."""
@@ -104,7 +104,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the single-process reference saw of a step of training that not every engine can follow."""
+    """Properties of a training step that not every engine supports, observed by the single-process reference."""
 
     skipped: list[str] = field(default_factory=list)
     """Trained parameters that got no gradient in some micro-batches."""
@@ -126,7 +126,7 @@ class Seen:
             )
 
     def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
-        """Raises EngineUnsupported if ``names`` has any: it says how many there are and which is the first."""
+        """Raises EngineUnsupported if ``names`` has any: the message has their number and the first one."""
         if not names:
             return
         what = names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")

@@ -120,7 +120,7 @@ def multiplies(name: str, arguments: Any = ()) -> bool:
 
 
 def python_body(packet: Any, arguments: tuple[Any, ...]) -> Formula | None:
-    """The Python code of a person's own operator (``torch.library.custom_op``), whose products can then be counted."""
+    """The Python code of a user's operator (``torch.library.custom_op``), whose products can then be counted."""
     from torch._library.custom_ops import OPDEFS  # private: without it such an operator is named as uncounted
 
     definition = OPDEFS.get(packet_name(packet))

@@ -112,7 +112,7 @@ def disturbances(record: Record) -> dict[str, str]:
 
 
 def parity_verdicts(record: Record) -> dict[str, str]:
-    """That parity could not be judged, or only by a wider tolerance than the usual one, and why."""
+    """The warnings on parity: not judged, or judged with a wider tolerance; each with its reason."""
     parity = record.parity
     if parity is None or parity.failed:
         return {}
@@ -122,7 +122,7 @@ def parity_verdicts(record: Record) -> dict[str, str]:
 
 
 def uncounted_operators(calls: dict[str, int]) -> str:
-    """Which operators ``flops_per_unit`` lacks, the most called first."""
+    """The operators that ``flops_per_unit`` lacks, the most frequent first."""
     names = sorted(calls, key=lambda name: -calls[name])
     words = ", ".join(f"{name} ({calls[name]} calls)" for name in names[:NAMED_OPERATORS])
     more = f" and {len(names) - NAMED_OPERATORS} more" if len(names) > NAMED_OPERATORS else ""
@@ -182,7 +182,7 @@ class Cause:
 
 
 def on_worst_host(launch: Launch, record: Record, judge: Callable[..., Cause | None]) -> Cause | None:
-    """What ``judge`` says of the launch: of each host by itself, and the worst of them by its name."""
+    """The verdict of ``judge`` on each host of the launch: the worst one, with the name of its host."""
     causes = [judge(seen, foreign) for seen, foreign in launch.of_hosts()]
     if len(causes) == 1:
         return causes[0]

@@ -13,7 +13,7 @@ INTERFACE = "lab0"
 
 @dataclass(frozen=True)
 class Link:
-    """How the hosts of a launch are connected."""
+    """The link between emulated hosts of a launch."""
 
     bits_per_s: float | None
     """What each host sends and receives at most; None: as fast as the machine can."""
@@ -23,7 +23,7 @@ class Link:
     """Hosts that ranks are placed on, in order. Each server has a host of its own in addition."""
 
     def host_of(self, number: int, ranks: int) -> int:
-        """Where a rank lives, or (from ``ranks`` on) a server."""
+        """The host of a rank, or (from ``ranks`` on) of a server."""
         return number * self.hosts // ranks if number < ranks else self.hosts + number - ranks
 
 

@@ -49,7 +49,7 @@ def relay(devices: list[int], delay_s: float, bits_per_s: float) -> None:
 
 
 def host_of(packet: bytes) -> int:
-    """Which host an IPv4 packet is for; -1 for others."""
+    """The destination host of an IPv4 packet; -1 for others."""
     return packet[18] * 256 + packet[19] - 1 if len(packet) >= 20 and packet[0] >> 4 == 4 else -1
 
 

@@ -1,4 +1,4 @@
-"""What a machine must be before its numbers can be compared: one table, and a line for each thing that is wrong.
+"""Checks of a machine before its numbers are compared: one table, and a line for each fault.
 
     python -m bench.nightly.preflight [--place FOLDER]
     python -m bench.nightly.preflight --gpus
@@ -132,7 +132,7 @@ def disk(what: str, place: Path, least_bytes: int) -> Check:
 
 
 def torch_here() -> dict[str, Any]:
-    """What torch sees, from a process of its own: this one never imports it. Or the ``error`` in its place."""
+    """The devices that torch sees, read in a process of its own; or an ``error``."""
     answer = output([sys.executable, "-c", TORCH], timeout_s=120)
     try:
         facts: dict[str, Any] = json.loads(answer.text)

@@ -42,7 +42,7 @@ FENCE = "~~~~~~"
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """How a step ended."""
+    """The outcome of a step."""
 
     name: str
     verdict: Verdict
@@ -56,7 +56,7 @@ class StepOutcome:
 
 
 def outcome(logs: Path, name: str) -> StepOutcome | None:
-    """How a step of this night ended; None if the night did not come to it."""
+    """The outcome of a step of this night; None if it did not run."""
     skipped, log, code = (logs / f"{name}.{ending}" for ending in ("skipped", "log", "code"))
     if skipped.exists():
         return StepOutcome(name, "ok", skipped.read_text(encoding="utf-8").strip())

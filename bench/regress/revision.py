@@ -129,7 +129,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _git(repository: Path, *arguments: str) -> CommandOutput:
-    """What git prints, or its last line as the error; ``NO_REASON`` if it fails without one."""
+    """The output of git; its last line becomes the error; ``NO_REASON`` if it fails without one."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -185,13 +185,13 @@ def setting_defaults(name: str, tree: Path, python: str) -> dict[str, Any]:
 
 
 def ask(name: str, tree: Path, python: str, packages: list[str]) -> Revision:
-    """What the code in ``tree`` can be sent; ``packages`` are the engines'. Raises ConfigError if it is too old."""
+    """Requests that the code in ``tree`` reads; ``packages`` are the engines'. Raises ConfigError if it is too old."""
     server, fields, preload, versions = _answer(name, tree, python, ASK, *packages)
     return Revision(name, tree, python, fields, tuple(preload), versions, server)
 
 
 def _answer(name: str, tree: Path, python: str, script: str, *arguments: str) -> Any:
-    """What ``script`` prints, as JSON, where the code in ``tree`` runs it. Raises ConfigError."""
+    """Runs ``script`` with the code in ``tree``; its output, as JSON. Raises ConfigError."""
     try:
         done = subprocess.run(
             [python, "-c", OWN + script, str(tree), *arguments],

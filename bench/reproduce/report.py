@@ -59,7 +59,7 @@ def show(before: Record, after: Record, folder: Path) -> None:
 
 
 def how_to_have(record: Record, folder: Path) -> str:
-    """How to get the code that a record is of, as far as the record holds it."""
+    """The command that restores the code of a record, as far as the record has it."""
     source = record.source
     if source is None or not source.commit:
         return "the record names no commit"

@@ -1,4 +1,4 @@
-"""What ``reproduce=RECORD`` asks for: the record, and the configuration that runs its cell again as it was resolved.
+"""The request of ``reproduce=RECORD``: the record, and the configuration of its cell with resolved settings.
 
 A record is data. It names engines and workloads, and of these only such as conf/ has are run; a person's own code is
 run where the same name is given with ``reproduce=`` (``workload=module:...``, ``hydra.searchpath=...``).
@@ -29,7 +29,7 @@ RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 class CannotReproduce(ConfigError):
-    """The cell cannot be run again here; the message is one line that says why."""
+    """The cell cannot be run again here; the message is the reason, in one line."""
 
 
 def is_reproduction(arguments: list[str]) -> bool:
@@ -153,7 +153,7 @@ def check_code(config: Config, given: dict[str, Any]) -> None:
 
 
 def own_folders(searchpath: Any) -> list[Path]:
-    """The folders of a person's own configurations. Raises CannotReproduce for those that cannot be read here."""
+    """The folders of user configurations. Raises CannotReproduce for those that cannot be read here."""
     folders = []
     for place in [] if searchpath is None else [str(place) for place in searchpath]:
         if not place.startswith("file://"):

@@ -91,7 +91,7 @@ def start(uri: str, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def serve(server: subprocess.Popen[bytes], uri: str, port: int, log: IO[bytes]) -> int:
-    """Waits until the server answers, says where, and stays until it ends; the exit code."""
+    """Waits until the server answers, prints its address, and waits for its end; the exit code."""
     print("MLflow's UI is starting ...", file=sys.stderr, flush=True)
     address = f"http://{HOST}:{port}/"
     deadline = time.monotonic() + START_S
@@ -118,7 +118,7 @@ def _answers(address: str) -> bool:
 
 
 def sweeps(uri: str, address: str) -> list[str]:
-    """Where the cells of the last sweeps are drawn side by side."""
+    """The address that compares the cells of the last sweeps."""
     from results.mlflow_links import charts
     from results.mlflow_store import open_client
 

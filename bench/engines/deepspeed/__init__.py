@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO, configured as its documentation says: what it honours and what it refuses.
+"""DeepSpeed's ZeRO, configured as documented: supported and unsupported settings.
 
 stage 0  DeepSpeedEngine alone: gradients are all-reduced after backward
 stage 1  DeepSpeedZeroOptimizer, which also keeps a second copy of the weights as shards, in fp32 too

@@ -1,4 +1,4 @@
-"""Horovod, used as its documentation says; only its rendezvous is ours, since the ranks are there already."""
+"""Horovod, used as documented, except for the rendezvous: ranks are already running."""
 
 from __future__ import annotations
 

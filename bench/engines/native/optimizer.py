@@ -48,7 +48,7 @@ class ShardOptimizer:
 def gradient_factor(
     gradients: list[BucketGradients], divisor: float, clip_norm: float | None, loss_scale: LossScale
 ) -> float | None:
-    """What summed gradients are multiplied by: 1 / ``divisor`` / loss scale, clipped to the global norm ``clip_norm``.
+    """The factor of summed gradients: 1 / ``divisor`` / loss scale, clipped to the global norm ``clip_norm``.
 
     None if the update must be skipped because a gradient is not finite. Updates ``loss_scale``.
     """

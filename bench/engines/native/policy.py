@@ -1,4 +1,4 @@
-"""What a stage shards: the only place where a stage is a number."""
+"""The sharding policy of each stage: the only place where a stage is a number."""
 
 from __future__ import annotations
 

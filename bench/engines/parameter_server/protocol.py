@@ -1,4 +1,4 @@
-"""What workers and servers say to each other, and the process group over which they say it.
+"""Messages between workers and servers, and their process group.
 
 The group has the workers as ranks 0 .. N-1 and the servers as N .. N+S-1; the default group is not touched. A worker
 speaks first, with a header of three numbers (what, who, elements of the slice):
@@ -29,7 +29,7 @@ HEADER_TAG, SLICE_TAG = 1, 2
 
 
 class Kind(enum.IntEnum):
-    """What a worker says."""
+    """The message of a worker."""
 
     JOIN = 0
     PUSH = 1

@@ -19,7 +19,7 @@ from results.launches import ServerCounts
 
 @dataclass
 class Tally:
-    """What a server counted from the first push on, warm-up included. Bytes are payload: no JOIN, no headers."""
+    """Counts of a server from the first push on, warm-up included. Bytes are payload: no JOIN, no headers."""
 
     gradients_received: int = 0
     gradients_applied: int = 0

@@ -112,7 +112,7 @@ def refuse_parameters(trainable: dict[str, nn.Parameter]) -> None:
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """Where the tensor's content travels from and to: the tensor itself if it is on the host."""
+    """The host memory that is sent and received for the tensor: the tensor itself if it is on the host."""
     return torch.empty_like(tensor, device="cpu", pin_memory=True) if tensor.is_cuda else tensor
 
 

@@ -174,7 +174,7 @@ def cut(batch: Batch, parts: int) -> list[Batch]:
 
 
 def module_input(loss_fn: LossFunction, batch: Batch) -> Tensor:
-    """What ``loss_fn`` calls the module with. Raises EngineUnsupported unless it is one tensor."""
+    """The input with which ``loss_fn`` calls the module. Raises EngineUnsupported unless it is one tensor."""
     try:
         loss_fn(StandIn(), batch)
     except Called as call:

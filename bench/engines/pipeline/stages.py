@@ -1,4 +1,4 @@
-"""Which part of a module each stage of a pipeline has."""
+"""The part of a module that each stage of a pipeline has."""
 
 from __future__ import annotations
 

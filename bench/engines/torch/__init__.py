@@ -98,7 +98,7 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
 
 
 def traits(spec: EngineSpec) -> Traits:
-    """What makes the weights differ from a single process's by design."""
+    """Why the weights differ from a single process's by design; empty if they do not."""
     if spec.compression == "powersgd":
         return Traits(
             outside_parity="compression=powersgd reduces a low-rank approximation of the gradients",
@@ -227,7 +227,7 @@ def _sharded(spec: EngineSpec) -> Iterator[Refusal]:
 
 
 def _divisors(count: int) -> str:
-    """What ``shard_size`` may be, in words."""
+    """The valid values of ``shard_size``, in words."""
     return ", ".join(str(size) for size in range(2, count + 1) if count % size == 0) or "null"
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's own data parallelism, used as its documentation says."""
+"""PyTorch's own data parallelism, used as documented."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ Hook = tuple[Any, Any]
 
 
 def communication_hook(spec: EngineSpec) -> Hook | None:
-    """How gradients are reduced, where it is not DDP's own all-reduce."""
+    """The communication hook that reduces gradients; None for DDP's own all-reduce."""
     if spec.compression == "bf16":
         return None, default_hooks.bf16_compress_hook
     if spec.compression == "fp16":

@@ -1,4 +1,4 @@
-"""Which collectives are measured, at which sizes, and how often."""
+"""The collectives to measure, their sizes and iterations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another program prints: its output, or why there is none."""
+"""The output of another program, or why there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CommandOutput:
-    """What a program printed. One that is not installed has an ``error`` too, and ``is_missing``."""
+    """The output of a program. One that is not installed has an ``error`` and ``is_missing``."""
 
     text: str = ""
     error: str = ""
@@ -36,5 +36,5 @@ def output(command: list[str], timeout_s: float = 10) -> CommandOutput:
 
 
 def without_folders(text: str) -> str:
-    """``text`` with each path cut to its last part: where a person keeps files is no one's concern."""
+    """``text`` with each path cut to its last part: records contain no folders of the user."""
     return re.sub(r"/(?:[^/:\s]+/)+", ".../", text)

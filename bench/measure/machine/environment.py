@@ -1,4 +1,4 @@
-"""Where a sweep ran: hardware, versions, settings and source, so that a number can be traced to its machine."""
+"""The environment of a sweep: hardware, versions, variables and source, to trace a number to its machine."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _rounded(value: float | None, scale: float, unit: str) -> str:
 
 
 def not_measured(source: Source) -> dict[str, str]:
-    """What this machine has no instrument for, or does not tell, and why."""
+    """Quantities that cannot be measured on this machine, and why."""
     reasons = {
         "energy of the processor": energy.why_not(),
         "commit and patch of the code": source.not_recorded,

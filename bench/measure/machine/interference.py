@@ -1,4 +1,4 @@
-"""What may have disturbed the measured steps: counters read before and after them, off the clock.
+"""Interference with the measured steps: counters read before and after them, untimed.
 
 The first rank of a host reads what the host has once: processors, control group, clocks. The first rank on a GPU reads
 that GPU, and each rank on a GPU its own allocator; over gloo the first rank on a host reads its interface. What a
@@ -52,7 +52,7 @@ class ClockReading:
 
 @dataclass(frozen=True)
 class MachineCounters:
-    """What the first rank of a host reads; counters since boot."""
+    """Counters since boot, which the first rank of a host reads."""
 
     clocks: ClockReading
     busy_s: float
@@ -97,7 +97,7 @@ class Watch:
         self._counters = self._read_device()
 
     def end(self) -> Interference:
-        """What happened since ``begin``."""
+        """The interference since ``begin``."""
         counters = self._read_device()
         conditions = {name: value - self._counters[name] for name, value in counters.items() if name in self._counters}
         joules = self._meter.joules() if self._meter else None
@@ -201,7 +201,7 @@ def read_machine() -> MachineCounters:
 
 
 def between(before: MachineCounters, after: MachineCounters, server: int) -> tuple[dict[str, float], dict[str, float]]:
-    """What changed on the machine, and the CPU seconds of the other processes that used most, by name.
+    """Changes of the counters, and the CPU seconds of the other processes that used most, by name.
 
     Ours are the sweep's process, its fork server (``server``) and all that descend from that. ``foreign_cpu_s`` is
     what the CPUs did less what ours did, so it holds processes too short-lived to be named.
@@ -258,7 +258,7 @@ def cpu_s(stat: str, cpus: Iterable[int]) -> tuple[float, float]:
 
 
 def throttled(stat: str) -> dict[str, float]:
-    """What a group's quota cost, from the text of cpu.stat of either version; empty where it has none."""
+    """Throttling by a group's quota, from the text of cpu.stat of either version; empty where it has none."""
     values = dict(line.split() for line in stat.splitlines() if len(line.split()) == 2)
     if "nr_throttled" not in values:
         return {}
@@ -267,7 +267,7 @@ def throttled(stat: str) -> dict[str, float]:
 
 
 def thermal_throttles() -> tuple[dict[str, float], str]:
-    """How often the cores and packages of the CPUs that this process may use were too hot, and why it is not counted.
+    """Thermal events of the cores and packages that this process may use, and why they are not counted.
 
     Both are empty where the machine has no such counter. Every CPU of a core, or of a package, counts the same event.
     """

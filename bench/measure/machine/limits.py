@@ -1,4 +1,4 @@
-"""What the control groups of this process leave it: CPUs, memory, processes. The one reader of limits, for all.
+"""Limits of the control groups of this process: CPUs, memory, processes.
 
 Both versions are read, wherever they are mounted. A group's limits hold for the groups inside it, so the tightest of
 this process's group and of those around it counts. Limits are given in the names and the form of version 2.
@@ -16,7 +16,7 @@ OWN = Path("/proc/self")
 
 @dataclass
 class GroupLimits:
-    """What is bounded, as version 2 writes it (``cpu.max``: microseconds of quota and period); else left out."""
+    """The limits, as version 2 writes them (``cpu.max``: microseconds of quota and period); else left out."""
 
     by_name: dict[str, str] = field(default_factory=dict)
     unreadable: str = ""

@@ -69,12 +69,12 @@ class Gpu:
         return seconds
 
     def clock_hz(self) -> float | None:
-        """What the streaming multiprocessors run at now."""
+        """The present clock of the streaming multiprocessors."""
         mhz = self._ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM)
         return None if mhz is None else mhz * 1e6
 
     def processes(self) -> int | None:
-        """How many processes have a compute context on it."""
+        """Number of processes with a compute context on it."""
         listed = self._ask("nvmlDeviceGetComputeRunningProcesses")
         return None if listed is None else len(listed)
 

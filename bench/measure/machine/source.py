@@ -94,5 +94,5 @@ def digest(path: Path, unread: list[str]) -> str:
 
 
 def git(root: Path, *arguments: str) -> CommandOutput:
-    """What git prints, or why it did not."""
+    """The output of git, or why there is none."""
     return output(["git", "-C", str(root), *arguments])

@@ -1,4 +1,4 @@
-"""How the machine is laid out: NUMA nodes, what the control group bounds, and the links between GPUs.
+"""Topology of the machine: NUMA nodes, limits of control groups, and links between GPUs.
 
 Nothing here names this one machine: no serial number, UUID or address.
 """

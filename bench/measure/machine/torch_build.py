@@ -1,4 +1,4 @@
-"""What only torch knows of a machine: its devices, and how torch was built for them."""
+"""Devices that torch sees, and how torch was built."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """What the fork server found: the part of the environment that only torch can tell."""
+    """The part of the environment that only torch knows, read by the fork server."""
 
     torch: str
     cuda_devices: int

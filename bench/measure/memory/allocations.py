@@ -91,7 +91,7 @@ class Step:
 
 @dataclass
 class Trace:
-    """What was allocated when."""
+    """The allocations over time."""
 
     blocks: list[Allocation] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -128,7 +128,7 @@ class Trace:
         return {kind: size for kind, size in bytes_by_kind.items() if size}
 
     def _kind(self, step: Step, block: Allocation) -> str:
-        """What a block is in ``step``."""
+        """The kind of a block in ``step``."""
         earlier = block.start < step.start
         kind = "" if earlier and block.kind == "activations" else block.kind
         return kind or ("other" if earlier else "temporaries")
@@ -230,13 +230,13 @@ class Reader:
 
 
 def label(kind: str, tensors: Iterable[Tensor]) -> None:
-    """Says, to a profile that runs with ``record_shapes``, what the blocks behind ``tensors`` are for."""
+    """Marks the kind of the blocks of ``tensors`` in a profile with ``record_shapes``."""
     with _RecordFunctionFast(PREFIX + kind, list(tensors)):
         pass
 
 
 def mark(phase: str) -> None:
-    """Says that ``forward`` (of a micro-batch) or ``update`` begins."""
+    """Marks the start of ``forward`` (of a micro-batch) or ``update``."""
     with _RecordFunctionFast(PREFIX + phase):
         pass
 

@@ -134,7 +134,7 @@ def completed(by_kind: dict[str, int], measured: int) -> dict[str, int]:
 
 
 def beyond_allocator_bytes() -> int | None:
-    """What this process holds on its GPU beyond what the caching allocator reserved: context, kernels, NCCL's buffers.
+    """GPU memory of this process outside of the caching allocator: context, kernels, NCCL's buffers.
 
     None where the driver does not distinguish processes, as in most containers.
     """

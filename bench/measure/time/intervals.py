@@ -10,7 +10,7 @@ Intervals = list[Interval]
 
 
 def union(*sets: Iterable[Interval]) -> Intervals:
-    """What is in any of ``sets``, which need not be merged; intervals that touch become one."""
+    """The union of ``sets``, which need not be merged; intervals that touch become one."""
     merged: Intervals = []
     for begin, end in sorted(interval for intervals in sets for interval in intervals):
         if end <= begin:
@@ -23,7 +23,7 @@ def union(*sets: Iterable[Interval]) -> Intervals:
 
 
 def intersection(some: Intervals, others: Intervals) -> Intervals:
-    """What is in both of two merged sets."""
+    """The intersection of two merged sets."""
     overlaps: Intervals = []
     at = 0
     for begin, end in some:
@@ -37,7 +37,7 @@ def intersection(some: Intervals, others: Intervals) -> Intervals:
 
 
 def difference(some: Intervals, others: Intervals) -> Intervals:
-    """What is in the merged set ``some`` and not in the merged set ``others``."""
+    """The difference of the merged sets ``some`` and ``others``."""
     if not some:
         return []
     begins = [some[0][0], *(end for _, end in others)]

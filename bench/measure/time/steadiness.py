@@ -16,7 +16,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Shift:
-    """Where the steps of a launch differ most from those before."""
+    """The step of a launch from which steps differ most from those before."""
 
     step: int
     """The first step after it."""

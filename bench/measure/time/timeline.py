@@ -1,4 +1,4 @@
-"""What a profiled step is made of: its interval on one rank, cut into parts that exclude each other.
+"""The parts of a profiled step: its interval on one rank, divided into parts that exclude each other.
 
 On a CPU the interval is the training thread's. It *computes* while an operator runs there, autograd's own work around
 it included, but not within the call of a collective or the wait for one. It *communicates* within those, since gloo
@@ -109,7 +109,7 @@ class ProfilerWatch:
         return self._clock.intervals_s()[::2]
 
     def steps(self) -> list[StepTimeline]:
-        """What was seen, after the context."""
+        """The recorded calls, after the context."""
         assert self._profile.profiler is not None
         events = list(self._profile.profiler.kineto_results.events())  # type: ignore[union-attr]
         return gpu_steps(events) if self._on_gpu else cpu_steps(events)
