@@ -1,5 +1,6 @@
 # make bench        set up and run the main sweep; ARGS="stage=3 gpus=2" adds overrides
 # make test         set up and run all checks
+# make exhaustive   the combinations of settings that make test leaves out
 # make check        the quick ones: lint, types, architecture and unit tests, on two cores at once
 # make ui           open MLflow's UI on the store of the sweeps
 # make setup        only install, from uv.lock into .venv
@@ -16,17 +17,21 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test check ui setup dependencies lint claims gate nightly cluster-lab microbench docs clean
+.PHONY: bench test exhaustive check ui setup dependencies lint claims gate nightly cluster-lab microbench docs clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
 
 BESIDE := --numprocesses 2 --dist loadfile
 test: lint
-	$(RUN) -m pytest $(BESIDE) -m "not alone"; beside=$$?; $(RUN) -m pytest -m alone && exit $$beside
+	$(RUN) -m pytest $(BESIDE) -m "not alone and not exhaustive"; beside=$$?; \
+	$(RUN) -m pytest -m "alone and not exhaustive" && exit $$beside
+
+exhaustive: setup
+	$(RUN) -m pytest $(BESIDE) -m exhaustive
 
 check: lint
-	$(RUN) -m pytest tests/architecture tests/unit $(BESIDE)
+	$(RUN) -m pytest tests/architecture tests/unit $(BESIDE) -m "not exhaustive"
 
 ui: setup
 	@$(RUN) -m bench.tracking.ui $(ARGS)

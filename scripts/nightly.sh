@@ -13,8 +13,13 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-.venv/bin/python}
 nights=${NIGHTS:-results/runs/nightly}
+mkdir -p "$nights" || exit 2
 night=$nights/$(date +%Y-%m-%d_%H-%M-%S)
-mkdir -p "$nights" && mkdir "$night" "$night/logs" || exit 2
+if [ -e "$night" ]; then # of another night that began in this second
+    sleep 1
+    night=$nights/$(date +%Y-%m-%d_%H-%M-%S)
+fi
+mkdir "$night" "$night/logs" || exit 2
 trap 'touch "$night/logs/interrupted"' INT TERM HUP
 
 # step NAME COMMAND...: keeps what the command prints in logs/NAME.log, and its exit code and seconds in logs/NAME.code.

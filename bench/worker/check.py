@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
 from bench.job import CheckJob
 from bench.measure.communication import ledger
+from bench.measure.memory.other_threads import wait_for_other_threads
 from bench.measure.memory.step import StepMemory, gathered_parameters
 from bench.rank_results import CheckResult
 from bench.worker import loop, parity, updates
@@ -34,9 +34,6 @@ from workloads.base import Workload
 MAX_REPEATS = 8
 WATCHED_STEPS = 3
 """Steps whose peak memory is counted."""
-RELEASE_S = 0.02
-"""Pause before such a step. A gloo thread is sometimes the last to release a collective's tensors, and needs the GIL.
-Tensors that it still holds when a step begins would count in all of that step."""
 
 
 def check(job: CheckJob, context: RankContext) -> CheckResult:
@@ -142,7 +139,7 @@ class WatchedSteps:
     def _count_step(self, counter: StepMemory) -> None:
         micro_batches = self._batches()
         gc.collect()
-        time.sleep(RELEASE_S)
+        wait_for_other_threads()
         watched_step(self._job, self._engine, self._work, counter, micro_batches)
 
     def collectives(self) -> list[launches.Collective]:

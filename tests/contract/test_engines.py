@@ -44,7 +44,10 @@ def check_parity(cell: Cell, run_check: RunCheck) -> None:
     assert parity.error <= parity.tolerance, parity
 
 
-@pytest.mark.parametrize(("gpus", "optimizer"), [(1, "adamw"), (2, "rmsprop"), (3, "adam"), (4, "sgd")])
+@pytest.mark.parametrize(
+    ("gpus", "optimizer"),
+    [(1, "adamw"), pytest.param(2, "rmsprop", marks=pytest.mark.exhaustive), (3, "adam"), (4, "sgd")],
+)
 def test_training_equals_a_single_process_at_any_world_size_with_any_optimizer(
     engine: str, stage: int, gpus: int, optimizer: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
@@ -87,7 +90,7 @@ def test_accumulation_and_clipping_equal_a_single_process(
     check_parity(cell, run_check)
 
 
-@pytest.mark.parametrize("workload", ["gpt", "cnn_cifar", "resnet18"])
+@pytest.mark.parametrize("workload", ["gpt", "cnn_cifar", pytest.param("resnet18", marks=pytest.mark.exhaustive)])
 def test_every_workload_trains_at_every_stage(
     engine: str, stage: int, workload: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:

@@ -22,8 +22,20 @@ def by_wire() -> Iterator[Launcher]:
         yield launcher
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16_master", "amp_fp16"])
-@pytest.mark.parametrize(("stage", "gpus"), [(1, 2), (1, 3), (2, 4), (2, 5), (3, 2), (3, 3)])
+PRECISIONS = ("fp32", "bf16_master", "amp_fp16")
+PLACES = ((1, 2), (1, 3), (2, 4), (2, 5), (3, 2), (3, 3))
+"""Stage and ranks."""
+
+
+def places_and_precisions() -> Iterator[Any]:
+    """Each place once, with the precisions in turn; the other combinations are exhaustive."""
+    for number, (stage, gpus) in enumerate(PLACES):
+        for precision in PRECISIONS:
+            marks = () if precision == PRECISIONS[number % len(PRECISIONS)] else pytest.mark.exhaustive
+            yield pytest.param(stage, gpus, precision, marks=marks)
+
+
+@pytest.mark.parametrize(("stage", "gpus", "precision"), places_and_precisions())
 def test_weights_are_the_same_bits_by_the_wire(
     stage: int,
     gpus: int,

@@ -65,7 +65,7 @@ def refusal(ranks: Ranks) -> Callable[..., str]:
     return find
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [0, 3, *(pytest.param(stage, marks=pytest.mark.exhaustive) for stage in (1, 2))])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -95,8 +95,15 @@ def test_a_checkpoint_may_be_saved_before_the_first_step(ranks: Ranks, tmp_path:
     assert [outcomes[-1] for outcomes in again] == [outcomes[-1] for outcomes in first]
 
 
-@pytest.mark.parametrize("model", ["plain", "rich"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16_master"])
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [
+        ("rich", "bf16_master"),
+        pytest.param("rich", "fp32", marks=pytest.mark.exhaustive),
+        pytest.param("plain", "fp32", marks=pytest.mark.exhaustive),
+        pytest.param("plain", "bf16_master", marks=pytest.mark.exhaustive),
+    ],
+)
 @pytest.mark.parametrize(
     ("source", "target"),
     [((1, 2), (3, 3)), ((3, 3), (1, 2)), ((0, 2), (2, 2)), ((2, 3), (0, 1)), ((3, 1), (0, 4)), ((0, 4), (3, 2))],

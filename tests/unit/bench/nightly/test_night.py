@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +42,11 @@ exit "${{code:-0}}"
 """A python that runs no step, and exits with the status that a variable of the step's name holds."""
 
 
+def heed_interrupts() -> None:
+    """A shell cannot trap a signal that was ignored when it began, as SIGINT is in a background job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def night(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     python = tmp_path / "python"
@@ -52,7 +58,14 @@ def night(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         before = set(tmp_path.glob("*/summary.md"))
         named = {"PYTHON": str(python), "NIGHTS": str(tmp_path), "BASE": "nowhere"}
         named |= {name: str(value) for name, value in variables.items()}
-        done = subprocess.run([SCRIPT], env=os.environ | named, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [SCRIPT],
+            env=os.environ | named,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=heed_interrupts,
+        )
         (written,) = set(tmp_path.glob("*/summary.md")) - before
         return done.returncode, written.read_text()
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.measure.memory.allocations import Event, Reader
+from bench.measure.memory.other_threads import wait_for_other_threads
 from bench.measure.memory.step import StepMemory, completed, reachable, state_bytes, stored
 
 CPU = torch.device("cpu")
@@ -106,6 +107,7 @@ def train(counter: StepMemory, model: nn.Linear, optimizer: torch.optim.SGD, bat
             "optimizer": [moments["momentum_buffer"] for moments in optimizer.state.values()],
         }
 
+    wait_for_other_threads()
     with counter.step(state(), [batch]):
         counter.forward()
         loss = model(batch).square().sum()
