@@ -54,6 +54,8 @@ class Model:
     """SHA-256 of the tensors of the first global batch."""
     compute_memory: ComputeMemory | None = None
     """None where a rank has a part of a replica, and where memory was not measured."""
+    recomputed_flops_per_unit: float = 0.0
+    """What activation checkpointing computes again in backward, counted likewise; not part of ``flops_per_unit``."""
     uncounted_operators: dict[str, int] = field(default_factory=dict)
     """Calls by operator, of those that multiply and have no formula: ``flops_per_unit`` lacks them."""
     skipped: list[str] = field(default_factory=list)

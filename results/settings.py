@@ -87,6 +87,14 @@ class Training:
     compile: bool = setting(
         False, "compile the model with torch.compile, in the first warm-up step of each launch", optional=True
     )
+    checkpointing: str = setting(
+        "none",
+        "activation checkpointing of each sharding unit. full: keep its inputs only and compute its forward again in "
+        "backward; selective: also keep the outputs of matrix products, convolutions and attention",
+        *("none", "full", "selective"),
+        optional=True,
+        label="checkpointing {}",
+    )
     optimizer: str = setting("adam", "optimizer; sgd has momentum 0.9", *("sgd", "adam", "adamw", "rmsprop"))
     lr: float = setting(1e-3, "learning rate", above=0)
 

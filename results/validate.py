@@ -86,6 +86,8 @@ def _check_model(record: Record) -> None:
         return
     expect(1 <= model.units_per_sample <= MOST_ELEMENTS, "model.units_per_sample", model.units_per_sample, "at least 1")
     expect(0 <= model.flops_per_unit < 1e30, "model.flops_per_unit", model.flops_per_unit, "at least 0")
+    again = model.recomputed_flops_per_unit
+    expect(0 <= again < 1e30, "model.recomputed_flops_per_unit", again, "at least 0")
     computing = vars(model.compute_memory) if model.compute_memory else {}
     for name, value in {"buffer_bytes": model.buffer_bytes, **computing}.items():
         expect(0 <= value <= MOST_ELEMENTS, f"model.{name}", value, "at least 0")

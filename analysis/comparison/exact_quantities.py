@@ -55,6 +55,8 @@ def quantities(record: Record) -> Quantities:
         values["model: parameters"] = record.model.parameter_count
         values["model: buffers, bytes"] = record.model.buffer_bytes
         values["model: FLOPs per unit"] = record.model.flops_per_unit
+        if record.model.recomputed_flops_per_unit:
+            values["model: recomputed FLOPs per unit"] = record.model.recomputed_flops_per_unit
     return values | _memory(record) | _collectives(record) | _description(record)
 
 

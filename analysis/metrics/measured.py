@@ -11,7 +11,7 @@ from analysis.metrics import scaling_loss, step_parts, time
 from analysis.metrics.memory import Memory, memory
 from analysis.metrics.scaling import Efficiency, devices, serial_fraction
 from analysis.metrics.traffic import sent_bytes, wire_bytes
-from analysis.metrics.utilization import joules_per_step, utilization
+from analysis.metrics.utilization import hardware_utilization, joules_per_step, utilization
 from analysis.statistics import medians
 from analysis.statistics.medians import NOTHING, Interval
 from results.invariants import efficiency_violation
@@ -43,6 +43,7 @@ class Measured:
     wire_bytes: float
     """Per rank and step, at the network interface."""
     mfu: Interval
+    hfu: Interval
     joules_per_step: float
     warnings: tuple[str, ...]
     """Ids of verdicts: its record's own, and those that take other records to see."""
@@ -108,6 +109,7 @@ def measure(record: Record, index: int, settings: Mapping[Hashable, Any], effici
         sent_bytes=sent_bytes(record),
         wire_bytes=wire_bytes(record),
         mfu=utilization(record, throughput),
+        hfu=hardware_utilization(record, throughput),
         joules_per_step=joules_per_step(record),
         warnings=tuple(record.verdicts),
         reasons=record.verdict_reasons,

@@ -1,9 +1,9 @@
 """Model FLOPs utilization against a measured ceiling, and the energy of a step.
 
 MFU is that of PaLM (Chowdhery et al. 2022, appendix B): operations that the model needs, per second, over what the
-device can do. What is computed again to save memory does not count (with it, the share would be a hardware
-utilization, HFU). The denominator is no data sheet's: it is the rate that the cell's ranks reached in matrix products
-alone, on this machine, all at once.
+device can do. What activation checkpointing computes again counts in HFU only (Korthikanti et al. 2023). The
+denominator is no data sheet's: it is the rate that the cell's ranks reached in matrix products alone, on this machine,
+all at once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ from results.record import Record, world_size
 
 
 def utilization(record: Record, throughput_per_s: Interval) -> Interval:
-    """A rank's model FLOPs per second over its ceiling, a fraction; NaN where either was not counted."""
-    if record.model is None or not record.model.flops_per_unit:
+    """MFU: a rank's model FLOPs per second over its ceiling, a fraction; NaN where either was not counted."""
+    return _share(record, throughput_per_s, record.model.flops_per_unit if record.model else 0.0)
+
+
+def hardware_utilization(record: Record, throughput_per_s: Interval) -> Interval:
+    """HFU: the same with the operations that activation checkpointing computes again."""
+    model = record.model
+    counted = model is not None and model.flops_per_unit
+    return _share(record, throughput_per_s, model.flops_per_unit + model.recomputed_flops_per_unit if counted else 0.0)
+
+
+def _share(record: Record, throughput_per_s: Interval, flops_per_unit: float) -> Interval:
+    if not flops_per_unit or record.ceiling is None or not throughput_per_s.launches:
         return NOTHING
-    if record.ceiling is None or not throughput_per_s.launches:
-        return NOTHING
-    factor = record.model.flops_per_unit / (world_size(record) * record.ceiling.flops_per_s)
+    factor = flops_per_unit / (world_size(record) * record.ceiling.flops_per_s)
     return Interval(
         factor * throughput_per_s.value,
         factor * throughput_per_s.low,

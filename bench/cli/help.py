@@ -40,7 +40,7 @@ cannot be run; 130 after Ctrl-C.
 TOPICS = {
     "Training (what engines support differs: python -m bench.engines)": (
         *("engine", "stage", "precision", "bucket_mb", "overlap", "accumulate", "compression", "shard_size"),
-        *("local_steps", "clip_norm", "compile", "optimizer", "lr"),
+        *("local_steps", "clip_norm", "compile", "checkpointing", "optimizer", "lr"),
     ),
     "Work and ranks": (
         *("workload", "gpus", "device", "backend", "threads", "scaling", "batch_size", "data_skew", "data_dir"),

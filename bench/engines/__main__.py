@@ -35,6 +35,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "shard_size": (2,),
     "local_steps": (4,),
     "compile": (True,),
+    "checkpointing": choices("checkpointing")[1:],
     "join": (True,),
     "backend": ("fake",),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.precision import refuse_narrow
 from bench.job import EngineJob, StepsJob
@@ -38,6 +39,10 @@ def ready(job: StepsJob[Any], context: RankContext) -> tuple[Engine, list[list[B
     pool = [batches(job, work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
     loss_fn: LossFunction = work.loss
     if rank == job.straggler_rank:
-        own_s = straggler.compute_s(module, pool[0][0], work.loss, job.spec.precision, device)
+        mode = job.spec.checkpointing
+        own_s = straggler.compute_s(
+            *(module, pool[0][0], work.loss, job.spec.precision, device),
+            prepare=lambda copied: checkpoint_units(work.units(copied), mode),
+        )
         loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
     return set_up(job, module, work.units(module), context), pool, loss_fn

@@ -7,6 +7,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.batches import tensors_of
 from bench.engines.precision import autocast, cast_inputs, cast_module, narrow_parameter, weight_dtype
 from bench.job import ReferenceJob
@@ -17,7 +18,7 @@ from results import model
 from workloads.base import Workload
 
 
-def model_facts(work: Workload, data_digest: str, precision: str) -> model.Model:
+def model_facts(work: Workload, data_digest: str, precision: str, checkpointing: str = "none") -> model.Model:
     """What is trained, counted on a built module rather than typed in; buffers as ``precision`` has them."""
     module = work.build()
     dtypes = {name: str(weight.dtype).removeprefix("torch.") for name, weight in module.named_parameters()}
@@ -30,13 +31,19 @@ def model_facts(work: Workload, data_digest: str, precision: str) -> model.Model
         for name, weight in module.named_parameters()
     ]
     info = work.info
-    operations, uncounted = flops_per_sample(work, module, weight_dtype(precision) if is_cast else torch.float32)
+    inputs = weight_dtype(precision) if is_cast else torch.float32
+    operations, uncounted = flops_per_sample(work, module, inputs)
+    again = 0.0
+    if checkpointing != "none":
+        checkpoint_units(work.units(module), checkpointing)
+        again = flops_per_sample(work, module, inputs)[0] - operations
     module = cast_module(module, precision)
     return model.Model(
         workload=info.name,
         unit=info.unit,
         units_per_sample=info.units_per_sample,
         flops_per_unit=operations / info.units_per_sample,
+        recomputed_flops_per_unit=again / info.units_per_sample,
         uncounted_operators=uncounted,
         parameters=parameters,
         buffer_bytes=sum(part.nbytes for buffer in module.buffers() for part in step.stored(buffer)),
@@ -64,6 +71,7 @@ def flops_per_sample(
 def compute_memory(job: ReferenceJob, work: Workload, device: torch.device) -> model.ComputeMemory | None:
     """A micro-batch's memory in addition to model state, without an engine; None where a rank has a part of a replica.
 
+    Units are checkpointed as the engine's are.
     A gradient is released as soon as it is accumulated, as by an engine that copies it into a bucket.
     """
     if job.ranks_per_replica > 1 or not job.memory:
@@ -71,6 +79,7 @@ def compute_memory(job: ReferenceJob, work: Workload, device: torch.device) -> m
     counter = step.StepMemory(device)
     with counter:
         module = cast_module(work.build().to(device), job.spec.precision)
+        checkpoint_units(work.units(module), job.spec.checkpointing)
         for weight in module.parameters():
             if weight.requires_grad:
                 weight.register_post_accumulate_grad_hook(release_gradient)

@@ -60,7 +60,7 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     shares = reference_shares(job)
     first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in tensors_of(batch)]
     facts = replace(
-        model_facts(work, digest(first), job.spec.precision),
+        model_facts(work, digest(first), job.spec.precision, job.spec.checkpointing),
         compute_memory=compute_memory(job, work, device),
         skipped=reached.skipped(),
         differentiates=trace.differentiates,

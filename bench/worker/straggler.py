@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,20 @@ from bench.measure.time.timing import synchronize
 TRIALS = 3
 
 
-def compute_s(module: nn.Module, batch: Batch, loss_fn: LossFunction, precision: str, device: torch.device) -> float:
-    """Seconds of one forward and backward of a copy of ``module``: the least of a few trials after one to warm up."""
+def compute_s(
+    module: nn.Module,
+    batch: Batch,
+    loss_fn: LossFunction,
+    precision: str,
+    device: torch.device,
+    prepare: Callable[[nn.Module], None] = lambda module: None,
+) -> float:
+    """Seconds of one forward and backward of a copy of ``module``: the least of a few trials after one to warm up.
+
+    ``prepare`` changes the copy as the engine changes the module (activation checkpointing).
+    """
     copied = cast_module(copy.deepcopy(module), precision)
+    prepare(copied)
     batch = cast_inputs(batch, weight_dtype(precision))
     seconds = []
     for _ in range(1 + TRIALS):

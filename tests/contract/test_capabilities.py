@@ -18,6 +18,8 @@ from tests.conftest import MakeCell
 ANSWERS = list(declared(2, "gloo")) + [answer for answer in declared(4, "gloo") if answer.setting == "shard_size"]
 WITH_PARITY = ("stage", "precision", "optimizer")
 """Settings whose every yes tests/contract/test_engines.py runs, and compares with a single process..."""
+ELSEWHERE = ("checkpointing",)
+"""Settings whose launches are in a test of their own: what they do does not depend on the engine."""
 OF_SOME_MODULES = ("tensor_parallel", "pipeline")
 """... on a model that these engines refuse."""
 TINY = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 8}
@@ -28,6 +30,8 @@ def words(answer: SupportAnswer) -> str:
 
 
 def is_run_here(answer: SupportAnswer) -> bool:
+    if answer.setting in ELSEWHERE:
+        return False
     return answer.answer == "yes" and (answer.setting not in WITH_PARITY or answer.engine in OF_SOME_MODULES)
 
 

@@ -20,7 +20,7 @@ CAPABILITIES = Capabilities(
         2: "and gradients",
         3: "and parameters",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing"),
     backends=("gloo", "nccl", "fake"),
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
@@ -57,6 +57,11 @@ def refuse(spec: EngineSpec) -> None:
     if kernel == "deepspeed" and spec.optimizer not in ("adam", "adamw"):
         raise EngineUnsupported(
             f"engine.kernel=deepspeed has no optimizer={spec.optimizer}: its fused kernels are adam and adamw"
+        )
+    if spec.stage == 3 and spec.checkpointing == "selective":
+        raise EngineUnsupported(
+            "engine=deepspeed at stage=3 has no checkpointing=selective: its gradients then differ from those of a "
+            "single process (0.19.8)"
         )
     if spec.stage == 0:
         refuse_at_stage_0(spec)

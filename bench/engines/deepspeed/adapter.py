@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
@@ -39,6 +40,7 @@ class DeepSpeed:
 
         refuse_module(module, spec.stage)
         self.spec = spec
+        checkpoint_units(units, spec.checkpointing)
         self.whole_loss = bool(context.first_use) or isinstance(module, torch.jit.ScriptModule)
         self.library = deepspeed
         take_device(context.device.type)

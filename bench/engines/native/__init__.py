@@ -59,7 +59,7 @@ CAPABILITIES = Capabilities(
         2: "the same, gradients kept as shards",
         3: "units gathered in forward and backward",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing"),
     backends=("gloo", "nccl", "fake"),
 )
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")

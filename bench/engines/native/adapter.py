@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
@@ -60,6 +61,7 @@ class NativeEngine:
             if self.policy.shard_parameters
             else AlwaysUnsharded(self.groups)
         )
+        checkpoint_units(units, spec.checkpointing, self.schedule.recomputing)
         self.reducer = GradientReducer(
             backward_order(self.module, self.groups, self.policy),
             self.collectives,

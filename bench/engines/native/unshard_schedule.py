@@ -19,7 +19,7 @@ unsharded at that time (``param_access.py``); one that was read outside its unit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -46,6 +46,10 @@ class Schedule(Protocol):
         """Context of a micro-batch's forward and loss, or of its backward."""
         ...
 
+    def recomputing(self, unit: nn.Module) -> AbstractContextManager[None]:
+        """Context in which backward computes the forward of ``unit`` again (activation checkpointing)."""
+        ...
+
     def bucket_complete(self, bucket: Bucket) -> None:
         """All gradients of ``bucket`` were computed."""
         ...
@@ -67,6 +71,9 @@ class AlwaysUnsharded:
         if phase == "forward":
             for group in self.groups:
                 group.save_writes()
+
+    def recomputing(self, unit: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def bucket_complete(self, bucket: Bucket) -> None:
         pass
@@ -94,6 +101,7 @@ class UnshardSchedule:
         self._last_order: dict[Phase, list[ParamGroup]] = {}
         self._group_of = {bucket: group for group in groups for bucket in group.buckets}
         self._buckets = list(self._group_of)
+        self._group_of_unit = {module: group for group in groups for module in group.modules}
         self._hooks: list[RemovableHandle] = []
         self._access = ParamAccess(module, self._buckets, self._on_access)
         for group in groups:
@@ -134,6 +142,20 @@ class UnshardSchedule:
                 group.save_writes()
             if group not in self._kept:
                 group.reshard()
+
+    @contextmanager
+    def recomputing(self, unit: nn.Module) -> Iterator[None]:
+        """No hook of ``unit`` runs: its group counts as in forward, so that reads of its parameters are its own."""
+        group = self._group_of_unit.get(unit)  # None: its parameters are tied, and the root's
+        if group is None:
+            yield
+            return
+        self._unshard(group)
+        group.set_in_forward(True)
+        try:
+            yield
+        finally:
+            group.set_in_forward(self._forward_calls[group] > 0)
 
     def bucket_complete(self, bucket: Bucket) -> None:
         bucket.reshard()

@@ -22,6 +22,7 @@ from bench.engines.spec import (
 
 CAPABILITIES = Capabilities(
     stages={0: "PipelineStage; an all-reduce of gradients over replicas"},
+    settings=("checkpointing",),
     precisions=("fp32", "amp_bf16", "bf16"),
     why_not={
         "stage": "a stage of the pipeline is whole on its rank (0)",

@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.batches import map_tensors, tensors_of
 from bench.engines.optimizers import FUSED, build_optimizer
@@ -48,6 +49,7 @@ class PipelineEngine:
         stages.refuse_what_stages_share(module, runs)
         stages.refuse_untrained_stage(module, runs)
         module = cast_module(module, spec.precision)
+        checkpoint_units(units, spec.checkpointing)
         names = {id(weight): name for name, weight in module.named_parameters()}
         self.kept_by = [
             {names[id(weight)]: (weight.shape, weight.dtype) for weight in nn.ModuleList(run).parameters()}

@@ -24,7 +24,7 @@ CAPABILITIES = Capabilities(
         0: "parallelize_module; DistributedDataParallel over replicas",
         3: "parallelize_module; fully_shard over replicas",
     },
-    settings=("accumulate",),
+    settings=("accumulate", "checkpointing"),
     precisions=("fp32", "amp_bf16", "bf16"),
     backends=("gloo", "nccl", "fake"),
     why_not={

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
@@ -117,6 +118,7 @@ class TensorParallelEngine:
         styles = {path: STYLES[style]() for path, style in self.plan.items()}
         parallelize_module(module, mesh["tensor"], styles)
         self.sliced_share = sliced_share(module)
+        checkpoint_units(units, spec.checkpointing)
         if spec.stage == 3:
             refuse_for_fully_shard("tensor_parallel at stage=3", module, units)
             for unit in units:

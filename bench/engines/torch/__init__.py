@@ -43,6 +43,7 @@ CAPABILITIES = Capabilities(
         "shard_size",
         "local_steps",
         "compile",
+        "checkpointing",
         "join",
     ),
     backends=("gloo", "nccl", "fake"),
@@ -76,6 +77,11 @@ def refuse(spec: EngineSpec) -> None:
             raise EngineUnsupported(f"engine=torch at stage={spec.stage} {what}: {why}")
     if spec.compile:
         _need_compiler(spec.device)
+        if spec.checkpointing != "none":
+            raise EngineUnsupported(
+                f"engine=torch has no checkpointing={spec.checkpointing} with compile=true: the compiler decides "
+                "what backward computes again"
+            )
 
 
 def refuse_seen(spec: EngineSpec, seen: Seen) -> None:

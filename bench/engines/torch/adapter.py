@@ -12,6 +12,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
@@ -46,6 +47,7 @@ class TorchEngine:
         module = cast_module(module, spec.precision)
         self.shadow: ddp.ShadowGradients | None = None
         self.hook: ddp.Hook | None = None
+        checkpoint_units(units, spec.checkpointing)
         if self.sharded:
             refuse_for_fully_shard(f"torch at stage={spec.stage}", module, units)
             self.module = fsdp.shard(WholeLoss(module) if context.first_use else module, units, spec, context)
