@@ -56,7 +56,7 @@ def check(config: Config) -> None:
         if config.network.kind == "none" and value is not None:
             raise ConfigError(f"network.{name}={value} needs network=lab; with network=none, valid: null")
     ranks = config.gpus if config.scaling == "strong" else 1
-    if config.batch_size % (ranks * config.accumulate):
+    if config.batch_tokens is None and config.batch_size % (ranks * config.accumulate):
         raise ConfigError(
             f"batch_size={config.batch_size} cannot be shared evenly by gpus={config.gpus} (scaling={config.scaling}) "
             f"and accumulate={config.accumulate}; valid: a multiple of {ranks * config.accumulate}"

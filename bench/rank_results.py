@@ -30,6 +30,10 @@ class RankResult:
 class LoadResult(RankResult):
     """The workload can be loaded."""
 
+    unit: str
+    """What a sample is counted in."""
+    units_per_sample: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceResult(RankResult):

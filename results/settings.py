@@ -219,6 +219,13 @@ class Config(Training):
         min=1,
         role="task",
     )
+    batch_tokens: int | None = setting(
+        None,
+        "tokens per step over all ranks, in place of batch_size: equal work while gpus, workload.sequence_length and "
+        "checkpointing vary. null: batch_size",
+        min=1,
+        role="task",
+    )
     steps: int = setting(45, "measured steps per launch", min=1, role="task")
     warmup: int = setting(2, "warm-up steps per launch, excluded from statistics", min=0, role="task")
     repeats: int = setting(

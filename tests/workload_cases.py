@@ -16,7 +16,9 @@ from workloads import Workload
 from workloads.base import Batch
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "workload"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "collectives")  # has no model
+LIBRARIES = ("hf", "timm", "torchvision")
+"""Workloads that have no model until it is named."""
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in ("collectives", *LIBRARIES))
 SMALL: dict[str, dict[str, Any]] = {"vit_b_16": {"size": "tiny"}, "module": {"path": "workloads.cnn_cifar:network"}}
 """Options without which a workload is too large to run here, or is none."""
 TINY = [name for name in NAMES if not name.startswith("resnet")]

@@ -26,20 +26,26 @@ class BERT(Supervised):
 
     15 % of the positions, equally many in each sample, hold the mask token, and the loss is the mean over them.
     Which ones is drawn once from the seed, so that it belongs to the sample. ``size`` is tiny (2 layers of 64) or
-    base (BERT-base). ``context`` is the length of sequences and of the position table (null: the size's own).
+    base (BERT-base). ``sequence_length`` is the length of sequences and of the position table (null: the size's own).
     ``tie`` makes the head share the token embedding's weight.
     """
 
     def __init__(
-        self, *, seed: int, data_dir: str | None, size: str = "tiny", context: int | None = None, tie: bool = True
+        self,
+        *,
+        seed: int,
+        data_dir: str | None,
+        size: str = "tiny",
+        sequence_length: int | None = None,
+        tie: bool = True,
     ) -> None:
         check_choice("bert", "size", size, list(SIZES))
         check_choice("bert", "tie", tie, (True, False))
         data.refuse_data_dir("bert", data_dir)
         self._size = SIZES[size]
-        if context is not None:
-            check_count("bert", "context", context)
-            self._size = replace(self._size, context=context)
+        if sequence_length is not None:
+            check_count("bert", "sequence_length", sequence_length)
+            self._size = replace(self._size, context=sequence_length)
         self._tie = tie
         length = self._size.context
         masked = max(1, round(MASKED * length))

@@ -26,20 +26,27 @@ SIZES = {
 class GPT(Supervised):
     """Next-token prediction; throughput counts tokens.
 
-    ``size`` is tiny (2 layers of 64) or GPT-2's 124M, 355M or 1.5B. ``context`` is the length of sequences and of
-    the position table (null: the size's own). ``tie`` makes the head share the token embedding's weight.
+    ``size`` is tiny (2 layers of 64) or GPT-2's 124M, 355M or 1.5B. ``sequence_length`` is the length of
+    sequences and of the position table (null: the size's own). ``tie`` makes the head share the token embedding's
+    weight.
     """
 
     def __init__(
-        self, *, seed: int, data_dir: str | None, size: str = "tiny", context: int | None = None, tie: bool = True
+        self,
+        *,
+        seed: int,
+        data_dir: str | None,
+        size: str = "tiny",
+        sequence_length: int | None = None,
+        tie: bool = True,
     ) -> None:
         check_choice("gpt", "size", size, list(SIZES))
         check_choice("gpt", "tie", tie, (True, False))
         data.refuse_data_dir("gpt", data_dir)
         self._size = SIZES[size]
-        if context is not None:
-            check_count("gpt", "context", context)
-            self._size = replace(self._size, context=context)
+        if sequence_length is not None:
+            check_count("gpt", "sequence_length", sequence_length)
+            self._size = replace(self._size, context=sequence_length)
         self._tie = tie
         source = data.tokens(seed, vocabulary=self._size.vocabulary, length=self._size.context)
         super().__init__("gpt", seed, source, unit="token", units_per_sample=self._size.context)

@@ -65,6 +65,7 @@ def load(
     path: str,
     kwargs: dict[str, Any] | None = None,
     input: list[int] | tuple[int, ...] = Feed.input,
+    sequence_length: int | None = None,
     input_kind: str = Feed.input_kind,
     vocabulary: int = Feed.vocabulary,
     loss: str = Feed.loss,
@@ -77,6 +78,8 @@ def load(
     The other options say how a module is fed (conf/workload/module.yaml); a workload brings its own data and loss.
     """
     names = tuple(units) if isinstance(units, list) else units
+    if sequence_length is not None:
+        input, input_kind = [sequence_length], "tokens"
     feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes, names)
     if not isinstance(kwargs, dict | None):
         raise WorkloadError(f"module: kwargs={kwargs!r} is not valid; valid: {{NAME: VALUE, ...}}, null")

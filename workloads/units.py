@@ -99,6 +99,16 @@ def default_units(module: nn.Module, calls: Calls) -> list[nn.Module]:
     return in_order(kept, calls)
 
 
+def block_units(module: nn.Module, calls: Calls) -> list[nn.Module]:
+    """The entries of the outermost lists of modules, a transformer's blocks; ``default_units`` where there are none.
+
+    An entry that is not called, or shares a parameter with others, is left to the root.
+    """
+    finder = Finder(module, calls)
+    units = finder.blocks(module, "")
+    return in_order(units, calls) if units else default_units(module, calls)
+
+
 class Finder:
     """Splits a module into units from the top."""
 
@@ -125,6 +135,18 @@ class Finder:
                 units.append((path, child))
             elif opens(child):
                 units += self.below(child, path)
+        return units
+
+    def blocks(self, module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+        """The called entries of lists below ``module``, by name; those within an entry are its own."""
+        units: list[tuple[str, nn.Module]] = []
+        for child_name, child in module.named_children():
+            path = f"{name}.{child_name}" if name else child_name
+            is_block = isinstance(module, nn.ModuleList) and self._calls.place(path) is not None
+            if is_block and any(True for _ in child.parameters()) and not self._is_shared(child):
+                units.append((path, child))
+            else:
+                units += self.blocks(child, path)
         return units
 
     def _is_unit(self, child: nn.Module, path: str, *, block: bool) -> bool:

@@ -23,8 +23,9 @@ def utilization(record: Record, throughput_per_s: Interval) -> Interval:
 def hardware_utilization(record: Record, throughput_per_s: Interval) -> Interval:
     """HFU: the same with the operations that activation checkpointing computes again."""
     model = record.model
-    counted = model is not None and model.flops_per_unit
-    return _share(record, throughput_per_s, model.flops_per_unit + model.recomputed_flops_per_unit if counted else 0.0)
+    if model is None or not model.flops_per_unit:
+        return NOTHING
+    return _share(record, throughput_per_s, model.flops_per_unit + model.recomputed_flops_per_unit)
 
 
 def _share(record: Record, throughput_per_s: Interval, flops_per_unit: float) -> Interval:

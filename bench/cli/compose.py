@@ -20,7 +20,7 @@ from bench import engines
 from bench.checks import check, check_engine_options
 from bench.cli.help import help_node
 from bench.cli.main_sweep import world_sizes
-from bench.cli.overrides import factory_name
+from bench.cli.overrides import factory_name, model_name
 from bench.cli.withheld import restored
 from bench.groups import CONF, default_option, group_files
 from bench.launch import local
@@ -49,6 +49,7 @@ def register(defaults: Mapping[str, Any] | None = None, *, makes_folder: bool = 
     OmegaConf.register_new_resolver("default_store", default_uri, replace=True)
     OmegaConf.register_new_resolver("world_sizes", world_sizes, replace=True)
     OmegaConf.register_new_resolver("factory_name", factory_name, replace=True)
+    OmegaConf.register_new_resolver("model_name", model_name, replace=True)
 
 
 def from_hydra(composed: DictConfig, conf: Path = CONF) -> Config:

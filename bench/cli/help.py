@@ -43,8 +43,8 @@ TOPICS = {
         *("local_steps", "clip_norm", "compile", "checkpointing", "optimizer", "lr"),
     ),
     "Work and ranks": (
-        *("workload", "gpus", "device", "backend", "threads", "scaling", "batch_size", "data_skew", "data_dir"),
-        *("seed", "deterministic"),
+        *("workload", "gpus", "device", "backend", "threads", "scaling", "batch_size", "batch_tokens"),
+        *("data_skew", "data_dir", "seed", "deterministic"),
     ),
     "Launches and time": ("steps", "warmup", "repeats", "timeout_s", "budget_s", "dry_run", "resume", "reproduce"),
     "Largest batch": ("search", "memory_limit", "search_most"),

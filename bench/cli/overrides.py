@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -20,8 +22,8 @@ from results.host_settings import Cluster
 from results.settings import Config
 from results.shown import shown
 
-OWN_MODULE = "module:"
-"""Begins the name of a workload that is a person's own model."""
+BY_NAME = {"module": "path", "hf": "model", "timm": "model", "torchvision": "model"}
+"""Workloads that are written ``workload=NAME:VALUE``, and the option that takes the value."""
 
 
 def factory_name(path: str | None) -> str:
@@ -39,10 +41,18 @@ def overrides_of(arguments: list[str]) -> list[str]:
     return list(get_args_parser().parse_args(arguments).overrides)
 
 
+def model_name(workload: str, model: str | None) -> str:
+    """The name of a model of a library, by which cells and reports know it: ``hf_llama``; of a file, its folder's."""
+    path = PurePath(str(model or ""))
+    own = path.parent.name or path.stem if path.suffix == ".json" else path.name
+    return "_".join(filter(None, [workload, re.sub(r"[^A-Za-z0-9.]+", "_", own).strip("_")]))
+
+
 def name_module(arguments: list[str]) -> list[str]:
     """``workload=module:path.to:factory`` as ``workload=module workload.path=path.to:factory``, which Hydra knows.
 
-    Likewise ``~tracking``, which turns tracking off, as ``tracking=none``.
+    Likewise ``workload=hf:llama`` and the other workloads of ``BY_NAME``, and ``~tracking``, which turns tracking off,
+    as ``tracking=none``.
 
     Raises ConfigError where what follows ``module:`` is malformed, or it is one of several choices.
     """
@@ -53,17 +63,25 @@ def name_module(arguments: list[str]) -> list[str]:
             rewritten.append("tracking=none")
             continue
         choices = value.split(",")
-        if group != "workload" or not any(choice.strip().startswith(OWN_MODULE) for choice in choices):
+        named = [name for name in BY_NAME if any(choice.strip().startswith(f"{name}:") for choice in choices)]
+        if group != "workload" or not named:
             rewritten.append(argument)
             continue
-        path = value.removeprefix(OWN_MODULE)
+        workload, option = named[0], BY_NAME[named[0]]
+        model = value.removeprefix(f"{workload}:")
         if len(choices) > 1:
-            raise ConfigError(
-                f"{argument} cannot be swept; valid: one workload=module:path.to:factory, or several models of your "
-                "own as workload=module workload.path=path.to:factory,path.to:another"
+            valid = (
+                "one workload=module:path.to:factory, or several models of your own as workload=module "
+                "workload.path=path.to:factory,path.to:another"
+                if workload == "module"
+                else f"workload={workload} workload.{option}=NAME,ANOTHER"
             )
-        factory_name(path)
-        rewritten += ["workload=module", f"workload.path={path}"]
+            raise ConfigError(f"{argument} cannot be swept; valid: {valid}")
+        if workload == "module":
+            factory_name(model)
+        elif not model:
+            raise ConfigError(f"{argument} names no model; valid: workload={workload}:NAME")
+        rewritten += [f"workload={workload}", f"workload.{option}={model}"]
     return rewritten
 
 

@@ -32,6 +32,9 @@ PRODUCTS = (
 )
 """Operators whose outputs ``selective`` keeps; a name that this torch lacks is passed over."""
 
+MUTATED = "selective activation checkpoint has been mutated"
+"""Part of torch's error about an output that was kept and then changed."""
+
 Recompute = Callable[[nn.Module], AbstractContextManager[None]]
 """The context in which an engine has a unit's forward computed again."""
 
@@ -81,7 +84,15 @@ def recomputation(
         opened.enter_context(of_engine)
         opened.enter_context(unmoved_buffers(unit))
         opened.enter_context(of_torch)
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if MUTATED not in str(error):
+                raise
+            raise EngineUnsupported(
+                f"checkpointing=selective is not supported for {type(unit).__name__}: it changes the output of a "
+                "matrix product or convolution in place (nn.ReLU(inplace=True)); valid: checkpointing=full, none"
+            ) from error
 
 
 @contextmanager

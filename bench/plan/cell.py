@@ -43,6 +43,8 @@ class Cell:
     """The hosts that it runs on, where they are several; else empty."""
     ranks_by_host: tuple[int, ...] = ()
     """Ranks on each of ``hosts``."""
+    samples: int | None = None
+    """Samples per step over all ranks, where ``batch_tokens`` sets them and the workload is loaded."""
 
     @property
     def id(self) -> str:
@@ -68,6 +70,8 @@ class Cell:
     @property
     def rank_batch(self) -> int:
         """Samples per step and rank."""
+        if self.samples is not None:
+            return self.samples // self.config.gpus
         return self.config.batch_size // (self.config.gpus if self.config.scaling == "strong" else 1)
 
     @property

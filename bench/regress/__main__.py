@@ -234,6 +234,8 @@ def side(
     folder: Path, configs: list[Config], launcher: Launcher, where: Environment, code: Source, scratch: Path
 ) -> Sweep:
     """One side's sweep, with nothing measured yet."""
+    if any(config.batch_tokens is not None for config in configs):
+        raise ConfigError("batch_tokens is not supported by bench.regress; valid: batch_size")
     scratch.mkdir()
     cells = plan(configs, launcher.machine, limits.usable_cores())
     return Sweep(cells, open_store(folder, resume=False), launcher, where, scratch, Breakdown(), code)

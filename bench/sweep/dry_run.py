@@ -42,7 +42,7 @@ def run(configs: list[Config]) -> NoReturn:
     try:
         with scratch() as folder, launcher_for(preload) as launcher:
             cells = plan(configs, launcher.machine, limits.usable_cores())
-            check_workloads(cells, launcher, folder)
+            cells = check_workloads(cells, launcher, folder)
             show_plan(cells, launcher.machine, "nothing is measured (dry_run=true)")
             models, paces = measured(cells, launcher, folder)
             show(cells, models, estimate.seconds(cells, paces, folder))

@@ -7,25 +7,48 @@ import json
 from pathlib import Path
 
 from bench.checks import ConfigError
+from bench.job import LaunchResult
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
+from bench.rank_results import LoadResult
+from results.settings import Config
 
 
-def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> None:
-    """Loads each workload once, in a process of its own. Raises ConfigError for one that rejects its settings.
+def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> list[Cell]:
+    """Loads each workload once, in a process of its own; the cells, with their samples where ``batch_tokens`` is set.
 
-    Only a refusal ends the sweep: where a factory fails in another way, the cells that need it say how.
+    Raises ConfigError for a workload that rejects its settings. Only that ends the sweep: where a factory fails in
+    another way, the cells that need it say how.
     """
-    loaded: set[str] = set()
+    loaded: dict[str, LaunchResult[LoadResult]] = {}
+    checked = []
     for cell in cells:
-        if cell.status or not cell.trains:
-            continue
-        job = Jobs(cell, scratch).load()
-        key = json.dumps(dataclasses.asdict(job.workload), sort_keys=True)
-        if key in loaded:
-            continue
-        loaded.add(key)
-        result = launcher.launch(job)
-        if result.status == "unsupported":
-            raise ConfigError(result.reason)
+        if not cell.status and cell.trains:
+            job = Jobs(cell, scratch).load()
+            key = json.dumps(dataclasses.asdict(job.workload), sort_keys=True)
+            if key not in loaded:
+                loaded[key] = launcher.launch(job)
+            if loaded[key].status == "unsupported":
+                raise ConfigError(loaded[key].reason)
+            if cell.config.batch_tokens is not None and loaded[key].status == "ok":
+                cell = dataclasses.replace(cell, samples=samples(cell.config, loaded[key].ranks[0]))
+        checked.append(cell)
+    return checked
+
+
+def samples(config: Config, workload: LoadResult) -> int:
+    """Samples of all ranks that have ``batch_tokens`` tokens. Raises ConfigError if there are none of equal size."""
+    tokens, name = config.batch_tokens or 0, config.workload["name"]
+    if workload.unit != "token":
+        raise ConfigError(
+            f"batch_tokens={tokens} needs a workload of tokens; {name} counts in {workload.unit}s; valid: batch_size"
+        )
+    parts = config.gpus * config.accumulate
+    if tokens % (workload.units_per_sample * parts):
+        raise ConfigError(
+            f"batch_tokens={tokens} cannot be shared evenly by gpus={config.gpus} and accumulate={config.accumulate} "
+            f"in sequences of {workload.units_per_sample} tokens; valid: a multiple of "
+            f"{workload.units_per_sample * parts}"
+        )
+    return tokens // workload.units_per_sample

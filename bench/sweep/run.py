@@ -77,7 +77,7 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
                 code_now = source.collect(sys.argv[1:])
                 check_same_code(hosts, code_now)
                 cells = plan(configs, hosts[0].machine, hosts[0].cores, hosts)
-                check_workloads(cells, launcher, folder_for_now)
+                cells = check_workloads(cells, launcher, folder_for_now)
                 breakdown.lap("workloads")
                 if code_now.not_recorded:
                     print(f"warning: records lack part of the code's state: {code_now.not_recorded}", file=sys.stderr)

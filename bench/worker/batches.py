@@ -31,7 +31,7 @@ def load(job: LoadJob) -> LoadResult:
     work = workload(job.workload)
     if job.workload.options.get("units"):
         work.units(work.build())
-    return LoadResult()
+    return LoadResult(unit=work.info.unit, units_per_sample=work.info.units_per_sample)
 
 
 @functools.lru_cache(maxsize=2)

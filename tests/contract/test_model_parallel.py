@@ -23,7 +23,7 @@ from tests.conftest import CPU_ONLY, MakeCell, RunCheck, assert_parity, planned
 MakeConfig = Callable[..., Config]
 
 MEMORY = {"memory": True}
-GPT = {"name": "gpt", "factory": "workloads.gpt:GPT", "size": "tiny", "context": 32, "tie": True}
+GPT = {"name": "gpt", "factory": "workloads.gpt:GPT", "size": "tiny", "sequence_length": 32, "tie": True}
 UNTIED = GPT | {"tie": False}
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 4, "width": 64}
 MLP_PARAMETERS = 4 * 64 * 65

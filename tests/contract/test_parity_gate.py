@@ -18,7 +18,7 @@ WRONG_IN_PART = (
     *("biases", "one_tensor", "bucket_twice", "bucket_lost", "stale_rank"),
     *("shard_unreduced", "shard_stale", "shard_shifted", "shard_scaled"),
 )
-GPT = {"name": "gpt", "factory": "workloads.gpt:GPT", "size": "tiny", "context": 16, "tie": True}
+GPT = {"name": "gpt", "factory": "workloads.gpt:GPT", "size": "tiny", "sequence_length": 16, "tie": True}
 RESIDUAL = {"name": "residual", "factory": "tests.models:Odd", "kind": "residual"}
 DRAWS = ("dropout", "attention", "noise", "layer_drop", "own_generator", "numpy", "recomputed")
 

@@ -59,7 +59,7 @@ def test_an_untied_head_has_a_weight_of_its_own(name: str) -> None:
 
 
 def test_gpt_starts_from_gpt2s_initial_weights() -> None:
-    parameters = dict(load("gpt", context=512).build().named_parameters())
+    parameters = dict(load("gpt", sequence_length=512).build().named_parameters())
     residual = 0.02 / (2 * 2) ** 0.5
     for name, parameter in parameters.items():
         if parameter.dim() == 1:
@@ -81,7 +81,7 @@ def test_gpt_does_not_see_later_tokens() -> None:
 
 @pytest.mark.parametrize(("name", "shapes"), [("gpt", [(3, 16), (3, 16)]), ("bert", [(3, 16), (3, 2), (3, 2)])])
 def test_tokens_are_counted_and_the_context_can_be_set(name: str, shapes: list[tuple[int, int]]) -> None:
-    workload = load(name, context=16)
+    workload = load(name, sequence_length=16)
     assert (workload.info.unit, workload.info.units_per_sample) == ("token", 16)
     assert [tuple(part.shape) for part in workload.batch(range(3))] == shapes
     assert workload.build().get_parameter("positions.weight").shape == (16, 64)

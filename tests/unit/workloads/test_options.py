@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 import workloads
 from tests.workload_cases import (
     CONF,
+    LIBRARIES,
+    NAMES,
     every_workload,
     load,
     name_of,
@@ -24,7 +26,7 @@ from workloads.base import check_choice, check_count
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@every_workload
+@pytest.mark.parametrize("name", [*NAMES, *LIBRARIES])
 def test_a_configuration_lists_exactly_its_factorys_options(name: str) -> None:
     options = settings(name)
     module, attribute = options["factory"].split(":")
@@ -79,7 +81,7 @@ def test_an_unknown_option_is_refused_with_the_valid_ones() -> None:
         ("mlp", {"depth": 2.0}, "mlp: depth=2.0 is not valid"),
         ("mlp", {"bias": 1}, "mlp: bias=1 is not valid; valid: True, False"),
         ("gpt", {"size": "125M"}, "gpt: size='125M' is not valid; valid: tiny, 124M, 355M, 1.5B"),
-        ("gpt", {"context": 0}, "gpt: context=0 is not valid"),
+        ("gpt", {"sequence_length": 0}, "gpt: sequence_length=0 is not valid"),
         ("bert", {"size": "124M"}, "bert: size='124M' is not valid; valid: tiny, base"),
         ("speech", {"size": "large"}, "speech: size='large' is not valid; valid: tiny, base"),
         ("vit_b_16", {"size": "b_32"}, "vit: size='b_32' is not valid; valid: b_16, tiny"),

@@ -43,8 +43,20 @@ def test_a_model_of_ones_own_is_named_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "name"),
+    [("llama", "hf_llama"), ("models/my-llama/config.json", "hf_my_llama"), ("models/my.llama", "hf_my.llama")],
+)
+def test_a_model_of_a_library_is_named_on_the_command_line(model: str, name: str) -> None:
+    config = composed([f"workload=hf:{model}", "workload.config={hidden_size: 32}", "workload.sequence_length=64"])
+    expected = {"name": name, "model": model, "config": {"hidden_size": 32}, "sequence_length": 64}
+    assert {key: config.workload[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("workload=timm:", "workload=timm: names no model; valid: workload=timm:NAME"),
+        ("workload=hf:llama,hf:bert", "workload=hf:llama,hf:bert cannot be swept; valid: workload=hf workload.model="),
         ("workload=module:", "workload.path=null is not valid; valid: module:attribute, as in my_models.net:Net"),
         ("workload=module:my_models", "workload.path=my_models is not valid"),
         ("workload=module:my-models:Net", "workload.path=my-models:Net is not valid"),
@@ -67,6 +79,7 @@ def test_a_cell_has_the_name_of_the_model() -> None:
         "path": "my_models.net:Net",
         "kwargs": {"width": 3},
         "input": [5],
+        "sequence_length": None,
         "input_kind": "float",
         "vocabulary": 256,
         "loss": "cross_entropy",

@@ -73,3 +73,10 @@ def test_a_scripted_unit_is_unsupported() -> None:
     unit = torch.jit.script(nn.Linear(2, 2))
     with pytest.raises(EngineUnsupported, match="checkpointing=full is not supported for a scripted module"):
         checkpoint_units([unit], "full")
+
+
+def test_selective_is_unsupported_where_a_kept_output_is_changed_in_place() -> None:
+    unit = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True), nn.Linear(2, 2))
+    checkpoint_units([unit], "selective")
+    with pytest.raises(EngineUnsupported, match="changes the output of a matrix product or convolution in place"):
+        unit(torch.ones(1, 2)).sum().backward()

@@ -1,0 +1,80 @@
+"""Language models of transformers by the name of their architecture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from workloads import hf
+from workloads.base import WorkloadError
+from workloads.hf import HF
+
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 64,
+}
+ENCODER_DECODER = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 64}
+
+
+def made(model: str, config: dict[str, Any], **options: Any) -> HF:
+    pytest.importorskip("transformers")
+    return HF(seed=0, data_dir=None, model=model, config=config, sequence_length=16, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "tokens", "units"),
+    [
+        ("llama", SMALL, 16, ["model.layers.0", "model.layers.1"]),
+        ("bert", SMALL, 16, ["bert.encoder.layer.0", "bert.encoder.layer.1"]),
+        ("t5", ENCODER_DECODER, 32, ["encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1"]),
+    ],
+)
+def test_causal_masked_and_sequence_to_sequence_models_have_their_own_loss_and_blocks(
+    model: str, config: dict[str, Any], tokens: int, units: list[str]
+) -> None:
+    workload = made(model, config)
+    module = workload.build()
+    names = {id(part): name for name, part in module.named_modules()}
+    assert [names[id(unit)] for unit in workload.units(module)] == units
+    assert (workload.info.unit, workload.info.units_per_sample) == ("token", tokens)
+    loss = workload.loss(module, workload.batch(range(2)))
+    loss.backward()
+    assert 3 < float(loss.detach()) < 6, "near log 64 for weights that know nothing"
+    assert all(weight.grad is not None for weight in module.parameters())
+
+
+def test_a_configuration_file_builds_the_same_model_as_its_name(tmp_path: Path) -> None:
+    by_name = made("llama", SMALL).build()
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "llama"} | SMALL))
+    from_file = made(str(file), {}).build()
+    pairs = zip(by_name.parameters(), from_file.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "message"),
+    [
+        ("lama", {}, "did you mean llama?"),
+        ("llama", {"hiden_size": 3}, "config.hiden_size is no entry of LlamaConfig"),
+        ("llama", SMALL | {"max_position_embeddings": 8}, "sequence_length=16 is more than max_position_embeddings=8"),
+        ("vit", {}, "vit is no language model"),
+    ],
+)
+def test_a_mistake_has_one_line(model: str, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(WorkloadError, match=message.replace("?", r"\?")):
+        made(model, config)
+
+
+def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(WorkloadError, match=r"needs transformers, .*; pip install 'ddp-zero-bench\[hf\]'"):
+        hf.configuration("llama", {})
