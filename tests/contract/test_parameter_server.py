@@ -18,8 +18,6 @@ from results.settings import Straggler
 from tests.conftest import MakeCell, RunCheck, group
 from tests.undisturbed import undisturbed
 
-pytestmark = pytest.mark.alone
-
 SMALL = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 64}
 SMALL_BYTES = 4 * 2 * (64 * 64 + 64)
 """Of the small model's parameters, each of which is a multiple of 64 bytes: nothing is padded."""
@@ -97,6 +95,7 @@ def test_in_sync_mode_no_gradient_is_late(served_cell: MakeServed, serve: Serve)
     assert server.max_clock_gap == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("staleness", [0, 2])
 def test_with_a_straggler_the_lead_and_the_delay_keep_to_their_bounds(
     staleness: int, served_cell: MakeServed, serve: Serve
@@ -107,12 +106,14 @@ def test_with_a_straggler_the_lead_and_the_delay_keep_to_their_bounds(
     assert max(map(int, server.delays)) <= (2 * staleness + 1) * 2
 
 
+@pytest.mark.alone
 def test_without_a_bound_the_lead_and_the_delay_with_a_straggler_grow(served_cell: MakeServed, serve: Serve) -> None:
     server = serve(served_cell("async", gpus=2, workload=SMALL, straggler=SLOW)).servers[0]
     assert server.max_clock_gap > 4
     assert max(map(int, server.delays)) > 4
 
 
+@pytest.mark.alone
 def test_others_wait_for_a_straggler_in_sync_mode_and_not_in_async_mode(served_cell: MakeServed, serve: Serve) -> None:
     """By the time the fast worker has taken all its steps, how many has the straggler taken?"""
 

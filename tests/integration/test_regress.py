@@ -19,8 +19,6 @@ import pytest
 from results.record import Record
 from tests.undisturbed import undisturbed
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("analysis", "bench", "conf", "hydra_plugins", "results", "terminal", "workloads")
 CELL = ("workload=calibrated", "workload.layers=1", "workload.parameters_mib=0.01", "gpus=2", "threads=1")
@@ -110,6 +108,7 @@ def records(folder: Path, side: str) -> list[Record]:
     return [Record.read(path) for path in sorted((folder / side / "records").glob("*.json"))]
 
 
+@pytest.mark.alone
 def test_a_slower_engine_is_detected_and_what_it_sends_and_keeps_and_the_reverse_is_faster(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
@@ -153,6 +152,7 @@ def test_a_slower_engine_is_detected_and_what_it_sends_and_keeps_and_the_reverse
     undisturbed(fast, is_faster)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("worn", "code"), [("current", 1), ("base", 2)])
 def test_a_side_whose_cells_all_fail_ends_both_at_once(
     repository: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, worn: str, code: int
@@ -174,6 +174,7 @@ def test_a_side_whose_cells_all_fail_ends_both_at_once(
     assert other.status == "ok" and len(other.launches) in (2, 3)  # the failed launch came first in its round, or not
 
 
+@pytest.mark.alone
 def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
@@ -197,6 +198,7 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     assert [record.environment["git"]["dirty"] for record in sides.values()] == [False, True]
 
 
+@pytest.mark.alone
 def test_ctrl_c_compares_what_was_measured_and_leaves_nothing(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
