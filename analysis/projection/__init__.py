@@ -5,6 +5,7 @@ One configuration at all its world sizes is a curve. A projection of a sweep tak
 - ``curve.py``      groups records to curves, and reads from each record what one step computes and communicates
 - ``traffic.py``    the collectives of a step at another world size
 - ``fabric.py``     the time of one collective: latency and bandwidth, inside a host and between hosts
+- ``measured_links.py``  the same, from collectives that were timed by themselves
 - ``schedule.py``   how much communication computation hides, bucket by bucket
 - ``model.py``      the time of a step at any world size, in parts that add up
 - ``fit.py``        latency, bandwidth and compute time from the measured step times

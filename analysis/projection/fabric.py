@@ -40,6 +40,12 @@ class Fabric:
         return LinkTime(max(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
 
 
+def passes(kind: str, backend: str) -> int:
+    """How often a ring passes the whole array on; 0 for what is no ring."""
+    reduce_scatter = 2 if backend == "gloo" else 1
+    return {"all_reduce": 2, "reduce_scatter": reduce_scatter, "all_gather": 1, "all_to_all": 1}.get(kind, 0)
+
+
 def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:
     """Seconds that one of these collectives takes.
 
@@ -57,9 +63,7 @@ def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:
         line = fabric.line(ranks, fabric.ranks_per_host or 1)
         return line.alpha_s + size * line.s_per_byte
     line, share, depth = fabric.line(ranks), (ranks - 1) / ranks, ceil(log2(ranks))
-    passes = {"all_reduce": 2, "reduce_scatter": 2 if backend == "gloo" else 1, "all_gather": 1, "all_to_all": 1}
-    if collective.kind in passes:
-        times = passes[collective.kind]
+    if times := passes(collective.kind, backend):
         ring = times * ((ranks - 1) * line.alpha_s + share * size * line.s_per_byte)
         if fabric.trees and backend == "nccl" and collective.kind == "all_reduce":
             return min(ring, 2 * depth * line.alpha_s + 2 * size * line.s_per_byte)

@@ -2,7 +2,8 @@
 
 The parameters are log α and log 1/β of the fabric, and for each curve the log of a step without communication and of
 the factor of its collectives. A maximum a posteriori estimate: residuals are differences of log step time over their
-standard error; the factor is near 1 (log deviation 0.2), everything else is free over orders of magnitude. Where
+standard error; the factor is near 1 (log deviation 0.2), everything else is free over orders of magnitude. Links
+that were timed by themselves (``workload=collectives``) are known within a log deviation of 0.3. Where
 computation hides all communication, α and β stay as uncertain as the prior, and the band of a projection says so.
 """
 
@@ -29,6 +30,8 @@ STARTS = tuple(product((1e-5, 1e-4, 1e-3), (1e-10, 1e-9, 1e-8, 1e-7)))
 WIDE = 3.0
 """Deviation of the logarithm of what is free."""
 FACTOR = 0.2
+TIMED = 0.3
+"""Deviation of the logarithm of latency and bandwidth that were timed by themselves: a step's collectives differ."""
 FIXED = (0.05, 1.0)
 """Fixed share of compute with strong scaling, and the deviation of its logarithm."""
 LIKELY = 2.0
@@ -74,21 +77,21 @@ class Fitted:
         return log(model.step_s(ranks, _costs(theta, at, model), fabric or _fabric(theta, self.trees)))
 
 
-def fit(curves: Sequence[ScalingCurve]) -> list[Fitted]:
-    """Estimates from all world sizes of these curves, the most likely first.
+def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[Fitted]:
+    """Estimates from all world sizes of these curves, the most likely first; ``timed`` are links timed by themselves.
 
     There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
     likely than the other is left out. Raises NotProjected where collectives follow no rule.
     """
-    fits = [_fit(curves, trees=False)]
+    fits = [_fit(curves, timed, trees=False)]
     if any(curve.backend == "nccl" and curve.stage <= 1 for curve in curves):
-        fits.append(_fit(curves, trees=True))
+        fits.append(_fit(curves, timed, trees=True))
     best = min(fits, key=lambda fitted: fitted.cost)
     return sorted((one for one in fits if one.cost - best.cost < LIKELY), key=lambda fitted: fitted.cost)
 
 
-def _fit(curves: Sequence[ScalingCurve], *, trees: bool) -> Fitted:
-    problem = Problem([StepModel(curve) for curve in curves], trees)
+def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool) -> Fitted:
+    problem = Problem([StepModel(curve) for curve in curves], trees, timed)
     solution = least_squares(problem.residuals, problem.start(), jac=problem.jacobian, x_scale="jac", max_nfev=200)
     jacobian = np.asarray(solution.jac, dtype=np.float64)
     covariance = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
@@ -104,11 +107,15 @@ class Problem:
 
     models: list[StepModel]
     trees: bool
+    timed: LinkTime | None = None
+    """Links that were timed by themselves."""
 
     @cached_property
     def prior(self) -> tuple[Floats, Floats]:
         """Center and deviation of each parameter."""
         center, spread = [log(1e-4), log(1e-9)], [WIDE, WIDE]
+        if self.timed:
+            center, spread = [log(self.timed.alpha_s), log(self.timed.s_per_byte)], [TIMED, TIMED]
         for model in self.models:
             smallest = model.curve.sizes[0]
             center += [log(model.curve.step_s(smallest).value), 0.0, log(FIXED[0])]
@@ -117,7 +124,7 @@ class Problem:
 
     def start(self) -> Floats:
         """The best of ``STARTS``."""
-        starts = []
+        starts = [self.prior[0]]
         for alpha_s, s_per_byte in STARTS:
             start = self.prior[0].copy()
             start[:SHARED] = log(alpha_s), log(s_per_byte)

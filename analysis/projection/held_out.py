@@ -14,7 +14,7 @@ from itertools import combinations
 from math import exp, log, log2, sqrt
 
 from analysis.projection.curve import ScalingCurve
-from analysis.projection.fabric import Fabric
+from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.fit import Fitted, fit
 from analysis.projection.model import Parts
 
@@ -63,7 +63,7 @@ class HeldOut:
         return self.projected.low_s <= self.measured_s <= self.projected.high_s
 
 
-def held_out(curves: Sequence[ScalingCurve]) -> list[HeldOut]:
+def held_out(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[HeldOut]:
     """Predictions of every measured world size above half the largest; empty where a fit has too few sizes.
 
     Raises NotProjected where collectives follow no rule.
@@ -73,7 +73,7 @@ def held_out(curves: Sequence[ScalingCurve]) -> list[HeldOut]:
     small = [(whole, part) for whole, part in halves if len(part.sizes) >= 2]
     if not small:
         return []
-    projector = Projector([part for _, part in small])
+    projector = Projector([part for _, part in small], timed)
     return [
         HeldOut(projector.at(place, ranks), max(part.sizes), whole.step_s(ranks).value)
         for place, (whole, part) in enumerate(small)
@@ -85,10 +85,11 @@ def held_out(curves: Sequence[ScalingCurve]) -> list[HeldOut]:
 class Projector:
     """Fits curves that share a fabric, and projects each of them with a band."""
 
-    def __init__(self, curves: Sequence[ScalingCurve]) -> None:
+    def __init__(self, curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> None:
+        """``timed`` are links that were timed by themselves."""
         self.curves = list(curves)
-        self.fits = fit(self.curves)
-        self.checked = held_out(self.curves)
+        self.fits = fit(self.curves, timed)
+        self.checked = held_out(self.curves, timed)
 
     @property
     def fabric(self) -> Fabric:

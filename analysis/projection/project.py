@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.held_out import HeldOut, Projected, Projector
+from analysis.projection.measured_links import measured_line
 from analysis.projection.memory import peak_bytes
 from results.record import Record
 
@@ -66,6 +67,8 @@ class Projection:
     """By world size, the fastest first."""
     knees: list[Knee] = field(default_factory=list)
     checked: list[HeldOut] = field(default_factory=list)
+    timed: LinkTime | None = None
+    """Links that were timed by themselves."""
     refused: list[str] = field(default_factory=list)
     """World sizes without a projection, and why."""
 
@@ -79,15 +82,20 @@ def project(
     groups: dict[object, list[ScalingCurve]] = defaultdict(list)
     for curve in usable:
         groups[curve.fabric_key].append(curve)
-    return [_group(group, sorted(set(targets)), links, memory_bytes) for group in groups.values()], refused
+    targets = sorted(set(targets))
+    return [
+        _group(group, targets, links, memory_bytes, measured_line(records, group[0])) for group in groups.values()
+    ], refused
 
 
-def _group(group: list[ScalingCurve], targets: list[int], links: Links, memory_bytes: float | None) -> Projection:
-    projector = Projector(group)
+def _group(
+    group: list[ScalingCurve], targets: list[int], links: Links, memory_bytes: float | None, timed: LinkTime | None
+) -> Projection:
+    projector = Projector(group, timed)
     fabric = described(projector.fabric, links)
     record = group[0].any
     projection = Projection(group[0].fabric_key[0], record.model.unit if record.model else "unit")
-    projection.checked = projector.checked
+    projection.checked, projection.timed = projector.checked, timed
     for ranks in targets:
         allowed = []
         for place, curve in enumerate(group):

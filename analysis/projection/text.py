@@ -37,6 +37,11 @@ def show(projection: Projection, out: Console) -> None:
 def check_lines(projection: Projection) -> Iterator[str]:
     """What the projection got wrong at world sizes that were measured."""
     checked = projection.checked
+    if projection.timed:
+        yield (
+            f"Links from workload=collectives: {units.number(1e6 * projection.timed.alpha_s)} µs per message, "
+            f"{units.short(1e-6 / projection.timed.s_per_byte)} MB/s."
+        )
     if not checked:
         yield "Not checked: too few world sizes to hold some out. The band assumes 5 % per doubling."
         return

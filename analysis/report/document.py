@@ -25,6 +25,7 @@ from analysis.report.sections import (
     overlap,
     pareto,
     problems,
+    projection,
     scaling_loss,
     serial_fraction,
     source,
@@ -85,6 +86,7 @@ def _sections(content: Content, advice: Advised) -> Iterator[Section]:
     yield step_parts.section(content)
     yield scaling_loss.section(content)
     yield serial_fraction.section(content)
+    yield projection.section(content)
     yield pareto.section(content, advice.fronts)
     yield bucket_size.section(content, advice.curves)
     yield overlap.section(content, advice.overlapped)

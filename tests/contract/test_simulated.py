@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from analysis.metrics.traffic import sent_bytes
+from analysis.projection.traffic import collectives_at
 from analysis.theory import predict_sent, predict_state
 from bench.engines.base import RankContext
 from bench.engines.native.collectives import collectives
@@ -19,6 +20,7 @@ from bench.launch.launcher import Launcher
 from bench.plan.jobs import Jobs
 from bench.rank_results import CheckResult
 from bench.worker import fake_group
+from results.launches import Collective
 from results.model import Model
 from results.record import Record
 from tests.conftest import MakeCell, RunCheck
@@ -62,6 +64,28 @@ def test_the_peak_is_that_of_a_real_world_where_the_backend_allocates_nothing(
         cell = make_cell(engine="native", backend=backend, stage=3, gpus=4, workload=MLP, measure=QUICK)
         peaks.append(min(run_check(cell)[0].memory.step_peaks_bytes))  # what is freed late adds
     assert peaks[0] == peaks[1]
+
+
+@pytest.mark.parametrize(("engine", "stage"), [("native", 0), ("native", 1), ("native", 3), ("torch", 1), ("torch", 3)])
+def test_collectives_projected_to_64_ranks_are_those_that_rank_0_of_64_calls(
+    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+) -> None:
+    def called(gpus: int) -> list[Collective]:
+        quick = {"parity_steps": 0, "memory": False, "collectives": True}
+        cell = make_cell(engine=engine, stage=stage, backend="fake", gpus=gpus, workload=MLP, measure=quick)
+        return run_check(cell)[0].collectives
+
+    assert sums(collectives_at({gpus: called(gpus) for gpus in (2, 4)}, 64)) == sums(called(64))
+
+
+def sums(calls: list[Collective]) -> dict[tuple[str, str, int], tuple[int, int]]:
+    """Calls and elements by kind, dtype and group size."""
+    total: dict[tuple[str, str, int], tuple[int, int]] = {}
+    for one in calls:
+        key = (one.kind, one.dtype, one.group_size)
+        count, elements = total.get(key, (0, 0))
+        total[key] = (count + one.count, elements + one.count * one.elements)
+    return total
 
 
 @pytest.fixture
