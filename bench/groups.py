@@ -11,18 +11,19 @@ import yaml
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-def options(group: str) -> list[str]:
-    """The names in a config group, one file each."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+def options(group: str, conf: Path = CONF) -> list[str]:
+    """The names in a config group, one file each; ``folder/name`` for those in a folder of it."""
+    place = conf / group
+    return sorted(path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.yaml"))
 
 
 @functools.cache
 def group_files(group: str, conf: Path = CONF) -> dict[str, dict[str, Any]]:
     """The settings in each file of a config group, by the file's name. Read only: the result is cached."""
     files = {}
-    for path in sorted((conf / group).glob("*.yaml")):
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        files[path.stem] = document.get(group, document)
+    for name in options(group, conf):
+        document = yaml.safe_load((conf / group / f"{name}.yaml").read_text(encoding="utf-8"))
+        files[name] = document.get(group, document)
     return files
 
 

@@ -8,16 +8,16 @@ at once, so they share the host's link; a ring crosses it once. Nothing is measu
 
 from __future__ import annotations
 
-from analysis.projection.fabric import Fabric, Line, collective_s
+from analysis.projection.fabric import Fabric, LinkTime, collective_s
 from results.launches import Collective
 
 MIB = 1 << 20
 RANKS = (8, 64, 512)
 BUCKETS = (1 * MIB, 25 * MIB)
 NETWORKS = {
-    "one link per rank, 10 µs, 100 Gbit/s": Fabric(Line(1e-5, 8e-11)),
-    "8 ranks per host, 10 µs, 100 Gbit/s": Fabric(Line(5e-6, 1 / 300e9), Line(1e-5, 8e-11), 8),
-    "one link per rank, 1 ms, 1 Gbit/s": Fabric(Line(1e-3, 8e-9)),
+    "one link per rank, 10 µs, 100 Gbit/s": Fabric(LinkTime(1e-5, 8e-11)),
+    "8 ranks per host, 10 µs, 100 Gbit/s": Fabric(LinkTime(5e-6, 1 / 300e9), LinkTime(1e-5, 8e-11), 8),
+    "one link per rank, 1 ms, 1 Gbit/s": Fabric(LinkTime(1e-3, 8e-9)),
 }
 """Latency of a message and rate of a link."""
 

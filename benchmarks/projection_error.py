@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.projection.curve import Curve, curves
+from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.held_out import HeldOut, Projector, order_kept
 from results.read import NoRecords, load
 from results.record import Record
@@ -62,7 +62,7 @@ def crowded(record: Record) -> float:
 
 def held_out(records: Sequence[Record], largest: int) -> list[tuple[Case, HeldOut]]:
     """Predictions of all world sizes above ``largest``, from those up to it."""
-    groups: dict[object, list[Curve]] = defaultdict(list)
+    groups: dict[object, list[ScalingCurve]] = defaultdict(list)
     for curve in curves(records)[0]:
         if len(curve.within(largest).sizes) >= 2 and max(curve.sizes) > largest:
             groups[curve.fabric_key].append(curve)
@@ -77,7 +77,7 @@ def held_out(records: Sequence[Record], largest: int) -> list[tuple[Case, HeldOu
     return cases
 
 
-def _case(one: HeldOut, curve: Curve, record: Record) -> Case:
+def _case(one: HeldOut, curve: ScalingCurve, record: Record) -> Case:
     network = record.config["network"]
     link = " ".join(str(network[name]) for name in ("rate", "delay") if network.get(name))
     engine = curve.fabric_key[0]

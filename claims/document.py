@@ -1,4 +1,4 @@
-"""docs/claims: an index of claim, verdict and one number, and a page per claim, from the findings of the reference."""
+"""docs/claims: an index with verdict and one number, and a page per claim or published number, from the reference."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from claims.claim import VERDICTS, Claim
+from claims.claim import VERDICTS, Claim, Compared
 from claims.findings import FindingEntry, Findings
-from claims.register import CLAIMS, TOPICS
+from claims.register import CLAIMS, PUBLISHED, TOPICS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "claims"
 INTRODUCTION = Path(__file__).resolve().parent / "introduction.md"
@@ -40,21 +40,27 @@ def index(findings: Findings) -> str:
     parts = [GENERATED, INTRODUCTION.read_text(encoding="utf-8").strip(), summary(findings)]
     for topic, claims in TOPICS.items():
         rows = [row(claim, findings.by_claim.get(claim.id)) for claim in claims]
+        kind = "published" if topic in PUBLISHED else "claim"
         parts += [
             f"## {topic}",
-            "\n".join(["| id | claim | verdict | one number |", "| --- | --- | --- | --- |", *rows]),
+            "\n".join([f"| id | {kind} | verdict | one number |", "| --- | --- | --- | --- |", *rows]),
         ]
     return "\n\n".join(parts) + "\n"
 
 
 def summary(findings: Findings) -> str:
-    counts = Counter(entry.finding.verdict for entry in findings.by_claim.values())
-    counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    missing = len(CLAIMS) - len(findings.by_claim)
-    if missing:
-        counted += f", {missing} {NOT_MEASURED}"
     machine = ", ".join(f"{key} {value}" for key, value in findings.machine.items())
-    return f"**{len(CLAIMS)} claims: {counted}.** Measured with {machine}."
+    claims = counted([id for id, claim in CLAIMS.items() if not claim.source], findings)
+    published = counted([id for id, claim in CLAIMS.items() if claim.source], findings)
+    return f"**Claims: {claims}. Published numbers: {published}.** Measured with {machine}."
+
+
+def counted(ids: list[str], findings: Findings) -> str:
+    """How many of these have each verdict."""
+    counts = Counter(findings.by_claim[id].finding.verdict for id in ids if id in findings.by_claim)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
+    missing = len(ids) - counts.total()
+    return ", ".join([*parts, f"{missing} {NOT_MEASURED}"] if missing else parts)
 
 
 def row(claim: Claim, entry: FindingEntry | None) -> str:
@@ -64,6 +70,8 @@ def row(claim: Claim, entry: FindingEntry | None) -> str:
 
 def headline(id: str, entry: FindingEntry | None) -> str:
     """One number of a finding with its name; empty where none is a number."""
+    if entry and entry.finding.compared:
+        return cell(difference(max(entry.finding.compared, key=lambda one: abs(one.difference))))
     numbers = entry.finding.numbers if entry else {}
     for name in (NUMBER.get(id), *numbers):
         if name is not None and (text := single(numbers.get(name))):
@@ -83,11 +91,18 @@ def single(value: Any) -> str:
 
 
 def page(claim: Claim, entry: FindingEntry | None) -> str:
-    """One claim: the verdict, what was measured, how, every number, and the commands."""
+    """One claim or published number: the verdict, what was measured, how, every number, and the commands."""
     verdict = entry.finding.verdict if entry else NOT_MEASURED
-    parts = [GENERATED, f"# {claim.id}", f"**Claim:** {claim.statement}", f"**Verdict:** {verdict}.", "## Measured"]
+    parts = [GENERATED, f"# {claim.id}", f"**{'Published' if claim.source else 'Claim'}:** {claim.statement}"]
+    parts += [f"**Source:** {claim.source}."] if claim.source else []
+    parts += [f"**Verdict:** {verdict}.", "## Measured"]
     parts += [listed(entry.finding.because) if entry else "Nothing yet.", "## Experiment and threshold"]
     parts.append(listed(claim.test))
+    if entry and entry.finding.compared:
+        head = ["| value | published | ours | difference |", "| --- | ---: | ---: | ---: |"]
+        parts += ["## Published and ours", "\n".join([*head, *map(compared, entry.finding.compared)])]
+    if entry and entry.finding.plot:
+        parts.append(f"![Published and ours]({claim.id}.svg)")
     if entry and entry.finding.numbers:
         lines = [f"| {cell(name)} | {cell(shown(value))} |" for name, value in entry.finding.numbers.items()]
         parts += ["## Numbers", "\n".join(["| number | value |", "| --- | --- |", *lines])]
@@ -96,6 +111,20 @@ def page(claim: Claim, entry: FindingEntry | None) -> str:
         parts += ["## Commands", f"```text\n{commands}\n```", f"Measured at {entry.measured_at.replace('_', ' ')}."]
     parts.append(f"`python -m claims {claim.id}` measures it again. [All claims](index.md)")
     return "\n\n".join(parts) + "\n"
+
+
+def compared(one: Compared) -> str:
+    """A row of the table of published numbers and ours."""
+    unit = f" {one.unit}" if one.unit else ""
+    band = "" if one.low is None or one.high is None else f" [{one.low:.4g}, {one.high:.4g}]"
+    return (
+        f"| {cell(one.what)} | {one.published:.4g}{unit} | {one.ours:.4g}{unit}{band} | {100 * one.difference:+.1f} % |"
+    )
+
+
+def difference(one: Compared) -> str:
+    """The largest difference, such as ``stage 3, 4 GPUs: 30 instead of 30.1 GB``."""
+    return f"{one.what}: {one.ours:.3g} instead of {one.published:.3g} {one.unit}".rstrip()
 
 
 def listed(text: str) -> str:
@@ -116,11 +145,16 @@ def cell(text: str) -> str:
 
 
 def write(findings: Findings) -> None:
-    """Writes all pages, and removes those of claims that no longer exist."""
+    """Writes all pages and plots, and removes those of claims that no longer exist."""
+    from claims import plots  # matplotlib takes a second
+
     FOLDER.mkdir(parents=True, exist_ok=True)
     made = pages(findings)
-    for stale in FOLDER.glob("*.md"):
-        if stale.name not in made:
+    drawn = {f"{id}.svg": entry.finding.plot for id, entry in findings.by_claim.items() if entry.finding.plot}
+    for stale in (*FOLDER.glob("*.md"), *FOLDER.glob("*.svg")):
+        if stale.name not in made and stale.name not in drawn:
             stale.unlink()
     for name, text in made.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    for name, plot in drawn.items():
+        plots.draw(plot, FOLDER / name)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from claims import __main__ as command
-from claims import document, findings
-from claims.claim import Claim, Finding
+from claims import document, findings, plots
+from claims.claim import Claim, Compared, ComparisonPlot, Finding, PlottedCurve, reproduced
 from claims.findings import FindingEntry, Findings, NotFindings
+from claims.published import projected
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ExperimentError, Suite
 
@@ -23,13 +24,15 @@ REFERENCE = findings.read(command.REFERENCE).by_claim
 def test_every_claim_has_a_name_of_its_own_a_sentence_and_a_test() -> None:
     assert len(CLAIMS) == len(EVERY_CLAIM)
     for claim in EVERY_CLAIM:
-        assert re.fullmatch(r"A\d+", claim.id)
+        assert re.fullmatch(r"P\d+" if claim.source else r"A\d+", claim.id)
         assert claim.statement.endswith(".") and claim.test.endswith("."), claim.id
 
 
 def test_the_pages_are_what_the_reference_makes() -> None:
     on_disk = {path.name: path.read_text() for path in document.FOLDER.glob("*.md")}
     assert on_disk == document.pages(findings.read(command.REFERENCE))
+    plotted = {f"{id}.svg" for id, entry in REFERENCE.items() if entry.finding.plot}
+    assert {path.name for path in document.FOLDER.glob("*.svg")} == plotted
 
 
 def test_the_index_has_each_claim_with_its_verdict_and_a_number_that_was_measured() -> None:
@@ -44,7 +47,7 @@ def test_the_index_has_each_claim_with_its_verdict_and_a_number_that_was_measure
 def test_the_reference_has_a_finding_that_was_measured_or_says_why_not(claim: Claim) -> None:
     entry = REFERENCE[claim.id]
     if claim.measured:
-        assert entry.commands and entry.finding.numbers
+        assert (entry.commands and entry.finding.numbers) or (claim.source and entry.finding.compared)
     else:
         assert not entry.commands
         assert entry.finding == claim.find(Suite(Path("nowhere")))
@@ -84,6 +87,50 @@ def test_a_file_without_findings_is_named_in_one_line(text: str, tmp_path: Path)
     with pytest.raises(NotFindings, match=re.escape(str(path))) as caught:
         findings.read(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("claim", [claim for claim in projected.CLAIMS if claim.id != "P4"], ids=lambda claim: claim.id)
+def test_a_projection_of_a_published_curve_is_what_the_reference_has(claim: Claim) -> None:
+    finding, before = claim.find(Suite(Path("nowhere"))), REFERENCE[claim.id].finding
+    assert finding.verdict == before.verdict
+    ours, theirs = ([one.ours for one in each.compared] for each in (finding, before))
+    assert ours == pytest.approx(theirs, rel=0.01)
+
+
+def test_every_published_row_has_an_entry() -> None:
+    assert {claim.id for claim in EVERY_CLAIM if claim.source} == {f"P{row}" for row in range(1, 19)}
+
+
+def compared(*ours: float) -> list[Compared]:
+    return [Compared("ratio", 2.0, value) for value in ours]
+
+
+@pytest.mark.parametrize(
+    ("ours", "in_shape", "verdict"),
+    [
+        ((2.0, 2.09), False, "reproduced"),
+        ((2.0, 2.2), True, "reproduced in shape"),
+        ((2.0, 2.2), False, "contradicted"),
+    ],
+)
+def test_a_published_number_is_reproduced_within_its_tolerance(
+    ours: tuple[float, ...], in_shape: bool, verdict: str
+) -> None:
+    assert reproduced(compared(*ours), 0.05, "So.", in_shape=in_shape).verdict == verdict
+
+
+def test_a_page_has_the_published_number_ours_and_the_difference() -> None:
+    claim = replace(made("P1"), source="A paper")
+    page = document.page(claim, FindingEntry(Finding("reproduced", "So.", {}, compared(2.1)), [], "now"))
+    assert "**Source:** A paper." in page
+    assert "| ratio | 2 | 2.1 | +5.0 % |" in page
+
+
+def test_a_plot_is_the_same_file_for_the_same_numbers(tmp_path: Path) -> None:
+    plot = ComparisonPlot("GPUs", "rate", [PlottedCurve("a", [1, 2], [3, 4])], [PlottedCurve("a", [2], [5], [4], [6])])
+    for name in ("one.svg", "other.svg"):
+        plots.draw(plot, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
 
 
 def made(id: str, verdict: str = "refuted") -> Claim:
@@ -126,12 +173,21 @@ def test_one_claim_leaves_the_others_of_its_folder(tmp_path: Path) -> None:
     assert list(findings.read(tmp_path / "claims.json").by_claim) == ["A1", "A3"]
 
 
-@pytest.mark.parametrize(("verdict", "code"), [("refuted", 0), ("supported", 1)])
+@pytest.mark.parametrize(
+    ("verdict", "code", "line"),
+    [
+        ("refuted", 0, "verdicts: 1 unchanged, 1 not measured before\n"),
+        ("supported", 1, "A1: refuted, was supported\n"),
+    ],
+)
 @pytest.mark.usefixtures("three")
-def test_a_verdict_that_changed_is_reported(verdict: str, code: int, tmp_path: Path) -> None:
-    before = Findings({}, {"A1": FindingEntry(Finding(verdict, "Before."), [], "then")})
-    before.write(tmp_path / "before.json")
-    assert command.main(["A1", "--folder", str(tmp_path / "now"), "--against", str(tmp_path / "before.json")]) == code
+def test_a_check_reports_which_verdicts_changed(
+    verdict: str, code: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tmp_path / "before.json"
+    Findings({}, {"A1": FindingEntry(Finding(verdict, "Before."), [], "then")}).write(before)
+    assert command.main(["A1", "A3", "--folder", str(tmp_path / "now"), "--check", str(before)]) == code
+    assert line in capsys.readouterr().out
 
 
 def test_an_unknown_claim_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,55 @@
+"""Published step times as a curve that ``analysis.projection`` reads, with the collectives that are assumed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from analysis.projection.curve import ScalingCurve
+from results.launches import Collective, Launch, RankSamples
+from results.record import Record
+
+MIB = 1 << 20
+
+
+def all_reduced(sizes_bytes: Sequence[int], ranks: int) -> list[Collective]:
+    """A step of DDP: an all-reduce for each bucket of fp32."""
+    return [Collective("all_reduce", "float32", size // 4, ranks, 1) for size in sizes_bytes]
+
+
+def fully_sharded(parameters: float, units: int, ranks: int, reduce_dtype: str = "bfloat16") -> list[Collective]:
+    """A step of stage 3 with as many equal units: two gathers of 16-bit weights and a reduce-scatter for each."""
+    elements = round(parameters / units)
+    return [
+        Collective("all_gather", "bfloat16", elements, ranks, 2 * units),
+        Collective("reduce_scatter", reduce_dtype, elements, ranks, units),
+    ]
+
+
+def published_curve(
+    label: str, stage: int, step_s: Mapping[int, float], collectives: Sequence[Collective]
+) -> ScalingCurve:
+    """A curve from step times in seconds by world size; its collectives are those at any of them."""
+    records = {ranks: _record(label, stage, ranks, seconds, collectives) for ranks, seconds in sorted(step_s.items())}
+    return ScalingCurve(label, records)
+
+
+def _record(label: str, stage: int, ranks: int, step_s: float, collectives: Sequence[Collective]) -> Record:
+    samples = RankSamples([step_s], [0.0], [], step_s, [0.0])
+    return Record(
+        cell_id=label,
+        sweep_id="published",
+        config={
+            "engine": {"name": "published"},
+            "workload": {"name": "published"},
+            "stage": stage,
+            "gpus": ranks,
+            "batch_size": 1,
+            "scaling": "weak",
+            "network": {"kind": "lab"},
+        },
+        resolved={"world_size": ranks, "backend": "nccl", "engine": {"overlap": True}},
+        environment={},
+        status="ok",
+        collectives=[Collective(one.kind, one.dtype, one.elements, ranks, one.count) for one in collectives],
+        launches=[Launch(0, "", {}, [samples])],
+    )
