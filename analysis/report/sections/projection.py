@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from analysis.metrics.scaling import is_ranked
 from analysis.report.model.content import Content
-from analysis.report.model.section import Point, Points, Section, Table, Value, numbers, table, words
+from analysis.report.model.section import ListItem, Points, Section, Table, Value, numbers, table, words
 from results.record import world_size
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def section(content: Content) -> Section:
         refused = [f"Not projected: {line}." for line in projection.refused]
         knees = knee_lines(projection) if projection.rows else ()
         texts = [*check_lines(projection), *knees, *refused]
-        return Points([Point(text) for text in texts], f"engine {projection.title}")
+        return Points([ListItem(text) for text in texts], f"engine {projection.title}")
 
     projections, _ = project(content.records, [factor * max(sizes) for factor in FACTORS])
     return Section(
