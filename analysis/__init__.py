@@ -1,1 +1,1 @@
-"""Reads Records and says what they mean: statistics, predictions, figures and reports. Never imports torch."""
+"""Analyzes records: statistics, predictions, figures and reports. Never imports torch."""

@@ -159,7 +159,7 @@ def check(chosen: list[Claim], now: Findings, before: Findings, out: Console) ->
 
 
 def machine() -> dict[str, str]:
-    """What findings may depend on."""
+    """The machine and libraries that findings depend on."""
     return {"torch": version("torch"), "Python": platform.python_version(), "CPU ranks over": "gloo"}
 
 

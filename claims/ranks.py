@@ -32,7 +32,7 @@ RAISED = 1
 
 
 def run(function: str, ranks: int, arguments: dict[str, Any], timeout_s: float = TIMEOUT_S) -> list[Any]:
-    """What ``function`` returned on each rank. Raises RuntimeError if one raised, or all are not done in time."""
+    """Runs ``function`` on ranks; the result of each. Raises RuntimeError if one raised, or all are not done in time."""
     module, _, name = function.partition(":")
     called = getattr(importlib.import_module(module), name)  # torch with it: once, before ranks are forked
     with tempfile.TemporaryDirectory() as place:

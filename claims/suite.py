@@ -1,4 +1,4 @@
-"""What experiments are made of: sweeps of this suite as a person would run them, and programs on ranks.
+"""The steps of experiments: sweeps of this suite by its command line, and programs on ranks.
 
 Each is run once however many claims ask for it, and its results stay in ``folder``: an interrupted run is resumed.
 """
@@ -50,7 +50,7 @@ class Suite:
             raise ExperimentError(str(error)) from error
 
     def program(self, function: str, ranks: int = 1, *, may_die: bool = False, **arguments: Any) -> list[Any]:
-        """What ``function`` (module:name) returned on each of so many ranks.
+        """Runs ``function`` (module:name) on so many ranks; returns the result of each.
 
         It is called with ``rank``, ``ranks`` and the arguments, within a gloo process group. Both they and what it
         returns are JSON. Raises ExperimentError if a rank raised or died; with ``may_die``, None stands for one that

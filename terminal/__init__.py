@@ -1,1 +1,1 @@
-"""What every command prints with: safe output streams and tables; the rest of the suite imports it, not the reverse."""
+"""Output of every command: safe streams and tables. It imports no other part of the suite."""

@@ -1,4 +1,4 @@
-"""What tables look like on a terminal: no lines, bold headings, words to the left and numbers to the right."""
+"""Tables on a terminal: no lines, bold headings, words to the left and numbers to the right."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _names_in(place: Any, wanted: str, suits: Callable[[Callable[..., Any]], bool]) -> str:
-    """What a person may have meant instead of ``wanted``, and what else a module or a class has."""
+    """Suggestions for a misspelt ``wanted``, and the other names of the module or class."""
     public = {name: getattr(place, name, None) for name in vars(place) if not name.startswith("_")}
     members = {name: value for name, value in public.items() if callable(value)}
     near = difflib.get_close_matches(wanted, members, n=1)
@@ -87,7 +87,7 @@ def _names_in(place: Any, wanted: str, suits: Callable[[Callable[..., Any]], boo
 
 
 def _clash(module_name: str) -> str:
-    """Says so where a folder that is here has the name of a package that was imported from elsewhere."""
+    """Warns where a local folder has the name of a package that was imported from another place."""
     top = module_name.partition(".")[0]
     folder, imported = Path.cwd() / top, getattr(sys.modules.get(top), "__file__", None)
     if imported is None or not folder.is_dir() or Path(imported).resolve().is_relative_to(folder.resolve()):

@@ -1,4 +1,4 @@
-"""What a workload is: a model, its data and its loss, the same on every rank and at every world size.
+"""The Workload protocol: a model, its data and its loss, the same on every rank and at every world size.
 
 A workload is built once in each rank's process (or inherited from the fork server) and must be a pure
 function of its arguments: same weights, same samples, whatever the rank and the world size. It knows
@@ -28,7 +28,7 @@ class WorkloadError(ValueError):
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Where the samples come from."""
+    """The source of the samples."""
 
     description: str
     synthetic: bool
@@ -38,7 +38,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class WorkloadInfo:
-    """What a workload's numbers are counted in."""
+    """Units and data of a workload."""
 
     name: str
     unit: str

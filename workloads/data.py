@@ -34,12 +34,12 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def samples_of(shape: Sequence[int]) -> int:
-    """How many samples of this shape a synthetic source holds."""
+    """Number of samples of this shape in a synthetic source."""
     return SAMPLES if math.prod(shape) <= 2**14 else LARGE_SAMPLES
 
 
 class DataSource(Protocol):
-    """Where a workload's samples come from."""
+    """The source of a workload's samples."""
 
     info: DataInfo
 

@@ -86,7 +86,7 @@ class Decoder(nn.Module):
 
 
 class Embed(nn.Module):
-    """What a pipeline's first stage does before the blocks."""
+    """Layers before the blocks, of a pipeline's first stage."""
 
     def __init__(self, tokens: nn.Embedding, positions: nn.Embedding) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Embed(nn.Module):
 
 
 class Predict(nn.Module):
-    """What a pipeline's last stage does after the blocks."""
+    """Layers after the blocks, of a pipeline's last stage."""
 
     def __init__(self, norm: nn.LayerNorm, head: nn.Linear) -> None:
         super().__init__()

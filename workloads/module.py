@@ -72,7 +72,7 @@ def load(
     classes: int = Feed.classes,
     units: list[str] | tuple[str, ...] | None = Feed.units,
 ) -> Workload:
-    """What the factory at ``path`` (``module:attribute``) returns: a workload as it is, or a module that is fed.
+    """Calls the factory at ``path`` (``module:attribute``): its result is a workload, or a module to wrap.
 
     The factory is called with ``kwargs``, and with ``seed`` and ``data_dir`` where it has parameters of these names.
     The other options say how a module is fed (conf/workload/module.yaml); a workload brings its own data and loss.
@@ -125,7 +125,7 @@ def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callab
 
 
 def signature_of(make: Callable[..., Any]) -> inspect.Signature:
-    """What ``make`` takes; anything where a builtin does not say."""
+    """The parameters of ``make``; any for a builtin without a signature."""
     try:
         return inspect.signature(make)
     except ValueError:

@@ -44,7 +44,7 @@ class Calls:
 
 
 def calls_of(module: nn.Module, forward: Callable[[], object], device: torch.device = CPU) -> Calls:
-    """What ``forward`` calls of ``module``, which is on ``device``; its buffers and random generators stay as before.
+    """The modules that ``forward`` of ``module`` calls on ``device``; its buffers and random generators stay as before.
 
     Raises nothing: a forward that fails is reported where the module is trained.
     """
@@ -215,7 +215,7 @@ def matches(wanted: str, name: str, part: nn.Module) -> bool:
 
 
 def near(wanted: str, parts: dict[str, nn.Module]) -> str:
-    """What a person may have meant, else all classes."""
+    """The nearest spellings, else all classes."""
     classes = sorted({type(part).__name__ for part in parts.values()})
     close = difflib.get_close_matches(wanted, [*classes, *parts], n=1)
     return f"did you mean {close[0]}?" if close else f"valid: {', '.join(classes[:12])}, or a pattern of names"

@@ -1,1 +1,1 @@
-"""Which setting to use: recommendations, Pareto-optimal cells and the models behind them."""
+"""Advice on settings: recommendations, Pareto-optimal cells and the models behind them."""

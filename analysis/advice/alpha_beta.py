@@ -105,7 +105,7 @@ class Fit:
 
 
 def is_benchmark(table: pd.DataFrame) -> pd.Series:
-    """Which rows of a frame are cells that timed collectives rather than trained."""
+    """Whether each row of a table timed collectives rather than training."""
     return table["engine"] == NO_ENGINE
 
 

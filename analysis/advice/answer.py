@@ -28,7 +28,7 @@ MOST_TIED = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """One paragraph: what it is about, and what it says."""
+    """One paragraph: its topic and its text."""
 
     about: str
     text: str
@@ -159,7 +159,7 @@ def _fastest(world: World, ranking: Ranking, where: str = "") -> str:
 
 
 def _ties(world: World, ranking: Ranking) -> str:
-    """Which configurations are not measurably slower, by the paired ratio over rounds."""
+    """The configurations that are not measurably slower, by the paired ratio over rounds."""
     level = ranking.level_text()
     if not level:
         return "One launch each is too few to assess ties."
@@ -189,7 +189,7 @@ def _memory(world: World, ranking: Ranking) -> str:
 
 
 def _loaded(world: World, ranking: Ranking) -> str:
-    """Which of the others were measured under heavy background load."""
+    """The other configurations that were measured under heavy background load."""
     loaded = [at for at, record in enumerate(world.records) if at != ranking.fastest and load_text(record)]
     if not loaded:
         return ""
@@ -231,7 +231,7 @@ def _scaling(table: pd.DataFrame, settings: list[str]) -> list[Answer]:
 
 
 def _kept(part: pd.DataFrame, settings: list[str]) -> list[str]:
-    """How much of the baseline's per-rank throughput the best and the worst setting keep."""
+    """Scaling efficiency of the best and the worst setting."""
     ordered = part.sort_values("scaling_efficiency", ascending=False)
     best, worst = ordered.iloc[0], ordered.iloc[-1]
     ends = interval(best["scaling_efficiency_low"], best["scaling_efficiency_high"], 100)
@@ -245,7 +245,7 @@ def _kept(part: pd.DataFrame, settings: list[str]) -> list[str]:
 
 
 def _place(table: pd.DataFrame) -> str:
-    """What the ranks ran on, such as ``two cores``."""
+    """The cores or GPUs of the ranks, such as ``two cores``."""
     counts = sorted({int(count) for count in table["machine_devices"].dropna()})
     if len(counts) != 1:
         return "fewer devices"

@@ -206,7 +206,7 @@ def non_negative(columns: Floats) -> Floats:
 
 
 def _knee(line: Line, points: list[Point], cells: list[Record], total: int) -> tuple[Interval | None, str]:
-    """Where the line is least and why that is not shown, one of both."""
+    """The minimum of the line, or why there is none."""
     if not line.r2 >= LEAST_R2:
         return None, f"the line explains {100 * max(line.r2, 0):.0f} % of what sizes differ by, too little to speak of"
     full = fullness(points, total)
@@ -226,7 +226,7 @@ def _knee(line: Line, points: list[Point], cells: list[Record], total: int) -> t
 
 
 def fullness(points: Sequence[Point], total: int) -> float:
-    """How much of a bucket the last one fills, mostly."""
+    """The typical size of the last bucket, as a share of a bucket."""
     return median(point.last_bytes / min(point.bucket_mb * 2**20, total) for point in points)
 
 

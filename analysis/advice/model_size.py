@@ -1,4 +1,4 @@
-"""How large a model fits a given memory: the measured cell with more, or larger, layers of the same kind.
+"""The largest model that fits a given memory: the measured cell with more, or larger, layers of the same kind.
 
 A rank's memory is model state, by the engine's formula, and the rest, as measured at the peak. The rest grows in a
 way that is not measured, so there are two bounds (docs/explanation/memory.md).
@@ -55,7 +55,7 @@ class Fits:
 
 
 def fits(record: Record, memory_bytes: float) -> Fits | None:
-    """How large a model fits ``memory_bytes`` with the cell's engine, stage, ranks, precision and optimizer.
+    """The largest model that fits ``memory_bytes`` with the cell's engine, stage, ranks, precision and optimizer.
 
     None where peak memory was not measured, the engine has no formula, or the batch is what a search filled memory
     with.
@@ -153,7 +153,7 @@ def _most_copies(setting: Setting) -> int:
 
 
 def _most_times(bytes_of: Callable[[int], float], room: float, largest: int) -> float | None:
-    """How many times as large a model may be to need ``room`` bytes, at least once; None if once is too much.
+    """The factor, at least 1, by which a model can grow to need ``room`` bytes; None if it does not fit.
 
     Between whole numbers, and beyond ``largest``, bytes are taken to grow in a straight line.
     """

@@ -22,7 +22,7 @@ SAVING = 0.01
 
 @dataclass(frozen=True)
 class Price:
-    """What is paid for throughput."""
+    """The cost of throughput."""
 
     column: str
     name: str

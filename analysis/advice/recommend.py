@@ -1,4 +1,4 @@
-"""What to use: the fastest settings that keep a user's limits, with all that are tied with the fastest.
+"""Recommendations: the fastest settings within a user's limits, with all that are tied with the fastest.
 
 Settings are compared by throughput over all ranks, round by round within a sweep. A setting is *tied* unless the whole
 interval of the fastest's throughput over its own lies above 1. Of tied settings the one that needs least memory
@@ -31,7 +31,7 @@ ALWAYS_NAMED = ("engine", "workload", "stage", "gpus")
 
 @dataclass(frozen=True)
 class AdviceLimits:
-    """What a setting must keep. None asks for nothing."""
+    """Limits of a recommendation. None: no limit."""
 
     memory_bytes: float | None = None
     """Of the peak of the rank that needs most."""
@@ -76,7 +76,7 @@ class Choice:
 
     @property
     def command(self) -> str:
-        """What runs it again, every setting spelled out."""
+        """The command that runs it again, with every setting."""
         return commands([self.record])[0]
 
     @property

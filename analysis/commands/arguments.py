@@ -1,4 +1,4 @@
-"""What commands share: arguments, and reading the records that they name."""
+"""Arguments that several commands have, and reading the records that they name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_command(commands: Commands, name: str, *, short: str, long: str, example
 
 
 def add_places(command: argparse.ArgumentParser) -> None:
-    """Where the records are: ``paths``, or an MLflow experiment."""
+    """Adds the arguments that name records: ``paths``, or an MLflow experiment."""
     command.add_argument(
         "paths",
         nargs="*",

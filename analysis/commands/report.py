@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def home(paths: list[Path]) -> Path:
-    """Where a report goes without --out: into the sweep's folder if one sweep was named, else to ./report."""
+    """The folder of a report without --out: into the sweep's folder if one sweep was named, else to ./report."""
     from results.read import is_sweep
 
     if len(paths) != 1 or not is_sweep(paths[0]):

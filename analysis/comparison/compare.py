@@ -248,7 +248,7 @@ def _verdict(outcome: Comparison) -> str:
 
 
 def _ended(record: Record) -> str:
-    """How a cell ended that is not ranked, in words; ``ok`` for one that is."""
+    """The status of a cell that is not ranked, in words; ``ok`` for one that is."""
     if record.status != "ok" or is_ranked(record):
         return spoken(record.status)
     for verdict, words in UNTRAINED.items():
@@ -260,7 +260,7 @@ def _ended(record: Record) -> str:
 def summary(
     outcomes: Sequence[Comparison], alone: Sequence[Record], sides: tuple[str, str], margin: float
 ) -> list[str]:
-    """What the table comes to, in lines."""
+    """The summary of the table, in lines."""
     counts = Counter(outcome.verdict for outcome in outcomes)
     counts_text = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     levels = sorted({outcome.step.level for outcome in outcomes if is_finite(outcome.step.low)})

@@ -43,7 +43,7 @@ class GateError(ValueError):
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was accepted, and why."""
+    """An accepted change, and its reason."""
 
     reason: str
     libraries: dict[str, dict[str, str]]
@@ -137,7 +137,7 @@ def absent(now: Baseline) -> set[str]:
 
 
 def whose(before: Baseline, now: Baseline, cell: str) -> str:
-    """What other than our code differs between the two sides of a cell; empty if nothing does."""
+    """Differences of libraries between the two sides of a cell; empty if there are none."""
     engine = now.engines.get(cell) or before.engines[cell]
     if engine in absent(now):
         return f"engine={engine} cannot run here"

@@ -79,7 +79,7 @@ def _memory(record: Record) -> Quantities:
 
 
 def _collectives(record: Record) -> Quantities:
-    """How often each collective is called in a step, and what a rank sends."""
+    """Calls of each collective in a step, and bytes that a rank sends."""
     if record.collectives is None:
         return {}
     ranks = ledgers(record)

@@ -96,7 +96,7 @@ def least_sweeps(level: float) -> int:
 
 
 def change_points(values: Floats, level: float) -> list[ChangePoint]:
-    """Where ``values`` moved, in order; where nothing moved, one is found with probability ``level`` at most."""
+    """Change points of ``values``, in order; without a change, one is reported with probability ``level`` at most."""
     cuts = sorted(_cuts(values, 0, level))
     while cuts:
         edges = [0, *cuts, len(values)]

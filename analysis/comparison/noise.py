@@ -96,7 +96,7 @@ def other_code(records: Sequence[Record]) -> list[str]:
 
 
 def _code(record: Record) -> tuple[str, str]:
-    """What is the same for equal code, and its name; of a record that does not know its files, the commit."""
+    """Identity of the code, and its name; of a record without a digest of files, the commit."""
     source = record.source
     if source is None:
         commit = str(record.environment.get("git", {}).get("commit"))
@@ -164,7 +164,7 @@ def detectable(logs: Floats, launches: int) -> float:
 
 @cache
 def _draws(pairs: int, launches: int) -> tuple[Any, Any]:
-    """Which pairs each resample has, and which way round: without a difference, either is as likely."""
+    """The pairs of each resample and their orientation: without a difference, both are equally likely."""
     draw = np.random.default_rng([pairs, launches])
     shape = (DRAWS, launches)
     return draw.integers(0, pairs, shape), draw.choice([-1.0, 1.0], shape)

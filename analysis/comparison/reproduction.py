@@ -72,7 +72,7 @@ def _identity(before: Record, after: Record) -> Iterator[FigureLine]:
 
 
 def _bits(before: Record, after: Record) -> Iterator[FigureLine]:
-    """What is equal bit by bit under deterministic=true; without it, whether it happens to be."""
+    """Figures that are equal bit by bit under deterministic=true; without it they do not decide."""
     must = bool(before.config.get("deterministic"))
     if before.parity or after.parity:
         sides = [side.parity.losses if side.parity else [] for side in (before, after)]
@@ -180,7 +180,7 @@ def _step_peaks(record: Record) -> list[int]:
 
 
 def changed(before: Record, after: Record) -> list[Difference]:
-    """What was not the same for the two runs: code, environment and what took effect."""
+    """The differences between the two runs: code, environment and resolved settings."""
     return differences(*([surroundings(side) | resolved(side)] for side in (before, after)))
 
 
@@ -212,7 +212,7 @@ def markdown(before: Record, after: Record) -> str:
 
 
 def summary(before: Record, after: Record) -> str:
-    """What it comes to, in a line."""
+    """The summary, in a line."""
     all_lines = lines(before, after)
     outside = [line.figure for line in all_lines if line.verdict == "outside"]
     noted = f" Outside of the record's range: {', '.join(outside)}." if outside else ""

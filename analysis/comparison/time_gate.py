@@ -158,7 +158,7 @@ def _traffic(record: Record) -> list[float]:
 
 
 def _bytes(line: Collective) -> float:
-    """What a rank sends for all of a line; the arrays' own bytes where the kind is unknown."""
+    """Bytes that a rank sends for all collectives of a line; the arrays' own bytes where the kind is unknown."""
     sent = line.sent_bytes
     return line.total_bytes if sent is None else sent
 
@@ -228,7 +228,7 @@ def settings_that_differ(pair: Pair) -> list[str]:
 
 
 def summary(outcomes: Sequence[Comparison], sides: tuple[str, str], margin: float) -> list[str]:
-    """What the table comes to, in lines."""
+    """The summary of the table, in lines."""
     counts = Counter(outcome.verdict for outcome in outcomes)
     parts = [f"{count} {verdict}" for verdict, count in counts.items()]
     parts += (

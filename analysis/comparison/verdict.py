@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a pair compares. Ratios are second over first: above 1 is slower, or more."""
+    """The comparison of a pair. Ratios are second over first: above 1 is slower, or more."""
 
     pair: Pair
     verdict: Verdict

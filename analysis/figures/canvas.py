@@ -133,7 +133,7 @@ def _title(figure: Figure, title: str, total: float) -> None:
 
 
 def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
-    """Writes ``file`` as PNG and SVG; ``alternative`` says in words what the figure shows."""
+    """Writes ``file`` as PNG and SVG; ``alternative`` describes the figure in words."""
     with replacing(file) as partial:
         figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     buffer = io.StringIO()

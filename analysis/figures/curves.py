@@ -32,7 +32,7 @@ SPREAD = 0.24
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a figure's vertical axis shows: a column of the table, in the first scale that keeps its numbers short."""
+    """The vertical axis of a figure: a column of the table, in the first scale that keeps its numbers short."""
 
     column: str
     axis: str
@@ -92,7 +92,7 @@ def curve(panel: Panel, layout: PanelLayout, quantity: Quantity) -> Figure | Non
 
 
 def _places(values: list[Any], axis: str) -> dict[str, float]:
-    """Where each value of the axis setting stands: world sizes on a binary logarithm, anything else in turn."""
+    """The position of each value of the axis setting: world sizes on a binary logarithm, anything else in turn."""
     distinct = list(dict.fromkeys(values))
     if axis == "gpus" and len(distinct) <= 8:
         return {frozen(value): log2(value) for value in sorted(distinct)}
@@ -238,7 +238,7 @@ def _ideal(axes: Axes, table: pd.DataFrame, places: dict[str, float], column: st
 def _legend(
     names: dict[int, str], colours: Any, table: pd.DataFrame, *, is_efficiency: bool, has_ideal: bool
 ) -> list[Line2D]:
-    """What stands above the axes: the series, and the limits."""
+    """The legend above the axes: the series and the limits."""
     handles = [
         Line2D(
             [],

@@ -132,7 +132,7 @@ def residual_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
 
 
 class Rows:
-    """Where the cells of a panel stand: one row each, under a heading for each value of the axis setting."""
+    """The rows of a panel: one per cell, under a heading for each value of the axis setting."""
 
     def __init__(self, table: pd.DataFrame, layout: PanelLayout) -> None:
         self.places: list[float] = []

@@ -1,4 +1,4 @@
-"""What scaling loss is made of, as a person reads it: the rows of the report's section, and the figure."""
+"""The parts of scaling loss as a figure."""
 
 from __future__ import annotations
 

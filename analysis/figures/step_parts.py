@@ -1,4 +1,4 @@
-"""What a step is made of, as a person reads it: the rows of the report's section, and the figure."""
+"""The parts of a step as a figure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HATCHES = {"optimizer": "xxxx", "straggler": "....", "host": "----", "data": "++
 
 
 def looks(part: str) -> dict[str, Any]:
-    """How a part is filled; exposed communication stands out, also in print."""
+    """The fill of a part; exposed communication is hatched, to be visible in print."""
     return {"facecolor": COLOURS[part], "edgecolor": INK, "lw": 0.5, "hatch": HATCHES.get(part)}
 
 

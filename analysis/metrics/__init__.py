@@ -1,1 +1,1 @@
-"""What one record says: time, traffic, memory, utilization and scaling."""
+"""Metrics of one record: time, traffic, memory, utilization and scaling."""

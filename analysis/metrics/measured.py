@@ -1,4 +1,4 @@
-"""What one record says: everything that the table, the sections and the figures share, computed once."""
+"""The metrics of one record that the table, the sections and the figures share, computed once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Measured:
 
     @property
     def baseline(self) -> Record | None:
-        """What its scaling is measured against; None where that is itself, or nothing."""
+        """The baseline of its scaling; None where that is itself or missing."""
         if self.efficiency is None or self.efficiency.baseline_gpus == self.world_size:
             return None
         return self.efficiency.base

@@ -56,7 +56,7 @@ def efficiencies(records: list[Record]) -> list[Efficiency | None]:
 
 
 def baselines(records: list[Record]) -> list[Record | None]:
-    """What each record is measured against; None for a cell that is not ranked."""
+    """The baseline of each record; None for a cell that is not ranked."""
     groups: dict[object, dict[str, Record]] = defaultdict(dict)
     keys = [(identity(settings_of(record), without=["gpus"]), hardware(record)) for record in records]
     for key, record in zip(keys, records, strict=True):

@@ -1,4 +1,4 @@
-"""What scaling loss is made of: the parts of profiled steps, as shares of a rank's time in the larger world.
+"""The parts of scaling loss: parts of profiled steps, as shares of a rank's time in the larger world.
 
 A unit of work costs c(N) = N/X(N) rank-seconds, so that E(N) = c(N0)/c(N) and the loss 1 - E is (c(N) - c(N0))/c(N). A
 part that takes p seconds of a profiled step, mean over ranks and steps, costs N·p/(G·u) of them: G samples of u units
@@ -34,7 +34,7 @@ def unit_cost_s(record: Record) -> float:
 
 
 def profiled_over_timed(record: Record) -> float:
-    """What the parts of profiled steps come to, over timed steps; NaN where none were profiled."""
+    """Ratio of profiled to timed step time; NaN where none were profiled."""
     return sum(_cost_s(record).values()) / unit_cost_s(record)
 
 

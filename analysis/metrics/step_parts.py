@@ -1,4 +1,4 @@
-"""What a step is made of, as columns of the table."""
+"""The parts of a step, as columns of the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step sends: its collectives at their bandwidth optimum, as they were counted; and what was on the wire."""
+"""Bytes sent in a step: counted collectives at their bandwidth optimum, and bytes at the network interface."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def curves(records: Sequence[Record]) -> tuple[list[ScalingCurve], list[str]]:
 
 
 def shares_cores(record: Record) -> bool:
-    """Whether ranks compete for cores or GPUs, so that its step time says nothing of a larger machine.
+    """Whether ranks compete for cores or GPUs, so that its step time does not predict a larger machine.
 
     Ranks of ``workload=calibrated`` sleep, and do not compete.
     """
@@ -205,7 +205,7 @@ def shares_cores(record: Record) -> bool:
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
-    """What tells each record from the others, in words; an engine's own settings only where they vary within it."""
+    """Settings that distinguish each record from the others; an engine's own settings only where they vary within it."""
     named = [settings_of(record) for record in records]
     names = [name for name in dict.fromkeys(name for one in named for name in one) if name != "gpus"]
     varying = [name for name in names if _varies(name, named)] or ["engine", "stage"]

@@ -23,7 +23,7 @@ class LinkTime:
 
 @dataclass(frozen=True)
 class Fabric:
-    """What connects ranks. ``inside`` joins the ranks of a host; ``between`` joins hosts, None for a single host."""
+    """The network of ranks. ``inside`` joins the ranks of a host; ``between`` joins hosts, None for a single host."""
 
     inside: LinkTime
     between: LinkTime | None = None

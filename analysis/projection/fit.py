@@ -103,7 +103,7 @@ def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool)
 
 @dataclass(frozen=True)
 class Problem:
-    """What is minimized: misfits to measured step times, and distances from the prior."""
+    """The residuals of the fit: misfits to measured step times, and distances from the prior."""
 
     models: list[StepModel]
     trees: bool

@@ -29,7 +29,7 @@ SCALAR_BYTES = 64
 
 @dataclass(frozen=True)
 class Costs:
-    """What a fit determines of one curve."""
+    """The fitted parameters of one curve."""
 
     step_s: float
     """A step of one rank, without communication, at the smallest world size."""
@@ -41,7 +41,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a step is made of, in seconds."""
+    """The parts of a step, in seconds."""
 
     compute_s: float
     update_s: float
@@ -93,7 +93,7 @@ class StepModel:
         return self._straggler_s[ranks]
 
     def parts(self, ranks: int, costs: Costs, fabric: Fabric) -> Parts:
-        """What a step among ``ranks`` is made of. Raises NotProjected where its collectives cannot be determined."""
+        """The parts of a step among ``ranks``. Raises NotProjected where its collectives cannot be determined."""
         curve, calls = self.curve, self.curve.collectives(ranks)
         update_s = costs.step_s * curve.update_share / (ranks if curve.stage >= 1 else 1)
         compute_s = costs.step_s * (1 - curve.update_share)

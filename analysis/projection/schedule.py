@@ -1,4 +1,4 @@
-"""How long a pass takes when communication overlaps computation: a recurrence over buckets or units.
+"""Duration of a pass when communication overlaps computation: a recurrence over buckets or units.
 
 A rank has one stream of computation and one of communication. Segment i of a pass computes once its parameters are
 gathered, and its gradients are reduced once it is done. With overlap, the gather for segment i+1 starts with segment

@@ -35,7 +35,7 @@ def show(projection: Projection, out: Console) -> None:
 
 
 def check_lines(projection: Projection) -> Iterator[str]:
-    """What the projection got wrong at world sizes that were measured."""
+    """Errors of the projection at measured world sizes."""
     checked = projection.checked
     if projection.timed:
         yield (

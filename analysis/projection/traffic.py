@@ -18,7 +18,7 @@ EXCHANGE = ("send", "recv")
 
 
 class NotProjected(ValueError):
-    """A configuration has no projection; the message says why and what to do."""
+    """A configuration has no projection; the message has the reason and what to do."""
 
 
 def collectives_at(measured: Mapping[int, Sequence[Collective]], ranks: int) -> list[Collective]:

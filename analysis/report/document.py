@@ -40,7 +40,7 @@ FIGURES = Section("Bytes, scaling and launches", "overview")
 
 @dataclass(frozen=True)
 class Advised:
-    """What tables and figures share, beyond the configurations."""
+    """Advice that both tables and figures show."""
 
     curves: list[Curve]
     overlapped: list[Overlapped]

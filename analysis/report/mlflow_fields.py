@@ -49,7 +49,7 @@ def setting_names(table: pd.DataFrame) -> list[str]:
 
 
 def cell_name(record: Record, row: Mapping[Any, Any], others: Sequence[str]) -> str:
-    """What a person reads in MLflow's list: ``torch stage 3, 4 ranks, digits fp32, bucket 4 MiB``."""
+    """The name in MLflow's list: ``torch stage 3, 4 ranks, digits fp32, bucket 4 MiB``."""
     from analysis.text.labels import label
 
     config = record.config
@@ -100,7 +100,7 @@ def allowed(name: str) -> str:
 
 
 def common_params(every: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What all cells of a sweep have alike."""
+    """The parameters that all cells of a sweep share."""
     return {name: value for name, value in every[0].items() if all(other.get(name) == value for other in every)}
 
 
@@ -135,7 +135,7 @@ def sweep_tags(records: Sequence[Record]) -> dict[str, str]:
 
 
 def cell_tags(record: Record) -> dict[str, str]:
-    """How the cell ended and how far it can be believed; ``record`` names its artifact."""
+    """Status and warnings of the cell; ``record`` names its artifact."""
     tags = machine_tags(record) | {
         "sweep": tagged(record.sweep_id),
         "record": record.cell_id,
@@ -237,7 +237,7 @@ def _ms(moment: object) -> int:
 
 
 def description(records: Sequence[Record], table: pd.DataFrame, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """What the parent run's page says: the sweep in a line, and where its cells are side by side."""
+    """The description on the parent run's page: the sweep in a line, and a link that compares its cells."""
     from analysis.table.provenance import machine_line, sweep_line
 
     lines = [sweep_line(records, table), machine_line(records[0].environment)]

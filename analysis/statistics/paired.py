@@ -52,7 +52,7 @@ def walsh(rows: Floats) -> Floats:
 
 
 def left_out(rounds: int, one_sided: float) -> int:
-    """How many Walsh averages lie outside of either end of the interval; -1 where there are too few rounds."""
+    """Number of Walsh averages outside of either end of the interval; -1 where there are too few rounds."""
     return int(np.searchsorted(rank_sum_distribution(rounds), one_sided, side="right")) - 1
 
 

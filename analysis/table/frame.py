@@ -54,7 +54,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def measure_all(records: Sequence[Record]) -> list[Measured]:
-    """What each record says, in their order, with the settings that have a column: ``AXES`` and what else varies."""
+    """The metrics of each record, in order, with the settings that have a column: ``AXES`` and what else varies."""
     named = [settings_of(record) for record in records]
     machines = [hardware(record) for record in records]
     if len(set(machines)) > 1:

@@ -1,4 +1,4 @@
-"""Where and when a configuration was measured, as columns of the table."""
+"""Host, commit and time of a measurement, as columns of the table."""
 
 from __future__ import annotations
 

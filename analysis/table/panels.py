@@ -1,4 +1,4 @@
-"""Where cells go in a figure: which setting is the axis, which tells series apart, and which make panels."""
+"""The layout of a figure: the settings of its axis, series and panels."""
 
 from __future__ import annotations
 

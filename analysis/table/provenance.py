@@ -1,4 +1,4 @@
-"""Where numbers come from: the sweep and the machine in a line each, the whole environment, and how to run it again."""
+"""Provenance of numbers: sweep and machine in a line each, the whole environment, and the command to repeat them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_REPEATED = ("tracking.", "resume", "engine.package", "workload.factory", "me
 
 
 def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
-    """What was run, such as ``8 cells: torch, digits, fp32; stage 0, 1, 2, 3 × 1, 2 ranks; 5 launches of 20 steps``."""
+    """Such as ``8 cells: torch, digits, fp32; stage 0, 1, 2, 3 × 1, 2 ranks; 5 launches of 20 steps``."""
     names = varying(table)
     is_full = len(table) == prod(table[name].map(frozen).nunique() for name in names)
     of_training = ("engine", "stage", "precision", "scaling")

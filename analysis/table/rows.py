@@ -1,4 +1,4 @@
-"""What the rows of a table are named by: headings and values of settings, and the level of their intervals."""
+"""Headings and values of the settings that name the rows of a table, and the level of their intervals."""
 
 from __future__ import annotations
 

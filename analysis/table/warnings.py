@@ -1,4 +1,4 @@
-"""What a reader must know before using the numbers: cells that did not end ok, and verdicts on those that did."""
+"""Failed cells, and warnings on those that were ok."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def verdicts(table: pd.DataFrame) -> list[Flag]:
 
 
 def example(name: str, part: pd.DataFrame) -> str:
-    """What was seen in one of the cells that have a verdict; empty where there is nothing to add to the verdict."""
+    """The measured reason of a verdict, from one of its cells; empty where there is none."""
     entries = (entry.partition(": ") for reasons in part["verdict_reasons"] for entry in reasons.split(" | "))
     first = next((reason for verdict, _, reason in entries if verdict == name), "")
     return f"One of them: {first}" if first and len(part) > 1 else capital(first)

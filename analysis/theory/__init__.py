@@ -1,4 +1,4 @@
-"""What an engine should keep in memory and send: predictions from shapes and settings, nothing measured.
+"""Predicted memory and traffic of an engine, from shapes and settings alone.
 
 All that analysis knows of an engine is in one object, ``THEORY`` of the module NAME_engine. An engine without one
 has no prediction (None), which is not an error.

@@ -63,7 +63,7 @@ class CalibratedStep:
 
 
 def exposed_s(ready_s: Sequence[float], communication_s: Sequence[float]) -> float:
-    """How long after the last bucket is ready the last one has been communicated.
+    """Time from the last bucket being ready to the end of its communication.
 
     A bucket starts once it is ready and the one before it is done. For L buckets that are ready every b seconds and
     take c each that is c where c <= b, and L·c - (L-1)·b otherwise.

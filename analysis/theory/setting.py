@@ -1,4 +1,4 @@
-"""What a prediction is made from: parameter shapes, bytes per element, optimizer, stage and world size."""
+"""The input of a prediction: parameter shapes, bytes per element, optimizer, stage and world size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def widths_of(precision: str, parameters: Sequence[Parameter] = ()) -> Widths | 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What an optimizer keeps for a parameter tensor."""
+    """Bytes of optimizer state for a parameter tensor."""
 
     moments: int
     """Arrays of the parameter's size."""

@@ -23,7 +23,7 @@ def state(setting: Setting) -> dict[str, int] | None:
 
 
 def zero_partition(sizes: list[int], world_size: int) -> list[list[int]]:
-    """Which parameters each rank updates at stage 1: ``ZeroRedundancyOptimizer._partition_parameters``.
+    """The parameters that each rank updates at stage 1: ``ZeroRedundancyOptimizer._partition_parameters``.
 
     Whole parameters, largest first (equal ones in their given order), each to the rank that holds the fewest
     elements so far, the lowest rank among equals. Returns indices into ``sizes``.
@@ -148,7 +148,7 @@ def sent(setting: Setting) -> float:
 
 
 def _reduce_bytes(setting: Setting) -> int:
-    """Bytes of a gradient element on the wire: what the engine says it reduces in, else the gradient's own."""
+    """Bytes of a communicated gradient element: of the engine's ``reduce_dtype``, else the gradient's own."""
     name = str(setting.described.get("reduce_dtype") or "").removeprefix("torch.")
     return DTYPE_BYTES.get(name, setting.widths.grad)
 

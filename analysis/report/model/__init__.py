@@ -1,1 +1,1 @@
-"""What a report says, apart from how it looks: its configurations and its sections."""
+"""The content of a report without its rendering: configurations and sections."""

@@ -1,4 +1,4 @@
-"""What a report is about: every configuration as measured, and the settings that tell them apart."""
+"""The input of a report: every configuration as measured, and the settings that distinguish them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section model: what one part of a report says, whatever it is rendered to (HTML, Markdown, terminal)."""
+"""The section model: one part of a report, independent of its rendering (HTML, Markdown, terminal)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class ListItem:
-    """One entry of a list: what it is about, what it says, and the source's own words."""
+    """One entry of a list: topic, text, and quoted source."""
 
     text: str
     about: str = ""

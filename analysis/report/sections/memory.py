@@ -110,7 +110,7 @@ def higher_stages(content: Content) -> list[str]:
 
 
 def explanation(lower: Measured, higher: Measured) -> str:
-    """Where the difference between two peaks lies, from what was measured; its parts add up to it."""
+    """The measured difference between two peaks by kind; the parts add up to it."""
     names = [label("stage", cell.settings["stage"]) for cell in (lower, higher)]
     change = {kind: higher.memory.peak_of(kind) - lower.memory.peak_of(kind) for kind in COUNTED}
     total = _peak(higher) - _peak(lower)

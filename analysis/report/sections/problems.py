@@ -1,4 +1,4 @@
-"""What a reader must know before using the numbers: failed configurations, and warnings on those that were timed."""
+"""Failed configurations, and warnings on those that were timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where scaling efficiency is lost, by part of a step."""
+"""Loss of scaling efficiency by part of a step."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def grown(content: Content) -> list[Measured]:
 
 
 def how_to_attribute(content: Content) -> str:
-    """How to learn what is lost, where scaling loses but no step was attributed; else empty."""
+    """The command that attributes scaling loss, where no step was attributed; else empty."""
     cells = grown(content)
     missing = cells and all(cell.record.attribution is None for cell in cells)
     return f"To see where scaling efficiency is lost: {HOW}." if missing else ""

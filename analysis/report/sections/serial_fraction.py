@@ -61,7 +61,7 @@ def trends(content: Content) -> list[str]:
 
 
 def _change(first: Measured, last: Measured) -> Interval:
-    """How much larger the serial fraction of the last is than the first's: the median of the rounds that both ran."""
+    """Ratio of the serial fraction of the last to the first's: the median of the rounds that both ran."""
     fractions = []
     for cell in (first, last):
         assert cell.efficiency is not None, "a configuration with a serial fraction has a baseline"

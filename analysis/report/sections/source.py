@@ -1,4 +1,4 @@
-"""Where the numbers come from: how to run the sweep again, and the environment."""
+"""Provenance: the command that runs the sweep again, and the environment."""
 
 from __future__ import annotations
 

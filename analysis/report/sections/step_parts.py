@@ -50,7 +50,7 @@ def span(spread: Spread | None) -> str:
 
 
 def notes(attribution: Attribution) -> list[str]:
-    """What could not be measured, and why."""
+    """Parts that could not be measured, and why."""
     reasons = (
         ("not profiled", attribution.unprofiled),
         ("not timed without communication", attribution.not_silenced),
