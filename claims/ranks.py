@@ -32,7 +32,7 @@ RAISED = 1
 
 
 def run(function: str, ranks: int, arguments: dict[str, Any], timeout_s: float = TIMEOUT_S) -> list[Any]:
-    """Runs ``function`` on ranks; the result of each. Raises RuntimeError if one raised, or all are not done in time."""
+    """Runs ``function`` on ranks; returns their results. Raises RuntimeError if one raised or is not done in time."""
     module, _, name = function.partition(":")
     called = getattr(importlib.import_module(module), name)  # torch with it: once, before ranks are forked
     with tempfile.TemporaryDirectory() as place:

@@ -205,7 +205,7 @@ def shares_cores(record: Record) -> bool:
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
-    """Settings that distinguish each record from the others; an engine's own settings only where they vary within it."""
+    """Settings that distinguish each record from the others; an engine's own only where they vary within it."""
     named = [settings_of(record) for record in records]
     names = [name for name in dict.fromkeys(name for one in named for name in one) if name != "gpus"]
     varying = [name for name in names if _varies(name, named)] or ["engine", "stage"]
