@@ -61,7 +61,7 @@ class HF:
         tokens = 2 * length if self._task == "seq2seq" else length
         self.info = WorkloadInfo(f"hf_{self._config.model_type}", "token", tokens, self._source.info)
 
-    def _tokens(self, length: int) -> data.Source:
+    def _tokens(self, length: int) -> data.DataSource:
         vocabulary = vocabulary_of(self._config)
         if self._task == "masked":
             masked = max(1, round(MASKED * length))
