@@ -47,6 +47,7 @@ def check(config: Config) -> None:
             f"gpus={config.gpus} is more than one machine can start; valid: at most {MAX_PROCESSES}, "
             "more with backend=fake, which runs rank 0 alone"
         )
+    check_schedule(config)
     check_search(config)
     check_cluster(config)
     if config.dry_run and config.resume:
@@ -95,6 +96,18 @@ def check_cluster(config: Config) -> None:
             f"network={config.network.kind} emulates hosts on one machine; with cluster={cluster.kind}, "
             "valid: network=none"
         )
+
+
+def check_schedule(config: Config) -> None:
+    """Raises ConfigError for a schedule without an end, or an end without a schedule."""
+    falls = config.lr_schedule != "constant"
+    if falls != (config.lr_steps is not None):
+        valid = f"a whole number above lr_warmup={config.lr_warmup}" if falls else "null"
+        raise ConfigError(
+            f"lr_steps={as_written(config.lr_steps)} is not valid with lr_schedule={config.lr_schedule}; valid: {valid}"
+        )
+    if config.lr_steps is not None and config.lr_steps <= config.lr_warmup:
+        raise ConfigError(f"lr_steps={config.lr_steps} is not valid; valid: more than lr_warmup={config.lr_warmup}")
 
 
 def check_search(config: Config) -> None:

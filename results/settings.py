@@ -97,6 +97,37 @@ class Training:
     )
     optimizer: str = setting("adam", "optimizer; sgd has momentum 0.9", *("sgd", "adam", "adamw", "rmsprop"))
     lr: float = setting(1e-3, "learning rate", above=0)
+    momentum: float | None = setting(
+        None, "momentum of sgd and rmsprop. null: 0.9 for sgd, 0 for rmsprop", min=0, max=0.999999, optional=True
+    )
+    beta1: float | None = setting(
+        None, "decay of the first moment of adam and adamw. null: 0.9", min=0, max=0.999999, optional=True
+    )
+    beta2: float | None = setting(
+        None, "decay of the second moment of adam and adamw. null: 0.999", min=0, max=0.999999, optional=True
+    )
+    eps: float | None = setting(
+        None, "added to the denominator of adam, adamw and rmsprop. null: 1e-8", above=0, optional=True
+    )
+    weight_decay: float | None = setting(
+        None,
+        "weight decay, decoupled from the gradient for adamw only. null: 0.01 for adamw, else 0",
+        min=0,
+        optional=True,
+    )
+    lr_schedule: str = setting(
+        "constant",
+        "learning rate after lr_warmup steps. linear, cosine: it falls to 0 at step lr_steps",
+        *("constant", "linear", "cosine"),
+        optional=True,
+    )
+    lr_warmup: int = setting(0, "steps over which the learning rate rises from 0 to lr", min=0, optional=True)
+    lr_steps: int | None = setting(
+        None,
+        "step at which lr_schedule=linear and cosine reach 0. null: only valid with constant",
+        min=1,
+        optional=True,
+    )
 
 
 def choices(name: str) -> tuple[str, ...]:

@@ -95,6 +95,16 @@ class Setting:
         return (self.world_size - 1) / self.world_size
 
 
+def optimizer_of(config: Mapping[str, Any]) -> Optimizer | None:
+    """What the optimizer of a configuration keeps; momentum decides about an array of sgd and of rmsprop."""
+    name, momentum = str(config.get("optimizer")), config.get("momentum")
+    if name == "sgd" and momentum == 0:
+        return Optimizer(0, 0)
+    if name == "rmsprop" and momentum:
+        return Optimizer(2, 4)
+    return OPTIMIZERS.get(name)
+
+
 def elements(parameters: list[Parameter]) -> int:
     return sum(element_count(parameter.shape) for parameter in parameters)
 
@@ -106,7 +116,7 @@ def setting(record: Record) -> Setting | None:
     described = record.resolved.get("engine")
     parameters = record.model.parameters if record.model else []
     widths = widths_of(str(config.get("precision")), parameters)
-    optimizer = OPTIMIZERS.get(str(config.get("optimizer")))
+    optimizer = optimizer_of(config)
     stage, size = config.get("stage"), world_size(record)
     if record.model is None or widths is None or optimizer is None or not isinstance(stage, int) or size < 1:
         return None

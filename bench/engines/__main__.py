@@ -29,6 +29,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "optimizer": choices("optimizer"),
     "bucket_mb": (1.0,),
     "overlap": (True, False),
+    "weight_decay": (0.1,),
+    "lr_schedule": ("cosine",),
     "clip_norm": (1.0,),
     "accumulate": (2,),
     "compression": choices("compression")[1:],

@@ -62,7 +62,8 @@ def run_checkpointed(
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
     contexts = functools.partial(contexts_of, unit, mode, recompute)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **hooks_argument(), **named)
+    arguments: dict[str, Any] = {"use_reentrant": False, "context_fn": contexts, **hooks_argument(), **named}
+    return checkpoint(forward, *inputs, **arguments)
 
 
 def contexts_of(

@@ -1,28 +1,74 @@
-"""The four optimizers with the hyperparameters that every engine must use."""
+"""The four optimizers with the hyperparameters that every engine must use, and the learning rate of each update."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
-    "adam": (torch.optim.Adam, {}),
-    "adamw": (torch.optim.AdamW, {}),
-    "rmsprop": (torch.optim.RMSprop, {}),
+from results.settings import Training
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
 }
 
 FUSED = ("sgd", "adam", "adamw")
 """Optimizers for which torch has a fused kernel on CPU and on CUDA."""
+MOMENTUM = 0.9
+"""Of sgd, where no other is set."""
+BETAS = (0.9, 0.999)
+"""Of adam and adamw, likewise."""
+
+
+def hyperparameters(spec: Training) -> dict[str, Any]:
+    """The optimizer's arguments besides the learning rate; what is not set is torch's own, except sgd's momentum."""
+    named: dict[str, Any] = {"eps": spec.eps, "weight_decay": spec.weight_decay, "momentum": spec.momentum}
+    if spec.optimizer == "sgd" and spec.momentum is None:
+        named["momentum"] = MOMENTUM
+    if spec.beta1 is not None or spec.beta2 is not None:
+        named["betas"] = tuple(
+            own if own is not None else usual for own, usual in zip((spec.beta1, spec.beta2), BETAS, strict=True)
+        )
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def build_optimizer(
-    name: str, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float, **more: Any
+    spec: Training, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], **more: Any
 ) -> torch.optim.Optimizer:
-    """``name`` over ``parameters`` or groups of them; ``more`` selects an implementation (``fused``, ``foreach``)."""
-    kind, settings = OPTIMIZERS[name]
+    """The optimizer over ``parameters`` or groups of them; ``more`` selects an implementation (``fused``)."""
     listed: list[Any] = list(parameters)
-    return kind(listed, lr=lr, **settings, **more)  # type: ignore[call-arg]
+    return OPTIMIZERS[spec.optimizer](listed, lr=spec.lr, **hyperparameters(spec), **more)  # type: ignore[call-arg]
+
+
+class LearningRate:
+    """Sets the learning rate before each update, skipped ones included."""
+
+    def __init__(self, spec: Training, *optimizers: torch.optim.Optimizer) -> None:
+        self._spec, self._optimizers = spec, optimizers
+        self._step = 0
+
+    def advance(self) -> None:
+        """An update comes."""
+        self._step += 1
+        if self._spec.lr_schedule == "constant" and not self._spec.lr_warmup:
+            return
+        rate = self._spec.lr * factor(self._spec, self._step)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+
+def factor(spec: Training, step: int) -> float:
+    """What the learning rate of update ``step`` (from 1) is multiplied by: a linear rise, then the schedule."""
+    if step < spec.lr_warmup:
+        return step / spec.lr_warmup
+    if spec.lr_schedule == "constant" or spec.lr_steps is None:
+        return 1.0
+    passed = min(1.0, (step - spec.lr_warmup) / max(1, spec.lr_steps - spec.lr_warmup))
+    return 1 - passed if spec.lr_schedule == "linear" else (1 + math.cos(math.pi * passed)) / 2

@@ -9,6 +9,17 @@ from typing import Any
 from results.identity import as_written
 from results.settings import NEUTRAL, Training, choices
 
+HYPERPARAMETERS = ("momentum", "beta1", "beta2", "eps", "weight_decay")
+"""Settings of optimizers; an engine that builds its own by ``bench.engines.optimizers`` honors them."""
+SCHEDULE = ("lr_schedule", "lr_warmup", "lr_steps")
+TAKES = {
+    "sgd": ("momentum", "weight_decay"),
+    "adam": ("beta1", "beta2", "eps", "weight_decay"),
+    "adamw": ("beta1", "beta2", "eps", "weight_decay"),
+    "rmsprop": ("momentum", "eps", "weight_decay"),
+}
+"""Which of them each optimizer has."""
+
 OPTIONAL: dict[str, Any] = NEUTRAL | {"join": False}
 """Settings that an engine may lack, each with the value that asks for nothing."""
 
@@ -68,6 +79,12 @@ class Capabilities:
             if value not in valid:
                 has = self.why_not.get(name) or f"it has {', '.join(map(str, valid))}"
                 raise EngineUnsupported(f"engine={engine} has no {name}={value}: {has}")
+        for name in HYPERPARAMETERS:
+            if getattr(spec, name) is not None and name not in TAKES[spec.optimizer]:
+                raise EngineUnsupported(
+                    f"engine={engine} has no {name}={as_written(getattr(spec, name))} with optimizer={spec.optimizer}; "
+                    f"valid: {', '.join(TAKES[spec.optimizer])}"
+                )
         for name, neutral in OPTIONAL.items():
             value = getattr(spec, name)
             if name not in self.settings and value != neutral:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.base import Batch, LossFunction
-from bench.engines.optimizers import build_optimizer
+from bench.engines.optimizers import LearningRate, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
 from bench.saved import save
@@ -151,14 +151,14 @@ class _Trainer:
         self.trained = list(self.named.values())
         mixed = spec.precision == "bf16_master"
         self.masters = [weight.detach().clone().float() for weight in self.trained] if mixed else self.trained
-        self.optimizer = build_optimizer(spec.optimizer, self.masters, spec.lr, foreach=False)
+        self.optimizer = build_optimizer(spec, self.masters, foreach=False)
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
         # As engines do: where fp16 overflows depends on it.
         self.folded = spec.accumulate if self.scaler.is_enabled() else 1
         self.shadowed = [master.detach().clone() for master in self.masters] if share else []
-        self.shadow_optimizer = (
-            build_optimizer(spec.optimizer, self.shadowed, spec.lr, foreach=False) if share else None
-        )
+        self.shadow_optimizer = build_optimizer(spec, self.shadowed, foreach=False) if share else None
+        updated = [optimizer for optimizer in (self.optimizer, self.shadow_optimizer) if optimizer]
+        self.learning_rate = LearningRate(spec, *updated)
 
     def step(self, micro_batches: MicroBatches, loss_fn: LossFunction) -> float:
         """Trains on one global batch; its mean loss."""
@@ -182,6 +182,7 @@ class _Trainer:
         return loss_sum / count
 
     def _update(self, own: list[Tensor]) -> None:
+        self.learning_rate.advance()
         scale = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)
         clipping = 1.0

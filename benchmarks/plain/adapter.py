@@ -16,7 +16,7 @@ class PlainEngine:
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         self.module = module
         fused = {"fused": True} if spec.optimizer in FUSED else {}
-        self.optimizer = build_optimizer(spec.optimizer, module.parameters(), spec.lr, **fused)
+        self.optimizer = build_optimizer(spec, module.parameters(), **fused)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         loss = loss_fn(self.module, batch)

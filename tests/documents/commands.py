@@ -9,6 +9,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,9 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             check_arguments(module, arguments, monkeypatch)
         case ["python", script, *_] | ["bash", script, *_] if "/" in script:
             assert (ROOT / script).exists()
+        case ["pip", "install", wanted]:
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            assert wanted in [f"ddp-zero-bench[{extra}]" for extra in extras]
         case ["make", *words]:
             targets = [word for word in words if "=" not in word]
             subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)

@@ -11,7 +11,7 @@ class Toy:
     def setup(self, module, units, spec, context):
         self.module, self.spec, self.context = module, spec, context
         self.weights = [weight for weight in module.parameters() if weight.requires_grad]
-        self.optimizer = build_optimizer(spec.optimizer, self.weights, spec.lr)
+        self.optimizer = build_optimizer(spec, self.weights)
 
     def forward_backward(self, batch, loss_fn, *, sync):
         with autocast(self.spec.precision, self.context.device.type):

@@ -28,7 +28,7 @@ class WrongEngine:
         self.weights = list(self.named.values())
         names = list(self.named)
         self.bucket = names[: max(1, len(names) // 4)]  # the last one that backward fills
-        self.optimizer = build_optimizer(spec.optimizer, self.weights, spec.lr)
+        self.optimizer = build_optimizer(spec, self.weights)
         self.previous: list[Tensor] | None = None
         self.steps = 0
         self.buffer = torch.zeros(1000 if self.fault == "extra_buffer" else 0)

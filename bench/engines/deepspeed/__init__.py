@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Seen, Traits, option
+from bench.engines.spec import (
+    HYPERPARAMETERS,
+    Capabilities,
+    EngineSpec,
+    EngineUnavailable,
+    EngineUnsupported,
+    Seen,
+    Traits,
+    option,
+)
 from results.precision import PRECISIONS
 
 CAPABILITIES = Capabilities(
@@ -20,7 +29,7 @@ CAPABILITIES = Capabilities(
         2: "and gradients",
         3: "and parameters",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing", *HYPERPARAMETERS),
     backends=("gloo", "nccl", "fake"),
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None

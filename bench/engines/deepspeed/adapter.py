@@ -12,7 +12,7 @@ from torch._dynamo import OptimizedModule
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
-from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
+from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
 from bench.engines.refusals import refuse_empty, refuse_scripted, refuse_sparse, refuse_strided
 from bench.engines.scaling import LossScaling
@@ -55,7 +55,7 @@ class DeepSpeed:
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=WholeLoss(module) if self.whole_loss else module,
             model_parameters=weights,
-            optimizer=None if own else build_optimizer(spec.optimizer, weights, spec.lr, **fused),
+            optimizer=None if own else build_optimizer(spec, weights, **fused),
             config=self.configuration,
         )
 
@@ -169,8 +169,7 @@ def configuration(spec: EngineSpec, parameters: int, largest_unit: int) -> dict[
         "zero_optimization": zero(spec, parameters, largest_unit),
     }
     if spec.options["kernel"] == "deepspeed":
-        kind, settings = OPTIMIZERS[spec.optimizer]
-        defaults = kind([torch.zeros(1)], **settings).defaults
+        defaults = build_optimizer(spec, [torch.zeros(1)]).defaults
         written["optimizer"] = {
             "type": "Adam",
             "params": {name: defaults[name] for name in ("betas", "eps", "weight_decay")}

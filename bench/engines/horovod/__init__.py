@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Traits
+from bench.engines.spec import HYPERPARAMETERS, Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Traits
 
 INSTALLED = importlib.util.find_spec("horovod") is not None
 
 CAPABILITIES = Capabilities(
     stages={0: "hvd.DistributedOptimizer"},
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "compression", "join"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "compression", "join", *HYPERPARAMETERS),
     precisions=("fp32", "amp_bf16", "amp_fp16"),
     backends=("gloo",),
     only_loopback=True,

@@ -49,7 +49,7 @@ class HorovodEngine:
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         fused = {"fused": True} if spec.optimizer in FUSED else {}
         self.optimizer = hvd.DistributedOptimizer(
-            build_optimizer(spec.optimizer, weights, spec.lr, **fused),
+            build_optimizer(spec, weights, **fused),
             named_parameters=module.named_parameters(),
             compression=getattr(hvd.Compression, spec.compression),
             backward_passes_per_step=spec.accumulate,  # adds up: dividing is left to the loss

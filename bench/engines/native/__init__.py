@@ -49,7 +49,7 @@ Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distr
 from __future__ import annotations
 
 from bench.engines.native.policy import POLICIES
-from bench.engines.spec import Capabilities, EngineSpec, count_option, refuse_debug_detail
+from bench.engines.spec import HYPERPARAMETERS, SCHEDULE, Capabilities, EngineSpec, count_option, refuse_debug_detail
 from results.resolved import EngineDescription
 
 CAPABILITIES = Capabilities(
@@ -59,7 +59,7 @@ CAPABILITIES = Capabilities(
         2: "the same, gradients kept as shards",
         3: "units gathered in forward and backward",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing"),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing", *HYPERPARAMETERS, *SCHEDULE),
     backends=("gloo", "nccl", "fake"),
 )
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")

@@ -18,6 +18,7 @@ from bench.engines.native.policy import POLICIES
 from bench.engines.native.refusals import refuse_module
 from bench.engines.native.step import TrainingStep
 from bench.engines.native.unshard_schedule import AlwaysUnsharded, Schedule, UnshardSchedule
+from bench.engines.optimizers import LearningRate
 from bench.engines.precision import cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
@@ -80,6 +81,7 @@ class NativeEngine:
             schedule=self.schedule,
             reducer=self.reducer,
             optimizers=self.optimizers,
+            learning_rate=LearningRate(spec, *(entry.optimizer for entry in self.optimizers)),
             loss_scale=self.loss_scale,
         )
 

@@ -28,7 +28,7 @@ class ShardOptimizer:
         self.gradients = gradients
         self.bucket = gradients.bucket
         self.sharded_param = nn.Parameter(self.bucket.sharded_param)
-        self.optimizer = build_optimizer(spec.optimizer, [self.sharded_param], spec.lr, **fused)
+        self.optimizer = build_optimizer(spec, [self.sharded_param], **fused)
 
     def step(self, factor: float) -> None:
         """Updates with the reduced gradient times ``factor``."""

@@ -11,6 +11,7 @@ from bench.engines.native.loss_scaling import LossScale, gradient_divisor, loss_
 from bench.engines.native.optimizer import ShardOptimizer, gradient_factor
 from bench.engines.native.policy import ShardingPolicy
 from bench.engines.native.unshard_schedule import Schedule
+from bench.engines.optimizers import LearningRate
 from bench.engines.precision import autocast, cast_inputs, weight_dtype
 from bench.engines.spec import EngineSpec
 
@@ -40,6 +41,7 @@ class TrainingStep:
         schedule: Schedule,
         reducer: GradientReducer,
         optimizers: list[ShardOptimizer],
+        learning_rate: LearningRate,
         loss_scale: LossScale,
     ) -> None:
         self.module = module
@@ -49,6 +51,7 @@ class TrainingStep:
         self.schedule = schedule
         self.reducer = reducer
         self.optimizers = optimizers
+        self.learning_rate = learning_rate
         self.loss_scale = loss_scale
         self.loss_divisor = loss_divisor(spec)
         self.gradient_divisor = gradient_divisor(spec)
@@ -69,6 +72,7 @@ class TrainingStep:
 
     def update(self) -> None:
         """Updates the parameters, unless gradients are not finite and the loss is scaled; drops the gradients."""
+        self.learning_rate.advance()
         # Optimizer. Each rank updates the shards that it owns.
         factor = gradient_factor(self.reducer.gradients, self.gradient_divisor, self.spec.clip_norm, self.loss_scale)
         all_gathers = []

@@ -24,14 +24,22 @@ Effective Distributed ML via a Stale Synchronous Parallel Parameter Server (NIPS
 
 from __future__ import annotations
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Traits, count_option, option
+from bench.engines.spec import (
+    HYPERPARAMETERS,
+    Capabilities,
+    EngineSpec,
+    EngineUnsupported,
+    Traits,
+    count_option,
+    option,
+)
 from results.identity import as_written
 
 MODES = ("sync", "async", "bounded")
 
 CAPABILITIES = Capabilities(
     stages={0: "push of gradients to servers, pull of parameters"},
-    settings=("overlap", "clip_norm", "accumulate"),
+    settings=("overlap", "clip_norm", "accumulate", *HYPERPARAMETERS),
     precisions=("fp32", "amp_bf16"),
     backends=("gloo",),
     why_not={

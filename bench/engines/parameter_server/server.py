@@ -67,7 +67,7 @@ class Server:
         self.parameters = nn.Parameter(torch.empty(sizes.pop()))
         self.incoming = torch.empty(self.spec.world_size if self.averages else 1, self.parameters.numel())
         fused = {"fused": True} if self.spec.optimizer in FUSED else {"foreach": False}
-        self.optimizer = build_optimizer(self.spec.optimizer, [self.parameters], self.spec.lr, **fused)
+        self.optimizer = build_optimizer(self.spec, [self.parameters], **fused)
         self.workers.receive(0, self.parameters.data)
         self.workers.answer(self.pulled_at, self.parameters.data)
 

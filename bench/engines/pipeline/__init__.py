@@ -10,6 +10,7 @@ stages.py cuts the chain, adapter.py takes the step.
 from __future__ import annotations
 
 from bench.engines.spec import (
+    HYPERPARAMETERS,
     Capabilities,
     EngineSpec,
     EngineUnsupported,
@@ -22,7 +23,7 @@ from bench.engines.spec import (
 
 CAPABILITIES = Capabilities(
     stages={0: "PipelineStage; an all-reduce of gradients over replicas"},
-    settings=("checkpointing",),
+    settings=("checkpointing", *HYPERPARAMETERS),
     precisions=("fp32", "amp_bf16", "bf16"),
     why_not={
         "stage": "a stage of the pipeline is whole on its rank (0)",

@@ -61,7 +61,7 @@ class PipelineEngine:
         self.schedule = self._build_schedule(mine)
         fused = {"fused": True} if spec.optimizer in FUSED else {}
         trained = [weight for weight in self.weights.values() if weight.requires_grad]
-        self.optimizer = build_optimizer(spec.optimizer, trained, spec.lr, **fused)
+        self.optimizer = build_optimizer(spec, trained, **fused)
 
     def _build_schedule(self, stage: nn.Module) -> PipelineScheduleSingle:
         return SCHEDULES[self.spec.options["schedule"]](

@@ -10,6 +10,7 @@ stage 3  replicas under fully_shard, so that each rank keeps 1/(replicas x degre
 from __future__ import annotations
 
 from bench.engines.spec import (
+    HYPERPARAMETERS,
     Capabilities,
     EngineSpec,
     EngineUnsupported,
@@ -24,7 +25,7 @@ CAPABILITIES = Capabilities(
         0: "parallelize_module; DistributedDataParallel over replicas",
         3: "parallelize_module; fully_shard over replicas",
     },
-    settings=("accumulate", "checkpointing"),
+    settings=("accumulate", "checkpointing", *HYPERPARAMETERS),
     precisions=("fp32", "amp_bf16", "bf16"),
     backends=("gloo", "nccl", "fake"),
     why_not={

@@ -155,7 +155,7 @@ class TensorParallelEngine:
         name = self.spec.optimizer
         distributed = any(isinstance(weight, DTensor) for weight in self.weights.values())
         fused = {"fused": True} if name in FUSED and not (distributed and name == "sgd") else {}
-        return build_optimizer(name, [{"params": group} for group in groups.values()], self.spec.lr, **fused)
+        return build_optimizer(self.spec, [{"params": group} for group in groups.values()], **fused)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with gradient_sync(self.module, sync):

@@ -15,6 +15,8 @@ import shutil
 from collections.abc import Iterator
 
 from bench.engines.spec import (
+    HYPERPARAMETERS,
+    SCHEDULE,
     Capabilities,
     EngineSpec,
     EngineUnavailable,
@@ -45,6 +47,8 @@ CAPABILITIES = Capabilities(
         "compile",
         "checkpointing",
         "join",
+        *HYPERPARAMETERS,
+        *SCHEDULE,
     ),
     backends=("gloo", "nccl", "fake"),
 )

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
-from bench.engines.optimizers import FUSED, OPTIMIZERS, build_optimizer
+from bench.engines.optimizers import FUSED, OPTIMIZERS, LearningRate, build_optimizer, hyperparameters
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.scaling import LossScaling
@@ -55,6 +55,7 @@ class TorchEngine:
             self.module = self._replicate(module)
         self.whole_loss = not self.sharded or bool(context.first_use)
         self.optimizer = self._build_optimizer()
+        self.learning_rate = LearningRate(spec, self.optimizer)
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
         self.averager = PeriodicModelAverager(spec.local_steps) if spec.local_steps > 1 else None
 
@@ -73,10 +74,11 @@ class TorchEngine:
         complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
         fused = {"fused": True} if self.spec.optimizer in FUSED and not (sharded_sgd or complex_) else {}
         if self.spec.stage == 1:
-            kind, settings = OPTIMIZERS[self.spec.optimizer]
             ddp.refuse_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
+            settings = hyperparameters(self.spec)
+            kind = OPTIMIZERS[self.spec.optimizer]
             return ZeroRedundancyOptimizer(weights, kind, lr=self.spec.lr, **settings, **fused)
-        return build_optimizer(self.spec.optimizer, weights, self.spec.lr, **fused)
+        return build_optimizer(self.spec, weights, **fused)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with gradient_sync(self.module, sync):
@@ -97,6 +99,7 @@ class TorchEngine:
         return loss
 
     def optimizer_step(self) -> None:
+        self.learning_rate.advance()
         if self.spec.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)

@@ -1,0 +1,54 @@
+"""Optimizers and learning rates, held against torch's own and against arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from analysis.theory.setting import optimizer_of
+from bench.engines.optimizers import LearningRate, build_optimizer, factor
+from results.settings import Training
+
+GIVEN = {
+    "sgd": {"momentum": 0.5, "weight_decay": 0.1},
+    "adam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.1},
+    "adamw": {"beta2": 0.95, "weight_decay": 0.2},
+    "rmsprop": {"momentum": 0.5, "eps": 1e-6, "weight_decay": 0.1},
+}
+TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_hyperparameters_arrive_at_the_optimizer(name: str) -> None:
+    given = GIVEN[name]
+    built = build_optimizer(Training(optimizer=name, lr=0.1, **given), [torch.zeros(1)])
+    arguments: dict[str, Any] = {key: value for key, value in given.items() if not key.startswith("beta")}
+    if "beta2" in given:
+        arguments["betas"] = (given.get("beta1", 0.9), given["beta2"])
+    assert built.defaults == TORCH[name]([torch.zeros(1)], lr=0.1, **arguments).defaults
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "sgd", "momentum": 0.0}, {"optimizer": "rmsprop", "momentum": 0.5}])
+def test_momentum_decides_what_the_prediction_of_memory_counts(settings: dict) -> None:
+    weight = torch.nn.Parameter(torch.ones(8))
+    optimizer = build_optimizer(Training(**settings), [weight])
+    weight.grad = torch.ones(8)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    assert sum(value.numel() == 8 for value in kept) == optimizer_of(settings).moments
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    linear = Training(lr_schedule="linear", lr_warmup=2, lr_steps=6)
+    assert [factor(linear, step) for step in range(1, 8)] == [0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    cosine = Training(lr_schedule="cosine", lr_steps=4)
+    assert [factor(cosine, step) for step in (2, 4)] == pytest.approx([0.5, 0.0])
+    optimizer = build_optimizer(linear, [torch.zeros(1)])
+    rate = LearningRate(linear, optimizer)
+    rates = []
+    for _ in range(3):
+        rate.advance()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5e-3, 1e-3, 0.75e-3])
