@@ -14,14 +14,15 @@ from matplotlib.ticker import ScalarFormatter
 
 from claims.claim import ComparisonPlot
 
-STYLE = {"svg.hashsalt": "claims", "svg.fonttype": "none"}
-"""Ids that do not change from run to run, and text that stays text."""
-
 
 def draw(plot: ComparisonPlot, path: Path) -> None:
-    """Writes an SVG: published lines in full, ours as crosses with their bands."""
+    """Writes an SVG: published lines in full, ours as crosses with their bands.
+
+    Its ids do not change from run to run, and text stays text.
+    """
     sns.set_theme(style="whitegrid", palette="colorblind")
-    with plt.rc_context(STYLE):
+    with plt.rc_context():
+        plt.rc("svg", hashsalt="claims", fonttype="none")
         figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
         colors = sns.color_palette()
         for at, curve in enumerate(plot.published):

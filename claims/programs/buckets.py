@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.distributed as dist
+from torch import Tensor
 
 import workloads
 
@@ -13,10 +14,10 @@ def sizes_by_cap(
     """Bytes of each bucket, in the order of reduction, by the cap in MiB. Order is that of the parameters, reversed."""
     del rank, ranks
     module = workloads.load(factory, seed=0, data_dir=None, options=model).build()
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad][::-1]
+    parameters: list[Tensor] = [*reversed([one for one in module.parameters() if one.requires_grad])]
     return {f"{cap:g}": _sizes(parameters, int(cap * 2**20)) for cap in caps_mib}
 
 
-def _sizes(parameters: list[object], cap: int) -> list[int]:
+def _sizes(parameters: list[Tensor], cap: int) -> list[int]:
     buckets, _ = dist._compute_bucket_assignment_by_size(parameters, [cap])  # type: ignore[attr-defined]
-    return [sum(parameters[at].numel() * 4 for at in bucket) for bucket in buckets]  # type: ignore[attr-defined]
+    return [sum(parameters[at].numel() * 4 for at in bucket) for bucket in buckets]

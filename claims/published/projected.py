@@ -225,7 +225,8 @@ def t5(suite: Suite) -> Finding:
     "Horovod has an efficiency of 90 % at 512 GPUs for Inception V3 and ResNet-101, and of 68 % for VGG-16.",
     f"The overlap recurrence, with {CYCLES} equal buffers in a backward pass. The time of a byte over that of an "
     "operation is fitted to ResNet-101, and judged on the other two by their parameters and operations. Reproduced if "
-    "both are within 5 %. In shape if VGG-16 loses most. Fusion, up to +65 %, is not compared: its model and network "
+    "both are within 5 %. In shape if VGG-16 loses most. Buffers of 64 MiB, which were tried first, give the wrong "
+    "order. Fusion, up to +65 %, is not compared: its model and network "
     "are not stated.",
     source="Horovod README; Sergeev and Del Balso, 2018",
 )

@@ -73,7 +73,9 @@ def test_collectives_projected_to_64_ranks_are_those_that_rank_0_of_64_calls(
     def called(gpus: int) -> list[Collective]:
         quick = {"parity_steps": 0, "memory": False, "collectives": True}
         cell = make_cell(engine=engine, stage=stage, backend="fake", gpus=gpus, workload=MLP, measure=quick)
-        return run_check(cell)[0].collectives
+        collectives = run_check(cell)[0].collectives
+        assert collectives is not None
+        return collectives
 
     assert sums(collectives_at({gpus: called(gpus) for gpus in (2, 4)}, 64)) == sums(called(64))
 

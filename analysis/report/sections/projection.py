@@ -51,7 +51,7 @@ def section(content: Content) -> Section:
 def _tables(projection: Projection) -> list[Table]:
     from analysis.projection.text import cells
 
-    rows = []
+    rows: list[list[Value | str]] = []
     for ranks, allowed in projection.rows.items():
         for row in allowed:
             label, step, band, throughput, efficiency, exposed, limit, _ = cells(row)
