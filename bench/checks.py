@@ -119,6 +119,8 @@ def check_search(config: Config) -> None:
         return
     if not config.measure.memory:
         raise ConfigError("search=max_batch needs measure.memory=true: it measures nothing else")
+    if config.measure.trace:
+        raise ConfigError("search=max_batch has no measure.trace: its launches are of many batches; set it to false")
     if config.straggler.rank is not None:
         raise ConfigError("search=max_batch has no straggler.rank: only timed steps are slowed, and it times none")
 

@@ -25,6 +25,16 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
+class TracePlace:
+    """Where the ranks of a launch write trace files."""
+
+    folder: str
+    """Exists on the coordinator's host."""
+    cell: str
+    """Begins the name of each file."""
+
+
+@dataclass(frozen=True)
 class WorkloadSpec:
     """Enough to build the same workload in any process (``workloads.load``)."""
 
@@ -157,6 +167,8 @@ class CheckJob(EngineJob[CheckResult]):
     collectives: bool
     memory_limit_bytes: int | None = None
     """Limit of a rank's caching allocator on its GPU; None: all of it."""
+    traces: TracePlace | None = None
+    """Where the memory of one step is written; None: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +195,9 @@ class TimingJob(StepsJob[TimingResult]):
 @dataclass(frozen=True, kw_only=True)
 class ProfileJob(StepsJob[ProfileResult]):
     """The parts of a few steps, under torch's profiler."""
+
+    traces: TracePlace | None = None
+    """Where the profile is written; None: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from results.memory import RankMemory
 from results.model import Model
 from results.parity import Noise, Parity
 from results.resolved import EngineDescription
+from results.traces import RankTraces
 from results.updates import Updates
 
 
@@ -60,6 +61,7 @@ class CheckResult(RankResult):
     memory: RankMemory | None = None
     collectives: list[Collective] | None = None
     updates: Updates | None = None
+    traces: RankTraces | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ class ProfileResult(RankResult):
     straggler_known: bool
     """Whether waiting for other ranks can be separated from transfer in every step."""
     updates: Updates
+    traces: RankTraces | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ from results.parity import Parity
 from results.resolved import Resolved
 from results.shown import shown
 from results.source import Source
+from results.traces import Traces
 from results.updates import Updates
 
 SCHEMA_VERSION = 3
@@ -115,6 +116,8 @@ class Record:
     """With search=max_batch; ``memory`` is then that of the largest batch that fits."""
     attribution: Attribution | None = None
     """None where it was not measured."""
+    traces: Traces | None = None
+    """With measure.trace=true."""
     failure: list[RankEnd] = field(default_factory=list)
     """How each rank of the failed launch ended; empty if none failed."""
     schema_version: int = SCHEMA_VERSION

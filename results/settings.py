@@ -162,6 +162,12 @@ class Measure:
         "split step time into computation, exposed communication, waiting and the rest: one profiled launch, and "
         "one launch without communication per timed launch",
     )
+    trace: bool = setting(
+        False,
+        "write one Perfetto (Chrome) trace of the profiled steps per rank, in a profiled launch, and the memory of one "
+        "step over time, in the launch that measures memory; on CUDA also the allocator's snapshot",
+        role="instrument",
+    )
     batch_pool: int = setting(
         8, "distinct global batches that are prepared before timing starts; measured steps cycle through them", min=1
     )

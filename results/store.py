@@ -17,6 +17,7 @@ from pathlib import Path
 
 from results.atomic import PARTIAL
 from results.record import Record, RecordError
+from results.traces import FOLDER as TRACES
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 """What ``dated`` makes."""
@@ -96,7 +97,7 @@ class RecordStore:
         lock = contextlib.ExitStack()
         lock.enter_context(locked(folder))
         self.close = weakref.finalize(self, lock.close)
-        for place in (folder, folder / "records", folder / "figures"):
+        for place in (folder, folder / "records", folder / "figures", folder / TRACES):
             for part in place.glob(PARTIAL):  # of a sweep that was killed while it wrote
                 part.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from math import isfinite
@@ -13,6 +14,7 @@ from results.launches import Launch
 from results.record import NO_ENGINE, Record, RecordError, world_size
 from results.settings import Config
 from results.shown import shown
+from results.traces import FOLDER
 
 MOST_RANKS = 2**20
 MOST_ELEMENTS = 2**50
@@ -37,6 +39,7 @@ def check(record: Record) -> None:
     _check_memory(record)
     _check_collectives(record)
     _check_attribution(record)
+    _check_traces(record)
     if record.launches and not isinstance(resolved.get("global_batch"), int):
         raise RecordError("launches were timed but resolved.global_batch is missing")
     rounds = [launch.round for launch in record.launches]
@@ -138,6 +141,25 @@ def _check_attribution(record: Record) -> None:
         )
     for launch in attribution.silent:
         _check_steps(launch, uneven=False)
+
+
+def _check_traces(record: Record) -> None:
+    if record.traces is None:
+        return
+    for file in record.traces.files:
+        is_inside = re.fullmatch(rf"{FOLDER}/[\w][\w.-]*", file.name) is not None
+        expect(is_inside and file.size_bytes >= 0 and file.rank >= 0, "traces.files", file.name, f"{FOLDER}/NAME")
+    timeline = record.traces.timeline
+    if timeline is None:
+        return
+    counts = {len(timeline.times_s), *map(len, timeline.bytes_by_kind.values())}
+    if len(counts) > 1 or not timeline.times_s:
+        raise RecordError("traces.timeline: lists differ in length, or are empty")
+    moments = (timeline.duration_s, *timeline.times_s, *(phase.at_s for phase in timeline.phases))
+    for moment in moments:
+        expect(0 <= moment < LONGEST_S, "traces.timeline", moment, "seconds")
+    for size in (size for sizes in timeline.bytes_by_kind.values() for size in sizes):
+        expect(0 <= size <= MOST_ELEMENTS, "traces.timeline", size, "bytes")
 
 
 def _check_steps(launch: Launch, *, uneven: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import launches, overview
+from analysis.figures import launches, memory_over_time, overview
 from analysis.figures.canvas import save, style
 from analysis.figures.curves import EFFICIENCY, LINED, SERIAL, THROUGHPUT, curve
 from analysis.figures.memory import peak_bars, residual_bars, state_bars
@@ -120,7 +120,7 @@ KINDS = [
         "Residual of the predicted peak",
         "Measured over predicted peak. The prediction is an upper bound, so a bar to the left is expected.",
         residual_bars,
-        "memory",
+        "memory-residual",
         subject="memory",
     ),
 ]
@@ -142,6 +142,7 @@ def draw(cells: Sequence[Measured], table: pd.DataFrame, folder: Path) -> list[P
             if _has_subject(kind, shown, place):
                 plots += _plot(kind, shown, place, place.panels, folder)
         plots += _launches(cells, shown, place, folder)
+        plots += _memory_over_time(cells, shown, place, folder)
     return plots
 
 
@@ -166,6 +167,18 @@ def _launches(cells: Sequence[Measured], shown: pd.DataFrame, place: PanelLayout
     draw_dots = partial(launches.launch_dots, throughputs=samples)
     kind = FigureKind("launches", launches.TITLE, launches.DEFINITION, draw_dots, "overview")
     return _plot(kind, shown, place, place.panels, folder)
+
+
+def _memory_over_time(cells: Sequence[Measured], shown: pd.DataFrame, place: PanelLayout, folder: Path) -> list[Plot]:
+    """A panel for each traced configuration."""
+    traces = {int(at): cells[int(at)].record.traces for at in shown.index}
+    timelines = {at: entry.timeline for at, entry in traces.items() if entry and entry.timeline}
+    draw_step = partial(memory_over_time.memory_over_time, timelines=timelines)
+    title, definition = memory_over_time.TITLE, memory_over_time.DEFINITION
+    kind = FigureKind("memory_over_time", title, definition, draw_step, "traces", subject="memory")
+    traced = shown[[int(at) in timelines for at in shown.index]]
+    names = [*place.panels, place.axis, *([place.series] if place.series else [])]
+    return _plot(kind, traced, place, names, folder) if timelines else []
 
 
 def _plot(kind: FigureKind, shown: pd.DataFrame, place: PanelLayout, names: list[str], folder: Path) -> list[Plot]:

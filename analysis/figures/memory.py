@@ -94,7 +94,8 @@ def peak_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
             ]
             _stack(axes, at + 0.24, 0.18, below, colours, filled=False, hatches=PART_HATCHES)
             residual = (row["peak_bytes"] - predicted) / UNITS[unit]
-            words += f" ({'+' if residual >= 0 else '-'}{number(abs(residual), 2)})"
+            shown = number(abs(residual), 2) if abs(residual) >= 0.0005 * predicted / UNITS[unit] else "0"
+            words += f" ({'-' if residual < 0 else '+'}{shown})"
         right = max(row["peak_bytes"], predicted if is_finite(predicted) else 0) / UNITS[unit]
         rows.say(axes, at, right, words)
     rows.frame(axes, f"peak memory per rank ({unit})", panel.peers["peak_bytes"].max() / UNITS[unit])

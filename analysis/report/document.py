@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from analysis.advice import overlap as overlap_advice
 from analysis.advice import pareto as pareto_advice
@@ -30,12 +31,14 @@ from analysis.report.sections import (
     serial_fraction,
     source,
     step_parts,
+    traces,
 )
 from analysis.table import provenance
 from results.record import STATUSES
 
 FIGURES = Section("Bytes, scaling and launches", "overview")
-"""A section of figures alone; others show theirs with their tables."""
+RESIDUAL = Section("Residual of the predicted peak", "memory-residual", folded="all")
+"""Sections of figures alone; others show theirs with their tables."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ def advised(content: Content) -> Advised:
     return Advised(curves(records, table), overlap_advice.overlapped(records, table), pareto_advice.fronts(table))
 
 
-def document(content: Content, advice: Advised | None = None, plots: Sequence[Plot] = ()) -> Document:
-    """The report on ``content``; each of ``plots`` goes to the section that it names."""
+def document(
+    content: Content, advice: Advised | None = None, plots: Sequence[Plot] = (), folder: Path | None = None
+) -> Document:
+    """The report on ``content``; each of ``plots`` goes to the section that it names. ``folder``: the report's own."""
     advice = advice or advised(content)
     shown = []
-    for section in _sections(content, advice):
+    for section in _sections(content, advice, folder):
         whole = replace(section, figures=[plot for plot in plots if plot.section == section.anchor])
         if not whole.is_empty:
             shown.append(whole)
@@ -74,7 +79,7 @@ def document(content: Content, advice: Advised | None = None, plots: Sequence[Pl
     )
 
 
-def _sections(content: Content, advice: Advised) -> Iterator[Section]:
+def _sections(content: Content, advice: Advised, folder: Path | None) -> Iterator[Section]:
     answered = answer.sections(content)
     yield from answered[:1]
     yield collectives.section(content)
@@ -91,6 +96,8 @@ def _sections(content: Content, advice: Advised) -> Iterator[Section]:
     yield bucket_size.section(content, advice.curves)
     yield overlap.section(content, advice.overlapped)
     yield memory.section(content)
+    yield RESIDUAL
     yield model_size.section(content)
+    yield traces.section(content, folder)
     yield from problems.sections(content)
     yield from source.sections(content)

@@ -69,7 +69,9 @@ def _point(point: ListItem) -> str:
         parts.append(f"**{escaped(point.about)}{'.' if not point.tag else ''}**")
     if point.tag:
         parts.append(f"{escaped(point.tag)}:")
-    parts += [escaped(part) for part in (point.text, point.quoted) if part]
+    parts += [escaped(point.text)] if point.text else []
+    parts += [f"[{escaped(link.text)}]({link.address})" for link in point.links]
+    parts += [escaped(point.quoted)] if point.quoted else []
     return " ".join(parts)
 
 

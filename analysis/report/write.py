@@ -65,7 +65,7 @@ def write_report(content: Content, folder: Path) -> ReportPaths:
     alpha_beta.write_csv(content.records, table, folder / "collectives.csv")
     advice = advised(content)
     plots = draw(content, advice, folder / "figures")
-    whole = document(content, advice, plots)
+    whole = document(content, advice, plots, folder)
     paths = ReportPaths(
         csv=folder / "summary.csv",
         markdown=folder / "report.md",

@@ -18,6 +18,7 @@ from bench.job import (
     ProfileJob,
     ReferenceJob,
     TimingJob,
+    TracePlace,
     WorkloadSpec,
 )
 from bench.network.link import link_of
@@ -33,6 +34,8 @@ class Jobs:
     scratch: Path
     first_use: str = ""
     """What the loss uses of the module before it calls it, once the reference has seen it."""
+    traces: Path | None = None
+    """Folder of the sweep's trace files; None where none are written."""
 
     def load(self) -> LoadJob:
         return LoadJob(workload=self._workload, world_size=1, **self._process)
@@ -70,6 +73,7 @@ class Jobs:
             memory=measure.memory,
             collectives=measure.collectives and not cell.searches,
             memory_limit_bytes=cell.search().limit_bytes if cell.searches else None,
+            traces=self._trace_place if measure.memory else None,
             **self._engine,
         )
 
@@ -88,7 +92,7 @@ class Jobs:
         return TimingJob(silent=silent, **self._steps)
 
     def profile(self) -> ProfileJob:
-        return ProfileJob(**self._steps)
+        return ProfileJob(traces=self._trace_place, **self._steps)
 
     def collectives(self) -> CollectivesJob:
         cell, config = self.cell, self.cell.config
@@ -107,6 +111,11 @@ class Jobs:
     def timed(self, *, silent: bool = False) -> TimingJob | CollectivesJob:
         """The launch of a round."""
         return self.timing(silent=silent) if self.cell.trains else self.collectives()
+
+    @property
+    def _trace_place(self) -> TracePlace | None:
+        is_traced = self.traces and self.cell.config.measure.trace
+        return TracePlace(str(self.traces), self.cell.id) if is_traced else None
 
     @property
     def _workload(self) -> WorkloadSpec:

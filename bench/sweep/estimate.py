@@ -50,7 +50,7 @@ def _own_s(cell: Cell, pace: LaunchPace) -> float:
     step_s, launch_s = pace.step_s * _crowding(cell), pace.launch_s * max(1.0, cell.processes / cell.cores)
     checks = measure.parity_steps or measure.memory or measure.collectives
     total = launch_s + (measure.parity_steps + WATCHED_STEPS) * step_s if checks and cell.trains else 0.0
-    if measure.profile:
+    if measure.profile or measure.trace:
         total += launch_s + PROFILE_STEPS * step_s
     return total + _timed(cell) * (launch_s + (config.warmup + config.steps) * step_s)
 

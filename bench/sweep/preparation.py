@@ -18,6 +18,7 @@ from results.launches import Ceiling
 from results.memory import Search
 from results.model import Model
 from results.parity import Noise, Parity
+from results.traces import RankTraces
 
 
 class Preparation:
@@ -58,6 +59,8 @@ class Preparation:
                 return
             results.take_check(record, result)
             self._judge_parity(cell)
+        if measure.trace and not measure.memory:
+            results.add_traces(record, [RankTraces(not_written={"memory": "measure.memory=false"})])
         running.records.write(cell)
         progress.advance(f"checked {cell.id}")
         if record.parity and record.parity.unjudged:
@@ -194,8 +197,11 @@ class Preparation:
     def _profile(self, cell: Cell) -> None:
         """Attributes step time to its parts. If the launch fails, its reason is recorded and the cell continues."""
         running = self._running
+        is_silenced = cell.config.measure.profile
         attribution = Attribution(
-            unprofiled=cell.unprofiled(), not_silenced=cell.unsilenced(), period=cell.config.local_steps
+            unprofiled=cell.unprofiled(),
+            not_silenced=cell.unsilenced() if is_silenced else "measure.profile=false",
+            period=cell.config.local_steps,
         )
         if not attribution.unprofiled:
             running.progress.start(f"profile {cell.id}")
@@ -212,9 +218,12 @@ class Preparation:
                     straggler_unknown=unknown,
                     updates=results.updates(result),
                 )
+                results.take_traces(running.records[cell], result)
             else:
                 attribution = dataclasses.replace(attribution, unprofiled=f"{result.status}: {result.reason}")
                 running.progress.note(f"{cell.id}: no profile: {attribution.unprofiled}")
         running.records[cell].attribution = attribution
+        if cell.config.measure.trace and attribution.unprofiled:
+            results.add_traces(running.records[cell], [RankTraces(not_written={"steps": attribution.unprofiled})])
         running.records.write(cell)
         running.progress.advance(f"profiled {cell.id}")

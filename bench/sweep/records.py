@@ -13,6 +13,7 @@ from results.environment import Environment
 from results.record import NO_ENGINE, Record
 from results.source import Source
 from results.store import RecordStore, StoreError, sweep_name
+from results.traces import FOLDER
 
 GOES_ON = ("ok", "interrupted")
 """Statuses of a cell that may still be launched."""
@@ -35,6 +36,7 @@ class SweepRecords:
         self.source = source
         self._machine = machine
         self.sweep_id = sweep_name(store.folder)
+        self.traces_folder = (store.folder / FOLDER).resolve()
         self.by_cell = {cell.id: self.new(cell) for cell in cells}
         self.earlier: dict[str, Record] = {}
         """The folder's earlier records; reported and logged with the rest."""
@@ -90,7 +92,8 @@ class SweepRecords:
 
     def is_to_be_profiled(self, cell: Cell) -> bool:
         """Whether the cell lacks the profile of its settings; a search has none, of whichever batch."""
-        record, needs_profile = self[cell], cell.config.measure.profile and not cell.searches
+        record, measure = self[cell], cell.config.measure
+        needs_profile = (measure.profile or measure.trace) and not cell.searches
         return needs_profile and not record.attribution and record.status in GOES_ON
 
     def launches_left(self, cell: Cell) -> int:

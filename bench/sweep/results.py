@@ -18,6 +18,7 @@ from bench.rank_results import (
 )
 from results.launches import Ceiling, Launch
 from results.record import Record
+from results.traces import RankTraces, Traces
 from results.updates import Updates
 
 
@@ -41,6 +42,18 @@ def take_check(record: Record, result: LaunchResult[CheckResult]) -> None:
     record.updates = updates(result)
     if ranks[0].parity:
         record.parity = ranks[0].parity
+    take_traces(record, result)
+
+
+def take_traces(record: Record, result: LaunchResult[CheckResult] | LaunchResult[ProfileResult]) -> None:
+    """Adds the trace files that a launch wrote to the record."""
+    ranks: list[CheckResult] | list[ProfileResult] = result.ranks
+    add_traces(record, [rank.traces for rank in ranks if rank.traces])
+
+
+def add_traces(record: Record, ranks: list[RankTraces]) -> None:
+    if ranks:
+        record.traces = (record.traces or Traces()).joined(ranks)
 
 
 def updates(result: LaunchResult[CheckResult] | LaunchResult[ProfileResult]) -> list[Updates]:

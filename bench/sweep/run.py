@@ -137,6 +137,9 @@ class Sweep:
 
     def begin(self, progress: SweepProgress) -> tuple[Preparation, Turns]:
         """Creates the makers of launches: before the rounds, and of the rounds."""
+        if any(cell.config.measure.trace for cell in self.cells):
+            with contextlib.suppress(OSError):  # each rank then records why it wrote nothing
+                self.records.traces_folder.mkdir(exist_ok=True)
         running = Running(self.records, self.launcher, self.scratch, self.breakdown, progress)
         return Preparation(running), Turns(running)
 

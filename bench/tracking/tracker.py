@@ -20,6 +20,7 @@ from results import mlflow_links
 from results.mlflow_store import default_uri, shown
 from results.record import Record
 from results.settings import Tracking
+from results.traces import FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,9 +129,17 @@ class Tracker:
             path = folder / "records" / f"{record.cell_id}.json"
             if path.exists():
                 client.log_artifact(run_id, str(path))
+            self._log_traces(client, run_id, record, folder)
             client.set_terminated(run_id, "FINISHED" if record.status == "ok" else "FAILED", end)
             run_ids.append(run_id)
         return run_ids
+
+    @staticmethod
+    def _log_traces(client: MlflowClient, run_id: str, record: Record, folder: Path) -> None:
+        """The trace files of a configuration that are in the sweep's folder."""
+        for file in record.traces.files if record.traces else []:
+            if (folder / file.name).is_file():
+                client.log_artifact(run_id, str(folder / file.name), FOLDER)
 
     @staticmethod
     def _log_batches(client: MlflowClient, run_id: str, metrics: Iterable[Metric], params: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from bench.engines.batches import tensors_of
 from bench.engines.precision import weight_dtype
 from bench.job import CheckJob
 from bench.measure.communication import ledger
+from bench.measure.memory import over_time, snapshot
 from bench.measure.memory.other_threads import wait_for_other_threads
 from bench.measure.memory.step import StepMemory, gathered_parameters
 from bench.rank_results import CheckResult
@@ -26,8 +27,10 @@ from bench.worker.model import digest
 from bench.worker.randomness import seed_generators
 from bench.worker.replicas import rank_difference
 from bench.worker.single_process import Reference
+from bench.worker.trace_files import TraceFiles
 from results import launches
 from results.parity import Parity
+from results.traces import RankTraces
 from results.updates import Updates
 from workloads.base import Workload
 
@@ -40,7 +43,11 @@ def check(job: CheckJob, context: RankContext) -> CheckResult:
     """Parity against the reference, then the memory of steps, then the collectives of one. Nothing here is timed."""
     device = context.device
     counter = StepMemory(device)
-    with counter if job.memory else contextlib.nullcontext():
+    files = TraceFiles(job.traces, context.rank) if job.traces else None
+    with (
+        snapshot.history(device) if files else contextlib.nullcontext(),
+        counter if job.memory else contextlib.nullcontext(),
+    ):
         work = workload(job.workload)
         module = work.build().to(device)
         engine = set_up(job, module, work.units(module), context)
@@ -52,12 +59,23 @@ def check(job: CheckJob, context: RankContext) -> CheckResult:
             watched = WatchedSteps(job, engine, work, context)
         if job.memory:
             watched.count_memory(counter)
+        if files and device.type == "cuda":
+            files.write("snapshot", snapshot.write)
     if job.collectives:
         result = replace(result, collectives=watched.collectives())
     if job.memory or job.collectives:
         result = replace(result, updates=watched.updates())
     engine.teardown()
-    return replace(result, memory=counter.result()) if job.memory else result
+    if job.memory:
+        result = replace(result, memory=counter.result())
+    return replace(result, traces=traces_of(files, counter, context.rank)) if files else result
+
+
+def traces_of(files: TraceFiles, counter: StepMemory, rank: int) -> RankTraces:
+    """The step whose peak is the median, over time, as a file and for the record."""
+    step = counter.typical_step()
+    files.write("memory", lambda path: over_time.write_counters(counter.trace, step, rank, path))
+    return files.result(over_time.timeline(counter.trace, step, rank))
 
 
 def compare_with_reference(job: CheckJob, engine: Engine, work: Workload, context: RankContext) -> Parity | None:

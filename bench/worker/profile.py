@@ -6,14 +6,16 @@ import math
 
 from bench.engines.base import Batch, RankContext
 from bench.engines.exchange import all_gather_json
-from bench.job import ProfileJob
+from bench.job import ProfileJob, TracePlace
 from bench.measure.time import timeline
 from bench.measure.time.timing import all_here
 from bench.rank_results import ProfileResult
 from bench.worker import loop
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.engine import UNSTEADY_STEPS, ready
+from bench.worker.trace_files import TraceFiles
 from bench.worker.updates import UpdateWatch, settle
+from results.traces import RankTraces
 
 PROFILED_STEPS = 10
 
@@ -51,4 +53,12 @@ def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
         timeline.parts(step, skew or [], step_s)
         for step, skew, step_s in zip(steps, skews, watch.step_s(), strict=True)
     ]
-    return ProfileResult(parts=parts, straggler_known=None not in skews, updates=updated)
+    traces = written(job.traces, watch, rank) if job.traces else None
+    return ProfileResult(parts=parts, straggler_known=None not in skews, updates=updated, traces=traces)
+
+
+def written(place: TracePlace, watch: timeline.ProfilerWatch, rank: int) -> RankTraces:
+    """The profile of the rank as a file."""
+    files = TraceFiles(place, rank)
+    files.write("steps", watch.export, events=len(watch.events()))
+    return files.result()

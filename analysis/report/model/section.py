@@ -45,6 +45,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class FileLink:
+    """A file next to the report."""
+
+    text: str
+    address: str
+    """Relative to the report's folder."""
+
+
+@dataclass(frozen=True)
 class ListItem:
     """One entry of a list: topic, text, and quoted source."""
 
@@ -54,6 +63,7 @@ class ListItem:
     """A status or warning in words."""
     quoted: str = ""
     """Words that come from a rank, a file or a library, shown as they are."""
+    links: Sequence[FileLink] = ()
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def section(content: Content, fronts: list[Front]) -> Section:
         "Pareto-optimal configurations",
         "pareto",
         tables=table(columns, rows),
-        folded="details",
+        folded="all",
         notes=[
             f"No other configuration of the same world size is both faster and cheaper by {100 * SAVING:g} %. Cost: "
             "peak memory of the rank with the most, or energy per sample where it was measured. Fastest first."

@@ -95,6 +95,8 @@ class Trace:
 
     blocks: list[Allocation] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    times_ns: list[int] = field(default_factory=list)
+    """Of each event, by its position, on the profiler's clock."""
 
     def rest_by_kind(self, step: Step) -> dict[str, int]:
         """Bytes that were there when the step began; they add up to ``step.rest_bytes``."""
@@ -108,7 +110,7 @@ class Trace:
         """Bytes by kind at the first moment of the last step at which blocks of ``kinds`` take most memory together;
         without a label, a block of the step is of the kind ``temporaries``."""
         step = self.steps[-1]
-        members = [(self._kind(step, block), block) for block in self.blocks]
+        members = [(self.kind_in(step, block), block) for block in self.blocks]
         members = [(kind, block) for kind, block in members if kind in kinds and block.end > step.start]
         at, most = step.start, 0
         for when, size in running_sum(block for _, block in members):
@@ -124,10 +126,10 @@ class Trace:
         bytes_by_kind = dict.fromkeys(KINDS, 0)
         for block in self.blocks:
             if block.start <= at < block.end:
-                bytes_by_kind[self._kind(step, block)] += block.size
+                bytes_by_kind[self.kind_in(step, block)] += block.size
         return {kind: size for kind, size in bytes_by_kind.items() if size}
 
-    def _kind(self, step: Step, block: Allocation) -> str:
+    def kind_in(self, step: Step, block: Allocation) -> str:
         """The kind of a block in ``step``."""
         earlier = block.start < step.start
         kind = "" if earlier and block.kind == "activations" else block.kind
@@ -174,6 +176,7 @@ class Reader:
 
     def read(self, events: Iterable[Event]) -> Trace:
         for at, event in enumerate(events):
+            self._trace.times_ns.append(event.time_ns)
             getattr(self, f"_{event.what}")(at, event)
         self._trace.end_unreleased()
         self._trace.add_up()

@@ -79,12 +79,9 @@ class StepMemory:
 
     def result(self) -> RankMemory:
         """The figures of the last step at rest, and of the last one with the median peak."""
-        steps = [step for number, step in enumerate(self.trace.steps) if number not in self._forgotten]
-        rest_bytes, peaks = steps[-1].rest_bytes, [step.peak_bytes for step in steps]
-        if self._counted:
-            rest_bytes, peaks = self._counted[-1].rest_bytes, [counted.peak_bytes for counted in self._counted]
-        peak_bytes = statistics.median_low(peaks)
-        typical = [step for step, peak in zip(steps, peaks, strict=True) if peak == peak_bytes][-1]
+        steps, peaks = self._steps(), self._peaks_bytes()
+        rest_bytes = self._counted[-1].rest_bytes if self._counted else steps[-1].rest_bytes
+        peak_bytes, typical = statistics.median_low(peaks), self.typical_step()
         return RankMemory(
             state_bytes=self._state,
             rest_bytes=rest_bytes,
@@ -96,6 +93,21 @@ class StepMemory:
             peak_phase=typical.peak_phase,
             beyond_allocator_bytes=self._beyond,
         )
+
+    def typical_step(self) -> allocations.Step:
+        """The last step with the median peak."""
+        peaks = self._peaks_bytes()
+        return [step for step, peak in zip(self._steps(), peaks, strict=True) if peak == statistics.median_low(peaks)][
+            -1
+        ]
+
+    def _steps(self) -> list[allocations.Step]:
+        return [step for number, step in enumerate(self.trace.steps) if number not in self._forgotten]
+
+    def _peaks_bytes(self) -> list[int]:
+        """Of each step that counts: by the GPU's allocator where there is one."""
+        counted = [counters.peak_bytes for counters in self._counted]
+        return counted or [step.peak_bytes for step in self._steps()]
 
 
 class CudaCounters:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,9 +111,17 @@ class ProfilerWatch:
 
     def steps(self) -> list[StepTimeline]:
         """The recorded calls, after the context."""
-        assert self._profile.profiler is not None
-        events = list(self._profile.profiler.kineto_results.events())  # type: ignore[union-attr]
+        events = self.events()
         return gpu_steps(events) if self._on_gpu else cpu_steps(events)
+
+    def events(self) -> list[Any]:
+        """Kineto's events, after the context."""
+        assert self._profile.profiler is not None
+        return list(self._profile.profiler.kineto_results.events())  # type: ignore[union-attr]
+
+    def export(self, path: Path) -> None:
+        """Writes the events as a Chrome trace, uncompressed. A full disk leaves a part of it."""
+        self._profile.export_chrome_trace(str(path))
 
 
 class ProfiledPhases:
