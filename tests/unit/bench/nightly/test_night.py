@@ -34,6 +34,7 @@ case "$*" in
     *bench.regress*) code=$TIME_GATE; [ -z "$CRASHED" ] || echo "Traceback (most recent call last):" ;;
     *"analysis compare"*) code=$LAST_NIGHT ;;
     *"-m pytest"*) code=$HOT_PATHS ;;
+    *"-m claims"*) code=$CLAIMS ;;
     *bench.tracking*) code=$MLFLOW ;;
 esac
 echo "a | line"
@@ -106,6 +107,8 @@ def test_with_gpus_the_frozen_sweep_is_fitted_to_their_number_alone(
         ({"SWEEP": 1, "TIME_GATE": 2}, 2, "sweep found something; time-gate could not run"),
         ({"EXACT_SWEEP": 2}, 2, "exact-sweep could not run"),
         ({"HOT_PATHS": 1}, 2, "hot-paths could not run"),
+        ({"WEEKDAY": 7, "CLAIMS": 1}, 1, "claims found something"),
+        ({"WEEKDAY": 6, "CLAIMS": 1}, 0, "nothing is worse"),
         ({"TIME_GATE": 1, "CRASHED": 1}, 2, "time-gate could not run"),
     ],
 )
