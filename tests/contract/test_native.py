@@ -1,4 +1,8 @@
-"""The native engine beyond the contract of all: exact numbers, exact bytes, models as people write them."""
+"""The native engine beyond the contract of all: exact numbers, exact bytes, models as people write them.
+
+Errors are over all parameters, with a bound below any tolerance: by tensor, one whose gradient is rounding alone (the
+bias of a key in attention) has none. ``test_parity_gate`` judges by tensor.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,7 @@ def test_models_as_people_write_them_train_alike_at_every_stage(
     """``stages``: by number of ranks."""
     for gpus, chosen in stages.items():
         parities = {stage: parity(workload=odd(kind), stage=stage, gpus=gpus, **SGD) for stage in chosen}
-        assert all(p.error < 1e-5 for p in parities.values())
+        assert all(p.weights_error < 1e-5 for p in parities.values())
         equal = {stage: p.weights_digest for stage, p in parities.items() if gpus == 2 or stage > 0}
         assert len(set(equal.values())) == 1, equal
 
@@ -58,7 +62,7 @@ def test_a_loss_of_the_gradient_by_the_inputs_trains_alike_also_with_frozen_weig
 ) -> None:
     """The inputs are a leaf, which goes straight into a unit; ``autograd.grad`` keeps the graph for backward."""
     parities = [parity(workload=odd(kind, forces=True), stage=stage, gpus=2, **SGD) for stage in (0, 3)]
-    assert all(p.error < 1e-5 for p in parities)
+    assert all(p.weights_error < 1e-5 for p in parities)
     assert len({p.weights_digest for p in parities}) == 1
 
 
@@ -95,7 +99,7 @@ def test_fp64_training_equals_a_single_process_to_the_last_digits(
     outcome = parity(
         workload=odd("double"), stage=stage, gpus=gpus, measure={"parity_steps": 50, "memory": False}, **SGD
     )
-    assert outcome.error <= 1e-13
+    assert outcome.weights_error <= 1e-13 and outcome.loss_error <= 1e-13
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -109,28 +113,28 @@ def test_fp32_training_stays_with_a_single_process_for_50_steps(stage: int, pari
             workload=odd("structured"),
             measure={"parity_steps": 50, "memory": False},
         )
-        assert outcome.error <= 1e-5
+        assert outcome.weights_error <= 1e-5 and outcome.loss_error <= 1e-5
 
 
 def test_accumulated_micro_batches_and_clipping_keep_stages_equal(parity: Callable[..., Parity]) -> None:
     for settings in ({"accumulate": 4}, {"clip_norm": 0.05}, {"accumulate": 2, "clip_norm": 0.05}):
         parities = [parity(stage=stage, gpus=2, workload=odd("twice"), **SGD, **settings) for stage in (0, 1, 2, 3)]
-        assert all(p.error < 1e-5 for p in parities), settings
+        assert all(p.weights_error < 1e-5 for p in parities), settings
 
 
 def test_what_is_right_only_after_backward_is_trained_without_overlap(parity: Callable[..., Parity]) -> None:
     parities = [parity(workload=odd("reentrant"), stage=stage, gpus=2, overlap=False, **SGD) for stage in (0, 1, 2, 3)]
-    assert all(p.error < 1e-5 for p in parities)
+    assert all(p.weights_error < 1e-5 for p in parities)
 
 
 def test_units_that_are_merged_are_read_from_outside_like_others(parity: Callable[..., Parity]) -> None:
     for kind in ("captured", "outside", "returned"):
-        assert parity(workload=odd(kind), stage=3, gpus=2, bucket_mb=1, **SGD).error < 1e-5
+        assert parity(workload=odd(kind), stage=3, gpus=2, bucket_mb=1, **SGD).weights_error < 1e-5
 
 
 def test_inputs_that_need_a_gradient_get_one(parity: Callable[..., Parity]) -> None:
     for stage in (0, 3):
-        assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD).error < 1e-5
+        assert parity(stage=stage, gpus=2, workload=odd("twice", input_gradients=True), **SGD).weights_error < 1e-5
 
 
 @pytest.mark.parametrize(
