@@ -27,6 +27,8 @@ class RankMemory:
     """What the step was at when it needed most: ``forward``, ``backward`` or ``update``."""
     beyond_allocator_bytes: int | None = None
     """Held on the GPU by this process beyond ``reserved_bytes``; None on a CPU, and where the driver does not say."""
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """What could not be counted, and why; what a CPU does not have is not among them."""
 
     @property
     def model_state_bytes(self) -> int:

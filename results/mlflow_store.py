@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import ssl
@@ -44,6 +45,8 @@ def default_uri() -> str:
 def open_client(uri: str, *, create: bool) -> MlflowClient:
     """A client of a store that answers. Raises MlflowError; with ``create`` an embedded store need not exist yet."""
     probe(uri, create=create)
+    made = _sqlite_file(uri)
+    is_new = made is not None and not made.exists()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_S))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -57,10 +60,26 @@ def open_client(uri: str, *, create: bool) -> MlflowClient:
         raise MlflowError(f"MLflow is not installed ({error}); pip install mlflow") from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it prints the traceback of what it then raises
     try:
         return MlflowClient(tracking_uri=uri)
     except Exception as error:  # mlflow raises whatever its backends do
+        if made and is_new:
+            _remove_part(uri, made)
         raise MlflowError(f"{shown(uri)} is no MLflow store: {first_line(error)}") from error
+
+
+def _remove_part(uri: str, made: Path) -> None:
+    """Removes a file with some of its tables, as on a full disk, which could never be opened again.
+
+    MLflow has a connection to it, which would be used again too.
+    """
+    made.unlink(missing_ok=True)
+    with contextlib.suppress(ImportError, AttributeError):  # its own affair, and another in each version
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        if engine := SqlAlchemyStore._engine_map.pop(uri, None):
+            engine.dispose()
 
 
 def probe(uri: str, *, create: bool) -> None:
@@ -95,8 +114,15 @@ def _through(parts: SplitResult) -> str:
     return f" through the proxy {shown(proxy)} ({name}; NO_PROXY={parts.hostname} goes without)"
 
 
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of an embedded store; None of any other."""
+    is_embedded = urlsplit(uri).scheme.startswith("sqlite")
+    return Path(uri.partition(":///")[2].partition("?")[0]) if is_embedded else None
+
+
 def _probe_sqlite(uri: str, *, create: bool) -> None:
-    path = Path(uri.partition(":///")[2].partition("?")[0])
+    path = _sqlite_file(uri)
+    assert path is not None
     if not path.exists():
         if create:
             return

@@ -64,8 +64,12 @@ class Model:
     """Those that got one on some ranks and not on others: experts that ranks choose by their samples."""
     differentiates: bool = False
     """Whether the loss is computed from gradients (``create_graph=True``)."""
-    read_late: list[str] = field(default_factory=list)
-    """Parameters of the root that the loss reads outside of the module's forward, after it."""
+    used_outside: list[str] = field(default_factory=list)
+    """Parameters that the loss uses outside of their unit's forward; those of the root, outside of the module's."""
+    used_early: list[str] = field(default_factory=list)
+    """Those of them that it uses before that forward."""
+    used_bare: list[str] = field(default_factory=list)
+    """Parameters that the loss uses outside of any module's forward."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode``; empty if nothing."""
     random: bool = False

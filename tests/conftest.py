@@ -15,7 +15,7 @@ from bench.groups import CONF, options
 from bench.job import LaunchResult
 from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
-from bench.measure.machine.interference import together
+from bench.measure.machine.launch_conditions import together
 from bench.measure.machine.torch_build import Machine
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs

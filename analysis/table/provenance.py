@@ -79,8 +79,9 @@ def environment_rows(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Every entry of the environments, with all of its values if they differ from record to record; and what launches
     could not measure."""
     values: dict[str, dict[str, None]] = {}
-    for launch in (launch for record in records for launch in record.launches):
-        for what, why in launch.not_measured.items():
+    launches = [launch.not_measured for record in records for launch in record.launches]
+    for not_measured in (*launches, *(rank.not_measured for record in records for rank in record.memory)):
+        for what, why in not_measured.items():
             values.setdefault(f"not_measured.{what}", {})[why] = None
     for environment in {frozen(record.environment): record.environment for record in records}.values():
         for name, value in flatten(environment).items():

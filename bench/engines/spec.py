@@ -129,8 +129,12 @@ class Seen:
     """Those that got one on some ranks and not on others."""
     differentiates: bool = False
     """Whether the loss is computed from gradients (``create_graph=True``)."""
-    read_late: list[str] = field(default_factory=list)
-    """Parameters of the root that the loss reads outside of the module's forward, after it."""
+    used_outside: list[str] = field(default_factory=list)
+    """Parameters that the loss uses outside of their unit's forward; those of the root, outside of the module's."""
+    used_early: list[str] = field(default_factory=list)
+    """Those of them that it uses before that forward."""
+    used_bare: list[str] = field(default_factory=list)
+    """Parameters that the loss uses outside of any module's forward."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode``."""
 
@@ -141,6 +145,17 @@ class Seen:
                 f"engine={engine}: the loss uses module{self.first_use} without calling the module; "
                 "valid: a loss of module(inputs), engine=native, torch, deepspeed"
             )
+
+    def refuse_uses(self, engine: str, names: list[str], why: str, valid: str) -> None:
+        """Raises EngineUnsupported if ``names``, parameters that the loss uses outside of a forward, has any."""
+        if not names:
+            return
+        what = names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")
+        where = "before" if names is self.used_early else "outside of"
+        whose = "any module" if names is self.used_bare else "the sharding unit"
+        raise EngineUnsupported(
+            f"engine={engine}: the loss uses {what} {where} the forward of {whose}, {why}; valid: {valid}"
+        )
 
     def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
         """Raises EngineUnsupported if ``names`` has any: the message has their number and the first one."""

@@ -103,12 +103,8 @@ class Preparation:
         self._running.records[cell].model = model
         self._note_shares(cell, model)
         try:
-            package = cell.config.engine["package"]
-            engines.refuse_seen(
-                package,
-                cell.spec(),
-                Seen(model.skipped, model.uneven, model.differentiates, model.read_late, model.first_use),
-            )
+            seen = Seen(**{entry.name: getattr(model, entry.name) for entry in dataclasses.fields(Seen)})
+            engines.refuse_seen(cell.config.engine["package"], cell.spec(), seen)
         except EngineUnsupported as error:
             self._running.fail(cell, LaunchResult("unsupported", str(error)))
             return False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.job import LaunchResult
-from bench.measure.machine import interference
+from bench.measure.machine import launch_conditions
 from bench.rank_results import (
     CeilingResult,
     CheckResult,
@@ -24,7 +24,7 @@ from results.updates import Updates
 
 def ceiling(result: LaunchResult[CeilingResult], ranks_by_host: Sequence[int] = ()) -> Ceiling:
     """The peak FLOP/s of all ranks at once, with the interference of the host that was disturbed most."""
-    by_host = interference.of_hosts([rank.interference.conditions for rank in result.ranks], ranks_by_host)
+    by_host = launch_conditions.of_hosts([rank.interference.conditions for rank in result.ranks], ranks_by_host)
     conditions = max(by_host, key=lambda host: host.get("foreign_cpu_s", 0.0) + host.get("throttled_s", 0.0))
     return dataclasses.replace(result.ranks[0].ceiling, conditions=conditions)
 
@@ -77,7 +77,7 @@ def timed(
 ) -> Launch:
     """The timed launch of a round; ``ranks_by_host`` is empty where all ranks are on one."""
     disturbances = [rank.interference for rank in result.ranks]
-    by_host = interference.of_hosts([entry.conditions for entry in disturbances], ranks_by_host)
+    by_host = launch_conditions.of_hosts(launch_conditions.whole_sums(disturbances), ranks_by_host)
     firsts = [sum(ranks_by_host[:host]) for host in range(len(ranks_by_host))]
     first = result.ranks[0]
     return Launch(
@@ -86,11 +86,11 @@ def timed(
         longest_s(result) | {"total_s": result.total_s},
         [rank.samples for rank in result.ranks if isinstance(rank, TimingResult)],
         result.servers,
-        conditions=interference.added_up(by_host) if ranks_by_host else by_host[0],
+        conditions=launch_conditions.added_up(by_host) if ranks_by_host else by_host[0],
         foreign={} if ranks_by_host else disturbances[0].foreign,
         conditions_by_host=by_host if ranks_by_host else [],
         foreign_by_host=[disturbances[first].foreign for first in firsts],
         collective_times=first.collective_times if isinstance(first, CollectivesResult) else [],
         period=period,
-        not_measured={what: why for entry in disturbances for what, why in entry.not_measured.items()},
+        not_measured=launch_conditions.not_measured(disturbances),
     )

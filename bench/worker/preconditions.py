@@ -107,9 +107,31 @@ def refuse_impure_batches(work: Workload, factory: str) -> None:
         )
 
 
+def loss_of_fixed_batch(work: Workload, module: nn.Module, factory: str, precision: str) -> Tensor:
+    """The loss of two samples. Raises WorkloadError if it is no scalar, or changes the samples whenever it is computed:
+    a timed launch trains on the same batches again."""
+    batch = cast_inputs(work.batch(range(SAMPLES)), weight_dtype(precision))
+    for is_again in (False, True):
+        before = [entry.detach().clone() for entry in tensors_of(batch)]
+        with autocast(precision, "cpu"):
+            loss = work.loss(module, batch)
+        if all(map(same_bits, before, tensors_of(batch))):
+            break
+        if is_again:  # a change such as ReLU's leaves them alone the second time
+            raise WorkloadError(
+                f"{factory}: the loss changes its batch in place, so that the next step on it trains on other samples; "
+                "valid: a loss that computes with a copy"
+            )
+    if not isinstance(loss, Tensor) or loss.shape != () or not loss.is_floating_point():
+        what = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise WorkloadError(
+            f"{factory}: the loss is {what}; valid: a floating-point scalar, the mean over the samples of its batch"
+        )
+    return loss
+
+
 def refuse_no_gradient(work: Workload, module: nn.Module, factory: str, precision: str) -> None:
-    with autocast(precision, "cpu"):
-        loss = work.loss(module, cast_inputs(work.batch(range(SAMPLES)), weight_dtype(precision)))
+    loss = loss_of_fixed_batch(work, module, factory, precision)
     if not loss.requires_grad:
         raise WorkloadError(
             f"{factory}: the loss depends on no weight that requires a gradient, so no update would change anything; "

@@ -52,23 +52,28 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     work = workload(job.workload)
     module = checked_module(work, job.workload.called, job.spec.precision)
     eval_mode = in_eval_mode(module)
-    in_root = set(map(id, module.parameters())) - {id(w) for unit in work.units(module) for w in unit.parameters()}
-    root = [name for name, weight in module.named_parameters() if id(weight) in in_root]
-    reached, trace, steps = Reached(module), LossTrace(module), GlobalSteps(job, work, module, device)
+    units = work.units(module)
+    in_units = {id(weight) for unit in units for weight in unit.parameters()}
+    root = {name for name, weight in module.named_parameters() if id(weight) not in in_units}
+    reached, trace, steps = Reached(module), LossTrace(module, units), GlobalSteps(job, work, module, device)
     trained = train_reference(module, steps, trace.watching(reached.watching(work.loss)), job.spec, device)
     trained.reference.save(Path(job.reference))
     shares = reference_shares(job)
     first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in tensors_of(batch)]
+    bypasses = first_use(work.loss, work.batch(range(1)))
+    wrapped = root if bypasses else set()  # engines then wrap the whole loss, and the root's forward is all of it
     facts = replace(
         model_facts(work, digest(first), job.spec.precision, job.spec.checkpointing),
         compute_memory=compute_memory(job, work, device),
         skipped=reached.skipped(),
         differentiates=trace.differentiates,
-        read_late=[name for name in root if name in trace.read_late],
+        used_outside=[name for name in trace.used_outside if name not in wrapped],
+        used_early=[name for name in trace.used_early if name not in wrapped],
+        used_bare=trace.used_bare,
         eval_mode=eval_mode,
         uneven=reached.uneven(len(shares), shares[0].accumulate),
         random=steps.drew,
-        first_use=first_use(work.loss, work.batch(range(1))),
+        first_use=bypasses,
     )
     return ReferenceResult(model=facts)
 

@@ -1,8 +1,9 @@
-"""amp_fp16: which updates are skipped, and that no step without an update is measured as a step."""
+"""Which updates amp_fp16 skips, and that no step without an update is measured as a step."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from bench.job import LaunchResult
 from bench.launch.launcher import Launcher
 from bench.measure.verdicts import updates_missed
 from bench.plan.cell import Cell
+from bench.plan.resolve import plan
 from bench.sweep import results
 from results.record import Record
-from tests.conftest import MakeCell, RunCheck, launched
+from results.settings import Config
+from tests.conftest import CPU_ONLY, MakeCell, RunCheck, launched
 from tests.scaled_loss import workload
 
 ENGINES = [("native", 0), ("native", 1), ("native", 2), ("native", 3), ("torch", 0), ("torch", 3), ("deepspeed", 0)]
@@ -85,3 +88,16 @@ def test_skips_that_no_settling_ends_are_counted_and_flagged(
         pytest.skip(cell.reason)
     launch = results.timed(launched(launcher, cell, "timing", scratch), 0, "", 1)
     assert [rank.updates and rank.updates.skipped for rank in launch.ranks] == [6, 6]
+
+
+def test_an_engine_that_never_calls_its_optimizer_is_flagged_in_timed_and_watched_steps(
+    make_config: Callable[..., Config], run_check: RunCheck, launcher: Launcher, scratch: Path
+) -> None:
+    wrong = {"name": "wrong", "package": "tests.wrong_engine", "fault": "never_steps"}
+    config = make_config(engine=wrong, gpus=2, measure={"parity_steps": 0, "memory": True})
+    cell = plan([config], CPU_ONLY, cores=2)[0]
+    record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
+    results.take_check(record, LaunchResult("ok", ranks=run_check(cell)))
+    record.launches.append(results.timed(launched(launcher, cell, "timing", scratch), 0, "", 1))
+    warning = updates_missed(record)["no_update"]
+    assert "the timed steps of 1 of 1 launch, the watched (memory, collectives) steps of 1 of 1 launch" in warning

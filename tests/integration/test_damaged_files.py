@@ -15,7 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.tracking.tracker import open_tracker
 from results.record import Record, RecordError
+from results.settings import Tracking
 from results.store import RecordStore, StoreError
 from tests.broken_sweep import BENCH, ROOT, Broken
 from tests.fakes import cell as made_up_cell
@@ -124,6 +126,23 @@ def test_a_locked_mlflow_database_costs_a_warning_and_seconds(sweep: Broken) -> 
         (line,) = (line for line in output.splitlines() if "not logged to MLflow" in line)
         assert "database is locked" in line  # noticed by us: MLflow tries for minutes
     sweep.assert_all_ended(cells=1, repeats=1)
+
+
+def test_a_full_disk_of_the_mlflow_store_is_named_at_once_and_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk, record = tmp_path / "disk", made_up_cell()
+    with mounted(disk, "size=1m") as is_mounted:
+        if not is_mounted:
+            pytest.skip("no file system can be mounted here")
+        (disk / "filler").write_bytes(bytes(900 << 10))
+        tracker = open_tracker(Tracking(kind="mlflow", uri=f"sqlite:///{disk}/mlflow.db"), tmp_path)
+        tracker.log_sweep([record], tmp_path)
+        errors = capsys.readouterr().err
+        full = "no space left on the disk of the store or of its artifacts"
+        assert f"MLflow cannot be used now ({full})" in errors and "Traceback" not in errors
+        assert [f"not logged to MLflow ({full})" in line for line in tracker.warnings] == [True]
+        assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 def test_a_folder_that_becomes_read_only_costs_a_warning_and_no_record(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     seen.refuse_differentiation(
         "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
     )
+    if spec.stage == 3 and not seen.first_use:
+        why, valid = "when its ranks have it in parts", "stage=0, 1 or 2, engine=native"
+        seen.refuse_uses("deepspeed at stage=3", seen.used_bare, why, valid)
     if spec.stage > 0:
         valid = "stage=0, engine=native at stage=0, 1, 2"
         seen.refuse_skips("deepspeed", spec, seen.uneven, "so the collectives of its buckets would not match", valid)

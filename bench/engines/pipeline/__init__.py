@@ -53,8 +53,9 @@ def refuse(spec: EngineSpec) -> None:
 
 
 def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
-    """Raises EngineUnsupported for a loss that needs the whole module."""
+    """Raises EngineUnsupported for a loss that needs the whole module, of which no rank has all weights."""
     seen.refuse_first_use("pipeline")
+    seen.refuse_uses("pipeline", seen.used_bare, "and no rank has all weights", "engine=native, torch")
 
 
 def traits(spec: EngineSpec) -> Traits:

@@ -77,9 +77,7 @@ class ForkedLaunch:
         except NetworkError as error:
             result = LaunchResult("unsupported", str(error))
         except OSError as error:
-            cause = causes.in_words(error)
-            started_ranks = f"{len(self.ranks)} of {len(self.slice.numbers)} ranks were started"
-            result = LaunchResult("failed", f"{started_ranks}: {cause}")
+            result = LaunchResult("failed", self._not_started(causes.in_words(error)))
         except TemplateLost:
             result = LaunchResult("failed", "the process that loaded the workload was killed", by_chance=True)
         except SwitchLost:
@@ -93,6 +91,12 @@ class ForkedLaunch:
             total_s=time.perf_counter() - started,
             start_method=self._start_method(),
         )
+
+    def _not_started(self, cause: str) -> str:
+        numbers, started = self.slice.numbers, len(self.ranks)
+        if started == len(numbers):
+            return cause
+        return f"rank {numbers[started]} could not be started ({started} of {len(numbers)} ranks were): {cause}"
 
     def _start_method(self) -> str:
         if self.why_spawn:

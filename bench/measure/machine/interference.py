@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from bench.measure.communication.interface_bytes import Interface
 from bench.measure.machine import limits, nvml
 from bench.measure.machine.energy import Meter
 from bench.placement import Placement
-from results.conditions import GPU_LIMITS, SUMS_OF_HOSTS, SUMS_OF_RANKS
+from results.conditions import GPU_LIMITS
 from results.launches import Interference
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ PROC = Path("/proc")
 CPUS = Path("/sys/devices/system/cpu")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
+WIRE = "bytes on the wire"
+OF_GPU = "throttling, energy and processes of the GPU"
 NAMED = 3
 """How many other processes are named."""
 
@@ -83,7 +85,7 @@ class Watch:
             rank, ranks = placement.local_rank, placement.local_ranks
             if rank < gpus:
                 self._gpu, unread = nvml.gpu(device)
-                self._unread = {"throttling, energy and processes of the GPU": unread} if unread else {}
+                self._unread = {OF_GPU: unread} if unread else {}
                 self._ranks_on_gpu = len(range(rank, ranks, gpus))
         self._counters: dict[str, float] = {}
         self._clock_hz: float | None = None
@@ -120,7 +122,7 @@ class Watch:
             try:
                 counters["wire_sent_bytes"] = self._interface.sent_bytes()
             except (OSError, ValueError) as error:
-                self._unread["bytes on the wire"] = str(error)
+                self._unread[WIRE] = str(error)
         if self._device.type == "cuda":
             import torch
 
@@ -140,38 +142,6 @@ class Watch:
         if processes is not None:  # counted: a container may see the ids of another namespace
             gauges["gpu_foreign_processes"] = float(max(0, processes - self._ranks_on_gpu))
         return gauges
-
-
-def together(ranks: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The conditions of a launch from those of its ranks."""
-    launch_conditions: dict[str, float] = {}
-    for conditions in ranks:
-        for name, value in conditions.items():
-            if name not in launch_conditions:
-                launch_conditions[name] = value
-            elif name in SUMS_OF_RANKS:
-                launch_conditions[name] += value
-            else:
-                launch_conditions[name] = max(launch_conditions[name], value, key=abs)
-    return launch_conditions
-
-
-def of_hosts(ranks: Sequence[dict[str, float]], ranks_by_host: Sequence[int]) -> list[dict[str, float]]:
-    """The conditions of each host from those of all ranks, block by block; of one host without ``ranks_by_host``."""
-    hosts, first = [], 0
-    for count in ranks_by_host or [len(ranks)]:
-        hosts.append(together(ranks[first : first + count]))
-        first += count
-    return hosts
-
-
-def added_up(hosts: Iterable[dict[str, float]]) -> dict[str, float]:
-    """Sums over hosts; all other conditions mean something for one host only."""
-    sums: dict[str, float] = {}
-    for conditions in hosts:
-        for name in set(conditions) & set(SUMS_OF_HOSTS):
-            sums[name] = sums.get(name, 0.0) + conditions[name]
-    return sums
 
 
 def read_machine() -> MachineCounters:

@@ -36,6 +36,7 @@ class StepMemory:
         self._taken = 0
         self._forgotten: set[int] = set()
         self._beyond: int | None = None
+        self._why_not = ""
         self._state: dict[str, int] = {}
         self.trace = allocations.Trace()
 
@@ -46,7 +47,8 @@ class StepMemory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._profile.__exit__(kind, error, at)
         if kind is None:
-            self._beyond = beyond_allocator_bytes() if self._counted else None
+            if self._counted:
+                self._beyond, self._why_not = beyond_allocator_bytes()
             self.trace = allocations.Reader().read(allocations.events_of(self._profile, self._device.type))
 
     @contextmanager
@@ -92,6 +94,7 @@ class StepMemory:
             peak_by_kind=completed(self.trace.peak_by_kind(typical), peak_bytes),
             peak_phase=typical.peak_phase,
             beyond_allocator_bytes=self._beyond,
+            not_measured={"memory beyond the allocator": self._why_not} if self._why_not else {},
         )
 
     def typical_step(self) -> allocations.Step:
@@ -145,14 +148,18 @@ def completed(by_kind: dict[str, int], measured: int) -> dict[str, int]:
     return by_kind | {"unseen": unseen} if unseen else by_kind
 
 
-def beyond_allocator_bytes() -> int | None:
+def beyond_allocator_bytes() -> tuple[int | None, str]:
     """GPU memory of this process outside of the caching allocator: context, kernels, NCCL's buffers.
 
-    None where the driver does not distinguish processes, as in most containers.
+    None, and why, where the driver does not distinguish processes, as in most containers.
     """
-    gpu, _ = nvml.gpu(torch.device("cuda", torch.cuda.current_device()))
-    used = gpu.process_bytes(os.getpid()) if gpu else None
-    return None if used is None else used - torch.cuda.memory_reserved()
+    gpu, why_not = nvml.gpu(torch.device("cuda", torch.cuda.current_device()))
+    if gpu is None:
+        return None, why_not or "nvidia-ml-py is not installed"
+    used = gpu.process_bytes(os.getpid())
+    if used is None:
+        return None, "; ".join(gpu.errors.values()) or "the driver does not list this process, as in most containers"
+    return used - torch.cuda.memory_reserved(), ""
 
 
 @contextmanager

@@ -59,7 +59,8 @@ def test_parameters_that_some_micro_batches_skip_are_named(
 
 TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False, "powersgd_rank": 1}
 EVEN, UNEVEN = Seen(["a", "b"], []), Seen(["a", "b"], ["b"])
-DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(read_late=["head.weight"])
+DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(used_outside=["head.weight"], used_bare=["head.weight"])
+EARLY = Seen(used_outside=["a", "b"], used_early=["a", "b"])
 ENCODES = Seen(first_use=".encode")
 
 
@@ -84,13 +85,11 @@ ENCODES = Seen(first_use=".encode")
         ("deepspeed", 0, {}, DIFFERENTIATES, "computed from gradients.*valid: engine=native"),
         ("torch", 0, TORCH, DIFFERENTIATES, ""),
         ("native", 3, {}, DIFFERENTIATES, ""),
-        (
-            "torch",
-            3,
-            TORCH,
-            LATE,
-            "the loss reads head.weight after the module's forward.*valid: engine=torch at stage",
-        ),
+        ("torch", 3, TORCH, LATE, "the loss uses head.weight outside of the forward of the sharding unit, when fully_"),
+        ("torch", 2, TORCH, EARLY, "the loss uses a and 1 more parameters before the forward of the sharding unit"),
+        ("deepspeed", 3, {}, LATE, "the loss uses head.weight outside of the forward of any module"),
+        ("deepspeed", 2, {}, LATE, ""),
+        ("native", 3, {}, LATE, ""),
         ("torch", 2, TORCH, LATE, ""),
         ("deepspeed", 3, {}, EVEN, ""),
         ("native", 2, {}, UNEVEN, ""),

@@ -58,35 +58,56 @@ def attack(module: TwoParts, batch: Tensor) -> Tensor:
     return loss
 
 
+def penalty_on_all(module: TwoParts, batch: Tensor) -> Tensor:
+    device = next(module.parameters()).device
+    decay = sum(weight.square().sum() for weight in module.parameters() if weight.requires_grad)
+    loss: Tensor = module(batch.to(device)).mean() + decay
+    return loss
+
+
+ALL = ["body.weight", "body.bias", "head.weight", "head.bias"]
+HEAD = ["head.weight", "head.bias"]
+
+
 @pytest.mark.parametrize(
-    ("loss", "read_late", "differentiates"),
+    ("loss", "outside", "early", "bare", "differentiates"),
     [
-        (plain, [], False),
-        (head_again, ["head.weight", "head.bias"], False),
-        (weight_decay, ["body.weight"], False),
-        (parts_first, [], False),
-        (penalty, [], True),
-        (attack, [], False),
+        (plain, ["body.weight"], [], [], False),
+        (head_again, ["body.weight", *HEAD], [], [], False),
+        (weight_decay, ["body.weight"], [], ["body.weight"], False),
+        (parts_first, HEAD, HEAD, [], False),
+        (penalty_on_all, ALL, ALL, ALL, False),
+        (penalty, [], [], [], True),
+        (attack, ["body.weight"], [], [], False),
     ],
 )
 def test_what_a_loss_does_beyond_a_call_is_seen(
-    loss: Callable[[Any, Any], Tensor], read_late: list[str], differentiates: bool
+    loss: Callable[[Any, Any], Tensor], outside: list[str], early: list[str], bare: list[str], differentiates: bool
 ) -> None:
-    """``grad`` was imported before anything is watched, as in most losses."""
+    """The body is a unit, one of whose weights the root reads. ``grad`` was imported before anything is watched, as in
+    most losses."""
     module = TwoParts()
-    trace = LossTrace(module)
+    trace = LossTrace(module, [module.body])
     for _ in range(2):
         trace.watching(loss)(module, torch.ones(2, 4)).backward()
-    assert (trace.read_late, trace.differentiates) == (read_late, differentiates)
+    seen = [set(trace.used_outside), set(trace.used_early), set(trace.used_bare)]
+    assert (seen, trace.differentiates) == ([set(outside), set(early), set(bare)], differentiates)
     trace.stop()
-    original = nn.Module.__getattr__
-    assert original.__qualname__ == "Module.__getattr__"
+    assert not module._forward_hooks and not module.body._forward_pre_hooks
+
+
+def test_weights_that_forward_makes_anew_and_scripted_modules_are_used_inside() -> None:
+    normed = nn.utils.weight_norm(nn.Linear(4, 4))
+    module = nn.Sequential(normed, torch.jit.script(nn.Linear(4, 1)))
+    trace = LossTrace(module, [normed])
+    trace.watching(lambda model, batch: model(batch).mean())(module, torch.ones(2, 4))
+    assert (trace.used_outside, trace.used_bare) == ([], [])
 
 
 def test_a_loss_that_fails_leaves_nothing_watched() -> None:
     module = TwoParts()
-    trace = LossTrace(module)
-    before = nn.Module.__getattr__, torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+    trace = LossTrace(module, [])
+    before = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError):
         trace.watching(cast(Any, plain))(module, torch.ones(2, 5))
-    assert before == (nn.Module.__getattr__, torch.autograd._engine_run_backward)  # type: ignore[attr-defined]
+    assert before is torch.autograd._engine_run_backward  # type: ignore[attr-defined]

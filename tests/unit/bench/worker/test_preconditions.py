@@ -71,7 +71,18 @@ def shuffled(indices: Sequence[int]) -> Batch:
     return (rows if next(CALLS) else rows.flip(0)), torch.zeros(len(indices), 8)
 
 
+def scaled_in_place(module: nn.Module, batch: Batch) -> Tensor:
+    loss: Tensor = module(batch[0].mul_(2)).mean()
+    return loss
+
+
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a changed batch": ({"loss": scaled_in_place}, "a:b: the loss changes its batch in place"),
+    "a loss per sample": (
+        {"loss": lambda module, batch: module(batch[0]).mean(1)},
+        r"a:b: the loss is torch.float32 of shape \(2,\); valid: a floating-point scalar",
+    ),
+    "a loss that is a number": ({"loss": lambda module, batch: 1.5}, "a:b: the loss is a float; valid:"),
     "the same module": ({"build": lambda: BUILT}, "a:b returned the same module twice"),
     "a cached layer": ({"build": with_a_cached_layer}, "a:b returned two modules that share the weight 0.weight"),
     "other weights": ({"build": drawn_anew}, "a:b returned a module with other values of weight"),

@@ -101,7 +101,10 @@ def test_too_few_processes_are_named_and_leave_no_descriptor_open(
         result = server.launched(job_message(job), lifeline, Templates(lifeline))
         assert len(os.listdir("/proc/self/fd")) == open_before
     assert (result.status, result.ranks) == ("failed", [])
-    assert "Resource temporarily unavailable (EAGAIN); " in result.reason
+    where = (
+        "rank 0 could not be started (0 of 1 ranks were): " if "mlp" in factory else "the fork server could not start "
+    )
+    assert where in result.reason and "Resource temporarily unavailable (EAGAIN); " in result.reason
     assert "at most 17 processes and threads per user (ulimit -u)" in result.reason
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from bench.measure.communication.interface_bytes import Interface
-from bench.measure.machine import energy, interference
+from bench.measure.machine import energy, interference, launch_conditions
 from bench.measure.machine.interference import ClockReading, MachineCounters, Process, Watch
 from bench.measure.time.steadiness import change, ranks
 from bench.measure.verdicts import disturbances
 from bench.placement import Placement
-from results.launches import Ceiling, Launch, RankSamples
+from results.launches import Ceiling, Interference, Launch, RankSamples
 from results.record import Record
 
 QUIET = {"window_s": 1.0, "cpus": 2.0, "own_cpu_s": 1.5, "foreign_cpu_s": 0.04, "stolen_cpu_s": 0.0}
@@ -170,7 +170,7 @@ def test_a_change_too_small_to_matter_or_one_odd_step_is_not_flagged() -> None:
 
 
 def test_a_launch_is_the_sum_of_what_ranks_share_and_the_worst_of_the_rest() -> None:
-    seen = interference.together(
+    seen = launch_conditions.together(
         [
             {"gpu_energy_j": 3.0, "gpu_clock_change": 0.1, "window_s": 1.0},
             {"gpu_energy_j": 4.0, "gpu_clock_change": -0.2},
@@ -314,6 +314,19 @@ def test_a_counter_that_cannot_be_read_is_named_as_not_measured(monkeypatch: pyt
     assert "wire_sent_bytes" not in observed.conditions
     assert "Permission denied" in observed.not_measured["bytes on the wire"]
     assert "Permission denied" in observed.not_measured["throttling by the CPU quota"]
+
+
+def test_a_sum_to_which_a_rank_could_not_add_its_part_is_not_measured() -> None:
+    refused = {"bytes on the wire": "Permission denied"}
+    ranks = [
+        Interference(conditions={"wire_sent_bytes": 5000.0, "stolen": 0.1}),
+        Interference(not_measured=refused),
+        Interference(conditions={"wire_sent_bytes": -30.0, "stolen": 0.2}),
+    ]
+    assert launch_conditions.together(launch_conditions.whole_sums(ranks)) == {"stolen": 0.2}
+    assert launch_conditions.not_measured(ranks) == {"bytes on the wire": "rank 1: Permission denied"}
+    whole = [ranks[0], ranks[2]]
+    assert launch_conditions.together(launch_conditions.whole_sums(whole)) == {"wire_sent_bytes": 4970.0, "stolen": 0.2}
 
 
 def test_a_core_or_a_package_that_was_too_hot_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
