@@ -9,6 +9,7 @@ goes to it; whether that was in some module's forward follows from the numbers w
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ class LossTrace:
         self._early: dict[str, None] = {}
         self._bare: dict[str, None] = {}
         self._spans: dict[int, list[Span]] = {}
+        self._threads: set[int] = set()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         for place, part in ((ROOT, module), *enumerate(units), *((ANYWHERE, part) for part in module.modules())):
             self._watch(place, part)
@@ -46,9 +48,10 @@ class LossTrace:
     def watching(self, loss_fn: LossFunction) -> LossFunction:
         def watched(module: nn.Module, batch: Batch) -> Tensor:
             self._spans.clear()
+            self._threads = {threading.get_ident()}
             with self._gradients_seen():
                 loss = loss_fn(module, batch)
-            if not self.differentiates:
+            if not self.differentiates and len(self._threads) == 1:  # each thread counts by itself
                 self._note_uses(loss)
             return loss
 
@@ -81,6 +84,7 @@ class LossTrace:
         begun: list[int] = []
 
         def enter(*_: Any) -> None:
+            self._threads.add(threading.get_ident())
             begun.append(next_number())
 
         def leave(*_: Any) -> None:
