@@ -38,12 +38,12 @@ def value(name: str, setting_value: object) -> str:
 
 
 def levels(table: pd.DataFrame) -> str:
-    """The level of the intervals, such as ``94 % (5 launches)``, for each number of launches that occurs."""
-    pairs = table.loc[table["launches"] > 0, ["launches", "interval_level"]].drop_duplicates().sort_values("launches")
+    """The level of the intervals, such as ``94 % (5 launches)``, for each number of launches that has one."""
+    pairs = table.loc[table["launches"] > 1, ["launches", "interval_level"]].drop_duplicates().sort_values("launches")
     texts = []
     for launches, level in pairs.itertuples(index=False):
         count = units.counted(int(launches), "launch")
-        texts.append(f"{100 * level:.0f} % ({count})" if launches > 1 else f"none ({count})")
+        texts.append(f"{100 * level:.0f} % ({count})")
     return ", ".join(texts)
 
 

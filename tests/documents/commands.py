@@ -83,6 +83,8 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             pass
         case ["python", "-m", "bench", *arguments]:
             check_bench(arguments)
+        case ["torchrun" | "mpirun" | "salloc", *words] if "bench" in words:
+            check_bench(words[words.index("bench") + 1 :])
         case ["python", "-m", "pytest", *arguments]:
             paths = [word for word in arguments if word.startswith("tests/")]
             assert [path for path in paths if not (ROOT / path).exists()] == []
@@ -98,7 +100,13 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
         case [script, *_] if script.startswith("scripts/"):
             assert os.access(ROOT / script, os.X_OK)
-        case ["source", ".venv/bin/activate"] | ["pre-commit", "install"] | ["git", "clone", _] | ["cd", _]:
+        case (
+            ["source", ".venv/bin/activate"]
+            | ["export", _]
+            | ["pre-commit", "install"]
+            | ["git", "clone", _]
+            | ["cd", _]
+        ):
             pass
         case _:
             pytest.fail(f"no check for this command: {command}")
