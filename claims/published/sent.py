@@ -109,8 +109,8 @@ def compressed_volumes(suite: Suite) -> Finding:
         Compared("500 steps of DDP over 500 local steps", float(OUTER_STEPS), fewer),
     ]
     because = (
-        f"PowerSGD sends {powersgd:.4f} of DDP's bytes, by the formula {compared[0].published:.4f}. Local steps send "
-        f"{fewer:.0f} times less. 1-bit Adam and ZeRO++ are not tested."
+        f"PowerSGD sends {powersgd:.4f} of DDP's bytes, by the formula {compared[0].published:.4f}; the kernel counts "
+        f"the framing of messages too. Local steps send {fewer:.0f} times less. 1-bit Adam and ZeRO++ are not tested."
     )
     numbers: dict[str, Any] = {"DDP, bytes per step": each_step, "500 local steps, bytes per step": outer}
     return reproduced(compared, 0.03, because, in_shape=powersgd < 0.5 and fewer > 100, numbers=numbers)
