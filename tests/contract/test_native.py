@@ -1,7 +1,7 @@
 """The native engine beyond the contract of all: exact numbers, exact bytes, models as people write them.
 
-Errors are over all parameters, with a bound below any tolerance: by tensor, one whose gradient is rounding alone (the
-bias of a key in attention) has none. ``test_parity_gate`` judges by tensor.
+Errors are over all parameters, since the bound is below any tolerance: the error of a single tensor whose gradient is
+rounding alone (the bias of a key in attention) has no such bound. ``test_parity_gate`` judges by tensor.
 """
 
 from __future__ import annotations

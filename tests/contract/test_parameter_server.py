@@ -15,7 +15,7 @@ from bench.job import Job, LaunchResult
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from results.settings import Straggler
-from tests.conftest import MakeCell, RunCheck, group
+from tests.conftest import MakeCell, RunCheck, assert_parity, group
 from tests.undisturbed import undisturbed
 
 SMALL = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 64}
@@ -60,16 +60,14 @@ def serve(launcher: Launcher, timing_job: Callable[..., Job]) -> Serve:
 def test_several_servers_equal_a_single_process(
     servers: int, settings: dict[str, Any], served_cell: MakeServed, run_check: RunCheck
 ) -> None:
-    parity = run_check(served_cell(servers=servers, gpus=3, **settings))[0].parity
-    assert parity.error <= parity.tolerance, parity
+    assert_parity(run_check(served_cell(servers=servers, gpus=3, **settings)))
 
 
 @pytest.mark.parametrize(("mode", "staleness"), [("async", None), ("bounded", 0)])
 def test_a_lone_worker_equals_a_single_process_in_any_mode(
     mode: str, staleness: int | None, served_cell: MakeServed, run_check: RunCheck
 ) -> None:
-    parity = run_check(served_cell(mode, staleness, gpus=1))[0].parity
-    assert parity.error <= parity.tolerance, parity
+    assert_parity(run_check(served_cell(mode, staleness, gpus=1)))
 
 
 def test_modes_without_a_common_step_are_outside_parity_and_asynchronous(served_cell: MakeServed) -> None:
