@@ -80,14 +80,15 @@ def check_engine_options(config: Config, conf: Path = CONF) -> None:
 def check_cluster(config: Config) -> None:
     """Raises ConfigError for settings of a cluster that its kind has no use for, or lacks."""
     cluster = config.cluster
-    needs = {"hosts": ("ssh",), "address": ("env", "ssh", "slurm"), "interface": ("env", "ssh", "slurm")}
-    needs["ranks_per_host"] = needs["address"]
+    needs = {"hosts": ("ssh",), "address": ("env", "ssh", "slurm", "ray")}
+    needs |= dict.fromkeys(("interface", "ranks_per_host", "leave_out_below"), needs["address"])
+    needs |= dict.fromkeys(("partition", "time", "options"), ("slurm",)) | {"nodes": ("slurm", "ray")}
     for name, kinds in needs.items():
         value = getattr(cluster, name)
-        if value is not None and cluster.kind not in kinds:
+        if value not in (None, {}) and cluster.kind not in kinds:
             raise ConfigError(
                 f"cluster.{name}={as_written(value)} needs cluster={' or '.join(kinds)}; "
-                f"with cluster={cluster.kind}, valid: null"
+                f"with cluster={cluster.kind}, valid: {'{}' if isinstance(value, dict) else 'null'}"
             )
     if cluster.kind == "ssh" and not cluster.hosts:
         raise ConfigError("cluster=ssh needs cluster.hosts; valid: a list of names or addresses, such as [a,b]")

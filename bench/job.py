@@ -11,6 +11,7 @@ from bench.rank_results import (
     CeilingResult,
     CheckResult,
     CollectivesResult,
+    HostCheckResult,
     LoadResult,
     NoiseResult,
     ProfileResult,
@@ -213,6 +214,13 @@ class MachineJob(Job[R]):
 @dataclass(frozen=True, kw_only=True)
 class CeilingJob(MachineJob[CeilingResult]):
     """The FLOP/s of all ranks at once in matrix products."""
+
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCheckJob(MachineJob[HostCheckResult]):
+    """The FLOP/s of each rank in matrix products, then latency and bandwidth between each two hosts."""
 
     precision: str
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from results.attribution import StepParts
+from results.health import HostLink
 from results.launches import Ceiling, Collective, CollectiveTimes, Interference, RankSamples
 from results.memory import RankMemory
 from results.model import Model
@@ -70,6 +71,14 @@ class CeilingResult(RankResult):
 
     ceiling: Ceiling
     interference: Interference
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCheckResult(RankResult):
+    """The peak FLOP/s of this rank's device, and the links on which it sent to other hosts."""
+
+    flops_per_s: float
+    links: list[HostLink]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,17 @@ def delay_s(text: str, *, minimum: float = 1e-5) -> float:
     return _quantity(text, TIMES, minimum, 10.0)
 
 
+def slurm_minutes(text: str) -> float:
+    """A time limit as sbatch takes it, such as ``90`` (minutes), ``1:30:00`` or ``2-00:00:00``. Raises ValueError."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d))?(?::(\d\d))?", str(text))
+    if not match:
+        raise ValueError(text)
+    days, first, second, third = match.groups()
+    if days is not None or third is not None:  # hours, minutes, seconds
+        return 1440 * int(days or 0) + 60 * int(first) + int(second or 0) + int(third or 0) / 60
+    return int(first) + int(second or 0) / 60
+
+
 def _quantity(text: str, units: Mapping[str, float], minimum: float, maximum: float) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-zA-Z]+)", str(text))
     if not match or match[2] not in units or not minimum <= float(match[1]) * units[match[2]] <= maximum:

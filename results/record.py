@@ -2,7 +2,8 @@
 
 A record is one JSON file. It is written atomically, read strictly (an unknown or missing field is an
 error that names it) and needs nothing but the standard library, so that analysis runs where torch is
-not installed. ``source``, ``model``, ``parity``, ``memory``, ``launches`` and ``attribution`` hold its parts.
+not installed. ``source``, ``health``, ``model``, ``parity``, ``memory``, ``launches`` and ``attribution`` hold
+its parts.
 
 History of ``SCHEMA_VERSION``:
   1  first version
@@ -28,6 +29,7 @@ from results.attribution import Attribution
 from results.decode import decode
 from results.document import one_line, read_document
 from results.environment import Environment
+from results.health import Health
 from results.launches import Ceiling, Collective, Launch
 from results.memory import RankMemory, Search
 from results.model import Model
@@ -86,6 +88,8 @@ class Record:
     """The settings that took effect: world size, threads, device, backend, batch sizes, the engine's description."""
     environment: Environment
     """Hardware, versions and environment variables; the same in all records of a sweep."""
+    health: Health | None = None
+    """Of the hosts and links of a cluster, before the sweep; None for one machine."""
     source: Source | None = None
     """The code that ran; None in records of earlier versions."""
     status: Status = "interrupted"

@@ -43,7 +43,7 @@ skip() {
 measure() {
     local gpus sweep timed head judged base=${BASE:-} previous=''
     head=$(git rev-parse HEAD) && echo "$head" > "$night/commit"
-    gpus=$("$python" -m bench.nightly.preflight --gpus)
+    gpus=$("$python" -m bench.preflight --gpus)
     for file in "$nights"/*/sweep/records/*.json; do [ ! -e "$file" ] || previous=${file%/records/*}; done
     for file in "$nights"/*/judged; do
         judged=$(git rev-parse -q --verify "$(cat "$file" 2> /dev/null)^{commit}") && base=${BASE:-$judged}
@@ -90,5 +90,5 @@ measure() {
     step mlflow "$python" -m bench.tracking import "$night/sweep"
 }
 
-step preflight "$python" -m bench.nightly.preflight --place "$night" && measure
+step preflight "$python" -m bench.preflight --place "$night" && measure
 "$python" -m bench.nightly.summary "$night"

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.metrics import hosts
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from analysis.table.frame import each_cell, varying
@@ -190,7 +191,9 @@ def benchmarks(records: Sequence[Record], table: pd.DataFrame) -> Iterator[tuple
     for at, row in each_cell(part):
         record = records[at]
         if record.launches:
-            yield describe(row, ["gpus", "backend", *(name for name in names if name != "backend")]), record
+            name = describe(row, ["gpus", "backend", *(name for name in names if name != "backend")])
+            spans = hosts.count(record)
+            yield f"{name}, on {spans} hosts" if spans > 1 else name, record
 
 
 def write_csv(records: Sequence[Record], table: pd.DataFrame, path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf, isinf
 from statistics import fmean
 
@@ -15,8 +16,12 @@ HEAVY_MEAN = 0.25
 
 
 def background_share(launch: Launch) -> float:
+    """The largest share on any host of the launch."""
+    return max(share_on_host(conditions) for conditions, _ in launch.of_hosts())
+
+
+def share_on_host(seen: Mapping[str, float]) -> float:
     """Share of the CPU time that other processes, or other guests, took; infinite if others used its GPUs."""
-    seen = launch.conditions
     if seen.get("gpu_foreign_processes"):
         return inf
     total_s = seen.get("cpus", 0.0) * seen.get("window_s", 0.0)

@@ -8,6 +8,7 @@ from math import nan
 from typing import Any
 
 from analysis.metrics import scaling_loss, step_parts, time
+from analysis.metrics.across_hosts import Across
 from analysis.metrics.memory import Memory, memory
 from analysis.metrics.scaling import Efficiency, devices, serial_fraction
 from analysis.metrics.traffic import sent_bytes, wire_bytes
@@ -32,6 +33,8 @@ class Measured:
     """Units of all ranks; nothing for a simulated configuration."""
     efficiency: Efficiency | None
     """None for a configuration that is not ranked."""
+    across: Across | None
+    """What crossing hosts costs; None on one host."""
     serial_fraction: Interval
     loss: Mapping[str, float]
     """What scaling loses, by part (``scaling_loss.COLUMNS``), as fractions of a rank's time; empty at the baseline."""
@@ -90,8 +93,14 @@ class Measured:
         return devices(self.record)
 
 
-def measure(record: Record, index: int, settings: Mapping[Hashable, Any], efficiency: Efficiency | None) -> Measured:
-    """Compute what a report needs of ``record``; ``efficiency`` is against its baseline among the other records."""
+def measure(
+    record: Record,
+    index: int,
+    settings: Mapping[Hashable, Any],
+    efficiency: Efficiency | None,
+    across: Across | None = None,
+) -> Measured:
+    """Compute what a report needs of ``record``; ``efficiency`` and ``across`` are relative to other records."""
     timed = [launch for launch in record.launches if launch.ranks]
     trained = [] if record.resolved.get("simulated") else timed  # else of ranks that are not there
     throughput = medians.median_interval([time.throughput_per_s(record, launch) for launch in trained])
@@ -102,6 +111,7 @@ def measure(record: Record, index: int, settings: Mapping[Hashable, Any], effici
         step_time_s=medians.median_interval([time.step_time_s(launch) for launch in timed]),
         throughput_per_s=throughput,
         efficiency=efficiency,
+        across=across,
         serial_fraction=_serial_fraction(record, efficiency),
         loss=scaling_loss.columns(record, efficiency.base, efficiency.interval.value) if efficiency else {},
         step=step_parts.columns(record),

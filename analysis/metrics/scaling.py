@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from math import nan
 
-from analysis.metrics import time
+from analysis.metrics import hosts, time
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from results.identity import hardware, identity, settings_of
@@ -82,17 +82,19 @@ def efficiency(record: Record, base: Record) -> Efficiency:
     What slows a whole round cancels within it. Cells of different sweeps share no rounds, and one of a resumed sweep
     may share but one with a cell that it then got: theirs is the ratio of the medians, each resampled apart.
     """
-    size, base_size = world_size(record), world_size(base)
-    if size == base_size:
+    if world_size(record) == world_size(base):
         return Efficiency(Interval(1.0, 1.0, 1.0, 1.0, len(record.launches)), base, 1.0)
-    share = base_size / size
+    return Efficiency(relative(record, base), base, cap(record, base))
+
+
+def relative(record: Record, base: Record) -> Interval:
+    """Throughput per rank of a configuration over that of another."""
+    share = world_size(base) / world_size(record)
     if len(shared := by_round(record, base)) > 1:
-        interval = medians.median_interval(list(shared.values()))
-    else:
-        above, below = (list(_throughputs(side).values()) for side in (record, base))
-        ratio = medians.ratio_interval(above, below, paired=False)
-        interval = replace(ratio, value=ratio.value * share, low=ratio.low * share, high=ratio.high * share)
-    return Efficiency(interval, base, cap(record, base))
+        return medians.median_interval(list(shared.values()))
+    above, below = (list(_throughputs(side).values()) for side in (record, base))
+    ratio = medians.ratio_interval(above, below, paired=False)
+    return replace(ratio, value=ratio.value * share, low=ratio.low * share, high=ratio.high * share)
 
 
 def by_round(record: Record, base: Record) -> dict[int, float]:
@@ -137,12 +139,14 @@ def capacity(record: Record) -> float | None:
 
 
 def devices(record: Record) -> float | None:
-    """Cores, or GPUs, of the machine that the cell ran on."""
-    if record.resolved.get("device") == "cuda":
-        gpus = record.environment.get("gpus")
-        return len(gpus) if isinstance(gpus, list) and gpus else None
-    cores = record.resolved.get("cores")
-    return cores if isinstance(cores, int | float) else None
+    """Cores, or GPUs, of the hosts that the cell ran on."""
+    on_gpus = record.resolved.get("device") == "cuda"
+    counts = [
+        len(host.get("gpus") or []) if on_gpus else host.get("cores")
+        for host in (hosts.described(record) if on_gpus else hosts.used(record))
+    ]
+    positive = [count for count in counts if isinstance(count, int | float) and count]
+    return sum(positive) if len(positive) == len(counts) else None
 
 
 def _throughputs(record: Record) -> dict[int, float]:

@@ -20,6 +20,7 @@ from analysis.report.sections import (
     collectives,
     communication,
     configurations,
+    hosts,
     largest_batch,
     memory,
     model_size,
@@ -90,6 +91,7 @@ def _sections(content: Content, advice: Advised, folder: Path | None) -> Iterato
     yield communication.section(content)
     yield step_parts.section(content)
     yield scaling_loss.section(content)
+    yield hosts.across(content)
     yield serial_fraction.section(content)
     yield projection.section(content)
     yield pareto.section(content, advice.fronts)
@@ -99,5 +101,6 @@ def _sections(content: Content, advice: Advised, folder: Path | None) -> Iterato
     yield RESIDUAL
     yield model_size.section(content)
     yield traces.section(content, folder)
+    yield hosts.section(content)
     yield from problems.sections(content)
     yield from source.sections(content)

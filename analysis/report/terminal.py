@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.metrics.hosts import count as host_count
 from analysis.report.model.content import Content
 from analysis.report.model.section import Section
 from analysis.report.sections import answer, collectives, largest_batch, memory, model_size
@@ -94,7 +95,7 @@ def _words(cell: Measured) -> list[str]:
     ends = f"[{units.short(speed.low)}, {units.short(speed.high)}]" if units.is_finite(speed.low) else ""
     return [
         str(cell.settings["stage"]),
-        str(cell.world_size),
+        f"{cell.world_size} on {hosts}" if (hosts := host_count(cell.record)) > 1 else str(cell.world_size),
         units.spoken(cell.record.status),
         units.short(speed.value),
         ends,
@@ -122,6 +123,8 @@ def _notes(content: Content, warnings: Sequence[str]) -> list[tuple[str, str]]:
     if unit:
         notes.append((f"/s: {unit} of all ranks{level}", "dim"))
         notes.append(("ms: step time; eff.: scaling efficiency (base: baseline); state, peak: MiB per rank", "dim"))
+    if (table["hosts"] > 1).any():
+        notes.append(("ranks: 4 on 2 means 4 ranks on 2 hosts", "dim"))
     notes += [(line, "dim") for line in memory.gathered_at_stage_3(content)]
     for flag in warnings_table.verdicts(table):
         notes.append((f"{verdicts.letters(flag.name)}: {units.spoken(flag.name)}, {flag.cells}", CARE))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.metrics import scaling_loss, step_parts
+from analysis.metrics import hosts, scaling_loss, step_parts
+from analysis.metrics.across_hosts import across
 from analysis.metrics.largest_batch import SEARCH_COLUMNS, search_columns
 from analysis.metrics.measured import Measured, measure
 from analysis.metrics.memory import COLUMNS as MEMORY_COLUMNS
@@ -29,6 +30,8 @@ COLUMNS = [
     *["model_state_bytes", "model_state_predicted_bytes", "peak_bytes", "final_loss"],
     *["throughput_per_s_low", "throughput_per_s_high", "scaling_efficiency_low", "scaling_efficiency_high"],
     *["scaling_baseline_gpus", "scaling_cap", "serial_fraction", "serial_fraction_low", "serial_fraction_high"],
+    *["hosts", "across_hosts_efficiency", "across_hosts_efficiency_low", "across_hosts_efficiency_high"],
+    *["across_hosts_baseline_gpus"],
     *scaling_loss.COLUMNS,
     *["launches", "interval_level"],
     *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes", "wire_bytes"],
@@ -71,9 +74,9 @@ def measure_all(records: Sequence[Record]) -> list[Measured]:
         for cell, record in zip(named, records, strict=True)
     ]
     return [
-        measure(record, at, settings, efficiency)
-        for at, (record, settings, efficiency) in enumerate(
-            zip(records, columns, efficiencies(list(records)), strict=True)
+        measure(record, at, settings, efficiency, crossing)
+        for at, (record, settings, efficiency, crossing) in enumerate(
+            zip(records, columns, efficiencies(list(records)), across(records), strict=True)
         )
     ]
 
@@ -174,7 +177,22 @@ def row(cell: Measured) -> dict[Hashable, Any]:
         | dict(cell.step)
         | origin.columns(record)
         | scaling_columns(cell)
+        | host_columns(cell)
     )
+
+
+def host_columns(cell: Measured) -> dict[str, Any]:
+    """The hosts of a configuration, and what crossing them costs."""
+    values: dict[str, Any] = {"hosts": hosts.count(cell.record)}
+    if cell.across is None:
+        return values
+    interval = cell.across.interval
+    return values | {
+        "across_hosts_efficiency": interval.value,
+        "across_hosts_efficiency_low": interval.low,
+        "across_hosts_efficiency_high": interval.high,
+        "across_hosts_baseline_gpus": world_size(cell.across.partner),
+    }
 
 
 def scaling_columns(cell: Measured) -> dict[str, Any]:

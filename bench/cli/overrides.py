@@ -51,8 +51,8 @@ def model_name(workload: str, model: str | None) -> str:
 def name_module(arguments: list[str]) -> list[str]:
     """``workload=module:path.to:factory`` as ``workload=module workload.path=path.to:factory``, which Hydra knows.
 
-    Likewise ``workload=hf:llama`` and the other workloads of ``BY_NAME``, and ``~tracking``, which turns tracking off,
-    as ``tracking=none``.
+    Likewise ``workload=hf:llama`` and the other workloads of ``BY_NAME``, ``cluster.options={...}``, and ``~tracking``,
+    which turns tracking off, as ``tracking=none``.
 
     Raises ConfigError where what follows ``module:`` is malformed, or it is one of several choices.
     """
@@ -61,6 +61,9 @@ def name_module(arguments: list[str]) -> list[str]:
         group, _, value = argument.partition("=")
         if group == "~tracking":
             rewritten.append("tracking=none")
+            continue
+        if group == "cluster.options":
+            rewritten.append(f"++{argument}")  # Hydra adds entries to a dict only so
             continue
         choices = value.split(",")
         named = [name for name in BY_NAME if any(choice.strip().startswith(f"{name}:") for choice in choices)]
@@ -113,11 +116,13 @@ def check_overrides(arguments: list[str]) -> None:
 
 
 def cluster_of(arguments: list[str]) -> Cluster:
-    """The settings of ``cluster.*`` on a command line that was checked; a node that only serves composes no others."""
-    cluster = Cluster(kind="env")
+    """The settings of ``cluster.*`` on a command line that was checked, for commands that compose no others."""
+    cluster = Cluster()
     for override in OverridesParser.create().parse_overrides(overrides_of(arguments)):
         name = override.key_or_group.removeprefix("cluster.")
-        if name != override.key_or_group and not override.is_sweep_override():
+        if override.key_or_group == "cluster":
+            cluster.kind = str(override.value())
+        elif name != override.key_or_group and not override.is_sweep_override():
             setattr(cluster, name, override.value())
     return cluster
 

@@ -1,1 +1,1 @@
-"""The first and the last step of ``scripts/nightly.sh``: is the machine fit, and what did the night find."""
+"""The last step of ``scripts/nightly.sh``: what the night found. The first is ``bench.preflight``."""

@@ -10,6 +10,7 @@ from bench.measure.machine.torch_build import Machine
 from bench.measure.verdicts import disturbances, verdicts
 from bench.plan.cell import Cell
 from results.environment import Environment
+from results.health import Health
 from results.record import NO_ENGINE, Record
 from results.source import Source
 from results.store import RecordStore, StoreError, sweep_name
@@ -29,11 +30,13 @@ class SweepRecords:
         machine: Machine,
         environment: Environment,
         source: Source | None,
+        health: Health | None = None,
     ) -> None:
         self.cells = cells
         self.store = store
         self.environment = environment
         self.source = source
+        self.health = health
         self._machine = machine
         self.sweep_id = sweep_name(store.folder)
         self.traces_folder = (store.folder / FOLDER).resolve()
@@ -52,8 +55,7 @@ class SweepRecords:
         config = dataclasses.asdict(cell.config)
         for name in ("tracking", "reproduce"):
             del config[name]  # says nothing of the cell, and an address may hold a password
-        for name in ("address", "port", "ssh", "interface"):
-            del config["cluster"][name]
+        config["cluster"] = {name: config["cluster"][name] for name in ("kind", "hosts", "ranks_per_host")}
         if not cell.trains:
             config["engine"] = {"name": NO_ENGINE}
         record = Record(
@@ -63,6 +65,7 @@ class SweepRecords:
             resolved=cell.resolved(),
             environment=self.environment,
             source=self.source,
+            health=self.health,
         )
         if cell.status:
             record.status, record.reason = cell.status, cell.reason

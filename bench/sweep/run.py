@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench import engines
 from bench.checks import ConfigError, check_sweep
+from bench.launch.cluster import submission
 from bench.launch.cluster.start import open_launcher
 from bench.launch.launcher import Launcher, LaunchError
 from bench.measure.machine import source
@@ -27,7 +28,7 @@ from bench.sweep import dry_run
 from bench.sweep.announce import show_plan
 from bench.sweep.breakdown import Breakdown
 from bench.sweep.budget import Budget
-from bench.sweep.hosts import check_same_code, environment_of
+from bench.sweep.hosts import check_same_code, environment_of, health_of
 from bench.sweep.loading import check_workloads
 from bench.sweep.preparation import Preparation
 from bench.sweep.progress import SweepProgress
@@ -39,6 +40,7 @@ from bench.sweep.scratch import scratch
 from bench.sweep.turns import Turns
 from bench.tracking.tracker import open_tracker
 from results.environment import Environment
+from results.health import Health
 from results.settings import Config
 from results.source import Source
 from results.store import FolderBusy, RecordStore, StoreError
@@ -58,7 +60,9 @@ def run(configs: list[Config], folder: Path) -> int:
     if configs[0].dry_run:
         return dry_run.run(configs)
     with contextlib.closing(open_store(folder, resume=configs[0].resume)) as store:
-        return run_in(store, configs)
+        if not submission.is_needed(configs[0].cluster):
+            return run_in(store, configs)
+    return submission.run(configs[0].cluster, folder, sys.argv[1:])  # the job writes into the folder
 
 
 def run_in(store: RecordStore, configs: list[Config]) -> int:
@@ -72,17 +76,19 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
                 # The server imports torch on one core while this process imports what the end needs.
 
                 tracker = open_tracker(settings.tracking, folder)
-                hosts = launcher.hosts
-                breakdown.lap("warm-up")
                 code_now = source.collect(sys.argv[1:])
-                check_same_code(hosts, code_now)
+                check_same_code(launcher.hosts, code_now)
+                breakdown.lap("warm-up")
+                health = health_of(launcher, settings.cluster)
+                hosts = launcher.hosts
+                breakdown.lap("health check")
                 cells = plan(configs, hosts[0].machine, hosts[0].cores, hosts)
                 cells = check_workloads(cells, launcher, folder_for_now)
                 breakdown.lap("workloads")
                 if code_now.not_recorded:
                     print(f"warning: records lack part of the code's state: {code_now.not_recorded}", file=sys.stderr)
                 around = environment_of(hosts, code_now)
-                sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now)
+                sweep = Sweep(cells, store, launcher, around, folder_for_now, breakdown, code_now, health)
                 if settings.resume:
                     take_over(sweep.records)
                 code = launcher.status = sweep.run(budget)
@@ -127,13 +133,14 @@ class Sweep:
         scratch: Path,
         breakdown: Breakdown,
         source_now: Source | None = None,
+        health: Health | None = None,
     ) -> None:
         self.cells = cells
         self.store = store
         self.launcher = launcher
         self.scratch = scratch
         self.breakdown = breakdown
-        self.records = SweepRecords(cells, store, launcher.machine, environment_now, source_now)
+        self.records = SweepRecords(cells, store, launcher.machine, environment_now, source_now, health)
 
     def begin(self, progress: SweepProgress) -> tuple[Preparation, Turns]:
         """Creates the makers of launches: before the rounds, and of the rounds."""

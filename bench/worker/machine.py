@@ -1,13 +1,14 @@
-"""Launches without engine and workload: peak FLOP/s of matrix products, and collectives by size."""
+"""Launches without engine and workload: peak FLOP/s of matrix products, links between hosts, collectives by size."""
 
 from __future__ import annotations
 
 from bench.engines.base import RankContext
-from bench.job import CeilingJob, CollectivesJob
+from bench.job import CeilingJob, CollectivesJob, HostCheckJob
 from bench.measure.communication import by_size as collectives_by_size
-from bench.measure.communication import sizes
+from bench.measure.communication import host_links, sizes
 from bench.measure.machine import interference, peak_flops
-from bench.rank_results import CeilingResult, CollectivesResult
+from bench.measure.time.timing import wait_for_all
+from bench.rank_results import CeilingResult, CollectivesResult, HostCheckResult
 from bench.worker.stopwatch import Stopwatch
 
 
@@ -17,6 +18,14 @@ def peak(job: CeilingJob, context: RankContext) -> CeilingResult:
     watch.begin()
     ceiling = peak_flops.measure(job.precision, context.device, one_clock=context.placement.one_clock)
     return CeilingResult(ceiling=ceiling, interference=watch.end())
+
+
+def host_check(job: HostCheckJob, context: RankContext) -> HostCheckResult:
+    """The peak of this rank's device while all others measure theirs, and the links from its host."""
+    wait_for_all(context.device)
+    peak = peak_flops.measure_own(job.precision, context.device)
+    links = host_links.measure(job.ranks_by_host or [job.world_size], context.device)
+    return HostCheckResult(flops_per_s=peak.flops_per_s, links=links)
 
 
 def collective_times(job: CollectivesJob, context: RankContext, seconds: Stopwatch) -> CollectivesResult:

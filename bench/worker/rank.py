@@ -11,6 +11,7 @@ from bench.job import (
     CheckJob,
     CollectivesJob,
     EngineJob,
+    HostCheckJob,
     Job,
     LoadJob,
     NoiseJob,
@@ -26,7 +27,7 @@ from bench.worker.batches import load
 from bench.worker.check import check
 from bench.worker.engine import adapter
 from bench.worker.group import join_group, open_store, use_interface, wait_for_all
-from bench.worker.machine import collective_times, peak
+from bench.worker.machine import collective_times, host_check, peak
 from bench.worker.process import prepare_process
 from bench.worker.profile import profiled
 from bench.worker.reference import noise, reference
@@ -79,6 +80,8 @@ def with_others(job: Job[Any], context: RankContext, seconds: Stopwatch) -> Rank
             return profiled(job, context)
         case CeilingJob():
             return peak(job, context)
+        case HostCheckJob():
+            return host_check(job, context)
         case CollectivesJob():
             return collective_times(job, context, seconds)
     raise TypeError(f"no rank can do {type(job).__name__}")

@@ -85,6 +85,9 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             check_bench(arguments)
         case ["torchrun" | "mpirun" | "salloc", *words] if "bench" in words:
             check_bench(words[words.index("bench") + 1 :])
+        case ["sbatch", script, *arguments]:
+            assert (ROOT / script).exists()
+            check_bench(arguments)
         case ["python", "-m", "pytest", *arguments]:
             paths = [word for word in arguments if word.startswith("tests/")]
             assert [path for path in paths if not (ROOT / path).exists()] == []

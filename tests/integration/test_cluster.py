@@ -100,6 +100,12 @@ def test_cells_on_two_hosts_keep_parity_and_send_what_the_formula_says(lab: Clus
         assert [(host["name"], host["ranks"]) for host in record.resolved["hosts"]] == [("n1", 1), ("n2", 1)]
         assert {host["interface"] for host in record.resolved["hosts"]} == {"eth0"}
         assert record.environment["host_count"] == 2
+        assert record.health and [host.name for host in record.health.hosts] == ["n1", "n2"]
+        assert {(link.source, link.target) for link in record.health.links} == {(0, 1), (1, 0)}
+        for host in record.health.hosts:  # emulated hosts share one clock
+            assert host.flops_per_s and host.disk_free_bytes
+            assert host.monotonic_offset_s is not None and host.clock_bound_s is not None
+            assert abs(host.monotonic_offset_s) <= host.clock_bound_s
         (launch,) = record.launches
         assert len(launch.conditions_by_host) == 2 and set(launch.conditions) == {"wire_sent_bytes"}
         assert record.model

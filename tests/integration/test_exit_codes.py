@@ -18,7 +18,7 @@ EXACT = str(ROOT / "results" / "reference" / "cpu-gloo" / "exact.json")
 
 COMMANDS = [
     *("bench", "bench.engines", "bench.regress", "bench.tracking", "bench.tracking import", "bench.tracking.ui"),
-    *("bench.nightly.preflight", "bench.nightly.summary", "claims", "analysis"),
+    *("bench.preflight", "bench.nightly.summary", "claims", "analysis"),
     *(f"analysis {name}" for name in ("report", "advise", "compare", "noise", "history", "gate", "project")),
 ]
 

@@ -10,10 +10,12 @@ from itertools import chain
 import pandas as pd
 
 from analysis.advice.alpha_beta import is_benchmark
+from analysis.metrics import hosts
 from analysis.metrics.measured import Measured
 from analysis.report.model.section import Column, Table, Value, settings, table
 from analysis.table import rows
 from analysis.table.frame import measure_all, tabulate
+from analysis.text import units
 from analysis.text.labels import words
 from results.record import Record
 
@@ -72,7 +74,11 @@ class Content:
 
     def settings(self, cell: Measured, names: Sequence[str] | None = None) -> list[Value]:
         """The entries of a table's row that name the configuration."""
-        return [Value(rows.value(name, cell.settings[name])) for name in (self.names if names is None else names)]
+        spans = units.counted(hosts.count(cell.record), "host") if hosts.count(cell.record) > 1 else ""
+        return [
+            Value(rows.value(name, cell.settings[name]), f"on {spans}" if spans and name == "gpus" else "")
+            for name in (self.names if names is None else names)
+        ]
 
     def cell_table(
         self, cells: Sequence[Measured], row: Callable[[Measured], list[Value]], *columns: Sequence[Column]

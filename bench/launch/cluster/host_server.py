@@ -21,6 +21,7 @@ from typing import Any
 
 from bench.job import LaunchResult
 from bench.launch.channel import Channel, Closed, Message
+from bench.launch.cluster import facts
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.interfaces import address_of, interface_to
 from bench.launch.prctl import outlive_parent
@@ -146,7 +147,11 @@ class HostServer:
                 self._check_launch(channel)
 
     def _obey(self, message: Message, channel: Channel) -> None:
-        if "preload" in message:
+        if "clocks" in message:
+            channel.send({"clocks": dataclasses.asdict(facts.clocks())})
+        elif "facts" in message:
+            channel.send({"facts": dataclasses.asdict(facts.collect(self._scratch))})
+        elif "preload" in message:
             self._preload = message["preload"]
             self._start_server()
         elif "job" in message:

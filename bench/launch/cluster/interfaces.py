@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import psutil
+
+from bench.checks import ConfigError
+
+PROBE_PORT = 9
+"""Nothing is sent there: connecting a datagram socket only looks up the route."""
 
 
 def interface_to(own_address: str) -> str:
@@ -31,3 +37,18 @@ def address_of(interface: str, *, like: str) -> str:
         if address.version == version:
             return str(address)
     return ""
+
+
+def own_address(towards: str) -> str:
+    """The address of this machine by which ``towards`` is reached. Raises ConfigError."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(towards, PROBE_PORT, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(place)
+            address: str = probe.getsockname()[0]
+    except OSError as error:
+        raise ConfigError(
+            f"{towards} cannot be resolved or reached ({error.strerror}); set cluster.address to an address of this "
+            "node that all hosts reach"
+        ) from error
+    return address

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from bench import messages
 from bench.job import Job, LaunchResult
+from bench.launch.cluster.facts import EXCHANGES, ClockOffset, ClockReading, HostFacts, clocks, offset
 from bench.launch.cluster.host_server import BEAT_S, LOST_S
 from bench.launch.cluster.membership import Member, Membership
 from bench.launch.cluster.merge import HOST_LOST, merged
@@ -18,11 +19,14 @@ from bench.launch.launcher import Host, LaunchError
 from bench.launch.local import SLACK_S
 from bench.measure.machine.torch_build import Machine
 from bench.placement import Slice
+from results.decode import decode
 
 JOIN_S = 180.0
 """How long hosts may take to join, and to import torch."""
 NOT_RUN = 2
 """Exit status of host servers where the sweep did not begin."""
+ANSWER_S = 10.0
+"""How long a host may take to answer a question between launches."""
 BACK_S = 20.0
 """How long a launch waits for a host that was lost to join again."""
 
@@ -35,6 +39,7 @@ class ClusterLauncher:
         self._members = membership
         self._end = end
         self._launches = 0
+        self._left_out: set[int] = set()
         self._gave_up: set[int] = set()
         """Hosts that a launch has waited for in vain."""
         self.status = NOT_RUN
@@ -47,7 +52,7 @@ class ClusterLauncher:
 
     @property
     def hosts(self) -> list[Host]:
-        """All hosts, by index. Raises LaunchError if one does not join, naming it."""
+        """All hosts that are not left out, by index. Raises LaunchError if one does not join, naming it."""
         if len(self._warm()) < self._members.size:
             self._members.wait(JOIN_S, self._members.size)
         members = self._members.members
@@ -61,27 +66,57 @@ class ClusterLauncher:
                 f"(joined: {', '.join(members[index].name for index in sorted(members)) or 'none'}); see the output "
                 "of its host server"
             )
-        return [members[index].host for index in sorted(members)]
+        return [members[index].host for index in self._order()]
 
     @property
     def machine(self) -> Machine:
         return self.hosts[0].machine
 
+    def leave_out(self, places: Collection[int]) -> None:
+        """Excludes the hosts at these places of ``hosts`` from all further launches."""
+        order = self._order()
+        self._left_out |= {order[place] for place in places}
+
+    def facts(self, place: int) -> HostFacts | None:
+        """What the host at this place of ``hosts`` reports of itself; None if it does not answer."""
+        answer = self._ask(place, "facts")
+        return None if answer is None else decode(answer, HostFacts, "facts")
+
+    def clock_offset(self, place: int) -> ClockOffset | None:
+        """The clocks of a host relative to this process's, of the exchange with the shortest round trip."""
+        offsets = []
+        for _ in range(EXCHANGES):
+            before = clocks()
+            answer = self._ask(place, "clocks")
+            after = clocks()
+            if answer is None:
+                break
+            offsets.append(offset(before, decode(answer, ClockReading, "clocks"), after))
+        return min(offsets, key=lambda one: one.bound_s, default=None)
+
+    def _ask(self, place: int, question: str) -> Any:
+        member = self._members.members.get(self._order()[place])
+        return None if member is None else self._members.ask(member, question, ANSWER_S)
+
     def launch(self, job: Job[Any]) -> LaunchResult[Any]:
         """Runs all ranks of ``job``, on one host or several. Never raises for what a rank or a host does."""
         self._launches += 1
         counts = job.ranks_by_host or [job.world_size]
-        if not self._wait_for(len(counts)):
-            return self._unavailable(counts)
-        return LaunchInProgress(self._members, job, counts, self._launches).run()
+        indices = self._order()[: len(counts)]
+        if not self._wait_for(set(indices)):
+            return self._unavailable(indices)
+        return LaunchInProgress(self._members, job, counts, indices, self._launches).run()
+
+    def _order(self) -> list[int]:
+        """Indices of the hosts that launches may use, in the order in which ranks fill them."""
+        return [index for index in range(self._members.size) if index not in self._left_out]
 
     def _warm(self) -> set[int]:
         return {index for index, member in self._members.members.items() if member.machine}
 
-    def _wait_for(self, hosts: int) -> bool:
-        """Whether so many hosts are here; one that was lost has some time to come back, once."""
+    def _wait_for(self, wanted: set[int]) -> bool:
+        """Whether these hosts are here; one that was lost has some time to come back, once."""
         self._members.pump(0)
-        wanted = set(range(hosts))
         missing = wanted - self._warm()
         deadline = time.monotonic() + (JOIN_S if missing & set(self._members.members) else BACK_S)
         while missing - self._gave_up and time.monotonic() < deadline:
@@ -90,11 +125,11 @@ class ClusterLauncher:
         self._gave_up = (self._gave_up | missing) - self._warm()
         return not missing
 
-    def _unavailable(self, counts: Sequence[int]) -> LaunchResult[Any]:
+    def _unavailable(self, indices: Sequence[int]) -> LaunchResult[Any]:
         members = self._members
         gone = [
             f"{members.names[index]} ({members.lost.get(index, 'its fork server is not ready')})"
-            for index in range(len(counts))
+            for index in indices
             if index not in self._warm()
         ]
         return LaunchResult("failed", f"lost: {', '.join(gone)}; resume=true runs what is missing", by_chance=True)
@@ -106,16 +141,19 @@ class ClusterLauncher:
 
 
 class LaunchInProgress:
-    """One launch on the hosts that it needs."""
+    """One launch on the hosts that it needs; a host's place is its number among them."""
 
-    def __init__(self, members: Membership, job: Job[Any], counts: list[int], number: int) -> None:
+    def __init__(
+        self, members: Membership, job: Job[Any], counts: list[int], indices: Sequence[int], number: int
+    ) -> None:
+        """``indices``: of the hosts among the members, by place."""
         self._members, self._job, self._counts, self._number = members, job, counts, number
-        self._hosts: dict[int, Member] = {index: members.members[index] for index in range(len(counts))}
+        self._hosts = [members.members[index] for index in indices]
         self._results: dict[int, LaunchResult[Any]] = {}
-        self._heard = dict.fromkeys(self._hosts, time.monotonic())
+        self._heard = [time.monotonic()] * len(self._hosts)
         self._stopped = False
         self._began: set[int] = set()
-        """Hosts that were sent their slice."""
+        """Places of the hosts that were sent their slice."""
 
     def run(self) -> LaunchResult[Any]:
         started = time.perf_counter()
@@ -134,18 +172,18 @@ class LaunchInProgress:
             if not self._stopped and any(result.status != "ok" for result in self._results.values()):
                 self._stopped = True
                 self._send_all({"stop": self._number})
-        names = [self._members.names[index] for index in sorted(self._hosts)]
+        names = [self._members.names[member.index] for member in self._hosts]
         if len(names) == 1 and self._results[0].cause_order != HOST_LOST:
             return self._results[0]
         return dataclasses.replace(merged(self._results, names), total_s=time.perf_counter() - started)
 
-    def _begin(self, index: int, store: Sequence[Any] = ("", 0)) -> None:
+    def _begin(self, place: int, store: Sequence[Any] = ("", 0)) -> None:
         """Sends a host its slice; those without rank 0 need the address of the store."""
-        member = self._hosts[index]
+        member = self._hosts[place]
         spans = len(self._counts) > 1
         part = Slice(
             self._counts,
-            index,
+            place,
             self._job.servers,
             member.address if spans else "127.0.0.1",
             member.interface if spans else "",
@@ -153,62 +191,61 @@ class LaunchInProgress:
             int(store[1]),
             self._number,
         )
-        self._began.add(index)
-        self._heard[index] = time.monotonic()
+        self._began.add(place)
+        self._heard[place] = time.monotonic()
         job = messages.job_message(self._job)
-        self._send(index, {"launch": self._number, "job": job, "slice": dataclasses.asdict(part)})
+        self._send(place, {"launch": self._number, "job": job, "slice": dataclasses.asdict(part)})
 
     def _take(self, arrived: list[tuple[Member, Any]]) -> None:
         for member, message in arrived:
-            index = member.index
-            if self._hosts.get(index) is not member or index in self._results:
+            place = next((place for place, host in enumerate(self._hosts) if host is member), None)
+            if place is None or place in self._results:
                 continue
-            self._heard[index] = time.monotonic()
+            self._heard[place] = time.monotonic()
             if message.get("launch") != self._number:
                 continue
-            if "store" in message and index == 0 and not self._stopped:
+            if "store" in message and place == 0 and not self._stopped:
                 for other in range(1, len(self._counts)):
                     self._begin(other, message["store"])
             elif "result" in message:
-                self._results[index] = messages.read_result(message["result"], self._job)
-                if index == 0 and self._results[0].status != "ok":  # the others may not have begun
+                self._results[place] = messages.read_result(message["result"], self._job)
+                if place == 0 and self._results[0].status != "ok":  # the others may not have begun
                     self._never_began()
 
     def _never_began(self) -> None:
         """Hosts that were not sent their slice have nothing to end."""
-        for index in self._hosts:
-            if index not in self._began:
-                self._results[index] = LaunchResult("failed", "was not started", cause_order=9)
+        for place in range(len(self._hosts)):
+            if place not in self._began:
+                self._results[place] = LaunchResult("failed", "was not started", cause_order=9)
 
     def _note_losses(self, now: float) -> None:
-        for index, member in self._hosts.items():
-            if index in self._results:
+        for place, member in enumerate(self._hosts):
+            if place in self._results:
                 continue
-            reason = self._members.lost.get(index, "")
-            if self._members.members.get(index) is not member:
-                self._lose(index, reason or "it joined again")
-            elif index in self._began and now - self._heard[index] > LOST_S:
+            if self._members.members.get(member.index) is not member:
+                self._lose(place, self._members.lost.get(member.index) or "it joined again")
+            elif place in self._began and now - self._heard[place] > LOST_S:
                 self._members.lose(member, f"no heartbeat for {LOST_S:g} s")
-                self._lose(index, self._members.lost[index])
+                self._lose(place, self._members.lost[member.index])
 
-    def _lose(self, index: int, reason: str) -> None:
-        self._results[index] = LaunchResult("failed", f"host lost: {reason}", by_chance=True, cause_order=HOST_LOST)
-        if index == 0:
+    def _lose(self, place: int, reason: str) -> None:
+        self._results[place] = LaunchResult("failed", f"host lost: {reason}", by_chance=True, cause_order=HOST_LOST)
+        if place == 0:
             self._never_began()
 
     def _give_up(self) -> None:
-        for index, member in self._hosts.items():
-            if index not in self._results:
+        for place, member in enumerate(self._hosts):
+            if place not in self._results:
                 self._members.lose(member, "it did not end the launch in time")
-                self._lose(index, self._members.lost[index])
+                self._lose(place, self._members.lost.get(member.index, "it did not end the launch in time"))
 
     def _send_all(self, message: Any) -> None:
-        for index in self._hosts:
-            if index not in self._results and index in self._began:
-                self._send(index, message)
+        for place in range(len(self._hosts)):
+            if place not in self._results and place in self._began:
+                self._send(place, message)
 
-    def _send(self, index: int, message: Any) -> None:
+    def _send(self, place: int, message: Any) -> None:
         try:
-            self._hosts[index].channel.send(message)
+            self._hosts[place].channel.send(message)
         except OSError:
-            self._members.lose(self._hosts[index], "its host server ended, or the connection was cut")
+            self._members.lose(self._hosts[place], "its host server ended, or the connection was cut")

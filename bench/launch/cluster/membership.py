@@ -107,6 +107,19 @@ class Membership:
                     messages.append((source, message))
         return messages
 
+    def ask(self, member: Member, question: str, seconds: float) -> Any:
+        """A host's answer to ``question`` between launches; None if it does not answer in time, or is lost."""
+        try:
+            member.channel.send({question: True})
+        except OSError:
+            self.lose(member, "its host server ended, or the connection was cut")
+        deadline = time.monotonic() + seconds
+        while self.members.get(member.index) is member and (left := deadline - time.monotonic()) > 0:
+            for sender, message in self.pump(left):
+                if sender is member and question in message:
+                    return message[question]
+        return None
+
     def _accept(self) -> None:
         connection, peer = self.listener.accept()
         connection.settimeout(PROOF_S)

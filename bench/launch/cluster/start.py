@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 from bench.checks import ConfigError
-from bench.launch import interpreter
-from bench.launch.cluster import env
+from bench.launch.cluster import env, ray_hosts, submission
 from bench.launch.cluster import secret as secrets
+from bench.launch.cluster.commands import command, over_ssh, srun
+from bench.launch.cluster.interfaces import own_address
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
 from bench.launch.launcher import Launcher
@@ -22,9 +23,6 @@ from results.host_settings import Cluster
 
 LEAVE_S = 10.0
 """How long what started the host servers may take to end."""
-PROGRAM = "bench.launch.cluster.host_server"
-PROBE_PORT = 9
-"""Nothing is sent there: connecting a datagram socket only looks up the route."""
 
 
 def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
@@ -38,10 +36,12 @@ def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
         return started(members, this.secret, [command(env.coordinator_address(cluster), members.port, "0", cluster)])
     secret = secrets.new()
     if cluster.kind == "slurm":
-        nodes = allocated_nodes()
+        nodes = allocated_nodes(cluster)
         address = cluster.address or own_address(socket.gethostname())
         members = Membership(address, 0, secret, modules, nodes)
         return started(members, secret, [srun(command(address, members.port, "SLURM_PROCID", cluster), nodes)])
+    if cluster.kind == "ray":
+        return ray_hosts.open_launcher(cluster, modules)
     assert cluster.hosts
     address = cluster.address or own_address(cluster.hosts[0])
     members = Membership(address, 0, secret, modules, len(cluster.hosts))
@@ -75,47 +75,20 @@ def started(members: Membership, secret: str, commands: Sequence[list[str]]) -> 
     return launcher
 
 
-def command(address: str, port: int, index: str, cluster: Cluster) -> list[str]:
-    """What runs on a host: the same interpreter, in the same folder."""
-    interface = [cluster.interface] if cluster.interface else []
-    return [*interpreter.runs(PROGRAM), address, str(port), index, *interface]
-
-
-def over_ssh(host: str, words: list[str], cluster: Cluster) -> list[str]:
-    inside = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(words)}"
-    return [*shlex.split(cluster.ssh), "-o", "BatchMode=yes", host, inside]
-
-
-def srun(words: list[str], nodes: int) -> list[str]:
-    cores = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    of_node = [f"--cpus-per-task={cores}"] if cores.isdecimal() else []
-    flags = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mem=0"]
-    return ["srun", *flags, *of_node, "--kill-on-bad-exit=0", *words]
-
-
-def allocated_nodes() -> int:
-    """Nodes of the allocation that this process is in. Raises ConfigError."""
-    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "")
-    if not nodes.isdecimal():
+def allocated_nodes(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> int:
+    """Nodes of the allocation that this process is in, or as many of them as are set. Raises ConfigError."""
+    allocated = variables.get(submission.INSIDE, "")
+    if not allocated.isdecimal():
         raise ConfigError(
-            "cluster=slurm runs inside an allocation, and SLURM_JOB_NUM_NODES is not set; start it with salloc -N2, or "
-            "in an sbatch script. Submitting a job from a login node is not supported"
+            f"cluster=slurm runs inside an allocation, and {submission.INSIDE} is not set; start it with salloc -N2, "
+            "or in an sbatch script"
         )
     if shutil.which("srun") is None:
         raise ConfigError("cluster=slurm needs srun, which is not installed here")
-    return int(nodes)
-
-
-def own_address(towards: str) -> str:
-    """The address of this machine by which ``towards`` is reached. Raises ConfigError."""
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(towards, PROBE_PORT, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(place)
-            address: str = probe.getsockname()[0]
-    except OSError as error:
-        raise ConfigError(
-            f"{towards} cannot be resolved or reached ({error.strerror}); set cluster.address to an address of this "
-            "node that all hosts reach"
-        ) from error
-    return address
+    if cluster.nodes is not None and cluster.nodes > int(allocated):
+        raise ConfigError(f"cluster.nodes={cluster.nodes} is more than the allocation has; valid: 1 to {allocated}")
+    if submission.OWN_JOB not in variables:
+        for name in ("partition", "time", "options"):
+            if value := getattr(cluster, name):
+                print(f"note: cluster.{name}={value} has no effect inside an allocation", file=sys.stderr)
+    return cluster.nodes or int(allocated)

@@ -20,7 +20,7 @@ COMMANDS = (
     ("bench.tracking.ui", "--help"),
     ("bench.tracking", "import", "--help"),
     ("bench.regress", "--help"),
-    ("bench.nightly.preflight", "--help"),
+    ("bench.preflight", "--help"),
     ("bench.nightly.summary", "--help"),
     ("claims", "--list"),
     ("analysis", "report", "SWEEP"),

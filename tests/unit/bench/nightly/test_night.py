@@ -27,7 +27,7 @@ PYTHON = f"""\
 case "$*" in
     *--gpus) echo "${{GPUS:-0}}"; exit ;;
     *nightly.summary*) exec {shlex.quote(sys.executable)} "$@" ;;
-    *nightly.preflight*) code=$PREFLIGHT; [ -z "$code" ] || echo "preflight: GPU 0: another process uses it" ;;
+    *bench.preflight*) code=$PREFLIGHT; [ -z "$code" ] || echo "preflight: GPU 0: another process uses it" ;;
     *experiment=nightly*) code=$SWEEP; [ -z "$STOPPED" ] || kill -INT $PPID ;;
     *experiment=exact*) code=$EXACT_SWEEP ;;
     *"analysis gate"*) code=$EXACT_GATE ;;

@@ -13,8 +13,8 @@ import pytest
 from bench.measure.machine import nvml
 from bench.measure.machine.command import CommandOutput
 from bench.measure.machine.nvml import State
-from bench.nightly import preflight
-from bench.nightly.preflight import Check
+from bench.preflight import machine as preflight
+from bench.preflight.machine import Check
 from results.source import Source
 
 GPU = State(
@@ -109,7 +109,7 @@ def test_a_full_disk_is_named_before_anything_is_measured(tmp_path: Path) -> Non
 
 
 def test_the_preflight_can_be_run_by_itself() -> None:
-    command = [sys.executable, "-m", "bench.nightly.preflight"]
+    command = [sys.executable, "-m", "bench.preflight"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
     assert {"source", "versions", "processors", "disk", "shared memory", "GPUs"} <= set(rows), done

@@ -1,14 +1,7 @@
-"""Checks of a machine before its numbers are compared: one table, and a line for each fault.
-
-    python -m bench.nightly.preflight [--place FOLDER]
-    python -m bench.nightly.preflight --gpus
-
-Exit code: 0 if it may measure, 1 if something would spoil the numbers or the run.
-"""
+"""Checks of a machine before its numbers are compared: one table, and a line for each fault."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -22,20 +15,17 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from bench.launch.cluster.facts import BUSY_PERCENT, USED_BYTES
 from bench.measure.machine import limits, nvml, source
 from bench.measure.machine.command import output
 from bench.measure.machine.nvml import State
 from bench.measure.machine.source import ROOT
-from terminal.output import prepare_output
 from terminal.tables import bare, console
 
 Verdict = Literal["ok", "note", "wrong"]
 LEAST_DISK_BYTES = 5 * 2**30
 LEAST_SHARED_BYTES = 64 * 2**20
 """What NCCL needs in /dev/shm for the ranks of one host; Docker's default is just that."""
-BUSY_PERCENT = 5
-USED_BYTES = 2**30
-"""More than this on an idle GPU belongs to somebody: contexts of drivers and displays need less."""
 TORCH = """
 import json, torch, torch.distributed as dist
 nccl = dist.is_available() and dist.is_nccl_available() and torch.cuda.is_available()
@@ -207,22 +197,3 @@ def show(findings: list[Check]) -> bool:
     for finding in wrong:
         print(f"preflight: {finding.what}: {finding.advice}", file=sys.stderr)
     return not wrong
-
-
-def main() -> int:
-    prepare_output()
-    parser = argparse.ArgumentParser(prog="python -m bench.nightly.preflight", description=__doc__.partition("\n")[0])
-    parser.add_argument("--place", type=Path, default=Path("results/runs"), help="where results will be written")
-    parser.add_argument("--gpus", action="store_true", help="print the number of GPUs and check nothing")
-    arguments = parser.parse_args()
-    if arguments.gpus:
-        if unanswered := nvml.why_not():
-            print(f"preflight: GPUs: {unanswered}", file=sys.stderr)
-            return 1
-        print(len(nvml.visible(nvml.states())))
-        return 0
-    return 0 if show(preflight(arguments.place)) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

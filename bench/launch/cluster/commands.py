@@ -1,0 +1,29 @@
+"""Commands that start a host server: on the host itself, over ssh, and by srun."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from bench.launch import interpreter
+from results.host_settings import Cluster
+
+PROGRAM = "bench.launch.cluster.host_server"
+
+
+def command(address: str, port: int, index: str, cluster: Cluster) -> list[str]:
+    """What runs on a host: the same interpreter, in the same folder."""
+    interface = [cluster.interface] if cluster.interface else []
+    return [*interpreter.runs(PROGRAM), address, str(port), index, *interface]
+
+
+def over_ssh(host: str, words: list[str], cluster: Cluster) -> list[str]:
+    inside = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(words)}"
+    return [*shlex.split(cluster.ssh), "-o", "BatchMode=yes", host, inside]
+
+
+def srun(words: list[str], nodes: int) -> list[str]:
+    cores = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    of_node = [f"--cpus-per-task={cores}"] if cores.isdecimal() else []
+    flags = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mem=0"]
+    return ["srun", *flags, *of_node, "--kill-on-bad-exit=0", *words]

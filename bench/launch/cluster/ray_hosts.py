@@ -1,0 +1,131 @@
+"""``cluster=ray``: an actor on each node of a Ray cluster starts a host server there.
+
+A placement group with one bundle per node (STRICT_SPREAD) reserves a CPU and all GPUs of each node for the sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.checks import ConfigError
+from bench.launch.cluster import secret as secrets
+from bench.launch.cluster.commands import command
+from bench.launch.cluster.interfaces import own_address
+from bench.launch.cluster.launcher import ClusterLauncher
+from bench.launch.cluster.membership import Membership
+from results.host_settings import Cluster
+
+PLACE_S = 60.0
+"""How long the cluster may take to reserve a place on each node."""
+LEAVE_S = 10.0
+
+
+@dataclass(frozen=True)
+class RayNode:
+    """A node that is alive."""
+
+    address: str
+    gpus: float
+
+
+def open_launcher(cluster: Cluster, preload: list[str]) -> ClusterLauncher:
+    """Connects to the Ray cluster and starts a host server on each of its nodes. Raises ConfigError."""
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise ConfigError("cluster=ray needs ray; install the extra: ddp-zero-bench[ray]") from error
+    try:
+        ray.init(address=cluster.ray, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(
+            f"no Ray cluster is reached at cluster.ray={cluster.ray} ({str(error).splitlines()[0]}); valid: auto, "
+            "HOST:PORT of its head, or ray://HOST:10001"
+        ) from error
+    nodes = chosen(ray.nodes(), cluster.nodes)
+    secret = secrets.new()
+    address = cluster.address or own_address(nodes[0].address)
+    members = Membership(address, 0, secret, preload, len(nodes))
+    hosts = RayHosts(ray, nodes)
+    launcher = ClusterLauncher(members, hosts.end)
+    try:
+        hosts.start(lambda index: command(address, members.port, str(index), cluster), secret)
+    except ConfigError:
+        launcher.close()
+        raise
+    return launcher
+
+
+def chosen(described: list[dict[str, Any]], wanted: int | None) -> list[RayNode]:
+    """As many nodes as are wanted, or all that are alive, ordered by address. Raises ConfigError for too few."""
+    alive = [
+        RayNode(str(node["NodeManagerAddress"]), float(node.get("Resources", {}).get("GPU", 0)))
+        for node in described
+        if node.get("Alive")
+    ]
+    if not alive or (wanted or 0) > len(alive):
+        raise ConfigError(f"cluster.nodes={wanted}: Ray has {len(alive)} nodes; valid: 1 to {len(alive)}, null")
+    return sorted(alive, key=lambda node: node.address)[:wanted]
+
+
+class Starter:
+    """The actor: it runs on a node and starts the host server there."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, words: list[str], secret: str, folder: str) -> None:
+        """Runs ``words`` in ``folder``; the secret goes to standard input."""
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=folder, start_new_session=True)
+        assert self._process.stdin
+        with contextlib.suppress(OSError), self._process.stdin:
+            self._process.stdin.write(f"{secret}\n".encode())
+
+    def wait(self) -> int:
+        """The exit status of the host server."""
+        assert self._process
+        return self._process.wait()
+
+
+class RayHosts:
+    """The actors of a sweep and their place in the cluster."""
+
+    def __init__(self, ray: Any, nodes: list[RayNode]) -> None:
+        self._ray, self._nodes = ray, nodes
+        self._actors: list[Any] = []
+        self._group: Any = None
+
+    def start(self, words: Callable[[int], list[str]], secret: str) -> None:
+        """Starts a host server on each node; ``words`` is the command by the host's index. Raises ConfigError."""
+        strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
+        bundles = [{"CPU": 1.0} | ({"GPU": node.gpus} if node.gpus else {}) for node in self._nodes]
+        self._group = self._ray.util.placement_group(bundles, strategy="STRICT_SPREAD")
+        if not self._group.wait(PLACE_S):
+            raise ConfigError(
+                f"the Ray cluster has no free CPU and GPUs on each of {len(bundles)} nodes; see ray status, or set "
+                "cluster.nodes"
+            )
+        actor = self._ray.remote(Starter)
+        for index, bundle in enumerate(bundles):
+            place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
+            options = actor.options(num_cpus=1, num_gpus=bundle.get("GPU", 0), scheduling_strategy=place)
+            self._actors.append(options.remote())
+            self._ray.get(self._actors[-1].start.remote(words(index), secret, os.getcwd()))
+
+    def end(self) -> None:
+        """Waits for the host servers that were sent away, and gives the nodes back."""
+        with contextlib.suppress(Exception):  # a node that is gone
+            self._ray.wait(
+                [actor.wait.remote() for actor in self._actors], num_returns=len(self._actors), timeout=LEAVE_S
+            )
+        for actor in self._actors:
+            self._ray.kill(actor)
+        if self._group is not None:
+            self._ray.util.remove_placement_group(self._group)
+        self._ray.shutdown()
