@@ -14,14 +14,14 @@ from results.record import Record
 
 def used(record: Record) -> list[Mapping[str, Any]]:
     """The hosts that its ranks ran on; of one, the cores that it had."""
-    own: Mapping[str, Any] = {"cores": record.resolved.get("cores")}
-    return [*(record.resolved.get("hosts") or [own])]
+    entries: Any = record.resolved.get("hosts") or [{"cores": record.resolved.get("cores")}]
+    return list(entries)
 
 
 def described(record: Record) -> list[Mapping[str, Any]]:
     """The same hosts as the environment describes them."""
-    entries: Sequence[Mapping[str, Any]] = record.environment.get("hosts") or [record.environment]
-    return [*entries[: len(used(record))]]
+    of_cluster = record.environment.get("hosts")
+    return [*of_cluster[: len(used(record))]] if of_cluster else [record.environment]
 
 
 def count(record: Record) -> int:
