@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -55,6 +56,8 @@ def frozen(value: Any) -> str:
 
 def as_written(value: Any) -> str:
     """A value as a person would give it: text as it is, else JSON such as ``true`` and ``null``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has other names for them
     return value if isinstance(value, str) else frozen(value)
 
 
