@@ -9,6 +9,14 @@ from torch import nn
 
 from tests.models_elsewhere import WIDTH, Aliased, Bounded, Complex, Reentrant, Skipped, SlicedScaled, Sparse
 
+
+def hooked() -> nn.Module:
+    """Two linear layers; the gradient of the first one's weight is clamped by a hook."""
+    module = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
+    module[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    return module
+
+
 REFUSED: dict[str, Callable[..., nn.Module]] = {
     "bounded": Bounded,
     "skipped": Skipped,
@@ -16,6 +24,7 @@ REFUSED: dict[str, Callable[..., nn.Module]] = {
     "aliased": Aliased,
     "sparse": Sparse,
     "complex": Complex,
+    "hooked": hooked,
     "sliced_scaled": SlicedScaled,
     "scripted_inside": lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), torch.jit.script(nn.Linear(WIDTH, WIDTH))),
     "scripted": lambda: nn.Sequential(torch.jit.script(nn.Linear(WIDTH, WIDTH))),

@@ -26,6 +26,16 @@ def refuse_scripted(engine: str, module: nn.Module) -> None:
             )
 
 
+def refuse_hooked(engine: str, module: nn.Module) -> None:
+    """Raises EngineUnsupported for a hook on a parameter's gradient, which the engine's own parameters would lose."""
+    for name, weight in module.named_parameters():
+        if weight._backward_hooks or weight._post_accumulate_grad_hooks:
+            raise EngineUnsupported(
+                f"engine={engine}: {name} has a hook on its gradient (Tensor.register_hook), which would not be called "
+                "with the gradient of the whole parameter; valid: a module without one"
+            )
+
+
 def refuse_strided(engine: str, module: nn.Module, why: str) -> None:
     """Raises EngineUnsupported for a parameter that is not contiguous (channels_last, transposed)."""
     for name, weight in module.named_parameters():
@@ -48,6 +58,7 @@ def refuse_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module
     refuse_strided(engine, module, "which fully_shard does not take")
     refuse_empty(engine, module, "which fully_shard does not reduce")
     refuse_scripted(engine, module)
+    refuse_hooked(engine, module)
     places_by_id = holders(module, units)
     for name, weight in module.named_parameters():
         if not weight.dim():

@@ -26,6 +26,8 @@ SPARSE = "table has sparse gradients (sparse=True)"
         ("torch", 3, "empty", "at stage=3: nothing has no elements"),
         ("torch", 2, "tied", "at stage=2: first.weight is tied across units"),
         ("torch", 3, "shared", "at stage=3: first.1.weight is tied across units"),
+        ("native", 0, "hooked", "0.weight has a hook on its gradient"),
+        ("torch", 3, "hooked", "0.weight has a hook on its gradient"),
         ("deepspeed", 1, "sparse", SPARSE),
         ("deepspeed", 0, "scalar", "scale is a scalar"),
         ("deepspeed", 3, "odd_shapes", "scale is a scalar"),

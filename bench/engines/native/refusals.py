@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.native.policy import ShardingPolicy
-from bench.engines.refusals import refuse_sparse
+from bench.engines.refusals import refuse_hooked, refuse_sparse
 from bench.engines.spec import EngineUnsupported
 
 
 def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
     """Raises EngineUnsupported, naming the part of ``module`` that cannot be trained."""
     refuse_sparse("native", module)
+    refuse_hooked("native", module)
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
             raise EngineUnsupported(
