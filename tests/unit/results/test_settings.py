@@ -26,7 +26,7 @@ def test_every_default_is_valid() -> None:
 
 
 def test_a_setting_that_an_engine_may_lack_has_a_default_that_asks_for_nothing() -> None:
-    assert set(NEUTRAL.values()) <= {None, 1, "none", False}
+    assert set(NEUTRAL.values()) <= {None, 1, "none", False, "constant"}
     assert "stage" not in NEUTRAL and "lr" not in NEUTRAL
 
 

@@ -113,7 +113,7 @@ def test_a_persons_own_model_is_run_where_they_name_it(recorded: Callable[..., R
     factory = group_files("workload")["module"]["factory"]
     config = config_of(recorded(workload=own | {"factory": factory}))
     for words in ([], ["workload=module", "workload.path=other:Net"]):
-        with pytest.raises(CannotReproduce, match=r"say workload=module:my\.net:Net"):
+        with pytest.raises(CannotReproduce, match=r"add workload=module:my\.net:Net"):
             chosen(config, Config(), overrides(words))
     words = ["workload=module", "workload.path=my.net:Net"]
     request.check_arguments(["reproduce=a.json", *words])

@@ -61,10 +61,10 @@ class SteadyProduct:
 
     PEAK = 40e9
 
-    def __init__(self, size: int, dtype: str, device: torch.device, one_clock: bool) -> None:
+    def __init__(self, size: int, dtype: str, device: torch.device) -> None:
         self.flops, self.rate = 2 * size**3, min(self.PEAK, 10e9 * size / 256)
 
-    def run(self, count: int) -> float:
+    def run(self, count: int, *, one_clock: bool) -> float:
         return count * self.flops / self.rate
 
 
@@ -83,9 +83,9 @@ def test_what_a_library_takes_to_start_is_not_taken_from_the_search(monkeypatch:
     class Cold(SteadyProduct):
         started = False
 
-        def run(self, count: int) -> float:
+        def run(self, count: int, *, one_clock: bool) -> float:
             first, Cold.started = not Cold.started, True
-            return super().run(count) + 0.6 * first
+            return super().run(count, one_clock=one_clock) + 0.6 * first
 
     monkeypatch.setattr(peak_flops, "Product", SteadyProduct)
     warm = peak_flops.measure("fp32", torch.device("cpu"))
