@@ -126,7 +126,9 @@ def test_a_process_alone_says_what_activations_to_expect(
 
 
 @pytest.mark.parametrize("engine", ["torch", "native"])
-@pytest.mark.parametrize("model", ["attention", "scan", "adapted", "gpt", "bert"])
+@pytest.mark.parametrize(
+    "model", ["attention", pytest.param("scan", marks=pytest.mark.exhaustive), "adapted", "gpt", "bert"]
+)
 def test_the_peak_of_a_language_model_is_predicted_to_the_byte(
     model: str, engine: str, make_cell: MakeCell, measured: Callable[[Cell], Record]
 ) -> None:

@@ -70,7 +70,7 @@ def test_a_loss_of_the_gradient_by_the_inputs_trains_alike_also_with_frozen_weig
     ("gpus", "optimizer"),
     [
         (2, "adam"),
-        (3, "sgd"),
+        pytest.param(3, "sgd", marks=pytest.mark.exhaustive),
         *(pytest.param(2, name, marks=pytest.mark.exhaustive) for name in ("sgd", "adamw", "rmsprop")),
         *(pytest.param(3, name, marks=pytest.mark.exhaustive) for name in ("adam", "adamw", "rmsprop")),
     ],

@@ -29,7 +29,7 @@ def wrong(make_config: Callable[..., Config], fault: str, **settings: Any) -> Ce
     return plan([config], CPU_ONLY, cores=2)[0]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "amp_bf16", pytest.param("bf16", marks=pytest.mark.exhaustive)])
 def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
     make_config: Callable[..., Config], run_check: RunCheck, precision: str
 ) -> None:
@@ -44,8 +44,15 @@ def test_a_right_engine_passes_and_every_wrong_one_is_far_beyond_the_tolerance(
     assert min(errors.values()) > 1.2 * max(tolerance, ONE_SIDED), errors
 
 
-@pytest.mark.parametrize("precision", ["fp32", "amp_bf16"])
-@pytest.mark.parametrize("workload", [RESIDUAL, GPT], ids=["residual", "gpt"])
+@pytest.mark.parametrize(
+    ("workload", "precision"),
+    [
+        pytest.param(RESIDUAL, "fp32", id="residual-fp32"),
+        pytest.param(GPT, "amp_bf16", id="gpt-amp_bf16"),
+        pytest.param(RESIDUAL, "amp_bf16", id="residual-amp_bf16", marks=pytest.mark.exhaustive),
+        pytest.param(GPT, "fp32", id="gpt-fp32", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_an_engine_that_is_wrong_in_a_few_tensors_fails_and_one_of_them_is_named(
     make_config: Callable[..., Config], judged: Judged, workload: dict[str, Any], precision: str
 ) -> None:

@@ -122,7 +122,7 @@ def test_the_ledger_of_local_steps_has_the_average_once_in_so_many_steps(
     assert sent_bytes(record) == predict_sent(record) != 0
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.exhaustive), 3])
 def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
     stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:

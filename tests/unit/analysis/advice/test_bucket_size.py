@@ -105,6 +105,7 @@ def test_the_engines_own_number_of_buckets_is_used() -> None:
     assert {point.buckets for point in only(records).points} == {3}
 
 
+@pytest.mark.exhaustive
 def test_an_interval_of_the_knee_holds_the_truth_about_as_often_as_it_says() -> None:
     """Six launches: 95 %. Sixty trials leave at least 49 (four standard errors)."""
     truth = sqrt(0.001 * 4 / 0.006) * MIB

@@ -34,7 +34,7 @@ def like_cells(count: int, rounds: int, factor: float, seed: int, noise: float =
     return pairs
 
 
-@pytest.mark.parametrize("rounds", [8, 20])
+@pytest.mark.parametrize("rounds", [8, pytest.param(20, marks=pytest.mark.exhaustive)])
 def test_at_most_one_gate_of_a_hundred_raises_a_false_alarm_however_many_cells_it_has(rounds: int) -> None:
     margin = 0.0001  # so that the interval alone protects
     single = [

@@ -42,7 +42,7 @@ def test_settings_get_back_what_was_withheld() -> None:
     assert restored({"tracking": {"uri": uri}}) == {"tracking": {"uri": URI}}
 
 
-@pytest.mark.parametrize("multirun", [[], ["-m"]])
+@pytest.mark.parametrize("multirun", [pytest.param([], marks=pytest.mark.exhaustive), ["-m"]])
 def test_nothing_that_a_sweep_writes_holds_the_password(multirun: list[str], tmp_path: Path) -> None:
     words = [f"tracking.uri='{URI}'", f"+hydra.job.env_set.MY_TOKEN={WORD}4", "hydra.sweep.dir=sweep"]
     words += ["workload=linear", "batch_size=8", "steps=1", "warmup=0", "repeats=1", "measure=time"]
