@@ -31,7 +31,7 @@ Profile = Callable[..., None]
 
 def layers(parameters_mib: float) -> dict[str, Any]:
     return {
-        **{"name": "calibrated", "factory": "workloads.calibrated:CalibratedStep"},
+        **{"name": "calibrated", "factory": "workloads.calibrated:Calibrated"},
         **{"layers": LAYERS, "forward_s": FORWARD_S, "backward_s": BACKWARD_S, "parameters_mib": parameters_mib},
     }
 
