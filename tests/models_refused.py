@@ -12,9 +12,9 @@ from tests.models_elsewhere import WIDTH, Aliased, Bounded, Complex, Reentrant, 
 
 def hooked() -> nn.Module:
     """Two linear layers; the gradient of the first one's weight is clamped by a hook."""
-    module = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
-    module[0].weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
-    return module
+    first = nn.Linear(WIDTH, WIDTH)
+    first.weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    return nn.Sequential(first, nn.Linear(WIDTH, WIDTH))
 
 
 REFUSED: dict[str, Callable[..., nn.Module]] = {
