@@ -52,14 +52,18 @@ class ClusterLauncher:
 
     @property
     def hosts(self) -> list[Host]:
-        """All hosts that are not left out, by index. Raises LaunchError if one does not join, naming it."""
+        """All hosts that are not left out, by index. Raises LaunchError if one does not join or was lost, naming it."""
+        members, lost = self._members.members, self._members.lost
         if len(self._warm()) < self._members.size:
-            self._members.wait(JOIN_S, self._members.size)
-        members = self._members.members
+            all_joined = set(members) | set(lost) == set(range(self._members.size))
+            self._members.wait(BACK_S if all_joined and lost.keys() - members.keys() else JOIN_S, self._members.size)
         failed = [member for member in members.values() if member.warm_up_failure]
         if failed:
             raise LaunchError(f"{failed[0].name}: {failed[0].warm_up_failure}")
         missing = [str(index) for index in range(self._members.size) if index not in self._warm()]
+        if gone := sorted(lost.keys() - members.keys()):
+            names = ", ".join(f"{self._members.names[index]} ({lost[index]})" for index in gone)
+            raise LaunchError(f"lost: {names}; resume=true runs what is missing")
         if missing:
             raise LaunchError(
                 f"host {', '.join(missing)} of {self._members.size} did not join within {JOIN_S:g} s "
