@@ -18,7 +18,7 @@ LAYERS = ("workload.layers=4", "workload.forward_s=0.01", "workload.backward_s=0
 
 
 @pytest.mark.skipif(no_lab is not None, reason=no_lab or "")
-@pytest.mark.parametrize("scaling", ["weak", "strong"])
+@pytest.mark.parametrize("scaling", ["weak", pytest.param("strong", marks=pytest.mark.exhaustive)])
 def test_the_reported_efficiency_is_that_of_the_closed_form(scaling: str, tmp_path: Path) -> None:
     """Four buckets of 0.5 MiB take 42 ms each between two ranks at 100 Mbit/s, after backward."""
     expected = {"weak": 0.64 / 0.808, "strong": 0.32 / 0.488}[scaling]
