@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workloads.base import Workload, WorkloadError
+from workloads.base import Workload, WorkloadError, first_line
 
 __all__ = ["Workload", "WorkloadError", "is_workload", "load", "resolve"]
 
@@ -54,7 +54,7 @@ def resolve(
         place: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script ends where its arguments are missing
         raise WorkloadError(
-            f"{named}: cannot import {module_name} ({type(error).__name__}: {_first_line(error)}); "
+            f"{named}: cannot import {module_name} ({type(error).__name__}: {first_line(error)}); "
             f"valid: a module on Python's path{_clash(module_name)}"
         ) from error
     where = module_name
@@ -67,10 +67,6 @@ def resolve(
         where += f".{attribute}"
     make: Callable[..., Any] = place
     return make
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def _names_in(place: Any, wanted: str, suits: Callable[[Callable[..., Any]], bool]) -> str:

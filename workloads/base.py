@@ -100,6 +100,11 @@ def kept_generators(device: torch.device) -> Iterator[None]:
         np.random.set_state(numbers)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def check_count(workload: str, option: str, value: object) -> None:
     """Refuses an option's value that is not a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

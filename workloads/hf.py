@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadError, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.base import Batch, WorkloadError, WorkloadInfo, check_choice, check_count, first_line, reseeded
 from workloads.extras import require
-from workloads.units import block_units, calls_of, named_units
+from workloads.units import LossCalls, block_units, named_units
 
 SEQUENCE_LENGTH = 128
 MASKED = 0.15
@@ -53,7 +53,7 @@ class HF:
         length = sequence_length
         check_count("hf", "sequence_length", length)
         check_choice("hf", "task", task, (None, *TASKS))
-        self._seed, self._unit_names = seed, units
+        self._seed, self._unit_names, self._calls = seed, units, LossCalls(self)
         self._config = configuration(model, config or {})
         self._task = task or task_of(self._config)
         check_length(self._config, length)
@@ -80,9 +80,7 @@ class HF:
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """Those that ``workload.units`` names, else the blocks: entries of the outermost lists of modules."""
-        device = next(module.parameters()).device
-        batch = tuple(entry.to(device) for entry in self.batch(range(2)))
-        calls = calls_of(module, lambda: self.loss(module, batch), device)
+        calls = self._calls.of(module)
         return named_units(module, self._unit_names, calls) if self._unit_names else block_units(module, calls)
 
     def batch(self, indices: Sequence[int]) -> Batch:
@@ -171,7 +169,3 @@ def check_length(config: Any, length: int) -> None:
                 f"hf: sequence_length={length} is more than {name}={most} of {config.model_type}; "
                 f"valid: at most {most}, or workload.config={{{name}: {length}}}"
             )
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from workloads import data, is_workload, resolve
 from workloads.base import Batch, Workload, WorkloadError, WorkloadInfo, check_choice, check_count, reseeded
-from workloads.units import Calls, calls_of, default_units, named_units
+from workloads.units import LossCalls, default_units, named_units
 
 TARGETS = ("targets", "labels")
 """Parameters of a forward that returns its loss, by which it takes the targets."""
@@ -148,7 +148,7 @@ class UserModule:
         self._feed = feed
         self._seed = seed
         self._source = feed.source(seed)
-        self._calls: Calls | None = None
+        self._calls = LossCalls(self)
         self._targets = targets
         tokens = feed.input_kind == "tokens"
         self.info = WorkloadInfo(
@@ -175,13 +175,10 @@ class UserModule:
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         """Those that ``workload.units`` names, else blocks of at most a quarter of the module (``workloads.units``)."""
-        if self._calls is None:
-            device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
-            batch = tuple(entry.to(device) for entry in self.batch(range(2)))
-            self._calls = calls_of(module, lambda: self.loss(module, batch), device)
-        if self._feed.units is not None:
-            return named_units(module, self._feed.units, self._calls)
-        return default_units(module, self._calls)
+        calls = self._calls.of(module)
+        return (
+            default_units(module, calls) if self._feed.units is None else named_units(module, self._feed.units, calls)
+        )
 
     def batch(self, indices: Sequence[int]) -> Batch:
         batch = self._source.batch(indices)

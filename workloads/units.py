@@ -20,7 +20,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from workloads.base import WorkloadError, kept_generators
+from workloads.base import Workload, WorkloadError, kept_generators
 
 CPU = torch.device("cpu")
 SPLIT = 1 / 8
@@ -69,6 +69,21 @@ def calls_of(module: nn.Module, forward: Callable[[], object], device: torch.dev
         for hook in hooks:
             hook.remove()
     return Calls(list(called))
+
+
+class LossCalls:
+    """The modules that a workload's loss calls for two samples. They are traced once in a process."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._calls: Calls | None = None
+
+    def of(self, module: nn.Module) -> Calls:
+        if self._calls is None:
+            device = next((weight.device for weight in module.parameters()), CPU)
+            batch = tuple(entry.to(device) for entry in self._workload.batch(range(2)))
+            self._calls = calls_of(module, lambda: self._workload.loss(module, batch), device)
+        return self._calls
 
 
 @contextmanager

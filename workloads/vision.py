@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import WorkloadError, check_count
+from workloads.base import WorkloadError, check_count, first_line
 from workloads.extras import require
 from workloads.supervised import Supervised
-from workloads.units import calls_of, default_units, named_units
+from workloads.units import LossCalls, default_units, named_units
 
 IMAGENET = (3, 224, 224)
 AUXILIARY = 0.3
@@ -47,7 +47,7 @@ class Classifier(Supervised):
         units: list[str] | None = None,
     ) -> None:
         check_count(self.library, "classes", classes)
-        self._classes, self._unit_names = classes, units
+        self._classes, self._unit_names, self._calls = classes, units, LossCalls(self)
         self._model = self._checked_model(model)
         self._kwargs = self._checked_kwargs(kwargs)
         self._resized = input_size is not None
@@ -94,21 +94,19 @@ class Classifier(Supervised):
         """The model with new weights."""
 
     def network(self) -> nn.Module:
-        if self._resized and self.size_argument not in self._kwargs:
-            try:
-                return self.make(**self._kwargs, **{self.size_argument: self._shape[1]})
-            except TypeError:
-                pass  # it has no positions, and takes any size
+        resized = {self.size_argument: self._shape[1]} if self._resized else {}
         try:
-            return self.make(**self._kwargs)
+            try:
+                return self.make(**resized | self._kwargs)
+            except TypeError:
+                if not resized:
+                    raise
+                return self.make(**self._kwargs)  # it has no positions, and takes any size
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise WorkloadError(f"{self.library}: {self._model} cannot be built: {line}") from error
+            raise WorkloadError(f"{self.library}: {self._model} cannot be built: {first_line(error)}") from error
 
     def units(self, module: nn.Module) -> list[nn.Module]:
-        device = next(module.parameters()).device
-        batch = tuple(entry.to(device) for entry in self.batch(range(2)))
-        calls = calls_of(module, lambda: self.loss(module, batch), device)
+        calls = self._calls.of(module)
         return named_units(module, self._unit_names, calls) if self._unit_names else default_units(module, calls)
 
     def loss(self, module: nn.Module, batch: Any) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from bench.launch.cluster.facts import BUSY_PERCENT, USED_BYTES
 from bench.measure.machine import limits, nvml, source
 from bench.measure.machine.command import output
 from bench.measure.machine.nvml import State
@@ -161,7 +160,7 @@ def idle(gpu: State) -> Check:
     )
     if gpu.busy_percent is None or gpu.used_bytes is None:
         return Check(f"GPU {gpu.index}", words, "note", "the driver does not say whether another process uses it")
-    if gpu.busy_percent > BUSY_PERCENT or gpu.used_bytes > USED_BYTES:
+    if gpu.in_use:
         advice = "another process uses it (nvidia-smi names it); end it, or choose others"
         return Check(f"GPU {gpu.index}", words, "wrong", advice)
     return Check(f"GPU {gpu.index}", words, "ok")

@@ -10,9 +10,6 @@ from pathlib import Path
 from bench.measure.machine import nvml
 
 SHARED_MEMORY = Path("/dev/shm")
-BUSY_PERCENT = 5
-USED_BYTES = 2**30
-"""More than this on an idle GPU is another process's: contexts of drivers and displays need less."""
 EXCHANGES = 16
 """Readings of a host's clocks; the one with the shortest round trip counts."""
 
@@ -49,7 +46,7 @@ def collect(folder: Path) -> HostFacts:
     busy = [
         f"GPU {gpu.index} ({gpu.busy_percent or 0:.0f} % busy, {(gpu.used_bytes or 0) / 2**20:.0f} MiB used)"
         for gpu in nvml.visible(nvml.states())
-        if (gpu.busy_percent or 0) > BUSY_PERCENT or (gpu.used_bytes or 0) > USED_BYTES
+        if gpu.in_use
     ]
     return HostFacts(shutil.disk_usage(folder).free, shutil.disk_usage(SHARED_MEMORY).free, busy)
 

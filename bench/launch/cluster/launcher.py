@@ -55,15 +55,14 @@ class ClusterLauncher:
         """All hosts that are not left out, by index. Raises LaunchError if one does not join or was lost, naming it."""
         members, lost = self._members.members, self._members.lost
         if len(self._warm()) < self._members.size:
-            all_joined = set(members) | set(lost) == set(range(self._members.size))
-            self._members.wait(BACK_S if all_joined and lost.keys() - members.keys() else JOIN_S, self._members.size)
+            have_joined = len(members) + len(lost) == self._members.size
+            self._members.wait(BACK_S if lost and have_joined else JOIN_S, self._members.size)
         failed = [member for member in members.values() if member.warm_up_failure]
         if failed:
             raise LaunchError(f"{failed[0].name}: {failed[0].warm_up_failure}")
         missing = [str(index) for index in range(self._members.size) if index not in self._warm()]
-        if gone := sorted(lost.keys() - members.keys()):
-            names = ", ".join(f"{self._members.names[index]} ({lost[index]})" for index in gone)
-            raise LaunchError(f"lost: {names}; resume=true runs what is missing")
+        if lost:
+            raise LaunchError(self._unavailable(sorted(lost)))
         if missing:
             raise LaunchError(
                 f"host {', '.join(missing)} of {self._members.size} did not join within {JOIN_S:g} s "
@@ -108,7 +107,7 @@ class ClusterLauncher:
         counts = job.ranks_by_host or [job.world_size]
         indices = self._order()[: len(counts)]
         if not self._wait_for(set(indices)):
-            return self._unavailable(indices)
+            return LaunchResult("failed", self._unavailable(indices), by_chance=True)
         return LaunchInProgress(self._members, job, counts, indices, self._launches).run()
 
     def _order(self) -> list[int]:
@@ -129,14 +128,15 @@ class ClusterLauncher:
         self._gave_up = (self._gave_up | missing) - self._warm()
         return not missing
 
-    def _unavailable(self, indices: Sequence[int]) -> LaunchResult[Any]:
+    def _unavailable(self, indices: Sequence[int]) -> str:
+        """Which of these hosts are not ready, and why."""
         members = self._members
         gone = [
             f"{members.names[index]} ({members.lost.get(index, 'its fork server is not ready')})"
             for index in indices
             if index not in self._warm()
         ]
-        return LaunchResult("failed", f"lost: {', '.join(gone)}; resume=true runs what is missing", by_chance=True)
+        return f"lost: {', '.join(gone)}; resume=true runs what is missing"
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

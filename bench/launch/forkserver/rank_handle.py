@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import causes
 from bench.launch.forkserver.rank_main import PIPE_CLOSED
+from bench.measure.machine import process_stat
 from results.record import RankEnd
 from results.shown import printable
 
@@ -56,10 +57,7 @@ class Rank:
                 self.stuck = f"out of file descriptors (at most {most} open files per process, ulimit -n)"
 
     def _stat(self) -> list[str]:
-        """Of /proc/PID/stat, from the state on; empty once it is gone."""
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{self.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return []
+        return process_stat.fields(Path(f"/proc/{self.pid}"))
 
     def read(self, fd: int) -> bool:
         """Takes what is in a pipe; False once the pipe is closed."""

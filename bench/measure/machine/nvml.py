@@ -19,6 +19,9 @@ try:
 except ImportError:  # optional
     pynvml = None
 
+BUSY_PERCENT = 5
+USED_BYTES = 2**30
+"""More than this on an idle GPU is another process's: contexts of drivers and displays need less."""
 LIMITS = {
     "power": "NVML_PERF_POLICY_POWER",
     "thermal": "NVML_PERF_POLICY_THERMAL",
@@ -44,6 +47,11 @@ class State:
     max_clock_hz: float | None
     is_persistent: bool | None
     """Whether the driver stays loaded while no process uses the GPU."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether another process uses it, as far as the driver says."""
+        return (self.busy_percent or 0) > BUSY_PERCENT or (self.used_bytes or 0) > USED_BYTES
 
 
 class Gpu:

@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+from bench.measure.machine import process_stat
+
 PAUSE_S = 0.02
 """An idle machine schedules a thread that is ready to run well within this."""
 LIMIT_S = 5.0
@@ -29,13 +31,5 @@ def wait_for_other_threads() -> None:
 def _any_runnable() -> bool:
     """Whether any thread but this one is ready to run; False where /proc does not say."""
     own = str(threading.get_native_id())
-    for task in Path("/proc/self/task").glob("*"):
-        if task.name == own:
-            continue
-        try:
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it has ended
-            continue
-        if state in RUNNABLE:
-            return True
-    return False
+    others = (task for task in Path("/proc/self/task").glob("*") if task.name != own)
+    return any(fields[0] in RUNNABLE for task in others if (fields := process_stat.fields(task)))

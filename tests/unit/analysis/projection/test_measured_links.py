@@ -52,9 +52,9 @@ def test_links_of_another_network_are_left_out():
 
 
 def test_timed_links_make_the_bandwidth_known_where_steps_hide_it():
-    free, known = fit([curve()])[0], fit([curve()], LinkTime(1e-6, 1e-10))[0]
-    assert known.covariance[1, 1] < 0.1 * free.covariance[1, 1]
-    assert known.fabric.inside.s_per_byte == pytest.approx(1e-10, rel=0.5)
+    without, timed_links = fit([curve()])[0], fit([curve()], LinkTime(1e-6, 1e-10))[0]
+    assert timed_links.covariance[1, 1] < 0.1 * without.covariance[1, 1]
+    assert timed_links.fabric.inside.s_per_byte == pytest.approx(1e-10, rel=0.5)
 
 
 def test_a_projection_names_the_links_that_it_started_from():
