@@ -151,12 +151,12 @@ def _entries(kind: Any) -> Reader:
     """Of a ``TypedDict``: declared entries are checked, unknown ones are plain JSON; the document stays as it is."""
 
     @functools.cache
-    def reader_of(name: str) -> Reader:
-        hint = types_of(kind).get(name)
-        return _plain if hint is None else reader(hint)
+    def readers() -> dict[str, Reader]:
+        return {name: reader(hint) for name, hint in types_of(kind).items()}
 
     def whole(value: Any) -> Any:
-        _named(expect(value, dict), reader_of)
+        declared = readers()
+        _named(expect(value, dict), lambda name: declared.get(name, _plain))
         return value
 
     return whole

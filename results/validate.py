@@ -67,7 +67,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
         expect(value is None or is_word or is_valid(spec, value), f"config.{path}", value, valid_values(spec))
     for name in ENGINE_COUNTS:
         value = config["engine"].get(name)
-        expect(value is None or _whole(value), f"config.engine.{name}", value, "a count")
+        expect(value is None or (_whole(value) and value >= 0), f"config.engine.{name}", value, "a count")
 
 
 def _check_world(record: Record) -> None:

@@ -135,6 +135,13 @@ def test_an_error_shows_a_short_value_whole_and_the_beginning_of_one_without_end
     assert (cut("x" * 80), cut("x" * 81)) == ("x" * 80, "x" * 80 + "...")
 
 
+def test_a_negative_count_of_an_engine_is_rejected() -> None:
+    wrong = cell()
+    wrong.config["engine"]["servers"] = -1
+    with pytest.raises(RecordError, match=r"config\.engine\.servers is -1, expected a count"):
+        validate.check(wrong)
+
+
 def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) -> None:
     endless = "x" * 10_000
     wrong = cell()
