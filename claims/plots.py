@@ -20,8 +20,8 @@ def draw(plot: ComparisonPlot, path: Path) -> None:
 
     Its ids do not change from run to run, and text stays text.
     """
-    sns.set_theme(style="whitegrid", palette="colorblind")
     with plt.rc_context():
+        sns.set_theme(style="whitegrid", palette="colorblind")
         plt.rc("svg", hashsalt="claims", fonttype="none")
         figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
         colors = sns.color_palette()
@@ -40,7 +40,7 @@ def draw(plot: ComparisonPlot, path: Path) -> None:
                 color=colors[at],
                 label=f"{curve.name}, ours",
             )
-        axes.set(xlabel=plot.x, ylabel=plot.y, xscale="log")
+        axes.set(xlabel=plot.x, ylabel=plot.y)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.legend(fontsize="small")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,11 @@ def sound(record: Record) -> Record:
     if record.status != "ok":
         raise ExperimentError(f"{record.cell_id}: {record.status} {record.reason}")
     return record
+
+
+def step_s(record: Record) -> float:
+    """The median step in seconds of the launch that was disturbed least. Raises ExperimentError."""
+    return min(statistics.median(launch.step_times_s()) for launch in sound(record).launches)
 
 
 def digest(parts: Any) -> str:

@@ -28,11 +28,8 @@ def measured_line(records: Sequence[Record], curve: ScalingCurve) -> LinkTime | 
 
 def _is_of(record: Record, curve: ScalingCurve) -> bool:
     timed = (record.config.get("engine") or {}).get("name") == NO_ENGINE and record.status == "ok" and record.launches
-    return bool(timed) and (hardware(record), frozen(record.config.get("network")), record.resolved.get("backend")) == (
-        hardware(curve.any),
-        frozen(curve.any.config.get("network")),
-        curve.backend,
-    )
+    own = (hardware(record), frozen(record.config.get("network")), str(record.resolved.get("backend")))
+    return bool(timed) and own == curve.fabric_key[1:]
 
 
 def _lines(record: Record, backend: str) -> list[LinkTime]:

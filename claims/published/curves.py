@@ -11,17 +11,21 @@ from results.record import Record
 MIB = 1 << 20
 
 
-def all_reduced(sizes_bytes: Sequence[int], ranks: int) -> list[Collective]:
+ANY = 1
+"""Ranks of a collective whose curve has not been made: ``published_curve`` sets them."""
+
+
+def all_reduced(sizes_bytes: Sequence[int]) -> list[Collective]:
     """A step of DDP: an all-reduce for each bucket of fp32."""
-    return [Collective("all_reduce", "float32", size // 4, ranks, 1) for size in sizes_bytes]
+    return [Collective("all_reduce", "float32", size // 4, ANY, 1) for size in sizes_bytes]
 
 
-def fully_sharded(parameters: float, units: int, ranks: int, reduce_dtype: str = "bfloat16") -> list[Collective]:
+def fully_sharded(parameters: float, units: int, reduce_dtype: str = "bfloat16") -> list[Collective]:
     """A step of stage 3 with as many equal units: two gathers of 16-bit weights and a reduce-scatter for each."""
     elements = round(parameters / units)
     return [
-        Collective("all_gather", "bfloat16", elements, ranks, 2 * units),
-        Collective("reduce_scatter", reduce_dtype, elements, ranks, units),
+        Collective("all_gather", "bfloat16", elements, ANY, 2 * units),
+        Collective("reduce_scatter", reduce_dtype, elements, ANY, units),
     ]
 
 

@@ -5,12 +5,10 @@ Layers are long, so that what else the machine does changes a step little.
 
 from __future__ import annotations
 
-import statistics
-
 from claims.claim import Compared, Finding, Register, claim, reproduced
-from claims.suite import ExperimentError, Suite, sound
+from claims.suite import Suite, step_s
+from claims.topics.memory import peak_bytes, weighed
 from claims.topics.sent import bytes_by_stage
-from results.record import Record
 
 CLAIMS: Register = []
 
@@ -20,11 +18,6 @@ HYBRID = {"oumi": 74.4 / 55.3, "pith-train": 392 / 293}
 HYBRID_MEMORY = 53.9 / 48.3
 LEAD = {2048: 0.099, 4096: 0.034, 8192: 0.027}
 """YaFSDP's lead over FSDP on 64 GPUs, by tokens of a sequence."""
-
-
-def step_s(record: Record) -> float:
-    """The median step of the launch that was disturbed least, in seconds."""
-    return min(statistics.median(launch.step_times_s()) for launch in sound(record).launches)
 
 
 @claim(
@@ -81,11 +74,8 @@ def full_sharding(suite: Suite) -> Finding:
 )
 def hybrid_sharding(suite: Suite) -> Finding:
     records = {record.config["shard_size"]: record for record in suite.sweep("experiment=published/p11")}
-    full, hybrid = records[None], records[2]
-    if not full.memory or not hybrid.memory:
-        raise ExperimentError("memory was not counted")
-    peaks = [max(rank.peak_bytes for rank in record.memory) for record in (full, hybrid)]
-    faster, more = step_s(full) / step_s(hybrid), peaks[1] / peaks[0]
+    full, hybrid = weighed(records[None]), weighed(records[2])
+    faster, more = step_s(full) / step_s(hybrid), peak_bytes(hybrid) / peak_bytes(full)
     compared = [
         Compared("speed, hybrid over full", HYBRID["oumi"], faster),
         Compared("peak memory, hybrid over full", HYBRID_MEMORY, more),

@@ -7,7 +7,9 @@ from typing import Any
 
 from analysis.theory.paper import paper_state
 from claims.claim import Compared, ComparisonPlot, Finding, PlottedCurve, Register, claim, reproduced
-from claims.suite import ExperimentError, Suite, sound
+from claims.suite import Suite
+from claims.topics.memory import weighed
+from results.model import element_count
 from results.record import Record, world_size
 
 CLAIMS: Register = []
@@ -94,10 +96,9 @@ def zero_table(suite: Suite) -> Finding:
 
 def state_per_parameter(record: Record) -> float:
     """Bytes of model state per parameter that the fullest measured rank keeps. Raises ExperimentError."""
-    if sound(record).model is None or not record.memory:
-        raise ExperimentError(f"{record.cell_id}: its memory was not counted")
-    assert record.model is not None
-    return max(rank.model_state_bytes for rank in record.memory) / record.model.parameter_count
+    model = weighed(record).model
+    assert model is not None
+    return max(rank.model_state_bytes for rank in record.memory) / model.parameter_count
 
 
 @claim(
@@ -134,9 +135,7 @@ def zero_redundancy_recipe(suite: Suite) -> Finding:
 
 def by_phase(record: Record) -> dict[str, float]:
     """MB that the fullest rank keeps after each phase of a first step."""
-    if not sound(record).memory:
-        raise ExperimentError(f"{record.cell_id}: its memory was not counted")
-    rank = max(record.memory, key=lambda one: one.model_state_bytes)
+    rank = max(weighed(record).memory, key=lambda one: one.model_state_bytes)
     kinds = {"model": rank.state_bytes["params"], "DDP built": rank.rest_by_kind.get("communication", 0)}
     kinds |= {"before the update": rank.state_bytes["grads"], "after the update": rank.state_bytes["optimizer"]}
     total, phases = 0.0, {}
@@ -149,15 +148,8 @@ def by_phase(record: Record) -> dict[str, float]:
 def rounded_mb(record: Record) -> float:
     """MB of the parameters if each that is a block of its own is rounded up to 2 MiB."""
     assert record.model is not None
-    sizes = [4 * _elements(parameter.shape) for parameter in record.model.parameters]
+    sizes = [4 * element_count(parameter.shape) for parameter in record.model.parameters]
     return sum(-(-size // BLOCK) * BLOCK if size >= BLOCK else size for size in sizes) / MB
-
-
-def _elements(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 @claim(

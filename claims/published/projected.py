@@ -56,12 +56,13 @@ def in_words(compared: Sequence[Compared]) -> str:
     return ", ".join(f"{one.what}: {100 * one.difference:+.1f} %" for one in compared)
 
 
-def plotted(name: str, published: Mapping[int, float], compared: Sequence[Compared], y: str) -> ComparisonPlot:
+def plotted(name: str, published: Mapping[int, float], projected: Mapping[int, Compared], y: str) -> ComparisonPlot:
+    """Published values by GPUs, and those that were projected."""
     line = PlottedCurve(name, list(map(float, published)), list(published.values()))
-    ranks = [float(one.what.split(", ")[-1].split()[0]) for one in compared]
+    compared = projected.values()
     ours = PlottedCurve(
         name,
-        ranks,
+        list(map(float, projected)),
         [one.ours for one in compared],
         [one.low or one.ours for one in compared],
         [one.high or one.ours for one in compared],
@@ -86,7 +87,7 @@ def bucket_size(suite: Suite) -> Finding:
     large = {ranks: rate / (1 - loss / 100) for ranks, (rate, loss) in EXAMPLES.items()}
     projector = Projector(
         [
-            published_curve(name, 0, {n: 32 / rate for n, rate in rates.items() if n <= 8}, all_reduced(sizes[cap], 8))
+            published_curve(name, 0, {n: 32 / rate for n, rate in rates.items() if n <= 8}, all_reduced(sizes[cap]))
             for name, rates, cap in (("1 MiB", small, "1"), ("25 MiB", large, "25"))
         ]
     )
@@ -106,7 +107,7 @@ def bucket_size(suite: Suite) -> Finding:
         because,
         in_shape=max(0.0, losses[8]) < losses[16] <= 0.1,
         numbers=numbers,
-        plot=plotted("1 MiB", small, compared[:1], "images per second and GPU"),
+        plot=plotted("1 MiB", small, {16: compared[0]}, "images per second and GPU"),
     )
 
 
@@ -125,7 +126,7 @@ RESNET = {"depth": 50, "data": "imagenet"}
 def playbook(suite: Suite) -> Finding:
     del suite
     tokens = 16384.0
-    calls = all_reduced([25 * MIB] * PLAYBOOK_BUCKETS, 8)
+    calls = all_reduced([25 * MIB] * PLAYBOOK_BUCKETS)
     curve = published_curve("data parallelism", 0, {n: tokens / rate for n, rate in PLAYBOOK.items() if n <= 64}, calls)
     projector = Projector([curve])
     compared = [
@@ -136,7 +137,7 @@ def playbook(suite: Suite) -> Finding:
         f"{sum(one.is_inside for one in compared)} of 2 cases. Nothing at up to 128 GPUs shows the drop at 256."
     )
     in_shape = abs(compared[0].difference) <= TOLERANCE and all(one.is_inside for one in compared)
-    plot = plotted(curve.label, PLAYBOOK, compared, "tokens per second and GPU")
+    plot = plotted(curve.label, PLAYBOOK, dict(zip((128, 256), compared, strict=True)), "tokens per second and GPU")
     return reproduced(compared, TOLERANCE, because, in_shape=in_shape, plot=plot)
 
 
@@ -158,7 +159,7 @@ def foundry(suite: Suite) -> Finding:
         parameters, layers, sequences = FOUNDRY_MODELS[name]
         tokens[name] = 2048.0 * sequences
         steps = {ranks: tokens[name] / rate for ranks, rate in rates.items() if ranks < 512}
-        curves.append(published_curve(name, 3, steps, fully_sharded(parameters, layers, 128)))
+        curves.append(published_curve(name, 3, steps, fully_sharded(parameters, layers)))
     projector = Projector(curves)
     compared = [
         judged(name, projector.at(at, 512), FOUNDRY[name][512], tokens[name], "tokens/s")
@@ -169,7 +170,7 @@ def foundry(suite: Suite) -> Finding:
     shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in kept.items())
     because = f"{in_words(compared)}. Kept: {shares}. The source does not state the micro-batches of these sizes."
     numbers = {f"{name}, kept from 128 to 512 GPUs": share for name, share in kept.items()}
-    plot = plotted("7B", FOUNDRY["7B"], compared[:1], "tokens per second and GPU")
+    plot = plotted("7B", FOUNDRY["7B"], {512: compared[0]}, "tokens per second and GPU")
     return reproduced(compared, TOLERANCE if order else 0.0, because, in_shape=order, numbers=numbers, plot=plot)
 
 
@@ -187,9 +188,10 @@ def titan(suite: Suite) -> Finding:
     del suite
     compared = []
     for name, (alone, many) in TITAN.items():
-        calls = fully_sharded(TITAN_PARAMETERS, TITAN_LAYERS, 8, "float32")
+        calls = fully_sharded(TITAN_PARAMETERS, TITAN_LAYERS, "float32")
         curve = published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls)
-        at_8, at_128 = (Projector([curve]).at(0, ranks, H100) for ranks in (8, 128))
+        projector = Projector([curve])
+        at_8, at_128 = (projector.at(0, ranks, H100) for ranks in (8, 128))
         compared.append(Compared(f"{name}, loss from 8 to 128 GPUs", 1 - many / alone, 1 - at_8.step_s / at_128.step_s))
     losses = ", ".join(f"{100 * one.ours:.1f} instead of {100 * one.published:.1f} %" for one in compared)
     because = (
@@ -213,9 +215,9 @@ def titan(suite: Suite) -> Finding:
 def t5(suite: Suite) -> Finding:
     del suite
     steps = {ranks: T5_STEP_S / efficiency for ranks, efficiency in T5.items() if ranks < 512}
-    projector = Projector([published_curve("T5-11B", 3, steps, fully_sharded(T5_PARAMETERS, T5_LAYERS, 8))])
+    projector = Projector([published_curve("T5-11B", 3, steps, fully_sharded(T5_PARAMETERS, T5_LAYERS))])
     compared = [judged("T5-11B", projector.at(0, 512), T5[512], T5_STEP_S, "")]
-    plot = plotted("T5-11B", T5, compared, "efficiency")
+    plot = plotted("T5-11B", T5, {512: compared[0]}, "efficiency")
     return reproduced(compared, TOLERANCE, f"{in_words(compared)}.", in_shape=compared[0].ours < T5[256], plot=plot)
 
 

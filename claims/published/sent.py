@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +9,7 @@ from analysis.metrics.traffic import sent_bytes
 from claims.claim import Compared, Finding, Register, claim, reproduced
 from claims.suite import ExperimentError, Suite, sound
 from claims.topics.sent import bytes_by_stage, compressed, sent_by_each, traffic
-from results.model import Model
+from results.model import Model, element_count
 
 CLAIMS: Register = []
 
@@ -120,7 +119,7 @@ def powersgd_share(model: Model, rank: int) -> float:
     """Elements that PowerSGD sends over those of all gradients: r(m+n) of each matrix that it compresses, else all."""
     sent = total = 0
     for parameter in model.parameters:
-        count = prod(parameter.shape)
+        count = element_count(parameter.shape)
         rows = parameter.shape[0] if parameter.shape else 1
         factors = rank * (rows + count // rows)
         total += count

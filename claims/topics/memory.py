@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from claims.claim import Finding, Register, by_parts, claim, decided
-from claims.suite import ExperimentError, Suite, sound
+from claims.suite import ExperimentError, Suite, sound, step_s
 from results.memory import RankMemory
 from results.record import Record
 
@@ -222,11 +221,6 @@ def by_size(suite: Suite) -> dict[tuple[int, int, int], Record]:
         size = record.config["workload"]["kwargs"]
         by_setting[size["width"], size["samples"], int(record.config["stage"])] = record
     return by_setting
-
-
-def step_s(record: Record) -> float:
-    """The median step of the launch that was disturbed least."""
-    return min(statistics.median(launch.step_times_s()) for launch in record.launches)
 
 
 @claim(

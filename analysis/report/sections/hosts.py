@@ -113,16 +113,16 @@ def _link(link: HostLink, health: Health) -> list[Value]:
 def across(content: Content) -> Section:
     """A row for each configuration on several hosts: what crossing hosts costs, and of what that is made."""
     cells = content.where(lambda cell: hosts.count(cell.record) > 1)
-    headings = [
-        *settings(content.headings),
-        *numbers("hosts", "efficiency within a host", "across hosts"),
-        *numbers(*(f"lost: {WORDS.get(part, part)}" for part in PARTS)),
-        *words("sent per host (MiB per step)"),
-    ]
     return Section(
         "Within a host and across hosts",
         "across-hosts",
-        tables=table(headings, [[*content.settings(cell), *_across(content, cell)] for cell in cells]),
+        tables=content.cell_table(
+            cells,
+            lambda cell: _across(content, cell),
+            numbers("hosts", "efficiency within a host", "across hosts"),
+            numbers(*(f"lost: {WORDS.get(part, part)}" for part in PARTS)),
+            words("sent per host (MiB per step)"),
+        ),
         folded="details",
         notes=[
             "Scaling efficiency is the product of both: within, of the most ranks that one host ran; across, "
@@ -140,8 +140,10 @@ def _across(content: Content, cell: Measured) -> list[Value]:
     )
     entry = cell.across
     parts: dict[str, float] = {}
-    within = Value(units.MISSING, "no one-host partner")
+    within, crossing = Value(units.MISSING, "no one-host partner"), Value(units.MISSING)
     if entry:
+        whole = entry.interval
+        crossing = Value(units.percent(whole.value), units.interval(whole.low, whole.high, 100))
         partner = next(one for one in content.measured if one.record is entry.partner)
         inside = partner.efficiency.interval.value if partner.efficiency else None
         within = Value(units.percent(inside), f"{units.counted(partner.world_size, 'rank')}")
@@ -150,11 +152,7 @@ def _across(content: Content, cell: Measured) -> list[Value]:
     return [
         Value(str(hosts.count(cell.record)), ranks_by_host),
         within,
-        _with_ends(entry.interval.value, entry.interval.low, entry.interval.high) if entry else Value(units.MISSING),
+        crossing,
         *(Value(points(parts.get(f"efficiency_loss_{part}", float("nan")))) for part in PARTS),
         Value(sent or units.MISSING),
     ]
-
-
-def _with_ends(value: float, low: float, high: float) -> Value:
-    return Value(units.percent(value), units.interval(low, high, 100))
