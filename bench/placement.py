@@ -6,9 +6,24 @@ A launch is cut into slices, one per host, of consecutive ranks. On one machine 
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LOOPBACK_ADDRESS = "127.0.0.1"
+
+
+def first_ranks(ranks_by_host: Sequence[int]) -> list[int]:
+    """The first rank of each host."""
+    return [sum(ranks_by_host[:host]) for host in range(len(ranks_by_host))]
+
+
+def by_host(values: Sequence[T], ranks_by_host: Sequence[int]) -> list[list[T]]:
+    """Values of ranks, host by host."""
+    firsts = first_ranks(ranks_by_host)
+    return [list(values[first : first + count]) for first, count in zip(firsts, ranks_by_host, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,12 @@ def check_count(workload: str, option: str, value: object) -> None:
         raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: a whole number of at least 1")
 
 
+def check_mapping(workload: str, option: str, value: object) -> None:
+    """Refuses an option's value that is neither a mapping nor null."""
+    if not isinstance(value, dict | None):
+        raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: {{NAME: VALUE, ...}}, null")
+
+
 def check_choice(workload: str, option: str, value: object, choices: Sequence[object]) -> None:
     """Refuses an option's value that is none of ``choices``."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):

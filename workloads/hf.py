@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import Batch, WorkloadError, WorkloadInfo, check_choice, check_count, first_line, reseeded
+from workloads.base import (
+    Batch,
+    WorkloadError,
+    WorkloadInfo,
+    check_choice,
+    check_count,
+    check_mapping,
+    first_line,
+    reseeded,
+)
 from workloads.extras import require
 from workloads.units import LossCalls, block_units, named_units
 
@@ -106,8 +115,7 @@ def configuration(model: str | None, overrides: dict[str, Any]) -> Any:
     transformers.logging.set_verbosity_error()  # it warns about tokens of a tokenizer that nobody uses here
     if not isinstance(model, str) or not model:
         raise WorkloadError("hf: model is not set; valid: workload=hf:llama, workload=hf:path/to/config.json")
-    if not isinstance(overrides, dict):
-        raise WorkloadError(f"hf: config={overrides!r} is not valid; valid: {{NAME: VALUE, ...}}, null")
+    check_mapping("hf", "config", overrides)
     try:
         if Path(model).exists():
             return transformers.AutoConfig.from_pretrained(model, local_files_only=True, **overrides, **UNCACHED)

@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data, is_workload, resolve
-from workloads.base import Batch, Workload, WorkloadError, WorkloadInfo, check_choice, check_count, reseeded
+from workloads.base import (
+    Batch,
+    Workload,
+    WorkloadError,
+    WorkloadInfo,
+    check_choice,
+    check_count,
+    check_mapping,
+    reseeded,
+)
 from workloads.units import LossCalls, default_units, named_units
 
 TARGETS = ("targets", "labels")
@@ -81,8 +90,7 @@ def load(
     if sequence_length is not None:
         input, input_kind = [sequence_length], "tokens"
     feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes, names)
-    if not isinstance(kwargs, dict | None):
-        raise WorkloadError(f"module: kwargs={kwargs!r} is not valid; valid: {{NAME: VALUE, ...}}, null")
+    check_mapping("module", "kwargs", kwargs)
     make = _bound(path, {"seed": seed, "data_dir": data_dir}, kwargs or {})
     with reseeded(seed):
         made = make()

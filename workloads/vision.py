@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import WorkloadError, check_count, first_line
+from workloads.base import WorkloadError, check_count, check_mapping, first_line
 from workloads.extras import require
 from workloads.supervised import Supervised
 from workloads.units import LossCalls, default_units, named_units
@@ -49,7 +49,8 @@ class Classifier(Supervised):
         check_count(self.library, "classes", classes)
         self._classes, self._unit_names, self._calls = classes, units, LossCalls(self)
         self._model = self._checked_model(model)
-        self._kwargs = self._checked_kwargs(kwargs)
+        check_mapping(self.library, "kwargs", kwargs)
+        self._kwargs = kwargs or {}
         self._resized = input_size is not None
         self._shape = self._checked_size(input_size) if input_size is not None else self.own_size()
         if data_dir is not None and (self._shape != IMAGENET or classes != 1000):
@@ -68,11 +69,6 @@ class Classifier(Supervised):
             hint = f"did you mean {near[0]}?" if near else f"valid: {len(names)} names such as {names[0]}"
             raise WorkloadError(f"{self.library}: {model} is no classifier of {self.library}; {hint}")
         return model
-
-    def _checked_kwargs(self, kwargs: object) -> dict[str, Any]:
-        if not isinstance(kwargs, dict | None):
-            raise WorkloadError(f"{self.library}: kwargs={kwargs!r} is not valid; valid: {{NAME: VALUE, ...}}, null")
-        return kwargs or {}
 
     def _checked_size(self, size: object) -> tuple[int, ...]:
         if not isinstance(size, list | tuple) or len(size) != 3:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from results.identity import as_written
 from results.settings import NEUTRAL, Training, choices
@@ -119,6 +119,20 @@ class Traits:
     """Why a step cannot run without communication; empty if it can."""
 
 
+Uses = Literal["used_outside", "used_early", "used_bare"]
+USES: dict[Uses, str] = {
+    "used_outside": "outside of the forward of the sharding unit",
+    "used_early": "before the forward of the sharding unit",
+    "used_bare": "outside of the forward of any module",
+}
+"""Fields of ``Seen`` about parameters that a loss uses, in words."""
+
+
+def counted(names: list[str]) -> str:
+    """Such as ``head.weight and 2 more parameters``."""
+    return names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")
+
+
 @dataclass(frozen=True)
 class Seen:
     """Properties of a training step that not every engine supports, observed by the single-process reference."""
@@ -146,25 +160,22 @@ class Seen:
                 "valid: a loss of module(inputs), engine=native, torch, deepspeed"
             )
 
-    def refuse_uses(self, engine: str, names: list[str], why: str, valid: str) -> None:
-        """Raises EngineUnsupported if ``names``, parameters that the loss uses outside of a forward, has any."""
-        if not names:
-            return
-        what = names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")
-        where = "before" if names is self.used_early else "outside of"
-        whose = "any module" if names is self.used_bare else "the sharding unit"
-        raise EngineUnsupported(
-            f"engine={engine}: the loss uses {what} {where} the forward of {whose}, {why}; valid: {valid}"
-        )
+    def refuse_uses(self, engine: str, uses: Uses, why: str, valid: str) -> None:
+        """Raises EngineUnsupported if the field ``uses`` has any: parameters that the loss uses without a forward."""
+        names: list[str] = getattr(self, uses)
+        if names:
+            where = USES[uses]
+            raise EngineUnsupported(f"engine={engine}: the loss uses {counted(names)} {where}, {why}; valid: {valid}")
 
     def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
         """Raises EngineUnsupported if ``names`` has any: the message has their number and the first one."""
         if not names:
             return
-        what = names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")
         verb = "get no gradient" if len(names) > 1 else "gets no gradient"
         where = "on some ranks only" if names is self.uneven else "in some micro-batches"
-        raise EngineUnsupported(f"engine={engine} at stage={spec.stage}: {what} {verb} {where}, {why}; valid: {valid}")
+        raise EngineUnsupported(
+            f"engine={engine} at stage={spec.stage}: {counted(names)} {verb} {where}, {why}; valid: {valid}"
+        )
 
     def refuse_differentiation(self, engine: str, spec: EngineSpec, why: str, valid: str) -> None:
         """Raises EngineUnsupported for a loss that is computed from gradients."""

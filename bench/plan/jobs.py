@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.engines.spec import HYPERPARAMETERS, SCHEDULE
 from bench.job import (
     CeilingJob,
     CheckJob,
@@ -174,8 +175,7 @@ def reference_key(job: ReferenceJob) -> str:
     same = [spec.world_size, spec.device, spec.precision, spec.optimizer, spec.lr, spec.clip_norm, spec.accumulate]
     same += [dataclasses.asdict(job.workload), job.rank_batch, job.parity_steps, job.deterministic, job.threads]
     same += [job.ranks_per_replica, job.microbatches, job.data_skew, job.memory, spec.backend == "fake"]
-    same += [getattr(spec, name) for name in ("momentum", "beta1", "beta2", "eps", "weight_decay")]
-    same += [spec.lr_schedule, spec.lr_warmup, spec.lr_steps]
+    same += [getattr(spec, name) for name in (*HYPERPARAMETERS, *SCHEDULE)]
     same += [spec.checkpointing]  # the training is the same, its memory and its operations are not
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from bench.job import HostCheckJob, Job, LaunchResult
 from bench.launch.cluster.facts import ClockOffset, HostFacts
 from bench.launch.launcher import Host
+from bench.placement import by_host
 from bench.preflight import judge
 from results.health import Health, HostHealth, HostLink
 
@@ -86,11 +87,6 @@ def job(hosts: Sequence[Host], counts: list[int], device: str) -> HostCheckJob:
         precision=PRECISION,
         ranks_by_host=counts,
     )
-
-
-def by_host(values: Sequence[float], counts: Sequence[int]) -> list[list[float]]:
-    """Values of ranks, host by host."""
-    return [list(values[sum(counts[:host]) : sum(counts[: host + 1])]) for host in range(len(counts))]
 
 
 def judged(

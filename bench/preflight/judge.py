@@ -41,10 +41,11 @@ def slow_devices(rates: Sequence[Sequence[float]]) -> list[list[Slowness]]:
     slow: list[list[Slowness]] = [[] for _ in rates]
     for host, device, rate in everything:
         others = [other for *place, other in everything if place != [host, device]]
-        if others and rate < SLOW * median(others):
+        usual = median(others) if others else 0.0
+        if rate < SLOW * usual:
             which = f"device {device}: " if len(rates[host]) > 1 else ""
-            words = f"{which}matrix products at {flops(rate)}, median of the others {flops(median(others))}"
-            slow[host].append(Slowness(words, rate / median(others)))
+            words = f"{which}matrix products at {flops(rate)}, median of the others {flops(usual)}"
+            slow[host].append(Slowness(words, rate / usual))
     return slow
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.job import LaunchResult
 from bench.measure.machine import launch_conditions
+from bench.placement import first_ranks
 from bench.rank_results import (
     CeilingResult,
     CheckResult,
@@ -78,7 +79,6 @@ def timed(
     """The timed launch of a round; ``ranks_by_host`` is empty where all ranks are on one."""
     disturbances = [rank.interference for rank in result.ranks]
     by_host = launch_conditions.of_hosts(launch_conditions.whole_sums(disturbances), ranks_by_host)
-    firsts = [sum(ranks_by_host[:host]) for host in range(len(ranks_by_host))]
     first = result.ranks[0]
     return Launch(
         number,
@@ -89,7 +89,7 @@ def timed(
         conditions=launch_conditions.added_up(by_host) if ranks_by_host else by_host[0],
         foreign={} if ranks_by_host else disturbances[0].foreign,
         conditions_by_host=by_host if ranks_by_host else [],
-        foreign_by_host=[disturbances[first].foreign for first in firsts],
+        foreign_by_host=[disturbances[first].foreign for first in first_ranks(ranks_by_host)],
         collective_times=first.collective_times if isinstance(first, CollectivesResult) else [],
         period=period,
         not_measured=launch_conditions.not_measured(disturbances),

@@ -53,7 +53,7 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     )
     if spec.stage == 3 and not seen.first_use:
         why, valid = "when its ranks have it in parts", "stage=0, 1 or 2, engine=native"
-        seen.refuse_uses("deepspeed at stage=3", seen.used_bare, why, valid)
+        seen.refuse_uses("deepspeed at stage=3", "used_bare", why, valid)
     if spec.stage > 0:
         valid = "stage=0, engine=native at stage=0, 1, 2"
         seen.refuse_skips("deepspeed", spec, seen.uneven, "so the collectives of its buckets would not match", valid)

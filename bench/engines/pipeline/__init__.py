@@ -55,7 +55,7 @@ def refuse(spec: EngineSpec) -> None:
 def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a loss that needs the whole module, of which no rank has all weights."""
     seen.refuse_first_use("pipeline")
-    seen.refuse_uses("pipeline", seen.used_bare, "and no rank has all weights", "engine=native, torch")
+    seen.refuse_uses("pipeline", "used_bare", "and no rank has all weights", "engine=native, torch")
 
 
 def traits(spec: EngineSpec) -> Traits:

@@ -23,6 +23,7 @@ from bench.engines.spec import (
     EngineUnsupported,
     Seen,
     Traits,
+    Uses,
     count_option,
     option,
     refuse_debug_detail,
@@ -98,7 +99,7 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     if spec.stage >= 2:
         replicated = "engine=torch at stage=0 or 1, engine=native"
         seen.refuse_differentiation("torch", spec, "and fully_shard frees weights that its backward needs", replicated)
-        uses = seen.used_outside if spec.stage == 3 else seen.used_early
+        uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
         seen.refuse_uses(f"torch at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
         valid = "stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
         seen.refuse_skips("torch", spec, seen.uneven, "so the collectives of fully_shard would not match", valid)

@@ -198,7 +198,7 @@ class LaunchInProgress:
         self._began.add(place)
         self._heard[place] = time.monotonic()
         job = messages.job_message(self._job)
-        self._send(place, {"launch": self._number, "job": job, "slice": dataclasses.asdict(part)})
+        self._members.send(self._hosts[place], {"launch": self._number, "job": job, "slice": dataclasses.asdict(part)})
 
     def _take(self, arrived: list[tuple[Member, Any]]) -> None:
         for member, message in arrived:
@@ -246,10 +246,4 @@ class LaunchInProgress:
     def _send_all(self, message: Any) -> None:
         for place in range(len(self._hosts)):
             if place not in self._results and place in self._began:
-                self._send(place, message)
-
-    def _send(self, place: int, message: Any) -> None:
-        try:
-            self._hosts[place].channel.send(message)
-        except OSError:
-            self._members.lose(self._hosts[place], "its host server ended, or the connection was cut")
+                self._members.send(self._hosts[place], message)

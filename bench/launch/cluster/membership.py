@@ -19,6 +19,7 @@ from results.decode import decode
 from results.environment import Environment
 from results.shown import printable
 
+CUT = "its host server ended, or the connection was cut"
 PROOF_S = 3.0
 """How long a connection may take to prove the secret."""
 
@@ -95,7 +96,7 @@ class Membership:
             try:
                 arrived = source.channel.received()
             except (Closed, OSError):
-                self.lose(source, "its host server ended, or the connection was cut")
+                self.lose(source, CUT)
                 continue
             for message in arrived:
                 if "machine" in message:
@@ -107,12 +108,16 @@ class Membership:
                     messages.append((source, message))
         return messages
 
+    def send(self, member: Member, message: Any) -> None:
+        """Sends to a host; one that cannot be reached is lost."""
+        try:
+            member.channel.send(message)
+        except OSError:
+            self.lose(member, CUT)
+
     def ask(self, member: Member, question: str, seconds: float) -> Any:
         """A host's answer to ``question`` between launches; None if it does not answer in time, or is lost."""
-        try:
-            member.channel.send({question: True})
-        except OSError:
-            self.lose(member, "its host server ended, or the connection was cut")
+        self.send(member, {question: True})
         deadline = time.monotonic() + seconds
         while self.members.get(member.index) is member and (left := deadline - time.monotonic()) > 0:
             for sender, message in self.pump(left):

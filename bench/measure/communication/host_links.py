@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.measure.time.timing import synchronize, wait_for_all
+from bench.placement import first_ranks
 from results.health import HostLink
 
 ROUND_TRIPS = 60
@@ -28,7 +29,7 @@ MOST_ROUNDS = 31
 
 def measure(ranks_by_host: Sequence[int], device: torch.device) -> list[HostLink]:
     """The links on which this rank sent; none on a rank that is not its host's first. Collective."""
-    first = [sum(ranks_by_host[:host]) for host in range(len(ranks_by_host))]
+    first = first_ranks(ranks_by_host)
     where = device if dist.get_backend() == "nccl" else torch.device("cpu")
     rank, links = dist.get_rank(), []
     for pairs in rounds(len(first))[:MOST_ROUNDS]:

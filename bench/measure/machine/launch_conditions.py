@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.measure.machine.interference import OF_GPU, WIRE
+from bench.placement import by_host
 from results.conditions import SUMS_OF_HOSTS, SUMS_OF_RANKS
 from results.launches import Interference
 
@@ -49,11 +50,7 @@ def together(ranks: Iterable[dict[str, float]]) -> dict[str, float]:
 
 def of_hosts(ranks: Sequence[dict[str, float]], ranks_by_host: Sequence[int]) -> list[dict[str, float]]:
     """The conditions of each host from those of all ranks, block by block; of one host without ``ranks_by_host``."""
-    hosts, first = [], 0
-    for count in ranks_by_host or [len(ranks)]:
-        hosts.append(together(ranks[first : first + count]))
-        first += count
-    return hosts
+    return [together(block) for block in by_host(ranks, ranks_by_host or [len(ranks)])]
 
 
 def added_up(hosts: Iterable[dict[str, float]]) -> dict[str, float]:

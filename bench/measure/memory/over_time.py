@@ -21,7 +21,8 @@ Change = tuple[int, str, int]
 def timeline(trace: Trace, step: Step, rank: int) -> MemoryTimeline:
     """The step in at most ``SAMPLES`` intervals, each with the bytes of its moment with the most."""
     duration_ns = _since(trace, step, step.end)
-    kinds = [kind for kind in KINDS if any(kind == changed for _, changed, _ in changes(trace, step))]
+    changed = {kind for _, kind, _ in changes(trace, step)}
+    kinds = [kind for kind in KINDS if kind in changed]
     samples = [_of_interval(moments) for moments in _intervals(trace, step, duration_ns)]
     return MemoryTimeline(
         rank=rank,

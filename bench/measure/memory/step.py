@@ -100,9 +100,8 @@ class StepMemory:
     def typical_step(self) -> allocations.Step:
         """The last step with the median peak."""
         peaks = self._peaks_bytes()
-        return [step for step, peak in zip(self._steps(), peaks, strict=True) if peak == statistics.median_low(peaks)][
-            -1
-        ]
+        median = statistics.median_low(peaks)
+        return [step for step, peak in zip(self._steps(), peaks, strict=True) if peak == median][-1]
 
     def _steps(self) -> list[allocations.Step]:
         return [step for number, step in enumerate(self.trace.steps) if number not in self._forgotten]
