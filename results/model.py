@@ -70,6 +70,8 @@ class Model:
     """Those of them that it uses before that forward."""
     used_bare: list[str] = field(default_factory=list)
     """Parameters that the loss uses outside of any module's forward."""
+    in_threads: list[str] = field(default_factory=list)
+    """Modules whose forward the loss runs in Python threads other than its own."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode``; empty if nothing."""
     random: bool = False

@@ -128,9 +128,10 @@ USES: dict[Uses, str] = {
 """Fields of ``Seen`` about parameters that a loss uses, in words."""
 
 
-def counted(names: list[str]) -> str:
+def counted(names: list[str], what: str = "parameter") -> str:
     """Such as ``head.weight and 2 more parameters``."""
-    return names[0] + (f" and {len(names) - 1} more parameters" if len(names) > 1 else "")
+    more = len(names) - 1
+    return names[0] + (f" and {more} more {what}{'s' if more > 1 else ''}" if more else "")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Seen:
     """Those of them that it uses before that forward."""
     used_bare: list[str] = field(default_factory=list)
     """Parameters that the loss uses outside of any module's forward."""
+    in_threads: list[str] = field(default_factory=list)
+    """Modules whose forward the loss runs in Python threads other than its own."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode``."""
 
@@ -166,6 +169,15 @@ class Seen:
         if names:
             where = USES[uses]
             raise EngineUnsupported(f"engine={engine}: the loss uses {counted(names)} {where}, {why}; valid: {valid}")
+
+    def refuse_threads(self, engine: str, spec: EngineSpec, valid: str) -> None:
+        """Raises EngineUnsupported for forwards in other threads, where each forward issues collectives."""
+        if self.in_threads:
+            raise EngineUnsupported(
+                f"engine={engine} at stage={spec.stage}: the forward of {counted(self.in_threads, 'module')} runs in a "
+                "Python thread other than the loss's, so ranks would issue collectives in different orders; "
+                f"valid: {valid}, a loss that calls all modules in its own thread"
+            )
 
     def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
         """Raises EngineUnsupported if ``names`` has any: the message has their number and the first one."""

@@ -40,18 +40,21 @@ class LossTrace:
         self._early: dict[str, None] = {}
         self._bare: dict[str, None] = {}
         self._spans: dict[int, list[Span]] = {}
-        self._threads: set[int] = set()
+        self._thread = 0
+        self._in_threads: dict[str, None] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         for place, part in ((ROOT, module), *enumerate(units), *((ANYWHERE, part) for part in module.modules())):
             self._watch(place, part)
+        for name, part in module.named_modules():
+            self._watch_threads(name or "the module", part)
 
     def watching(self, loss_fn: LossFunction) -> LossFunction:
         def watched(module: nn.Module, batch: Batch) -> Tensor:
             self._spans.clear()
-            self._threads = {threading.get_ident()}
+            self._thread = threading.get_ident()
             with self._gradients_seen():
                 loss = loss_fn(module, batch)
-            if not self.differentiates and len(self._threads) == 1:  # each thread counts by itself
+            if not self.differentiates and not self._in_threads:  # each thread counts by itself
                 self._note_uses(loss)
             return loss
 
@@ -72,6 +75,11 @@ class LossTrace:
         """Parameters that the loss uses outside of any forward."""
         return list(self._bare)
 
+    @property
+    def in_threads(self) -> list[str]:
+        """Modules whose forward the loss runs in Python threads other than its own."""
+        return list(self._in_threads)
+
     def stop(self) -> None:
         for handle in self._handles:
             handle.remove()
@@ -84,7 +92,6 @@ class LossTrace:
         begun: list[int] = []
 
         def enter(*_: Any) -> None:
-            self._threads.add(threading.get_ident())
             begun.append(next_number())
 
         def leave(*_: Any) -> None:
@@ -93,6 +100,16 @@ class LossTrace:
 
         self._handles.append(part.register_forward_pre_hook(enter, prepend=True))
         self._handles.append(part.register_forward_hook(leave, always_call=True))
+
+    def _watch_threads(self, name: str, part: nn.Module) -> None:
+        if isinstance(part, torch.jit.ScriptModule):
+            return
+
+        def enter(*_: Any) -> None:
+            if threading.get_ident() != self._thread:
+                self._in_threads[name] = None
+
+        self._handles.append(part.register_forward_pre_hook(enter, prepend=True))
 
     def _note_uses(self, loss: Tensor) -> None:
         for weight, number in uses(loss):

@@ -70,6 +70,7 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
         used_outside=[name for name in trace.used_outside if name not in wrapped],
         used_early=[name for name in trace.used_early if name not in wrapped],
         used_bare=trace.used_bare,
+        in_threads=trace.in_threads,
         eval_mode=eval_mode,
         uneven=reached.uneven(len(shares), shares[0].accumulate),
         random=steps.drew,

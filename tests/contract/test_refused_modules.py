@@ -27,6 +27,7 @@ SPARSE = "table has sparse gradients (sparse=True)"
         ("torch", 2, "tied", "at stage=2: first.weight is tied across units"),
         ("torch", 3, "shared", "at stage=3: first.1.weight is tied across units"),
         ("native", 0, "hooked", "0.weight has a hook on its gradient"),
+        ("native", 3, "threaded", "in a Python thread other than its own, so ranks"),
         ("torch", 3, "hooked", "0.weight has a hook on its gradient"),
         ("deepspeed", 1, "sparse", SPARSE),
         ("deepspeed", 0, "scalar", "scale is a scalar"),

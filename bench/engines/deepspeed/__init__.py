@@ -51,6 +51,8 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     seen.refuse_differentiation(
         "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
     )
+    if spec.stage == 3:
+        seen.refuse_threads("deepspeed", spec, "stage=0, 1 or 2")
     if spec.stage == 3 and not seen.first_use:
         why, valid = "when its ranks have it in parts", "stage=0, 1 or 2, engine=native"
         seen.refuse_uses("deepspeed at stage=3", "used_bare", why, valid)

@@ -49,7 +49,15 @@ Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distr
 from __future__ import annotations
 
 from bench.engines.native.policy import POLICIES
-from bench.engines.spec import HYPERPARAMETERS, SCHEDULE, Capabilities, EngineSpec, count_option, refuse_debug_detail
+from bench.engines.spec import (
+    HYPERPARAMETERS,
+    SCHEDULE,
+    Capabilities,
+    EngineSpec,
+    Seen,
+    count_option,
+    refuse_debug_detail,
+)
 from results.resolved import EngineDescription
 
 CAPABILITIES = Capabilities(
@@ -73,6 +81,12 @@ def refuse(spec: EngineSpec) -> None:
         refuse_debug_detail(
             "engine=native at stage=3 over gloo", "a second thread sends, so ranks check its calls in different orders"
         )
+
+
+def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+    """Raises EngineUnsupported for forwards in several threads, where each of them unshards parameters."""
+    if POLICIES[spec.stage].shard_parameters:
+        seen.refuse_threads("native", spec, "stage=0, 1, 2")
 
 
 BUCKET_MB = 25.0

@@ -18,6 +18,7 @@ unsharded at that time (``param_access.py``); one that was read outside its unit
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -90,6 +91,9 @@ class UnshardSchedule:
         self.groups = groups
         self._prefetch = prefetch
         self._phase: Phase | None = None
+        self._thread = 0
+        """The one that runs forward; backward may run in threads of autograd's."""
+        self._in_other_thread: EngineUnsupported | None = None
         self._forward_calls = dict.fromkeys(groups, 0)
         """Calls of each group's modules whose forward has not returned."""
         self._backward_calls = dict.fromkeys(groups, 0)
@@ -125,12 +129,16 @@ class UnshardSchedule:
 
         At its end all groups are resharded, except, after forward, those that were read outside or returned.
         """
-        self._phase, self._order = phase, []
+        self._phase, self._order, self._thread = phase, [], threading.get_ident()
         for group in self.groups:
             self._forward_calls[group] = self._backward_calls[group] = 0
             group.set_in_forward(False)
-        with self._access.saved_weights():
-            yield
+        try:
+            with self._access.saved_weights():
+                yield
+        finally:
+            if self._in_other_thread:  # that thread may have kept the error to itself
+                raise self._in_other_thread
         self._last_order[phase] = self._order
         self._phase = None
         if phase == "backward":
@@ -166,6 +174,7 @@ class UnshardSchedule:
             self._check_order(self._group_of[bucket], len(self.groups) + self._buckets.index(bucket))
 
     def _unshard(self, group: ParamGroup) -> None:
+        self._check_thread(group)
         last_order = self._last_order.get(self._phase) if self._phase else []
         if last_order is None:
             self._check_order(group, self.groups.index(group))
@@ -176,6 +185,15 @@ class UnshardSchedule:
         position = len(self._order)
         if self._prefetch and position < len(last_order) and last_order[position - 1] is group:
             last_order[position].start_unshard()
+
+    def _check_thread(self, group: ParamGroup) -> None:
+        """Raises EngineUnsupported in forward, in a thread that may issue collectives between any two of the others."""
+        if self._phase == "forward" and threading.get_ident() != self._thread:
+            self._in_other_thread = EngineUnsupported(
+                f"engine=native at stage=3: the loss uses {group.name} in a Python thread other than its own, so ranks "
+                "would issue collectives in different orders; valid: stage=0, 1, 2, a loss of one thread"
+            )
+            raise self._in_other_thread
 
     def _check_order(self, group: ParamGroup, number: int) -> None:
         """In the first step: checks that all ranks issue the collective with this ``number`` now.

@@ -61,6 +61,7 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a loss that bypasses the module's forward, where slices are put together, and for a
     model that skips parameters, where replicas wait for each other's gradients."""
     seen.refuse_first_use("tensor_parallel")
+    seen.refuse_threads("tensor_parallel", spec, "engine=native or torch at stage=0")
     uses: Uses = "used_outside" if spec.stage == 3 else "used_bare"
     seen.refuse_uses("tensor_parallel", uses, "when ranks have slices of it", "engine=native")
     if spec.stage == 0 and spec.world_size > spec.options["degree"]:

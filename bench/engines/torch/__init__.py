@@ -101,6 +101,7 @@ def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
         seen.refuse_differentiation("torch", spec, "and fully_shard frees weights that its backward needs", replicated)
         uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
         seen.refuse_uses(f"torch at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
+        seen.refuse_threads("torch", spec, "stage=0 or 1")
         valid = "stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
         seen.refuse_skips("torch", spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
 

@@ -61,13 +61,14 @@ TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_pa
 EVEN, UNEVEN = Seen(["a", "b"], []), Seen(["a", "b"], ["b"])
 DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(used_outside=["head.weight"], used_bare=["head.weight"])
 EARLY = Seen(used_outside=["a", "b"], used_early=["a", "b"])
+THREADED = Seen(in_threads=["head", "tail"])
 ENCODES = Seen(first_use=".encode")
 
 
 @pytest.mark.parametrize(
     ("engine", "stage", "options", "seen", "message"),
     [
-        ("torch", 0, TORCH, EVEN, "a and 1 more parameters get no gradient in some micro-batches, .*find_unused_param"),
+        ("torch", 0, TORCH, EVEN, "a and 1 more parameter get no gradient in some micro-batches, .*find_unused_param"),
         ("torch", 1, TORCH, UNEVEN, "DistributedDataParallel waits for all; valid: engine.find_unused_parameters=true"),
         ("torch", 3, TORCH, UNEVEN, "b gets no gradient on some ranks only, so the collectives of fully_shard"),
         ("deepspeed", 1, {}, UNEVEN, "b gets no gradient on some ranks only.*valid: stage=0, engine=native"),
@@ -86,7 +87,7 @@ ENCODES = Seen(first_use=".encode")
         ("torch", 0, TORCH, DIFFERENTIATES, ""),
         ("native", 3, {}, DIFFERENTIATES, ""),
         ("torch", 3, TORCH, LATE, "the loss uses head.weight outside of the forward of the sharding unit, when fully_"),
-        ("torch", 2, TORCH, EARLY, "the loss uses a and 1 more parameters before the forward of the sharding unit"),
+        ("torch", 2, TORCH, EARLY, "the loss uses a and 1 more parameter before the forward of the sharding unit"),
         ("deepspeed", 3, {}, LATE, "the loss uses head.weight outside of the forward of any module"),
         ("deepspeed", 2, {}, LATE, ""),
         ("native", 3, {}, LATE, ""),
@@ -94,6 +95,13 @@ ENCODES = Seen(first_use=".encode")
         ("deepspeed", 3, {}, EVEN, ""),
         ("native", 2, {}, UNEVEN, ""),
         ("torch", 3, TORCH, ENCODES, ""),
+        ("native", 3, {}, THREADED, "forward of head and 1 more module runs in a Python thread.*valid: stage=0, 1, 2"),
+        ("torch", 2, TORCH, THREADED, "forward of head and 1 more module runs in a Python thread"),
+        ("deepspeed", 3, {}, THREADED, "forward of head and 1 more module runs in a Python thread"),
+        ("tensor_parallel", 0, {"degree": 2}, THREADED, "forward of head and 1 more module runs in a Python thread"),
+        ("native", 2, {}, THREADED, ""),
+        ("torch", 1, TORCH, THREADED, ""),
+        ("deepspeed", 2, {}, THREADED, ""),
     ],
 )
 def test_an_engine_whose_ranks_would_not_match_refuses_the_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
@@ -102,6 +103,17 @@ def test_weights_that_forward_makes_anew_and_scripted_modules_are_used_inside() 
     trace = LossTrace(module, [normed])
     trace.watching(lambda model, batch: model(batch).mean())(module, torch.ones(2, 4))
     assert (trace.used_outside, trace.used_bare) == ([], [])
+
+
+def test_modules_whose_forward_runs_in_another_thread_are_named() -> None:
+    def in_thread(module: TwoParts, batch: Tensor) -> Tensor:
+        with ThreadPoolExecutor() as pool:
+            return pool.submit(module.head, module.body(batch)).result().mean()
+
+    module = TwoParts()
+    trace = LossTrace(module, [])
+    trace.watching(in_thread)(module, torch.ones(2, 4))
+    assert (trace.in_threads, trace.used_outside) == (["head"], [])
 
 
 def test_a_loss_that_fails_leaves_nothing_watched() -> None:
