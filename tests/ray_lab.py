@@ -16,6 +16,7 @@ from tests import cluster_lab
 from tests.cluster_lab import ClusterLab
 
 PORT = 6379
+CLIENT_PORT = 10001
 MEMORY_BYTES = 100_000_000
 """Of Ray's object store on each node."""
 START_S = 240
@@ -27,6 +28,8 @@ def obstacle() -> str | None:
     """Why Ray cannot run here; None if it can."""
     if importlib.util.find_spec("ray") is None:
         return "the Ray laboratory needs ray (pip install ray)"
+    if importlib.util.find_spec("grpc") is None:
+        return "the Ray laboratory needs Ray's client (pip install 'ray[client]')"
     return cluster_lab.obstacle()
 
 
@@ -38,7 +41,13 @@ class RayLab(ClusterLab):
         python = [sys.executable, "-m", "ray.scripts.scripts", "start"]
         for number in range(1, nodes + 1):
             name = f"n{number}"
-            role = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={self.place}/ray"]
+            role = [
+                "--head",
+                f"--port={PORT}",
+                f"--ray-client-server-port={CLIENT_PORT}",
+                "--include-dashboard=false",
+                f"--temp-dir={self.place}/ray",
+            ]
             if number > 1:
                 role = [f"--address={self.address('n1')}:{PORT}"]
             words = [*role, f"--node-ip-address={self.address(name)}", *OPTIONS]
@@ -50,6 +59,10 @@ class RayLab(ClusterLab):
             )
             if started.returncode:
                 raise RuntimeError(f"Ray did not start on {name}: {started.stdout[-800:]}{started.stderr[-800:]}")
+
+    def client_address(self) -> str:
+        """Where a machine that is no node of the cluster reaches it."""
+        return f"ray://{self.address('n1')}:{CLIENT_PORT}"
 
 
 def main(arguments: list[str]) -> None:

@@ -8,7 +8,7 @@ and decide nothing: an interval of few launches misses an equal run often, and a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Literal
@@ -63,12 +63,20 @@ def within(figure: str, low: float, high: float, then: str, now: float, now_word
 
 def _identity(before: Record, after: Record) -> Iterator[FigureLine]:
     yield exact("status", before.status, after.status)
+    hosts = [side.resolved.get("hosts", []) for side in (before, after)]
+    if any(hosts):
+        ranks = [[host.get("ranks") for host in side] for side in hosts]
+        yield exact("ranks by host", ranks[0], ranks[1], (_placement(hosts[0]), _placement(hosts[1])))
     if before.model and after.model:
         digests = (before.model.data_digest, after.model.data_digest)
         yield exact("data digest", digests[0], digests[1], (digests[0][:16], digests[1][:16]))
         shapes = [[dataclasses.asdict(entry) for entry in side.parameters] for side in (before.model, after.model)]
         counts = (f"{before.model.parameter_count:,}", f"{after.model.parameter_count:,}")
         yield exact("parameters", shapes[0], shapes[1], counts)
+
+
+def _placement(hosts: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{host.get('name')}: {host.get('ranks')}" for host in hosts) or "one machine"
 
 
 def _bits(before: Record, after: Record) -> Iterator[FigureLine]:

@@ -18,10 +18,12 @@ from hydra.core.override_parser.types import Override
 from bench.checks import ConfigError, check, check_engine_options
 from bench.cli.overrides import overrides_of
 from bench.groups import CONF, default_option, group_files
+from bench.plan.hosts import ranks_by_host
 from results.decode import decode
+from results.host_settings import Cluster
 from results.record import NO_ENGINE, Record, RecordError
 from results.settings import Config, Tracking
-from results.shown import cut, shown
+from results.shown import cut, printable, shown
 
 FREE = ("repeats", "timeout_s", "data_dir", "measure.timing_breakdown")
 """Settings that do not change the cell; ``data_dir`` because the record knows the data by their digest."""
@@ -107,7 +109,29 @@ def config_of(record: Record) -> Config:
         check_engine_options(config)
     except (ConfigError, ValueError) as error:
         raise CannotReproduce(f"this code does not know the record's settings: {error} (they are of {code})") from error
+    if host_ranks(record):
+        config.cluster.ranks_per_host = filled_by(host_ranks(record)) or config.cluster.ranks_per_host
     return replace(config, resume=False, reproduce=None)
+
+
+def host_ranks(record: Record) -> list[int]:
+    """Ranks on each host of the record's cluster; empty for one machine."""
+    return [int(host["ranks"]) for host in record.resolved.get("hosts", [])]
+
+
+def filled_by(counts: Sequence[int]) -> int | None:
+    """The ``cluster.ranks_per_host`` that places ranks so; None if no one number does."""
+    return counts[0] if ranks_by_host(sum(counts), [1] * len(counts), max(counts)) == list(counts) else None
+
+
+def check_hosts(record: Record, cluster: Cluster) -> None:
+    """Raises CannotReproduce if the record's ranks ran on several hosts, and ``cluster`` is one machine."""
+    if len(host_ranks(record)) > 1 and cluster.kind == "local":
+        places = ", ".join(f"{host['name']}: {host['ranks']}" for host in record.resolved["hosts"])
+        raise CannotReproduce(
+            f"the record's ranks ran on {len(host_ranks(record))} hosts ({printable(places)}); add cluster=env, slurm, "
+            "ray or ssh, with as many hosts, to reproduce="
+        )
 
 
 def chosen(config: Config, settings: Config, changes: Sequence[Override]) -> Config:
@@ -115,7 +139,8 @@ def chosen(config: Config, settings: Config, changes: Sequence[Override]) -> Con
     given = {override.key_or_group: override.value() for override in changes}
     check_code(config, given)
     config.tracking = settings.tracking
-    config.cluster = replace(settings.cluster, ranks_per_host=config.cluster.ranks_per_host)
+    spread = config.cluster.ranks_per_host if settings.cluster.kind != "local" else None
+    config.cluster = replace(settings.cluster, ranks_per_host=spread)
     check(config)
     for name in ("repeats", "timeout_s", "data_dir"):
         if name in given:

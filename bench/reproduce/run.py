@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.reproduce import report
-from bench.reproduce.request import CannotReproduce, chosen, config_of, fetch, overrides
+from bench.reproduce.request import CannotReproduce, check_hosts, chosen, config_of, fetch, overrides
 from results.record import Record, RecordError
 from results.settings import Config
 
@@ -27,6 +27,7 @@ def reproduce(settings: Config, given: Sequence[str], folder: Path) -> int:
     if before.status in NEVER_RAN and not before.launches:
         why = f" ({before.reason})" if before.reason else ""
         raise CannotReproduce(f"{before.cell_id} was {before.status}{why}; there is nothing to reproduce")
+    check_hosts(before, settings.cluster)
     config = chosen(config_of(before), settings, overrides(list(given)))
     code = run([config], folder)
     if code == INTERRUPTED:

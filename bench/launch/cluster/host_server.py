@@ -224,8 +224,9 @@ class HostServer:
         self._server, self._warm, self._launch = ServerProcess(self._preload), False, None
 
     def _end_server(self) -> None:
+        """Ends the fork server with its ranks: at once if it is busy, as a launch then has no coordinator."""
         if self._server:
-            self._server.close(kill=not self._warm)
+            self._server.close(kill=not self._warm or self._launch is not None)
         self._server, self._warm, self._launch = None, False, None
 
 

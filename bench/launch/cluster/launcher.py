@@ -13,7 +13,7 @@ from bench import messages
 from bench.job import Job, LaunchResult
 from bench.launch.cluster.facts import EXCHANGES, ClockOffset, ClockReading, HostFacts, clocks, offset
 from bench.launch.cluster.host_server import BEAT_S, LOST_S
-from bench.launch.cluster.membership import Member, Membership
+from bench.launch.cluster.membership import JOIN_S, Member, Membership
 from bench.launch.cluster.merge import HOST_LOST, merged
 from bench.launch.launcher import Host, LaunchError
 from bench.launch.local import SLACK_S
@@ -21,27 +21,29 @@ from bench.measure.machine.torch_build import Machine
 from bench.placement import Slice
 from results.decode import decode
 
-JOIN_S = 180.0
-"""How long hosts may take to join, and to import torch."""
 NOT_RUN = 2
 """Exit status of host servers where the sweep did not begin."""
 ANSWER_S = 10.0
 """How long a host may take to answer a question between launches."""
-BACK_S = 20.0
-"""How long a launch waits for a host that was lost to join again."""
 
 
 class ClusterLauncher:
     """The coordinator's launcher. Close it to end all host servers."""
 
-    def __init__(self, membership: Membership, end: Callable[[], None] = lambda: None) -> None:
-        """``end`` ends what started the host servers; it is called once they have been sent away."""
+    def __init__(
+        self,
+        membership: Membership,
+        end: Callable[[], None] = lambda: None,
+        starter_failure: Callable[[], str] = lambda: "",
+    ) -> None:
+        """``end`` ends what started the host servers; it is called once they have been sent away.
+
+        ``starter_failure`` is how that has failed before they joined; empty while it has not.
+        """
         self._members = membership
-        self._end = end
+        self._end, self._starter_failure = end, starter_failure
         self._launches = 0
         self._left_out: set[int] = set()
-        self._gave_up: set[int] = set()
-        """Hosts that a launch has waited for in vain."""
         self.status = NOT_RUN
 
     def __enter__(self) -> Self:
@@ -53,23 +55,21 @@ class ClusterLauncher:
     @property
     def hosts(self) -> list[Host]:
         """All hosts that are not left out, by index. Raises LaunchError if one does not join or was lost, naming it."""
-        members, lost = self._members.members, self._members.lost
-        if len(self._warm()) < self._members.size:
-            have_joined = len(members) + len(lost) == self._members.size
-            self._members.wait(BACK_S if lost and have_joined else JOIN_S, self._members.size)
-        failed = [member for member in members.values() if member.warm_up_failure]
-        if failed:
-            raise LaunchError(f"{failed[0].name}: {failed[0].warm_up_failure}")
-        missing = [str(index) for index in range(self._members.size) if index not in self._warm()]
-        if lost:
-            raise LaunchError(self._unavailable(sorted(lost)))
+        members, order = self._members.members, self._order()
+        missing = self._members.gather(set(order), self._starter_failure)
+        for index in sorted(missing & set(members)):
+            if failure := members[index].warm_up_failure:
+                raise LaunchError(f"{members[index].name}: {failure}")
+        if missing & set(self._members.lost):
+            raise LaunchError(self._unavailable(order))
         if missing:
+            joined = ", ".join(members[index].name for index in sorted(members)) or "none"
             raise LaunchError(
-                f"host {', '.join(missing)} of {self._members.size} did not join within {JOIN_S:g} s "
-                f"(joined: {', '.join(members[index].name for index in sorted(members)) or 'none'}); see the output "
-                "of its host server"
+                f"host {', '.join(map(str, sorted(missing)))} of {self._members.size} did not join: "
+                f"{self._starter_failure() or f'nothing was heard of it for {JOIN_S:g} s'} (joined: {joined}); see the "
+                "output of its host server"
             )
-        return [members[index].host for index in self._order()]
+        return [members[index].host for index in order]
 
     @property
     def machine(self) -> Machine:
@@ -106,7 +106,7 @@ class ClusterLauncher:
         self._launches += 1
         counts = job.ranks_by_host or [job.world_size]
         indices = self._order()[: len(counts)]
-        if not self._wait_for(set(indices)):
+        if self._members.gather(set(indices)):
             return LaunchResult("failed", self._unavailable(indices), by_chance=True)
         return LaunchInProgress(self._members, job, counts, indices, self._launches).run()
 
@@ -114,29 +114,15 @@ class ClusterLauncher:
         """Indices of the hosts that launches may use, in the order in which ranks fill them."""
         return [index for index in range(self._members.size) if index not in self._left_out]
 
-    def _warm(self) -> set[int]:
-        return {index for index, member in self._members.members.items() if member.machine}
-
-    def _wait_for(self, wanted: set[int]) -> bool:
-        """Whether these hosts are here; one that was lost has some time to come back, once."""
-        self._members.pump(0)
-        missing = wanted - self._warm()
-        deadline = time.monotonic() + (JOIN_S if missing & set(self._members.members) else BACK_S)
-        while missing - self._gave_up and time.monotonic() < deadline:
-            self._members.pump(0.5)
-            missing = wanted - self._warm()
-        self._gave_up = (self._gave_up | missing) - self._warm()
-        return not missing
-
     def _unavailable(self, indices: Sequence[int]) -> str:
         """Which of these hosts are not ready, and why."""
-        members = self._members
-        gone = [
-            f"{members.names[index]} ({members.lost.get(index, 'its fork server is not ready')})"
-            for index in indices
-            if index not in self._warm()
-        ]
+        ready = self._members.ready()
+        gone = [f"{self._members.names[index]} ({self._why(index)})" for index in indices if index not in ready]
         return f"lost: {', '.join(gone)}; resume=true runs what is missing"
+
+    def _why(self, index: int) -> str:
+        loss = self._members.lost.get(index)
+        return loss.reason if loss else "its fork server is not ready"
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -227,21 +213,24 @@ class LaunchInProgress:
             if place in self._results:
                 continue
             if self._members.members.get(member.index) is not member:
-                self._lose(place, self._members.lost.get(member.index) or "it joined again")
+                loss = self._members.lost.get(member.index)
+                self._note_lost(place, loss.reason if loss else "it joined again")
             elif place in self._began and now - self._heard[place] > LOST_S:
-                self._members.lose(member, f"no heartbeat for {LOST_S:g} s")
-                self._lose(place, self._members.lost[member.index])
+                self._lose(place, f"no heartbeat for {LOST_S:g} s")
 
     def _lose(self, place: int, reason: str) -> None:
+        self._members.lose(self._hosts[place], reason)
+        self._note_lost(place, reason)
+
+    def _note_lost(self, place: int, reason: str) -> None:
         self._results[place] = LaunchResult("failed", f"host lost: {reason}", by_chance=True, cause_order=HOST_LOST)
         if place == 0:
             self._never_began()
 
     def _give_up(self) -> None:
-        for place, member in enumerate(self._hosts):
+        for place in range(len(self._hosts)):
             if place not in self._results:
-                self._members.lose(member, "it did not end the launch in time")
-                self._lose(place, self._members.lost.get(member.index, "it did not end the launch in time"))
+                self._lose(place, "it did not end the launch in time")
 
     def _send_all(self, message: Any) -> None:
         for place in range(len(self._hosts)):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.launch.channel import Channel, Closed
@@ -20,8 +22,21 @@ from results.environment import Environment
 from results.shown import printable
 
 CUT = "its host server ended, or the connection was cut"
+JOIN_S = 180.0
+"""How long a host may take to join, and to import torch."""
+BACK_S = 20.0
+"""How long a host that was lost may take to join again."""
 PROOF_S = 3.0
 """How long a connection may take to prove the secret."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How a host was lost."""
+
+    reason: str
+    at_s: float
+    """On the coordinator's monotonic clock."""
 
 
 @dataclass
@@ -40,6 +55,7 @@ class Member:
     """None until its fork server is warm."""
     environment: Environment | None = None
     warm_up_failure: str = ""
+    joined_s: float = field(default_factory=time.monotonic)
 
     def fileno(self) -> int:
         return self.channel.fileno()
@@ -60,8 +76,8 @@ class Membership:
         self.members: dict[int, Member] = {}
         self.names = [f"host {index}" for index in range(size)]
         """By index; of hosts that were lost too."""
-        self.lost: dict[int, str] = {}
-        """Why hosts are gone, by index."""
+        self.lost: dict[int, Loss] = {}
+        """Hosts that are gone, by index."""
         try:
             family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
             self.listener = socket.create_server((address, port), family=family, backlog=size + 8)
@@ -76,14 +92,32 @@ class Membership:
         port: int = self.listener.getsockname()[1]
         return port
 
-    def wait(self, seconds: float, wanted: int) -> None:
-        """Until ``wanted`` hosts are warm, or time is over."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            ready = sum(bool(member.machine) for member in self.members.values())
-            if ready >= wanted or any(member.warm_up_failure for member in self.members.values()):
-                return
-            self.pump(min(left, 1.0))
+    def ready(self) -> set[int]:
+        """Indices of the hosts whose fork servers are warm."""
+        return {index for index, member in self.members.items() if member.machine}
+
+    def gather(self, wanted: set[int], starter_failure: Callable[[], str] = lambda: "") -> set[int]:
+        """Waits for the hosts ``wanted``. The result is those that are still missing once one of them cannot come.
+
+        A host has ``JOIN_S`` to join, as long again to import torch, and ``BACK_S`` to join again after a loss.
+        ``starter_failure`` is how what starts the host servers has failed, empty while it has not.
+        """
+        started = time.monotonic()
+        self.pump(0)
+        while missing := wanted - self.ready():
+            now = time.monotonic()
+            if any(now > self._deadline(index, started, starter_failure) for index in missing):
+                break
+            self.pump(0.5)
+        return missing
+
+    def _deadline(self, index: int, started: float, starter_failure: Callable[[], str]) -> float:
+        """Until when it makes sense to wait for a host."""
+        if loss := self.lost.get(index):
+            return loss.at_s + BACK_S
+        if member := self.members.get(index):
+            return -math.inf if member.warm_up_failure else member.joined_s + JOIN_S
+        return -math.inf if starter_failure() else started + JOIN_S
 
     def pump(self, seconds: float) -> list[tuple[Member, Any]]:
         """Accepts hosts and reads from all; messages of launches with their sender."""
@@ -151,7 +185,7 @@ class Membership:
         member.channel.close()
         if self.members.get(member.index) is member:
             del self.members[member.index]
-            self.lost[member.index] = reason
+            self.lost[member.index] = Loss(reason, time.monotonic())
 
     def close(self, status: int) -> None:
         """Ends all host servers, which leave with ``status``."""

@@ -1,6 +1,7 @@
 """``cluster=ray``: an actor on each node of a Ray cluster starts a host server there.
 
-A placement group with one bundle per node (STRICT_SPREAD) reserves a CPU and all GPUs of each node for the sweep.
+A placement group with one bundle per node reserves a CPU and all GPUs of each node for the sweep. Each bundle is tied
+to its node by the resource ``node:ADDRESS``, which every Ray node has: else Ray would choose the order of the nodes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from bench.launch.cluster.interfaces import own_address
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
 from results.host_settings import Cluster
+from results.shown import printable
 
 PLACE_S = 60.0
 """How long the cluster may take to reserve a place on each node."""
 LEAVE_S = 10.0
+PINNED = 0.001
+"""Of the one unit of ``node:ADDRESS`` that a Ray node has."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def open_launcher(cluster: Cluster, preload: list[str]) -> ClusterLauncher:
     address = cluster.address or own_address(nodes[0].address)
     members = Membership(address, 0, secret, preload, len(nodes))
     hosts = RayHosts(ray, nodes)
-    launcher = ClusterLauncher(members, hosts.end)
+    launcher = ClusterLauncher(members, hosts.end, hosts.failure)
     try:
         hosts.start(lambda index: command(address, members.port, str(index), cluster), secret)
     except ConfigError:
@@ -72,6 +76,11 @@ def chosen(described: list[dict[str, Any]], wanted: int | None) -> list[RayNode]
     if not alive or (wanted or 0) > len(alive):
         raise ConfigError(f"cluster.nodes={wanted}: Ray has {len(alive)} nodes; valid: 1 to {len(alive)}, null")
     return sorted(alive, key=lambda node: node.address)[:wanted]
+
+
+def bundle(node: RayNode) -> dict[str, float]:
+    """The resources that a sweep reserves on a node."""
+    return {"CPU": 1.0, f"node:{node.address}": PINNED} | ({"GPU": node.gpus} if node.gpus else {})
 
 
 class Starter:
@@ -99,12 +108,14 @@ class RayHosts:
     def __init__(self, ray: Any, nodes: list[RayNode]) -> None:
         self._ray, self._nodes = ray, nodes
         self._actors: list[Any] = []
+        self._ends: list[Any] = []
+        """Exit statuses of the host servers, once they have ended."""
         self._group: Any = None
 
     def start(self, words: Callable[[int], list[str]], secret: str) -> None:
         """Starts a host server on each node; ``words`` is the command by the host's index. Raises ConfigError."""
         strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
-        bundles = [{"CPU": 1.0} | ({"GPU": node.gpus} if node.gpus else {}) for node in self._nodes]
+        bundles = [bundle(node) for node in self._nodes]
         self._group = self._ray.util.placement_group(bundles, strategy="STRICT_SPREAD")
         if not self._group.wait(PLACE_S):
             raise ConfigError(
@@ -112,18 +123,28 @@ class RayHosts:
                 "cluster.nodes"
             )
         actor = self._ray.remote(Starter)
-        for index, bundle in enumerate(bundles):
+        for index, node in enumerate(self._nodes):
             place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
-            options = actor.options(num_cpus=1, num_gpus=bundle.get("GPU", 0), scheduling_strategy=place)
+            options = actor.options(num_cpus=1, num_gpus=node.gpus, scheduling_strategy=place)
             self._actors.append(options.remote())
             self._ray.get(self._actors[-1].start.remote(words(index), secret, os.getcwd()))
+            self._ends.append(self._actors[-1].wait.remote())
+
+    def failure(self) -> str:
+        """The first host server that has ended; empty while all run."""
+        ready, _ = self._ray.wait(self._ends, num_returns=1, timeout=0)
+        if not ready:
+            return ""
+        node = self._nodes[self._ends.index(ready[0])].address
+        try:
+            return f"the host server on {node} exited with status {self._ray.get(ready[0])}"
+        except Exception as error:  # Ray's own
+            return f"the actor on {node} ended: {printable(str(error).strip().splitlines()[0])}"
 
     def end(self) -> None:
         """Waits for the host servers that were sent away, and gives the nodes back."""
         with contextlib.suppress(Exception):  # a node that is gone
-            self._ray.wait(
-                [actor.wait.remote() for actor in self._actors], num_returns=len(self._actors), timeout=LEAVE_S
-            )
+            self._ray.wait(self._ends, num_returns=len(self._ends), timeout=LEAVE_S)
         for actor in self._actors:
             self._ray.kill(actor)
         if self._group is not None:

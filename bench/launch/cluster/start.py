@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from results.host_settings import Cluster
 
 LEAVE_S = 10.0
 """How long what started the host servers may take to end."""
+SHOWN = 60
+"""Characters of a command in a message."""
 
 
 def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
@@ -61,7 +64,14 @@ def started(members: Membership, secret: str, commands: Sequence[list[str]]) -> 
                 process.kill()
                 process.wait()
 
-    launcher = ClusterLauncher(members, end)
+    def failure() -> str:
+        """The first command that has ended."""
+        for words, process in zip(commands, processes, strict=False):
+            if process.poll() is not None:
+                return f"{shlex.join(words)[:SHOWN]} ... exited with status {process.returncode}"
+        return ""
+
+    launcher = ClusterLauncher(members, end, failure)
     try:
         for words in commands:
             process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)

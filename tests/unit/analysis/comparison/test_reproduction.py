@@ -159,3 +159,12 @@ def test_the_text_of_a_record_cannot_leave_its_cell_of_the_table() -> None:
     text = reproduction.markdown(before, after)
     assert "<script>" not in text and "\n# &lt;" not in text
     assert json.loads(json.dumps(reproduction.document(before, after)))["reproduced"] is True
+
+
+def test_another_distribution_over_hosts_is_no_reproduction() -> None:
+    before, after, elsewhere = ran(), ran(), ran()
+    before.resolved["hosts"] = [{"name": "n1", "ranks": 1}, {"name": "n2", "ranks": 1}]
+    elsewhere.resolved["hosts"] = [{"name": "a", "ranks": 1}, {"name": "b", "ranks": 1}]
+    assert reproduction.failed(reproduction.lines(before, after)) == ["ranks by host"]
+    (line,) = [line for line in reproduction.lines(before, elsewhere) if line.figure == "ranks by host"]
+    assert (line.then, line.now, line.verdict) == ("n1: 1, n2: 1", "a: 1, b: 1", "equal")

@@ -14,6 +14,7 @@ from bench.plan.cell import Cell
 from bench.reproduce import request
 from bench.reproduce.request import CannotReproduce, chosen, config_of, fetch, overrides
 from results import mlflow_store
+from results.host_settings import Cluster
 from results.read import Loaded
 from results.record import NO_ENGINE, Record
 from results.settings import Config, Tracking
@@ -190,3 +191,25 @@ def test_more_processes_or_threads_than_a_machine_has_are_refused(
     record.resolved["threads"] = threads
     with pytest.raises(CannotReproduce, match=r"valid: .*at most"):
         config_of(record)
+
+
+def on_hosts(record: Record, *counts: int) -> Record:
+    record.resolved["hosts"] = [{"name": f"n{at}", "ranks": count} for at, count in enumerate(counts)]
+    return record
+
+
+@pytest.mark.parametrize(("counts", "ranks_per_host"), [((1, 1), 1), ((2, 1), 2), ((1, 2), None), ((), None)])
+def test_ranks_are_placed_on_hosts_as_they_were(
+    recorded: Callable[..., Record], counts: tuple[int, ...], ranks_per_host: int | None
+) -> None:
+    config = config_of(on_hosts(recorded(), *counts))
+    settings = Config(cluster=Cluster(kind="ssh", hosts=["a", "b"]))
+    assert chosen(config, settings, overrides([])).cluster.ranks_per_host == ranks_per_host
+
+
+def test_a_record_of_several_hosts_is_not_reproduced_on_one_machine(recorded: Callable[..., Record]) -> None:
+    record = on_hosts(recorded(), 1, 1)
+    request.check_hosts(record, Cluster(kind="slurm"))
+    request.check_hosts(recorded(), Cluster())
+    with pytest.raises(CannotReproduce, match=r"ran on 2 hosts \(n0: 1, n1: 1\); add cluster=env, slurm, ray or ssh"):
+        request.check_hosts(record, Cluster())

@@ -1,4 +1,5 @@
-"""The coordinator asks hosts between launches, and launches go to those that are not left out."""
+"""The coordinator asks hosts between launches, launches go to those that are not left out, and no host that cannot
+come is waited for."""
 
 from __future__ import annotations
 
@@ -12,22 +13,28 @@ import pytest
 
 from bench.job import HostCheckJob, LaunchResult
 from bench.launch.channel import Channel, Closed
-from bench.launch.cluster import facts
+from bench.launch.cluster import facts, membership
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
+from bench.launch.launcher import LaunchError
 from bench.measure.machine.torch_build import Machine
 from bench.rank_results import HostCheckResult
 
 SECRET = "s" * 32
 
 
-def serve(port: int, index: int) -> None:
-    """A host whose launches return its index."""
+def join(port: int, index: int) -> Channel:
     channel = Channel(socket.create_connection(("127.0.0.1", port)))
     secrets.prove_as_host(channel, SECRET)
     described = {"name": f"n{index}", "address": "127.0.0.1", "interface": "lo", "cores": 1.0}
     channel.send({"index": index, **described, "digest": "", "lock_digest": ""})
+    return channel
+
+
+def serve(port: int, index: int) -> None:
+    """A host whose launches return its index."""
+    channel = join(port, index)
     with contextlib.suppress(Closed, OSError):
         while "exit" not in (message := channel.receive()):
             if "preload" in message:
@@ -53,18 +60,69 @@ def launcher() -> Iterator[ClusterLauncher]:
         thread.join()
 
 
-def test_a_launch_goes_to_the_hosts_that_are_left(launcher: ClusterLauncher) -> None:
-    job = HostCheckJob(
+def one_rank() -> HostCheckJob:
+    return HostCheckJob(
         world_size=1, threads=1, deterministic=False, timeout_s=5, device="cpu", backend="gloo", precision="fp32"
     )
+
+
+def test_a_launch_goes_to_the_hosts_that_are_left(launcher: ClusterLauncher) -> None:
     assert [host.name for host in launcher.hosts] == ["n0", "n1"]
-    assert launcher.launch(job).ranks[0].flops_per_s == 0.0
+    assert launcher.launch(one_rank()).ranks[0].flops_per_s == 0.0
     launcher.leave_out([0])
     assert [host.name for host in launcher.hosts] == ["n1"]
-    assert launcher.launch(job).ranks[0].flops_per_s == 1.0
+    assert launcher.launch(one_rank()).ranks[0].flops_per_s == 1.0
 
 
 def test_clocks_of_the_same_machine_agree_within_the_bound(launcher: ClusterLauncher) -> None:
     assert len(launcher.hosts) == 2
     offset = launcher.clock_offset(1)
     assert offset and abs(offset.monotonic_s) <= offset.bound_s
+
+
+@pytest.fixture
+def half() -> Iterator[Membership]:
+    """Two hosts are expected, and the first has joined."""
+    members = Membership("127.0.0.1", 0, SECRET, [], 2)
+    thread = threading.Thread(target=serve, args=(members.port, 0))
+    thread.start()
+    assert members.gather({0}) == set()
+    yield members
+    members.close(0)
+    thread.join()
+
+
+def test_a_host_that_is_lost_while_it_joins_is_named_without_waiting_for_all(
+    half: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "BACK_S", 0.2)
+    leaving = threading.Thread(target=lambda: join(half.port, 1).close())
+    leaving.start()
+    with pytest.raises(LaunchError, match=r"lost: n1 \(its host server ended"):
+        _ = ClusterLauncher(half).hosts  # JOIN_S, which would outlast the test, is not waited for
+    leaving.join()
+
+
+def test_hosts_whose_starter_has_ended_are_not_waited_for(half: Membership) -> None:
+    launcher = ClusterLauncher(half, starter_failure=lambda: "ssh b exited with status 255")
+    with pytest.raises(LaunchError, match=r"host 1 of 2 did not join: ssh b exited with status 255 \(joined: n0\)"):
+        _ = launcher.hosts
+
+
+def test_a_host_that_is_left_out_is_not_waited_for(half: Membership) -> None:
+    launcher = ClusterLauncher(half, starter_failure=lambda: "it would be waited for")
+    launcher.leave_out([1])
+    assert [host.name for host in launcher.hosts] == ["n0"]
+    assert launcher.launch(one_rank()).status == "ok"
+
+
+def test_a_lost_host_is_used_again_once_it_has_joined_again(half: Membership) -> None:
+    launcher = ClusterLauncher(half)
+    lost = half.members[0]
+    launcher.leave_out([1])
+    half.lose(lost, "a test")
+    again = threading.Thread(target=serve, args=(half.port, 0))
+    again.start()
+    assert launcher.launch(one_rank()).status == "ok"
+    half.close(0)
+    again.join()
