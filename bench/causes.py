@@ -78,8 +78,19 @@ def _processes(_: str) -> str:
         bounds.append(f"at most {most} processes and threads in the control group (pids.max)")
     of_user = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if of_user != resource.RLIM_INFINITY:
-        bounds.append(f"at most {of_user} processes and threads per user (ulimit -u)")
+        running = f"{_running()} run, and one more was to start"
+        bounds.append(f"at most {of_user} processes and threads per user (ulimit -u): {running}")
     return "; ".join(bounds)
+
+
+def _running() -> int:
+    """Processes and threads of this process's user."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if process.stat().st_uid == os.getuid():
+                count += len(os.listdir(process / "task"))
+    return count
 
 
 def _memory(_: str) -> str:

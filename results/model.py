@@ -78,6 +78,24 @@ class Model:
     """Whether training draws random numbers (dropout, noise)."""
     eval_mode: list[str] = field(default_factory=list)
     """Parts of the module that are trained in eval mode, outermost ones."""
+    own_buffers: list[str] = field(default_factory=list)
+    """Buffers that forward changes and that the loss depends on: each rank changes its own by its own samples."""
+    rank_queries: list[str] = field(default_factory=list)
+    """Functions of torch.distributed by which the loss asks about ranks."""
+    synchronized_norms: list[str] = field(default_factory=list)
+    """SyncBatchNorm layers: their statistics are of all ranks' samples."""
+
+    def explained(self, failure: str) -> str:
+        """``failure`` of a launch or of parity, with why ranks may compute something else than a single process."""
+        causes = [
+            (self.own_buffers, "changes in forward, and each rank changes its own by its own samples"),
+            (self.synchronized_norms, "(SyncBatchNorm) uses statistics of all ranks, not of a micro-batch"),
+        ]
+        words = [f"{_listed(names)} {what}" for names, what in causes if names]
+        if self.rank_queries:
+            calls = _listed([f"torch.distributed.{name}" for name in self.rank_queries])
+            words.append(f"the loss calls {calls}, so it may communicate or compute something else on ranks")
+        return f"{failure}. Likely cause: {'; '.join(words)}" if words else failure
 
     @property
     def parameter_count(self) -> int:
@@ -104,6 +122,10 @@ class Model:
         for parameter in self.parameters:
             elements[parameter.unit] = elements.get(parameter.unit, 0) + element_count(parameter.shape)
         return elements
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def element_count(shape: list[int]) -> int:

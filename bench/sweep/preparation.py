@@ -80,7 +80,8 @@ class Preparation:
         if record.parity.failed and record.model and record.model.random and cell.traits().own_random:
             record.parity = record.parity.without_judgement(cell.traits().own_random)
         if record.parity.failed:
-            record.status, record.reason = "parity_failed", record.parity.failed
+            failed = record.parity.failed
+            record.status, record.reason = "parity_failed", record.model.explained(failed) if record.model else failed
 
     def _by_noise(self, cell: Cell, parity: Parity) -> Parity:
         job = self._running.jobs(cell).noise()

@@ -63,6 +63,8 @@ class Running:
         left, record = self.records.launches_left(cell), self.records[cell]
         record.status = decode(result.status, Status, "status")
         record.reason = prefix + result.reason
+        if record.status in ("failed", "timeout") and record.model:
+            record.reason = record.model.explained(record.reason)
         record.failure = result.ends
         self.records.write(cell)
         self.progress.note(f"{cell.id}: {record.status}: {record.reason}{self._where(cell)}")

@@ -14,6 +14,7 @@ from bench.engines.precision import autocast, cast_inputs, cast_module, weight_d
 from bench.measure.memory.step import stored
 from bench.worker.bits import same_bits
 from bench.worker.global_state import watched
+from bench.worker.own_state import check_group
 from workloads.base import Workload, WorkloadError
 
 SAMPLES = 2  # BatchNorm needs more than one
@@ -114,7 +115,11 @@ def loss_of_fixed_batch(work: Workload, module: nn.Module, factory: str, precisi
     for is_again in (False, True):
         before = [entry.detach().clone() for entry in tensors_of(batch)]
         with autocast(precision, "cpu"):
-            loss = work.loss(module, batch)
+            try:
+                loss = work.loss(module, batch)
+            except (RuntimeError, ValueError) as error:
+                check_group(factory, error)
+                raise
         if all(map(same_bits, before, tensors_of(batch))):
             break
         if is_again:  # a change such as ReLU's leaves them alone the second time

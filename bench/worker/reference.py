@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.engines.base import Batch
 from bench.engines.batches import tensors_of
-from bench.engines.precision import AUTOCAST, weight_dtype
+from bench.engines.precision import AUTOCAST, autocast, cast_inputs, weight_dtype
 from bench.engines.whole_loss import first_use
 from bench.job import NoiseJob, ReferenceJob, SingleProcessJob
 from bench.rank_results import NoiseResult, ReferenceResult
@@ -22,6 +22,7 @@ from bench.worker import loop, parity
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.loss_trace import LossTrace
 from bench.worker.model import compute_memory, digest, model_facts
+from bench.worker.own_state import OwnState, check_synchronized_norms, synchronized_norms
 from bench.worker.preconditions import checked_module, in_eval_mode
 from bench.worker.randomness import Generators, State, differ, owners_of, seed_generators
 from bench.worker.reached import Reached
@@ -51,12 +52,16 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     """Trains the single process that parity compares with, and counts the model."""
     work = workload(job.workload)
     module = checked_module(work, job.workload.called, job.spec.precision)
-    eval_mode = in_eval_mode(module)
+    check_synchronized_norms(module, job.workload.called, device.type)
+    eval_mode, norms = in_eval_mode(module), synchronized_norms(module)
     units = work.units(module)
     in_units = {id(weight) for unit in units for weight in unit.parameters()}
     root = {name for name, weight in module.named_parameters() if id(weight) not in in_units}
     reached, trace, steps = Reached(module), LossTrace(module, units), GlobalSteps(job, work, module, device)
-    trained = train_reference(module, steps, trace.watching(reached.watching(work.loss)), job.spec, device)
+    own = OwnState(module)
+    loss_fn = own.watching(trace.watching(reached.watching(work.loss)))
+    trained = train_reference(module, steps, loss_fn, job.spec, device)
+    own.check_trained(job.workload.called)
     trained.reference.save(Path(job.reference))
     shares = reference_shares(job)
     first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in tensors_of(batch)]
@@ -72,6 +77,9 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
         used_bare=trace.used_bare,
         in_threads=trace.in_threads,
         eval_mode=eval_mode,
+        own_buffers=own.buffers(steps.same_loss(module)),
+        rank_queries=own.queries,
+        synchronized_norms=norms,
         uneven=reached.uneven(len(shares), shares[0].accumulate),
         random=steps.drew,
         first_use=bypasses,
@@ -141,6 +149,17 @@ class GlobalSteps:
     def drew(self) -> bool:
         """Whether training has drawn random numbers."""
         return differ(self._begin, self._states[0])
+
+    def same_loss(self, module: nn.Module) -> Callable[[], Tensor]:
+        """Computes the loss of the first micro-batch, with the same random numbers each time."""
+
+        def loss() -> Tensor:
+            self._generators.restore(self._begin)
+            batch = batches(self._job, self._work, self._shares[0], 0, self._device)[0]
+            with autocast(self._job.spec.precision, self._device.type):
+                return self._work.loss(module, cast_inputs(batch, weight_dtype(self._job.spec.precision)))
+
+        return loss
 
     @property
     def micro_batches(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import socket
 from collections.abc import Callable
@@ -53,6 +54,16 @@ def test_what_is_saved_can_be_loaded(tmp_path: Path) -> None:
 def test_an_error_of_the_system_has_its_path_and_limit(number: int, words: str) -> None:
     message = causes.in_words(OSError(number, os.strerror(number), "/place/file"))
     assert message.startswith(words)
+
+
+def test_a_limit_of_processes_is_named_with_its_value_and_how_many_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causes.limits, "read", lambda: causes.limits.GroupLimits(by_name={"pids.max": "9"}))
+    monkeypatch.setattr(causes.resource, "getrlimit", lambda _: (7, 7))
+    words = re.search(
+        r"at most 9 .*control group \(pids.max\); at most 7 .*per user \(ulimit -u\): (\d+) run, and",
+        causes.in_text("libgomp: Thread creation failed: Resource temporarily unavailable"),
+    )
+    assert words and int(words[1]) >= len(os.listdir("/proc/self/task"))
 
 
 def test_an_error_that_was_raised_for_the_systems_names_both() -> None:
