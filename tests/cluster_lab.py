@@ -76,6 +76,10 @@ class ClusterLab:
         """Takes the cable of a host away, as seen from the others: nothing arrives, and no side gets an error."""
         self._inside("ctl", f"link set to-{name} nomaster")
 
+    def mend(self, name: str) -> None:
+        """Puts the cable of a host back."""
+        self._inside("ctl", f"link set to-{name} master br0")
+
     def address(self, name: str) -> str:
         return f"{SUBNET}.{1 if name == 'ctl' else 10 + int(name[1:])}"
 

@@ -11,7 +11,7 @@ from results.settings import Config
 
 def placed(config: Config, device: str, hosts: Sequence[Host]) -> list[int]:
     """Ranks of each host that the configuration uses. Raises EngineUnsupported if hosts are too few."""
-    if config.backend == "fake" or len(hosts) == 1:
+    if config.backend == "fake" or (len(hosts) == 1 and config.cluster.ranks_per_host is None):
         return [config.gpus]
     capacities = [capacity(host, device, config.threads or 1) for host in hosts]
     return ranks_by_host(config.gpus, capacities, config.cluster.ranks_per_host)

@@ -22,7 +22,7 @@ why_not = obstacle()
 pytestmark = [pytest.mark.alone, pytest.mark.skipif(why_not is not None, reason=why_not or "")]
 SECRET = "0123456789abcdef0123456789abcdef"
 QUICK = ["measure.ceiling=false", "tracking=none", "repeats=1", "steps=3"]
-GONE_S = 60.0
+GONE_S = 30.0
 """Every process of a launch is gone long before, once a host is: within 10 s unless the machine is busy."""
 
 
@@ -77,10 +77,19 @@ class Sweep:
 
     def until(self, holds: Callable[[], object], seconds: float = 300.0) -> None:
         """Waits while the sweep runs. Raises AssertionError if it ends before, or never gets there."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < deadline and self.processes[0].poll() is None, self.output
-            time.sleep(0.2)
+
+        def is_so() -> object:
+            assert self.processes[0].poll() is None, self.output
+            return holds()
+
+        until(is_so, seconds)
+
+
+def until(holds: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.1)
 
 
 def sent_per_rank_and_step(record: Record) -> float:
@@ -115,11 +124,36 @@ def test_cells_on_two_hosts_keep_parity_and_send_what_the_formula_says(lab: Clus
     assert SECRET not in whole
 
 
+ENDLESS = ["gpus=2", "cluster.ranks_per_host=1", "measure=time", "steps=100000", "timeout_s=600"]
+
+
+def test_a_host_whose_link_is_cut_ends_the_launch_and_joins_again_and_all_end_with_the_coordinator(
+    lab: ClusterLab, tmp_path: Path
+) -> None:
+    words = ["-m", "engine=torch", "stage=0,1", *ENDLESS, "cluster.health_check=false"]
+    with Sweep(lab, tmp_path / "out", *words) as sweep:
+        sweep.until(lambda: lab.ranks("n1") and lab.ranks("n2"))
+        lab.cut("n2")
+        began = time.monotonic()
+        sweep.until(lambda: not lab.ranks("n1") and not lab.ranks("n2"), GONE_S)
+        print(f"cut link: all ranks are gone after {time.monotonic() - began:.1f} s")
+        lab.mend("n2")
+        sweep.until(lambda: lab.ranks("n1") and lab.ranks("n2"))
+        statuses = [(record.status, record.reason) for record in sweep.records() if record.status == "failed"]
+        (server,) = psutil.Process(sweep.processes[0].pid).children()  # nsenter waits for the command
+        server.kill()
+        began = time.monotonic()
+        until(lambda: not lab.processes("n1") and not lab.processes("n2"), GONE_S)
+        print(f"killed coordinator: all processes are gone after {time.monotonic() - began:.1f} s")
+    ((status, reason),) = statuses
+    assert status == "failed" and reason.startswith("n2: host lost: "), reason
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fault", ["power", "killed server", "frozen server"])
 def test_a_host_that_is_lost_ends_the_launch_by_its_name(lab: ClusterLab, tmp_path: Path, fault: str) -> None:
     sweeping = Sweep(
-        *(lab, tmp_path / "out", "engine=torch", "gpus=2", "cluster.ranks_per_host=1", "measure=time"),
-        *("steps=100000", "timeout_s=600", "cluster.health_check=false"),
+        *(lab, tmp_path / "out", "engine=torch", *ENDLESS, "cluster.health_check=false"),
     )
     with sweeping as sweep:
         sweep.until(lambda: lab.ranks("n1") and lab.ranks("n2"))

@@ -98,7 +98,8 @@ def coordinator_address(cluster: Cluster) -> str:
 
 def serve(cluster: Cluster) -> int:
     """Serves as a host, on every node but the first; the sweep's exit status."""
-    from bench.launch.cluster.host_server import HostServer
+    from bench.launch.cluster.host_server import HostServer, leave_late
 
     this = node()
+    leave_late()
     return HostServer(coordinator_address(cluster), cluster.port, this.index, this.secret, cluster.interface).run()

@@ -33,13 +33,18 @@ from results.environment import Environment
 
 BEAT_S = 2.0
 """Seconds between heartbeats during a launch."""
-LOST_S = 7.0
-"""Seconds of silence during a launch after which the other side counts as lost."""
+LOST_S = 6.0
+"""Seconds of silence during a launch after which the other side counts as lost.
+
+With what it takes to notice (a second) and to end ranks (one or two), all ranks are gone within 10 s.
+"""
 FIRST_S = 180.0
 """How long a host server waits for the coordinator to listen: the same command may start later there."""
 RETRY_S = 60.0
 """How long a host server tries to reach a coordinator that does not answer."""
 CONNECT_S = 5.0
+LEAVE_S = 5.0
+"""How long a host server stays after SIGTERM."""
 LOST_STATUS = 1
 """Exit status of a host server whose coordinator ended without saying how the sweep ended."""
 
@@ -134,7 +139,7 @@ class HostServer:
         """Forwards messages until the coordinator says how the sweep ended. Raises CoordinatorLost and Closed."""
         while True:
             sources: list[Channel] = [channel, *([self._server.channel] if self._server else [])]
-            ready = select.select(sources, [], [], BEAT_S if self._launch is not None else None)[0]
+            ready = select.select(sources, [], [], BEAT_S / 2 if self._launch is not None else None)[0]
             if channel in ready:
                 self._heard = time.monotonic()
                 for message in channel.received():
@@ -247,12 +252,27 @@ def keep_alive(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
 
 
+def leave_late() -> None:
+    """Lets SIGTERM end this process ``LEAVE_S`` later.
+
+    A scheduler that ends a job signals the coordinator too, which ends the sweep and sends the hosts away. A host that
+    left at once would first fail the launch.
+    """
+
+    def leave(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGALRM, leave)
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, LEAVE_S))
+
+
 def main(arguments: list[str]) -> None:
     address, port, index, *interface = arguments
     secret = sys.stdin.readline().strip()
     outlive_parent()
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # the coordinator decides
+    leave_late()
     number = index if index.isdecimal() else os.environ[index]
     status = HostServer(address, int(port), int(number), secret, *interface).run()
     sys.stderr.flush()

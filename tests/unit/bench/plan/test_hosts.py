@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bench.engines.spec import EngineUnsupported
-from bench.plan.hosts import ranks_by_host
+from bench.launch.launcher import Host
+from bench.measure.machine.torch_build import Machine
+from bench.plan.hosts import placed, ranks_by_host
+from results.host_settings import Cluster
+from results.settings import Config
 
 
 @pytest.mark.parametrize(
@@ -26,3 +30,12 @@ def test_ranks_per_host_spreads_what_would_fit_one_host() -> None:
     assert ranks_by_host(2, [8, 8], 4) == [2]
     with pytest.raises(EngineUnsupported, match="ranks_per_host=1 needs 4 hosts for 4 ranks; there are 2; valid: at"):
         ranks_by_host(4, [8, 8], 1)
+
+
+def test_ranks_per_host_holds_for_a_cluster_of_one_host_too() -> None:
+    hosts = [Host("a", Machine("2.15.0", 0, None, 1.0), 8.0)]
+    config = Config(gpus=4, cluster=Cluster(kind="slurm", nodes=1, ranks_per_host=2))
+    with pytest.raises(EngineUnsupported, match="=2 needs 2 hosts for 4 ranks; there are 1; valid: at least 4"):
+        placed(config, "cpu", hosts)
+    config.cluster.ranks_per_host = None
+    assert placed(config, "cpu", hosts) == [4]
