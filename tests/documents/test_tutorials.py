@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import command_line
 from tests.documents.commands import Command, commands_of
 from tests.documents.markdown import ROOT, blocks
 
@@ -21,9 +20,9 @@ SWEEP = "results/runs/TODAY"
 
 
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    dash_m, *words = arguments
+    assert dash_m == "-m", arguments
+    return command_line.run(*words, cwd=folder)
 
 
 @pytest.fixture(scope="module")

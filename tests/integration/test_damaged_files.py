@@ -8,7 +8,6 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bench.tracking.tracker import open_tracker
 from results.record import Record, RecordError
 from results.settings import Tracking
 from results.store import RecordStore, StoreError
+from tests import command_line
 from tests.broken_sweep import BENCH, ROOT, Broken
 from tests.fakes import cell as made_up_cell
 
@@ -95,13 +95,7 @@ def test_a_record_cut_short_is_named_and_its_cell_run_again_even_if_the_clock_ru
     cut.write_bytes(cut.read_bytes()[:1000])
     with pytest.raises(RecordError, match="not a readable record"):
         Record.read(cut)
-    report = subprocess.run(
-        [sys.executable, "-m", "analysis", "report", str(sweep.folder), "--out", str(sweep.home / "report")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    report = command_line.run("analysis", "report", str(sweep.folder), "--out", str(sweep.home / "report"), cwd=ROOT)
     assert report.returncode == 0 and cut.name in (sweep.home / "report" / "report.md").read_text()
 
     busy = RecordStore(sweep.folder)

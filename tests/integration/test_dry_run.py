@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.measure.machine.source import ROOT
+from tests import command_line
 
 PLAN = ("workload=mlp", "workload.width=64", "repeats=6", "steps=5", "tracking=none", "dry_run=true")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return command_line.run("bench", *arguments, cwd=ROOT)
 
 
 @pytest.mark.parametrize("many", [True, False])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.measure.machine.source import ROOT
+from tests import command_line
 from tests.fakes import cell, write_all
 
 SWEEP = "SWEEP"
@@ -56,9 +55,7 @@ BAD = [
 
 
 def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "MLFLOW_TRACKING_URI": ""}
-    words = [sys.executable, "-m", *command.split()]
-    return subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return command_line.run(*command.split(), cwd=place, variables={"COLUMNS": "100", "MLFLOW_TRACKING_URI": ""})
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,12 @@ MOMENTS: dict[str, tuple[str, Callable[[Broken], object]]] = {
     "while the report is drawn": (STOPS_IN + "stop_in('analysis.figures.catalogue', 'draw')\n", stopped),
     "while MLflow is logged": (STOPS_IN + "stop_in('analysis.advice.alpha_beta', 'metrics')\n", stopped),
 }
+OFTEN = ("while a record is written", "while MLflow is logged")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=() if moment in OFTEN else pytest.mark.exhaustive) for moment in MOMENTS]
+)
 def test_a_sweep_that_is_killed_continues_where_it_stopped(sweep: Broken, moment: str) -> None:
     program, condition = MOMENTS[moment]
     database = f"sqlite:///{sweep.home}/mlflow.db"

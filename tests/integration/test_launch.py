@@ -193,7 +193,7 @@ def few_processes() -> Iterator[Path]:
     group.rmdir()
 
 
-@pytest.mark.parametrize("more", [2, 12])
+@pytest.mark.parametrize("more", [pytest.param(2, marks=pytest.mark.exhaustive), 12])
 def test_too_few_processes_are_named_with_their_limit(
     more: int, few_processes: Path, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:

@@ -23,6 +23,7 @@ import pytest
 from bench.tracking.__main__ import import_folders
 from bench.tracking.ui import free_port
 from results.settings import Tracking
+from tests import command_line
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -44,10 +45,7 @@ def environment() -> dict[str, str]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory in which a small sweep was run and logged."""
     place = tmp_path_factory.mktemp("ui")
-    command = [sys.executable, "-m", "bench", *SWEEP]
-    done = subprocess.run(
-        command, cwd=place, env=environment(), capture_output=True, text=True, timeout=600, check=False
-    )
+    done = command_line.run("bench", *SWEEP, cwd=place)
     assert done.returncode == 0, done.stderr
     return place
 
@@ -188,15 +186,7 @@ def test_a_port_that_cannot_be_is_rejected_by_its_name(port: int) -> None:
 
 
 def test_without_a_store_it_prints_one_line_and_creates_none(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.tracking.ui"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = command_line.run("bench.tracking.ui", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("bench.tracking.ui: no MLflow store at sqlite:///mlflow.db; a sweep creates it")
     assert list(tmp_path.iterdir()) == []

@@ -153,7 +153,7 @@ def test_a_slower_engine_is_detected_and_what_it_sends_and_keeps_and_the_reverse
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize(("worn", "code"), [("current", 1), ("base", 2)])
+@pytest.mark.parametrize(("worn", "code"), [pytest.param("current", 1, marks=pytest.mark.exhaustive), ("base", 2)])
 def test_a_side_whose_cells_all_fail_ends_both_at_once(
     repository: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, worn: str, code: int
 ) -> None:

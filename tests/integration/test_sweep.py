@@ -16,6 +16,7 @@ import pytest
 
 from results.record import Record
 from results.verdicts import MOMENTARY
+from tests import command_line
 from tests.undisturbed import undisturbed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +29,7 @@ def command(*arguments: str, module: str = "bench") -> list[str]:
 
 
 def run(cwd: Path, *arguments: str, module: str = "bench") -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    environment["PYTHONPATH"] = str(ROOT)
-    return subprocess.run(
-        command(*arguments, module=module), cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    return command_line.run(module, *arguments, cwd=cwd)
 
 
 def records(folder: Path) -> dict[str, Record]:

@@ -31,7 +31,7 @@ def test_the_main_sweep_on_two_cores_has_16_configurations(monkeypatch: pytest.M
     assert {cell.config.stage for cell in cells} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("cores", [1, 2, 3, 8, 64])
+@pytest.mark.parametrize("cores", [1, 8, *(pytest.param(cores, marks=pytest.mark.exhaustive) for cores in (2, 3, 64))])
 def test_the_main_sweep_on_cpus_causes_no_warning_by_its_own_settings(
     monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
@@ -43,7 +43,9 @@ def test_the_main_sweep_on_cpus_causes_no_warning_by_its_own_settings(
         assert cell.config.workload["name"] == "digits"  # real data
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(1, {1}), (2, {1, 2}), (6, {1, 2, 4, 6}), (8, {1, 2, 4, 8})])
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(6, {1, 2, 4, 6}), pytest.param(8, {1, 2, 4, 8}, marks=pytest.mark.exhaustive)]
+)
 def test_the_main_sweep_on_gpus_has_all_stages_at_growing_world_sizes(
     monkeypatch: pytest.MonkeyPatch, count: int, sizes: set[int]
 ) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 from bench.checks import ConfigError
 from bench.cli.one_process import check_alone
 from results.store import new_dated
+from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[4]
 MANY = (
@@ -47,9 +45,7 @@ def test_the_processes_print_one_line_together_and_exit_with_2(
     module: str, rank: str, lines: int, tmp_path: Path
 ) -> None:
     arguments = ["--base", "HEAD"] if module == "bench.regress" else []
-    variables = os.environ | {"RANK": rank, "WORLD_SIZE": "4", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, *arguments]
-    ended = subprocess.run(command, capture_output=True, cwd=tmp_path, env=variables, text=True, check=False)
+    ended = command_line.run(module, *arguments, cwd=tmp_path, variables={"RANK": rank, "WORLD_SIZE": "4"})
     assert ended.returncode == 2 and len(ended.stderr.splitlines()) == lines, ended.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -62,7 +58,5 @@ def test_folders_that_are_made_in_one_second_are_different(tmp_path: Path) -> No
 
 def test_a_command_that_only_shows_a_configuration_makes_no_folder(tmp_path: Path) -> None:
     for arguments in (["--cfg", "job", "--resolve"], ["--info", "config"], ["--help"]):
-        command = [sys.executable, "-m", "bench", *arguments]
-        variables = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, capture_output=True, cwd=tmp_path, env=variables, check=True)
+        assert command_line.run("bench", *arguments, cwd=tmp_path).returncode == 0
         assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from omegaconf import OmegaConf
 from bench.cli.withheld import restored, withhold
 from results.mlflow_store import default_uri
 from results.secrets import warning_of_visible, without_secrets
+from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[4]
 WORD = "".join(("hun", "ter"))  # whole nowhere in the source, whose patch a record holds
@@ -46,18 +45,11 @@ def test_settings_get_back_what_was_withheld() -> None:
 def test_nothing_that_a_sweep_writes_holds_the_password(multirun: list[str], tmp_path: Path) -> None:
     words = [f"tracking.uri='{URI}'", f"+hydra.job.env_set.MY_TOKEN={WORD}4", "hydra.sweep.dir=sweep"]
     words += ["workload=linear", "batch_size=8", "steps=1", "warmup=0", "repeats=1", "measure=time"]
-    command = [sys.executable, "-m", "bench", *multirun, *words]
-    ended = subprocess.run(command, capture_output=True, cwd=tmp_path, text=True, env=_path(), check=False)
+    ended = command_line.run("bench", *multirun, *words, cwd=tmp_path)
     assert ended.returncode == 0 and "tried again at the end" in ended.stderr, ended.stderr
     assert "not logged to MLflow" in ended.stdout and WORD not in ended.stdout + ended.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files and [path for path in files if WORD.encode() in path.read_bytes()] == []
-
-
-def _path() -> dict[str, str]:
-    import os
-
-    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def test_the_store_of_the_environment_is_the_default_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
