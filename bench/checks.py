@@ -13,8 +13,10 @@ from typing import Any
 from bench.groups import CONF, group_files, options
 from results.declare import each_setting, is_valid, type_name, valid_values
 from results.identity import as_written
+from results.record import NO_ENGINE
 from results.settings import Config, Straggler, with_role
 from results.shown import cut, shown
+from results.target import WINDOW
 
 
 class ConfigError(ValueError):
@@ -49,6 +51,7 @@ def check(config: Config) -> None:
         )
     check_schedule(config)
     check_search(config)
+    check_target(config)
     check_cluster(config)
     if config.dry_run and config.resume:
         raise ConfigError("dry_run=true plans a whole sweep; leave out resume=true")
@@ -124,6 +127,27 @@ def check_search(config: Config) -> None:
         raise ConfigError("search=max_batch has no measure.trace: its launches are of many batches; set it to false")
     if config.straggler.rank is not None:
         raise ConfigError("search=max_batch has no straggler.rank: only timed steps are slowed, and it times none")
+
+
+def check_target(config: Config) -> None:
+    """Raises ConfigError for settings that leave no loss of a whole training to look at."""
+    if config.target_loss is None:
+        return
+    where = f"target_loss={config.target_loss:g}"
+    if config.engine["name"] == NO_ENGINE:
+        raise ConfigError(f"{where} needs a workload that trains; workload={config.workload['name']} does not")
+    if config.steps < WINDOW:
+        raise ConfigError(
+            f"{where} looks at the loss of {WINDOW} steps; steps={config.steps} is not valid; valid: {WINDOW} or more"
+        )
+    if config.search != "none":
+        raise ConfigError(f"{where} is not valid with search={config.search}, which times no steps")
+    if config.measure.profile:
+        raise ConfigError(
+            f"{where} is not valid with measure.profile=true: launches without communication train something else"
+        )
+    if config.data_skew == "samples":
+        raise ConfigError(f"{where} is not valid with data_skew=samples: ranks have unequal numbers of steps")
 
 
 def check_sweep(configs: list[Config]) -> None:

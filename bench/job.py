@@ -191,6 +191,8 @@ class TimingJob(StepsJob[TimingResult]):
 
     silent: bool = False
     """Whether it runs without communication (torch's fake process group)."""
+    target_loss: float | None = None
+    """Ends it once the smoothed loss is at most this (``results.target``); None: it takes all its steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

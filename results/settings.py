@@ -1,9 +1,8 @@
 """Every setting, declared once: type, default, bounds, help, and how reports name it.
 
 ``Config`` is what a person sets on the command line and what a record keeps as ``config``. Its part ``Training`` is
-what every engine honors or reports as unsupported; an engine reads the same fields (``bench.engines.spec``). Whatever
-needs to know something about a setting (help, checks, cell identity, comparisons, labels) reads it here. Those of
-hosts and their network are in ``host_settings``.
+what every engine honors or reports as unsupported; an engine reads the same fields (``bench.engines.spec``). Help,
+checks, identity, comparisons and labels read it here. Settings of hosts and their network are in ``host_settings``.
 """
 
 from __future__ import annotations
@@ -236,9 +235,9 @@ class Config(Training):
     )
     backend: str = setting(
         "auto",
-        "collective backend. auto: nccl where each rank has a GPU of its own, else gloo. mpi: only if torch was built "
-        "with it. fake: run rank 0 of gpus=N alone, for world sizes larger than the machine; its memory and its "
-        "collective calls are real, its time is computation only, and the configuration is marked simulated",
+        "collective backend. auto: nccl where each rank has a GPU of its own, else gloo. mpi: only if torch has it. "
+        "fake: run rank 0 of gpus=N alone, for world sizes larger than the machine; its memory and its collective "
+        "calls are real, its time is computation only, and the configuration is marked simulated",
         *("auto", "gloo", "nccl", "mpi", "fake"),
         label="{}",
         label_unset="default",
@@ -265,6 +264,12 @@ class Config(Training):
     )
     steps: int = setting(45, "measured steps per launch", min=1, role="task")
     warmup: int = setting(2, "warm-up steps per launch, excluded from statistics", min=0, role="task")
+    target_loss: float | None = setting(
+        None,
+        "train each launch until the mean loss of 10 steps over all ranks is at most this, for at most steps steps; "
+        "launches differ in their seed, and the batches of measure.batch_pool are the data set. null: all steps",
+        role="task",
+    )
     repeats: int = setting(
         3,
         "launches per configuration, one per round; a launch is the independent sample of every interval",
@@ -292,9 +297,7 @@ class Config(Training):
         "GPU. null: the whole GPU",
         form=(size_bytes, "a size such as 2GiB or 500MB"),
     )
-    search_most: int | None = setting(
-        None, f"largest batch per rank that search=max_batch tries. null: {MAX_BATCH}", min=1
-    )
+    search_most: int | None = setting(None, f"largest batch that search=max_batch tries. null: {MAX_BATCH}", min=1)
     seed: int = setting(0, "seed of weights, data order and the shuffling of rounds", min=0, max=2**32 - 1, role="task")
     deterministic: bool = setting(
         False,
@@ -320,8 +323,7 @@ class Config(Training):
     )
     dry_run: bool = setting(
         False,
-        "print the configurations, the number of launches, the estimated time and the predicted memory, and measure "
-        "nothing",
+        "print the configurations, their launches, estimated time and predicted memory, and measure nothing",
         role="sweep",
     )
     data_dir: str | None = setting(

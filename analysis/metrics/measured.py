@@ -11,6 +11,7 @@ from analysis.metrics import scaling_loss, step_parts, time
 from analysis.metrics.across_hosts import Across
 from analysis.metrics.memory import Memory, memory
 from analysis.metrics.scaling import Efficiency, devices, serial_fraction
+from analysis.metrics.target import Target, to_target
 from analysis.metrics.traffic import sent_bytes, wire_bytes
 from analysis.metrics.utilization import hardware_utilization, joules_per_step, utilization
 from analysis.statistics import medians
@@ -48,6 +49,8 @@ class Measured:
     mfu: Interval
     hfu: Interval
     joules_per_step: float
+    target: Target | None
+    """Steps and time to ``target_loss``; None where none was set, or nothing was trained."""
     warnings: tuple[str, ...]
     """Ids of verdicts: its record's own, and those that take other records to see."""
     reasons: Mapping[str, str]
@@ -121,6 +124,7 @@ def measure(
         mfu=utilization(record, throughput),
         hfu=hardware_utilization(record, throughput),
         joules_per_step=joules_per_step(record),
+        target=to_target(record) if trained else None,
         warnings=tuple(record.verdicts),
         reasons=record.verdict_reasons,
     )

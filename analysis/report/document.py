@@ -32,6 +32,7 @@ from analysis.report.sections import (
     serial_fraction,
     source,
     step_parts,
+    target,
     traces,
 )
 from analysis.table import provenance
@@ -88,6 +89,7 @@ def _sections(content: Content, advice: Advised, folder: Path | None) -> Iterato
     yield from answered[1:]
     yield configurations.section(content)
     yield largest_batch.section(content)
+    yield target.section(content)
     yield communication.section(content)
     yield step_parts.section(content)
     yield scaling_loss.section(content)

@@ -12,7 +12,7 @@ from rich.text import Text
 from analysis.metrics.hosts import count as host_count
 from analysis.report.model.content import Content
 from analysis.report.model.section import Section
-from analysis.report.sections import answer, collectives, largest_batch, memory, model_size
+from analysis.report.sections import answer, collectives, largest_batch, memory, model_size, target
 from analysis.table import warnings as warnings_table
 from analysis.table.frame import varying
 from analysis.table.panels import panels
@@ -54,8 +54,8 @@ def print_summary(
     if len(settings) > MOST_TABLES:
         left = units.counted(len(settings) - MOST_TABLES, "more setting")
         out.print(Text(f"and {left}, each with a table of its own: in the report", style="dim"))
-    for section in (largest_batch.section(content), model_size.section(content), collectives.section(content)):
-        _print_section(section, out)
+    for module in (target, largest_batch, model_size, collectives):
+        _print_section(module.section(content), out)
     for line, style in _notes(content, warnings):
         out.print(Text(printable(line), style=style), soft_wrap=not out.is_terminal)
     if paths is not None:

@@ -15,6 +15,8 @@ from analysis.metrics.measured import Measured, measure
 from analysis.metrics.memory import COLUMNS as MEMORY_COLUMNS
 from analysis.metrics.memory import KINDS, columns
 from analysis.metrics.scaling import efficiencies
+from analysis.metrics.target import COLUMNS as TARGET_COLUMNS
+from analysis.metrics.target import columns as target_columns
 from analysis.statistics import medians
 from analysis.table import origin
 from results.identity import REQUEST_SUFFIX, frozen, hardware, identity, settings_of
@@ -42,6 +44,7 @@ COLUMNS = [
     *MEMORY_COLUMNS,
     *["mfu", "mfu_low", "mfu_high", "hfu", "ceiling_flops_per_s", "joules_per_step", "joules_per_sample"],
     *SEARCH_COLUMNS,
+    *TARGET_COLUMNS,
     *["verdict_reasons", "sweep_id", "cell_id"],
     *origin.COLUMNS,
 ]
@@ -178,6 +181,7 @@ def row(cell: Measured) -> dict[Hashable, Any]:
         | origin.columns(record)
         | scaling_columns(cell)
         | host_columns(cell)
+        | target_columns(cell.target)
     )
 
 

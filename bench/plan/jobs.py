@@ -26,6 +26,9 @@ from bench.network.link import link_of
 from bench.plan.cell import Cell
 from results.precision import PRECISIONS
 
+SEEDS = 2**32
+"""Seeds that there are: 0 to one less."""
+
 
 @dataclass(frozen=True)
 class Jobs:
@@ -89,8 +92,13 @@ class Jobs:
             **self._process,
         )
 
-    def timing(self, *, silent: bool = False) -> TimingJob:
-        return TimingJob(silent=silent, **self._steps)
+    def timing(self, *, silent: bool = False, number: int = 0) -> TimingJob:
+        """``number``: of the round. With ``target_loss``, each has weights and data of its own."""
+        job = TimingJob(silent=silent, target_loss=self.cell.config.target_loss, **self._steps)
+        if job.target_loss is None:
+            return job
+        seed = (job.workload.seed + number) % SEEDS
+        return dataclasses.replace(job, workload=dataclasses.replace(job.workload, seed=seed))
 
     def profile(self) -> ProfileJob:
         return ProfileJob(traces=self._trace_place, **self._steps)
@@ -109,9 +117,9 @@ class Jobs:
             **self._process,
         )
 
-    def timed(self, *, silent: bool = False) -> TimingJob | CollectivesJob:
-        """The launch of a round."""
-        return self.timing(silent=silent) if self.cell.trains else self.collectives()
+    def timed(self, *, silent: bool = False, number: int = 0) -> TimingJob | CollectivesJob:
+        """The launch of round ``number``."""
+        return self.timing(silent=silent, number=number) if self.cell.trains else self.collectives()
 
     @property
     def _trace_place(self) -> TracePlace | None:

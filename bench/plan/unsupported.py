@@ -59,6 +59,10 @@ def refuse_simulated(cell: Cell) -> None:
         )
     if cell.simulated and config.data_skew != "none":
         raise EngineUnsupported(f"backend=fake has no data_skew={config.data_skew}: no rank has the other samples")
+    if cell.simulated and config.target_loss is not None:
+        raise EngineUnsupported(
+            f"backend=fake has no target_loss={config.target_loss:g}: no gradient of another rank is in its updates"
+        )
 
 
 def refuse_search(cell: Cell) -> None:

@@ -73,7 +73,7 @@ class Turns:
         """A launch that was timed, or how it failed."""
         running = self._running
         started_at = environment.now()
-        job: Job[Any] = running.jobs(cell).timed(silent=silent)
+        job: Job[Any] = running.jobs(cell).timed(silent=silent, number=number)
         result = running.launcher.launch(job)
         running.observe(cell, result)
         if result.status != "ok":

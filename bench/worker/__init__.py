@@ -12,6 +12,7 @@ Read in this order:
 What a rank does, by the kind of its launch (``bench.job``):
 
     timing.py      measured steps
+    target.py      measured steps that end once a target loss is reached
     updates.py     whether they updated the weights
     profile.py     what steps are made of
     check.py       parity, memory, collectives

@@ -85,9 +85,12 @@ def timed_steps(
     loss_fn: LossFunction,
     device: torch.device,
     *,
+    first: int = 0,
     join: bool = False,
 ) -> TimedSteps:
     """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection.
+
+    The first of them is step ``first`` of the cycle.
 
     With ``join``, ranks may have unequal counts; a rank that is done answers the others' collectives, off the clock.
     """
@@ -101,7 +104,7 @@ def timed_steps(
         started = time.perf_counter()
         clock.mark()
         with cast(JoinableEngine, engine).join() if join else contextlib.nullcontext():
-            for step in range(count):
+            for step in range(first, first + count):
                 losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
             launched_s = time.perf_counter() - started
             synchronize(device)

@@ -12,6 +12,7 @@ from bench.worker.batches import steps_of
 from bench.worker.engine import ready
 from bench.worker.group import wait_for_all
 from bench.worker.stopwatch import Stopwatch
+from bench.worker.target import steps_until
 from bench.worker.updates import UpdateWatch, settle
 from results import launches
 
@@ -35,7 +36,15 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
     watch.begin()
     if job.silent:
         wait_for_all(job, context, "measured")  # without communication, the barrier of the steps waits for no rank
-    measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
+    if job.target_loss is None:
+        measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
+    else:
+        measured = steps_until(
+            job.target_loss,
+            job.steps,
+            device,
+            lambda first, count: loop.timed_steps(engine, pool, count, loss_fn, device, first=first),
+        )
     disturbance = watch.end()
     seconds.lap("measured_s")
     updated = updates.result(len(measured.losses))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -114,6 +115,24 @@ def test_a_share_that_is_not_whole_is_rejected_by_its_name(make_config: Callable
     with pytest.raises(ConfigError, match=r"accumulate=3; valid: a multiple of 3"):
         check(make_config(batch_size=10, accumulate=3))
     check(make_config(batch_size=12, gpus=2, scaling="strong", accumulate=3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 9}, "target_loss=1 looks at the loss of 10 steps; steps=9 is not valid; valid: 10 or more"),
+        ({"measure": {"profile": True}}, "target_loss=1 is not valid with measure.profile=true"),
+        ({"search": "max_batch", "memory_limit": "1GiB"}, "target_loss=1 is not valid with search=max_batch"),
+        ({"data_skew": "samples"}, "target_loss=1 is not valid with data_skew=samples"),
+        ({"workload": "collectives", "engine": {"name": "-", "package": "-"}}, "target_loss=1 needs a workload that"),
+    ],
+)
+def test_a_target_loss_needs_whole_trainings(
+    settings: dict[str, Any], message: str, make_config: Callable[..., Config]
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        check(make_config(target_loss=1.0, **{"steps": 10, **settings}))
+    check(make_config(target_loss=1.0, steps=10))
 
 
 def test_a_link_without_the_lab_is_refused(make_config: Callable[..., Config]) -> None:

@@ -1,0 +1,60 @@
+"""Steps and time to ``target_loss``, over the launches of a configuration; each launch has a seed of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Any
+
+from analysis.statistics import medians
+from analysis.statistics.medians import Interval
+from results.record import Record
+from results.target import Reached, reached
+
+COLUMNS = [
+    *("steps_to_target", "steps_to_target_low", "steps_to_target_high"),
+    *("time_to_target_s", "time_to_target_s_low", "time_to_target_s_high", "launches_at_target"),
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A launch that ended before it reached the target counts as later than any that did: infinite."""
+
+    loss: float
+    by_round: dict[int, Reached | None]
+    steps: Interval
+    """Median over launches, with its interval; infinite where half of them or more did not reach it."""
+    seconds: Interval
+
+    @property
+    def count(self) -> int:
+        """Launches that reached it."""
+        return sum(outcome is not None for outcome in self.by_round.values())
+
+
+def to_target(record: Record) -> Target | None:
+    """None where no target was set."""
+    loss = record.config.get("target_loss")
+    if loss is None:
+        return None
+    by_round = {launch.round: reached(launch, loss) for launch in record.launches if launch.ranks}
+    outcomes = list(by_round.values())
+    return Target(
+        loss,
+        by_round,
+        medians.median_interval([inf if outcome is None else outcome.steps for outcome in outcomes]),
+        medians.median_interval([inf if outcome is None else outcome.seconds for outcome in outcomes]),
+    )
+
+
+def columns(target: Target | None) -> dict[str, Any]:
+    """The columns of a row; NaN for what is infinite."""
+    if target is None:
+        return {}
+    values = {"steps_to_target": target.steps, "time_to_target_s": target.seconds}
+    row: dict[str, Any] = {"launches_at_target": target.count}
+    for name, interval in values.items():
+        ends = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row |= {column: nan if value == inf else value for column, value in ends.items()}
+    return row

@@ -1,0 +1,39 @@
+"""Steps and time to the target loss, against sums by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from results.launches import Launch
+from results.target import WINDOW, Reached, reached
+from results.updates import Updates
+from tests.fakes import launch
+
+
+def trained(*losses: list[float]) -> Launch:
+    """Losses by rank; each step took 0.5 s on rank 0 and 0.25 s on the others, after three warm-up steps."""
+    made = launch(0, [[0.5 if rank == 0 else 0.25] * len(own) for rank, own in enumerate(losses)])
+    ranks = [dataclasses.replace(rank, losses=own) for rank, own in zip(made.ranks, losses, strict=True)]
+    return dataclasses.replace(made, ranks=ranks)
+
+
+def test_the_target_is_reached_when_the_mean_of_ten_steps_of_all_ranks_is_at_most_that() -> None:
+    falling = [20.0 - step for step in range(20)]  # the mean of steps k-9 to k is 20 - k + 4.5
+    assert WINDOW == 10
+    assert reached(trained(falling), 9.5) == Reached(3 + 16, (3 + 16) * 0.5)
+    assert reached(trained(falling), 9.4) == Reached(3 + 17, (3 + 17) * 0.5)
+    assert reached(trained(falling, [2 * loss for loss in falling]), 1.5 * 9.5) == Reached(19, 9.5)
+
+
+def test_the_first_window_begins_after_the_warm_up_and_there_may_be_none() -> None:
+    assert reached(trained([0.0] * 12), 1.0) == Reached(3 + 10, 6.5)
+    assert reached(trained([0.0] * 9), 1.0) is None
+    assert reached(trained([2.0] * 30), 1.0) is None
+    assert reached(trained([math.nan] * 30), 1.0) is None
+
+
+def test_steps_in_which_the_loss_scale_settled_are_counted() -> None:
+    made = trained([0.0] * 12)
+    settled = dataclasses.replace(made.ranks[0], updates=Updates(12, settling=4))
+    assert reached(dataclasses.replace(made, ranks=[settled]), 1.0) == Reached(3 + 4 + 10, 17 * 0.5)
