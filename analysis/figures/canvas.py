@@ -38,6 +38,14 @@ TITLE_POINTS, TITLE_LETTER, SMALLEST_TITLE = 9.5, 0.076, 0.75
 DPI = 300
 """Of PNG files: 1,230 pixels wide."""
 
+PNG_LEVEL = 3
+"""Of compression: half the time of the default, for a sixth more bytes."""
+
+DOT = r"M (\S+) (\S+) \n(?:C .*\n){3}C (?:\S+ ){5}(\S+) \n(?:C .*\n){4}z\n"
+"""One dot of a hatch as matplotlib writes it: a circle of eight curves, from its lowest point by its highest."""
+
+DOTS = re.compile(rf'<path d="((?:{DOT})+)"(.*?)stroke-width: (\S+); stroke-linecap: butt')
+
 SCALES = (("µs", 1e6), ("ms", 1e3), ("s", 1.0))
 
 
@@ -135,12 +143,24 @@ def _title(figure: Figure, title: str, total: float) -> None:
 def save(figure: Figure, file: Path, title: str, alternative: str) -> Drawing:
     """Writes ``file`` as PNG and SVG; ``alternative`` describes the figure in words."""
     with replacing(file) as partial:
-        figure.savefig(partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+        options = {"compress_level": PNG_LEVEL}
+        figure.savefig(
+            partial, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs=options
+        )
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    document = plain(buffer.getvalue())
+    document = DOTS.sub(_as_caps, plain(buffer.getvalue()))
     write_whole(file.with_suffix(".svg"), file_svg(document))
     return Drawing(title, file, page_svg(document, alternative))
+
+
+def _as_caps(path: re.Match[str]) -> str:
+    """A hatch of dots as round ends of lines without length, which look alike: a tenth of the letters."""
+    dots = re.findall(DOT, path[1])
+    (_, low, high), width = dots[0], float(path[6])
+    diameter = abs(float(low) - float(high)) + width
+    places = "".join(f"M {x} {(float(bottom) + float(top)) / 2:g} h0\n" for x, bottom, top in dots)
+    return f'<path d="{places}"{path[5]}stroke-width: {diameter:g}; stroke-linecap: round'
 
 
 def file_svg(document: str) -> str:

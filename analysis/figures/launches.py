@@ -31,14 +31,16 @@ def launch_dots(panel: Panel, layout: PanelLayout, throughputs: Mapping[int, Seq
         Line2D([], [], color=INK, marker="|", ls="", markersize=9, markeredgewidth=1.6, label="median"),
     ]
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
-    right = 1.0
-    for at, (index, row), best in zip(rows.places, each_cell(table), fastest.tolist(), strict=True):
-        ratios = [value / best for value in throughputs[index]]
+    shown = [
+        [value / best for value in throughputs[int(index)]]
+        for index, best in zip(table.index, fastest.tolist(), strict=True)
+    ]
+    right = max(1.0, *(max(ratios) for ratios in shown))
+    for at, (_, row), ratios, best in zip(rows.places, each_cell(table), shown, fastest.tolist(), strict=True):
         median = row["throughput_per_s"] / best
         axes.plot(ratios, [at] * len(ratios), "o", color=colour, markersize=4, alpha=0.7, zorder=3)
         axes.plot([median], [at], "|", color=INK, markersize=12, markeredgewidth=1.6, zorder=4)
-        rows.say(axes, at, max(ratios), number(median))
-        right = max(right, *ratios)
+        rows.say(axes, at, right, number(median))
     rows.frame(axes, "throughput relative to the fastest", right)
     axes.axvline(1, color=INK, linewidth=0.9, dashes=(5, 3), zorder=1)
     return figure

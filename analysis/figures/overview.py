@@ -45,8 +45,9 @@ def overview(panel: Panel, layout: PanelLayout, limits: Mapping[int, float | Non
     figure, speed, memory = pair(max(ROW * len(table) + 0.05, 0.5), panel.title, left)
     places = list(range(len(table)))
     colours = sns.color_palette("colorblind", 2)
-    _throughput(speed, table, colours[0])
-    _memory(memory, table, colours[1], [limits.get(int(at)) for at in table.index])
+    alike = panel.peers[panel.peers["gpus"].isin(table["gpus"])]
+    _throughput(speed, table, colours[0], highest=_highest(alike), scale=THROUGHPUT.scale(_highest(panel.peers)))
+    _memory(memory, table, colours[1], [limits.get(int(at)) for at in table.index], float(alike["peak_bytes"].max()))
     for axes in (speed, memory):
         axes.set_yticks(places, names if axes is speed else [""] * len(places))
         axes.set_ylim(len(places) - 0.45, -0.55)
@@ -61,9 +62,13 @@ def shortened(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
-def _throughput(axes: Axes, table: pd.DataFrame, colour: Any) -> None:
-    top = float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
-    scale, factor = THROUGHPUT.scale(top)
+def _highest(table: pd.DataFrame) -> float:
+    return float(np.nanmax(table[["throughput_per_s", "throughput_per_s_high"]].to_numpy(dtype=float)))
+
+
+def _throughput(axes: Axes, table: pd.DataFrame, colour: Any, *, highest: float, scale: tuple[str, float]) -> None:
+    """``highest`` and ``scale`` are those of all panels of the same world size, and of all panels."""
+    name, factor = scale
     for at, (_, row) in enumerate(each_cell(table)):
         value, low, high = (row[f"throughput_per_s{end}"] * factor for end in ("", "_low", "_high"))
         verdicts = set(row["verdicts"].split(";"))
@@ -74,13 +79,13 @@ def _throughput(axes: Axes, table: pd.DataFrame, colour: Any) -> None:
         if verdicts & set(MOMENTARY):
             axes.plot([value], [at], "x", color=INK, markersize=7, markeredgewidth=0.9, zorder=5)
         _words(axes, at, high if is_finite(high) else value, short(value))
-    axes.set_xlim(0, top * factor * 1.42)
-    axes.set_xlabel(THROUGHPUT.axis.format(scale=scale, unit=unit_of(table)).replace(" per second", "/s"))
+    axes.set_xlim(0, highest * factor * 1.42)
+    axes.set_xlabel(THROUGHPUT.axis.format(scale=name, unit=unit_of(table)).replace(" per second", "/s"))
 
 
-def _memory(axes: Axes, table: pd.DataFrame, colour: Any, limits: list[float | None]) -> None:
-    top = float(table["peak_bytes"].max())
-    if not is_finite(top):
+def _memory(axes: Axes, table: pd.DataFrame, colour: Any, limits: list[float | None], top: float) -> None:
+    """``top``: bytes, the largest peak of all panels of the same world size."""
+    if not table["peak_bytes"].notna().any():
         axes.set_xlabel("peak memory: not measured")
         axes.set_xticks([])
         return

@@ -103,7 +103,9 @@ Cell = Mapping[Hashable, Any] | pd.Series
 
 def each_cell(table: pd.DataFrame) -> Iterator[tuple[int, dict[Hashable, Any]]]:
     """Each row with its record's position, in a fraction of the time of iterrows."""
-    return zip(map(int, table.index), table.to_dict("records"), strict=True)
+    names = list(table.columns)
+    rows = zip(*(table[name].tolist() for name in names), strict=True)
+    return zip(map(int, table.index), (dict(zip(names, values, strict=True)) for values in rows), strict=True)
 
 
 def varying(table: pd.DataFrame) -> list[str]:

@@ -9,6 +9,12 @@ from bench.sweep.records import SweepRecords
 from bench.tracking.tracker import Tracker
 
 
+def load_libraries() -> None:
+    """Import what ``write_report`` needs: seconds, which a sweep has while its host servers start."""
+    import analysis.report.terminal
+    import analysis.report.write  # noqa: F401
+
+
 def write_report(sweep: SweepRecords, tracker: Tracker, breakdown: Breakdown, *, show_breakdown: bool) -> bool:
     """Reports, logs and prints all records of the sweep's folder; whether the report could be written."""
     from analysis.report import write

@@ -33,7 +33,7 @@ from bench.sweep.loading import check_workloads
 from bench.sweep.preparation import Preparation
 from bench.sweep.progress import SweepProgress
 from bench.sweep.records import GOES_ON, SweepRecords
-from bench.sweep.report import write_report
+from bench.sweep.report import load_libraries, write_report
 from bench.sweep.resume import take_over
 from bench.sweep.running import Running
 from bench.sweep.scratch import scratch
@@ -73,8 +73,7 @@ def run_in(store: RecordStore, configs: list[Config]) -> int:
     with scratch() as folder_for_now:
         try:
             with contextlib.closing(open_launcher(settings.cluster, preload)) as launcher:
-                # The server imports torch on one core while this process imports what the end needs.
-
+                load_libraries()  # the server imports torch meanwhile, on one core
                 tracker = open_tracker(settings.tracking, folder)
                 code_now = source.collect(sys.argv[1:])
                 check_same_code(launcher.hosts, code_now)

@@ -33,6 +33,12 @@ def test_the_answer_names_the_fastest_and_the_lowest_peak_memory_and_its_price()
     assert answer.headline.count(". ") == 1, "two sentences"
 
 
+def test_of_peaks_within_the_tolerance_the_fastest_is_the_lowest() -> None:
+    fast = steps(2, 0, 0.010, 0.0101, 0.0102)
+    lean = [steps(2, stage, 0.01 * stage, 0.01 * stage, 0.01 * stage, peak=2_000_000 - stage) for stage in (2, 3)]
+    assert "Lowest peak memory: stage 2" in words([fast, *lean])
+
+
 def test_a_tie_is_a_paired_ratio_that_includes_1() -> None:
     crossing = [steps(2, 0, 0.010, 0.012, 0.011), steps(2, 1, 0.0101, 0.0119, 0.0111), steps(2, 3, 0.02, 0.021, 0.022)]
     assert "Stage 1 is tied with it (paired ratio over rounds includes 1; 75 % (3 launches))." in words(crossing)

@@ -52,6 +52,17 @@ def test_the_memory_limit_is_a_line_where_it_is_near_and_words_where_it_would_fl
     assert far.get_xlim()[1] * 2**20 < 2 * peak
 
 
+def test_panels_of_one_world_size_have_one_scale_and_all_panels_one_unit() -> None:
+    table = frame(sweep((0, 3), (1, 2)) + sweep((0, 3), (1, 2), seed=1, precision="amp_bf16"))
+    place = layout(table)
+    with style():
+        figures = [overview(panel, place, {}) for panel in panels(table, [*place.panels, "gpus"])]
+    speeds = [figure.axes[0] for figure in figures if figure is not None]
+    reach = [axes.get_xlim()[1] for axes in speeds]
+    assert reach[0] == reach[2] and reach[1] == reach[3] and reach[0] != reach[1]
+    assert len({axes.get_xlabel() for axes in speeds}) == 1
+
+
 def test_one_world_size_has_no_curve_over_world_size(tmp_path: Path) -> None:
     def names(records: list[Record]) -> set[str]:
         plots = catalogue.draw(measure_all(records), frame(records), tmp_path)

@@ -37,9 +37,11 @@ def test_a_full_disk_leaves_each_file_as_it_was_or_as_it_was_to_be(tmp_path: Pat
     write_report(old, tmp_path / "report")
     before = content(tmp_path / "report")
     assert before["report.html"] != to_be["report.html"]
-    largest_figure = max(len(data) for name, data in to_be.items() if name.endswith(".png"))
+    figures = sorted(len(data) for name, data in to_be.items() if name.endswith(".png"))
+    page = len(to_be["report.html"])
     changed = []
-    for limit in (len(to_be["summary.csv"]) // 2, largest_figure // 2, len(to_be["report.html"]) // 2):
+    for limit in (len(to_be["summary.csv"]) // 2, figures[-1] // 2, max(figures[-1] + 1, page // 2)):
+        assert limit < page
         with files_of_at_most(limit), pytest.raises(OSError):
             write_report(new, tmp_path / "report")
         after = content(tmp_path / "report")
