@@ -55,9 +55,10 @@ def _values(records: Iterable[Facts]) -> dict[str, set[str]]:
 
 def surroundings(record: Record) -> dict[str, Any]:
     """The code and the environment of a record, without what differs between any two sweeps."""
-    facts = {
-        name: value for name, value in flatten(record.environment).items() if name.partition(".")[0] not in NOT_COMPARED
-    }
+    environment = dict(record.environment)
+    hosts = environment.pop("hosts", None)
+    facts = {name: value for name, value in flatten(environment).items() if name.partition(".")[0] not in NOT_COMPARED}
+    facts |= by_host("hosts", hosts)
     if record.source:
         facts["code"] = f"{record.source.described()}, files {record.source.digest[:10]}"
         facts["uv.lock"] = record.source.lock_digest[:16] or "none"
@@ -66,7 +67,16 @@ def surroundings(record: Record) -> dict[str, Any]:
 
 def resolved(record: Record) -> dict[str, Any]:
     """The resolved settings of a record."""
-    return flatten({"resolved": record.resolved})
+    settings = dict(record.resolved)
+    hosts = settings.pop("hosts", None)
+    return flatten({"resolved": settings}) | by_host("resolved.hosts", hosts)
+
+
+def by_host(name: str, hosts: object) -> dict[str, Any]:
+    """A list of hosts as one entry for each host and name, without what differs between any two sweeps."""
+    described = [host for host in hosts if isinstance(host, dict)] if isinstance(hosts, list) else []
+    lasting = [{key: value for key, value in host.items() if key not in NOT_COMPARED} for host in described]
+    return flatten({name: {str(place): host for place, host in enumerate(lasting)}}) if lasting else {}
 
 
 def machine_differences(before: Environment, now: Environment) -> list[Difference]:
