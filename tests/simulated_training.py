@@ -30,6 +30,8 @@ class Cluster:
     """Deviation of a layer's time, as a share of it."""
     overlap: bool = True
     update_s: float = 0.001
+    contention: float = 0.0
+    """Share of its speed that computation loses while a message is in flight."""
     trees: bool = False
     """Whether an all-reduce uses a tree where that is faster, as NCCL's can."""
 
@@ -49,7 +51,9 @@ class Cluster:
         def compute(seconds: float) -> list[float]:
             starts = list(clocks)
             for rank in range(ranks):
-                clocks[rank] += max(0.0, generator.gauss(seconds, self.noise * seconds))
+                work = max(0.0, generator.gauss(seconds, self.noise * seconds))
+                contended = min((1 - self.contention) * max(0.0, channel - clocks[rank]), work)
+                clocks[rank] += contended / (1 - self.contention) + work - contended
             return starts
 
         def send(issued: list[float], seconds: float, *, wait: bool) -> float:
@@ -83,7 +87,7 @@ class Cluster:
         return end + after, after
 
     def record(self, stage: int, ranks: int, launches: int = 6, steps: int = 12, seed: int = 0) -> Record:
-        """A record of that training; ranks have a link each."""
+        """A record of that training; ranks have a link each. Layers sleep where nothing contends with them."""
         rounds = []
         for at in range(launches):
             generator = random.Random(f"{seed} {stage} {ranks} {at}")
@@ -101,6 +105,14 @@ class Cluster:
         network = {"kind": "lab", "rate": "1gbit", "delay": None, "hosts": None}
         record = cell(stage, ranks, rounds, verdicts=[])
         record.config["network"] = network
+        if not self.contention:
+            record.config["workload"] = {
+                "name": "calibrated",
+                "per": "micro_batch",
+                "layers": self.layers,
+                "forward_s": self.forward_s,
+                "backward_s": self.backward_s,
+            }
         record.resolved["backend"] = "nccl"
         record.resolved["engine"] = {"overlap": self.overlap}
         record.collectives = self.collectives(stage, ranks)

@@ -41,6 +41,8 @@ class ScalingCurve:
     label: str
     records: dict[int, Record]
     """By world size, ascending."""
+    error: float | None = None
+    """Relative standard error of each step time, where its source has it; None: from the launches."""
     _collectives: dict[int, list[Collective]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -60,7 +62,8 @@ class ScalingCurve:
 
     def within(self, largest: int) -> ScalingCurve:
         """The same without the world sizes above ``largest``."""
-        return ScalingCurve(self.label, {size: record for size, record in self.records.items() if size <= largest})
+        smaller = {size: record for size, record in self.records.items() if size <= largest}
+        return ScalingCurve(self.label, smaller, self.error)
 
     @cached_property
     def stage(self) -> int:
@@ -85,9 +88,14 @@ class ScalingCurve:
         return (self.any.resolved.get("engine") or {}).get("wrapper") == "fully_shard"
 
     @cached_property
+    def sleeps(self) -> bool:
+        """Whether layers sleep, so that communication cannot slow them."""
+        return (self.any.config.get("workload") or {}).get("name") == "calibrated"
+
+    @cached_property
     def backward_share(self) -> float:
         """Of the time of forward and backward."""
-        if (self.any.config.get("workload") or {}).get("name") != "calibrated":
+        if not self.sleeps:
             return BACKWARD_SHARE
         layers = CalibratedStep.of(self.any.config)
         return layers.backward_s / (layers.forward_s + layers.backward_s)
@@ -118,6 +126,8 @@ class ScalingCurve:
 
     @cached_property
     def _relative_error(self) -> dict[int, float]:
+        if self.error is not None:
+            return dict.fromkeys(self._step_s, self.error)
         return {size: _relative_error(interval) for size, interval in self._step_s.items()}
 
     def rank_batch(self, ranks: int) -> float:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log2
 
+import numpy as np
+
+from analysis.projection.schedule import Seconds
 from results.launches import Collective
 
 
@@ -17,8 +20,8 @@ from results.launches import Collective
 class LinkTime:
     """The cost of a message: ``alpha_s`` seconds, and ``s_per_byte`` seconds for each byte."""
 
-    alpha_s: float
-    s_per_byte: float
+    alpha_s: Seconds
+    s_per_byte: Seconds
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Fabric:
         """The slowest message of a group of ``ranks``; ``stream_count`` ranks of a host share its link."""
         if self.between is None or self.ranks_per_host is None or ranks <= self.ranks_per_host:
             return self.inside
-        s_per_byte = max(self.inside.s_per_byte, self.between.s_per_byte * stream_count)
-        return LinkTime(max(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
+        s_per_byte = np.maximum(self.inside.s_per_byte, self.between.s_per_byte * stream_count)
+        return LinkTime(np.maximum(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
 
 
 def passes(kind: str, backend: str) -> int:
@@ -46,7 +49,7 @@ def passes(kind: str, backend: str) -> int:
     return {"all_reduce": 2, "reduce_scatter": reduce_scatter, "all_gather": 1, "all_to_all": 1}.get(kind, 0)
 
 
-def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:
+def collective_s(collective: Collective, backend: str, fabric: Fabric) -> Seconds:
     """Seconds that one of these collectives takes.
 
     - gloo's reduce-scatter sends as much as an all-reduce (measured at the interface, docs/results).
@@ -66,7 +69,7 @@ def collective_s(collective: Collective, backend: str, fabric: Fabric) -> float:
     if times := passes(collective.kind, backend):
         ring = times * ((ranks - 1) * line.alpha_s + share * size * line.s_per_byte)
         if fabric.trees and backend == "nccl" and collective.kind == "all_reduce":
-            return min(ring, 2 * depth * line.alpha_s + 2 * size * line.s_per_byte)
+            return np.minimum(ring, 2 * depth * line.alpha_s + 2 * size * line.s_per_byte)
         return ring
     if collective.kind in ("broadcast", "reduce"):
         if backend == "nccl":

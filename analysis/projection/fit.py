@@ -1,34 +1,46 @@
 """Latency, bandwidth and compute time from the measured step times of curves that share a fabric.
 
-The parameters are log α and log 1/β of the fabric, and for each curve the log of a step without communication and of
-the factor of its collectives. A maximum a posteriori estimate: residuals are differences of log step time over their
-standard error; the factor is near 1 (log deviation 0.2), everything else is free over orders of magnitude. Links
-that were timed by themselves (``workload=collectives``) are known within a log deviation of 0.3. Where
-computation hides all communication, α and β stay as uncertain as the prior, and the band of a projection says so.
+The parameters are log α and log 1/β of the fabric, the log odds of contention, and for each curve the log of a step
+without communication and of the factor of its collectives. A maximum a posteriori estimate: residuals are differences
+of log step time over their standard error; the factor is near 1 (log deviation 0.2), everything else is free over
+orders of magnitude. Links that were timed by themselves (``workload=collectives``) have a log deviation of 0.3.
+
+What measurements leave open is in the draws: estimates from data and priors that are moved at random by their own
+deviations (randomized maximum likelihood; Oliver, He and Reynolds 1996). Where computation hides all communication
+and nothing slows it, α and β differ between draws as the prior does, and the band of a projection says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import product
-from math import exp, log
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
+from analysis.projection.least_squares import Floats, minimized
 from analysis.projection.model import Costs, StepModel
 
-Floats = NDArray[np.float64]
-
-STARTS = tuple(product((1e-5, 1e-4, 1e-3), (1e-10, 1e-9, 1e-8, 1e-7)))
-"""Latency in seconds and seconds per byte, from which the best start is chosen."""
+STARTS = tuple(product((1e-6, 1e-5, 1e-4, 1e-3), (1e-11, 1e-10, 1e-9, 1e-8, 1e-7), (0.01, 0.4)))
+"""Latency in seconds, seconds per byte, and contention, where estimates may start."""
+STARTED = 8
+"""Of these, the most likely."""
+DRAWS = 128
+SEED = 0
 WIDE = 3.0
 """Deviation of the logarithm of what is free."""
+LINKS = {"nccl": LinkTime(1e-5, 1e-10)}
+"""The center of the prior by backend: 10 µs per message and 10 GB/s of GPUs' links. They are free by ``WIDE``."""
+TCP = LinkTime(1e-4, 1e-9)
+"""The center for every other backend, whose messages go through the kernel."""
+CONTENTION = (log(0.05 / 0.95), 2.0)
+"""Center and deviation of the log odds of contention: 90 % between 0.002 and 0.59. Calculon's systems have 0.02 for
+InfiniBand and 0.15 for NVLink."""
 FACTOR = 0.2
 TIMED = 0.3
 """Deviation of the logarithm of latency and bandwidth that were timed by themselves: a step's collectives differ."""
@@ -38,18 +50,19 @@ LIKELY = 2.0
 """A fit whose cost is higher by this much is 7 times less likely than the best, exp(2), and left out."""
 STEP = 1e-4
 """Change of a logarithm for a numeric derivative."""
-SHARED = 2
+SHARED = 3
 OWN = 3
-"""Parameters of the fabric, and of each curve."""
+"""Parameters that all curves share, and those of each."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Estimates for curves that share a fabric, with their covariance."""
+    """Estimates for curves that share a fabric, and draws of what they may be instead."""
 
     models: list[StepModel]
     theta: Floats
-    covariance: Floats
+    draws: Floats
+    """One row per draw."""
     cost: float
     """Half the sum of squared residuals."""
     trees: bool = True
@@ -57,24 +70,22 @@ class Fitted:
 
     @property
     def fabric(self) -> Fabric:
-        return _fabric(self.theta, self.trees)
+        link = _link(self.theta)
+        return Fabric(LinkTime(float(link.alpha_s), float(link.s_per_byte)), trees=self.trees)
 
     def costs(self, at: int) -> Costs:
         """Of the curve with this position."""
-        return _costs(self.theta, at, self.models[at])
+        costs = _costs(self.theta, at, self.models[at])
+        return Costs(float(costs.step_s), float(costs.factor), float(costs.fixed), float(costs.contention))
 
-    def deviation(self, at: int, ranks: int, fabric: Fabric | None = None) -> float:
-        """Standard deviation of the logarithm of a projected step time, from the fit alone.
+    def drawn_s(self, at: int, ranks: int, fabric: Fabric | None = None) -> Floats:
+        """The step time of a curve among so many ranks, in seconds, for each draw.
 
         ``fabric`` is one that a person described; nothing of it is uncertain.
         """
-        places = _places(at)
-        slopes = _slopes(lambda theta: self._log_step_s(theta, at, ranks, fabric), self.theta, places)
-        return float(np.sqrt(slopes @ self.covariance[np.ix_(places, places)] @ slopes))
-
-    def _log_step_s(self, theta: Floats, at: int, ranks: int, fabric: Fabric | None) -> float:
-        model = self.models[at]
-        return log(model.step_s(ranks, _costs(theta, at, model), fabric or _fabric(theta, self.trees)))
+        network = fabric or Fabric(_link(self.draws), trees=self.trees)
+        seconds = self.models[at].step_s(ranks, _costs(self.draws, at, self.models[at]), network)
+        return np.broadcast_to(np.asarray(seconds, dtype=np.float64), len(self.draws))
 
 
 def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[Fitted]:
@@ -92,18 +103,22 @@ def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[F
 
 def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool) -> Fitted:
     problem = Problem([StepModel(curve) for curve in curves], trees, timed)
-    solution = least_squares(problem.residuals, problem.start(), jac=problem.jacobian, x_scale="jac", max_nfev=200)
-    jacobian = np.asarray(solution.jac, dtype=np.float64)
-    covariance = np.asarray(np.linalg.inv(jacobian.T @ jacobian), dtype=np.float64)
-    measured = sum(len(curve.sizes) for curve in curves)
-    misfit = float(np.sum(np.square(solution.fun[:measured])) / max(1, measured - len(curves)))
-    theta = np.asarray(solution.x, dtype=np.float64)
-    return Fitted(problem.models, theta, covariance * max(1.0, misfit), float(solution.cost), trees)
+    estimates, costs = minimized(problem, problem.starts(), 0.0)
+    best = int(np.argmin(costs))
+    measured = problem.measured
+    misfit = float(np.sum(np.square(problem.residuals(estimates[[best]])[0, :measured])))
+    moved = np.random.default_rng(SEED).standard_normal((DRAWS, measured + len(estimates[best])))
+    moved[:, :measured] *= max(1.0, misfit / max(1, measured - len(curves))) ** 0.5
+    draws, _ = minimized(problem, np.repeat(estimates[[best]], DRAWS, axis=0), moved)
+    return Fitted(problem.models, estimates[best], draws, float(costs[best]), trees)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The residuals of the fit: misfits to measured step times, and distances from the prior."""
+    """The residuals of the fit: misfits to measured step times, and distances from the prior.
+
+    Parameters have one row for each set of them, so that many sets are computed at once.
+    """
 
     models: list[StepModel]
     trees: bool
@@ -111,58 +126,62 @@ class Problem:
     """Links that were timed by themselves."""
 
     @cached_property
+    def measured(self) -> int:
+        """The residuals that are misfits; they come first."""
+        return sum(len(model.curve.sizes) for model in self.models)
+
+    @cached_property
     def prior(self) -> tuple[Floats, Floats]:
         """Center and deviation of each parameter."""
-        center, spread = [log(1e-4), log(1e-9)], [WIDE, WIDE]
-        if self.timed:
-            center, spread = [log(self.timed.alpha_s), log(self.timed.s_per_byte)], [TIMED, TIMED]
+        links = self.timed or LINKS.get(self.models[0].curve.backend, TCP)
+        deviation = TIMED if self.timed else WIDE
+        center = [log(float(links.alpha_s)), log(float(links.s_per_byte)), CONTENTION[0]]
+        spread = [deviation, deviation, CONTENTION[1]]
         for model in self.models:
             smallest = model.curve.sizes[0]
             center += [log(model.curve.step_s(smallest).value), 0.0, log(FIXED[0])]
             spread += [WIDE, FACTOR, FIXED[1]]
         return np.array(center), np.array(spread)
 
-    def start(self) -> Floats:
-        """The best of ``STARTS``."""
-        starts = [self.prior[0]]
-        for alpha_s, s_per_byte in STARTS:
-            start = self.prior[0].copy()
-            start[:SHARED] = log(alpha_s), log(s_per_byte)
-            starts.append(start)
-        return min(starts, key=lambda theta: float(np.sum(np.square(self.residuals(theta)))))
+    def starts(self) -> Floats:
+        """The prior's center, and the most likely of it with ``STARTS``."""
+        starts = np.repeat(self.prior[0][None], len(STARTS) + 1, axis=0)
+        for row, (alpha_s, s_per_byte, contention) in zip(starts[1:], STARTS, strict=True):
+            row[:SHARED] = log(alpha_s), log(s_per_byte), log(contention / (1 - contention))
+        costs = np.sum(np.square(self.residuals(starts)), axis=1)
+        costs[0] = -np.inf
+        return starts[np.argsort(costs)[: STARTED + 1]]
 
     def residuals(self, theta: Floats) -> Floats:
         """Misfits over their standard errors, then distances from the prior over its deviations."""
         misfits = [self._misfits(theta, at) for at in range(len(self.models))]
-        return np.concatenate([*misfits, (theta - self.prior[0]) / self.prior[1]])
+        return np.concatenate([*misfits, (theta - self.prior[0]) / self.prior[1]], axis=1)
 
     def jacobian(self, theta: Floats) -> Floats:
-        """A curve's step times depend on the fabric and on its own parameters only."""
-        rows = []
-        for at in range(len(self.models)):
-            places = _places(at)
-            block = np.zeros((len(self.models[at].curve.sizes), len(theta)))
-            block[:, places] = _slopes(partial(self._misfits, at=at), theta, places).T
-            rows.append(block)
-        return np.concatenate([*rows, np.diag(1 / self.prior[1])])
+        """Derivatives (set, residual, parameter); a curve depends on the shared parameters and on its own only."""
+        sets, places = theta.shape
+        slopes = np.zeros((sets, self.measured + places, places))
+        slopes[:, self.measured :] = np.diag(1 / self.prior[1])
+        first = 0
+        for at, model in enumerate(self.models):
+            own = _places(at)
+            moved = np.repeat(theta[None], len(own) + 1, axis=0)
+            for row, place in enumerate(own, start=1):
+                moved[row, :, place] += STEP
+            values = self._misfits(moved.reshape(-1, places), at).reshape(len(own) + 1, sets, -1)
+            last = first + len(model.curve.sizes)
+            slopes[:, first:last, own] = np.moveaxis((values[1:] - values[0]) / STEP, 0, -1)
+            first = last
+        return slopes
 
     def _misfits(self, theta: Floats, at: int) -> Floats:
         model = self.models[at]
-        curve, costs, fabric = model.curve, _costs(theta, at, model), _fabric(theta, self.trees)
-        logs = [log(model.step_s(ranks, costs, fabric) / curve.step_s(ranks).value) for ranks in curve.sizes]
-        errors = [curve.relative_error(ranks) for ranks in curve.sizes]
-        return np.asarray(np.divide(logs, errors), dtype=np.float64)
-
-
-def _slopes(function: Callable[[Floats], Floats | float], theta: Floats, places: Sequence[int]) -> Floats:
-    """Numeric derivatives of ``function`` by the parameters at ``places``, one row each."""
-    base = function(theta)
-    slopes = []
-    for place in places:
-        moved = theta.copy()
-        moved[place] += STEP
-        slopes.append((function(moved) - base) / STEP)
-    return np.array(slopes)
+        curve, costs, fabric = model.curve, _costs(theta, at, model), Fabric(_link(theta), trees=self.trees)
+        logs = [
+            np.log(model.step_s(ranks, costs, fabric) / curve.step_s(ranks).value) / curve.relative_error(ranks)
+            for ranks in curve.sizes
+        ]
+        return np.stack([np.broadcast_to(values, len(theta)) for values in logs], axis=1)
 
 
 def _places(at: int) -> list[int]:
@@ -170,11 +189,12 @@ def _places(at: int) -> list[int]:
     return [*range(SHARED), *range(first, first + OWN)]
 
 
-def _fabric(theta: Floats, trees: bool) -> Fabric:
-    alpha_s, s_per_byte = (exp(float(value)) for value in theta[:SHARED])
-    return Fabric(LinkTime(alpha_s, s_per_byte), trees=trees)
+def _link(theta: NDArray[np.float64]) -> LinkTime:
+    return LinkTime(np.exp(theta[..., 0]), np.exp(theta[..., 1]))
 
 
-def _costs(theta: Floats, at: int, model: StepModel) -> Costs:
-    step, factor, fixed = (exp(float(value)) for value in theta[_places(at)[SHARED:]])
-    return Costs(step, factor, min(0.99, fixed) if model.curve.is_strong else 0.0)
+def _costs(theta: NDArray[np.float64], at: int, model: StepModel) -> Costs:
+    own = np.exp(theta[..., _places(at)[SHARED:]])
+    contention = 0.0 if model.curve.sleeps else 1 / (1 + np.exp(-theta[..., 2]))
+    fixed = np.minimum(0.99, own[..., 2]) if model.curve.is_strong else 0.0
+    return Costs(own[..., 0], own[..., 1], fixed, contention)

@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import exp, log, log2, sqrt
+from math import log, log2, sqrt
+from statistics import NormalDist
+
+import numpy as np
 
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
@@ -21,6 +24,8 @@ from analysis.projection.model import Parts
 LEVEL = 0.90
 DEVIATIONS = 1.645
 """Half the width of a normal distribution's central 90 %, in standard deviations."""
+NORMAL = np.array([NormalDist().inv_cdf((at + 0.5) / 40) for at in range(40)])
+"""Evenly spaced quantiles of a standard normal distribution."""
 UNCHECKED = 0.05
 """The error per doubling that is assumed where too few world sizes were measured to check it."""
 
@@ -111,9 +116,10 @@ class Projector:
         network = None if fabric is None else replace(fabric, trees=fitted.trees)
         parts = fitted.models[place].parts(ranks, fitted.costs(place), network or fitted.fabric)
         doublings = max(1.0, log2(ranks / max(curve.sizes)))
-        own = DEVIATIONS * fitted.deviation(place, ranks, network)
-        width = sqrt(own**2 + (self.error_per_doubling(curve.label) * doublings) ** 2)
-        return parts, parts.step_s * exp(-width), parts.step_s * exp(width)
+        error = self.error_per_doubling(curve.label) * doublings / DEVIATIONS
+        logs = np.log(fitted.drawn_s(place, ranks, network))[:, None] + error * NORMAL
+        low, high = np.exp(np.quantile(logs, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+        return parts, min(float(low), parts.step_s), max(float(high), parts.step_s)
 
     def error_per_doubling(self, label: str) -> float:
         """The half-width of a 90 % band of log step time: the curve's own error, or that of all, whichever is more."""

@@ -22,7 +22,8 @@ def measured_line(records: Sequence[Record], curve: ScalingCurve) -> LinkTime | 
     if not lines:
         return None
     return LinkTime(
-        statistics.median(line.alpha_s for line in lines), statistics.median(line.s_per_byte for line in lines)
+        statistics.median(float(line.alpha_s) for line in lines),
+        statistics.median(float(line.s_per_byte) for line in lines),
     )
 
 

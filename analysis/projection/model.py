@@ -6,7 +6,8 @@ T(N) = compute + update + communication that nothing hides + waiting for the slo
   smallest world size N0.
 - The update takes 1/N of its time where the stage shards the optimizer.
 - Communication is what ``schedule.pass_s`` leaves exposed: gradients reduced during backward, parameters gathered
-  during forward and backward at stage 3, and what follows the update.
+  during forward and backward at stage 3, and what follows the update. Hidden communication costs time, too, by
+  contention with computation.
 - Waiting is the expected maximum over N ranks of the time by which a step exceeds its median.
 """
 
@@ -19,7 +20,7 @@ from statistics import NormalDist, pstdev
 
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime, collective_s
-from analysis.projection.schedule import pass_s, spread
+from analysis.projection.schedule import Seconds, pass_s, spread
 from results.launches import Collective
 
 REDUCTIONS = ("all_reduce", "reduce_scatter", "reduce", "all_to_all")
@@ -29,14 +30,16 @@ SCALAR_BYTES = 64
 
 @dataclass(frozen=True)
 class Costs:
-    """The fitted parameters of one curve."""
+    """The fitted parameters of one curve; or several sets of them, one per entry of each array."""
 
-    step_s: float
+    step_s: Seconds
     """A step of one rank, without communication, at the smallest world size."""
-    factor: float
+    factor: Seconds
     """How much longer this configuration's collectives take than the fabric says."""
-    fixed: float = 0.0
+    fixed: Seconds = 0.0
     """Share of the compute time that does not shrink with the batch; strong scaling only."""
+    contention: Seconds = 0.0
+    """Share of its speed that computation loses while a collective is in flight."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class Parts:
     compute_s: float
     update_s: float
     latency_s: float
-    """Exposed communication that is left if bandwidth is unlimited."""
+    """What communication adds to computation, exposed or by contention, if bandwidth is unlimited."""
     bandwidth_s: float
-    """The rest of exposed communication."""
+    """The rest of what communication adds."""
     straggler_s: float
 
     @property
@@ -71,11 +74,11 @@ class Parts:
 class Phases:
     """The seconds of a step's collectives, by when they run."""
 
-    forward: list[float]
+    forward: list[Seconds]
     """Gathers of parameters."""
-    backward_gathers: list[float]
-    reductions: list[float]
-    other: list[float]
+    backward_gathers: list[Seconds]
+    reductions: list[Seconds]
+    other: list[Seconds]
     """After the update, or of scalars: nothing runs at the same time."""
 
 
@@ -94,22 +97,32 @@ class StepModel:
 
     def parts(self, ranks: int, costs: Costs, fabric: Fabric) -> Parts:
         """The parts of a step among ``ranks``. Raises NotProjected where its collectives cannot be determined."""
-        curve, calls = self.curve, self.curve.collectives(ranks)
+        compute_s, update_s = self._own_s(ranks, costs)
+        calls = self.curve.collectives(ranks)
+        exposed_s = float(self._exposed_s(calls, compute_s, costs, fabric))
+        latency_s = min(exposed_s, float(self._exposed_s(calls, compute_s, costs, _without_bytes(fabric))))
+        own = (float(compute_s), float(update_s))
+        return Parts(*own, latency_s, exposed_s - latency_s, self.straggler_s(ranks))
+
+    def step_s(self, ranks: int, costs: Costs, fabric: Fabric) -> Seconds:
+        """The sum of the parts, for one set of costs and links, or for several at once."""
+        compute_s, update_s = self._own_s(ranks, costs)
+        exposed_s = self._exposed_s(self.curve.collectives(ranks), compute_s, costs, fabric)
+        return compute_s + update_s + exposed_s + self.straggler_s(ranks)
+
+    def _own_s(self, ranks: int, costs: Costs) -> tuple[Seconds, Seconds]:
+        """Forward and backward, and the update."""
+        curve = self.curve
         update_s = costs.step_s * curve.update_share / (ranks if curve.stage >= 1 else 1)
         compute_s = costs.step_s * (1 - curve.update_share)
         if curve.is_strong:
-            compute_s *= costs.fixed + (1 - costs.fixed) * curve.sizes[0] / ranks
-        exposed_s = self._exposed_s(calls, compute_s, costs.factor, fabric)
-        latency_s = min(exposed_s, self._exposed_s(calls, compute_s, costs.factor, _without_bytes(fabric)))
-        return Parts(compute_s, update_s, latency_s, exposed_s - latency_s, self.straggler_s(ranks))
+            compute_s = compute_s * (costs.fixed + (1 - costs.fixed) * curve.sizes[0] / ranks)
+        return compute_s, update_s
 
-    def step_s(self, ranks: int, costs: Costs, fabric: Fabric) -> float:
-        return self.parts(ranks, costs, fabric).step_s
-
-    def _exposed_s(self, calls: Sequence[Collective], compute_s: float, factor: float, fabric: Fabric) -> float:
-        """Communication in one step that no computation hides."""
+    def _exposed_s(self, calls: Sequence[Collective], compute_s: Seconds, costs: Costs, fabric: Fabric) -> Seconds:
+        """What communication adds to the computation of a step: what nothing hides, and contention."""
         curve = self.curve
-        phases = self.phases(calls, factor, fabric)
+        phases = self.phases(calls, costs.factor, fabric)
         times = curve.micro_batches
         backward_s = compute_s * curve.backward_share / times
         forward_s = compute_s / times - backward_s
@@ -119,22 +132,25 @@ class StepModel:
         )
         exposed = sum(phases.other)
         if forward:
-            exposed += repeats * (self._pass(forward_s, forward, []) - forward_s)
+            exposed += repeats * (self._pass(forward_s, forward, [], costs.contention) - forward_s)
         if gathers or reductions:
-            exposed += repeats * (self._pass(backward_s, gathers, reductions) - backward_s)
+            exposed += repeats * (self._pass(backward_s, gathers, reductions, costs.contention) - backward_s)
         return exposed
 
-    def _pass(self, compute_s: float, gathers: Sequence[float], reductions: Sequence[float]) -> float:
+    def _pass(
+        self, compute_s: Seconds, gathers: Sequence[Seconds], reductions: Sequence[Seconds], contention: Seconds
+    ) -> Seconds:
         segments = max(len(gathers), len(reductions))
         gather_s = spread(gathers, segments) if gathers else [0.0] * segments
         reduce_s = spread(reductions, segments) if reductions else [0.0] * segments
-        return pass_s([compute_s / segments] * segments, gather_s, reduce_s, overlap=self.curve.overlap)
+        segment_s: list[Seconds] = [compute_s / segments] * segments
+        return pass_s(segment_s, gather_s, reduce_s, overlap=self.curve.overlap, contention=contention)
 
-    def phases(self, calls: Sequence[Collective], factor: float, fabric: Fabric) -> Phases:
+    def phases(self, calls: Sequence[Collective], factor: Seconds, fabric: Fabric) -> Phases:
         """When each collective of a step runs, by stage and kind."""
-        reductions: list[float] = []
-        gathers: list[float] = []
-        other: list[float] = []
+        reductions: list[Seconds] = []
+        gathers: list[Seconds] = []
+        other: list[Seconds] = []
         for call in calls:
             seconds = factor * collective_s(call, self.curve.backend, fabric)
             if call.kind == "send":
@@ -186,7 +202,7 @@ def normal_maximum(draws: int) -> float:
     return NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) if draws > 1 else 0.0
 
 
-def _each(seconds: Sequence[float], repeats: int) -> list[float]:
+def _each(seconds: Sequence[Seconds], repeats: int) -> list[Seconds]:
     """The collectives of one of several equal micro-batches."""
     return list(seconds[: max(1, len(seconds) // repeats)]) if seconds else []
 

@@ -39,8 +39,8 @@ def check_lines(projection: Projection) -> Iterator[str]:
     checked = projection.checked
     if projection.timed:
         yield (
-            f"Links from workload=collectives: {units.number(1e6 * projection.timed.alpha_s)} µs per message, "
-            f"{units.short(1e-6 / projection.timed.s_per_byte)} MB/s."
+            f"Links from workload=collectives: {units.number(1e6 * float(projection.timed.alpha_s))} µs per message, "
+            f"{units.short(1e-6 / float(projection.timed.s_per_byte))} MB/s."
         )
     if not checked:
         yield "Not checked: too few world sizes to hold some out. The band assumes 5 % per doubling."

@@ -20,21 +20,31 @@ def all_reduced(sizes_bytes: Sequence[int]) -> list[Collective]:
     return [Collective("all_reduce", "float32", size // 4, ANY, 1) for size in sizes_bytes]
 
 
-def fully_sharded(parameters: float, units: int, reduce_dtype: str = "bfloat16") -> list[Collective]:
-    """A step of stage 3 with as many equal units: two gathers of 16-bit weights and a reduce-scatter for each."""
+def fully_sharded(parameters: float, units: int, reduce_dtype: str = "bfloat16", gathers: int = 2) -> list[Collective]:
+    """A step of stage 3 with as many equal units: gathers of 16-bit weights and a reduce-scatter for each.
+
+    With one gather the weights stay whole from forward to backward, as FSDP's SHARD_GRAD_OP has them.
+    """
     elements = round(parameters / units)
     return [
-        Collective("all_gather", "bfloat16", elements, ANY, 2 * units),
+        Collective("all_gather", "bfloat16", elements, ANY, gathers * units),
         Collective("reduce_scatter", reduce_dtype, elements, ANY, units),
     ]
 
 
 def published_curve(
-    label: str, stage: int, step_s: Mapping[int, float], collectives: Sequence[Collective]
+    label: str,
+    stage: int,
+    step_s: Mapping[int, float],
+    collectives: Sequence[Collective],
+    error: float | None = None,
 ) -> ScalingCurve:
-    """A curve from step times in seconds by world size; its collectives are those at any of them."""
+    """A curve from step times in seconds by world size; its collectives are those at any of them.
+
+    ``error`` is the relative standard error of the source's times; None: that of one launch.
+    """
     records = {ranks: _record(label, stage, ranks, seconds, collectives) for ranks, seconds in sorted(step_s.items())}
-    return ScalingCurve(label, records)
+    return ScalingCurve(label, records, error)
 
 
 def _record(label: str, stage: int, ranks: int, step_s: float, collectives: Sequence[Collective]) -> Record:
@@ -51,7 +61,7 @@ def _record(label: str, stage: int, ranks: int, step_s: float, collectives: Sequ
             "scaling": "weak",
             "network": {"kind": "lab"},
         },
-        resolved={"world_size": ranks, "backend": "nccl", "engine": {"overlap": True}},
+        resolved={"world_size": ranks, "backend": "nccl", "engine": {"overlap": True, "wrapper": "fully_shard"}},
         environment={},
         status="ok",
         collectives=[Collective(one.kind, one.dtype, one.elements, ranks, one.count) for one in collectives],

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp
+
+import numpy as np
 
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
-from analysis.projection.held_out import Projected, Projector
+from analysis.projection.fit import CONTENTION
+from analysis.projection.held_out import LEVEL, Projected, Projector
 from analysis.projection.schedule import pass_s
+from claims import shape
 from claims.claim import Compared, ComparisonPlot, Finding, PlottedCurve, Register, claim, reproduced
 from claims.published.curves import MIB, all_reduced, fully_sharded, published_curve
 from claims.suite import Suite
@@ -15,23 +20,42 @@ from claims.suite import Suite
 CLAIMS: Register = []
 
 TOLERANCE = 0.05
+OPEN = 2.0
+"""A projected value whose 90 % band spans more than this factor is not known."""
 EXAMPLES = {1: (317, 0.3), 2: (306, 1.0), 4: (305, 1.6), 8: (299, 2.6), 16: (294, 3.8)}
 """ResNet-50, by GPUs: examples per second and GPU with buckets of 1 MiB, and the per cent by which they are fewer than
 with 25 MiB (75th percentile)."""
+EXAMPLES_ERROR = 0.005
+"""Percentiles 75 and 95 of up to 8 GPUs differ by less."""
+LATENCY_BETWEEN_S = 10e-6
+DGX = LinkTime(LATENCY_BETWEEN_S, 1 / 50e9)
+"""Between hosts: four adapters of 100 Gbit/s each, as the source has them."""
 PLAYBOOK = {8: 40150.0, 16: 37610.0, 32: 35368.0, 64: 31112.0, 128: 26446.0, 256: 15700.0}
 PLAYBOOK_BUCKETS = 40
 FOUNDRY = {
+    "1B": {128: 44123.0, 256: 42555.0, 512: 39837.0},
+    "3B": {128: 23422.0, 256: 22772.0, 512: 21664.0},
     "7B": {128: 10475.0, 256: 10119.0, 512: 9670.0},
-    "1B": {128: 44123.0, 512: 39837.0},
-    "70B": {128: 1058.0, 512: 1007.0},
+    "13B": {128: 5080.0, 256: 4989.0, 512: 4952.0},
+    "30B": {128: 2199.0, 256: 2148.0, 512: 2115.0},
+    "70B": {128: 1058.0, 256: 1035.0, 512: 1007.0},
 }
-FOUNDRY_MODELS = {"7B": (6.66e9, 32, 6), "1B": (1.32e9, 24, 20), "70B": (64.9e9, 80, 8)}
-"""Parameters, layers, and sequences of 2,048 per GPU and micro-batch, as the source has them for 8 to 64 GPUs."""
+FOUNDRY_MODELS = {
+    "1B": (1.316e9, 24, 12, 1),
+    "3B": (2.652e9, 32, 8, 1),
+    "7B": (6.659e9, 32, 6, 2),
+    "13B": (12.854e9, 40, 16, 2),
+    "30B": (29.975e9, 48, 8, 2),
+    "70B": (64.862e9, 80, 8, 2),
+}
+"""Parameters, layers, sequences of 2,048 per GPU and step, and gathers per step: one with SHARD_GRAD_OP."""
+FOUNDRY_ERROR = 0.01
+"""The source has 13B at 8 to 64 GPUs within 0.4 %, and one row of A100 twice, 0.8 % apart."""
 TITAN = {"bf16": (5762.0, 5605.0), "compile": (6667.0, 6514.0), "float8": (8532.0, 8380.0)}
 """Tokens per second and GPU of Llama-3.1-8B on 8 and on 128 H100."""
 TITAN_TOKENS = 2 * 8192
 TITAN_PARAMETERS, TITAN_LAYERS = 8.03e9, 32
-H100 = Fabric(LinkTime(5e-6, 1 / 360e9), LinkTime(10e-6, 1 / 360e9), 8)
+H100 = Fabric(LinkTime(5e-6, 1 / 360e9), LinkTime(LATENCY_BETWEEN_S, 1 / 360e9), 8)
 """NVLink inside a host; eight adapters of 400 Gbit/s between hosts, of which a ring over all uses all."""
 T5 = {8: 1.0, 256: 0.9, 512: 0.8}
 T5_PARAMETERS, T5_LAYERS, T5_STEP_S = 11e9, 48, 5.0
@@ -70,43 +94,59 @@ def plotted(name: str, published: Mapping[int, float], projected: Mapping[int, C
     return ComparisonPlot("GPUs", y, [line], [ours])
 
 
+def in_shape(because: str, curves: Sequence[shape.Curve]) -> tuple[str, bool]:
+    """The reason with what of the published shape is not reproduced, and whether the whole shape is."""
+    missing = shape.differences(curves)
+    return because + (f" Not the published shape: {'; '.join(missing)}." if missing else ""), not missing
+
+
 @claim(
     CLAIMS,
     "P4",
     "ResNet-50 on 16 GPUs is 3.8 % slower with buckets of 1 MiB than with buckets of 25 MiB.",
-    "The projection, fitted on 1 to 8 GPUs with both bucket sizes, and judged on 16. The buckets are torch's own "
-    "partition of the model. Reproduced if both throughputs are within 1 % and the loss within 1 point. In shape if "
-    "small buckets lose at most 10 %, and more at 16 GPUs than at 8.",
+    "The projection, fitted on 1 to 8 GPUs of one host with both bucket sizes, and judged on 16 GPUs of two. The "
+    "buckets are torch's own partition of the model. Stated by the source: 50 GB/s between hosts. Assumed: 10 µs. "
+    "Reproduced if both throughputs are within 1 % and the loss within 1 point. In shape by the rule from 8 GPUs on. "
+    "The tail (95th percentile, 16.4 %) is not compared: a projection of medians has none.",
     source="PyTorch, benchmarks/distributed/ddp/README.md",
 )
 def bucket_size(suite: Suite) -> Finding:
     sizes = suite.program(
         "claims.programs.buckets:sizes_by_cap", 1, factory="workloads.resnet:ResNet", model=RESNET, caps_mib=[1, 25]
     )[0]
-    small = {ranks: rate for ranks, (rate, _) in EXAMPLES.items()}
+    small = {ranks: float(rate) for ranks, (rate, _) in EXAMPLES.items()}
     large = {ranks: rate / (1 - loss / 100) for ranks, (rate, loss) in EXAMPLES.items()}
     projector = Projector(
         [
-            published_curve(name, 0, {n: 32 / rate for n, rate in rates.items() if n <= 8}, all_reduced(sizes[cap]))
+            published_curve(
+                name, 0, {n: 32 / rate for n, rate in rates.items() if n <= 8}, all_reduced(sizes[cap]), EXAMPLES_ERROR
+            )
             for name, rates, cap in (("1 MiB", small, "1"), ("25 MiB", large, "25"))
         ]
     )
-    compared = [judged("1 MiB", projector.at(0, 16), small[16], 32, "images/s")]
-    compared.append(judged("25 MiB", projector.at(1, 16), large[16], 32, "images/s"))
-    losses = {ranks: 1 - projector.at(1, ranks).step_s / projector.at(0, ranks).step_s for ranks in (8, 16)}
-    because = (
+    fabric = Fabric(projector.fabric.inside, DGX, 8)
+    both = {ranks: [projector.at(place, ranks, fabric) for place in (0, 1)] for ranks in (8, 16)}
+    compared = [judged("1 MiB", both[16][0], small[16], 32, "images/s")]
+    compared.append(judged("25 MiB", both[16][1], large[16], 32, "images/s"))
+    losses = {ranks: 1 - many.step_s / few.step_s for ranks, (few, many) in both.items()}
+    contention = projector.fits[0].costs(0).contention
+    curves = [
+        shape.Curve(one.label, [rates[8], rates[16]], [32 / one.step_s, 32 / other.step_s])
+        for one, other, rates in zip(both[8], both[16], (small, large), strict=True)
+    ]
+    because, same = in_shape(
         f"{in_words(compared)}. The projected loss is {100 * losses[16]:.1f} % (published 3.8 %), with "
-        f"{len(sizes['1'])} and {len(sizes['25'])} buckets. The published loss grows with every doubling: a cost per "
-        "collective that overlap does not hide, which the model lacks."
+        f"{len(sizes['1'])} and {len(sizes['25'])} buckets. Overlap hides the buckets' latency, and contention with "
+        f"computation makes {100 * float(contention):.0f} % of hidden time cost.",
+        curves,
     )
     numbers = {f"projected loss, {ranks} GPUs": loss for ranks, loss in losses.items()}
-    close = abs(losses[16] - 0.038) <= 0.01
     return reproduced(
         compared,
-        0.01 if close else 0.0,
+        0.01 if abs(losses[16] - 0.038) <= 0.01 else 0.0,
         because,
-        in_shape=max(0.0, losses[8]) < losses[16] <= 0.1,
-        numbers=numbers,
+        in_shape=same,
+        numbers=numbers | {"contention": float(contention)},
         plot=plotted("1 MiB", small, {16: compared[0]}, "images per second and GPU"),
     )
 
@@ -119,8 +159,7 @@ RESNET = {"depth": 50, "data": "imagenet"}
     "P6",
     "Tokens per second and GPU of data parallelism on 8 to 256 GPUs: 40,150 to 15,700, an efficiency of 39 %.",
     f"The projection, fitted on 8 to 64 GPUs, and judged on 128 and 256. Assumed: {PLAYBOOK_BUCKETS} buckets of 25 "
-    "MiB that overlap with backward. Reproduced if both are within 5 %. In shape if the first is, and the 90 % band "
-    "contains both.",
+    "MiB that overlap with backward. Reproduced if both are within 5 %. In shape by the rule from 64 GPUs on.",
     source="Ultra-Scale Playbook (Hugging Face, 2025), dp_scaling",
 )
 def playbook(suite: Suite) -> Finding:
@@ -132,13 +171,15 @@ def playbook(suite: Suite) -> Finding:
     compared = [
         judged(curve.label, projector.at(0, ranks), PLAYBOOK[ranks], tokens, "tokens/s") for ranks in (128, 256)
     ]
-    because = (
-        f"{in_words(compared)}. The published rate lies within the band in "
-        f"{sum(one.is_inside for one in compared)} of 2 cases. Nothing at up to 128 GPUs shows the drop at 256."
+    ours = [tokens / projector.at(0, ranks).step_s for ranks in (64, 128, 256)]
+    because, same = in_shape(
+        f"{in_words(compared)}. The published rate lies within the 90 % band in "
+        f"{sum(one.is_inside for one in compared)} of 2 cases. From 128 to 256 GPUs the published step grows 4.6 times "
+        "as much as from 64 to 128. Nothing at smaller sizes shows it.",
+        [shape.Curve(curve.label, [PLAYBOOK[ranks] for ranks in (64, 128, 256)], ours)],
     )
-    in_shape = abs(compared[0].difference) <= TOLERANCE and all(one.is_inside for one in compared)
     plot = plotted(curve.label, PLAYBOOK, dict(zip((128, 256), compared, strict=True)), "tokens per second and GPU")
-    return reproduced(compared, TOLERANCE, because, in_shape=in_shape, plot=plot)
+    return reproduced(compared, TOLERANCE, because, in_shape=same, plot=plot)
 
 
 @claim(
@@ -146,9 +187,10 @@ def playbook(suite: Suite) -> Finding:
     "P7",
     "From 128 to 512 H100 a model of 1 billion parameters keeps 90.3 % of its throughput per GPU, one of 7 billion "
     "92.3 %, one of 70 billion 95.2 %.",
-    "The projection, fitted on 7B at 128 and 256 GPUs and on 1B and 70B at 128, and judged on 512. Assumed: stage 3, "
-    "a unit per layer, 16-bit gathers and reductions, and the micro-batches that the source has for fewer GPUs. "
-    "Reproduced if all are within 5 % and the order of the losses is kept. In shape if the order is kept.",
+    "The projection, fitted on six models at 128 and 256 GPUs, and judged on 512. Micro-batches and gathers per step "
+    "are the source's. Assumed: a unit per layer, 16-bit gathers and reductions. Reproduced if all are within 5 %, and "
+    "of models whose losses differ by more than 1 point the one that loses more is the same. In shape by the rule "
+    "from 128 GPUs on.",
     source="llm-foundry, scripts/train/benchmarking/README.md",
 )
 def foundry(suite: Suite) -> Finding:
@@ -156,22 +198,33 @@ def foundry(suite: Suite) -> Finding:
     curves: list[ScalingCurve] = []
     tokens = {}
     for name, rates in FOUNDRY.items():
-        parameters, layers, sequences = FOUNDRY_MODELS[name]
+        parameters, layers, sequences, gathers = FOUNDRY_MODELS[name]
         tokens[name] = 2048.0 * sequences
         steps = {ranks: tokens[name] / rate for ranks, rate in rates.items() if ranks < 512}
-        curves.append(published_curve(name, 3, steps, fully_sharded(parameters, layers)))
+        calls = fully_sharded(parameters, layers, gathers=gathers)
+        curves.append(published_curve(name, 3 if gathers > 1 else 2, steps, calls, FOUNDRY_ERROR))
     projector = Projector(curves)
     compared = [
         judged(name, projector.at(at, 512), FOUNDRY[name][512], tokens[name], "tokens/s")
         for at, name in enumerate(FOUNDRY)
     ]
-    kept = {name: one.ours / FOUNDRY[name][128] for name, one in zip(FOUNDRY, compared, strict=True)}
-    order = kept["1B"] < kept["7B"] < kept["70B"]
-    shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in kept.items())
-    because = f"{in_words(compared)}. Kept: {shares}. The source does not state the micro-batches of these sizes."
-    numbers = {f"{name}, kept from 128 to 512 GPUs": share for name, share in kept.items()}
-    plot = plotted("7B", FOUNDRY["7B"], {512: compared[0]}, "tokens per second and GPU")
-    return reproduced(compared, TOLERANCE if order else 0.0, because, in_shape=order, numbers=numbers, plot=plot)
+    shapes = [
+        shape.Curve(
+            name, list(rates.values()), [tokens[name] / projector.at(at, ranks).step_s for ranks in (128, 256, 512)]
+        )
+        for at, (name, rates) in enumerate(FOUNDRY.items())
+    ]
+    inside = sum(one.is_inside for one in compared)
+    because, same = in_shape(
+        f"{in_words(compared)}. {inside} of {len(compared)} lie within the 90 % band. Two sizes, at which computation "
+        "hides the gathers, give the product of latency and contention. They do not separate the two, and with more "
+        "latency the gathers are exposed at 512.",
+        shapes,
+    )
+    ordered = not any("order" in line for line in shape.differences(shapes))
+    numbers = {f"{one.name}, kept from 128 to 512 GPUs": one.ours[-1] / one.ours[0] for one in shapes}
+    plot = plotted("7B", FOUNDRY["7B"], {512: compared[2]}, "tokens per second and GPU")
+    return reproduced(compared, TOLERANCE if ordered else 0.0, because, in_shape=same, numbers=numbers, plot=plot)
 
 
 @claim(
@@ -181,7 +234,8 @@ def foundry(suite: Suite) -> Finding:
     "and float8.",
     "The loss, by a projection from 8 GPUs to 128 over a described network. Assumed: two sequences of 8,192 per GPU, "
     "stage 3, a unit per layer, 16-bit gathers, fp32 reductions, 360 GB/s inside a host and between hosts, latencies "
-    "of 5 and 10 µs. Reproduced if each is within 10 %. In shape if each is within 1 point.",
+    "of 5 and 10 µs. Reproduced if each is within 10 %. Not testable here where the 90 % band of the loss spans more "
+    f"than a factor of {OPEN:g}.",
     source="torchtitan, benchmarks/llama3_h100_202412_torchtitan.md",
 )
 def titan(suite: Suite) -> Finding:
@@ -189,17 +243,20 @@ def titan(suite: Suite) -> Finding:
     compared = []
     for name, (alone, many) in TITAN.items():
         calls = fully_sharded(TITAN_PARAMETERS, TITAN_LAYERS, "float32")
-        curve = published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls)
-        projector = Projector([curve])
-        at_8, at_128 = (projector.at(0, ranks, H100) for ranks in (8, 128))
-        compared.append(Compared(f"{name}, loss from 8 to 128 GPUs", 1 - many / alone, 1 - at_8.step_s / at_128.step_s))
-    losses = ", ".join(f"{100 * one.ours:.1f} instead of {100 * one.published:.1f} %" for one in compared)
-    because = (
-        f"The projected loss is {losses}. A projection from one world size knows links, and neither stragglers nor "
-        "congestion."
-    )
-    in_shape = all(abs(one.ours - one.published) <= 0.01 for one in compared)
-    return reproduced(compared, 0.1, because, in_shape=in_shape)
+        projector = Projector([published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls)], H100.inside)
+        at_8, at_128 = (projector.at(0, ranks, H100).step_s for ranks in (8, 128))
+        drawn = [projector.fits[0].drawn_s(0, ranks, H100) for ranks in (8, 128)]
+        low, high = np.quantile(1 - drawn[0] / drawn[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        label = f"{name}, loss from 8 to 128 GPUs"
+        compared.append(Compared(label, 1 - many / alone, 1 - at_8 / at_128, "", float(low), float(high)))
+    if any(one.high > OPEN * one.low for one in compared if one.high is not None and one.low is not None):
+        bands = ", ".join(f"{100 * (one.low or 0):.1f} to {100 * (one.high or 0):.1f} %" for one in compared)
+        because = (
+            f"The source has one world size to fit to. It leaves contention open, and so losses of {bands}. Published "
+            f"are {', '.join(f'{100 * one.published:.1f}' for one in compared)} %."
+        )
+        return Finding("not testable here", because, compared=compared)
+    return reproduced(compared, 0.1, f"{in_words(compared)}.", in_shape=False)
 
 
 @claim(
@@ -208,8 +265,8 @@ def titan(suite: Suite) -> Finding:
     "T5-11B on Ethernet, with a larger batch and a limit of gathers in flight, has an efficiency of 90 % on 256 GPUs "
     "and 80 % on 512.",
     f"The projection, fitted on 8 and 256 GPUs, and judged on 512. Assumed: stage 3, {T5_LAYERS} units, a step of "
-    f"{T5_STEP_S:g} s. Reproduced if within 5 %. In shape if the efficiency falls. The 20 % without the limit is a "
-    "memory fault of the allocator, which nothing here shows.",
+    f"{T5_STEP_S:g} s. Reproduced if within 5 %. In shape by the rule from 256 GPUs on. The 20 % without the limit is "
+    "a memory fault of the allocator, which nothing here shows.",
     source="PyTorch and IBM blog, T5 on Ethernet",
 )
 def t5(suite: Suite) -> Finding:
@@ -218,7 +275,9 @@ def t5(suite: Suite) -> Finding:
     projector = Projector([published_curve("T5-11B", 3, steps, fully_sharded(T5_PARAMETERS, T5_LAYERS))])
     compared = [judged("T5-11B", projector.at(0, 512), T5[512], T5_STEP_S, "")]
     plot = plotted("T5-11B", T5, {512: compared[0]}, "efficiency")
-    return reproduced(compared, TOLERANCE, f"{in_words(compared)}.", in_shape=compared[0].ours < T5[256], plot=plot)
+    ours = [T5_STEP_S / projector.at(0, ranks).step_s for ranks in (256, 512)]
+    because, same = in_shape(f"{in_words(compared)}.", [shape.Curve("T5-11B", [T5[256], T5[512]], ours)])
+    return reproduced(compared, TOLERANCE, because, in_shape=same, plot=plot)
 
 
 @claim(
@@ -226,10 +285,10 @@ def t5(suite: Suite) -> Finding:
     "P15",
     "Horovod has an efficiency of 90 % at 512 GPUs for Inception V3 and ResNet-101, and of 68 % for VGG-16.",
     f"The overlap recurrence, with {CYCLES} equal buffers in a backward pass. The time of a byte over that of an "
-    "operation is fitted to ResNet-101, and judged on the other two by their parameters and operations. Reproduced if "
-    "both are within 5 %. In shape if VGG-16 loses most. Buffers of 64 MiB, which were tried first, give the wrong "
-    "order. Fusion, up to +65 %, is not compared: its model and network "
-    "are not stated.",
+    "operation is fitted to ResNet-101, and judged on the other two by their parameters and operations. Contention is "
+    "the center of the projection's prior. Reproduced if both are within 5 %. In shape by the rule, from one GPU on. "
+    "Buffers of 64 MiB, which were tried first, give the wrong order. Fusion, up to +65 %, is not compared: its model "
+    "and network are not stated.",
     source="Horovod README; Sergeev and Del Balso, 2018",
 )
 def horovod(suite: Suite) -> Finding:
@@ -240,16 +299,20 @@ def horovod(suite: Suite) -> Finding:
         Compared(f"{name}, efficiency at 512 GPUs", row[2], efficiency(row[0], row[1], cost))
         for name, row in others.items()
     ]
-    in_shape = compared[1].ours < min(compared[0].ours, HOROVOD["ResNet-101"][2])
-    because = f"Fitted to ResNet-101's 90 %. {in_words(compared)}."
-    return reproduced(compared, TOLERANCE, because, in_shape=in_shape, numbers={"operations per byte": cost})
+    curves = [
+        shape.Curve(name, [1.0, row[2]], [1.0, one.ours])
+        for (name, row), one in zip(others.items(), compared, strict=True)
+    ]
+    because, same = in_shape(f"Fitted to ResNet-101's 90 %. {in_words(compared)}.", curves)
+    return reproduced(compared, TOLERANCE, because, in_shape=same, numbers={"operations per byte": cost})
 
 
 def efficiency(parameters: float, operations: float, cost: float) -> float:
     """Of a step whose gradients of fp32 are all-reduced during backward; a byte costs ``cost`` operations."""
     backward = [2 * operations / CYCLES] * CYCLES
     reduces = [cost * 4 * parameters / CYCLES] * CYCLES
-    return 3 * operations / (operations + pass_s(backward, [0.0] * CYCLES, reduces, overlap=True))
+    passed_s = pass_s(backward, [0.0] * CYCLES, reduces, overlap=True, contention=1 / (1 + exp(-CONTENTION[0])))
+    return 3 * operations / (operations + float(passed_s))
 
 
 def fitted_cost(row: tuple[float, float, float]) -> float:

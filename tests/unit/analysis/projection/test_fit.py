@@ -21,6 +21,14 @@ def test_latency_and_bandwidth_are_recovered(alpha_s, bytes_per_s):
     assert 1 / line.s_per_byte == pytest.approx(bytes_per_s, rel=0.05)
 
 
+def test_contention_is_recovered_where_communication_is_hidden():
+    assert fits(contention=0.4)[0].costs(1).contention == pytest.approx(0.4, abs=0.08)
+
+
+def test_layers_that_sleep_have_no_contention():
+    assert fits()[0].costs(0).contention == 0.0
+
+
 @pytest.mark.parametrize("trees", [True, False])
 def test_the_algorithm_of_an_all_reduce_is_identified_where_latency_dominates(trees):
     (only,) = fits(alpha_s=3e-3, layer_bytes=4096, trees=trees, overlap=False)
@@ -33,4 +41,4 @@ def test_both_algorithms_stay_where_they_take_the_same_time():
 
 def test_hidden_communication_leaves_the_bandwidth_uncertain():
     (first, *_), (slow, *_) = fits(alpha_s=1e-6, bytes_per_s=1e10), fits(bytes_per_s=2e7, overlap=False)
-    assert first.covariance[1, 1] > 10 * slow.covariance[1, 1]
+    assert first.draws[:, 1].std() > 3 * slow.draws[:, 1].std()

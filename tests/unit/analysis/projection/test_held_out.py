@@ -18,6 +18,7 @@ CLUSTERS = {
     "a fast link": Cluster(alpha_s=5e-5, bytes_per_s=1e9),
     "a long link": Cluster(alpha_s=2e-3, trees=True),
     "without overlap": Cluster(overlap=False, trees=True),
+    "contention": Cluster(contention=0.4),
 }
 
 

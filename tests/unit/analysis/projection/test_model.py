@@ -29,6 +29,16 @@ def test_a_step_without_noise_takes_the_simulated_time(stage, overlap, ranks):
     assert parts.step_s == pytest.approx(expected, rel=0.005)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("ranks", [2, 8, 32])
+def test_a_step_with_contention_takes_the_simulated_time(stage, ranks):
+    cluster = Cluster(noise=0.0, contention=0.3)
+    alone, _ = cluster.step_s(stage, 1, random.Random(0))
+    expected, _ = cluster.step_s(stage, ranks, random.Random(0))
+    parts = model(stage, contention=0.3).parts(ranks, Costs(alone, 1.0, contention=0.3), FABRIC)
+    assert parts.step_s == pytest.approx(expected, rel=0.005)
+
+
 def test_without_bytes_only_latency_is_left():
     slow, free = Fabric(LinkTime(2e-4, 8e-9), trees=False), Fabric(LinkTime(2e-4, 0.0), trees=False)
     parts, latency = (model(2, overlap=False).parts(8, Costs(0.05, 1.0), fabric) for fabric in (slow, free))

@@ -58,7 +58,7 @@ def test_two_world_sizes_are_refused_with_the_number_needed():
 
 
 def test_ranks_that_share_cores_do_not_predict_more_machines():
-    records = sweep(stages=(0,))
+    records = sweep(stages=(0,), contention=0.1)
     records[-1].verdicts = ["oversubscribed"]
     assert "1 more are oversubscribed" in project(records, [8])[1][0]
     records[-1].config["workload"] = {"name": "calibrated", "factory": "workloads.calibrated:Calibrated", "layers": 4}
