@@ -25,17 +25,17 @@ NETWORKS = {
 def exchange_s(size: int, ranks: int, fabric: Fabric) -> float:
     """Seconds of native's reduce-scatter: N-1 sends of 1/N of the bucket, one after another."""
     part = Collective("send", "float32", size // 4 // ranks, ranks, 1)
-    return (ranks - 1) * collective_s(part, "nccl", fabric)
+    return (ranks - 1) * float(collective_s(part, "nccl", fabric))
 
 
 def ring_s(size: int, ranks: int, fabric: Fabric) -> float:
     """Seconds of a reduce-scatter around a ring."""
-    return collective_s(Collective("reduce_scatter", "float32", size // 4, ranks, 1), "nccl", fabric)
+    return float(collective_s(Collective("reduce_scatter", "float32", size // 4, ranks, 1), "nccl", fabric))
 
 
 def all_reduce_s(size: int, ranks: int, fabric: Fabric) -> float:
     """Seconds of an all-reduce, around a ring or along trees, whichever is faster."""
-    return collective_s(Collective("all_reduce", "float32", size // 4, ranks, 1), "nccl", fabric)
+    return float(collective_s(Collective("all_reduce", "float32", size // 4, ranks, 1), "nccl", fabric))
 
 
 def rows() -> list[tuple[str, int, int, float, float, float]]:

@@ -30,8 +30,10 @@ STARTS = tuple(product((1e-6, 1e-5, 1e-4, 1e-3), (1e-11, 1e-10, 1e-9, 1e-8, 1e-7
 """Latency in seconds, seconds per byte, and contention, where estimates may start."""
 STARTED = 8
 """Of these, the most likely."""
-DRAWS = 128
+DRAWS = 100
 SEED = 0
+ITERATIONS = (30, 12)
+"""Of the estimate, and of the draws, which start from it."""
 WIDE = 3.0
 """Deviation of the logarithm of what is free."""
 LINKS = {"nccl": LinkTime(1e-5, 1e-10)}
@@ -103,13 +105,13 @@ def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[F
 
 def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool) -> Fitted:
     problem = Problem([StepModel(curve) for curve in curves], trees, timed)
-    estimates, costs = minimized(problem, problem.starts(), 0.0)
+    estimates, costs = minimized(problem, problem.starts(), 0.0, ITERATIONS[0])
     best = int(np.argmin(costs))
     measured = problem.measured
     misfit = float(np.sum(np.square(problem.residuals(estimates[[best]])[0, :measured])))
     moved = np.random.default_rng(SEED).standard_normal((DRAWS, measured + len(estimates[best])))
     moved[:, :measured] *= max(1.0, misfit / max(1, measured - len(curves))) ** 0.5
-    draws, _ = minimized(problem, np.repeat(estimates[[best]], DRAWS, axis=0), moved)
+    draws, _ = minimized(problem, np.repeat(estimates[[best]], DRAWS, axis=0), moved, ITERATIONS[1])
     return Fitted(problem.models, estimates[best], draws, float(costs[best]), trees)
 
 

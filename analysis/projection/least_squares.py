@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-ITERATIONS = 40
 CONVERGED = 1e-3
 """A gain of the cost, half a sum of squares of deviations, below which a minimum is reached."""
 LONGEST = 2.0
@@ -28,8 +27,10 @@ class Residuals(Protocol):
         """Rows by residuals by parameters."""
 
 
-def minimized(problem: Residuals, starts: Floats, moved: Floats | float) -> tuple[Floats, Floats]:
+def minimized(problem: Residuals, starts: Floats, moved: Floats | float, iterations: int) -> tuple[Floats, Floats]:
     """The parameters of a minimum for each row of ``starts``, and half the sum of squares there.
+
+    A row that has not converged after so many iterations stays where it is.
 
     ``moved`` is subtracted from the residuals, for each row: data and priors that differ by so many deviations.
     """
@@ -38,7 +39,7 @@ def minimized(problem: Residuals, starts: Floats, moved: Floats | float) -> tupl
     costs = _half_squares(residuals)
     damping = np.full(len(theta), DAMPING[0])
     rows = np.arange(len(theta))
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         steps = _steps(problem.jacobian(theta[rows]), residuals[rows], damping[rows])
         tried = problem.residuals(theta[rows] + steps) - moved[rows]
         tried_costs = _half_squares(tried)

@@ -25,7 +25,9 @@ def timed(line: LinkTime, backend: str = "nccl", rate: str = "1gbit") -> Record:
     record.resolved["backend"] = backend
     fabric = Fabric(line, trees=False)
     times = [
-        CollectiveTimes(kind, size, [collective_s(Collective(kind, "float32", size // 4, 4, 1), backend, fabric)] * 3)
+        CollectiveTimes(
+            kind, size, [float(collective_s(Collective(kind, "float32", size // 4, 4, 1), backend, fabric))] * 3
+        )
         for kind in ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
         for size in SIZES
     ]
