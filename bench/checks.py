@@ -1,7 +1,6 @@
-"""Which values of settings are refused, wherever they run: types, bounds, and settings that need each other.
+"""Validation of settings, wherever they run: types, bounds, and settings that need each other.
 
-What depends on the machine is resolved later (``bench.plan.cell``), and what depends on the engine is the engine's to
-refuse.
+What depends on the machine is resolved later (``bench.plan.cell``); what depends on the engine, the engine checks.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def check(config: Config) -> None:
 def check_engine_options(config: Config, conf: Path = CONF) -> None:
     """Raises ConfigError for an option that the engine does not have by its file in ``conf``.
 
-    A person's own engine has none there; workloads refuse for themselves, by their factory's arguments.
+    A person's own engine has none there; a workload checks its own, by its factory's arguments.
     """
     files = [file for file in group_files("engine", conf).values() if file.get("package") == config.engine["package"]]
     option_names = {name for file in files for name in file}

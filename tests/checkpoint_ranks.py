@@ -220,7 +220,7 @@ class Trainer:
         return {name: buffer.tolist() for name, buffer in self.engine.module.named_buffers()}
 
     def save(self, folder: str, trouble: str | None = None) -> str | None:
-        """Saves, in ``trouble`` or none; the refusal, if it is refused."""
+        """Saves, in ``trouble`` or none; the rejection, if it is refused."""
         from bench.engines.native import checkpoint
         from bench.engines.native.checkpoint import saving
 

@@ -117,7 +117,7 @@ def run_check(launcher: Launcher, scratch: Path) -> RunCheck:
         if cell.status == "unavailable":
             pytest.skip(cell.reason)
         assert cell.status is None, cell.reason
-        return launched(launcher, cell, "check", scratch, may_refuse=True).ranks
+        return launched(launcher, cell, "check", scratch, may_reject=True).ranks
 
     return run
 
@@ -141,20 +141,20 @@ def judged(launcher: Launcher, scratch: Path, run_check: RunCheck) -> Judged:
 
 
 def launched(
-    launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_refuse: bool = False
+    launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_reject: bool = False
 ) -> LaunchResult[Any]:
-    """A launch that ended well, a check's after its reference. ``may_refuse``: skips what only ranks could refuse."""
+    """A launch that ended well, a check's after its reference. ``may_reject``: skips what only ranks could refuse."""
     job = getattr(Jobs(cell, scratch), purpose)()
     if purpose == "check":
         if job.reference not in FIRST_USES:
-            reference = ended_well(launcher.launch(Jobs(cell, scratch).reference()), may_refuse)
+            reference = ended_well(launcher.launch(Jobs(cell, scratch).reference()), may_reject)
             FIRST_USES[job.reference] = reference.ranks[0].model.first_use
         job = dataclasses.replace(job, first_use=FIRST_USES[job.reference])
-    return ended_well(launcher.launch(job), may_refuse)
+    return ended_well(launcher.launch(job), may_reject)
 
 
-def ended_well(result: LaunchResult[Any], may_refuse: bool) -> LaunchResult[Any]:
-    if may_refuse and result.status == "unsupported" and "engine=" in result.reason:
+def ended_well(result: LaunchResult[Any], may_reject: bool) -> LaunchResult[Any]:
+    if may_reject and result.status == "unsupported" and "engine=" in result.reason:
         pytest.skip(result.reason)
     assert result.status == "ok", f"{result.status}: {result.reason}\n{result.ends}"
     return result

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.models_elsewhere import ELSEWHERE, WIDTH
 from tests.models_judged import JUDGED
-from tests.models_refused import REFUSED
+from tests.models_unsupported import UNSUPPORTED
 from workloads.base import Batch, DataInfo, WorkloadInfo, reseeded
 
 
@@ -249,7 +249,7 @@ class Odd:
 
     def build(self) -> nn.Module:
         with reseeded(self.seed):
-            module: nn.Module = (MODELS | ELSEWHERE | REFUSED | HALF | JUDGED)[self.kind](**self.sizes)
+            module: nn.Module = (MODELS | ELSEWHERE | UNSUPPORTED | HALF | JUDGED)[self.kind](**self.sizes)
         return module
 
     def units(self, module: nn.Module) -> list[nn.Module]:

@@ -41,7 +41,7 @@ class BERT(Supervised):
     ) -> None:
         check_choice("bert", "size", size, list(SIZES))
         check_choice("bert", "tie", tie, (True, False))
-        data.refuse_data_dir("bert", data_dir)
+        data.reject_data_dir("bert", data_dir)
         self._size = SIZES[size]
         if sequence_length is not None:
             check_count("bert", "sequence_length", sequence_length)

@@ -54,7 +54,7 @@ class Calibrated(Regression):
         check_number("parameters_mib", parameters_mib, "a number of at least 0.0001", least=1e-4)
         if per not in PER:
             raise WorkloadError(f"calibrated: per={per!r} is not valid; valid: {', '.join(PER)}")
-        data.refuse_data_dir("calibrated", data_dir)
+        data.reject_data_dir("calibrated", data_dir)
         self._layers = layers
         self._forward_s = float(forward_s)
         self._backward_s = float(backward_s)

@@ -247,7 +247,7 @@ def utterances(seed: int, *, frames: int, mels: int, stride: int, classes: int) 
     return Bank(description, features, labels, synthetic=True)
 
 
-def refuse_data_dir(workload: str, data_dir: str | None) -> None:
+def reject_data_dir(workload: str, data_dir: str | None) -> None:
     """Raises WorkloadError where a person named a folder that the workload would not read."""
     if data_dir is not None:
         raise WorkloadError(

@@ -22,7 +22,7 @@ class Digits(Supervised):
     def __init__(self, *, seed: int, data_dir: str | None, width: int = 64, depth: int = 2) -> None:
         check_count("digits", "width", width)
         check_count("digits", "depth", depth)
-        data.refuse_data_dir("digits", data_dir)
+        data.reject_data_dir("digits", data_dir)
         self._width = width
         self._depth = depth
         super().__init__("digits", seed, data.digits(seed))

@@ -42,7 +42,7 @@ class GPT(Supervised):
     ) -> None:
         check_choice("gpt", "size", size, list(SIZES))
         check_choice("gpt", "tie", tie, (True, False))
-        data.refuse_data_dir("gpt", data_dir)
+        data.reject_data_dir("gpt", data_dir)
         self._size = SIZES[size]
         if sequence_length is not None:
             check_count("gpt", "sequence_length", sequence_length)

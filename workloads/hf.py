@@ -58,7 +58,7 @@ class HF:
         task: str | None = None,
         units: list[str] | None = None,
     ) -> None:
-        data.refuse_data_dir("hf", data_dir)
+        data.reject_data_dir("hf", data_dir)
         length = sequence_length
         check_count("hf", "sequence_length", length)
         check_choice("hf", "task", task, (None, *TASKS))

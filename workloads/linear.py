@@ -21,7 +21,7 @@ class Linear(Regression):
         check_count("linear", "inputs", inputs)
         check_count("linear", "outputs", outputs)
         check_choice("linear", "bias", bias, (True, False))
-        data.refuse_data_dir("linear", data_dir)
+        data.reject_data_dir("linear", data_dir)
         self._inputs = inputs
         self._outputs = outputs
         self._bias = bias

@@ -19,7 +19,7 @@ class MLP(Regression):
         check_count("mlp", "depth", depth)
         check_count("mlp", "width", width)
         check_choice("mlp", "bias", bias, (True, False))
-        data.refuse_data_dir("mlp", data_dir)
+        data.reject_data_dir("mlp", data_dir)
         self._depth = depth
         self._width = width
         self._bias = bias

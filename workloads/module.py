@@ -122,7 +122,7 @@ def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callab
     signature = signature_of(make)
     arguments = {name: value for name, value in offered.items() if name in signature.parameters} | kwargs
     if "data_dir" not in signature.parameters:
-        data.refuse_data_dir(f"workload.path={path}", offered["data_dir"])
+        data.reject_data_dir(f"workload.path={path}", offered["data_dir"])
     try:
         signature.bind(**arguments)
     except TypeError as error:

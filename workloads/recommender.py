@@ -25,7 +25,7 @@ class Recommender(Supervised):
         check_count("recommender", "tables", tables)
         check_count("recommender", "rows", rows)
         check_count("recommender", "width", width)
-        data.refuse_data_dir("recommender", data_dir)
+        data.reject_data_dir("recommender", data_dir)
         self._tables = tables
         self._rows = rows
         self._width = width

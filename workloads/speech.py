@@ -45,7 +45,7 @@ class Speech(Supervised):
 
     def __init__(self, *, seed: int, data_dir: str | None, size: str = "tiny") -> None:
         check_choice("speech", "size", size, list(SIZES))
-        data.refuse_data_dir("speech", data_dir)
+        data.reject_data_dir("speech", data_dir)
         self._size = SIZES[size]
         frames, classes = self._size.frames, self._size.classes
         source = data.utterances(seed, frames=frames, mels=MELS, stride=STRIDE, classes=classes)

@@ -54,7 +54,7 @@ class Classifier(Supervised):
         self._resized = input_size is not None
         self._shape = self._checked_size(input_size) if input_size is not None else self.own_size()
         if data_dir is not None and (self._shape != IMAGENET or classes != 1000):
-            data.refuse_data_dir(f"{self.library}:{model} with another input than 3x224x224 of 1000 classes", data_dir)
+            data.reject_data_dir(f"{self.library}:{model} with another input than 3x224x224 of 1000 classes", data_dir)
         source = (
             data.imagenet(seed, data_dir) if data_dir is not None else data.arrays(seed, self._shape, classes=classes)
         )

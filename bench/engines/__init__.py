@@ -13,7 +13,7 @@ from types import ModuleType
 from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Seen, Traits
 from results.resolved import EngineDescription
 
-REQUIRED = ("CAPABILITIES", "PRELOAD", "refuse")
+REQUIRED = ("CAPABILITIES", "PRELOAD", "check_settings")
 
 
 def load(package: str) -> ModuleType:
@@ -28,12 +28,12 @@ def load(package: str) -> ModuleType:
     return module
 
 
-def refuse(name: str, package: str, spec: EngineSpec) -> None:
+def check_settings(name: str, package: str, spec: EngineSpec) -> None:
     """Raises EngineUnsupported or EngineUnavailable if the engine cannot honour ``spec``."""
     module = load(package)
     capabilities: Capabilities = module.CAPABILITIES
-    capabilities.refuse(name, spec)
-    module.refuse(spec)
+    capabilities.check(name, spec)
+    module.check_settings(spec)
 
 
 def backends(package: str) -> tuple[str, ...]:
@@ -44,11 +44,11 @@ def backends(package: str) -> tuple[str, ...]:
     return ()
 
 
-def refuse_seen(package: str, spec: EngineSpec, seen: Seen) -> None:
+def check_model(package: str, spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported if the engine cannot follow what the reference saw."""
     module = load(package)
-    if hasattr(module, "refuse_seen"):
-        module.refuse_seen(spec, seen)
+    if hasattr(module, "check_model"):
+        module.check_model(spec, seen)
 
 
 def traits(package: str, spec: EngineSpec) -> Traits:

@@ -90,7 +90,7 @@ def plain_spec(stage: int, world_size: int, backend: str, own: dict[str, Any]) -
 def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> SupportAnswer:
     answer, reason = "yes", ""
     try:
-        engines.refuse(name, package, spec)
+        engines.check_settings(name, package, spec)
     except EngineUnsupported as error:
         answer, reason = "unsupported", str(error)
     except EngineUnavailable as error:

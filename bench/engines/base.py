@@ -5,9 +5,9 @@ training step. It does not own data, clocks, processes or process groups: those 
 
 Each engine is a package (conf/engine/NAME.yaml names it) with two parts:
 
-- the package itself, importable without torch, says what the engine honours: ``CAPABILITIES``, ``refuse(spec)`` for
-  what cannot go together, ``PRELOAD``, the modules that its ranks would otherwise import one by one, and, where it
-  differs from plain data parallelism, ``traits(spec)``;
+- the package itself, importable without torch, declares what the engine honors: ``CAPABILITIES``,
+  ``check_settings(spec)`` for combinations, ``PRELOAD``, the modules that its ranks would otherwise import one by one,
+  and, where it differs from plain data parallelism, ``traits(spec)``;
 - ``adapter.py`` does the work: ``create()`` returns the Engine. It is imported only by ranks. An engine with servers
   also has ``serve(spec, context: ServerContext)``, which returns what a server counted
   (``results.launches.ServerCounts``).

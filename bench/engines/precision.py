@@ -27,11 +27,11 @@ def cast_module(module: nn.Module, precision: str) -> nn.Module:
 
     Raises EngineUnsupported for weights that are built in fewer bits than the precision says.
     """
-    refuse_narrow(module, precision)
+    reject_narrow(module, precision)
     return module.to(torch.bfloat16) if weight_dtype(precision) == torch.bfloat16 else module
 
 
-def refuse_narrow(module: nn.Module, precision: str) -> None:
+def reject_narrow(module: nn.Module, precision: str) -> None:
     """Raises EngineUnsupported where ``precision`` has fp32 weights and the module was built with 16 bits or fewer."""
     narrow = narrow_parameter(module)
     if narrow and weight_dtype(precision) == torch.float32:

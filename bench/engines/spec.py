@@ -53,7 +53,7 @@ class EngineSpec(Training):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The settings that an engine supports. Unsupported combinations are rejected by its ``refuse``."""
+    """The settings that an engine supports. Unsupported combinations are rejected by ``check``."""
 
     stages: dict[int, str]
     """The stages that it has, and what it uses for each."""
@@ -67,7 +67,7 @@ class Capabilities:
     only_loopback: bool = False
     """Whether its ranks have a rendezvous of their own that is limited to one host (no ``network=lab``)."""
 
-    def refuse(self, engine: str, spec: EngineSpec) -> None:
+    def check(self, engine: str, spec: EngineSpec) -> None:
         """Raises EngineUnsupported, naming the setting, if ``spec`` asks for what is not listed."""
         for name, valid in (
             ("stage", tuple(self.stages)),
@@ -155,7 +155,7 @@ class Seen:
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode``."""
 
-    def refuse_first_use(self, engine: str) -> None:
+    def reject_first_use(self, engine: str) -> None:
         """Raises EngineUnsupported for a loss that does not begin with a call of the module."""
         if self.first_use:
             raise EngineUnsupported(
@@ -163,14 +163,14 @@ class Seen:
                 "valid: a loss of module(inputs), engine=native, torch, deepspeed"
             )
 
-    def refuse_uses(self, engine: str, uses: Uses, why: str, valid: str) -> None:
+    def reject_uses(self, engine: str, uses: Uses, why: str, valid: str) -> None:
         """Raises EngineUnsupported if the field ``uses`` has any: parameters that the loss uses without a forward."""
         names: list[str] = getattr(self, uses)
         if names:
             where = USES[uses]
             raise EngineUnsupported(f"engine={engine}: the loss uses {counted(names)} {where}, {why}; valid: {valid}")
 
-    def refuse_threads(self, engine: str, spec: EngineSpec, valid: str) -> None:
+    def reject_threads(self, engine: str, spec: EngineSpec, valid: str) -> None:
         """Raises EngineUnsupported for forwards in other threads, where each forward issues collectives."""
         if self.in_threads:
             raise EngineUnsupported(
@@ -179,7 +179,7 @@ class Seen:
                 f"valid: {valid}, a loss that calls all modules in its own thread"
             )
 
-    def refuse_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
+    def reject_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
         """Raises EngineUnsupported if ``names`` has any: the message has their number and the first one."""
         if not names:
             return
@@ -189,7 +189,7 @@ class Seen:
             f"engine={engine} at stage={spec.stage}: {counted(names)} {verb} {where}, {why}; valid: {valid}"
         )
 
-    def refuse_differentiation(self, engine: str, spec: EngineSpec, why: str, valid: str) -> None:
+    def reject_differentiation(self, engine: str, spec: EngineSpec, why: str, valid: str) -> None:
         """Raises EngineUnsupported for a loss that is computed from gradients."""
         if self.differentiates:
             raise EngineUnsupported(
@@ -198,7 +198,7 @@ class Seen:
             )
 
 
-def refuse_debug_detail(what: str, why: str) -> None:
+def reject_debug_detail(what: str, why: str) -> None:
     """Raises EngineUnsupported where torch checks each collective, if ``what`` does not survive that."""
     value = os.environ.get("TORCH_DISTRIBUTED_DEBUG", "")
     if value.strip().upper() == "DETAIL":
@@ -227,7 +227,7 @@ def count_option(spec: EngineSpec, name: str, least: int = 1) -> int:
     return value
 
 
-def refuse_degree(engine: str, spec: EngineSpec) -> None:
+def reject_degree(engine: str, spec: EngineSpec) -> None:
     """Raises EngineUnsupported unless the ranks divide into replicas of ``engine.degree`` ranks."""
     degree = count_option(spec, "degree", least=2)
     if spec.world_size % degree:

@@ -33,7 +33,7 @@ def _stages(engine: str, options_owner: str, spec: EngineSpec) -> Iterator[int]:
     own = spec.options if engine == options_owner else own
     for stage in STAGES:
         try:
-            engines.refuse(engine, document["package"], dataclasses.replace(spec, stage=stage, options=own))
+            engines.check_settings(engine, document["package"], dataclasses.replace(spec, stage=stage, options=own))
         except (EngineUnsupported, EngineUnavailable):
             continue
         yield stage

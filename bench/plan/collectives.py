@@ -30,7 +30,7 @@ def is_workload_of(config: Config) -> bool:
     return bool(config.workload.get("factory") == FACTORY)
 
 
-def refuse(config: Config, backend: str) -> None:
+def check_settings(config: Config, backend: str) -> None:
     """Raises EngineUnsupported, naming the setting, for what does not apply; ConfigError for an invalid option."""
     collective_options(config.workload)
     if config.gpus < 2:

@@ -15,13 +15,13 @@ from bench.plan.alternatives import alternatives
 from bench.plan.cell import Cell
 from bench.plan.hosts import placed
 from bench.plan.unsupported import (
-    refuse_backend,
-    refuse_hosts,
-    refuse_network,
-    refuse_search,
-    refuse_simulated,
-    refuse_straggler,
-    refuse_unrepeatable,
+    reject_backend,
+    reject_hosts,
+    reject_network,
+    reject_search,
+    reject_simulated,
+    reject_straggler,
+    reject_unrepeatable,
 )
 from results.settings import Config
 
@@ -42,17 +42,17 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
             counts = placed(config, device, hosts)
             if len(counts) > 1:
                 cell = dataclasses.replace(cell, hosts=tuple(hosts[: len(counts)]), ranks_by_host=tuple(counts))
-                refuse_hosts(cell)
-            refuse_backend(cell, machine)
+                reject_hosts(cell)
+            reject_backend(cell, machine)
             if cell.trains:
                 _refuse_by_engine(cell)
-                refuse_unrepeatable(cell)
-                refuse_simulated(cell)
-                refuse_search(cell)
-                refuse_straggler(cell)
+                reject_unrepeatable(cell)
+                reject_simulated(cell)
+                reject_search(cell)
+                reject_straggler(cell)
             else:
-                collectives.refuse(config, cell.backend)
-            refuse_network(cell)
+                collectives.check_settings(config, cell.backend)
+            reject_network(cell)
         except EngineUnsupported as error:
             cell = dataclasses.replace(cell, status="unsupported", reason=str(error))
         except EngineUnavailable as error:
@@ -68,7 +68,7 @@ def _refuse_by_engine(cell: Cell) -> None:
     """
     name, spec = cell.config.engine["name"], cell.spec()
     try:
-        engines.refuse(name, cell.config.engine["package"], spec)
+        engines.check_settings(name, cell.config.engine["package"], spec)
     except OptionInvalid as error:
         raise ConfigError(str(error)) from error
     except EngineUnsupported as error:

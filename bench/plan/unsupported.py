@@ -11,7 +11,7 @@ from bench.network.link import link_of
 from bench.plan.cell import Cell
 
 
-def refuse_backend(cell: Cell, machine: Machine) -> None:
+def reject_backend(cell: Cell, machine: Machine) -> None:
     """Raises EngineUnsupported for a backend that no engine could use here."""
     if cell.backend == "mpi" and not machine.mpi:
         raise EngineUnsupported(
@@ -26,7 +26,7 @@ def refuse_backend(cell: Cell, machine: Machine) -> None:
         )
 
 
-def refuse_hosts(cell: Cell) -> None:
+def reject_hosts(cell: Cell) -> None:
     """Raises EngineUnsupported for what does not work across hosts."""
     name, hosts = cell.config.engine["name"], len(cell.hosts)
     if cell.trains and engines.load(cell.config.engine["package"]).CAPABILITIES.only_loopback:
@@ -43,14 +43,14 @@ def refuse_hosts(cell: Cell) -> None:
         )
 
 
-def refuse_unrepeatable(cell: Cell) -> None:
+def reject_unrepeatable(cell: Cell) -> None:
     """Raises EngineUnsupported for determinism that the engine cannot give."""
     reason = cell.traits().unrepeatable
     if cell.config.deterministic and reason:
         raise EngineUnsupported(f"engine={cell.config.engine['name']} has no deterministic=true: {reason}")
 
 
-def refuse_simulated(cell: Cell) -> None:
+def reject_simulated(cell: Cell) -> None:
     """Raises EngineUnsupported for settings that need the other ranks of a simulated world."""
     config = cell.config
     if cell.simulated and config.straggler.rank is not None:
@@ -65,7 +65,7 @@ def refuse_simulated(cell: Cell) -> None:
         )
 
 
-def refuse_search(cell: Cell) -> None:
+def reject_search(cell: Cell) -> None:
     """Raises ConfigError for a search without a limit, EngineUnsupported for one without a batch to try."""
     if not cell.searches:
         return
@@ -78,7 +78,7 @@ def refuse_search(cell: Cell) -> None:
         )
 
 
-def refuse_straggler(cell: Cell) -> None:
+def reject_straggler(cell: Cell) -> None:
     """Raises EngineUnsupported where a rank has no forward and backward of its own that could be slowed."""
     config, together = cell.config, cell.traits().ranks_per_replica
     if config.straggler.rank is not None and together > 1:
@@ -88,7 +88,7 @@ def refuse_straggler(cell: Cell) -> None:
         )
 
 
-def refuse_network(cell: Cell) -> None:
+def reject_network(cell: Cell) -> None:
     """Raises EngineUnsupported for a lab that cannot be made here, or that not all traffic would go through."""
     config = cell.config
     link = link_of(config.network, config.gpus)

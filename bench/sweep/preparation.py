@@ -105,7 +105,7 @@ class Preparation:
         self._note_shares(cell, model)
         try:
             seen = Seen(**{entry.name: getattr(model, entry.name) for entry in dataclasses.fields(Seen)})
-            engines.refuse_seen(cell.config.engine["package"], cell.spec(), seen)
+            engines.check_model(cell.config.engine["package"], cell.spec(), seen)
         except EngineUnsupported as error:
             self._running.fail(cell, LaunchResult("unsupported", str(error)))
             return False

@@ -46,7 +46,7 @@ from results.source import Source
 from results.store import FolderBusy, RecordStore, StoreError
 
 BAD = ("failed", "timeout", "oom", "parity_failed")
-"""Statuses that make the sweep's exit code 1; a refusal is an answer, not a failure."""
+"""Statuses that make the sweep's exit code 1; a rejection is an answer, not a failure."""
 
 INTERRUPTED = 130
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
-from bench.engines.precision import refuse_narrow
+from bench.engines.precision import reject_narrow
 from bench.job import EngineJob, StepsJob
 from bench.worker import straggler
 from bench.worker.batches import batches, share_of, workload
@@ -24,7 +24,7 @@ def adapter(job: EngineJob[Any]) -> ModuleType:
 
 
 def set_up(job: EngineJob[Any], module: nn.Module, units: list[nn.Module], context: RankContext) -> Engine:
-    refuse_narrow(module, job.spec.precision)
+    reject_narrow(module, job.spec.precision)
     engine: Engine = adapter(job).create()
     engine.setup(module, units, job.spec, context)
     return engine

@@ -26,16 +26,16 @@ def checked_module(work: Workload, factory: str, precision: str = "fp32") -> nn.
     Raises WorkloadError, which names ``factory``; EngineUnsupported for weights that ``precision`` cannot train.
     """
     first, second = work.build(), work.build()
-    refuse_untrainable(first, factory)
-    refuse_shared(first, second, factory)
-    refuse_other_weights(first, second, factory)
+    reject_untrainable(first, factory)
+    reject_shared(first, second, factory)
+    reject_other_weights(first, second, factory)
     with watched(factory):  # also puts random generators back
-        refuse_impure_batches(work, factory)
-        refuse_no_gradient(work, cast_module(first, precision), factory, precision)
+        reject_impure_batches(work, factory)
+        reject_no_gradient(work, cast_module(first, precision), factory, precision)
     return second
 
 
-def refuse_untrainable(module: nn.Module, factory: str) -> None:
+def reject_untrainable(module: nn.Module, factory: str) -> None:
     """Of weights that no optimizer can update."""
     for name, weight in module.named_parameters():
         if isinstance(weight, nn.UninitializedParameter):
@@ -55,7 +55,7 @@ def overlaps(weight: Tensor) -> bool:
     return any(size > 1 and stride == 0 for size, stride in zip(weight.shape, weight.stride(), strict=True))
 
 
-def refuse_shared(first: nn.Module, second: nn.Module, factory: str) -> None:
+def reject_shared(first: nn.Module, second: nn.Module, factory: str) -> None:
     if first is second:
         raise WorkloadError(
             f"{factory} returned the same module twice, so its second training would go on from the first; "
@@ -81,7 +81,7 @@ def places_of(weight: Tensor) -> set[int]:
     return {part.untyped_storage().data_ptr() for part in stored(weight.detach()) if part.numel()}
 
 
-def refuse_other_weights(first: nn.Module, second: nn.Module, factory: str) -> None:
+def reject_other_weights(first: nn.Module, second: nn.Module, factory: str) -> None:
     """Of parameters and buffers, compared bit by bit."""
     one, other = first.state_dict(keep_vars=True), second.state_dict(keep_vars=True)
     if one.keys() != other.keys():
@@ -97,7 +97,7 @@ def refuse_other_weights(first: nn.Module, second: nn.Module, factory: str) -> N
             )
 
 
-def refuse_impure_batches(work: Workload, factory: str) -> None:
+def reject_impure_batches(work: Workload, factory: str) -> None:
     first = [entry.clone() for entry in tensors_of(work.batch(range(SAMPLES)))]
     work.batch(range(SAMPLES, 2 * SAMPLES))
     again = tensors_of(work.batch(range(SAMPLES)))
@@ -135,7 +135,7 @@ def loss_of_fixed_batch(work: Workload, module: nn.Module, factory: str, precisi
     return loss
 
 
-def refuse_no_gradient(work: Workload, module: nn.Module, factory: str, precision: str) -> None:
+def reject_no_gradient(work: Workload, module: nn.Module, factory: str, precision: str) -> None:
     loss = loss_of_fixed_batch(work, module, factory, precision)
     if not loss.requires_grad:
         raise WorkloadError(

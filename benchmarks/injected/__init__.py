@@ -9,6 +9,6 @@ CAPABILITIES = native.CAPABILITIES
 PRELOAD = (*native.PRELOAD, "bench.engines.native.adapter")
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """What native refuses."""
-    native.refuse(spec)
+    native.check_settings(spec)

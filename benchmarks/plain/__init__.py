@@ -8,5 +8,5 @@ CAPABILITIES = Capabilities(stages={0: "one process"})
 PRELOAD = ()
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Refuses nothing; it is only ever run on one rank."""

@@ -51,7 +51,7 @@ assert "valid: a whole number of at least 1, at most 9" in refused(
     lambda: overrides.check_overrides(["throwaway=10"]), ConfigError
 )
 spec = EngineSpec(world_size=2, device="cpu", backend="gloo", throwaway=2)
-reason = refused(lambda: engines.refuse("native", "bench.engines.native", spec), EngineUnsupported)
+reason = refused(lambda: engines.check_settings("native", "bench.engines.native", spec), EngineUnsupported)
 assert "throwaway=2" in reason and NEUTRAL["throwaway"] == 1
 assert label("throwaway", 2) == "away 2"
 

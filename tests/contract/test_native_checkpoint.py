@@ -49,7 +49,7 @@ def rewrite_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
 
 
 @pytest.fixture
-def refusal(ranks: Ranks) -> Callable[..., str]:
+def rejection(ranks: Ranks) -> Callable[..., str]:
     """What all ranks say of a checkpoint that they refuse, having changed nothing."""
 
     def find(folder: Path, *, stage: int = 1, **settings: Any) -> str:
@@ -170,60 +170,60 @@ def test_weights_are_rounded_to_another_precision(ranks: Ranks, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["rank-00000-of-00002.pt", SHARD])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_truncated_shard_is_rejected_by_its_name(
-    name: str, count: int, copy: Path, refusal: Callable[..., str]
+    name: str, count: int, copy: Path, rejection: Callable[..., str]
 ) -> None:
     size = (copy / name).stat().st_size
     with (copy / name).open("r+b") as file:
         file.truncate(size - 1)
-    assert refusal(copy, ranks=count) == f"{name} has {size - 1} bytes, expected {size}"
+    assert rejection(copy, ranks=count) == f"{name} has {size - 1} bytes, expected {size}"
 
 
-def test_a_missing_shard_is_rejected_by_its_name(copy: Path, refusal: Callable[..., str]) -> None:
+def test_a_missing_shard_is_rejected_by_its_name(copy: Path, rejection: Callable[..., str]) -> None:
     (copy / SHARD).unlink()
-    assert refusal(copy, ranks=3) == f"{SHARD} is missing from {copy}"
+    assert rejection(copy, ranks=3) == f"{SHARD} is missing from {copy}"
 
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_flipped_byte_is_refused_with_the_name_of_the_file(
-    stage: int, copy: Path, refusal: Callable[..., str]
+    stage: int, copy: Path, rejection: Callable[..., str]
 ) -> None:
     data = bytearray((copy / SHARD).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / SHARD).write_bytes(data)
-    assert refusal(copy, stage=stage).startswith(f"{SHARD} is damaged: its SHA-256 is ")
+    assert rejection(copy, stage=stage).startswith(f"{SHARD} is damaged: its SHA-256 is ")
 
 
-def test_a_changed_digit_in_the_index_is_refused(copy: Path, refusal: Callable[..., str]) -> None:
+def test_a_changed_digit_in_the_index_is_refused(copy: Path, rejection: Callable[..., str]) -> None:
     text = (copy / "index.json").read_text()
     assert '"step": 2.0' in text
     (copy / "index.json").write_text(text.replace('"step": 2.0', '"step": 3.0'))
-    assert refusal(copy) == "index.json is damaged: its contents do not have the SHA-256 that it states"
+    assert rejection(copy) == "index.json is damaged: its contents do not have the SHA-256 that it states"
 
 
-def test_a_folder_without_an_index_is_refused(tmp_path: Path, copy: Path, refusal: Callable[..., str]) -> None:
-    assert refusal(tmp_path / "nothing") == f"{tmp_path / 'nothing' / 'index.json'} is missing, expected a checkpoint"
+def test_a_folder_without_an_index_is_refused(tmp_path: Path, copy: Path, rejection: Callable[..., str]) -> None:
+    assert rejection(tmp_path / "nothing") == f"{tmp_path / 'nothing' / 'index.json'} is missing, expected a checkpoint"
     (copy / "index.json").write_text('{"version": 2')
-    assert refusal(copy).startswith("index.json is not an index of format version 2: ")
+    assert rejection(copy).startswith("index.json is not an index of format version 2: ")
     (copy / "index.json").write_text('{"version": 3, "sha256": ""}')
-    assert refusal(copy) == "index.json has format version 3, expected 2"
+    assert rejection(copy) == "index.json has format version 3, expected 2"
 
 
 @pytest.mark.parametrize("name", ["../rank-00001-of-00002.pt", "/etc/passwd", "rank-00007-of-00002.pt"])
-def test_an_index_cannot_name_a_file_elsewhere(name: str, copy: Path, refusal: Callable[..., str]) -> None:
+def test_an_index_cannot_name_a_file_elsewhere(name: str, copy: Path, rejection: Callable[..., str]) -> None:
     shutil.copy(copy / SHARD, copy.parent / SHARD)
     rewrite_index(copy, lambda document: document["files"].update({name: document["files"].pop(SHARD)}))
-    assert refusal(copy) == f"index.json names the file {name!r}, expected {SHARD}"
+    assert rejection(copy) == f"index.json names the file {name!r}, expected {SHARD}"
 
 
-def test_a_checkpoint_of_another_model_is_refused_by_parameter(copy: Path, refusal: Callable[..., str]) -> None:
-    assert refusal(copy, model="wide", stage=3) == "parameter 0.weight has shape [20, 16], expected [24, 16]"
-    assert refusal(copy, model="deep") == "parameter 3.bias is missing from the checkpoint"
-    assert refusal(copy, model="frozen") == "parameter 0.weight is trained, expected frozen"
-    assert refusal(copy, model="rich") == "parameter first.bias is missing from the checkpoint"
-    assert refusal(copy, optimizer="sgd") == "index.json is of optimizer adam, expected sgd"
+def test_a_checkpoint_of_another_model_is_refused_by_parameter(copy: Path, rejection: Callable[..., str]) -> None:
+    assert rejection(copy, model="wide", stage=3) == "parameter 0.weight has shape [20, 16], expected [24, 16]"
+    assert rejection(copy, model="deep") == "parameter 3.bias is missing from the checkpoint"
+    assert rejection(copy, model="frozen") == "parameter 0.weight is trained, expected frozen"
+    assert rejection(copy, model="rich") == "parameter first.bias is missing from the checkpoint"
+    assert rejection(copy, optimizer="sgd") == "index.json is of optimizer adam, expected sgd"
 
 
-def test_an_element_that_is_in_no_file_or_in_two_is_refused(copy: Path, refusal: Callable[..., str]) -> None:
+def test_an_element_that_is_in_no_file_or_in_two_is_refused(copy: Path, rejection: Callable[..., str]) -> None:
     def move(by: int) -> None:
         def change(document: dict[str, Any]) -> None:
             pieces = [file["pieces"] for file in document["files"].values()]
@@ -234,9 +234,9 @@ def test_an_element_that_is_in_no_file_or_in_two_is_refused(copy: Path, refusal:
 
     for by in (1, -2):
         move(by)
-        assert refusal(copy).startswith(f"{SHARD} continues with parameter ")
+        assert rejection(copy).startswith(f"{SHARD} continues with parameter ")
     rewrite_index(copy, lambda document: document["files"][SHARD]["pieces"].pop("0.weight"))
-    assert "with parameter 0.weight at element 320, expected " in refusal(copy)
+    assert "with parameter 0.weight at element 320, expected " in rejection(copy)
 
 
 class Exploit:
@@ -249,7 +249,7 @@ class Exploit:
         return Path.touch, (self.path,)
 
 
-def test_code_in_a_shard_is_not_run(copy: Path, tmp_path: Path, refusal: Callable[..., str]) -> None:
+def test_code_in_a_shard_is_not_run(copy: Path, tmp_path: Path, rejection: Callable[..., str]) -> None:
     with zipfile.ZipFile(copy / SHARD) as archive:
         contents = {entry: archive.read(entry) for entry in archive.namelist()}
     with zipfile.ZipFile(copy / SHARD, "w") as archive:
@@ -259,7 +259,7 @@ def test_code_in_a_shard_is_not_run(copy: Path, tmp_path: Path, refusal: Callabl
     data = (copy / SHARD).read_bytes()
     replaced = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     rewrite_index(copy, lambda document: document["files"][SHARD].update(replaced))
-    assert refusal(copy).startswith(f"{SHARD} is not a shard file: ")
+    assert rejection(copy).startswith(f"{SHARD} is not a shard file: ")
     assert not (tmp_path / "touched").exists()
 
 

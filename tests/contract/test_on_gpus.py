@@ -31,7 +31,7 @@ def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -
         cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **settings)], launcher.machine, cores=2)[0]
         if cell.status in ("unsupported", "unavailable"):
             pytest.skip(cell.reason)
-        result = launched(launcher, cell, purpose, scratch, may_refuse=True)
+        result = launched(launcher, cell, purpose, scratch, may_reject=True)
         assert result.start_method == "fork"  # else something has initialised CUDA before the ranks
         return result.ranks
 

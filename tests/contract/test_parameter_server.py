@@ -213,13 +213,13 @@ def test_parameters_that_are_not_fp32_are_rejected_by_its_name() -> None:
     import torch
     from torch import nn
 
-    from bench.engines.parameter_server.worker import refuse_parameters
+    from bench.engines.parameter_server.worker import reject_parameters
 
     mixed = {"first": nn.Parameter(torch.ones(2)), "second": nn.Parameter(torch.ones(2, dtype=torch.float64))}
     with pytest.raises(EngineUnsupported, match=r"second is torch\.float64"):
-        refuse_parameters(mixed)
+        reject_parameters(mixed)
     with pytest.raises(EngineUnsupported, match="no parameter that requires a gradient"):
-        refuse_parameters({})
+        reject_parameters({})
 
 
 def test_overlap_false_is_what_it_does_anyway(served_cell: MakeServed) -> None:

@@ -11,5 +11,5 @@ CAPABILITIES = Capabilities(
 PRELOAD = ()
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Refuses nothing more."""

@@ -8,5 +8,5 @@ CAPABILITIES = Capabilities(stages={0: "plain replicas"}, settings=("accumulate"
 PRELOAD = ()
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Refuses nothing."""

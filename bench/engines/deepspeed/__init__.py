@@ -46,22 +46,22 @@ def traits(spec: EngineSpec) -> Traits:
     return Traits(unsilenced="ranks would not hear that they agree" if spec.stage == 3 else "")
 
 
-def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a model whose ranks train different parameters, or a loss of gradients."""
-    seen.refuse_differentiation(
+    seen.reject_differentiation(
         "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
     )
     if spec.stage == 3:
-        seen.refuse_threads("deepspeed", spec, "stage=0, 1 or 2")
+        seen.reject_threads("deepspeed", spec, "stage=0, 1 or 2")
     if spec.stage == 3 and not seen.first_use:
         why, valid = "when its ranks have it in parts", "stage=0, 1 or 2, engine=native"
-        seen.refuse_uses("deepspeed at stage=3", "used_bare", why, valid)
+        seen.reject_uses("deepspeed at stage=3", "used_bare", why, valid)
     if spec.stage > 0:
         valid = "stage=0, engine=native at stage=0, 1, 2"
-        seen.refuse_skips("deepspeed", spec, seen.uneven, "so the collectives of its buckets would not match", valid)
+        seen.reject_skips("deepspeed", spec, seen.uneven, "so the collectives of its buckets would not match", valid)
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnavailable without the library, EngineUnsupported for what its configuration cannot say."""
     if not INSTALLED:
         raise EngineUnavailable(
@@ -78,7 +78,7 @@ def refuse(spec: EngineSpec) -> None:
             "single process (0.19.8)"
         )
     if spec.stage == 0:
-        refuse_at_stage_0(spec)
+        reject_at_stage_0(spec)
     elif PRECISIONS[spec.precision].loss_scaling and spec.clip_norm is not None:
         raise EngineUnsupported(
             f"engine=deepspeed at stage={spec.stage} has no clip_norm with precision=amp_fp16: it clips gradients "
@@ -86,7 +86,7 @@ def refuse(spec: EngineSpec) -> None:
         )
 
 
-def refuse_at_stage_0(spec: EngineSpec) -> None:
+def reject_at_stage_0(spec: EngineSpec) -> None:
     if spec.bucket_mb is not None:
         raise EngineUnsupported("engine=deepspeed at stage=0 has no bucket_mb: it reduces all gradients at once")
     if spec.precision == "bf16":

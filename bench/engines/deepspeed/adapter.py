@@ -14,9 +14,9 @@ from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
-from bench.engines.refusals import refuse_empty, refuse_scripted, refuse_sparse, refuse_strided
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.unsupported import reject_empty, reject_scripted, reject_sparse, reject_strided
 from bench.engines.whole_loss import WholeLoss
 from results.resolved import EngineDescription
 
@@ -38,7 +38,7 @@ class DeepSpeed:
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
         from bench.engines.deepspeed.library import deepspeed
 
-        refuse_module(module, spec.stage)
+        reject_module(module, spec.stage)
         self.spec = spec
         checkpoint_units(units, spec.checkpointing)
         self.whole_loss = bool(context.first_use) or isinstance(module, torch.jit.ScriptModule)
@@ -111,22 +111,22 @@ class DeepSpeed:
         """Nothing: the process leaves with ``os._exit``."""
 
 
-def refuse_module(module: nn.Module, stage: int) -> None:
+def reject_module(module: nn.Module, stage: int) -> None:
     """Raises EngineUnsupported, by name, for parameters that DeepSpeed fails on or would train in another dtype."""
-    refuse_sparse("deepspeed", module)
+    reject_sparse("deepspeed", module)
     for name, weight in module.named_parameters():
         if not weight.dim():
             raise EngineUnsupported(f"engine=deepspeed: {name} is a scalar; parameters need a dimension")
         if weight.dtype != torch.float32:
             raise EngineUnsupported(f"engine=deepspeed: {name} is {weight.dtype}; it takes fp32 parameters")
-    refuse_strided("deepspeed", module, "which it cannot broadcast at its start")
+    reject_strided("deepspeed", module, "which it cannot broadcast at its start")
     if stage == 3:
-        refuse_empty("deepspeed at stage=3", module, "which it does not gather")
-        refuse_scripted("deepspeed at stage=3", module)
-        refuse_compiled(module)
+        reject_empty("deepspeed at stage=3", module, "which it does not gather")
+        reject_scripted("deepspeed at stage=3", module)
+        reject_compiled(module)
 
 
-def refuse_compiled(module: nn.Module) -> None:
+def reject_compiled(module: nn.Module) -> None:
     """Raises EngineUnsupported for a submodule under torch.compile, whose parameters stage 3 cannot intercept."""
     for name, part in module.named_modules():
         if isinstance(part, OptimizedModule):

@@ -29,7 +29,7 @@ CAPABILITIES = Capabilities(
 PRELOAD = ("torch._dynamo", "torch.profiler")
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what Horovod has no setting for, EngineUnavailable where it is not installed."""
     if spec.device == "cuda":
         raise EngineUnsupported("engine=horovod has no device=cuda: scripts/build_horovod.sh builds it for CPU")

@@ -14,9 +14,9 @@ from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.horovod import INSTALLED
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast
-from bench.engines.refusals import refuse_sparse
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
+from bench.engines.unsupported import reject_sparse
 from results.precision import PRECISIONS
 from results.resolved import EngineDescription
 
@@ -40,7 +40,7 @@ class HorovodEngine:
     """``hvd.DistributedOptimizer`` over a module that it leaves as it is."""
 
     def setup(self, module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: RankContext) -> None:
-        refuse_sparse("horovod", module)
+        reject_sparse("horovod", module)
         self.module = module
         self.spec = spec
         self.context = context

@@ -40,7 +40,7 @@ Files, in the order in which to read them
     collectives.py       reduce-scatter, all-gather and all-reduce, on gloo and on NCCL
     p2p_thread.py        gloo: sends and receives while the rank computes
     adapter.py           the engine's interface to the harness, and its setup
-    refusals.py          modules that cannot be trained
+    unsupported.py       modules that cannot be trained
     checkpoint/          sharded save, and load into any stage and world size
 
 Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distributed (VLDB 2020), section 3.2.
@@ -56,7 +56,7 @@ from bench.engines.spec import (
     EngineSpec,
     Seen,
     count_option,
-    refuse_debug_detail,
+    reject_debug_detail,
 )
 from results.resolved import EngineDescription
 
@@ -73,20 +73,20 @@ CAPABILITIES = Capabilities(
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for an invalid option; every setting in ``CAPABILITIES`` is supported at every stage."""
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")
     if spec.stage == 3 and spec.backend == "gloo" and spec.world_size > 1:
-        refuse_debug_detail(
+        reject_debug_detail(
             "engine=native at stage=3 over gloo", "a second thread sends, so ranks check its calls in different orders"
         )
 
 
-def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for forwards in several threads, where each of them unshards parameters."""
     if POLICIES[spec.stage].shard_parameters:
-        seen.refuse_threads("native", spec, "stage=0, 1, 2")
+        seen.reject_threads("native", spec, "stage=0, 1, 2")
 
 
 BUCKET_MB = 25.0

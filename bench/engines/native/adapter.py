@@ -15,9 +15,9 @@ from bench.engines.native.loss_scaling import LossScale
 from bench.engines.native.optimizer import ShardOptimizer
 from bench.engines.native.param_group import ParamGroups, backward_order
 from bench.engines.native.policy import POLICIES
-from bench.engines.native.refusals import refuse_module
 from bench.engines.native.step import TrainingStep
 from bench.engines.native.unshard_schedule import AlwaysUnsharded, Schedule, UnshardSchedule
+from bench.engines.native.unsupported import reject_module
 from bench.engines.optimizers import LearningRate
 from bench.engines.precision import cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
@@ -42,7 +42,7 @@ class NativeEngine:
         self.spec = spec
         self.context = context
         self.policy = POLICIES[spec.stage]
-        refuse_module(module, self.policy)
+        reject_module(module, self.policy)
         self.module = cast_module(module, spec.precision)
         self.names = dict(self.module.named_parameters())
         self.collectives = collectives(context, spec.backend)

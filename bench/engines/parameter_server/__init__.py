@@ -56,7 +56,7 @@ UNSILENCED = "ranks and servers would still communicate over a process group of 
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler")
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for options that are not valid, and for what cannot go together."""
     mode = option(spec, "mode", *MODES)
     servers = count_option(spec, "servers")

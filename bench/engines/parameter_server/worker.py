@@ -37,7 +37,7 @@ class Worker:
         self.module = module
         self.device_type = context.device.type
         trainable = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-        refuse_parameters(trainable)
+        reject_parameters(trainable)
         counts = [weight.numel() for weight in trainable.values()]
         self.layout = lay_out_slices(counts, spec.options["servers"])
         self.parameters = torch.zeros(self.layout.size, device=context.device)
@@ -99,7 +99,7 @@ class Worker:
         self.servers.leave()
 
 
-def refuse_parameters(trainable: dict[str, nn.Parameter]) -> None:
+def reject_parameters(trainable: dict[str, nn.Parameter]) -> None:
     """Raises EngineUnsupported, by name, for parameters that cannot lie in a flat fp32 tensor."""
     if not trainable:
         raise EngineUnsupported("engine=parameter_server: the module has no parameter that requires a gradient")

@@ -18,7 +18,7 @@ from bench.engines.spec import (
     Traits,
     count_option,
     option,
-    refuse_degree,
+    reject_degree,
 )
 
 CAPABILITIES = Capabilities(
@@ -36,9 +36,9 @@ CAPABILITIES = Capabilities(
 PRELOAD = ("torch._dynamo", "torch.nn.parallel", "torch.distributed.pipelining", "torch.profiler")
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what cannot be cut or scheduled."""
-    refuse_degree("pipeline", spec)
+    reject_degree("pipeline", spec)
     if spec.device == "cuda" and spec.backend == "gloo":
         raise EngineUnsupported(
             "engine=pipeline has no backend=gloo on device=cuda: gloo sends and receives from the host only. "
@@ -52,10 +52,10 @@ def refuse(spec: EngineSpec) -> None:
         )
 
 
-def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a loss that needs the whole module, of which no rank has all weights."""
-    seen.refuse_first_use("pipeline")
-    seen.refuse_uses("pipeline", "used_bare", "and no rank has all weights", "engine=native, torch")
+    seen.reject_first_use("pipeline")
+    seen.reject_uses("pipeline", "used_bare", "and no rank has all weights", "engine=native, torch")
 
 
 def traits(spec: EngineSpec) -> Traits:

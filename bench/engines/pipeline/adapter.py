@@ -15,8 +15,8 @@ from bench.engines.batches import map_tensors, tensors_of
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.refusals import refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.engines.unsupported import reject_sparse
 from bench.engines.whole_loss import Called, StandIn
 from results.resolved import EngineDescription
 
@@ -44,10 +44,10 @@ class PipelineEngine:
         self.index = context.rank % self.degree
         mesh = init_device_mesh(context.device.type, (self.replicas, self.degree), mesh_dim_names=("data", "pipeline"))
         self.group, self.replicas_of_stage = mesh.get_group("pipeline"), mesh.get_group("data")
-        refuse_sparse("pipeline", module)
+        reject_sparse("pipeline", module)
         runs = stages.cut(stages.chain_of(module), units, self.degree)
-        stages.refuse_what_stages_share(module, runs)
-        stages.refuse_untrained_stage(module, runs)
+        stages.reject_what_stages_share(module, runs)
+        stages.reject_untrained_stage(module, runs)
         module = cast_module(module, spec.precision)
         checkpoint_units(units, spec.checkpointing)
         names = {id(weight): name for name, weight in module.named_parameters()}

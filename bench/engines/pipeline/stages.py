@@ -46,7 +46,7 @@ def cut(parts: list[nn.Module], units: list[nn.Module], degree: int) -> list[lis
     return stages
 
 
-def refuse_what_stages_share(module: nn.Module, stages: list[list[nn.Module]]) -> None:
+def reject_what_stages_share(module: nn.Module, stages: list[list[nn.Module]]) -> None:
     """Raises EngineUnsupported for a weight that two stages would have: each would train a copy of its own."""
     owner: dict[int, int] = {}
     for index, parts in enumerate(stages):
@@ -59,7 +59,7 @@ def refuse_what_stages_share(module: nn.Module, stages: list[list[nn.Module]]) -
                 )
 
 
-def refuse_untrained_stage(module: nn.Module, stages: list[list[nn.Module]]) -> None:
+def reject_untrained_stage(module: nn.Module, stages: list[list[nn.Module]]) -> None:
     """Raises EngineUnsupported for a stage that is frozen: its rank would have nothing to update."""
     for index, parts in enumerate(stages):
         if not any(weight.requires_grad for weight in nn.ModuleList(parts).parameters()):

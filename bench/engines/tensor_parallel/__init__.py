@@ -17,8 +17,8 @@ from bench.engines.spec import (
     Seen,
     Traits,
     Uses,
-    refuse_debug_detail,
-    refuse_degree,
+    reject_debug_detail,
+    reject_degree,
 )
 
 CAPABILITIES = Capabilities(
@@ -43,11 +43,11 @@ PRELOAD = (
 )
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported if the ranks do not divide into replicas, or parity could not be judged."""
-    refuse_degree("tensor_parallel", spec)
+    reject_degree("tensor_parallel", spec)
     if spec.stage == 0 and spec.world_size > spec.options["degree"]:
-        refuse_debug_detail(
+        reject_debug_detail(
             "engine=tensor_parallel at stage=0 with replicas", "DistributedDataParallel crashes in torch 2.15"
         )
     if spec.optimizer == "rmsprop" and spec.precision != "fp32":
@@ -57,19 +57,19 @@ def refuse(spec: EngineSpec) -> None:
         )
 
 
-def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a loss that bypasses the module's forward, where slices are put together, and for a
     model that skips parameters, where replicas wait for each other's gradients."""
-    seen.refuse_first_use("tensor_parallel")
-    seen.refuse_threads("tensor_parallel", spec, "engine=native or torch at stage=0")
+    seen.reject_first_use("tensor_parallel")
+    seen.reject_threads("tensor_parallel", spec, "engine=native or torch at stage=0")
     uses: Uses = "used_outside" if spec.stage == 3 else "used_bare"
-    seen.refuse_uses("tensor_parallel", uses, "when ranks have slices of it", "engine=native")
+    seen.reject_uses("tensor_parallel", uses, "when ranks have slices of it", "engine=native")
     if spec.stage == 0 and spec.world_size > spec.options["degree"]:
         why = "and DistributedDataParallel waits for all"
-        seen.refuse_skips("tensor_parallel", spec, seen.skipped, why, "engine=native")
+        seen.reject_skips("tensor_parallel", spec, seen.skipped, why, "engine=native")
     if spec.stage == 3:
         why = "so the collectives of fully_shard would not match"
-        seen.refuse_skips("tensor_parallel", spec, seen.uneven, why, "engine=native at stage=0, 1, 2")
+        seen.reject_skips("tensor_parallel", spec, seen.uneven, why, "engine=native at stage=0, 1, 2")
 
 
 def traits(spec: EngineSpec) -> Traits:

@@ -17,9 +17,9 @@ from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch.adapter import gradient_sync
+from bench.engines.unsupported import reject_for_fully_shard, reject_sparse
 from results.resolved import EngineDescription
 
 STYLES: dict[str, type[ParallelStyle]] = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
@@ -52,11 +52,11 @@ def plan_of(module: nn.Module, degree: int) -> dict[str, str]:
                     f"engine.degree={degree}"
                 )
             plan[path] = style
-    refuse_tied(module, plan)
+    reject_tied(module, plan)
     return plan
 
 
-def refuse_tied(module: nn.Module, plan: dict[str, str]) -> None:
+def reject_tied(module: nn.Module, plan: dict[str, str]) -> None:
     """Raises EngineUnsupported for a weight of a sliced layer that another layer has too: slicing unties them."""
     layers = dict(module.named_modules())
     for path in plan:
@@ -69,7 +69,7 @@ def refuse_tied(module: nn.Module, plan: dict[str, str]) -> None:
                 )
 
 
-def refuse_frozen(module: nn.Module, plan: dict[str, str]) -> None:
+def reject_frozen(module: nn.Module, plan: dict[str, str]) -> None:
     """Raises EngineUnsupported for a frozen weight of a sliced layer: DDP would train it."""
     for path in plan:
         for name, weight in module.get_submodule(path).named_parameters():
@@ -111,7 +111,7 @@ class TensorParallelEngine:
         self.spec, self.device = spec, context.device
         degree = spec.options["degree"]
         self.replicas = context.world_size // degree
-        refuse_sparse("tensor_parallel", module)
+        reject_sparse("tensor_parallel", module)
         self.plan = plan_of(module, degree)
         mesh = init_device_mesh(context.device.type, (self.replicas, degree), mesh_dim_names=("data", "tensor"))
         module = cast_module(module, spec.precision)
@@ -120,7 +120,7 @@ class TensorParallelEngine:
         self.sliced_share = sliced_share(module)
         checkpoint_units(units, spec.checkpointing)
         if spec.stage == 3:
-            refuse_for_fully_shard("tensor_parallel at stage=3", module, units)
+            reject_for_fully_shard("tensor_parallel at stage=3", module, units)
             for unit in units:
                 fully_shard(unit, mesh=mesh["data"])
             fully_shard(module, mesh=mesh["data"])
@@ -131,7 +131,7 @@ class TensorParallelEngine:
         }
         self.module = module
         if spec.stage == 0 and self.replicas > 1:
-            refuse_frozen(module, self.plan)
+            reject_frozen(module, self.plan)
             self.module = self._replicate(module, mesh["data"])
         self.weights = dict(module.named_parameters())  # now: DDP hides those that it handed on to forward as DTensors
         self.buffers = list(module.buffers())

@@ -26,7 +26,7 @@ from bench.engines.spec import (
     Uses,
     count_option,
     option,
-    refuse_debug_detail,
+    reject_debug_detail,
 )
 from results.precision import PRECISIONS
 
@@ -63,14 +63,14 @@ PRELOAD = (
     "torch.profiler",
 )
 
-Refusal = tuple[bool, str, str]
+UnsupportedCase = tuple[bool, str, str]
 """Whether it applies, what is refused, and why."""
 
 
-def refuse(spec: EngineSpec) -> None:
+def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers cannot do, EngineUnavailable if there is no compiler."""
     if spec.stage < 2:
-        refuse_debug_detail(f"engine=torch at stage={spec.stage}", "DistributedDataParallel crashes in torch 2.15")
+        reject_debug_detail(f"engine=torch at stage={spec.stage}", "DistributedDataParallel crashes in torch 2.15")
     option(spec, "gradient_as_bucket_view", True, False)
     option(spec, "static_graph", True, False)
     option(spec, "find_unused_parameters", True, False)
@@ -89,21 +89,21 @@ def refuse(spec: EngineSpec) -> None:
             )
 
 
-def refuse_seen(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for a model that skips parameters, where DDP waits for all or ranks would not match, and
     for what a loss does with weights that fully_shard has freed."""
     looks = spec.options["find_unused_parameters"] or spec.options["static_graph"]
     if spec.stage < 2 and not looks:
         valid = "engine.find_unused_parameters=true, engine=native"
-        seen.refuse_skips("torch", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
+        seen.reject_skips("torch", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
     if spec.stage >= 2:
         replicated = "engine=torch at stage=0 or 1, engine=native"
-        seen.refuse_differentiation("torch", spec, "and fully_shard frees weights that its backward needs", replicated)
+        seen.reject_differentiation("torch", spec, "and fully_shard frees weights that its backward needs", replicated)
         uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
-        seen.refuse_uses(f"torch at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
-        seen.refuse_threads("torch", spec, "stage=0 or 1")
+        seen.reject_uses(f"torch at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
+        seen.reject_threads("torch", spec, "stage=0 or 1")
         valid = "stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
-        seen.refuse_skips("torch", spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
+        seen.reject_skips("torch", spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
 
 
 def traits(spec: EngineSpec) -> Traits:
@@ -121,7 +121,7 @@ def traits(spec: EngineSpec) -> Traits:
     return Traits()
 
 
-def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
+def _replicated(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     """Stages 0 and 1."""
     ddp = "DistributedDataParallel"
     low = spec.compression in ("bf16", "fp16")
@@ -164,7 +164,7 @@ def _replicated(spec: EngineSpec) -> Iterator[Refusal]:
     yield from _joined(spec)
 
 
-def _local_steps(spec: EngineSpec) -> Iterator[Refusal]:
+def _local_steps(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     """Steps without communication between averages of the weights."""
     local = spec.local_steps > 1
     yield (
@@ -189,7 +189,7 @@ def _local_steps(spec: EngineSpec) -> Iterator[Refusal]:
     )
 
 
-def _joined(spec: EngineSpec) -> Iterator[Refusal]:
+def _joined(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     """Ranks with unequal numbers of batches."""
     yield (
         spec.join and spec.stage == 1 and spec.accumulate > 1,
@@ -208,7 +208,7 @@ def _joined(spec: EngineSpec) -> Iterator[Refusal]:
     )
 
 
-def _sharded(spec: EngineSpec) -> Iterator[Refusal]:
+def _sharded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     """Stages 2 and 3."""
     view = bool(spec.options["gradient_as_bucket_view"])
     size = spec.shard_size

@@ -16,10 +16,10 @@ from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.optimizers import FUSED, OPTIMIZERS, LearningRate, build_optimizer, hyperparameters
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
-from bench.engines.refusals import refuse_for_fully_shard, refuse_sparse
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.torch import ddp, fsdp
+from bench.engines.unsupported import reject_for_fully_shard, reject_sparse
 from bench.engines.whole_loss import WholeLoss
 from results.precision import PRECISIONS
 from results.resolved import EngineDescription
@@ -43,13 +43,13 @@ class TorchEngine:
         self.spec = spec
         self.sharded = spec.stage >= 2
         self.device = context.device
-        refuse_sparse("torch", module)
+        reject_sparse("torch", module)
         module = cast_module(module, spec.precision)
         self.shadow: ddp.ShadowGradients | None = None
         self.hook: ddp.Hook | None = None
         checkpoint_units(units, spec.checkpointing)
         if self.sharded:
-            refuse_for_fully_shard(f"torch at stage={spec.stage}", module, units)
+            reject_for_fully_shard(f"torch at stage={spec.stage}", module, units)
             self.module = fsdp.shard(WholeLoss(module) if context.first_use else module, units, spec, context)
         else:
             self.module = self._replicate(module)
@@ -74,7 +74,7 @@ class TorchEngine:
         complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
         fused = {"fused": True} if self.spec.optimizer in FUSED and not (sharded_sgd or complex_) else {}
         if self.spec.stage == 1:
-            ddp.refuse_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
+            ddp.reject_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
             settings = hyperparameters(self.spec)
             kind = OPTIMIZERS[self.spec.optimizer]
             return ZeroRedundancyOptimizer(weights, kind, lr=self.spec.lr, **settings, **fused)

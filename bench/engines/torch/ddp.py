@@ -53,11 +53,11 @@ def unused_message(stage: int, names: str = "some parameters") -> str:
 def one_bucket_mb(module: nn.Module) -> float:
     """A cap that all gradients fit in. DDP never puts two dtypes in one bucket."""
     weights = [weight for weight in module.parameters() if weight.requires_grad]
-    refuse_several_dtypes(weights, "compression=powersgd", "it needs a single bucket")
+    reject_several_dtypes(weights, "compression=powersgd", "it needs a single bucket")
     return 1 + sum(weight.nbytes for weight in weights) / MIB
 
 
-def refuse_several_dtypes(weights: list[nn.Parameter], what: str, why: str) -> None:
+def reject_several_dtypes(weights: list[nn.Parameter], what: str, why: str) -> None:
     """Raises EngineUnsupported."""
     dtypes = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})
     if len(dtypes) > 1:

@@ -15,7 +15,7 @@ from typing import Any
 from bench import causes
 from bench.job import Job, LaunchResult
 from bench.launch.channel import Channel
-from bench.launch.forkserver.outcome import oom_kill_count, outcome, refused_start_count
+from bench.launch.forkserver.outcome import failed_start_count, oom_kill_count, outcome
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.start import spawn_rank
 from bench.launch.forkserver.templates import StartRank, Template, TemplateLost, forking, stop_requested
@@ -65,7 +65,7 @@ class ForkedLaunch:
         self.ranks: list[Rank] = []
         self.lab: Lab | None = None
         self.selector = selectors.DefaultSelector()
-        self.oom_kills, self.refused_starts = oom_kill_count(), refused_start_count()
+        self.oom_kills, self.failed_starts = oom_kill_count(), failed_start_count()
 
     def run(self) -> LaunchResult[Any]:
         started = time.perf_counter()
@@ -73,7 +73,7 @@ class ForkedLaunch:
         try:
             self._start()
             timed_out = not self._wait(started + self.job.timeout_s)
-            result = outcome(self.job, self.ranks, timed_out, self.oom_kills, self.refused_starts)
+            result = outcome(self.job, self.ranks, timed_out, self.oom_kills, self.failed_starts)
         except NetworkError as error:
             result = LaunchResult("unsupported", str(error))
         except OSError as error:

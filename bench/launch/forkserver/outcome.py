@@ -21,12 +21,10 @@ STOPPED = 4
 """``cause_order`` of a rank that the launcher stopped."""
 
 
-def outcome(
-    job: Job[Any], ranks: list[Rank], timed_out: bool, oom_kills: int, refused_starts: int
-) -> LaunchResult[Any]:
+def outcome(job: Job[Any], ranks: list[Rank], timed_out: bool, oom_kills: int, failed_starts: int) -> LaunchResult[Any]:
     """The result of a launch whose ranks have all ended, in JSON types.
 
-    ``oom_kills`` and ``refused_starts``: ``oom_kill_count()`` and ``refused_start_count()`` before it.
+    ``oom_kills`` and ``failed_starts``: ``oom_kill_count()`` and ``failed_start_count()`` before it.
     """
     answers: list[Any] = [rank.answer() for rank in ranks]
     if not timed_out and all("error" not in answer and answer for answer in answers):
@@ -43,7 +41,7 @@ def outcome(
     reason = f"rank {cause.rank}: {cause.ending()}"
     if killed and oom_kill_count() > oom_kills:
         status, reason = "oom", f"{reason}; the kernel's out-of-memory killer was at work"
-    if killed and refused_start_count() > refused_starts:
+    if killed and failed_start_count() > failed_starts:
         reason = f"{reason}; processes or threads could not be started: {causes.LIMITS[errno.EAGAIN]('')}"
     if not error and os.strerror(errno.ENOMEM) in cause.quoted:
         status = "oom"
@@ -81,7 +79,7 @@ def cause_order(rank: Rank) -> tuple[int, int]:
     return (3 if lost_peer else 2, rank.rank)
 
 
-def refused_start_count() -> int:
+def failed_start_count() -> int:
     """Processes and threads that ``pids.max`` of our control groups has refused; 0 if none says."""
     count = 0
     with contextlib.suppress(OSError):

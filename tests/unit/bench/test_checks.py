@@ -1,4 +1,4 @@
-"""Settings: what is refused, and how the refusal reads."""
+"""Settings: what is refused, and how the rejection reads."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ from results.settings import Config, Straggler
     ],
 )
 def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as rejection:
         overrides.check_overrides(arguments)
-    assert str(refusal.value).startswith(message)
-    assert "\n" not in str(refusal.value)
+    assert str(rejection.value).startswith(message)
+    assert "\n" not in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_a_good_override_passes(arguments: list[str]) -> None:
     ],
 )
 def test_what_hydra_would_not_run_as_it_reads_is_refused(arguments: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as rejection:
         overrides.check_mode(arguments)
-    assert str(refusal.value).startswith(message)
+    assert str(rejection.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def composer() -> Iterator[None]:
 
 
 def planned_or_refused(overrides: list[str]) -> str:
-    """The refusal, or nothing where cells were planned to the last detail."""
+    """The rejection, or nothing where cells were planned to the last detail."""
     try:
         arguments = name_module(overrides)
         check_overrides(arguments)
@@ -98,8 +98,8 @@ def planned_or_refused(overrides: list[str]) -> str:
 @FEW
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), min_size=1, max_size=2))
 def test_any_setting_is_planned_or_refused_in_a_line(given: list[tuple[str, str]]) -> None:
-    refusal = planned_or_refused([f"{name}={value}" for name, value in given])
-    assert len(refusal.splitlines()) <= 1 and len(refusal) < 2000
+    rejection = planned_or_refused([f"{name}={value}" for name, value in given])
+    assert len(rejection.splitlines()) <= 1 and len(rejection) < 2000
 
 
 def test_the_grammar_reaches_both_ends() -> None:

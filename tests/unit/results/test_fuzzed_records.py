@@ -178,9 +178,9 @@ def test_damaged_bytes_are_read_or_refused(data: st.DataObject) -> None:
 def test_an_attack_on_the_reader_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(data)
-    with pytest.raises(RecordError) as refusal:
+    with pytest.raises(RecordError) as rejection:
         Record.read(path)
-    assert why in str(refusal.value) and len(str(refusal.value)) < 500
+    assert why in str(rejection.value) and len(str(rejection.value)) < 500
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

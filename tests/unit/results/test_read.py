@@ -34,9 +34,9 @@ def test_a_place_with_too_many_folders_is_refused_in_one_line(tmp_path: Path, mo
     monkeypatch.setattr(read, "MAX_FOLDERS", 3)
     for name in "abcd":
         (tmp_path / name).mkdir()
-    with pytest.raises(NoRecords, match=r"is no sweep's folder .* name the folders of sweeps") as refusal:
+    with pytest.raises(NoRecords, match=r"is no sweep's folder .* name the folders of sweeps") as rejection:
         record_files(tmp_path)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(rejection.value)
 
 
 def test_a_report_is_written_into_a_sweeps_own_folder_only(tmp_path: Path) -> None:

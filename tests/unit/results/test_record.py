@@ -86,9 +86,9 @@ def test_what_is_not_a_record_is_rejected_with_its_field(
     change(document)  # type: ignore[operator]
     path = tmp_path / "r.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(RecordError, match=message) as refusal:
+    with pytest.raises(RecordError, match=message) as rejection:
         Record.read(path)
-    assert str(path) in str(refusal.value)
+    assert str(path) in str(rejection.value)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) 
         lambda: Record.read(twice),
         lambda: decode({endless: 1}, RankEnd, "rank"),
     ]
-    for refusal in refused:
+    for rejection in refused:
         with pytest.raises(ValueError, match=r"x{70,80}'?\.\.\.") as error:
-            refusal()
+            rejection()
         assert len(str(error.value)) < 200 + len(str(tmp_path)), error.value
 
 

@@ -34,10 +34,10 @@ from results.settings import Config
     ],
 )
 def test_a_setting_that_is_written_as_a_flag_is_answered_with_its_spelling(arguments: list[str], line: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as rejection:
         check_flags(arguments)
-    assert str(refusal.value).startswith(line)
-    assert "\n" not in str(refusal.value)
+    assert str(rejection.value).startswith(line)
+    assert "\n" not in str(rejection.value)
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ def folder(tmp_path: Path, multirun: bool) -> Path:
     return tmp_path / "sweep"
 
 
-def refuse(folder: Path, multirun: bool) -> None:
+def reject(folder: Path, multirun: bool) -> None:
     refused = unless_refused(folder, multirun=multirun)
     with pytest.raises(ConfigError), refused, contextlib.closing(RecordStore(folder)):
         raise ConfigError("stage=5 is not valid")
 
 
 def test_nothing_is_left_of_a_request_that_was_refused(folder: Path, multirun: bool) -> None:
-    refuse(folder, multirun)
+    reject(folder, multirun)
     assert not folder.exists() and folder.parent.exists()
 
 
@@ -41,7 +41,7 @@ def test_nothing_is_left_of_a_request_that_was_refused(folder: Path, multirun: b
 def test_other_files_there_are_kept(folder: Path, multirun: bool, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("kept")
-    refuse(folder, multirun)
+    reject(folder, multirun)
     assert (folder / name).read_text() == "kept"
 
 
@@ -49,7 +49,7 @@ def test_what_hydra_writes_only_in_the_other_mode_is_not_removed(folder: Path, m
     for name in WRITTEN_BY_HYDRA[not multirun]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("kept")
-    refuse(folder, multirun)
+    reject(folder, multirun)
     assert all((folder / name).read_text() == "kept" for name in WRITTEN_BY_HYDRA[not multirun])
 
 

@@ -66,9 +66,9 @@ def test_a_model_of_a_library_is_named_on_the_command_line(model: str, name: str
     ],
 )
 def test_what_names_no_model_is_refused_with_one_line(argument: str, message: str) -> None:
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as rejection:
         overrides.name_module([argument])
-    assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)
+    assert str(rejection.value).startswith(message) and "\n" not in str(rejection.value)
 
 
 def test_a_cell_has_the_name_of_the_model() -> None:
@@ -89,9 +89,9 @@ def test_a_cell_has_the_name_of_the_model() -> None:
 
 
 def test_a_model_without_a_path_is_refused() -> None:
-    with pytest.raises(Exception, match=r"workload\.path=null is not valid") as refusal:
+    with pytest.raises(Exception, match=r"workload\.path=null is not valid") as rejection:
         composed(["workload=module"])
-    assert "\n" not in errors.explain(refusal.value)
+    assert "\n" not in errors.explain(rejection.value)
 
 
 # The workload

@@ -109,18 +109,18 @@ def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
 ) -> None:
     spec = EngineSpec(stage=stage, world_size=4, device="cpu", backend="gloo", options=options)
     if not message:
-        engines.refuse_seen(f"bench.engines.{engine}", spec, seen)
+        engines.check_model(f"bench.engines.{engine}", spec, seen)
         return
-    with pytest.raises(EngineUnsupported, match=message) as refusal:
-        engines.refuse_seen(f"bench.engines.{engine}", spec, seen)
-    assert str(refusal.value).startswith(f"engine={engine} at stage={stage}: ")
+    with pytest.raises(EngineUnsupported, match=message) as rejection:
+        engines.check_model(f"bench.engines.{engine}", spec, seen)
+    assert str(rejection.value).startswith(f"engine={engine} at stage={stage}: ")
 
 
 @pytest.mark.parametrize("engine", ["tensor_parallel", "pipeline"])
 def test_an_engine_that_needs_a_call_of_the_module_refuses_another_loss_before_ranks_start(engine: str) -> None:
     spec = EngineSpec(stage=0, world_size=4, device="cpu", backend="gloo", options={"degree": 2})
     with pytest.raises(EngineUnsupported, match=f"engine={engine}: the loss uses module.encode without calling"):
-        engines.refuse_seen(f"bench.engines.{engine}", spec, ENCODES)
+        engines.check_model(f"bench.engines.{engine}", spec, ENCODES)
 
 
 def test_the_shares_of_a_model_that_stage_3_keeps_whole_are_counted() -> None:

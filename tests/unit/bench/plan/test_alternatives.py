@@ -35,7 +35,7 @@ def test_what_is_named_is_supported(make_cell: Callable[..., Cell]) -> None:
     assert words == "0, 1, 2, 3"
     for stage in map(int, words.split(", ")):
         other = make_cell(gpus=2, engine="native", stage=stage, clip_norm=1.0)
-        engines.refuse("native", other.config.engine["package"], other.spec())
+        engines.check_settings("native", other.config.engine["package"], other.spec())
 
 
 def test_a_setting_without_support_names_no_engine(make_cell: Callable[..., Cell]) -> None:

@@ -54,9 +54,9 @@ def test_how_it_is_measured_can_be_changed(recorded: Callable[..., Record]) -> N
     "word", ["stage=1", "engine=torch", "measure=time", "seed=1", "experiment=smoke", "resume=true"]
 )
 def test_what_would_make_another_cell_is_rejected_by_its_name(word: str) -> None:
-    with pytest.raises(CannotReproduce, match=f"{word} would make it another cell") as refusal:
+    with pytest.raises(CannotReproduce, match=f"{word} would make it another cell") as rejection:
         request.check_arguments(["reproduce=a.json", word])
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(rejection.value)
 
 
 def test_a_record_is_not_swept() -> None:
@@ -84,9 +84,9 @@ def test_a_record_is_not_swept() -> None:
 def test_settings_that_this_code_does_not_know_are_named(
     recorded: Callable[..., Record], changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(CannotReproduce, match="this code does not know the record's settings") as refusal:
+    with pytest.raises(CannotReproduce, match="this code does not know the record's settings") as rejection:
         config_of(recorded(**changes))
-    assert message in str(refusal.value)
+    assert message in str(rejection.value)
 
 
 def test_text_of_a_record_is_never_resolved(recorded: Callable[..., Record]) -> None:

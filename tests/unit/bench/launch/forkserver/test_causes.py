@@ -98,11 +98,11 @@ def test_an_error_that_was_handled_before_is_not_blamed() -> None:
 def test_too_few_processes_are_named_and_leave_no_descriptor_open(
     make_cell: MakeCell, timing_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
-    def refuse() -> int:
+    def fail() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(server, "fork_obstacle", lambda: None)
-    monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(os, "fork", fail)
     monkeypatch.setattr(resource, "getrlimit", lambda limit: (17, 17))
     ours, theirs = socket.socketpair()
     job = timing_job(make_cell(workload={"name": "mine", "factory": factory}))

@@ -196,7 +196,7 @@ class FakeNvml(SimpleNamespace):
 
     def nvmlInit(self) -> None: ...
 
-    def refuse(self) -> None:
+    def fail(self) -> None:
         raise self.NVMLError
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
@@ -268,7 +268,7 @@ def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytes
     watch = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     watch.begin()
     assert "gpu_energy_j" not in watch.end().conditions
-    monkeypatch.setattr(nvml, "nvmlInit", nvml.refuse)
+    monkeypatch.setattr(nvml, "nvmlInit", nvml.fail)
     without = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     without.begin()
     assert without.end().conditions == {"alloc_retries": 0.0}
@@ -303,11 +303,11 @@ def test_the_energy_of_some_packages_is_not_taken_for_that_of_all(
 
 
 def test_a_counter_that_cannot_be_read_is_named_as_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/proc/self/net/dev")
 
-    monkeypatch.setattr(Interface, "sent_bytes", refuse)
-    monkeypatch.setattr(interference.limits, "groups", refuse)
+    monkeypatch.setattr(Interface, "sent_bytes", fail)
+    monkeypatch.setattr(interference.limits, "groups", fail)
     watch = Watch(Placement(), CPU, Interface("lo"))
     watch.begin()
     observed = watch.end()

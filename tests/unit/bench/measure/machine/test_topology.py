@@ -53,10 +53,10 @@ def test_links_are_counted_by_pair_and_the_rest_is_pcie() -> None:
 def test_a_driver_that_does_not_answer_has_no_links_and_a_reason() -> None:
     silent = library({}, {})
 
-    def refuse() -> None:
+    def fail() -> None:
         raise NVMLError("driver not loaded")
 
-    silent.nvmlInit = refuse
+    silent.nvmlInit = fail
     assert topology.gpu_links(silent) == ([], "NVML: driver not loaded")
 
 

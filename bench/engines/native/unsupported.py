@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.native.policy import ShardingPolicy
-from bench.engines.refusals import refuse_hooked, refuse_sparse
 from bench.engines.spec import EngineUnsupported
+from bench.engines.unsupported import reject_hooked, reject_sparse
 
 
-def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
+def reject_module(module: nn.Module, policy: ShardingPolicy) -> None:
     """Raises EngineUnsupported, naming the part of ``module`` that cannot be trained."""
-    refuse_sparse("native", module)
-    refuse_hooked("native", module)
+    reject_sparse("native", module)
+    reject_hooked("native", module)
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
             raise EngineUnsupported(
@@ -37,12 +37,12 @@ def refuse_module(module: nn.Module, policy: ShardingPolicy) -> None:
             raise EngineUnsupported(
                 f"engine=native at stage=3: {name} is a parameter among the buffers; its reads cannot be intercepted"
             )
-    refuse_shared_memory(module)
+    reject_shared_memory(module)
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise EngineUnsupported("engine=native: the module has no parameter that requires a gradient")
 
 
-def refuse_shared_memory(module: nn.Module) -> None:
+def reject_shared_memory(module: nn.Module) -> None:
     """Raises EngineUnsupported for tensors that share memory: a parameter gets memory of its own in a bucket."""
     parameters = dict(module.named_parameters())
     parameter_ids = {id(parameter) for parameter in parameters.values()}

@@ -34,7 +34,7 @@ class Threaded(nn.Module):
         return self.last(torch.stack(added).tanh().sum(0))  # type: ignore[no-any-return]
 
 
-REFUSED: dict[str, Callable[..., nn.Module]] = {
+UNSUPPORTED: dict[str, Callable[..., nn.Module]] = {
     "bounded": Bounded,
     "skipped": Skipped,
     "reentrant": Reentrant,

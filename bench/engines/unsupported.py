@@ -9,14 +9,14 @@ from bench.engines.param_owners import holders
 from bench.engines.spec import EngineUnsupported
 
 
-def refuse_sparse(engine: str, module: nn.Module) -> None:
+def reject_sparse(engine: str, module: nn.Module) -> None:
     """Raises EngineUnsupported for sparse gradients, which are not reduced and which the optimizers do not take."""
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
             raise EngineUnsupported(f"engine={engine}: {name or 'the module'} has sparse gradients (sparse=True)")
 
 
-def refuse_scripted(engine: str, module: nn.Module) -> None:
+def reject_scripted(engine: str, module: nn.Module) -> None:
     """Raises EngineUnsupported for a scripted module, which takes no hooks."""
     for name, part in module.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
@@ -26,7 +26,7 @@ def refuse_scripted(engine: str, module: nn.Module) -> None:
             )
 
 
-def refuse_hooked(engine: str, module: nn.Module) -> None:
+def reject_hooked(engine: str, module: nn.Module) -> None:
     """Raises EngineUnsupported for a hook on a parameter's gradient, which the engine's own parameters would lose."""
     for name, weight in module.named_parameters():
         if weight._backward_hooks or weight._post_accumulate_grad_hooks:
@@ -36,7 +36,7 @@ def refuse_hooked(engine: str, module: nn.Module) -> None:
             )
 
 
-def refuse_strided(engine: str, module: nn.Module, why: str) -> None:
+def reject_strided(engine: str, module: nn.Module, why: str) -> None:
     """Raises EngineUnsupported for a parameter that is not contiguous (channels_last, transposed)."""
     for name, weight in module.named_parameters():
         if not weight.is_contiguous():
@@ -46,19 +46,19 @@ def refuse_strided(engine: str, module: nn.Module, why: str) -> None:
             )
 
 
-def refuse_empty(engine: str, module: nn.Module, why: str) -> None:
+def reject_empty(engine: str, module: nn.Module, why: str) -> None:
     """Raises EngineUnsupported for a parameter without elements."""
     for name, weight in module.named_parameters():
         if not weight.numel():
             raise EngineUnsupported(f"engine={engine}: {name} has no elements, {why}; valid: engine=native")
 
 
-def refuse_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module]) -> None:
+def reject_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module]) -> None:
     """Raises EngineUnsupported for what ``fully_shard`` cannot cut, or would gather with one of its units only."""
-    refuse_strided(engine, module, "which fully_shard does not take")
-    refuse_empty(engine, module, "which fully_shard does not reduce")
-    refuse_scripted(engine, module)
-    refuse_hooked(engine, module)
+    reject_strided(engine, module, "which fully_shard does not take")
+    reject_empty(engine, module, "which fully_shard does not reduce")
+    reject_scripted(engine, module)
+    reject_hooked(engine, module)
     places_by_id = holders(module, units)
     for name, weight in module.named_parameters():
         if not weight.dim():
