@@ -98,13 +98,18 @@ def _case(one: HeldOut, curve: ScalingCurve, record: Record) -> Case:
     )
 
 
-def summary(pairs: Sequence[tuple[Case, HeldOut]], most: float) -> list[dict[str, Any]]:
-    """By factor from the largest fitted size to the predicted one: errors, coverage and order."""
+def summary(
+    pairs: Sequence[tuple[Case, HeldOut]], most: float, by: Sequence[str] = ("factor",)
+) -> list[dict[str, Any]]:
+    """Errors, coverage and order for each value of these fields of a case."""
+    groups: dict[tuple[Any, ...], list[tuple[Case, HeldOut]]] = defaultdict(list)
+    for pair in pairs:
+        groups[tuple(getattr(pair[0], name) for name in by)].append(pair)
     rows = []
-    for factor in sorted({case.factor for case, _ in pairs}):
-        of_factor = [pair for pair in pairs if pair[0].factor == factor]
-        counted = [pair for pair in of_factor if pair[0].crowded <= most]
-        row: dict[str, Any] = {"factor": factor, "cases": len(counted), "left_out": len(of_factor) - len(counted)}
+    for key, group in sorted(groups.items()):
+        counted = [pair for pair in group if pair[0].crowded <= most]
+        row: dict[str, Any] = dict(zip(by, key, strict=True))
+        row |= {"cases": len(counted), "left_out": len(group) - len(counted)}
         if counted:
             errors = [abs(case.error) for case, _ in counted]
             row |= {"median": statistics.median(errors), "worst": max(errors)}
@@ -135,16 +140,36 @@ def markdown(pairs: Sequence[tuple[Case, HeldOut]], most: float) -> str:
             f"| {1000 * case.measured_s:.0f} | {1000 * case.predicted_s:.0f} | {100 * case.error:+.1f} % "
             f"| {'yes' if case.inside else 'no'} | {100 * case.crowded:.0f} %{note} |"
         )
-    lines += ["", "| times the fitted size | cases | left out | median error | worst | in the 90 % band | order kept |"]
-    lines += ["| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for row in summary(pairs, most):
-        start = f"| {row['factor']} | {row['cases']} | {row['left_out']} "
+    return "\n".join([*lines, "", *table(pairs, most, ("factor",)), "", *table(pairs, most, ("engine", "stage"))])
+
+
+HEADS = {"factor": "times the fitted size", "engine": "engine", "stage": "stage"}
+
+
+def table(pairs: Sequence[tuple[Case, HeldOut]], most: float, by: Sequence[str]) -> list[str]:
+    """The summary as lines of Markdown."""
+    heads = [HEADS[name] for name in by]
+    heads += ["cases", "left out", "median error", "worst", "in the 90 % band", "order kept"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' ---: |' * len(heads)}"]
+    for row in summary(pairs, most, by):
+        cells = [str(row[name]) for name in (*by, "cases", "left_out")]
         if "median" in row:
-            errors = f"| {100 * row['median']:.1f} % | {100 * row['worst']:.1f} % | {row['inside']} of {row['cases']} "
-            lines.append(f"{start}{errors}| {row['kept']} of {row['pairs']} |")
+            cells += [f"{100 * row['median']:.1f} %", f"{100 * row['worst']:.1f} %"]
+            cells += [f"{row['inside']} of {row['cases']}", f"{row['kept']} of {row['pairs']}"]
         else:
-            lines.append(f"{start}| | | | |")
-    return "\n".join(lines)
+            cells += [""] * 4
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+PAGE = """# Errors of projections
+
+Ranks that sleep (`workload=calibrated`) behind emulated links. The model is fitted on the smaller world sizes and
+predicts the larger ones, which were measured. A case whose ranks spend more than {most:.0%} of a step in processor time
+is left out: they share two cores. **Nothing on this page was measured on a GPU.**
+
+`python -m bench -m experiment=held_out`, then `python -m benchmarks.projection_error`
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("places", nargs="+", type=Path, metavar="PATH", help="folders of sweeps")
     parser.add_argument("--fit", default="4,8", metavar="N,N", help="largest world sizes to fit to (default: 4,8)")
     parser.add_argument("--crowded", type=float, default=CROWDED, help=f"see above (default: {CROWDED})")
+    parser.add_argument("--page", type=Path, help="write the tables to this Markdown file")
     parser.add_argument("--out", type=Path, help="keep all cases and the summary, as JSON")
     options = parser.parse_args(arguments)
     try:
@@ -161,7 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = [pair for largest in map(int, options.fit.split(",")) for pair in held_out(loaded.records, largest)]
     if not pairs:
         parser.error("no configuration has two world sizes to fit to and a larger one to predict")
-    print(markdown(pairs, options.crowded))
+    text = markdown(pairs, options.crowded)
+    print(text)
+    if options.page:
+        options.page.parent.mkdir(parents=True, exist_ok=True)
+        options.page.write_text(PAGE.format(most=options.crowded) + "\n" + text + "\n", encoding="utf-8")
     if options.out:
         document = {"cases": [asdict(case) for case, _ in pairs], "summary": summary(pairs, options.crowded)}
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,9 @@ def test_cases_and_summary_are_printed_and_kept(tmp_path: Path, capsys: pytest.C
     for record in records():
         record.write(folder / f"{record.cell_id}.json")
     out = tmp_path / "errors.json"
-    assert main([str(tmp_path / "sweep"), "--fit", "4", "--out", str(out)]) == 0
-    assert "| 2 | 2 | 0 |" in capsys.readouterr().out
+    page = tmp_path / "page.md"
+    assert main([str(tmp_path / "sweep"), "--fit", "4", "--out", str(out), "--page", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "| 2 | 2 | 0 |" in printed and "| torch | 0 | 1 | 0 |" in printed
+    assert page.read_text().startswith("# Errors of projections") and page.read_text().endswith(printed)
     assert len(json.loads(out.read_text())["cases"]) == 2
