@@ -43,6 +43,8 @@ FIRST_S = 180.0
 RETRY_S = 60.0
 """How long a host server tries to reach a coordinator that does not answer."""
 CONNECT_S = 5.0
+ACCEPT_S = 60.0
+"""How long a coordinator that listens may take to accept a host: it prepares the sweep meanwhile."""
 LEAVE_S = 5.0
 """How long a host server stays after SIGTERM."""
 LOST_STATUS = 1
@@ -59,6 +61,7 @@ class HostServer:
     def __init__(self, address: str, port: int, index: int, secret: str, interface: str | None = None) -> None:
         self._coordinator = (address, port)
         self._index, self._secret, self._chosen = index, secret, interface
+        self._code = source.collect([])  # before joining, which may not take long
         self._server: ServerProcess | None = None
         self._warm = self._joined_once = False
         self._launch: int | None = None
@@ -95,7 +98,11 @@ class HostServer:
                 if self._joined_once and isinstance(error, ConnectionRefusedError):
                     return None
             else:
-                return self._joined(connection)
+                try:
+                    return self._joined(connection)
+                except (Closed, OSError) as error:
+                    connection.close()
+                    last = error if isinstance(error, OSError) else ConnectionError("closed by the coordinator")
             time.sleep(0.2)
         print(f"bench: host server: no connection to the coordinator at {self._where()}: {last}", file=sys.stderr)
         return None
@@ -105,14 +112,13 @@ class HostServer:
         return f"{address} port {port}"
 
     def _joined(self, connection: socket.socket) -> Channel | None:
+        """None, with a line, for another secret. Raises Closed and OSError."""
+        connection.settimeout(ACCEPT_S)
         channel = Channel(connection)
         try:
             secrets.prove_as_host(channel, self._secret)
         except secrets.WrongSecret as error:
             print(f"bench: host server: {error}", file=sys.stderr)
-            channel.close()
-            return None
-        except (Closed, OSError):
             channel.close()
             return None
         self._joined_once = True
@@ -121,7 +127,6 @@ class HostServer:
         interface = self._chosen or interface_to(address)
         if self._chosen:
             address = address_of(self._chosen, like=address)
-        code = source.collect([])
         channel.send(
             {
                 "index": self._index,
@@ -129,8 +134,8 @@ class HostServer:
                 "address": address,
                 "interface": interface,
                 "cores": limits.usable_cores(),
-                "digest": code.digest,
-                "lock_digest": code.lock_digest,
+                "digest": self._code.digest,
+                "lock_digest": self._code.lock_digest,
             }
         )
         return channel
