@@ -187,22 +187,23 @@ def _figures(choice: Choice) -> str:
     row = choice.row
     parts = [f"{number(row['throughput_per_s'])} {row['unit']}s/s"]
     if is_finite(row["peak_bytes"]):
-        parts.append(f"peak {size(row['peak_bytes'])} a rank")
+        parts.append(f"peak {size(row['peak_bytes'])} per rank")
     if row["gpus"] != row["scaling_baseline_gpus"] and is_finite(row["scaling_efficiency"]):
-        parts.append(f"efficiency {percent(row['scaling_efficiency'])} of {row['scaling_baseline_gpus']:.0f}")
+        baseline = counted(int(row["scaling_baseline_gpus"]), "rank")
+        parts.append(f"efficiency {percent(row['scaling_efficiency'])} relative to {baseline}")
     if "oversubscribed" in row["verdicts"].split(";"):
         parts.append("oversubscribed: says nothing about scaling")
-    if to_know := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in noted("advice")]:
-        parts.append(f"but: {', '.join(to_know)}")
+    if warned := [spoken(verdict) for verdict in row["verdicts"].split(";") if verdict in noted("advice")]:
+        parts.append(f"but: {', '.join(warned)}")
     return ", ".join(parts)
 
 
 def _reason(advice: Advice) -> str:
     first, fastest = advice.tied[0], advice.front[0]
     if len(advice.tied) == 1 and not advice.level:
-        return f"It is the fastest{'; one launch cannot say what is tied with it' if advice.undecided else ''}."
-    untold = f" Of one launch, and so without: {counted(advice.undecided, 'setting')}." if advice.undecided else ""
-    level = f"Intervals: {advice.level}.{untold}"
+        return f"It is the fastest{'; one launch is too few to assess ties' if advice.undecided else ''}."
+    single = f" Without one, of a single launch: {counted(advice.undecided, 'setting')}." if advice.undecided else ""
+    level = f"Intervals: {advice.level}.{single}"
     if len(advice.tied) == 1:
         return f"It is the fastest, and nothing is tied with it. {level}"
     if not is_finite(first.row["peak_bytes"]):
@@ -218,4 +219,4 @@ def _behind(choice: Choice) -> str:
         return f"the fastest has {behind.value:.3f} times its throughput (one launch)"
     if behind.value == behind.low == behind.high == 1:
         return "the fastest"
-    return f"the fastest has {behind.value:.3f} times its throughput ({behind.low:.3f} to {behind.high:.3f})"
+    return f"the fastest has {behind.value:.3f} times its throughput [{behind.low:.3f}, {behind.high:.3f}]"

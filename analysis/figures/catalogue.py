@@ -93,7 +93,8 @@ KINDS = [
     FigureKind(
         "step_parts",
         "Parts of a step",
-        "From a profiled launch, mean over steps and ranks. Exposed: communication that no computation overlaps.",
+        "From a profiled launch, mean over steps and ranks. Exposed: communication that no computation overlaps. "
+        "*: instruments disagree.",
         part_bars,
         "step-parts",
     ),

@@ -51,7 +51,7 @@ def part_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
         if units.is_finite(row["overlap_ratio"]):
             words += f", overlap {units.percent(row['overlap_ratio'])}"
         if "instruments_disagree" in row["verdicts"].split(";"):
-            words += ", instruments disagree"
+            words += " *"  # longer words would leave the bars no room
         rows.say(axes, at, left, words)
     rows.frame(axes, f"profiled step ({scale})", longest_s * factor)
     return figure

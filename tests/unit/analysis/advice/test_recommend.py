@@ -57,7 +57,7 @@ def test_one_launch_ties_nothing() -> None:
     records = [measured(cell(stage, 2, [launch(0, [[0.01 + 0.001 * stage]] * 2)])) for stage in (0, 3)]
     answer = advice(records)
     assert [choice.row["stage"] for choice in answer.tied] == [0]
-    assert "It is the fastest; one launch cannot say what is tied with it." in "\n".join(lines(answer))
+    assert "It is the fastest; one launch is too few to assess ties." in "\n".join(lines(answer))
 
 
 def test_what_limits_leave_out_is_named() -> None:
@@ -123,7 +123,7 @@ def test_that_nothing_is_tied_is_stated_with_its_level_and_with_what_is_undecide
     few = [timed(0, 0.010, 10**7), timed(1, 0.020, 10**7), timed(2, 0.011, 10**7)]
     few[1].launches, few[2].launches = few[1].launches[:2], few[2].launches[:1]
     text = "\n".join(lines(advice(few)))
-    assert "nothing is tied with it. Intervals: 50 % (2 launches). Of one launch, and so without: 1 setting." in text
+    assert "nothing is tied with it. Intervals: 50 % (2 launches). Without one, of a single launch: 1 setting." in text
 
 
 def test_what_disturbed_a_setting_is_shown_next_to_its_numbers() -> None:
