@@ -14,20 +14,20 @@ from terminal.output import prepare_output
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    all_commands = argparse.ArgumentParser(
         prog="python -m analysis", description="Reads the records of sweeps and says what they mean. Needs no torch."
     )
-    found.add_argument("--version", action="version", version=version_line())
-    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    all_commands.add_argument("--version", action="version", version=version_line())
+    commands = all_commands.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (report, advise, project, compare, noise, history, gate):
         command.add(commands)
-    return found
+    return all_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 with one line on stderr if it could not be done."""
     prepare_output()
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if visible := warning_of_visible(sys.argv[1:] if arguments is None else arguments):
         print(visible, file=sys.stderr)
     from analysis.comparison.counter_check import GateError
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from results.read import NoRecords
 
     try:
-        code: int = asked.run(asked)
+        code: int = options.run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader, such as head, has seen enough

@@ -69,21 +69,21 @@ else:
 
     server = "bench.forkserver"
 
-def fields(kind, found):
+def fields(kind, by_class):
     for part in typing.get_args(kind):
-        fields(part, found)
-    if dataclasses.is_dataclass(kind) and kind.__name__ not in found:
+        fields(part, by_class)
+    if dataclasses.is_dataclass(kind) and kind.__name__ not in by_class:
         hints = typing.get_type_hints(kind)
-        found[kind.__name__] = [field.name for field in dataclasses.fields(kind)]
+        by_class[kind.__name__] = [field.name for field in dataclasses.fields(kind)]
         for hint in hints.values():
-            fields(hint, found)
-    return found
+            fields(hint, by_class)
+    return by_class
 
-packages = {name: found for name in environment.PACKAGES if (found := environment.package_version(name))}
-found = {}
+packages = {name: version for name in environment.PACKAGES if (version := environment.package_version(name))}
+by_class = {}
 for kind in jobs:
-    fields(kind, found)
-print(json.dumps([server, found, engines.preload(*sys.argv[2:]), packages]))
+    fields(kind, by_class)
+print(json.dumps([server, by_class, engines.preload(*sys.argv[2:]), packages]))
 """
 """Run by the other revision's code: its fork server, the fields of each request there, the modules that its ranks
 import, and the packages it has."""

@@ -22,6 +22,7 @@ from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell
 from tests.faults import DAEMON
 from tests.undisturbed import undisturbed
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -280,12 +281,3 @@ def test_a_server_that_touched_cuda_or_has_threads_spawns_its_ranks(
         result = launcher.launch(timing_job(make_cell(workload=faulty("none"), gpus=2)))
     assert result.status == "ok", result
     assert result.start_method == "spawn (the fork server has 2 threads)"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False

@@ -28,6 +28,7 @@ from results.host_settings import Network
 from tests.broken_sweep import ranks_below
 from tests.conftest import MakeCell, RunCheck
 from tests.undisturbed import undisturbed
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDE = {"name": "linear", "factory": "workloads.linear:Linear", "inputs": 1000, "outputs": 1000, "bias": True}
@@ -208,15 +209,6 @@ def spaces_in_use() -> set[int]:
         if target.startswith("net:["):
             spaces.add(int(target[5:-1]))
     return spaces
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_nothing_is_left_after_a_launch_that_fails(make_cell: MakeCell, timing_job: Callable[..., Any]) -> None:

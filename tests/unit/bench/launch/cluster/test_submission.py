@@ -125,9 +125,9 @@ def test_a_job_that_reached_its_time_limit_says_how_to_continue(
 ) -> None:
     in_queue(monkeypatch, "PENDING", "RUNNING", "TIMEOUT")
     assert submission.Following(Job(tmp_path)).to_its_end() == submission.LOST
-    said = capsys.readouterr().err
-    assert "job 7 waits in the queue" in said
-    assert "ended before the sweep: TIMEOUT (None); what is finished is kept; resume=true runs the rest" in said
+    printed = capsys.readouterr().err
+    assert "job 7 waits in the queue" in printed
+    assert "ended before the sweep: TIMEOUT (None); what is finished is kept; resume=true runs the rest" in printed
 
 
 def test_an_interrupt_cancels_the_job(no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from bench.measure.memory.allocations import Event, Reader, Trace
 MS = 1_000_000
 
 
-def known() -> Trace:
+def made_up() -> Trace:
     """100 bytes of parameters, 50 more from 1 ms to 7 ms, 7 from 3 to 5 ms; the step begins at 10 ms of the clock."""
     return Reader().read(
         [
@@ -33,7 +33,7 @@ def known() -> Trace:
 
 
 def test_each_interval_has_the_bytes_of_its_largest_moment() -> None:
-    trace = known()
+    trace = made_up()
     timeline = over_time.timeline(trace, trace.steps[0], rank=3)
     assert (timeline.rank, timeline.duration_s, timeline.peak_bytes) == (3, 0.008, trace.steps[0].peak_bytes)
     assert timeline.times_s == [0.0, 0.001, 0.003, 0.005, 0.007]
@@ -51,13 +51,13 @@ def test_each_interval_has_the_bytes_of_its_largest_moment() -> None:
 
 def test_few_samples_keep_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(over_time, "SAMPLES", 2)
-    trace = known()
+    trace = made_up()
     timeline = over_time.timeline(trace, trace.steps[0], rank=0)
     assert len(timeline.times_s) == 2 and timeline.peak_bytes == 157
 
 
 def test_the_file_has_every_change_as_a_counter_of_its_kind_and_of_the_total(tmp_path: Path) -> None:
-    trace, path = known(), tmp_path / "memory.json"
+    trace, path = made_up(), tmp_path / "memory.json"
     over_time.write_counters(trace, trace.steps[0], 0, path)
     events = json.loads(path.read_text())["traceEvents"]
     totals = [(event["ts"], event["args"]["bytes"]) for event in events if event["name"] == "total"]
