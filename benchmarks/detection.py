@@ -210,24 +210,25 @@ def markdown(document: dict[str, Any]) -> str:
     for margin in MARGINS:
         of_margin = document["by_margin"][f"{100 * margin:g}"]
         lines += [f"`--same {100 * margin:g}`: share of comparisons found slower", ""]
-        lines += [f"| cell | fault | step × | {' | '.join(f'{size} rounds' for size in SIZES)} |"]
+        lines += [f"| configuration | fault | step × | {' | '.join(f'{size} rounds' for size in SIZES)} |"]
         lines += ["| --- | --- " + "| ---: " * (1 + len(SIZES)) + "|"]
         for row in of_margin["detections"]:
             shares = " | ".join(f"{100 * row[str(size)]:.0f} %" for size in SIZES)
             lines.append(f"| {row['cell']} | {row['fault']} | {row['ratio']:.3f} | {shares} |")
         lines += ["", f"False alarms at `--same {100 * margin:g}`", ""]
-        lines += ["| cell | rounds | comparisons | found slower | found faster |"]
+        lines += ["| configuration | rounds | comparisons | found slower | found faster |"]
         lines += ["| --- | ---: | ---: | ---: | ---: |"]
         for row in of_margin["false_alarms"]:
             counts = " | ".join(str(row[name]) for name in ("rounds", "comparisons", "slower", "faster"))
             lines.append(f"| {row['cell']} | {counts} |")
         lines.append("")
-    lines += ["| cell | server pairs | apart | apart by their rounds alone |", "| --- | ---: | ---: | ---: |"]
+    lines += ["| configuration | server pairs | apart | apart by their rounds alone |", "| --- | ---: | ---: | ---: |"]
     for row in document["servers_apart"]:
         apart, by_rounds = (f"{100 * row[name]:.2f} %" for name in ("apart", "apart_by_rounds"))
         lines.append(f"| {row['cell']} | {row['server_pairs']} | {apart} | {by_rounds} |")
     lines.append("")
-    lines += ["| cell | fault | found without timing | peak × | collectives |", "| --- | --- | --- | ---: | --- |"]
+    lines += ["| configuration | fault | found without timing | peak × | collectives |"]
+    lines += ["| --- | --- | --- | ---: | --- |"]
     for row in document["exact"]:
         changes = "; ".join(row["collectives"]) or "same"
         lines.append(
@@ -244,7 +245,7 @@ def main() -> None:
         "--comparisons",
         type=int,
         default=200,
-        help=f"comparisons of {ROUNDS_AA} rounds without a fault, over all cells",
+        help=f"comparisons of {ROUNDS_AA} rounds without a fault, over all configurations",
     )
     parser.add_argument("--minutes", type=float, default=26, help="after which no further pair of servers is started")
     parser.add_argument("--out", type=Path, help="keep tables and ratios, as JSON")

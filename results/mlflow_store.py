@@ -174,7 +174,7 @@ def experiment_records(uri: str, name: str) -> Loaded:
             raise MlflowError(f"no experiment {name} in {shown(uri)}; there are: {there}")
         runs = [run for run in search(client, experiment.experiment_id, "") if "record" in run.data.tags]
         if not runs:
-            raise MlflowError(f"experiment {name} in {shown(uri)} has no run of a cell")
+            raise MlflowError(f"experiment {name} in {shown(uri)} has no run of a configuration")
         return _records(client, runs, f"experiment {name} in {shown(uri)}")
 
 

@@ -172,7 +172,7 @@ class RecordStore:
                 with contextlib.suppress(OSError):
                     path.rename(aside)
                 reason = str(error).removeprefix(f"{path}: ")
-                self.warnings.append(f"{path}: {reason}; kept as {aside.name}, its cell is run again")
+                self.warnings.append(f"{path}: {reason}; kept as {aside.name}, its configuration is run again")
                 continue
             records[record.cell_id] = record
         return records

@@ -1,4 +1,4 @@
-"""``compare``: two sweeps, or two settings of one, cell by cell."""
+"""``compare``: two sweeps, or two settings of one, configuration by configuration."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from analysis.commands.arguments import Commands, add_command, add_same, warn
 EXAMPLES = """\
 examples:
   python -m analysis compare results/runs/monday results/runs/tuesday
-      every cell of tuesday against the same cell of monday
+      every configuration of tuesday against the same one of monday
   python -m analysis compare results/runs/today --between engine=torch,native
       within one sweep: native against torch, at each stage and world size
   python -m analysis compare results/runs/today --between bucket_mb=25,4 --same 5
       any setting; a step within 5 % counts as the same
   python -m analysis compare mlflow:RUN_ID mlflow:RUN_ID --mlflow http://HOST:5000
-      two sweeps (their parent runs) or two cells that MLflow has
+      two sweeps (their parent runs) or two configurations that MLflow has
 
-exit code: 0 if nothing is slower, 1 if a cell is slower or no longer ends well, 2 if nothing could be compared
+exit code: 0 if nothing is slower, 1 if a configuration is slower or no longer ends
+well, 2 if nothing could be compared
 """
 
 
@@ -26,10 +27,10 @@ def add(commands: Commands) -> None:
     compare = add_command(
         commands,
         "compare",
-        short="compare two sweeps, or two settings of one, cell by cell",
-        long="Prints what sets the environments apart, then for each cell the step time of the second side over "
-        "the first's, with its interval, and a verdict: faster, slower, same, or cannot tell and how many launches "
-        "would.",
+        short="compare two sweeps, or two settings of one, configuration by configuration",
+        long="Prints what sets the environments apart, then for each configuration the step time of the second side "
+        "over the first's, with its interval, and a verdict: faster, slower, same, or cannot tell and how many "
+        "launches would.",
         examples=EXAMPLES,
     )
     compare.add_argument(
@@ -41,7 +42,10 @@ def add(commands: Commands) -> None:
         help="the store of mlflow:RUN_ID; default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
     )
     compare.add_argument(
-        "--between", type=two_values, metavar="SETTING=A,B", help="compare cells of one place that differ in this alone"
+        "--between",
+        type=two_values,
+        metavar="SETTING=A,B",
+        help="compare configurations of one place that differ in this alone",
     )
     add_same(compare)
     compare.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""``history``: where in a row of sweeps a cell became slower or faster."""
+"""``history``: where in a row of sweeps a configuration became slower or faster."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from analysis.commands.arguments import Commands, add_command, add_places, add_s
 EXAMPLES = """\
 examples:
   python -m analysis history results/runs
-      every cell that is in several sweeps of the same hardware, in the order of time
+      every configuration that is in several sweeps of the same hardware, in the order of time
   python -m analysis history results/runs/nightly/*/sweep
       of the nights' sweeps alone
 
-exit code: 0 if no cell's last change made it slower, 1 if one's did, 2 if there is nothing to compare
+exit code: 0 if no configuration's last change made it slower, 1 if one's did, 2 if there is nothing
+to compare
 """
 
 
@@ -21,9 +22,9 @@ def add(commands: Commands) -> None:
     history = add_command(
         commands,
         "history",
-        short="say where in a row of sweeps a cell became slower or faster",
-        long="Looks for change points in the step time of each cell, over sweeps of the same hardware in the order of "
-        "time. A sweep is one point, so a change shows only some sweeps later.",
+        short="say where in a row of sweeps a configuration became slower or faster",
+        long="Looks for change points in the step time of each configuration, over sweeps of the same hardware in the "
+        "order of time. A sweep is one point, so a change shows only some sweeps later.",
         examples=EXAMPLES,
     )
     add_places(history)

@@ -21,8 +21,9 @@ def add(commands: Commands) -> None:
         commands,
         "noise",
         short="say how small a change so many launches can find",
-        long="From launches of the same code: the smallest change of a cell's step time that so many launches a side "
-        "find (95 % interval, in four of five comparisons), and the launches that a change of so many per cent takes.",
+        long="From launches of the same code: the smallest change of a configuration's step time that so many launches "
+        "a side find (95 % interval, in four of five comparisons), and the launches that a change of so many per cent "
+        "takes.",
         examples=EXAMPLES,
     )
     add_places(noise)

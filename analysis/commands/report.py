@@ -12,10 +12,10 @@ examples:
   python -m analysis report results/runs/2026-03-01_09-30-00
       rewrites the report of one sweep, in the sweep's own folder
   python -m analysis report results/runs/A results/runs/B --out comparison
-      one report on the cells of two sweeps
-  python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-cell
+      one report on the configurations of two sweeps
+  python -m analysis report records/torch-s0-n1-digits-fp32.json --out one-configuration
   python -m analysis report --mlflow sqlite:///mlflow.db --experiment ddp-zero-bench --out all
-      one report on every cell of an MLflow experiment
+      one report on every configuration of an MLflow experiment
   python -m analysis report results/runs/today --gpu-memory 80GiB
       with a section on how large a model fits that memory at each stage and world size
 """
@@ -26,9 +26,9 @@ def add(commands: Commands) -> None:
         commands,
         "report",
         short="write summary.csv, report.md, report.html and figures/, and print a table",
-        long="Writes summary.csv and summary.parquet (a row a cell, SI units), report.md, report.html (one file "
-        "that opens offline) and figures/ (PNG and SVG), then prints a table and the paths. Files that cannot be read "
-        "are listed and passed over.",
+        long="Writes summary.csv and summary.parquet (a row per configuration, SI units), report.md, report.html (one "
+        "file that opens offline) and figures/ (PNG and SVG), then prints a table and the paths. Files that cannot be "
+        "read are listed and passed over.",
         examples=EXAMPLES,
     )
     add_places(report)

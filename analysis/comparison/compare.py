@@ -68,7 +68,7 @@ def pair_values(records: Sequence[Record], setting: str, values: tuple[str, str]
         side = [record for record in records if _has(settings_of(record).get(setting), value)]
         if not side:
             there = sorted({as_written(settings_of(record).get(setting)) for record in records})
-            raise NothingToCompare(f"no cell has {setting}={value}; there are {', '.join(there)}")
+            raise NothingToCompare(f"no configuration has {setting}={value}; there are {', '.join(there)}")
         sides.append(side)
     return _pair(sides[0], sides[1], setting, (f"{setting}={values[0]}", f"{setting}={values[1]}"))
 
@@ -83,7 +83,7 @@ def _pair(
     theirs = _by_key(second, keys[len(first) :], sides[1])
     pairs = [Pair(record, theirs[key]) for key, record in ours.items() if key in theirs]
     if not pairs:
-        raise NothingToCompare("no cell of the one has the same settings as a cell of the other")
+        raise NothingToCompare("no configuration of the one has the same settings as a configuration of the other")
     alone = [record for key, record in ours.items() if key not in theirs]
     return pairs, alone + [record for key, record in theirs.items() if key not in ours]
 
@@ -97,7 +97,7 @@ def _by_key(records: Sequence[Record], keys: Sequence[Any], where: str) -> dict[
     records_by_key: dict[Any, Record] = {}
     for key, record in zip(keys, records, strict=True):
         if key in records_by_key:
-            raise NothingToCompare(f"{where} has the cell {record.cell_id} twice; name the sweeps one by one")
+            raise NothingToCompare(f"{where} has the configuration {record.cell_id} twice; name the sweeps one by one")
         records_by_key[key] = record
     return records_by_key
 
@@ -266,7 +266,7 @@ def summary(
     levels = sorted({outcome.step.level for outcome in outcomes if is_finite(outcome.step.low)})
     level = " to ".join(f"{100 * level:.0f} %" for level in dict.fromkeys((*levels[:1], *levels[-1:]))) or "no level"
     lines = [
-        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {counts_text}. "
+        f"{counted(len(outcomes), 'configuration')}, {sides[1]} against {sides[0]}: {counts_text}. "
         f"Same: all of the interval ({level}) within ±{100 * margin:g} %."
     ]
     if alone:

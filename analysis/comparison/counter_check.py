@@ -76,7 +76,7 @@ def measured(records: Sequence[Record], reason: str = "") -> Baseline:
     for record in sorted(records, key=exact_quantities.name):
         name = exact_quantities.name(record)
         if name in cells:
-            raise GateError(f"two cells are {name}; name one sweep of experiment=exact")
+            raise GateError(f"two configurations are {name}; name one sweep of experiment=exact")
         cells[name], engines[name] = exact_quantities.quantities(record), exact_quantities.engine(record)
     inexact = {
         f"{exact_quantities.engine(record)} stage {record.config['stage']}"
@@ -160,7 +160,8 @@ def accept(old: Baseline | None, now: Baseline) -> Baseline:
     bad = [name for name, cell in now.cells.items() if cell["status"] in NOT_A_BASELINE]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise GateError(f"{bad[0]}{more}: {now.cells[bad[0]]['status']}; a baseline holds only cells that end well")
+        status = now.cells[bad[0]]["status"]
+        raise GateError(f"{bad[0]}{more}: {status}; a baseline has only configurations that end well")
     gone, kept_from = absent(now), old or Baseline("", {}, {}, {}, {})
     cells = {name: cell for name, cell in now.cells.items() if now.engines[name] not in gone}
     cells |= {name: cell for name, cell in kept_from.cells.items() if kept_from.engines[name] in gone}
@@ -212,7 +213,9 @@ def show(differences: Sequence[CounterDifference], before: Baseline, now: Baseli
     shared_cells = [name for name in before.cells if name in now.cells]
     if not differences:
         total = sum(len(before.cells[name]) for name in shared_cells)
-        out.print(f"exact gate: {counted(len(shared_cells), 'cell')} and {total:,} numbers are as in the baseline")
+        out.print(
+            f"exact gate: {counted(len(shared_cells), 'configuration')} and {total:,} numbers are as in the baseline"
+        )
         return
     out.print(table(differences))
     if len(differences) > MOST_ROWS:
@@ -222,7 +225,9 @@ def show(differences: Sequence[CounterDifference], before: Baseline, now: Baseli
         f"{number} {what}{', perhaps by a library' if foreign else ''}" for (what, foreign), number in counts.items()
     ]
     cells = len({difference.cell for difference in differences})
-    out.print(f"exact gate: {'; '.join(words)}; in {counted(cells, 'cell')} of {len(before.cells | now.cells)}")
+    out.print(
+        f"exact gate: {'; '.join(words)}; in {counted(cells, 'configuration')} of {len(before.cells | now.cells)}"
+    )
 
 
 def notes(before: Baseline, now: Baseline) -> list[str]:
@@ -239,7 +244,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
 
 
 def table(differences: Sequence[CounterDifference]) -> Table:
-    drawn = bare(("cell", "quantity", "baseline", "now", "other possible causes"))
+    drawn = bare(("configuration", "quantity", "baseline", "now", "other possible causes"))
     last = ""
     for difference in differences[:MOST_ROWS]:
         drawn.add_row(

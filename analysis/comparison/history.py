@@ -69,7 +69,7 @@ def histories(records: Sequence[Record], margin: float) -> list[Series]:
         cells.setdefault((identity(named), hardware(record)), {})[record.rounds_id] = record
     several = [list(of_cell.values()) for of_cell in cells.values() if len(of_cell) > 1]
     if not several:
-        raise NothingToCompare("no cell is in two sweeps of the same hardware")
+        raise NothingToCompare("no configuration is in two sweeps of the same hardware")
     return [series(of_cell, margin, FALSE_ALARMS / len(several)) for of_cell in several]
 
 

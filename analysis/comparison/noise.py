@@ -82,8 +82,8 @@ def floors(records: Sequence[Record]) -> tuple[list[Floor], list[str]]:
         cell_floors.append(floor(of_cell, logs, interleaved))
     if not cell_floors:
         raise NothingToCompare(
-            f"no cell has {ENOUGH_LAUNCHES} pairs of launches; valid: two sweeps of bench.regress with equal code, or "
-            f"sweeps of at least {2 * ENOUGH_LAUNCHES} rounds"
+            f"no configuration has {ENOUGH_LAUNCHES} pairs of launches; valid: two sweeps of bench.regress with equal "
+            f"code, or sweeps of at least {2 * ENOUGH_LAUNCHES} rounds"
         )
     warnings = [f"fewer than {ENOUGH_LAUNCHES} pairs of launches: {', '.join(sorted(set(few)))}"] if few else []
     return cell_floors, warnings + other_code(records)

@@ -239,13 +239,13 @@ def summary(outcomes: Sequence[Comparison], sides: tuple[str, str], margin: floa
     levels = [outcome.step.level for outcome in outcomes if is_finite(outcome.step.low)]
     level = f" ({100 * min(levels):.4g} %)" if levels else ""
     lines = [
-        f"{counted(len(outcomes), 'cell')}, {sides[1]} against {sides[0]}: {', '.join(parts)}. "
+        f"{counted(len(outcomes), 'configuration')}, {sides[1]} against {sides[0]}: {', '.join(parts)}. "
         f"Slower: by {100 * margin:g} % or more, and the interval{level} leaves out 1."
     ]
     if unclear := [outcome.needed or 0 for outcome in outcomes if outcome.verdict == "cannot tell"]:
         lines.append(
-            f"warning: {counted(len(unclear), 'cell')} cannot be judged; use about repeats={max(unclear)}"
+            f"warning: {counted(len(unclear), 'configuration')} cannot be judged; use about repeats={max(unclear)}"
             if max(unclear)
-            else f"warning: {counted(len(unclear), 'cell')} cannot be judged from so few launches"
+            else f"warning: {counted(len(unclear), 'configuration')} cannot be judged from so few launches"
         )
     return lines

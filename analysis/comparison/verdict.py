@@ -104,4 +104,4 @@ def cell_table(names: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
 def ratio_texts(ratio: Interval) -> tuple[str, str]:
     """Its value and its interval; empty where unknown."""
     value = f"{ratio.value:.3f}" if is_finite(ratio.value) else ""
-    return value, f"{ratio.low:.3f} to {ratio.high:.3f}" if is_finite(ratio.low) else ""
+    return value, f"[{ratio.low:.3f}, {ratio.high:.3f}]" if is_finite(ratio.low) else ""

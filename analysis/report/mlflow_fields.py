@@ -67,7 +67,7 @@ def sweep_name(records: Sequence[Record]) -> str:
         for group in ("engine", "workload")
     )
     parts = [engines] if engines != NO_ENGINE else []
-    return f"{records[0].sweep_id}: {'; '.join([*parts, workloads, f'{len(records)} cells'])}"
+    return f"{records[0].sweep_id}: {'; '.join([*parts, workloads, f'{len(records)} configurations'])}"
 
 
 def cell_params(record: Record) -> dict[str, str]:
@@ -241,7 +241,7 @@ def description(records: Sequence[Record], table: pd.DataFrame, experiment_id: s
     from analysis.table.provenance import machine_line, sweep_line
 
     lines = [sweep_line(records, table), machine_line(records[0].environment)]
-    links = [f"[its cells as charts]({charts(experiment_id, records[0].sweep_id)})"]
+    links = [f"[its configurations as charts]({charts(experiment_id, records[0].sweep_id)})"]
     if 1 < len(run_ids) <= LINKED:
         links.append(f"[compared]({compared(experiment_id, run_ids)})")
     return "\n\n".join([*lines, ", ".join(links)])

@@ -39,8 +39,8 @@ def sweep_line(records: Sequence[Record], table: pd.DataFrame) -> str:
             [len(launch.step_times_s()) for record in records for launch in record.launches[:1] if launch.ranks]
         )
         of_steps = f" of {_plural(steps, 'measured step')}" if steps else ""
-        parts.append(f"{_plural(launches, 'launch')}{of_steps} a cell")
-    return f"{counted(len(records), 'cell')}: {'; '.join(filter(None, parts))}"
+        parts.append(f"{_plural(launches, 'launch')}{of_steps} each")
+    return f"{counted(len(records), 'configuration')}: {'; '.join(filter(None, parts))}"
 
 
 def machine_line(environment: Environment, *roles: Role) -> str:

@@ -49,7 +49,7 @@ def verdicts(table: pd.DataFrame) -> list[Flag]:
     timed = table[(table["launches"] > 0) | (table["search_tried"] > 0)]
     entries = timed["verdicts"].str.split(";").explode()
     names = [name for name in dict.fromkeys(entries) if name]
-    noun = "cell" if len(timed) == len(table) else "timed cell"
+    noun = "configuration" if len(timed) == len(table) else "timed configuration"
     flags = []
     for name in names:
         part = timed.loc[entries.index[entries == name]]
@@ -64,7 +64,7 @@ def example(name: str, part: pd.DataFrame) -> str:
     return f"One of them: {first}" if first and len(part) > 1 else capital(first)
 
 
-def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "cell") -> str:
+def which(part: pd.DataFrame, table: pd.DataFrame, noun: str = "configuration") -> str:
     """Some of the table's cells in words: all of them, all with certain values of a setting, or one by one."""
     if len(part) == len(table) > 1:
         return f"all {counted(len(table), noun)}"

@@ -60,14 +60,14 @@ SAME_WORK = ("batch_size", "scaling", "gpus", "steps", "warmup", "repeats", "see
 EXAMPLES = """\
 examples:
   python -m bench.regress --base HEAD~1
-      the default cell, 20 launches a side
+      the default configuration, 20 launches a side
   python -m bench.regress --base main workload=gpt stage=0,3 gpus=2 repeats=30
-      two cells; what is uncommitted belongs to the current code
+      two configurations; what is uncommitted belongs to the current code
   python -m bench.regress --base v1.2 measure=time --same 5
       time alone; less than 5 % is no change
 
-exit code: 0 if nothing is slower (or that cannot be determined, with a warning), 1 if a cell is slower, needs more
-memory, sends more or runs no longer, 2 if nothing could be compared
+exit code: 0 if nothing is slower (or that cannot be determined, with a warning), 1 if a configuration is slower, needs
+more memory, sends more or runs no longer, 2 if nothing could be compared
 """
 
 
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.regress",
         description="Times the current code against another revision of it, launch by launch in one run, and says "
-        "which cells are slower, faster, the same, or how many launches it would take to tell.",
+        "which configurations are slower, faster, the same, or how many launches it would take to tell.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="SETTING=VALUE",
-        help=f"the cells, as for python -m bench; lists of values are swept; repeats is {ROUNDS} unless given",
+        help=f"the configurations, as for python -m bench; lists of values are swept; repeats is {ROUNDS} unless given",
     )
     return parser
 
@@ -184,7 +184,8 @@ def check(configs: list[Config]) -> None:
     least = report.least_rounds(len(configs))
     if configs[0].repeats < least:
         raise ConfigError(
-            f"repeats={configs[0].repeats} cannot find a slowdown in {len(configs)} cell(s); valid: at least {least}"
+            f"repeats={configs[0].repeats} cannot find a slowdown in {len(configs)} configuration(s); "
+            f"valid: at least {least}"
         )
     for config in configs:
         if config.search != "none" or collectives.is_workload_of(config):
@@ -195,7 +196,7 @@ def check(configs: list[Config]) -> None:
     if first.resume:
         raise ConfigError("resume=true: rounds of another day are no pairs of today's; valid: false")
     if first.reproduce is not None:
-        raise ConfigError("reproduce= runs a record's cell alone (python -m bench reproduce=RECORD); valid: null")
+        raise ConfigError("reproduce= runs one configuration alone (python -m bench reproduce=RECORD); valid: null")
     if first.tracking.kind != "none":
         raise ConfigError(
             f"tracking={first.tracking.kind}: the gate logs nothing, python -m bench.tracking import FOLDER/base "
@@ -218,7 +219,9 @@ def base_configs(tree: Path, overrides: list[str], configs: list[Config], base: 
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"--base {base} cannot be asked for this: {errors.explain(error)}") from error
     if len(configs_of_base) != len(configs):
-        raise ConfigError(f"--base {base} makes {len(configs_of_base)} cells of this, the current code {len(configs)}")
+        raise ConfigError(
+            f"--base {base} makes {len(configs_of_base)} configurations of this, the current code {len(configs)}"
+        )
     for before, now in zip(configs_of_base, configs, strict=True):
         old, new = flatten(asdict(before)), flatten(asdict(now))
         for name in dict.fromkeys([*old, *new]):
@@ -245,7 +248,7 @@ def announce(sweep: Sweep, base: str, commit: str, folder: Path) -> None:
     out = console(stderr=True, soft_wrap=True)
     rounds = sweep.cells[0].config.repeats
     out.print(
-        f"{len(sweep.cells)} cell(s), {rounds} round(s) of the current code and of {base} "
+        f"{len(sweep.cells)} configuration(s), {rounds} round(s) of the current code and of {base} "
         f"({commit[:12]}); records in {folder}",
         markup=False,
     )

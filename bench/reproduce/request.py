@@ -48,13 +48,13 @@ def overrides(arguments: list[str]) -> list[Override]:
 def check_arguments(arguments: list[str]) -> None:
     """Raises CannotReproduce for an override next to ``reproduce=`` that would make it another cell, and names it."""
     if "-m" in arguments or "--multirun" in arguments:
-        raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m")
+        raise CannotReproduce("reproduce= runs the one configuration of a record; leave out -m")
     for override in overrides(arguments):
         name = override.key_or_group
         own_model = name == "workload.path" or override.input_line == "workload=module"
         if name not in ("reproduce", *FREE) and not own_model and not name.startswith(("hydra", "tracking", "cluster")):
             raise CannotReproduce(
-                f"{override.input_line} would make it another cell than the record's; valid with reproduce=: "
+                f"{override.input_line} would make it another configuration than the record's; valid with reproduce=: "
                 f"{', '.join(FREE)}, cluster, cluster.*, tracking, tracking.*, hydra.*"
             )
 
@@ -90,7 +90,7 @@ def of_run(run_id: str, tracking: Tracking) -> Record:
         raise RecordError(f"MLflow run {run_id}: {error}") from error
     if len(records) != 1:
         raise RecordError(
-            f"run {run_id} holds {len(records)} records, so it is no cell's run; valid: a child of a sweep"
+            f"run {run_id} holds {len(records)} records, so it is no configuration's run; valid: a child of a sweep"
         )
     return records[0]
 
@@ -160,7 +160,7 @@ def check_code(config: Config, given: dict[str, Any]) -> None:
         raise CannotReproduce(f"workload.path={shown(path)} of the record is not valid; valid: module:attribute")
     if given.get("workload.path") != path:
         raise CannotReproduce(
-            "workload= would make it another cell than the record's; leave it out"
+            "workload= would make it another configuration than the record's; leave it out"
             if path is None
             else f"the record's model is a person's own code; to run it, add workload=module:{path} to reproduce="
         )

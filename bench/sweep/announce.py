@@ -21,7 +21,7 @@ def show_plan(cells: list[Cell], machine: Machine, where: str) -> None:
     run_here = [cell for cell in cells if not cell.status]
     devices = ", ".join(sorted({f"{cell.device} over {cell.backend}" for cell in run_here})) or "nothing to run"
     out.print(
-        f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {devices}; {where}",
+        f"{len(cells)} configuration{'' if len(cells) == 1 else 's'}, {devices}; {where}",
         markup=False,
     )
     for cell in cells:

@@ -75,6 +75,6 @@ class Interleaved:
             if not any(record.status in GOES_ON for record in records):
                 last = records[-1]
                 raise SideFailed(
-                    f"{sweep.store.folder.name} has no cell left that runs ({last.cell_id}: {last.status}: "
+                    f"{sweep.store.folder.name} has no configuration left that runs ({last.cell_id}: {last.status}: "
                     f"{last.reason}); what was measured is kept in {sweep.store.folder.parent}"
                 )

@@ -54,7 +54,7 @@ def take_over(records: SweepRecords) -> None:
         records[cell] = records.new(cell)
     if records.source and others:
         store.warnings.append(
-            f"resume: the sweep now mixes codes: {len(others)} cell(s) differ from the rest "
+            f"resume: the sweep now mixes codes: {len(others)} configuration(s) differ from the rest "
             f"({differences.code_differences(records.earlier[others[0]], records.source, records.environment)}); "
             f"{len(unfinished)} of them, not finished, start again"
         )

@@ -45,7 +45,7 @@ def others_have_zero(suite: Suite) -> Finding:
     for engine, records in sweeps.items():
         other = [record.status for record in records if record.status not in ("ok", "unsupported")]
         if other or len(records) != len(ZERO_STAGES):
-            raise ExperimentError(f"{engine}: {len(records)} of {len(ZERO_STAGES)} cells; {', '.join(other)}")
+            raise ExperimentError(f"{engine}: {len(records)} of {len(ZERO_STAGES)} configurations; {', '.join(other)}")
     declared = {engine: list(load(f"bench.engines.{engine}").CAPABILITIES.stages) for engine in sweeps}
     ran = {
         engine: [record.config["stage"] for record in records if record.status == "ok"]
@@ -122,7 +122,7 @@ def unsuited_to_generative_models(suite: Suite) -> Finding:
     models = {"GPT": suite.sweep("workload=gpt", *stages), "GAN": suite.sweep(*gan, *stages)}
     cells = {f"{model}, {named(record)}": record for model, records in models.items() for record in records}
     if len(cells) != 16:
-        raise ExperimentError(f"{len(cells)} of 16 cells")
+        raise ExperimentError(f"{len(cells)} of 16 configurations")
     fails = [not trained(record) for record in cells.values()]
     counts = [f"{sum(trained(r) for r in records)} of {len(records)} with a {m}" for m, records in models.items()]
     because = f"Of combinations of engine and stage, {' and '.join(counts)} run and equal a single process."

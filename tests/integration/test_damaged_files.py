@@ -103,7 +103,7 @@ def test_a_record_cut_short_is_named_and_its_cell_run_again_even_if_the_clock_ru
     assert (code, output.count("\n")) == (2, 1) and "another sweep is writing into" in output
     del busy
     code, output = sweep.run("stage=0,1", "repeats=1", "resume=true", program=CLOCK_RUNS_BACK + BENCH)
-    assert code == 0 and f"{cut.name}.unreadable, its cell is run again" in " ".join(output.split())
+    assert code == 0 and f"{cut.name}.unreadable, its configuration is run again" in " ".join(output.split())
     sweep.assert_all_ended(cells=2, repeats=1)
     now = sweep.records()
     assert now.keys() == before.keys()

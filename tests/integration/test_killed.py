@@ -16,8 +16,6 @@ from tests.broken_sweep import BENCH, Broken, ranks_below
 from tests.conftest import MakeCell, planned
 from tests.undisturbed import undisturbed
 
-pytestmark = pytest.mark.alone
-
 SLOW_WRITES = "import os, time; fsync = os.fsync; os.fsync = lambda fd: (time.sleep(1), fsync(fd)); "
 STOPS_IN = """
 import importlib, sys, time
@@ -114,6 +112,7 @@ def test_a_killed_parameter_server_fails_its_launch_and_is_named(
     assert ranks_below(psutil.Process(launcher._process.pid)) == []
 
 
+@pytest.mark.alone
 def test_a_killed_relay_fails_its_launch_at_once(
     make_config: Callable[..., object], launcher: Launcher, timing_job: Callable[..., object]
 ) -> None:

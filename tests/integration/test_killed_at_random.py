@@ -17,8 +17,6 @@ import pytest
 
 from tests.broken_sweep import Broken, ranks_below
 
-pytestmark = pytest.mark.alone
-
 KILLS = int(os.environ.get("BENCH_KILLS", "1"))
 LASTS_S = 12.0
 """About as long as the sweep takes; later moments find it ended, which is a moment like any other."""

@@ -6,11 +6,8 @@ import contextlib
 import time
 
 import psutil
-import pytest
 
 from tests.broken_sweep import Broken
-
-pytestmark = pytest.mark.alone
 
 
 def test_every_socket_of_a_sweep_listens_on_loopback(sweep: Broken) -> None:

@@ -132,7 +132,7 @@ def test_report_advise_and_compare_read_mlflow(store: Path, tmp_path: Path, caps
     sides = [f"mlflow:{parent(store, name)}" for name in ("monday", "tuesday")]
     from_runs = main(["compare", *sides, "--mlflow", uri(store)]), capsys.readouterr().out
     from_folders = main(["compare", str(store / "monday"), str(store / "tuesday")]), capsys.readouterr().out
-    assert from_runs == from_folders and "4 cells, second against first" in from_runs[1]
+    assert from_runs == from_folders and "4 configurations, second against first" in from_runs[1]
     assert main(["compare", sides[0], str(store / "tuesday"), "--mlflow", uri(store)]) == from_folders[0]
 
 
@@ -142,7 +142,10 @@ def test_report_advise_and_compare_read_mlflow(store: Path, tmp_path: Path, caps
         (["report"], "nothing to read; name a PATH, mlflow:RUN_ID, or --mlflow URI --experiment NAME"),
         (["report", "x", "--experiment", "y"], "--experiment reads the whole experiment; name it or PATHs, not both"),
         (["report", "--mlflow", "URI", "--experiment", "nope"], "no experiment nope in URI; there are: Default, ddp-"),
-        (["advise", "--mlflow", "URI", "--experiment", "Default"], "experiment Default in URI has no run of a cell"),
+        (
+            ["advise", "--mlflow", "URI", "--experiment", "Default"],
+            "experiment Default in URI has no run of a configuration",
+        ),
         (["advise", "--mlflow", "sqlite:///gone.db"], "no MLflow store at sqlite:///gone.db; a sweep creates it, or"),
         (["report", "--mlflow", "http://u:secret@127.0.0.1:9"], "http://***@127.0.0.1:9 does not answer: "),
         (["report", "--mlflow", "sqlite:///text.db"], "sqlite:///text.db cannot be used: file is not a database"),

@@ -120,7 +120,7 @@ def test_the_cells_of_a_sweep_are_selected_compared_and_read_in_the_ui(store: Pa
         assert wanted - metrics_read(page, kept) == {"mlflow_has_no_such_metric"}
 
         page.goto(charts.replace("tags.record", "tags.cells"))  # the UI keeps the filter that was set last
-        page.get_by_role("link", name="small: native; digits; 4 cells").click()
+        page.get_by_role("link", name="small: native; digits; 4 configurations").click()
         page.get_by_role("tab", name="Artifacts").click()
         page.get_by_text("report.html", exact=True).first.click()
         page.frame_locator("iframe").first.get_by_role("heading", name="DDP and ZeRO: digits").wait_for()

@@ -165,7 +165,8 @@ def test_a_side_whose_cells_all_fail_ends_both_at_once(
     done = regress(repository, tmp_path / "out", "--base", base, *CELL, *QUICK, "measure=time", "repeats=5000")
     assert done.returncode == code, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("regress: ")]
-    assert line.startswith(f"regress: stopped: {worn} has no cell left that runs (native-") and "worn out" in line
+    assert line.startswith(f"regress: stopped: {worn} has no configuration left that runs (native-"), line
+    assert "worn out" in line
     assert f"what was measured is kept in {tmp_path / 'out'}" in line
     assert "Traceback" not in done.stderr and {"current": "1 broken", "base": "1 not compared"}[worn] in done.stdout
     kept = {side: records(tmp_path / "out", side)[0] for side in ("base", "current")}

@@ -103,7 +103,7 @@ def test_resuming_with_other_code_keeps_what_is_whole_restarts_the_rest_and_warn
     again = (*TINY, "resume=true", "tracking=none", f"hydra.run.dir={folder.parent}")
     done = run(tmp_path, *again)
     assert done.returncode == 0, done.stderr
-    assert "the sweep now mixes codes: 1 cell(s) differ from the rest" in done.stderr
+    assert "the sweep now mixes codes: 1 configuration(s) differ from the rest" in done.stderr
     assert "0 of them, not finished, start again" in done.stderr
     assert Record.read(folder / name).launches == whole.launches
 

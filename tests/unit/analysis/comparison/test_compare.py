@@ -129,7 +129,7 @@ def test_a_setting_is_matched_by_number_or_word() -> None:
     records = [cell(launches=launches([0.01] * 6), bucket_mb=size, overlap=size > 5) for size in (4.0, 25.0)]
     with pytest.raises(NothingToCompare, match="same settings"):  # overlap differs too
         compare.pair_values(records, "bucket_mb", ("4", "25"))
-    with pytest.raises(NothingToCompare, match=r"no cell has bucket_mb=5; there are 25\.0, 4\.0"):
+    with pytest.raises(NothingToCompare, match=r"no configuration has bucket_mb=5; there are 25\.0, 4\.0"):
         compare.pair_values(records, "bucket_mb", ("4", "5"))
 
 
@@ -174,7 +174,7 @@ def test_the_command_prints_what_is_slower_and_exits_with_status_1(
     after = write_all([cell(0, 1, launches([0.01] * 6)), cell(3, 1, launches([0.012] * 6))], tmp_path / "b")
     assert main(["compare", str(before), str(after)]) == 1
     printed = capsys.readouterr().out
-    assert "2 cells, second against first: 1 slower, 1 same." in printed
+    assert "2 configurations, second against first: 1 slower, 1 same." in printed
     assert main(["compare", str(after), str(before)]) == 0
 
 

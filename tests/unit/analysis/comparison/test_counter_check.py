@@ -251,7 +251,7 @@ def test_a_name_has_the_settings_beyond_the_usual() -> None:
 
 
 def test_the_same_cell_twice_is_refused() -> None:
-    with pytest.raises(GateError, match="two cells are native stage 0, 2 ranks, digits fp32"):
+    with pytest.raises(GateError, match="two configurations are native stage 0, 2 ranks, digits fp32"):
         measured([exact_cell(), exact_cell()])
 
 
@@ -290,7 +290,7 @@ def test_the_command_finds_names_the_way_to_accept_and_accepts(
     assert "no baseline" in capsys.readouterr().err
     assert main([*before, "--accept", "the first"]) == 0
     assert main(before) == 0
-    assert "4 cells" in capsys.readouterr().out
+    assert "4 configurations" in capsys.readouterr().out
 
     now = night()
     fewer_buckets(now)

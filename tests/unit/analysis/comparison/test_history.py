@@ -90,7 +90,7 @@ def test_the_command_names_the_sweep_and_its_commit_and_fails(
     assert "1 of 1 slower since their last change" in out
     assert main(["history", str(folder), "--same", "50"]) == 0
     assert main(["history", str(folder / "records" / "0000-torch-s0-n1-digits-fp32.json")]) == 2
-    assert "no cell is in two sweeps of the same hardware" in capsys.readouterr().err
+    assert "no configuration is in two sweeps of the same hardware" in capsys.readouterr().err
 
 
 def test_a_gate_is_one_night_and_its_current_code_counts() -> None:

@@ -179,14 +179,17 @@ def test_failures_and_verdicts_name_their_cells() -> None:
     table = frame(troubled_sweep())
     assert {flag.name: flag.cells for flag in failures(table)}["oom"] == "stage 3 · 8 ranks"
     cells_of = {flag.name: flag.cells for flag in verdicts(frame(sweep()))}
-    assert cells_of == {"too_few_launches": "all 16 cells", "oversubscribed": "all 8 cells with 4 and 8 ranks"}
+    assert cells_of == {
+        "too_few_launches": "all 16 configurations",
+        "oversubscribed": "all 8 configurations with 4 and 8 ranks",
+    }
 
 
 def test_cells_that_differ_in_one_setting_are_named_by_its_values() -> None:
     table = frame(sweep((0, 1, 2, 3), (1, 2, 4)))
     sharded, top, alone = table["stage"] > 1, table["stage"] == 3, table["gpus"] == 1
-    assert which(table[sharded], table) == "all 6 cells with stage 2 and stage 3"
-    assert which(table[alone], table) == "all 4 cells with 1 rank"
+    assert which(table[sharded], table) == "all 6 configurations with stage 2 and stage 3"
+    assert which(table[alone], table) == "all 4 configurations with 1 rank"
     assert which(table[top & ~alone], table) == "stage 3 · 2 ranks, stage 3 · 4 ranks"
     of_two = table[table["gpus"] == 4]
     assert which(of_two[of_two["stage"] < 2], of_two) == "stage 0, stage 1"
@@ -227,8 +230,8 @@ def test_a_record_with_an_empty_environment_still_has_a_report(tmp_path: Path) -
 def test_the_sweep_and_the_machine_fit_a_line_each() -> None:
     records = sweep()
     assert provenance.sweep_line(records, frame(records)) == (
-        "16 cells: torch, digits, fp32, weak scaling; stage 0, 1, 2, 3 × 1, 2, 4, 8 ranks; "
-        "5 launches of 20 measured steps a cell"
+        "16 configurations: torch, digits, fp32, weak scaling; stage 0, 1, 2, 3 × 1, 2, 4, 8 ranks; "
+        "5 launches of 20 measured steps each"
     )
     assert provenance.machine_line(records[0].environment) == (
         "Intel(R) Xeon(R) Processor @ 2.60GHz, 2 cores, 8.00 GiB, no GPU, torch 2.15.0, python 3.11.9, "

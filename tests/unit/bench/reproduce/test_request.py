@@ -54,7 +54,7 @@ def test_how_it_is_measured_can_be_changed(recorded: Callable[..., Record]) -> N
     "word", ["stage=1", "engine=torch", "measure=time", "seed=1", "experiment=smoke", "resume=true"]
 )
 def test_what_would_make_another_cell_is_rejected_by_its_name(word: str) -> None:
-    with pytest.raises(CannotReproduce, match=f"{word} would make it another cell") as rejection:
+    with pytest.raises(CannotReproduce, match=f"{word} would make it another configuration") as rejection:
         request.check_arguments(["reproduce=a.json", word])
     assert "\n" not in str(rejection.value)
 
@@ -147,7 +147,7 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, monkeypatch: p
             fetch(str(place), Tracking(kind="none"))
     two = Loaded([cell(), cell()], [])
     monkeypatch.setattr(mlflow_store, "run_records", lambda uri, run_id: two)
-    with pytest.raises(CannotReproduce, match="holds 2 records, so it is no cell's run; valid: a child of a sweep"):
+    with pytest.raises(CannotReproduce, match="2 records, so it is no configuration's run; valid: a child of a sweep"):
         fetch("0123456789abcdef" * 2, Tracking())
     monkeypatch.undo()
     with pytest.raises(CannotReproduce, match="tracking=none names no store"):
