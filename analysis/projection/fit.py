@@ -26,12 +26,14 @@ from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.least_squares import Floats, minimized
 from analysis.projection.model import Costs, StepModel
 
-STARTS = tuple(product((1e-6, 1e-5, 1e-4, 1e-3), (1e-11, 1e-10, 1e-9, 1e-8, 1e-7), (0.01, 0.4)))
+STARTS = tuple(product((1e-6, 1e-5, 1e-4, 1e-3, 1e-2), (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6), (0.01, 0.4)))
 """Latency in seconds, seconds per byte, and contention, where estimates may start."""
-STARTED = 8
-"""Of these, the most likely."""
 DRAWS = 100
 SEED = 0
+RIVAL, APART, MINIMA = 8.0, 1.0, 3
+"""Costs above the best within which another minimum begins draws, too; logarithms between their links; and how many."""
+LINK = 2
+"""The first parameters: those of the link."""
 ITERATIONS = (30, 12)
 """Of the estimate, and of the draws, which start from it."""
 WIDE = 3.0
@@ -106,13 +108,26 @@ def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[F
 def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool) -> Fitted:
     problem = Problem([StepModel(curve) for curve in curves], trees, timed)
     estimates, costs = minimized(problem, problem.starts(), 0.0, ITERATIONS[0])
-    best = int(np.argmin(costs))
+    minima = _minima(estimates, costs)
+    best = minima[0]
     measured = problem.measured
     misfit = float(np.sum(np.square(problem.residuals(estimates[[best]])[0, :measured])))
     moved = np.random.default_rng(SEED).standard_normal((DRAWS, measured + len(estimates[best])))
     moved[:, :measured] *= max(1.0, misfit / max(1, measured - len(curves))) ** 0.5
-    draws, _ = minimized(problem, np.repeat(estimates[[best]], DRAWS, axis=0), moved, ITERATIONS[1])
+    drawn = [minimized(problem, np.repeat(estimates[[at]], DRAWS, axis=0), moved, ITERATIONS[1]) for at in minima]
+    nearest = np.argmin([draw_costs for _, draw_costs in drawn], axis=0)
+    draws = np.stack([draws for draws, _ in drawn])[nearest, np.arange(DRAWS)]
     return Fitted(problem.models, estimates[best], draws, float(costs[best]), trees)
+
+
+def _minima(estimates: Floats, costs: Floats) -> list[int]:
+    """The most likely estimate, then others that data and priors which are moved could prefer to it."""
+    minima: list[int] = []
+    for at in np.argsort(costs):
+        gaps = [np.abs(estimates[at, :LINK] - estimates[other, :LINK]).max() for other in minima]
+        if costs[at] - costs.min() < RIVAL and all(gap > APART for gap in gaps):
+            minima.append(int(at))
+    return minima[:MINIMA]
 
 
 @dataclass(frozen=True)
@@ -146,13 +161,16 @@ class Problem:
         return np.array(center), np.array(spread)
 
     def starts(self) -> Floats:
-        """The prior's center, and the most likely of it with ``STARTS``."""
+        """The prior's center, and of it with ``STARTS`` the most likely of each latency and of each bandwidth."""
         starts = np.repeat(self.prior[0][None], len(STARTS) + 1, axis=0)
         for row, (alpha_s, s_per_byte, contention) in zip(starts[1:], STARTS, strict=True):
             row[:SHARED] = log(alpha_s), log(s_per_byte), log(contention / (1 - contention))
-        costs = np.sum(np.square(self.residuals(starts)), axis=1)
-        costs[0] = -np.inf
-        return starts[np.argsort(costs)[: STARTED + 1]]
+        likely: dict[tuple[str, float], int] = {}
+        for at in np.argsort(np.sum(np.square(self.residuals(starts[1:])), axis=1)):
+            alpha_s, s_per_byte, _ = STARTS[at]
+            likely.setdefault(("latency", alpha_s), int(at) + 1)
+            likely.setdefault(("bandwidth", s_per_byte), int(at) + 1)
+        return starts[[0, *sorted(set(likely.values()))]]
 
     def residuals(self, theta: Floats) -> Floats:
         """Misfits over their standard errors, then distances from the prior over its deviations."""

@@ -152,6 +152,8 @@ class StepModel:
         gathers: list[Seconds] = []
         other: list[Seconds] = []
         for call in calls:
+            if call.kind == "recv":
+                continue  # the other end of a send, which has the time of both
             seconds = factor * collective_s(call, self.curve.backend, fabric)
             if call.kind == "send":
                 exchanges = max(1, call.count // (call.group_size - 1))

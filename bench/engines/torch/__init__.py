@@ -216,7 +216,13 @@ def _sharded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     for name in ("static_graph", "find_unused_parameters"):
         yield bool(spec.options[name]), f"has no engine.{name}=true", "it is DistributedDataParallel's"
     yield spec.bucket_mb is not None, "has no bucket_mb", "fully_shard communicates per unit, not per bucket"
-    yield spec.overlap is False, "cannot set overlap=false", "fully_shard always communicates in backward"
+    streams = spec.device == "cuda"
+    yield spec.overlap is False and streams, "cannot set overlap=false", "fully_shard always communicates in backward"
+    yield (
+        spec.overlap is True and not streams,
+        f"cannot set overlap=true on device={spec.device}",
+        "fully_shard overlaps by CUDA streams, and waits for each collective where there are none",
+    )
     yield (
         spec.compression != "none",
         f"has no compression={spec.compression}",

@@ -150,7 +150,7 @@ class TorchEngine:
             return {"compile": self._compiled(), **ddp.describe(self.module, self.spec, self.hook)}
         return {
             "library": f"torch {torch.__version__}",
-            "overlap": True,
+            "overlap": self.device.type == "cuda",  # by streams; elsewhere it waits for each collective
             "compile": self._compiled(),
             "wrapper": "fully_shard",
             "reshard_after_forward": self.spec.stage == 3,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from analysis.projection.curve import curves
-from analysis.projection.fit import Fitted, fit
+from analysis.projection.fit import MINIMA, Fitted, fit
 from tests.simulated_training import Cluster
 
 
@@ -42,3 +43,15 @@ def test_both_algorithms_stay_where_they_take_the_same_time():
 def test_hidden_communication_leaves_the_bandwidth_uncertain():
     (first, *_), (slow, *_) = fits(alpha_s=1e-6, bytes_per_s=1e10), fits(bytes_per_s=2e7, overlap=False)
     assert first.draws[:, 1].std() > 3 * slow.draws[:, 1].std()
+
+
+@pytest.mark.parametrize(("minima", "holds"), [(MINIMA, True), (1, False)])
+def test_draws_come_from_every_minimum_that_data_leave_open(minima, holds, monkeypatch):
+    """Two sizes, one of which communicates: a slow link, or a latency that no network has."""
+    monkeypatch.setattr("analysis.projection.fit.MINIMA", minima)
+    cluster = Cluster(alpha_s=1e-4, bytes_per_s=6e5, layer_bytes=65536, forward_s=0.2, backward_s=0.4, noise=0.001)
+    whole = curves([cluster.record(stage, ranks, launches=3) for stage in (0, 3) for ranks in (1, 2, 16)])[0]
+    some, *_ = fit([curve.within(2) for curve in whole])
+    for at, curve in enumerate(whole):
+        low, high = np.quantile(some.drawn_s(at, 16), (0.05, 0.95))
+        assert (low <= curve.step_s(16).value <= high) == holds

@@ -8,6 +8,7 @@ import pytest
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.model import Costs, StepModel, expected_maximum, normal_maximum
+from results.launches import Collective
 from tests.simulated_training import Cluster
 
 FABRIC = Fabric(LinkTime(2e-4, 8e-9), trees=False)
@@ -37,6 +38,14 @@ def test_a_step_with_contention_takes_the_simulated_time(stage, ranks):
     expected, _ = cluster.step_s(stage, ranks, random.Random(0))
     parts = model(stage, contention=0.3).parts(ranks, Costs(alone, 1.0, contention=0.3), FABRIC)
     assert parts.step_s == pytest.approx(expected, rel=0.005)
+
+
+def test_an_exchange_of_sends_is_one_phase_per_unit_and_what_is_received_is_no_other():
+    calls = [Collective(kind, "float32", 8192, 2, 12) for kind in ("recv", "send")]
+    phases = model(3).phases(calls, 1.0, FABRIC)
+    took_s = pytest.approx(2e-4 + 4 * 8192 * 8e-9)
+    assert phases.forward == phases.backward_gathers == phases.reductions == [took_s] * 4
+    assert phases.other == []
 
 
 def test_without_bytes_only_latency_is_left():
