@@ -28,7 +28,12 @@ def unless_refused(folder: Path, *, multirun: bool) -> Iterator[None]:
             if not any(folder.glob("records/*")):
                 for name in WRITTEN_BY_HYDRA[multirun]:
                     (folder / name).unlink(missing_ok=True)
-                for place in (folder / "records", folder / ".hydra", folder):
+                for place in (folder / "records", folder / ".hydra", folder, *above(folder)):
                     if place.is_dir():
                         place.rmdir()
         raise
+
+
+def above(folder: Path) -> list[Path]:
+    """Folders that only hold those of sweeps, where ``folder`` lies in the default place; the inner one first."""
+    return [folder.parent, folder.parent.parent] if folder.parent.parts[-2:] == ("results", "runs") else []

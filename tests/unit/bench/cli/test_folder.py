@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def reject(folder: Path, multirun: bool) -> None:
 def test_nothing_is_left_of_a_request_that_was_refused(folder: Path, multirun: bool) -> None:
     reject(folder, multirun)
     assert not folder.exists() and folder.parent.exists()
+
+
+def test_the_folder_of_all_sweeps_goes_with_the_only_one_and_stays_with_others(folder: Path, multirun: bool) -> None:
+    runs = folder.parent / "results" / "runs"
+    for others in (True, False):
+        runs.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, runs / "today")
+        (runs / "yesterday").mkdir() if others else (runs / "yesterday").rmdir()
+        reject(runs / "today", multirun)
+        assert not (runs / "today").exists()
+        assert (folder.parent / "results").exists() == others
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hydra/mine.yaml", "records/cell.json", "records/cell.json.unreadable"])
