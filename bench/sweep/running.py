@@ -16,6 +16,9 @@ from bench.sweep.records import SweepRecords
 from results.decode import decode
 from results.record import Status
 
+OUT_OF_STEP = ("signal", "gloo", "NCCL", "Connection")
+"""Words in the reason of a failed launch whose ranks may have disagreed on their collectives."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -63,7 +66,7 @@ class Running:
         left, record = self.records.launches_left(cell), self.records[cell]
         record.status = decode(result.status, Status, "status")
         record.reason = prefix + result.reason
-        if record.status in ("failed", "timeout") and record.model:
+        if record.model and (record.status == "timeout" or any(word in record.reason for word in OUT_OF_STEP)):
             record.reason = record.model.explained(record.reason)
         record.failure = result.ends
         self.records.write(cell)

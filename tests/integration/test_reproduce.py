@@ -76,7 +76,7 @@ def test_what_cannot_be_tried_exits_with_status_2_and_one_line(measured: Path, t
     unmeasured.write_text(json.dumps(document))
     for arguments, message in (
         ((f"reproduce={elsewhere}",), "cannot run here: backend=mpi"),
-        ((f"reproduce={elsewhere}", "stage=1"), "bench: stage=1 would make it another cell than the record's"),
+        ((f"reproduce={elsewhere}", "stage=1"), "bench: stage=1 would make it another configuration than the record's"),
         ((f"reproduce={unmeasured}",), "was interrupted; there is nothing to reproduce"),
         (("reproduce=missing.json",), "bench: reproduce=missing.json: no such file"),
         (("reproduce=missing.json", "gpus=x"), "bench: gpus='x' is not valid"),
