@@ -22,10 +22,14 @@ ARGS ?=
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
 
-BESIDE := --numprocesses 2 --dist loadfile
-test: lint
+BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder  # else the longest files would come last
+test: setup
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy & types=$$!; \
 	$(RUN) -m pytest $(BESIDE) -m "not alone and not exhaustive"; beside=$$?; \
-	$(RUN) -m pytest -m "alone and not exhaustive" && exit $$beside
+	wait $$types; types=$$?; \
+	$(RUN) -m pytest -m "alone and not exhaustive" && exit $$((beside + types))
 
 exhaustive: setup
 	$(RUN) -m pytest $(BESIDE) -m exhaustive
