@@ -35,7 +35,13 @@ def is_run_here(answer: SupportAnswer) -> bool:
     return answer.answer == "yes" and (answer.setting not in WITH_PARITY or answer.engine in OF_SOME_MODULES)
 
 
-@pytest.mark.parametrize("answer", filter(is_run_here, ANSWERS), ids=words)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(answer, id=words(answer), marks=pytest.mark.exhaustive if answer.stage in (1, 2) else ())
+        for answer in filter(is_run_here, ANSWERS)
+    ],
+)
 def test_every_yes_is_a_run(
     answer: SupportAnswer, make_cell: MakeCell, launcher: Launcher, timing_job: Callable[..., Any]
 ) -> None:

@@ -24,6 +24,7 @@ def test_ranks_return_what_their_function_does() -> None:
     assert ran("tests.faulty_ranks:killed", 2, arguments={"victim": None}) == "[2, 2]\n"
 
 
+@pytest.mark.exhaustive
 def test_a_killed_rank_returns_nothing() -> None:
     assert ran("tests.faulty_ranks:killed", 3, arguments={"victim": 1}) == "[3, None, 3]\n"
 
@@ -44,6 +45,7 @@ def test_a_dead_rank_fails_a_program_that_did_not_expect_it(tmp_path: Path) -> N
     assert Suite(tmp_path).program("tests.faulty_ranks:killed", may_die=True, **given) == [2, None]
 
 
+@pytest.mark.exhaustive
 def test_a_program_that_fails_is_reported_by_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"ended with 1: .*ValueError: rank 1 is unhappy"):
         Suite(tmp_path).program("tests.faulty_ranks:raising", ranks=2)

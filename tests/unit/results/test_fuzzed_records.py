@@ -33,8 +33,8 @@ from results.read import NoRecords, load
 from results.record import Record, RecordError
 from tests.fakes import launch, sweep
 
-FEW = settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=150)
+FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(FEW, max_examples=80)
 
 ODD: list[Any] = [None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**30, 10**400, 0.0, -0.0, 0.5, -1e-300, 1e-320, 1e308]
 ODD += [
