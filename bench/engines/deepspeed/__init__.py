@@ -77,6 +77,7 @@ def check_settings(spec: EngineSpec) -> None:
             "engine=deepspeed at stage=3 has no checkpointing=selective: its gradients then differ from those of a "
             "single process (0.19.8)"
         )
+    reject_overlap_on_cpu(spec)
     if spec.stage == 0:
         reject_at_stage_0(spec)
     elif PRECISIONS[spec.precision].loss_scaling and spec.clip_norm is not None:
@@ -93,3 +94,12 @@ def reject_at_stage_0(spec: EngineSpec) -> None:
         raise EngineUnsupported("engine=deepspeed at stage=0 has no precision=bf16: it would keep fp32 master weights")
     if spec.overlap:
         raise EngineUnsupported("engine=deepspeed at stage=0 has no overlap=true: it reduces after backward")
+
+
+def reject_overlap_on_cpu(spec: EngineSpec) -> None:
+    """Two ranks behind a slow link take as long with overlap_comm as without (docs/explanation/communication.md)."""
+    if spec.overlap and spec.stage and spec.device == "cpu":
+        raise EngineUnsupported(
+            f"engine=deepspeed at stage={spec.stage} has no overlap=true on device=cpu: overlap_comm uses CUDA "
+            "streams, and where there are none it waits for each collective; valid: false, null"
+        )

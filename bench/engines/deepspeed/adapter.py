@@ -105,7 +105,12 @@ class DeepSpeed:
             return {name: weight.detach().clone() for name, weight in zip(self.names, weights, strict=True)}
 
     def describe(self) -> DeepSpeedDescription:
-        return {"library": f"deepspeed {self.library.__version__}", "configuration": self.configuration}
+        by_default = self.spec.stage == 3 if self.spec.overlap is None else self.spec.overlap
+        return {
+            "library": f"deepspeed {self.library.__version__}",
+            "overlap": by_default and self.spec.device == "cuda",  # by streams; elsewhere it waits for each collective
+            "configuration": self.configuration,
+        }
 
     def teardown(self) -> None:
         """Nothing: the process leaves with ``os._exit``."""
