@@ -17,7 +17,7 @@ from bench.plan.cell import Cell
     [
         ({"engine": "native", "compression": "bf16"}, "supported by engine=torch at stage=0, 1"),
         ({"engine": "torch", "stage": 3, "local_steps": 4}, "supported by engine=torch at stage=0"),
-        ({"engine": "torch", "stage": 0, "overlap": False}, "supported by engine=native at stage=0, 1, 2, 3"),
+        ({"engine": "torch", "stage": 0, "overlap": False}, "supported by engine=torch at stage=2, 3"),
         ({"engine": "pipeline", "stage": 2}, "supported by engine=pipeline at stage=0 or engine=native at stage="),
     ],
 )
