@@ -37,7 +37,12 @@ class Curve:
 def differences(curves: Sequence[Curve]) -> list[str]:
     """What of the rule does not hold, in words; empty if the curves have the published shape."""
     lines = [line for curve in curves for line in [*_of_changes(curve), *_of_values(curve), *_of_knee(curve)]]
-    return lines + [line for one, other in combinations(curves, 2) for line in _of_order(one, other)]
+    return lines + reordered(curves)
+
+
+def reordered(curves: Sequence[Curve]) -> list[str]:
+    """What of the fourth part of the rule does not hold, in words."""
+    return [line for one, other in combinations(curves, 2) for line in _of_order(one, other)]
 
 
 def _changes(values: Sequence[float]) -> list[float]:

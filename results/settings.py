@@ -16,6 +16,7 @@ from results.host_settings import Cluster, Network
 from results.precision import PRECISIONS
 from results.quantities import size_bytes
 
+MAX_SEED = 2**32 - 1
 MAX_BATCH = 65536
 """Largest batch per rank that search=max_batch tries, unless ``search_most`` sets another."""
 
@@ -298,7 +299,7 @@ class Config(Training):
         form=(size_bytes, "a size such as 2GiB or 500MB"),
     )
     search_most: int | None = setting(None, f"largest batch that search=max_batch tries. null: {MAX_BATCH}", min=1)
-    seed: int = setting(0, "seed of weights, data order and the shuffling of rounds", min=0, max=2**32 - 1, role="task")
+    seed: int = setting(0, "seed of weights, data order and the shuffling of rounds", min=0, max=MAX_SEED, role="task")
     deterministic: bool = setting(
         False,
         "bitwise-reproducible runs (torch.use_deterministic_algorithms); unsupported if the engine cannot guarantee it",

@@ -15,7 +15,7 @@ WINDOW = 10
 class Reached:
     """Steps from the initial weights on, and their seconds."""
 
-    steps: int
+    steps: float
     """Warm-up steps included."""
     seconds: float
     """Measured steps as they were timed; each step before them counts as the launch's median step."""

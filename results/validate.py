@@ -187,10 +187,10 @@ def _check_sizes(launch: Launch) -> None:
     for entry in launch.collective_times:
         if not entry.times_s or not all(map(_positive, entry.times_s)) or not 0 < entry.size_bytes <= MOST_ELEMENTS:
             raise RecordError(f"{where} timed no collectives, or some took no time")
-    _refuse_repeats([(entry.kind, entry.size_bytes) for entry in launch.collective_times], where)
+    _reject_repeats([(entry.kind, entry.size_bytes) for entry in launch.collective_times], where)
 
 
-def _refuse_repeats(keys: Iterable[tuple[str, int]], where: str) -> None:
+def _reject_repeats(keys: Iterable[tuple[str, int]], where: str) -> None:
     if any(one == other for one, other in pairwise(sorted(keys))):
         raise RecordError(f"{where} timed a collective twice at one size")
 

@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 SUBNET = "10.79.0"
 INTERFACE = "eth0"
@@ -64,6 +66,15 @@ class ClusterLab:
         self._inside("ctl", f"addr add {self.address('ctl')}/24 dev br0")
         for name in names[1:]:
             self.connect(name)
+
+    @contextlib.contextmanager
+    def running(self, nodes: int) -> Iterator[Self]:
+        """Up within the block and gone after it, also if it does not come up."""
+        try:
+            self.up(nodes)
+            yield self
+        finally:
+            self.down()
 
     def connect(self, name: str) -> None:
         """Gives a host its link to the bridge."""

@@ -41,6 +41,11 @@ class Ranking:
         return min(others, key=lambda interval: interval.level).level_text() if others else ""
 
 
+def itself(record: Record) -> Interval:
+    """The ratio of a configuration to itself: exactly 1."""
+    return Interval(1.0, 1.0, 1.0, 1.0, len(record.launches))
+
+
 def is_tied(behind: Interval) -> bool:
     """Whether it is not measurably slower. One launch leaves no interval: then only the fastest itself is."""
     return behind.value == behind.low == behind.high == 1 or behind.low <= 1  # False for NaN
@@ -49,8 +54,8 @@ def is_tied(behind: Interval) -> bool:
 def rank(records: Sequence[Record], throughputs: Sequence[float]) -> Ranking:
     """Rank configurations by throughput, the median over launches."""
     fastest = max(range(len(records)), key=lambda at: throughputs[at])
-    exact = Interval(1.0, 1.0, 1.0, 1.0, len(records[fastest].launches))
-    behind = [exact if at == fastest else throughput_ratio(records[fastest], each) for at, each in enumerate(records)]
+    first = records[fastest]
+    behind = [itself(first) if at == fastest else throughput_ratio(first, each) for at, each in enumerate(records)]
     return Ranking(fastest, behind)
 
 

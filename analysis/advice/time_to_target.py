@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
+from analysis.advice.ranking import Ranking, itself
 from analysis.metrics.measured import Measured
+from analysis.metrics.target import NEVER
 from analysis.statistics.medians import Interval, median_interval
 from results.identity import frozen
-from results.target import Reached
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class Race:
     loss: float
     cells: Sequence[Measured]
     """Those with the shortest median time first."""
-    behind: Sequence[Interval]
-    """Of each, its time over the first one's, median over rounds: exactly 1 for the first itself."""
+    ranking: Ranking
+    """``behind`` is the time of each over the first one's, median over rounds."""
 
     @property
     def tied(self) -> list[Measured]:
-        """Those whose interval includes 1; one launch leaves none."""
-        return [cell for cell, behind in zip(self.cells[1:], self.behind[1:], strict=True) if behind.low <= 1]
+        """Those that are not measurably later than the first."""
+        return [self.cells[at] for at in self.ranking.tied]
 
     @property
     def is_won(self) -> bool:
@@ -48,17 +49,13 @@ def races(cells: Sequence[Measured]) -> list[Race]:
 
 def _race(loss: float, cells: list[Measured]) -> Race:
     ordered = sorted(cells, key=lambda cell: cell.target.seconds.value if cell.target else inf)
-    exact = Interval(1.0, 1.0, 1.0, 1.0, len(ordered[0].record.launches))
-    return Race(loss, ordered, [exact, *(_behind(ordered[0], cell) for cell in ordered[1:])])
+    first = ordered[0]
+    return Race(loss, ordered, Ranking(0, [itself(first.record), *(_behind(first, cell) for cell in ordered[1:])]))
 
 
 def _behind(first: Measured, cell: Measured) -> Interval:
-    """Over the rounds of both in which either reached the target; a launch that did not took for ever."""
+    """Over the rounds of both in which either reached the target; one that did not took for ever."""
     assert first.target and cell.target
     ours, theirs = cell.target.by_round, first.target.by_round
-    pairs = [(ours[number], theirs[number]) for number in ours.keys() & theirs.keys()]
-    return median_interval([_seconds(our) / _seconds(their) for our, their in pairs if our or their])
-
-
-def _seconds(outcome: Reached | None) -> float:
-    return outcome.seconds if outcome else inf
+    pairs = [(ours[number], theirs[number]) for number in sorted(ours.keys() & theirs.keys())]
+    return median_interval([our.seconds / their.seconds for our, their in pairs if (our, their) != (NEVER, NEVER)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 from analysis.statistics import medians
@@ -16,13 +16,16 @@ COLUMNS = [
     *("time_to_target_s", "time_to_target_s_low", "time_to_target_s_high", "launches_at_target"),
 ]
 
+NEVER = Reached(inf, inf)
+"""Of a launch that ended before it reached the target: later than any that did."""
+
 
 @dataclass(frozen=True)
 class Target:
-    """A launch that ended before it reached the target counts as later than any that did: infinite."""
+    """What the launches of a configuration took to the target; ``NEVER`` for those that did not reach it."""
 
     loss: float
-    by_round: dict[int, Reached | None]
+    by_round: dict[int, Reached]
     steps: Interval
     """Median over launches, with its interval; infinite where half of them or more did not reach it."""
     seconds: Interval
@@ -30,7 +33,7 @@ class Target:
     @property
     def count(self) -> int:
         """Launches that reached it."""
-        return sum(outcome is not None for outcome in self.by_round.values())
+        return sum(isfinite(outcome.seconds) for outcome in self.by_round.values())
 
 
 def to_target(record: Record) -> Target | None:
@@ -38,14 +41,10 @@ def to_target(record: Record) -> Target | None:
     loss = record.config.get("target_loss")
     if loss is None:
         return None
-    by_round = {launch.round: reached(launch, loss) for launch in record.launches if launch.ranks}
-    outcomes = list(by_round.values())
-    return Target(
-        loss,
-        by_round,
-        medians.median_interval([inf if outcome is None else outcome.steps for outcome in outcomes]),
-        medians.median_interval([inf if outcome is None else outcome.seconds for outcome in outcomes]),
-    )
+    by_round = {launch.round: reached(launch, loss) or NEVER for launch in record.launches if launch.ranks}
+    outcomes = by_round.values()
+    steps = medians.median_interval([outcome.steps for outcome in outcomes])
+    return Target(loss, by_round, steps, medians.median_interval([outcome.seconds for outcome in outcomes]))
 
 
 def columns(target: Target | None) -> dict[str, Any]:

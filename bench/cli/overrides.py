@@ -112,7 +112,7 @@ def check_overrides(arguments: list[str]) -> None:
             for value in values_of(override):
                 check_value(key, settings[key], value)
         elif not _is_option(key, overrides):
-            _refuse_key(key, [*settings, *GROUPS])
+            _reject_key(key, [*settings, *GROUPS])
 
 
 def cluster_of(arguments: list[str]) -> Cluster:
@@ -196,7 +196,7 @@ def _is_option(key: str, overrides: list[Override]) -> bool:
     return True
 
 
-def _refuse_key(key: str, settings: list[str]) -> None:
+def _reject_key(key: str, settings: list[str]) -> None:
     near = difflib.get_close_matches(key, settings, n=1)
     hint = f"did you mean {near[0]}?" if near else "no setting has a name like it"
     raise ConfigError(f"{key} is not a setting; {hint} (python -m bench --help explains each)")

@@ -25,9 +25,7 @@ from bench.job import (
 from bench.network.link import link_of
 from bench.plan.cell import Cell
 from results.precision import PRECISIONS
-
-SEEDS = 2**32
-"""Seeds that there are: 0 to one less."""
+from results.settings import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Jobs:
         job = TimingJob(silent=silent, target_loss=self.cell.config.target_loss, **self._steps)
         if job.target_loss is None:
             return job
-        seed = (job.workload.seed + number) % SEEDS
+        seed = (job.workload.seed + number) % (MAX_SEED + 1)
         return dataclasses.replace(job, workload=dataclasses.replace(job.workload, seed=seed))
 
     def profile(self) -> ProfileJob:

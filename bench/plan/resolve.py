@@ -45,7 +45,7 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
                 reject_hosts(cell)
             reject_backend(cell, machine)
             if cell.trains:
-                _refuse_by_engine(cell)
+                _reject_by_engine(cell)
                 reject_unrepeatable(cell)
                 reject_simulated(cell)
                 reject_search(cell)
@@ -61,7 +61,7 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
     return list(cells.values())
 
 
-def _refuse_by_engine(cell: Cell) -> None:
+def _reject_by_engine(cell: Cell) -> None:
     """Raises EngineUnsupported, with an engine and stage that do support the settings, or EngineUnavailable.
 
     Raises ConfigError for a value of an engine's option that is never valid.

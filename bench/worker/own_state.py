@@ -110,12 +110,12 @@ def check_group(factory: str, error: Exception) -> None:
 
 def check_synchronized_norms(module: nn.Module, factory: str, device: str) -> None:
     """Raises WorkloadError for SyncBatchNorm on CPUs, which torch implements for GPUs only."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.SyncBatchNorm) and device == "cpu":
-            raise WorkloadError(
-                f"{factory}: {name or 'the module'} is a SyncBatchNorm, which torch has for GPUs only; "
-                "valid on CPUs: BatchNorm, GroupNorm, LayerNorm"
-            )
+    names = synchronized_norms(module)
+    if names and device == "cpu":
+        raise WorkloadError(
+            f"{factory}: {names[0]} is a SyncBatchNorm, which torch has for GPUs only; "
+            "valid on CPUs: BatchNorm, GroupNorm, LayerNorm"
+        )
 
 
 def synchronized_norms(module: nn.Module) -> list[str]:

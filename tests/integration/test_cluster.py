@@ -28,12 +28,8 @@ GONE_S = 30.0
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[ClusterLab]:
-    made = ClusterLab(tmp_path / "lab")
-    try:
-        made.up(2)
+    with ClusterLab(tmp_path / "lab").running(2) as made:
         yield made
-    finally:
-        made.down()
 
 
 class Sweep:

@@ -24,13 +24,11 @@ pytestmark = [
 
 @pytest.fixture
 def lab() -> Iterator[RayLab]:
-    with tempfile.TemporaryDirectory() as short:  # Ray's sockets lie below it, and their paths are limited
-        made = RayLab(Path(short))
-        try:
-            made.up(2)
-            yield made
-        finally:
-            made.down()
+    with (
+        tempfile.TemporaryDirectory() as short,  # Ray's sockets lie below it, and their paths are limited
+        RayLab(Path(short)).running(2) as made,
+    ):
+        yield made
 
 
 def test_a_sweep_from_outside_a_ray_cluster_runs_on_its_nodes(lab: RayLab, tmp_path: Path) -> None:

@@ -27,12 +27,8 @@ QUICK = [*SPREAD, "measure.ceiling=false", "cluster.health_check=false"]
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[SlurmLab]:
-    made = SlurmLab(tmp_path / "lab")
-    try:
-        made.up(2)
+    with SlurmLab(tmp_path / "lab").running(2) as made:
         yield made
-    finally:
-        made.down()
 
 
 def on_login_node(lab: SlurmLab, *words: str) -> subprocess.CompletedProcess[str]:

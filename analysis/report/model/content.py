@@ -10,6 +10,7 @@ from itertools import chain
 import pandas as pd
 
 from analysis.advice.alpha_beta import is_benchmark
+from analysis.advice.time_to_target import Race, races
 from analysis.metrics import hosts
 from analysis.metrics.measured import Measured
 from analysis.report.model.section import Column, Table, Value, settings, table
@@ -64,6 +65,11 @@ class Content:
     def intervals(self) -> str:
         """A note on the intervals of a table."""
         return f"In brackets: bootstrap confidence interval over launches, at {self.levels}." if self.levels else ""
+
+    @cached_property
+    def races(self) -> list[Race]:
+        """Who reached the target loss first, per workload and target; empty where none was set."""
+        return races(list(self.cells()))
 
     def cells(self) -> Iterator[Measured]:
         """The configurations that trained, in the table's order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.advice.time_to_target import Race, races
+from analysis.advice.time_to_target import Race
 from analysis.metrics.measured import Measured
 from analysis.report.model.content import Content
 from analysis.report.model.section import Section, Value, numbers
@@ -15,15 +15,18 @@ from results.target import WINDOW
 
 def section(content: Content) -> Section:
     """A row for each configuration, the first at its target on top; the answer has who that is, in words."""
-    compared = races(list(content.cells()))
-    behind = {cell.index: ratio for race in compared for cell, ratio in zip(race.cells, race.behind, strict=True)}
-    cells = [cell for race in compared for cell in race.cells]
+    firsts = {race.cells[0].index for race in content.races}
+    behind = {
+        cell.index: Value("first") if cell.index in firsts else _value(ratio)
+        for race in content.races
+        for cell, ratio in zip(race.cells, race.ranking.behind, strict=True)
+    }
     return Section(
         "Time to the target loss",
         "target",
         tables=content.cell_table(
-            cells,
-            lambda cell: row(cell, behind[cell.index]),
+            [cell for race in content.races for cell in race.cells],
+            lambda cell: [*row(cell), behind[cell.index]],
             numbers("reached", "steps to it", "time (s)", "times the first"),
         ),
         notes=[
@@ -37,7 +40,7 @@ def section(content: Content) -> Section:
 
 def sentences(content: Content) -> list[str]:
     """The answer for each workload and target."""
-    return [sentence(content, race) for race in races(list(content.cells()))]
+    return [sentence(content, race) for race in content.races]
 
 
 def sentence(content: Content, race: Race) -> str:
@@ -63,14 +66,13 @@ def name(content: Content, cell: Measured) -> str:
     return describe(cell.settings, content.names)
 
 
-def row(cell: Measured, behind: Interval) -> list[Value]:
+def row(cell: Measured) -> list[Value]:
     target = cell.target
     assert target, "a configuration with a target"
     return [
         Value(f"{target.count} of {len(target.by_round)}"),
         Value(_steps(target.steps.value), units.interval(target.steps.low, target.steps.high)),
         _value(target.seconds),
-        _value(behind) if behind.low != behind.high else Value("first"),
     ]
 
 

@@ -43,9 +43,16 @@ def test_the_shortest_median_time_is_first_and_the_ratio_is_of_the_same_rounds()
     assert race.cells[0].target and race.cells[0].target.steps.value == 55
     assert race.cells[0].target.seconds.value == pytest.approx(5.5)
     ratios = sorted(0.2 * steps / (0.1 * (steps + 10)) for steps in seeds)
-    assert race.behind[1].value == pytest.approx((ratios[2] + ratios[3]) / 2)
-    assert race.tied == [] and race.behind[1].low > 1
+    assert race.ranking.behind[1].value == pytest.approx((ratios[2] + ratios[3]) / 2)
+    assert race.tied == [] and race.ranking.behind[1].low > 1
     assert "reaches a loss of 1.00 first: 5.50 s" in target.sentences(content)[0]
+
+
+def test_a_ratio_that_is_the_same_in_every_round_is_not_that_of_the_first() -> None:
+    seeds = [20, 30, 40, 50, 60, 70]
+    content, _ = raced(trained(0.25, seeds, 0), trained(0.125, seeds, 1))
+    (table,) = target.section(content).tables
+    assert [row.values[-1].text for row in table.rows] == ["first", "2.00"]
 
 
 def test_equal_times_are_tied_whatever_the_seeds() -> None:
