@@ -16,7 +16,7 @@ from analysis.theory import has_exact_peak
 from results.identity import flatten, settings_of
 from results.launches import Collective
 from results.record import Record
-from results.settings import NEUTRAL
+from results.training_settings import NEUTRAL
 
 Value = int | float | str | bool | None
 """None stands for what is not there."""

@@ -19,7 +19,7 @@ from bench import engines
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
 from bench.groups import CONF, options
 from results.identity import as_written
-from results.settings import choices
+from results.training_settings import choices
 from terminal.output import prepare_output
 from terminal.tables import bare, console
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from results.settings import Training
+from results.training_settings import Training
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

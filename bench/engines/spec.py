@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from results.identity import as_written
-from results.settings import NEUTRAL, Training, choices
+from results.training_settings import NEUTRAL, Training, choices
 
 HYPERPARAMETERS = ("momentum", "beta1", "beta2", "eps", "weight_decay")
 """Settings of optimizers; an engine that builds its own by ``bench.engines.optimizers`` honors them."""

@@ -20,7 +20,8 @@ from results.precision import PRECISIONS
 from results.quantities import size_bytes
 from results.record import Status
 from results.resolved import HostRanks, Resolved, ResolvedNetwork
-from results.settings import MAX_BATCH, Config, Training, with_role
+from results.settings import MAX_BATCH, Config, with_role
+from results.training_settings import Training
 
 NOT_IDENTITY = with_role("sweep")
 """Settings of the sweep as a whole, which change no measurement."""

@@ -36,7 +36,8 @@ from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.plan.cell import Cell
 from results import validate
 from results.record import RecordError
-from results.settings import NEUTRAL, Config
+from results.settings import Config
+from results.training_settings import NEUTRAL
 from tests.fakes import cell
 
 def refused(call, error):
@@ -131,8 +132,8 @@ def changed(file: str, before: str, added: str, folder: Path) -> str:
 
 
 def test_a_setting_is_one_field_that_help_checks_engines_identity_and_labels_follow(tmp_path: Path) -> None:
-    path = changed("results/settings.py", "    lr: float = setting(", SETTING, tmp_path)
-    run(WITH_FILE + USES_SETTING, "results.settings", path)
+    path = changed("results/training_settings.py", "    lr: float = setting(", SETTING, tmp_path)
+    run(WITH_FILE + USES_SETTING, "results.training_settings", path)
 
 
 def test_a_warning_is_one_entry_that_tables_ranking_and_the_reference_follow(tmp_path: Path) -> None:

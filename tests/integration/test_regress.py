@@ -180,7 +180,8 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
     git(repository, "checkout", "-q", "plain")
-    native_yaml, settings_py = repository / "conf/engine/native.yaml", repository / "results/settings.py"
+    native_yaml = repository / "conf/engine/native.yaml"
+    settings_py = repository / "results/training_settings.py"
     text, python = native_yaml.read_text(), settings_py.read_text()
     try:
         native_yaml.write_text(text.replace("in_flight: null", "in_flight: 2"))

@@ -7,7 +7,8 @@ import dataclasses
 from bench import checks
 from bench.engines.spec import EngineSpec
 from results.declare import each_setting, info
-from results.settings import NEUTRAL, Config, Training, choices, with_role
+from results.settings import Config, with_role
+from results.training_settings import NEUTRAL, Training, choices
 
 
 def test_an_engine_reads_the_same_fields_that_the_command_line_sets() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from analysis.theory.setting import optimizer_of
 from bench.engines.optimizers import LearningRate, build_optimizer, factor
-from results.settings import Training
+from results.training_settings import Training
 
 GIVEN = {
     "sgd": {"momentum": 0.5, "weight_decay": 0.1},
