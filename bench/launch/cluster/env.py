@@ -6,11 +6,13 @@ Which node this is and how many there are stand in the variables of torchrun, mp
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from bench.checks import ConfigError
 from bench.launch.cluster import secret as secrets
+from bench.measure.machine.limits import cores_without_affinity
 from results.host_settings import Cluster
 
 STARTERS = (
@@ -22,6 +24,8 @@ STARTERS = (
     ("JOB_COMPLETION_INDEX", "WORLD_SIZE", ""),
 )
 """Variables of this process's number, of how many there are, and of how many are on this node."""
+BINDS = "OMPI_COMM_WORLD_RANK"
+"""Set by Open MPI, which binds each process to a core, or to a socket, unless its command says otherwise."""
 OF_STARTERS = ("OMPI_", "PMIX_", "PMI_", "MV2_", "TORCHELASTIC_", "ROLE_", "GROUP_")
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that ranks must not inherit: libraries take them for those of a rank."""
@@ -56,6 +60,8 @@ def enter(variables: MutableMapping[str, str] = os.environ) -> Node:
     """Reads the starter's variables and removes them, with the secret. Raises ConfigError."""
     global _node
     index, size = place(variables)
+    if BINDS in variables and (warning := warning_of_binding()):
+        print(warning, file=sys.stderr)
     secret = variables.pop(secrets.VARIABLE, None)
     if secret is None or len(secret) < secrets.MIN_CHARACTERS:
         raise ConfigError(
@@ -83,6 +89,17 @@ def place(variables: Mapping[str, str]) -> tuple[int, int]:
     raise ConfigError(
         "cluster=env finds no number of this node in the environment; start the command with torchrun, mpirun, srun or "
         "a Kubernetes job, or set RANK and WORLD_SIZE (nodes, not GPUs) on each node"
+    )
+
+
+def warning_of_binding() -> str:
+    """Where all ranks of this node would share a part of its cores; empty where they may use all."""
+    own, all_cores = len(os.sched_getaffinity(0)), cores_without_affinity()
+    if own >= all_cores:
+        return ""
+    return (
+        f"warning: mpirun bound this process to {own} of {all_cores} cores, which all ranks of this node share; "
+        "mpirun --bind-to none gives them all"
     )
 
 

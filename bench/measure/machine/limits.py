@@ -35,6 +35,18 @@ def usable_cores(own: Path = OWN) -> float:
     return int(cores) if cores == int(cores) else round(cores, 2)
 
 
+def cores_without_affinity() -> int:
+    """CPUs that this thread could use if nothing had narrowed its affinity; the kernel keeps those of its cpuset."""
+    own = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        return len(os.sched_getaffinity(0))
+    except OSError:
+        return len(own)
+    finally:
+        os.sched_setaffinity(0, own)
+
+
 def read(own: Path = OWN) -> GroupLimits:
     """The tightest limits of the groups that hold this process. psutil does not read control groups."""
     limits = GroupLimits()

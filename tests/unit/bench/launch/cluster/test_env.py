@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bench.checks import ConfigError
@@ -11,13 +13,14 @@ from results.host_settings import Cluster
 
 SECRET = {"BENCH_CLUSTER_SECRET": "0123456789abcdef"}
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "1"}
+MPIRUN = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
 
 
 @pytest.mark.parametrize(
     ("variables", "place"),
     [
         (TORCHRUN, (1, 2)),
-        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, (0, 3)),
+        (MPIRUN, (0, 3)),
         ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, (2, 4)),
         ({"JOB_COMPLETION_INDEX": "1", "WORLD_SIZE": "2"}, (1, 2)),
     ],
@@ -59,6 +62,23 @@ def test_ranks_inherit_neither_the_secret_nor_the_number_of_the_node(monkeypatch
     assert variables == {"OMP_NUM_THREADS": "1", "PATH": "/bin"}
     assert env.coordinator_address(Cluster(kind="env")) == "10.0.0.1"
     assert env.coordinator_address(Cluster(kind="env", address="10.0.0.9")) == "10.0.0.9"
+
+
+def test_a_node_that_mpirun_bound_to_a_part_of_its_cores_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = os.sched_getaffinity(0)
+    bound = {min(own)}
+    monkeypatch.setattr(env, "_node", None)
+    monkeypatch.setattr(env, "cores_without_affinity", lambda: 1 + len(bound))
+    os.sched_setaffinity(0, bound)
+    try:
+        env.enter(MPIRUN | SECRET)
+        env.enter(TORCHRUN | SECRET)
+    finally:
+        os.sched_setaffinity(0, own)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: mpirun bound this process to 1 of 2 cores") and "--bind-to none" in line
 
 
 def test_a_node_that_only_serves_reads_the_cluster_from_its_command_line() -> None:

@@ -97,3 +97,16 @@ def test_half_a_core_is_shared_by_one_rank_of_one_thread(make_cell: MakeCell) ->
     half, whole = (plan([make_cell(gpus=1).config], CPU_ONLY, cores=cores)[0] for cores in (0.5, 1))
     assert half.oversubscribed(CPU_ONLY) and not whole.oversubscribed(CPU_ONLY)
     assert half.threads == Jobs(half, Path()).reference().threads == 1
+
+
+def test_the_cores_that_an_affinity_leaves_out_are_counted_and_it_is_kept() -> None:
+    own = os.sched_getaffinity(0)
+    narrow = {min(own)}
+    all_cores = limits.cores_without_affinity()
+    assert all_cores >= len(own)
+    os.sched_setaffinity(0, narrow)
+    try:
+        assert limits.cores_without_affinity() == all_cores
+        assert os.sched_getaffinity(0) == narrow
+    finally:
+        os.sched_setaffinity(0, own)
