@@ -193,6 +193,8 @@ class TimingJob(StepsJob[TimingResult]):
     """Whether it runs without communication (torch's fake process group)."""
     target_loss: float | None = None
     """Ends it once the smoothed loss is at most this (``results.target``); None: it takes all its steps."""
+    synchronous: bool = True
+    """Whether ranks wait for each other in each step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Which configurations reach the target loss first, also where training is not numerically equivalent.
 
-Launches of one round have the same seed, so their times are compared round by round.
+Launches of one round of a sweep have the same seed, so their times are compared round by round.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 from analysis.advice.ranking import Ranking, itself
+from analysis.comparison.compare import ratio, samples
 from analysis.metrics.measured import Measured
-from analysis.metrics.target import NEVER
+from analysis.metrics.target import seconds_to_target
 from analysis.statistics.medians import Interval, median_interval
 from results.identity import frozen
 
@@ -54,8 +55,8 @@ def _race(loss: float, cells: list[Measured]) -> Race:
 
 
 def _behind(first: Measured, cell: Measured) -> Interval:
-    """Over the rounds of both in which either reached the target; one that did not took for ever."""
-    assert first.target and cell.target
-    ours, theirs = cell.target.by_round, first.target.by_round
-    pairs = [(ours[number], theirs[number]) for number in sorted(ours.keys() & theirs.keys())]
-    return median_interval([our.seconds / their.seconds for our, their in pairs if (our, their) != (NEVER, NEVER)])
+    """Over the launches in which either reached the target; one that did not took for ever."""
+    ours, theirs, paired = samples(cell.record, first.record, seconds_to_target)
+    if not paired:
+        return ratio(ours, theirs, paired=False)
+    return median_interval([our / their for our, their in zip(ours, theirs, strict=True) if (our, their) != (inf, inf)])

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
+from results.launches import Launch
 from results.record import Record
 from results.target import Reached, reached
 
@@ -22,10 +23,11 @@ NEVER = Reached(inf, inf)
 
 @dataclass(frozen=True)
 class Target:
-    """What the launches of a configuration took to the target; ``NEVER`` for those that did not reach it."""
+    """What the launches of a configuration took to the target."""
 
     loss: float
-    by_round: dict[int, Reached]
+    outcomes: list[Reached]
+    """Of each launch; ``NEVER`` where it did not reach the target."""
     steps: Interval
     """Median over launches, with its interval; infinite where half of them or more did not reach it."""
     seconds: Interval
@@ -33,7 +35,7 @@ class Target:
     @property
     def count(self) -> int:
         """Launches that reached it."""
-        return sum(isfinite(outcome.seconds) for outcome in self.by_round.values())
+        return sum(isfinite(each.seconds) for each in self.outcomes)
 
 
 def to_target(record: Record) -> Target | None:
@@ -41,10 +43,19 @@ def to_target(record: Record) -> Target | None:
     loss = record.config.get("target_loss")
     if loss is None:
         return None
-    by_round = {launch.round: reached(launch, loss) or NEVER for launch in record.launches if launch.ranks}
-    outcomes = by_round.values()
-    steps = medians.median_interval([outcome.steps for outcome in outcomes])
-    return Target(loss, by_round, steps, medians.median_interval([outcome.seconds for outcome in outcomes]))
+    outcomes = [outcome(record, launch) for launch in record.launches if launch.ranks]
+    steps = medians.median_interval([each.steps for each in outcomes])
+    return Target(loss, outcomes, steps, medians.median_interval([each.seconds for each in outcomes]))
+
+
+def outcome(record: Record, launch: Launch) -> Reached:
+    """What a launch took to the target of its record; ``NEVER`` where it did not reach it."""
+    synchronous = record.resolved.get("synchronous", True)
+    return reached(launch, record.config["target_loss"], synchronous=synchronous) or NEVER
+
+
+def seconds_to_target(record: Record, launch: Launch) -> float:
+    return outcome(record, launch).seconds
 
 
 def columns(target: Target | None) -> dict[str, Any]:

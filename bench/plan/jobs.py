@@ -92,7 +92,8 @@ class Jobs:
 
     def timing(self, *, silent: bool = False, number: int = 0) -> TimingJob:
         """``number``: of the round. With ``target_loss``, each has weights and data of its own."""
-        job = TimingJob(silent=silent, target_loss=self.cell.config.target_loss, **self._steps)
+        target, synchronous = self.cell.config.target_loss, self.cell.traits().synchronous
+        job = TimingJob(silent=silent, target_loss=target, synchronous=synchronous, **self._steps)
         if job.target_loss is None:
             return job
         seed = (job.workload.seed + number) % (MAX_SEED + 1)

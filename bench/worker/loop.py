@@ -87,14 +87,16 @@ def timed_steps(
     *,
     first: int = 0,
     join: bool = False,
+    ended: Callable[[list[Tensor]], bool] | None = None,
 ) -> TimedSteps:
     """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection.
 
-    The first of them is step ``first`` of the cycle.
+    The first of them is step ``first`` of the cycle. ``ended`` is called with the losses after each step, on the clock
+    of the next one; where it is true, that step was the last.
 
     With ``join``, ranks may have unequal counts; a rank that is done answers the others' collectives, off the clock.
     """
-    losses = []
+    losses: list[Tensor] = []
     gc.collect()
     gc.disable()
     try:
@@ -106,6 +108,8 @@ def timed_steps(
         with cast(JoinableEngine, engine).join() if join else contextlib.nullcontext():
             for step in range(first, first + count):
                 losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
+                if ended and ended(losses):
+                    break
             launched_s = time.perf_counter() - started
             synchronize(device)
             wall_s = time.perf_counter() - started

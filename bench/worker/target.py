@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from bench.worker.loop import TimedSteps
 from results.target import WINDOW
+
+NOT_YET = ""
+"""The loss of a rank that has not taken ``WINDOW`` steps."""
 
 
 def steps_until(target: float, limit: int, device: torch.device, timed: Callable[[int, int], TimedSteps]) -> TimedSteps:
@@ -47,3 +52,42 @@ def mean_over_ranks(value: float, device: torch.device) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total) / dist.get_world_size()
+
+
+@dataclass
+class Notices:
+    """Ranks that do not wait for each other: each tells the others its loss after every ``WINDOW`` steps of its own.
+
+    It goes over the store, so no rank waits for a step of another. A rank ends where the mean of all ranks' last losses
+    is at most ``target`` or not finite, or where another rank has seen that. All ranks have made theirs before one of
+    them takes a step: the barrier before measured steps sees to that.
+    """
+
+    target: float
+    store: Store
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        self.store = PrefixStore("target_loss", self.store)
+        if self.rank == 0:
+            self.store.set("over", "no")
+        self.store.set(str(self.rank), NOT_YET)
+
+    @property
+    def _losses(self) -> list[str]:
+        return [str(rank) for rank in range(self.world_size)]
+
+    def ended(self, losses: list[Tensor]) -> bool:
+        """Whether this rank's last step was its last."""
+        if len(losses) % WINDOW:
+            return False
+        self.store.set(str(self.rank), str(float(torch.stack(losses[-WINDOW:]).mean())))
+        over, *latest = self.store.multi_get(["over", *self._losses])
+        if over != b"yes" and all(latest):
+            loss = statistics.fmean(map(float, latest))
+            if loss > self.target and math.isfinite(loss):
+                return False
+            self.store.set("over", "yes")
+            return True
+        return bool(over == b"yes")

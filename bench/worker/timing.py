@@ -12,7 +12,7 @@ from bench.worker.batches import steps_of
 from bench.worker.engine import ready
 from bench.worker.group import wait_for_all
 from bench.worker.stopwatch import Stopwatch
-from bench.worker.target import steps_until
+from bench.worker.target import Notices, steps_until
 from bench.worker.updates import UpdateWatch, settle
 from results import launches
 
@@ -38,13 +38,16 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
         wait_for_all(job, context, "measured")  # without communication, the barrier of the steps waits for no rank
     if job.target_loss is None:
         measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
-    else:
+    elif job.synchronous:
         measured = steps_until(
             job.target_loss,
             job.steps,
             device,
             lambda first, count: loop.timed_steps(engine, pool, count, loss_fn, device, first=first),
         )
+    else:
+        notices = Notices(job.target_loss, context.store, rank, job.world_size)
+        measured = loop.timed_steps(engine, pool, job.steps, loss_fn, device, ended=notices.ended)
     disturbance = watch.end()
     seconds.lap("measured_s")
     updated = updates.result(len(measured.losses))

@@ -70,7 +70,7 @@ def row(cell: Measured) -> list[Value]:
     target = cell.target
     assert target, "a configuration with a target"
     return [
-        Value(f"{target.count} of {len(target.by_round)}"),
+        Value(f"{target.count} of {len(target.outcomes)}"),
         Value(_steps(target.steps.value), units.interval(target.steps.low, target.steps.high)),
         _value(target.seconds),
     ]

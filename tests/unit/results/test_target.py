@@ -37,3 +37,12 @@ def test_steps_in_which_the_loss_scale_settled_are_counted() -> None:
     made = trained([0.0] * 12)
     settled = dataclasses.replace(made.ranks[0], updates=Updates(12, settling=4))
     assert reached(dataclasses.replace(made, ranks=[settled]), 1.0) == Reached(3 + 4 + 10, 17 * 0.5)
+
+
+def test_ranks_that_do_not_wait_have_reached_it_by_the_clock_and_not_by_their_steps() -> None:
+    made = trained([4.0] * 8 + [0.0] * 4, [4.0] * 14 + [0.0] * 10)  # rank 1 takes two steps in one of rank 0
+    warmup_s = 3 * 0.375  # the median of 12 steps of 0.5 s and 12 of 0.25 s
+    # 4.75 s: rank 0 has no ten steps yet; 5 s: 3.2 and, with 20 steps, 1.6; 5.5 s: 2.8 and, with 22 steps, 0.8
+    assert reached(made, 2.41, synchronous=False) == Reached(3 + (10 + 20) / 2, warmup_s + 5.0)
+    assert reached(made, 1.81, synchronous=False) == Reached(3 + (11 + 22) / 2, warmup_s + 5.5)
+    assert reached(made, 0.1, synchronous=False) is None

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from bench.worker import target
 from bench.worker.loop import TimedSteps
+from bench.worker.target import Notices
 
 
 def took(losses: list[float], calls: list[tuple[int, int]]) -> Callable[[int, int], TimedSteps]:
@@ -37,3 +39,24 @@ def test_it_ends_after_the_block_that_reaches_the_target_is_not_finite_or_is_the
     done = target.steps_until(2.0, len(losses), torch.device("cpu"), took(losses, made))
     assert made == calls
     assert len(done.losses) == len(done.step_s) == steps and done.wall_s == 1.5 * steps
+
+
+def losses_of(steps: int, value: float) -> list[torch.Tensor]:
+    return [torch.tensor(9.0)] * (steps - 10) + [torch.tensor(value)] * 10
+
+
+def test_ranks_that_do_not_wait_end_once_the_mean_of_their_last_losses_is_at_the_target() -> None:
+    store = HashStore()
+    first, second = (Notices(2.0, store, rank, 2) for rank in (0, 1))
+    assert not first.ended(losses_of(10, 1.0))  # the other has none yet
+    assert not second.ended(losses_of(10, 3.5))
+    assert not first.ended([torch.tensor(0.0)] * 19)  # nor does anyone look before ten more
+    assert first.ended(losses_of(20, 0.5)) and second.ended(losses_of(20, 8.0))  # either knows it from the other
+
+
+@pytest.mark.parametrize("diverged", [math.nan, math.inf])
+def test_ranks_that_do_not_wait_end_where_one_has_diverged(diverged: float) -> None:
+    store = HashStore()
+    first, second = (Notices(2.0, store, rank, 2) for rank in (0, 1))
+    assert not first.ended(losses_of(10, 3.0))
+    assert second.ended(losses_of(10, diverged)) and first.ended(losses_of(20, 3.0))
