@@ -1,4 +1,4 @@
-"""Workers of a parameter server that wait for each other, and such that do not: what they reach, and when.
+"""Workers of a parameter server that wait for each other, and such that do not, on a quadratic.
 
 The engine is this suite's; the last process is the server. Steps take a set time, asleep, so that workers do not
 compete for cores.
@@ -14,20 +14,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
-from torch.nn.utils import vector_to_parameters
 
 from bench.engines.base import Batch, RankContext, ServerContext
 from bench.engines.parameter_server.server import Server
 from bench.engines.parameter_server.worker import Worker
 from bench.engines.spec import EngineSpec
-from claims.programs.averaging import network
-from workloads.data import digits
 
-RANK_BATCH = 16
-IMAGES = 1797
 DIVERGED = 1e6
 """How many times as long as at the start weights have become, where training has diverged."""
 Report = dict[str, Any]
@@ -71,88 +65,6 @@ class Meeting:
         return {}
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How a worker trains: steps, and the seconds that it sleeps in each."""
-
-    steps: int
-    step_s: float
-
-    @classmethod
-    def of(cls, meeting: Meeting, mode: str, steps: int, step_s: float, slow: int) -> Pace:
-        """The last worker takes ``steps`` of ``slow`` times ``step_s``. So many are they for all in sync mode; else the
-        others take as many as they have the time for."""
-        if meeting.rank == meeting.workers - 1:
-            return cls(steps, slow * step_s)
-        return cls(steps if mode == "sync" else slow * steps, step_s)
-
-
-@dataclass
-class Descent:
-    """A worker that trains on digits, and remembers when its gradients were applied and what weights it then had."""
-
-    meeting: Meeting
-    pace: Pace
-    seed: int
-    began_s: float = 0.0
-    done_s: list[float] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, worker: Worker) -> None:
-        source = digits(self.seed)
-        self.began_s = time.perf_counter()
-        for step in range(self.pace.steps):
-            first = RANK_BATCH * (step * self.meeting.workers + self.meeting.rank)
-            time.sleep(self.pace.step_s)
-            batch = flattened(source.batch(range(first, first + RANK_BATCH)))
-            worker.forward_backward(batch, cross_entropy, sync=True)
-            worker.optimizer_step()
-            self.done_s.append(time.perf_counter())
-            self.weights.append(worker.parameters.clone())
-
-    def losses(self) -> list[float]:
-        """On all images, with each of the weights."""
-        module, every = network(torch.float32), flattened(digits(self.seed).batch(range(IMAGES)))
-        losses = []
-        with torch.no_grad():
-            for content in self.weights:
-                vector_to_parameters(content, module.parameters())
-                losses.append(float(cross_entropy(module, every)))
-        return losses
-
-
-def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
-    images, labels = batch
-    return F.cross_entropy(module(images), labels)
-
-
-def flattened(batch: Batch) -> Batch:
-    images, labels = batch
-    return images.flatten(1), labels
-
-
-def descents(
-    rank: int, ranks: int, mode: str, lrs: list[float], steps: int, step_s: float, slow: int, seeds: int
-) -> list[Report]:
-    """Trains on digits at each learning rate, from each seed, at the pace of ``Pace.of``. Each worker reports when its
-    gradients had been applied, and worker 0 the loss with the weights that it then had."""
-    meeting = Meeting.of(rank, ranks)
-    reports = []
-    for seed in range(seeds):
-        for lr in lrs:
-            trained = Descent(meeting, Pace.of(meeting, mode, steps, step_s, slow), seed)
-            meeting.train(f"{seed}/{lr}", mode, lr, network(torch.float32, seed), trained)
-            reports.append(
-                {
-                    "lr": lr,
-                    "began_s": trained.began_s,
-                    "done_s": trained.done_s,
-                    "losses": trained.losses() if rank == 0 else [],
-                }
-            )
-    return reports
-
-
 class Square(nn.Module):
     """Half the square of its weight, whose gradient is the weight: the quadratic of curvature 1."""
 
@@ -175,12 +87,14 @@ class Fall:
     """A worker that descends the quadratic until it diverges, and remembers its weight after each step."""
 
     module: Square
-    pace: Pace
+    steps: int
+    step_s: float
+    """That it sleeps in each."""
     weights: list[float] = field(default_factory=list)
 
     def __call__(self, worker: Worker) -> None:
-        for _ in range(self.pace.steps):
-            time.sleep(self.pace.step_s)
+        for _ in range(self.steps):
+            time.sleep(self.step_s)
             worker.forward_backward((), half_square, sync=True)
             worker.optimizer_step()
             self.weights.append(float(self.module.weight.detach()))
@@ -195,7 +109,7 @@ def quadratics(rank: int, ranks: int, mode: str, lrs: list[float], steps: int, s
     reports = []
     for lr in lrs:
         module = Square()
-        trained = Fall(module, Pace(steps, step_s))
+        trained = Fall(module, steps, step_s)
         counted = meeting.train(str(lr), mode, lr, module, trained)
         reports.append({"lr": lr, "weights": trained.weights, "delays": counted.get("delays", {})})
     return reports

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import fmean
 from typing import Any
 
 from analysis.metrics.traffic import ledgers, sent_bytes
+from analysis.statistics.medians import Interval
+from claims import to_target
 from claims.programs.sockets import matrix
 from claims.suite import ExperimentError, Suite, sound
 from results.record import Record
@@ -132,23 +133,19 @@ def compressed(suite: Suite, *names: str) -> dict[str, float]:
     return {name: sent[name] / sent["none"] for name in names}
 
 
-def loss_gaps(suite: Suite, steps: int) -> dict[str, float]:
-    """How much higher the loss is than without compression, over what that lowered it by; means of ten steps."""
+def steps_to_loss(suite: Suite, *names: str) -> dict[str, Interval]:
+    """Steps to the loss with such compressions, over those without; median over launches with the same seeds."""
     records = suite.sweep(
         "engine=torch",
-        "compression=none,bf16,fp16,powersgd",
+        f"compression={','.join(('none', *names))}",
         "gpus=2",
         "workload=digits",
+        f"target_loss={to_target.LOSS}",
+        f"measure.batch_pool={to_target.EPOCH}",
         "measure=time",
-        "repeats=1",
-        "steps=150",
+        "measure.ceiling=false",
+        "repeats=6",
+        "steps=400",
     )
-    losses = {str(record.config["compression"]): mean_losses(record) for record in records}
-    plain = fmean(losses["none"][steps - 10 : steps])
-    descent = losses["none"][0] - plain
-    return {name: (fmean(losses[name][steps - 10 : steps]) - plain) / descent for name in ("bf16", "fp16", "powersgd")}
-
-
-def mean_losses(record: Record) -> list[float]:
-    """Over ranks, of each measured step."""
-    return [fmean(step) for step in zip(*[rank.losses for rank in sound(record).launches[0].ranks], strict=True)]
+    by_name = {str(record.config["compression"]): sound(record) for record in records}
+    return {name: to_target.times_the_steps(by_name["none"], by_name[name]) for name in names}

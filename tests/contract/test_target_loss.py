@@ -34,7 +34,7 @@ def test_ranks_that_do_not_wait_in_steps_do_not_wait_for_the_target_either(
     served = group("engine", "parameter_server") | {"mode": "async"}
     slow = Straggler(rank=1, factor=6)
     cell = make_cell(engine=served, gpus=2, steps=400, target_loss=1.5, lr=1e-3, straggler=slow)
-    outcome = launcher.launch(Jobs(cell, scratch).timed())
+    outcome = launcher.launch(Jobs(cell, scratch).timing())
     assert outcome.status == "ok", outcome.reason
     fast, late = (len(rank.samples.losses) for rank in outcome.ranks)
     assert late < fast < 400
