@@ -10,7 +10,7 @@ class RankMemory:
     """Bytes held by one rank, counted at the allocator in a launch of its own."""
 
     state_bytes: dict[str, int]
-    """Model state between backward and update, by kind: params, master, grads, optimizer, buffers."""
+    """Model state in device memory between backward and update, by kind: params, master, grads, optimizer, buffers."""
     rest_bytes: int
     """Allocated when the step began."""
     peak_bytes: int
@@ -27,11 +27,20 @@ class RankMemory:
     """What the step was at when it needed most: ``forward``, ``backward`` or ``update``."""
     beyond_allocator_bytes: int | None = None
     """Held on the GPU by this process beyond ``reserved_bytes``; None on a CPU, and where the driver does not say."""
+    host_state_bytes: dict[str, int] = field(default_factory=dict)
+    """Model state in host memory between backward and update, by kind; empty without offload. On a CPU the peak, too,
+    has it."""
+    copied_to_host_bytes: int | None = None
+    """Copied from device to host memory in a step; None without offload. It counts copies, also where host and device
+    are the same memory."""
+    copied_to_device_bytes: int | None = None
+    """The same from host to device memory."""
     not_measured: dict[str, str] = field(default_factory=dict)
     """What could not be counted, and why; what a CPU does not have is not among them."""
 
     @property
     def model_state_bytes(self) -> int:
+        """In device memory."""
         return sum(self.state_bytes.values())
 
 

@@ -20,6 +20,10 @@ class EngineDescription(TypedDict, total=False):
     buckets: Annotated[int | None, Entry("buckets of gradients", min=0)]
     in_flight: Annotated[int | None, Entry("reductions that run at the same time at most", min=0)]
     last_bucket_bytes: Annotated[int | None, Entry("bucket that is reduced last", "B", min=0)]
+    offload: Annotated[str, Entry("what is in host memory: optimizer or params; missing without offload")]
+    host_is_device: Annotated[
+        bool, Entry("whether host and device are the same memory, so that offload saves none; missing without offload")
+    ]
     reduce_dtype: Annotated[str | None, Entry("data type of reduced gradients, as torch names it")]
 
 

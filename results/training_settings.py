@@ -87,6 +87,14 @@ class Training:
         optional=True,
         label="checkpointing {}",
     )
+    offload: str = setting(
+        "none",
+        "training state in host memory. optimizer: optimizer state, master weights and the update; params: also "
+        "parameters and gradients. On device=cpu, host and device are the same memory, so no memory is saved",
+        *("none", "optimizer", "params"),
+        optional=True,
+        label="offload {}",
+    )
     optimizer: str = setting("adam", "optimizer; sgd has momentum 0.9", *("sgd", "adam", "adamw", "rmsprop"))
     lr: float = setting(1e-3, "learning rate", above=0)
     momentum: float | None = setting(

@@ -105,7 +105,10 @@ def _check_model(record: Record) -> None:
 def _check_memory(record: Record) -> None:
     for rank, memory in enumerate(record.memory):
         optional = [value for value in (memory.reserved_bytes, memory.beyond_allocator_bytes) if value is not None]
+        copied = (memory.copied_to_host_bytes, memory.copied_to_device_bytes)
+        optional += [value for value in copied if value is not None]
         parts = [*memory.state_bytes.values(), *memory.rest_by_kind.values(), *memory.peak_by_kind.values()]
+        parts += memory.host_state_bytes.values()
         for value in (memory.rest_bytes, memory.peak_bytes, *memory.step_peaks_bytes, *optional, *parts):
             expect(0 <= value <= MOST_ELEMENTS, f"memory[{rank}]", value, "bytes")
     if record.search:

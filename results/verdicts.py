@@ -58,6 +58,12 @@ ALL = (
         "v",
         "parameter servers hold part of the model state, which state and peak leave out: never called lowest.",
     ),
+    Verdict(
+        "host_is_device",
+        "H",
+        "offload on a CPU: host and device are the same memory, so it saves none, and its copies count in the peak.",
+        notes=("advice",),
+    ),
     Verdict("straggler", "l", "one rank was slowed on purpose.", notes=("advice",)),
     Verdict("skewed_data", "k", "ranks got unequal samples on purpose.", notes=("advice",)),
     Verdict(

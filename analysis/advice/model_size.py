@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from analysis.metrics.memory import KINDS, PARTS, Memory, memory
-from analysis.theory import Theory, theory_of
+from analysis.metrics.memory import PARTS, Memory, memory
+from analysis.theory import Theory, host_bytes_counted, theory_of
 from analysis.theory.setting import Setting, elements
 from analysis.theory.setting import setting as setting_of
 from results.model import Parameter
@@ -96,16 +96,16 @@ def _additional(record: Record, cell_memory: Memory) -> Additional:
     kinds, predicted = fullest.peak_by_kind, cell_memory.working_bytes or 0
     fixed = fullest.beyond_allocator_bytes or 0
     if not kinds:  # the peak was not taken apart
-        return Additional(0, max(0, fullest.peak_bytes - fullest.model_state_bytes - predicted), fixed)
+        return Additional(0, max(0, fullest.peak_bytes - cell_memory.counted_bytes(fullest) - predicted), fixed)
     working = sum(kinds.get(kind, 0) for kind in WORKING)
-    state = sum(kinds.get(kind, 0) for kind in KINDS)
+    state = sum(kinds.get(kind, 0) for kind in PARTS["state"])
     return Additional(max(0, working - predicted), max(0, fullest.peak_bytes - state - working), fixed)
 
 
 def _state(theory: Theory, setting: Setting) -> int:
     bytes_by_kind = theory.state(setting)
     assert bytes_by_kind is not None
-    return sum(bytes_by_kind.values())
+    return sum(bytes_by_kind.values()) + host_bytes_counted(setting, theory)
 
 
 def _working(theory: Theory, setting: Setting) -> int:

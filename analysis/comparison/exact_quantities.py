@@ -67,6 +67,14 @@ def _memory(record: Record) -> Quantities:
     values = {
         f"state: {kind}, bytes": by_rank([rank.state_bytes.get(kind, 0) for rank in record.memory]) for kind in kinds
     }
+    host_kinds = list(dict.fromkeys(kind for rank in record.memory for kind in rank.host_state_bytes))
+    values |= {
+        f"host state: {kind}, bytes": by_rank([rank.host_state_bytes.get(kind, 0) for rank in record.memory])
+        for kind in host_kinds
+    }
+    if any(rank.copied_to_host_bytes is not None for rank in record.memory):
+        values["copied to host, bytes"] = by_rank([rank.copied_to_host_bytes or 0 for rank in record.memory])
+        values["copied to device, bytes"] = by_rank([rank.copied_to_device_bytes or 0 for rank in record.memory])
     if has_exact_peak(record):
         values["at rest, bytes"] = by_rank([rank.rest_bytes for rank in record.memory])
         # A late release can only add to a step's peak.

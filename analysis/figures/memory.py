@@ -62,7 +62,7 @@ PART_WORDS = {
 }
 PART_HATCHES = {"state": "", "gathered": "xxxx", "communication": "////", "activations": "....", "temporaries": "++++"}
 PREDICTED = {
-    "state": ("model_state",),
+    "state": ("model_state", "peak_host"),
     "communication": ("working", "handover"),
     "activations": ("activations", "batch"),
     "temporaries": ("temporaries",),
@@ -89,7 +89,7 @@ def peak_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
         predicted, words = row["peak_predicted_bytes"], number(row["peak_bytes"] / UNITS[unit])
         if is_finite(predicted):
             below = [
-                (name, sum(row[f"{column}_predicted_bytes"] for column in columns) / UNITS[unit])
+                (name, row[[f"{column}_predicted_bytes" for column in columns]].sum() / UNITS[unit])
                 for name, columns in PREDICTED.items()
             ]
             _stack(axes, at + 0.24, 0.18, below, colours, filled=False, hatches=PART_HATCHES)

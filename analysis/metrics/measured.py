@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from math import nan
@@ -30,6 +31,8 @@ class Measured:
     settings: Mapping[Hashable, Any]
     """By column: as requested, with ``gpus`` as resolved."""
     step_time_s: Interval
+    update_s: float
+    """The time of the update within a step: median over launches; NaN without one."""
     throughput_per_s: Interval
     """Units of all ranks; nothing for a simulated configuration."""
     efficiency: Efficiency | None
@@ -112,6 +115,7 @@ def measure(
         index=index,
         settings=settings,
         step_time_s=medians.median_interval([time.step_time_s(launch) for launch in timed]),
+        update_s=statistics.median(map(time.update_time_s, timed)) if timed else nan,
         throughput_per_s=throughput,
         efficiency=efficiency,
         across=across,

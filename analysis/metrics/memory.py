@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.metrics.offload import Offloaded, offloaded
+from analysis.metrics.offload import columns as offload_columns
 from analysis.theory import (
     predict_cast,
     predict_paper,
@@ -21,7 +23,7 @@ KINDS = ("params", "master", "grads", "optimizer", "buffers")
 """Of model state."""
 
 PARTS = {
-    "state": KINDS,
+    "state": (*KINDS, "host"),
     "gathered": ("gathered",),
     "communication": ("unreduced", "communication"),
     "activations": ("activations", "batch"),
@@ -36,7 +38,7 @@ class Memory:
     """Bytes of one cell; None where nothing was measured or there is no formula."""
 
     state: dict[str, int] | None
-    """Model state by kind on the rank that holds most of it."""
+    """Model state in device memory by kind, on the rank that holds most of it."""
     predicted: dict[str, int] | None
     peak_bytes: int | None
     """Largest allocation of any rank during a step."""
@@ -56,6 +58,8 @@ class Memory:
     """Predicted: what a single process needs in addition to model state for the same micro-batch."""
     handover_bytes: int = 0
     """Predicted: the gradient that autograd hands over; 0 where ``working_bytes`` has it."""
+    offloaded: Offloaded | None = None
+    """Model state in host memory; None without offload."""
     root_share: float | None = None
     """Of the parameters: in no sharding unit, so that stage 3 keeps them whole; None at other stages."""
     largest_unit_share: float | None = None
@@ -69,10 +73,22 @@ class Memory:
     def predicted_bytes(self) -> int | None:
         return None if self.predicted is None else sum(self.predicted.values())
 
+    def counted_bytes(self, rank: RankMemory) -> int:
+        """Model state of a rank that its device's allocator counts: on a CPU, with what is in host memory."""
+        is_counted = self.offloaded is not None and self.offloaded.host_is_device
+        return rank.model_state_bytes + (sum(rank.host_state_bytes.values()) if is_counted else 0)
+
+    @property
+    def counted_predicted_bytes(self) -> int | None:
+        """Predicted model state that the device's allocator counts: on a CPU, with what is in host memory."""
+        if self.predicted_bytes is None:
+            return None
+        return self.predicted_bytes + (self.offloaded.counted_predicted_bytes if self.offloaded else 0)
+
     @property
     def peak_predicted_bytes(self) -> int | None:
         """The sum of what is predicted at most; None unless all of it is."""
-        state, working, compute = self.predicted_bytes, self.working_bytes, self.compute
+        state, working, compute = self.counted_predicted_bytes, self.working_bytes, self.compute
         if state is None or working is None or compute is None:
             return None
         single_process = compute.activation_bytes + compute.temporary_bytes + compute.batch_bytes
@@ -135,6 +151,7 @@ def memory(record: Record) -> Memory:
         paper_bytes=paper[0] if paper else None,
         fullest=max(record.memory, key=lambda rank: rank.peak_bytes, default=None),
         rest_bytes=predict_rest(record),
+        offloaded=offloaded(record),
         working_bytes=None if transient is None else transient - predict_cast(record),
         compute=compute,
         root_share=divided.root_share if divided else None,
@@ -162,6 +179,7 @@ def columns(cell_memory: Memory) -> dict[str, float | str | None]:
         "largest_unit_share": cell_memory.largest_unit_share,
         "slack_bytes": cell_memory.slack_bytes,
         "beyond_allocator_bytes": fullest.beyond_allocator_bytes if fullest else None,
+        **offload_columns(cell_memory.offloaded),
         **{f"rest_{kind}_bytes": rest.get(kind, 0) if rest else None for kind in COUNTED},
         **{f"peak_{kind}_bytes": peak.get(kind, 0) if peak else None for kind in COUNTED},
     }

@@ -20,6 +20,15 @@ def step_time_s(launch: Launch) -> float:
     return statistics.median(in_periods(launch.step_times_s(), launch.period))
 
 
+def update_time_s(launch: Launch) -> float:
+    """Median over the launch's steps of the slowest rank's update, from the end of backward to the end of the step.
+
+    With collectives that belong to the update, and with the copies of ``offload``.
+    """
+    by_step: list[float] = [max(times_s) for times_s in zip(*(rank.optimizer_s for rank in launch.ranks), strict=False)]
+    return statistics.median(by_step)
+
+
 def throughput_per_s(record: Record, launch: Launch) -> float:
     """Global units over total time: global_batch · units_per_sample · steps / the slowest rank's wall time.
 

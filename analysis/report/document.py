@@ -24,6 +24,7 @@ from analysis.report.sections import (
     largest_batch,
     memory,
     model_size,
+    offload,
     overlap,
     pareto,
     problems,
@@ -101,6 +102,7 @@ def _sections(content: Content, advice: Advised, folder: Path | None) -> Iterato
     yield overlap.section(content, advice.overlapped)
     yield memory.section(content)
     yield RESIDUAL
+    yield offload.section(content)
     yield model_size.section(content)
     yield traces.section(content, folder)
     yield hosts.section(content)

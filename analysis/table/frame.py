@@ -42,6 +42,7 @@ COLUMNS = [
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
     *MEMORY_COLUMNS,
+    "update_s",
     *["mfu", "mfu_low", "mfu_high", "hfu", "ceiling_flops_per_s", "joules_per_step", "joules_per_sample"],
     *SEARCH_COLUMNS,
     *TARGET_COLUMNS,
@@ -164,6 +165,7 @@ def row(cell: Measured) -> dict[Hashable, Any]:
     }
     joules = cell.joules_per_step
     values |= {
+        "update_s": cell.update_s,
         "mfu": cell.mfu.value,
         "mfu_low": cell.mfu.low,
         "mfu_high": cell.mfu.high,

@@ -9,14 +9,19 @@ from __future__ import annotations
 from analysis.theory.engines import ENGINES, theory_of
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.setting import Setting, elements, setting
-from analysis.theory.theory import Theory
+from analysis.theory.theory import Copied, Theory
 from results.record import Record
 
 __all__ = [
     "ENGINES",
+    "Copied",
     "Theory",
     "has_exact_peak",
+    "host_bytes_counted",
     "predict_cast",
+    "predict_copied",
+    "predict_counted_host",
+    "predict_host_state",
     "predict_paper",
     "predict_rest",
     "predict_sent",
@@ -34,19 +39,44 @@ def predicts_handover(record: Record) -> bool:
 
 
 def predict_state(record: Record) -> dict[str, int] | None:
-    """Bytes of model state by kind (params, master, grads, optimizer, buffers) on the rank that holds most."""
+    """Bytes of model state in device memory by kind (params, master, grads, optimizer, buffers) on the rank that holds
+    most."""
     pair = _theory_and_setting(record)
     return pair[0].state(pair[1]) if pair else None
 
 
+def predict_host_state(record: Record) -> dict[str, int] | None:
+    """The same in host memory; empty without offload."""
+    pair = _theory_and_setting(record)
+    return pair[0].host(pair[1]) if pair else None
+
+
+def predict_copied(record: Record) -> Copied | None:
+    """Bytes that a rank copies between device and host memory per step; None without offload."""
+    pair = _theory_and_setting(record)
+    return pair[0].copied(pair[1]) if pair else None
+
+
+def host_bytes_counted(setting: Setting, theory: Theory) -> int:
+    """Bytes of model state in host memory that the allocator of a rank's device counts: on a CPU, all."""
+    return sum(theory.host(setting).values()) if setting.device == "cpu" else 0
+
+
 def predict_rest(record: Record) -> int | None:
-    """Bytes of model state between steps: all but the gradients, where the update frees them."""
+    """Bytes of model state between steps, as the device's allocator counts them: all but the gradients, where the
+    update frees them."""
     state, pair = predict_state(record), _theory_and_setting(record)
     if state is None or pair is None:
         return None
     theory, cell = pair
     kept = cell.stage in theory.gradients_kept and cell.options.get("gradient_as_bucket_view", True)
-    return sum(state.values()) - (0 if kept else state["grads"])
+    return sum(state.values()) - (0 if kept else state["grads"]) + host_bytes_counted(cell, theory)
+
+
+def predict_counted_host(record: Record) -> int:
+    """``host_bytes_counted`` of a record; 0 where there is no formula."""
+    pair = _theory_and_setting(record)
+    return host_bytes_counted(pair[1], pair[0]) if pair else 0
 
 
 def predict_transient(record: Record) -> int | None:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from math import ceil, inf
 
 from analysis.theory.setting import Setting, elements
-from analysis.theory.theory import Theory
+from analysis.theory.theory import Copied, Theory
 from results.model import Parameter, element_count
 
 ALIGN_BYTES = 64
@@ -34,25 +34,56 @@ class PredictedBucket:
 
 
 def state(setting: Setting) -> dict[str, int] | None:
-    """Bytes of model state by kind; the same on every rank."""
-    widths, stage = setting.widths, setting.stage
+    """Bytes of model state by kind in device memory; the same on every rank."""
+    widths, stage, offloads = setting.widths, setting.stage, setting.offload == "optimizer"
     layout = buckets(setting)
     trained = [bucket for bucket in layout if bucket.trainable]
     whole = sum(bucket.size for bucket in trained)
     shards = sum(bucket.shard for bucket in trained)
-    updated = whole if stage == 0 else shards
     if stage == 3:
-        kept = sum(bucket.shard for bucket in layout if not (bucket.trainable and widths.master))
+        master = widths.master and not offloads
+        kept = sum(bucket.shard for bucket in layout if not (bucket.trainable and master))
     else:
         kept = whole + elements(setting.parameters) - elements(setting.trainable)
-    counters = len(trained) * setting.optimizer.counter_bytes
     return {
         "params": kept * widths.param,
-        "master": updated * widths.master,
+        "master": 0 if offloads else updated(setting) * widths.master,
         "grads": (whole if stage < 2 else shards) * widths.grad,
-        "optimizer": updated * setting.optimizer.moments * widths.moment + counters,
+        "optimizer": 0 if offloads else optimizer_bytes(setting),
         "buffers": setting.buffer_bytes,
     }
+
+
+def host(setting: Setting) -> dict[str, int]:
+    """With offload, bytes of model state by kind in host memory: the weights that are updated, their gradient and
+    optimizer state, and under master weights what these are cast to."""
+    if setting.offload == "none":
+        return {}
+    widths, own = setting.widths, updated(setting)
+    return {
+        "params": own * widths.param if widths.master else 0,
+        "master": own * (widths.master or widths.param),
+        "grads": own * widths.grad,
+        "optimizer": optimizer_bytes(setting),
+    }
+
+
+def copied(setting: Setting) -> Copied | None:
+    """With offload: the reduced gradient to the host, and the updated weights back."""
+    if setting.offload == "none":
+        return None
+    return Copied(updated(setting) * setting.widths.grad, updated(setting) * setting.widths.param)
+
+
+def updated(setting: Setting) -> int:
+    """Elements that a rank updates."""
+    trained = (bucket for bucket in buckets(setting) if bucket.trainable)
+    return sum(bucket.size if setting.stage == 0 else bucket.shard for bucket in trained)
+
+
+def optimizer_bytes(setting: Setting) -> int:
+    counters = sum(bucket.trainable for bucket in buckets(setting)) * setting.optimizer.counter_bytes
+    return updated(setting) * setting.optimizer.moments * setting.widths.moment + counters
 
 
 def transient(setting: Setting) -> int:
@@ -168,4 +199,12 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0, 1), exact_peak=(0, 1, 2, 3))
+THEORY = Theory(
+    state=state,
+    transient=transient,
+    sent=sent,
+    host=host,
+    copied=copied,
+    gradients_kept=(0, 1),
+    exact_peak=(0, 1, 2, 3),
+)

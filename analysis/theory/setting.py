@@ -73,6 +73,8 @@ class Setting:
     """Ranks that share one copy of what is sharded; None: all."""
     compression: str = "none"
     local_steps: int = 1
+    offload: str = "none"
+    device: str = "cuda"
     rank: int | None = None
     """The only rank that there is, of a simulated cell; None: all are, and the one that holds most is predicted."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -132,6 +134,8 @@ def setting(record: Record) -> Setting | None:
         shard_size=config.get("shard_size"),
         compression=str(config.get("compression") or "none"),
         local_steps=int(config.get("local_steps") or 1),
+        offload=str(config.get("offload") or "none"),
+        device=str(record.resolved.get("device") or "cuda"),
         rank=0 if record.resolved.get("simulated") else None,
         accumulate=int(record.resolved.get("accumulate") or config.get("accumulate") or 1),
         options=engine,

@@ -8,16 +8,38 @@ from dataclasses import dataclass
 from analysis.theory.setting import Setting
 
 
+@dataclass(frozen=True)
+class Copied:
+    """Bytes that a rank copies per step, each way."""
+
+    to_host: int
+    to_device: int
+
+
+def nothing(setting: Setting) -> dict[str, int]:
+    """Of an engine without offload."""
+    return {}
+
+
+def uncopied(setting: Setting) -> None:
+    """Of an engine without offload."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Theory:
     """The formulas of one engine, as functions of a Setting, and what is exact about it."""
 
     state: Callable[[Setting], dict[str, int] | None]
-    """Bytes by kind on the rank that holds most, between backward and update; None where it has no formula."""
+    """Bytes by kind in device memory on the rank that holds most, between backward and update; None where it has no
+    formula."""
     transient: Callable[[Setting], int]
     """Most bytes that the engine itself needs in addition to its state and the activations, at any moment of a step."""
     sent: Callable[[Setting], float]
     """Bytes that a rank sends per step if every collective is bandwidth-optimal (mean over ranks)."""
+    host: Callable[[Setting], dict[str, int]] = nothing
+    """The same in host memory; empty without offload."""
+    copied: Callable[[Setting], Copied | None] = uncopied
+    """Bytes that a rank copies between device and host per step; None without offload."""
     gradients_kept: tuple[int, ...] = ()
     """Stages at which gradients have memory of their own that outlives the update."""
     exact_peak: tuple[int, ...] = ()

@@ -40,7 +40,7 @@ cannot be run; 130 after Ctrl-C.
 TOPICS = {
     "Training (what engines support differs: python -m bench.engines)": (
         *("engine", "stage", "precision", "bucket_mb", "overlap", "accumulate", "compression", "shard_size"),
-        *("local_steps", "clip_norm", "compile", "checkpointing", "optimizer", "lr", "momentum", "beta1"),
+        *("local_steps", "clip_norm", "compile", "checkpointing", "offload", "optimizer", "lr", "momentum", "beta1"),
         *("beta2", "eps", "weight_decay", "lr_schedule", "lr_warmup", "lr_steps"),
     ),
     "Work and ranks": (

@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "local_steps": (4,),
     "compile": (True,),
     "checkpointing": choices("checkpointing")[1:],
+    "offload": choices("offload")[1:],
     "join": (True,),
     "backend": ("fake",),
 }

@@ -85,7 +85,7 @@ class Engine(Protocol):
         ...
 
     def state(self) -> dict[str, list[Tensor]]:
-        """The tensors that this rank keeps, by kind: params, master, grads, optimizer, buffers."""
+        """The tensors that this rank keeps in device memory, by kind: params, master, grads, optimizer, buffers."""
         ...
 
     def full_state_dict(self) -> dict[str, Tensor]:
@@ -106,6 +106,14 @@ class JoinableEngine(Engine, Protocol):
 
     def join(self) -> contextlib.AbstractContextManager[object]:
         """A context that ranks may leave after unequal numbers of steps; it ends when the last one leaves."""
+        ...
+
+
+class OffloadingEngine(Engine, Protocol):
+    """An engine with the setting ``offload``."""
+
+    def host_state(self) -> dict[str, list[Tensor]]:
+        """The tensors that this rank keeps in host memory, by the kinds of ``state``; none of them is in ``state``."""
         ...
 
 

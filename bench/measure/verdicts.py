@@ -50,6 +50,8 @@ def verdicts(record: Record, oversubscribed: bool) -> list[str]:
         names.append("parity_unchecked")
     if record.resolved.get("servers"):
         names.append("state_on_servers")
+    if record.resolved.get("engine", {}).get("host_is_device"):
+        names.append("host_is_device")
     if record.config["straggler"]["rank"] is not None:
         names.append("straggler")
     if record.config["network"]["kind"] != "none":

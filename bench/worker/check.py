@@ -13,10 +13,12 @@ import torch.distributed as dist
 
 from bench.engines.base import Batch, Engine, RankContext
 from bench.engines.batches import tensors_of
+from bench.engines.offload import host_state
 from bench.engines.precision import weight_dtype
 from bench.job import CheckJob
 from bench.measure.communication import ledger
 from bench.measure.memory import over_time, snapshot
+from bench.measure.memory.host_copies import HostCopies
 from bench.measure.memory.other_threads import wait_for_other_threads
 from bench.measure.memory.step import StepMemory, gathered_parameters
 from bench.rank_results import CheckResult
@@ -65,9 +67,11 @@ def check(job: CheckJob, context: RankContext) -> CheckResult:
         result = replace(result, collectives=watched.collectives())
     if job.memory or job.collectives:
         result = replace(result, updates=watched.updates())
+    copied = watched.copies() if job.memory and job.spec.offload != "none" else None
     engine.teardown()
     if job.memory:
-        result = replace(result, memory=counter.result())
+        memory = counter.result()
+        result = replace(result, memory=copied.added_to(memory) if copied else memory)
     return replace(result, traces=traces_of(files, counter, context.rank)) if files else result
 
 
@@ -115,11 +119,11 @@ def watched_step(
     job: CheckJob, engine: Engine, work: Workload, counter: StepMemory, micro_batches: list[Batch]
 ) -> None:
     inputs = [entry for batch in micro_batches for entry in tensors_of(batch)]
-    with watched_parameters(job), counter.step(engine.state(), inputs):
+    with watched_parameters(job), counter.step(engine.state(), inputs, host_state(engine)):
         for index, batch in enumerate(micro_batches):
             counter.forward()
             engine.forward_backward(batch, work.loss, sync=index == len(micro_batches) - 1)
-        counter.between(engine.state())
+        counter.between(engine.state(), host_state(engine))
         engine.optimizer_step()
 
 
@@ -172,6 +176,18 @@ class WatchedSteps:
 
         self._until_updated(step, lambda: ledgers.append(ledger.Ledger()))
         return ledgers[-1].lines()
+
+    def copies(self) -> HostCopies:
+        """The copies of this rank between device and host in one step."""
+        counts = [HostCopies(self._device.type, host_state(self._engine))]
+
+        def step() -> None:
+            micro_batches = self._batches()
+            with counts[-1]:
+                loop.train_step(self._engine, micro_batches, self._work.loss)
+
+        self._until_updated(step, lambda: counts.append(HostCopies(self._device.type, host_state(self._engine))))
+        return counts[-1]
 
     def _until_updated(self, step: Callable[[], None], forget: Callable[[], None]) -> None:
         """Takes the step, again after ``forget`` if its update was skipped."""

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from bench.engines.base import Engine
+from bench.engines.offload import host_state
 from bench.engines.scaling import LossScaling
 from bench.worker.bits import bits_sum
 from results.updates import Updates
@@ -68,6 +69,6 @@ def on_any_rank(is_so: bool, device: torch.device) -> bool:
 
 
 def fingerprint(engine: Engine) -> list[int]:
-    """The bits of each weight tensor that the engine keeps on this rank, summed up."""
-    state = engine.state()
-    return [bits_sum(tensor) for kind in ("params", "master") for tensor in state.get(kind, [])]
+    """The bits of each weight tensor that the engine keeps on this rank or its host, summed up."""
+    states = (engine.state(), host_state(engine))
+    return [bits_sum(tensor) for state in states for kind in ("params", "master") for tensor in state.get(kind, [])]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from analysis.metrics.measured import Measured
-from analysis.metrics.memory import COUNTED, KINDS
+from analysis.metrics.memory import COUNTED, PARTS
 from analysis.report.model.content import Content
 from analysis.report.model.section import ListItem, Points, Section, Value, numbers, words
 from analysis.table.panels import describe
@@ -22,6 +22,7 @@ WORDS = {
     "grads": "gradients",
     "optimizer": "optimizer state",
     "buffers": "the model's buffers",
+    "host": "model state in host memory",
     "batch": "the batch",
     "gathered": "all-gathered parameters",
     "unreduced": "unreduced gradients",
@@ -75,7 +76,7 @@ def row(cell: Measured) -> list[Value]:
     return [
         _compared(fullest.rest_bytes, memory.rest_bytes),
         Value(str(fullest.peak_phase)),
-        _compared(memory.part("state"), memory.predicted_bytes),
+        _compared(memory.part("state"), memory.counted_predicted_bytes),
         _compared(working, memory.working_predicted_bytes),
         _compared(memory.part("activations"), memory.activations_predicted_bytes),
         _compared(memory.part("temporaries"), memory.temporaries_predicted_bytes),
@@ -114,7 +115,7 @@ def explanation(lower: Measured, higher: Measured) -> str:
     names = [label("stage", cell.settings["stage"]) for cell in (lower, higher)]
     change = {kind: higher.memory.peak_of(kind) - lower.memory.peak_of(kind) for kind in COUNTED}
     total = _peak(higher) - _peak(lower)
-    saved = sum(change[kind] for kind in KINDS)
+    saved = sum(change[kind] for kind in PARTS["state"])
     lines = [f"{names[1]} needs {units.size(total)} more at its peak than {names[0]}."]
     if saved < 0:
         lines.append(f"It keeps {units.size(-saved)} less model state, but computation and communication")

@@ -11,6 +11,7 @@ param group      the buckets of one unit, or of several small ones: they are uns
 root             the group of parameters that belong to no unit, or to several
 sharding policy  what a stage shards
 in flight        a collective that was started and not yet waited for: an object, and ``wait`` ends its life
+place            the memory in which a shard is updated: the device's, or with offload the host's
 P2P thread       posts gloo's sends and receives while the rank computes
 
 Stages
@@ -37,6 +38,7 @@ Files, in the order in which to read them
     gradients.py         gradients collected into buckets, and their reduction
     loss_scaling.py      the mean over ranks and micro-batches, and dynamic loss scaling
     optimizer.py         the update of a shard, and clipping by the global norm
+    offload.py           the place of the update: the device, or the host
     collectives.py       reduce-scatter, all-gather and all-reduce, on gloo and on NCCL
     p2p_thread.py        gloo: sends and receives while the rank computes
     adapter.py           the engine's interface to the harness, and its setup
@@ -54,6 +56,7 @@ from bench.engines.spec import (
     SCHEDULE,
     Capabilities,
     EngineSpec,
+    EngineUnsupported,
     Seen,
     count_option,
     reject_debug_detail,
@@ -67,7 +70,16 @@ CAPABILITIES = Capabilities(
         2: "the same, gradients kept as shards",
         3: "units gathered in forward and backward",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing", *HYPERPARAMETERS, *SCHEDULE),
+    settings=(
+        "bucket_mb",
+        "overlap",
+        "clip_norm",
+        "accumulate",
+        "checkpointing",
+        "offload",
+        *HYPERPARAMETERS,
+        *SCHEDULE,
+    ),
     backends=("gloo", "nccl", "fake"),
 )
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")
@@ -75,6 +87,11 @@ PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkp
 
 def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for an invalid option; every setting in ``CAPABILITIES`` is supported at every stage."""
+    if spec.offload == "params":
+        raise EngineUnsupported(
+            "engine=native has no offload=params: it computes with shards that stay on the device; "
+            "valid: none, optimizer"
+        )
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")
     if spec.stage == 3 and spec.backend == "gloo" and spec.world_size > 1:

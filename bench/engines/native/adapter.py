@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -10,14 +12,16 @@ from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
-from bench.engines.native.gradients import GradientReducer
+from bench.engines.native.gradients import BucketGradients, GradientReducer
 from bench.engines.native.loss_scaling import LossScale
+from bench.engines.native.offload import HostCopies, OnDevice, OnHost, UpdatePlace
 from bench.engines.native.optimizer import ShardOptimizer
 from bench.engines.native.param_group import ParamGroups, backward_order
 from bench.engines.native.policy import POLICIES
 from bench.engines.native.step import TrainingStep
 from bench.engines.native.unshard_schedule import AlwaysUnsharded, Schedule, UnshardSchedule
 from bench.engines.native.unsupported import reject_module
+from bench.engines.offload import describe_offload
 from bench.engines.optimizers import LearningRate
 from bench.engines.precision import cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
@@ -54,7 +58,7 @@ class NativeEngine:
             self.collectives,
             self.policy,
             cap_bytes=None if self.bucket_mb is None else self.bucket_mb * MIB,
-            master_weights=PRECISIONS[spec.precision].master,
+            master_weights=PRECISIONS[spec.precision].master and spec.offload == "none",
         ).assign(units)
         self.buckets = [bucket for group in self.groups for bucket in group.buckets]
         self.schedule: Schedule = (
@@ -72,7 +76,8 @@ class NativeEngine:
             bucket_complete=self.schedule.bucket_complete,
             before_reduction=self.schedule.before_reduction,
         )
-        self.optimizers = [ShardOptimizer(gradients, spec) for gradients in self.reducer.gradients]
+        place = update_places(spec, context.device)
+        self.optimizers = [ShardOptimizer(gradients, spec, place(gradients)) for gradients in self.reducer.gradients]
         self.step = TrainingStep(
             self.module,
             spec,
@@ -114,9 +119,19 @@ class NativeEngine:
             "params": params + [bucket.sharded_param for bucket in shards if not bucket.has_master],
             "master": [bucket.sharded_param for bucket in shards if bucket.has_master],
             "grads": [tensor for gradients in self.reducer.gradients for tensor in gradients.memory()],
-            "optimizer": [tensor for optimizer in self.optimizers for tensor in optimizer.state()],
+            "optimizer": [] if self.spec.offload == "optimizer" else self._optimizer_state(),
             "buffers": list(self.module.buffers()),
         }
+
+    def host_state(self) -> dict[str, list[Tensor]]:
+        if self.spec.offload == "none":
+            return {}
+        by_bucket = [optimizer.place.host_state() for optimizer in self.optimizers]
+        copies = {kind: [tensor for kinds in by_bucket for tensor in kinds[kind]] for kind in by_bucket[0]}
+        return copies | {"optimizer": self._optimizer_state()}
+
+    def _optimizer_state(self) -> list[Tensor]:
+        return [tensor for optimizer in self.optimizers for tensor in optimizer.state()]
 
     def full_state_dict(self) -> dict[str, Tensor]:
         for group in self.groups:
@@ -129,6 +144,7 @@ class NativeEngine:
 
     def describe(self) -> NativeDescription:
         return {
+            **describe_offload(self.spec),
             "library": f"native, torch {torch.__version__}",
             "overlap": self.overlap,
             "bucket_mb": self.bucket_mb,
@@ -142,6 +158,14 @@ class NativeEngine:
 
     def teardown(self) -> None:
         """Does nothing: hooks and buckets end with the process."""
+
+
+def update_places(spec: EngineSpec, device: torch.device) -> Callable[[BucketGradients], UpdatePlace]:
+    """Where each bucket is updated; those on the host share one stream."""
+    if spec.offload == "none":
+        return lambda gradients: OnDevice(gradients.bucket)
+    copies, master = HostCopies(device), PRECISIONS[spec.precision].master
+    return lambda gradients: OnHost(gradients.bucket, copies, master_weights=master)
 
 
 def broadcast(tensor: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.engines.native.gradients import BucketGradients
 from bench.engines.native.loss_scaling import LossScale
+from bench.engines.native.offload import UpdatePlace
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.spec import EngineSpec
 
@@ -23,20 +24,26 @@ from bench.engines.spec import EngineSpec
 class ShardOptimizer:
     """Updates the shard of one bucket."""
 
-    def __init__(self, gradients: BucketGradients, spec: EngineSpec) -> None:
+    def __init__(self, gradients: BucketGradients, spec: EngineSpec, place: UpdatePlace) -> None:
         fused = {"fused": True} if spec.optimizer in FUSED else {"foreach": False}
         self.gradients = gradients
         self.bucket = gradients.bucket
-        self.sharded_param = nn.Parameter(self.bucket.sharded_param)
+        self.place = place
+        self.sharded_param = nn.Parameter(place.weights)
         self.optimizer = build_optimizer(spec, [self.sharded_param], **fused)
+
+    def start_step(self) -> None:
+        """Starts to bring the reduced gradient to the place of the update."""
+        assert self.gradients.reduced_grad is not None
+        self.place.take_gradient(self.gradients.reduced_grad)
 
     def step(self, factor: float) -> None:
         """Updates with the reduced gradient times ``factor``."""
-        assert self.gradients.reduced_grad is not None
-        gradient = self.gradients.reduced_grad.to(self.sharded_param.dtype)
+        gradient = self.place.gradient().to(self.sharded_param.dtype)
         self.sharded_param.grad = gradient if factor == 1.0 else gradient.mul_(factor)
         self.optimizer.step()
         self.sharded_param.grad = None
+        self.place.give_back()
 
     def state(self) -> list[Tensor]:
         """The optimizer's tensors."""

@@ -24,7 +24,8 @@ class TrainingStep:
         backward     parameters sharded                 unshard each group again, reshard a bucket once it is complete
                      optimizer state not sharded        all-reduce complete buckets of gradients
                      optimizer state sharded            reduce-scatter them
-        optimizer    everywhere                         update the own shard (without sharding: all) of each bucket
+        optimizer    everywhere                         update the own shard (without sharding: all) of each bucket,
+                                                        on the device or, with offload, on the host
         all-gather   only parameters are not sharded    all-gather the updated parameters
 
     Forward and backward run for each micro-batch. Where gradients are sharded, each micro-batch is reduced; else only
@@ -77,6 +78,8 @@ class TrainingStep:
         factor = gradient_factor(self.reducer.gradients, self.gradient_divisor, self.spec.clip_norm, self.loss_scale)
         all_gathers = []
         if factor is not None:
+            for optimizer in self.optimizers:
+                optimizer.start_step()
             for optimizer in self.optimizers:
                 optimizer.step(factor)
                 optimizer.bucket.copy_in()

@@ -29,7 +29,7 @@ from torch._C._profiler import _EventType, _RecordFunctionFast, _TensorMetadata
 from torch.profiler import profile
 
 KINDS = (
-    *("params", "master", "grads", "optimizer", "buffers"),
+    *("params", "master", "grads", "optimizer", "buffers", "host"),
     *("batch", "gathered", "unreduced", "communication", "activations", "temporaries", "other", "unseen"),
 )
 """In the order in which a block that could be several things is counted (docs/explanation/memory.md defines them)."""

@@ -25,6 +25,10 @@ from bench.measure.machine import nvml
 from bench.measure.memory import allocations
 from results.memory import RankMemory
 
+State = dict[str, list[Tensor]]
+"""Tensors by kind of model state."""
+NOTHING: State = {}
+
 
 class StepMemory:
     """Watches the allocator; its context begins before the model is built, and figures are valid after it."""
@@ -38,6 +42,7 @@ class StepMemory:
         self._beyond: int | None = None
         self._why_not = ""
         self._state: dict[str, int] = {}
+        self._host_state: dict[str, int] = {}
         self.trace = allocations.Trace()
 
     def __enter__(self) -> Self:
@@ -52,12 +57,16 @@ class StepMemory:
             self.trace = allocations.Reader().read(allocations.events_of(self._profile, self._device.type))
 
     @contextmanager
-    def step(self, state: dict[str, list[Tensor]], batch: Iterable[Tensor]) -> Iterator[None]:
-        """Context of a step to be watched, which begins with ``state`` and trains on ``batch``."""
+    def step(self, state: State, batch: Iterable[Tensor], host_state: State = NOTHING) -> Iterator[None]:
+        """Context of a step to be watched, which begins with ``state`` and trains on ``batch``.
+
+        On a CPU, ``host_state`` is in the memory that is counted: it is of the kind ``host``.
+        """
         counters = CudaCounters(self._device) if self._device.type == "cuda" else None
         with record_function(allocations.STEP):
             label_state(state | {"batch": list(batch), "other": reachable(self._device.type)})
-            del state, batch
+            label_state({"host": all_of(host_state)})
+            del state, host_state, batch
             yield
         self._taken += 1
         if counters:
@@ -73,10 +82,10 @@ class StepMemory:
         """A micro-batch begins."""
         allocations.mark("forward")
 
-    def between(self, state: dict[str, list[Tensor]]) -> None:
-        """Backward has ended and the update comes; ``state`` is what the engine keeps."""
-        self._state = state_bytes(state)
-        label_state(state)
+    def between(self, state: State, host_state: State = NOTHING) -> None:
+        """Backward has ended and the update comes; the states are what the engine keeps."""
+        self._state, self._host_state = state_bytes(state), state_bytes(host_state)
+        label_state(state | {"host": all_of(host_state)})
         allocations.mark("update")
 
     def result(self) -> RankMemory:
@@ -86,6 +95,7 @@ class StepMemory:
         peak_bytes, typical = statistics.median_low(peaks), self.typical_step()
         return RankMemory(
             state_bytes=self._state,
+            host_state_bytes=self._host_state,
             rest_bytes=rest_bytes,
             peak_bytes=peak_bytes,
             reserved_bytes=max((counted.reserved_bytes for counted in self._counted), default=None),
@@ -128,7 +138,11 @@ class CudaCounters:
         self.reserved_bytes = torch.cuda.max_memory_reserved(self._device)
 
 
-def label_state(state: dict[str, list[Tensor]]) -> None:
+def all_of(state: State) -> list[Tensor]:
+    return [tensor for tensors in state.values() for tensor in tensors]
+
+
+def label_state(state: State) -> None:
     for kind, tensors in state.items():
         allocations.label(kind, [part for tensor in tensors for part in stored(tensor)])
 
@@ -186,7 +200,7 @@ def gathered_parameters() -> Iterator[None]:
             handle.remove()
 
 
-def state_bytes(state: dict[str, list[Tensor]]) -> dict[str, int]:
+def state_bytes(state: State) -> dict[str, int]:
     """Bytes of each kind of state; storage that several tensors share is counted once, under the first kind."""
     seen: set[int] = set()
     sizes = {}

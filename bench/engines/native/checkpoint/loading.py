@@ -104,6 +104,8 @@ def restore_random_generators(engine: NativeEngine, states: dict[str, Tensor]) -
 
 def refresh_unsharded(engine: NativeEngine) -> None:
     """Updates unsharded parameters from the shards, as after an update. Sharded ones are unsharded at their use."""
+    for entry in engine.optimizers:
+        entry.place.give_back()
     for bucket in engine.buckets:
         bucket.copy_in()
     if engine.policy.all_gathers_after_update:

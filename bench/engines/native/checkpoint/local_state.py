@@ -48,7 +48,7 @@ def parameters_of(engine: NativeEngine) -> dict[str, LocalParameter]:
     dtypes = {name: parameter.dtype for name, parameter in tensors.items()}
     for bucket in engine.buckets:
         for name, view in zip(names_in(engine, bucket), bucket.views, strict=True):
-            tensors[name], dtypes[name] = view, bucket.sharded_param.dtype
+            tensors[name], dtypes[name] = view, weights_of(engine, bucket).dtype
     return {
         name: LocalParameter(
             shape=list(tensor.shape),
@@ -68,7 +68,7 @@ def names_in(engine: NativeEngine, bucket: Bucket) -> list[str]:
 def bucket_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
     """The elements that this rank keeps of each parameter in a bucket; with ``own``, only those that it owns."""
     for bucket in engine.buckets:
-        tensors = {WEIGHT: bucket.sharded_param, **state_tensors(engine, bucket)}
+        tensors = {WEIGHT: weights_of(engine, bucket), **state_tensors(engine, bucket)}
         is_shard = bucket.sharded_param.numel() < bucket.layout.size
         kept = bucket.own_elements if is_shard else slice(0, bucket.layout.size)
         wanted = bucket.own_elements if own else kept
@@ -87,6 +87,11 @@ def unbucketed_parts(engine: NativeEngine, *, own: bool) -> Iterator[Part]:
         start, stop = parameter.numel() * rank // ranks, parameter.numel() * (rank + 1) // ranks
         if name not in bucketed and start < stop:
             yield Part(name, start, {WEIGHT: flat(parameter.detach())[start:stop]})
+
+
+def weights_of(engine: NativeEngine, bucket: Bucket) -> Tensor:
+    """What is trained of the bucket: with offload, the weights on the host."""
+    return next((entry.place.weights for entry in engine.optimizers if entry.bucket is bucket), bucket.sharded_param)
 
 
 def optimizer_state(engine: NativeEngine, bucket: Bucket) -> dict[str, Tensor]:
