@@ -72,6 +72,8 @@ class Model:
     """Parameters that the loss uses outside of any module's forward."""
     in_threads: list[str] = field(default_factory=list)
     """Modules whose forward the loss runs in Python threads other than its own."""
+    read_outside: list[str] = field(default_factory=list)
+    """Others that it reads there without a gradient: some engines fail at stage 3, with an unrelated error."""
     first_use: str = ""
     """What the loss uses of the module before it calls it, as ``.encode``; empty if nothing."""
     random: bool = False
@@ -85,17 +87,26 @@ class Model:
     synchronized_norms: list[str] = field(default_factory=list)
     """SyncBatchNorm layers: their statistics are of all ranks' samples."""
 
-    def explained(self, failure: str) -> str:
-        """``failure`` of a launch or of parity, with why ranks may compute something else than a single process."""
-        causes = [
-            (self.own_buffers, "changes in forward, and each rank changes its own by its own samples"),
-            (self.synchronized_norms, "(SyncBatchNorm) uses statistics of all ranks, not of a micro-batch"),
-        ]
+    def explained(self, failure: str, *, is_apart: bool = True, is_sharded: bool = False) -> str:
+        """``failure`` of a launch or of parity, with its likely cause.
+
+        ``is_apart``: ranks may have computed something else than a single process. ``is_sharded``: a rank has a part of
+        each parameter outside of the forward of its unit.
+        """
+        causes = []
+        if is_apart:
+            causes += [
+                (self.own_buffers, "changes in forward, and each rank changes its own by its own samples"),
+                (self.synchronized_norms, "(SyncBatchNorm) uses statistics of all ranks, not of a micro-batch"),
+            ]
+        if is_sharded:
+            where = "outside of the forward of its sharding unit, where a rank has a part of it"
+            causes.append((self.read_outside, f"is read without a gradient {where}"))
         words = [f"{_listed(names)} {what}" for names, what in causes if names]
-        if self.rank_queries:
+        if is_apart and self.rank_queries:
             calls = _listed([f"torch.distributed.{name}" for name in self.rank_queries])
             words.append(f"the loss calls {calls}, so it may communicate or compute something else on ranks")
-        return f"{failure}. Likely cause: {'; '.join(words)}" if words else failure
+        return f"{failure.rstrip('.!')}. Likely cause: {'; '.join(words)}" if words else failure
 
     @property
     def parameter_count(self) -> int:

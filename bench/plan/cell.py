@@ -129,6 +129,11 @@ class Cell:
         """How the engine differs from plain data parallelism under these settings."""
         return engines.traits(self.config.engine["package"], self.spec())
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a rank has a part of each parameter, outside of the forward of its unit."""
+        return self.config.stage == 3 or self.traits().ranks_per_replica > 1
+
     def outside_parity(self) -> str:
         """Why training cannot equal a single process's; empty if it must."""
         if self.simulated:

@@ -81,7 +81,9 @@ class Preparation:
             record.parity = record.parity.without_judgement(cell.traits().own_random)
         if record.parity.failed:
             failed = record.parity.failed
-            record.status, record.reason = "parity_failed", record.model.explained(failed) if record.model else failed
+            record.status, record.reason = "parity_failed", failed
+            if record.model:
+                record.reason = record.model.explained(failed, is_sharded=cell.is_sharded)
 
     def _by_noise(self, cell: Cell, parity: Parity) -> Parity:
         job = self._running.jobs(cell).noise()

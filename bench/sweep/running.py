@@ -66,8 +66,9 @@ class Running:
         left, record = self.records.launches_left(cell), self.records[cell]
         record.status = decode(result.status, Status, "status")
         record.reason = prefix + result.reason
-        if record.model and (record.status == "timeout" or any(word in record.reason for word in OUT_OF_STEP)):
-            record.reason = record.model.explained(record.reason)
+        if record.model and record.status in ("failed", "timeout"):
+            is_apart = record.status == "timeout" or any(word in record.reason for word in OUT_OF_STEP)
+            record.reason = record.model.explained(record.reason, is_apart=is_apart, is_sharded=cell.is_sharded)
         record.failure = result.ends
         self.records.write(cell)
         self.progress.note(f"{cell.id}: {record.status}: {record.reason}{self._where(cell)}")

@@ -26,6 +26,7 @@ from bench.worker.own_state import OwnState, check_synchronized_norms, synchroni
 from bench.worker.preconditions import checked_module, in_eval_mode
 from bench.worker.randomness import Generators, State, differ, owners_of, seed_generators
 from bench.worker.reached import Reached
+from bench.worker.reads import read_outside
 from bench.worker.single_process import (
     Reference,
     Shadow,
@@ -67,6 +68,7 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     first = [entry for share in shares for batch in batches(job, work, share, 0, device) for entry in tensors_of(batch)]
     bypasses = first_use(work.loss, work.batch(range(1)))
     wrapped = root if bypasses else set()  # engines then wrap the whole loss, and the root's forward is all of it
+    seen = {*trace.used_outside, *wrapped}
     facts = replace(
         model_facts(work, digest(first), job.spec.precision, job.spec.checkpointing),
         compute_memory=compute_memory(job, work, device),
@@ -76,6 +78,7 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
         used_early=[name for name in trace.used_early if name not in wrapped],
         used_bare=trace.used_bare,
         in_threads=trace.in_threads,
+        read_outside=[name for name in read_outside(module, units, steps.same_loss(module)) if name not in seen],
         eval_mode=eval_mode,
         own_buffers=own.buffers(steps.same_loss(module)),
         rank_queries=own.queries,

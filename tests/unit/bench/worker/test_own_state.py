@@ -105,3 +105,10 @@ def test_a_failure_has_its_likely_causes() -> None:
     words = dependent.explained("it failed")
     assert words.startswith("it failed. Likely cause: codes and 1 more changes in forward")
     assert "the loss calls torch.distributed.get_rank" in words
+
+
+def test_a_failure_of_a_sharded_model_names_a_parameter_that_is_read_without_a_gradient() -> None:
+    model = replace(Model("mine", "sample", 1, 0.0, [], 0, "noise", True, ""), read_outside=["body.weight"])
+    assert model.explained("it failed") == "it failed", "ranks that have it whole can read it"
+    words = model.explained("it failed", is_apart=False, is_sharded=True)
+    assert words.startswith("it failed. Likely cause: body.weight is read without a gradient outside of the forward")
