@@ -95,7 +95,7 @@ class WorkloadJob(Job[R]):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadJob(WorkloadJob[LoadResult]):
-    """A single process that loads the workload, and nothing else: whether its settings are valid."""
+    """A single process that loads the workload and builds its model: whether its settings are valid."""
 
     device: ClassVar[str] = "cpu"
 

@@ -8,9 +8,11 @@ nothing of ranks, engines or clocks.
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,22 @@ Dimension 0 of each tensor indexes the samples."""
 
 class WorkloadError(ValueError):
     """A factory, an option or a data folder is not valid; the message is one line that names it and what is valid."""
+
+
+@contextmanager
+def rejections(settings: str, valid: str, *, with_line: bool = False) -> Iterator[None]:
+    """Turns an error that a model raises while it is built into a WorkloadError about the ``settings`` that it has.
+
+    ``valid`` says what to do; ``with_line`` adds where the error was raised. Errors of files stay what they are.
+    """
+    try:
+        yield
+    except (WorkloadError, OSError, MemoryError):
+        raise
+    except Exception as error:  # each model checks its arguments in its own way
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" ({Path(place.filename).name}, line {place.lineno})" if with_line else ""
+        raise WorkloadError(f"{settings} cannot be built: {first_line(error)}{where}; {valid}") from error
 
 
 @dataclass(frozen=True)

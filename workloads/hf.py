@@ -21,6 +21,7 @@ from workloads.base import (
     check_count,
     check_mapping,
     first_line,
+    rejections,
     reseeded,
 )
 from workloads.extras import require
@@ -63,7 +64,8 @@ class HF:
         check_count("hf", "sequence_length", length)
         check_choice("hf", "task", task, (None, *TASKS))
         self._seed, self._unit_names, self._calls = seed, units, LossCalls(self)
-        self._config = configuration(model, config or {})
+        self._overrides = config or {}
+        self._config = configuration(model, self._overrides)
         self._task = task or task_of(self._config)
         check_length(self._config, length)
         self._source = self._tokens(length)
@@ -80,11 +82,10 @@ class HF:
     def build(self) -> nn.Module:
         transformers = require("hf", "transformers")
         kind = getattr(transformers, TASKS[self._task])
-        with reseeded(self._seed):
-            try:
-                module: nn.Module = kind.from_config(self._config)
-            except (ValueError, ImportError, AttributeError, TypeError, RuntimeError) as error:
-                raise WorkloadError(f"hf: {self._config.model_type} cannot be built: {first_line(error)}") from error
+        config = f" with workload.config={self._overrides}" if self._overrides else ""
+        asked, valid = f"hf: {self._config.model_type}{config}", "valid: entries that the model takes together"
+        with reseeded(self._seed), rejections(asked, valid):
+            module: nn.Module = kind.from_config(self._config)
         return module.float().train()
 
     def units(self, module: nn.Module) -> list[nn.Module]:

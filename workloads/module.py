@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from workloads.base import (
     check_choice,
     check_count,
     check_mapping,
+    rejections,
     reseeded,
 )
 from workloads.units import LossCalls, default_units, named_units
@@ -92,7 +94,7 @@ def load(
     feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes, names)
     check_mapping("module", "kwargs", kwargs)
     make = _bound(path, {"seed": seed, "data_dir": data_dir}, kwargs or {})
-    with reseeded(seed):
+    with reseeded(seed), rejected_arguments(path, kwargs or {}):
         made = make()
     if is_workload(made):
         if feed != Feed():
@@ -110,6 +112,12 @@ def load(
     takes = signature_of(made.forward).parameters if loss == "output" else {}
     targets = next((name for name in TARGETS if name in takes), None)
     return UserModule(path.rpartition(":")[2].replace(".", "_"), make, feed, seed, targets)
+
+
+def rejected_arguments(path: str, kwargs: dict[str, Any]) -> AbstractContextManager[None]:
+    """Blames ``workload.kwargs``, if there are any, for what a factory raises; without them its own code is wrong."""
+    asked = f"workload.path={path} with workload.kwargs={kwargs}"
+    return rejections(asked, f"valid: arguments that {path} takes", with_line=True) if kwargs else nullcontext()
 
 
 def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads import data
-from workloads.base import WorkloadError, check_count, check_mapping, first_line
+from workloads.base import WorkloadError, check_count, check_mapping, rejections
 from workloads.extras import require
 from workloads.supervised import Supervised
 from workloads.units import LossCalls, default_units, named_units
@@ -91,15 +91,20 @@ class Classifier(Supervised):
 
     def network(self) -> nn.Module:
         resized = {self.size_argument: self._shape[1]} if self._resized else {}
-        try:
+        with rejections(*self._asked()):
             try:
                 return self.make(**resized | self._kwargs)
             except TypeError:
                 if not resized:
                     raise
                 return self.make(**self._kwargs)  # it has no positions, and takes any size
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            raise WorkloadError(f"{self.library}: {self._model} cannot be built: {first_line(error)}") from error
+
+    def _asked(self) -> tuple[str, str]:
+        """The settings that the model is built with, and what to do if it rejects them."""
+        shape = [f"workload.input_size={list(self._shape)}"] if self._resized else []
+        kwargs = [f"workload.kwargs={self._kwargs}"] if self._kwargs else []
+        named = f" with {' and '.join(shape + kwargs)}" if shape or kwargs else ""
+        return f"{self.library}: {self._model}{named}", "valid: values that the model takes; null: its own"
 
     def units(self, module: nn.Module) -> list[nn.Module]:
         calls = self._calls.of(module)

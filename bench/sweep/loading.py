@@ -1,4 +1,4 @@
-"""Whether each workload of a sweep can be loaded, checked before its first launch: a misspelt one ends it."""
+"""Whether each workload of a sweep can be built, checked before its first launch: a misspelt one ends it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from results.settings import Config
 
 
 def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> list[Cell]:
-    """Loads each workload once, in a process of its own; the cells, with their samples where ``batch_tokens`` is set.
+    """Builds each model once, in a process of its own; the cells, with their samples where ``batch_tokens`` is set.
 
-    Raises ConfigError for a workload that rejects its settings. Only that ends the sweep: where a factory fails in
-    another way, the cells that need it say how.
+    Raises ConfigError for settings that a workload or its model rejects. Only that ends the sweep: where a factory
+    fails in another way, the cells that need it say how.
     """
     loaded: dict[str, LaunchResult[LoadResult]] = {}
     checked = []

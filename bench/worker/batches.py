@@ -27,10 +27,14 @@ def workload(spec: WorkloadSpec) -> Workload:
 
 
 def load(job: LoadJob) -> LoadResult:
-    """Loads the workload; looks for its units only where a setting names them, since that takes a built module."""
+    """Loads the workload and builds its model, whose own checks come only then; its units where a setting names them.
+
+    Raises WorkloadError for settings that the workload or the model rejects.
+    """
     work = workload(job.workload)
+    module = work.build()
     if job.workload.options.get("units"):
-        work.units(work.build())
+        work.units(module)
     return LoadResult(unit=work.info.unit, units_per_sample=work.info.units_per_sample)
 
 

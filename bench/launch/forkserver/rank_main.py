@@ -79,26 +79,27 @@ def describe_error(error: BaseException) -> dict[str, str]:
     from bench.worker import WorkloadError
 
     lines = str(error).strip().splitlines() or [""]
-    name = type(error).__name__
-    text = str(error).lower()
     status = "failed"
-    if isinstance(error, EngineUnsupported | WorkloadError):
+    if isinstance(error, WorkloadError) and error.__cause__ and lacks_memory(error.__cause__):
+        status = "oom"  # while the model was built
+    elif isinstance(error, EngineUnsupported | WorkloadError):
         status = "unsupported"
     elif isinstance(error, EngineUnavailable):
         status = "unavailable"
-    elif (
-        isinstance(error, MemoryError)
-        or name == "OutOfMemoryError"
-        or any(
-            words in text
-            for words in (
-                *("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory"),
-                "cublas_status_alloc_failed",  # no room next to the caching allocator's
-            )
-        )
-    ):
+    elif lacks_memory(error):
         status = "oom"
-    return {"status": status, "type": name, "message": message_of(error, lines[0])}
+    return {"status": status, "type": type(error).__name__, "message": message_of(error, lines[0])}
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an allocator raised it, by its type or its words."""
+    words = (
+        *("can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory"),
+        "cublas_status_alloc_failed",  # no room next to the caching allocator's
+    )
+    text = str(error).lower()
+    is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_named or any(part in text for part in words)
 
 
 def message_of(error: BaseException, line: str) -> str:

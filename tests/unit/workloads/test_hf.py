@@ -74,6 +74,12 @@ def test_a_mistake_has_one_line(model: str, config: dict[str, Any], message: str
         made(model, config)
 
 
+def test_entries_that_do_not_fit_each_other_are_named_when_the_model_is_built() -> None:
+    workload = made("bert", SMALL | {"num_attention_heads": 3})
+    with pytest.raises(WorkloadError, match=r"hf: bert with workload.config=.*heads': 3.* cannot be built: .*16.*3"):
+        workload.build()
+
+
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(WorkloadError, match=r"needs transformers, .*; pip install 'ddp-zero-bench\[hf\]'"):

@@ -6,6 +6,8 @@ import pytest
 import torch.nn.functional as F
 from torch import nn
 
+from bench.job import LoadJob, WorkloadSpec
+from bench.worker.batches import load
 from workloads.base import WorkloadError
 from workloads.vision import AUXILIARY, Timm, Torchvision
 
@@ -36,3 +38,21 @@ def test_further_outputs_of_a_classifier_have_a_loss_too() -> None:
 def test_a_misspelt_name_has_one_line() -> None:
     with pytest.raises(WorkloadError, match="resnet81 is no classifier of torchvision; did you mean resnet"):
         Torchvision(seed=0, data_dir=None, model="resnet81")
+
+
+def test_a_size_that_the_model_rejects_is_named_with_the_models_words_and_what_to_do() -> None:
+    options = {"model": "vit_b_16", "input_size": [3, 65, 65]}
+    job = LoadJob(
+        workload=WorkloadSpec("workloads.vision:Torchvision", 0, None, options),
+        world_size=1,
+        threads=1,
+        deterministic=False,
+        timeout_s=60,
+    )
+    message = (
+        "torchvision: vit_b_16 with workload.input_size=[3, 65, 65] cannot be built: Input shape indivisible by patch "
+        "size!; valid: values that the model takes; null: its own"
+    )
+    with pytest.raises(WorkloadError) as caught:
+        load(job)
+    assert str(caught.value) == message

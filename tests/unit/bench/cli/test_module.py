@@ -129,6 +129,10 @@ class Net(nn.Module):
         return self.head(self.few(hidden))
 
 
+def picky(width):
+    raise ValueError("no width")
+
+
 class Flat(nn.Module):
     def __init__(self):
         super().__init__()
@@ -296,12 +300,17 @@ def test_a_workload_of_ones_own_is_used_as_it_is() -> None:
         ("own_nothing:Net", {}, "cannot import own_nothing"),
         ("own_broken:Net", {}, "cannot import own_broken .NameError: nothing here"),
         ("own_script:Net", {}, "cannot import own_script .SystemExit: 2"),
-        ("own_models:Nett", {}, "own_models has no callable 'Nett'; did you mean 'Net'. valid: Net, Flat, "),
+        ("own_models:Nett", {}, "own_models has no callable 'Nett'; did you mean 'Net'. valid: Net, picky, Flat, "),
         ("own_models:nested.Deep.smal", {}, "own_models.nested.Deep has no callable 'smal'; did you mean 'small'"),
         ("own_models:pair", {}, "returned a tuple; valid: an nn.Module, or an object with info, build,"),
         ("own_models:built", {}, "is a built module; valid: a class or function"),
         ("own_models:Net", {"kwargs": {"widht": 3}}, r"workload.kwargs=.*unexpected.*'widht'.; it takes .width=8"),
         ("own_models:Language", {}, "missing a required argument: 'vocabulary'"),
+        (
+            "own_models:picky",
+            {"kwargs": {"width": 0}},
+            r"cannot be built: no width \(own_models.py, line \d+\); valid",
+        ),
     ],
 )
 def test_what_is_no_model_of_ones_own_is_rejected_by_its_name(path: str, options: dict[str, Any], message: str) -> None:

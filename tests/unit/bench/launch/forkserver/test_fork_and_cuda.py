@@ -13,6 +13,7 @@ from bench.launch.forkserver.rank_main import describe_error
 from bench.launch.forkserver.server import machine
 from bench.launch.forkserver.start import forks_lack_cuda
 from bench.launch.local import server_environment
+from workloads.base import WorkloadError, rejections
 
 NCCL_ERROR = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94"
 
@@ -73,3 +74,10 @@ def test_a_rank_whose_peer_left_is_not_the_cause() -> None:
     lost = ended(0, f"{NCCL_ERROR}, remote process exited or there was a network error, NCCL version 2.28.9")
     cause = ended(3, "CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert min([lost, cause], key=cause_order) is cause
+
+
+@pytest.mark.parametrize(("cause", "status"), [("can't allocate memory", "oom"), ("heads must fit", "unsupported")])
+def test_a_model_without_room_is_out_of_memory_not_rejected(cause: str, status: str) -> None:
+    with pytest.raises(WorkloadError) as caught, rejections("hf: llama", "valid: another"):
+        raise RuntimeError(cause)
+    assert describe_error(caught.value)["status"] == status
