@@ -16,6 +16,8 @@ class Parameter:
     """Index of the sharding unit that owns it; -1 for what is left to the root."""
     dtype: str = "float32"
     """As it was built; bf16 precisions cast it."""
+    hidden_matrix: bool = False
+    """Whether ``optimizer=muon`` updates it by Muon, and not by AdamW."""
 
 
 @dataclass(frozen=True)

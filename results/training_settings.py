@@ -95,23 +95,37 @@ class Training:
         optional=True,
         label="offload {}",
     )
-    optimizer: str = setting("adam", "optimizer; sgd has momentum 0.9", *("sgd", "adam", "adamw", "rmsprop"))
+    optimizer: str = setting(
+        "adam",
+        "optimizer; sgd has momentum 0.9. muon: torch's Muon for matrices of hidden layers, AdamW for embeddings, the "
+        "output layer and weights of other dimensions",
+        *("sgd", "adam", "adamw", "rmsprop", "muon"),
+    )
     lr: float = setting(1e-3, "learning rate", above=0)
     momentum: float | None = setting(
-        None, "momentum of sgd and rmsprop. null: 0.9 for sgd, 0 for rmsprop", min=0, max=0.999999, optional=True
+        None,
+        "momentum of sgd, rmsprop and muon. null: 0.9 for sgd, 0 for rmsprop, 0.95 for muon",
+        min=0,
+        max=0.999999,
+        optional=True,
     )
     beta1: float | None = setting(
-        None, "decay of the first moment of adam and adamw. null: 0.9", min=0, max=0.999999, optional=True
+        None, "decay of the first moment of adam and adamw (muon's too). null: 0.9", min=0, max=0.999999, optional=True
     )
     beta2: float | None = setting(
-        None, "decay of the second moment of adam and adamw. null: 0.999", min=0, max=0.999999, optional=True
+        None,
+        "decay of the second moment of adam and adamw (muon's too). null: 0.999",
+        min=0,
+        max=0.999999,
+        optional=True,
     )
     eps: float | None = setting(
-        None, "added to the denominator of adam, adamw and rmsprop. null: 1e-8", above=0, optional=True
+        None, "added to the denominator of adam, adamw (muon's too) and rmsprop. null: 1e-8", above=0, optional=True
     )
     weight_decay: float | None = setting(
         None,
-        "weight decay, decoupled from the gradient for adamw only. null: 0.01 for adamw, else 0",
+        "weight decay, decoupled from the gradient for adamw and muon only. null: 0.01 for adamw (muon's too), 0.1 for "
+        "muon's matrices, else 0",
         min=0,
         optional=True,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from math import ceil
 
-from analysis.theory.setting import Setting, elements
+from analysis.theory.setting import Optimizer, Setting, elements
 from analysis.theory.theory import Theory
 from results.model import Parameter, element_count
 
@@ -29,7 +29,10 @@ def _whole(setting: Setting) -> dict[str, int]:
         "params": elements(setting.parameters) * widths.param,
         "master": trained * widths.master,
         "grads": trained * widths.grad,
-        "optimizer": _optimizer(setting, trained, tensors=len(setting.trainable)),
+        "optimizer": sum(
+            _optimizer(setting, elements(chosen), len(chosen), rule)
+            for rule, chosen in setting.by_optimizer(setting.trainable)
+        ),
         "buffers": setting.buffer_bytes,
     }
 
@@ -47,7 +50,7 @@ def _flat(setting: Setting) -> dict[str, int]:
         "params": (shard * size + elements(setting.parameters) - sum(sizes)) * widths.param,
         "master": shard * (widths.master or widths.param),
         "grads": max(reaching) * widths.grad,
-        "optimizer": _optimizer(setting, shard, tensors=1),
+        "optimizer": _optimizer(setting, shard, 1, setting.optimizer),
         "buffers": setting.buffer_bytes,
     }
 
@@ -59,14 +62,14 @@ def _partitioned(setting: Setting) -> dict[str, int]:
         "params": kept * widths.param,
         "master": trained * (widths.master or widths.param),
         "grads": trained * widths.grad,
-        "optimizer": _optimizer(setting, trained, tensors=1),
+        "optimizer": _optimizer(setting, trained, 1, setting.optimizer),
         "buffers": setting.buffer_bytes,
     }
 
 
-def _optimizer(setting: Setting, updated: int, tensors: int) -> int:
-    counters = setting.optimizer.counter_bytes if setting.options.get("kernel") == "torch" else 0
-    return updated * setting.optimizer.moments * setting.widths.moment + tensors * counters
+def _optimizer(setting: Setting, updated: int, tensors: int, rule: Optimizer) -> int:
+    counters = rule.counter_bytes if setting.options.get("kernel") == "torch" else 0
+    return updated * rule.moments * setting.widths.moment + tensors * counters
 
 
 def transient(setting: Setting) -> int:

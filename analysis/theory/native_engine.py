@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, inf
 
-from analysis.theory.setting import Setting, elements
+from analysis.theory.setting import Optimizer, Setting, elements
 from analysis.theory.theory import Copied, Theory
 from results.model import Parameter, element_count
 
 ALIGN_BYTES = 64
 MIB = 1 << 20
+MUON_BYTES = 2
+"""Of an averaged gradient that is all-gathered for its direction: bf16."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class PredictedBucket:
     trainable: bool
     group: int
     """Position of what is gathered together at stage 3; -1 is the root."""
+    optimizer: Optimizer
+    """What is kept for its parameters, if they are trained."""
 
 
 def state(setting: Setting) -> dict[str, int] | None:
@@ -82,8 +86,9 @@ def updated(setting: Setting) -> int:
 
 
 def optimizer_bytes(setting: Setting) -> int:
-    counters = sum(bucket.trainable for bucket in buckets(setting)) * setting.optimizer.counter_bytes
-    return updated(setting) * setting.optimizer.moments * setting.widths.moment + counters
+    trained = [bucket for bucket in buckets(setting) if bucket.trainable]
+    kinds = [(bucket.optimizer, bucket.size if setting.stage == 0 else bucket.shard) for bucket in trained]
+    return sum(kind.moments * count * setting.widths.moment + kind.counter_bytes for kind, count in kinds)
 
 
 def transient(setting: Setting) -> int:
@@ -110,7 +115,8 @@ def sent(setting: Setting) -> float:
     """Bytes sent per rank and step; f = (N-1)/N, S the elements of all buckets, k micro-batches.
 
     Stage 0: 2f·S·b_g. Stage 1: f·S·(b_g+b_p). Stage 2: f·S·(k·b_g+b_p), since gradients add up in the shard.
-    Stage 3: k·f·S·(2·b_p+b_g). The scalar of clipping and loss scaling is left out.
+    Stage 3: k·f·S·(2·b_p+b_g). From stage 1 on, Muon adds f·2 bytes for each element of its buckets. The scalar of
+    clipping and loss scaling is left out.
     """
     widths, micro_batches = setting.widths, setting.accumulate
     layout = buckets(setting)
@@ -120,7 +126,8 @@ def sent(setting: Setting) -> float:
         return setting.fraction * 2 * trained * widths.grad
     reduced = trained * widths.grad * (micro_batches if setting.stage >= 2 else 1)
     gathered = 2 * micro_batches * every if setting.stage == 3 else trained
-    return setting.fraction * (reduced + gathered * widths.param)
+    directions = MUON_BYTES * sum(bucket.size for bucket in layout if bucket.optimizer is setting.matrix_optimizer)
+    return setting.fraction * (reduced + gathered * widths.param + directions)
 
 
 def buckets(setting: Setting) -> list[PredictedBucket]:
@@ -128,13 +135,18 @@ def buckets(setting: Setting) -> list[PredictedBucket]:
     bucket_mb = setting.described.get("bucket_mb")
     cap = inf if bucket_mb is None else float(bucket_mb) * MIB / setting.widths.param
     if setting.stage < 3:
-        return lay_out(setting, setting.trainable[::-1], cap, 0, short_end=True)
+        return [
+            bucket
+            for optimizer, chosen in setting.by_optimizer(setting.trainable[::-1])
+            for bucket in lay_out(setting, chosen, cap, 0, optimizer, short_end=True)
+        ]
     layout = []
     for group, members in enumerate(merge_units(setting, cap if bucket_mb is not None else 0)):
         is_root = members[0].unit == -1
         for trained in (True, False):
             same = [parameter for parameter in members if parameter.requires_grad is trained]
-            layout += lay_out(setting, same, cap, -1 if is_root else group)
+            for optimizer, chosen in setting.by_optimizer(same):
+                layout += lay_out(setting, chosen, cap, -1 if is_root else group, optimizer)
     return layout
 
 
@@ -154,7 +166,13 @@ def merge_units(setting: Setting, cap: float) -> list[list[Parameter]]:
 
 
 def lay_out(
-    setting: Setting, parameters: list[Parameter], cap: float, group: int, *, short_end: bool = False
+    setting: Setting,
+    parameters: list[Parameter],
+    cap: float,
+    group: int,
+    optimizer: Optimizer,
+    *,
+    short_end: bool = False,
 ) -> list[PredictedBucket]:
     """Cuts parameters, in their order, into buckets of at most ``cap`` elements."""
     align = ALIGN_BYTES // setting.widths.param
@@ -163,7 +181,7 @@ def lay_out(
         cuts = shortened(cuts, cap, align)
     shards = [round_up(ceil(extent(cut, align) / setting.world_size), align) for cut in cuts]
     trained = bool(parameters) and parameters[0].requires_grad
-    return [PredictedBucket(shard * setting.world_size, shard, trained, group) for shard in shards]
+    return [PredictedBucket(shard * setting.world_size, shard, trained, group, optimizer) for shard in shards]
 
 
 def packed(counts: Sequence[int], cap: float, align: int) -> list[list[int]]:

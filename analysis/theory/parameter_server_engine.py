@@ -34,7 +34,7 @@ def sent(setting: Setting) -> float:
 def flat_elements(setting: Setting) -> int:
     """Elements of the flat tensor."""
     sliced = replace(setting, world_size=int(setting.options["servers"]))
-    return sum(bucket.size for bucket in native_engine.lay_out(sliced, setting.trainable, inf, 0))
+    return sum(bucket.size for bucket in native_engine.lay_out(sliced, setting.trainable, inf, 0, setting.optimizer))
 
 
 THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0,), exact_peak=(0,), options=("servers",))

@@ -52,7 +52,11 @@ OPTIMIZERS = {
     "adam": Optimizer(2, 4),
     "adamw": Optimizer(2, 4),
     "rmsprop": Optimizer(1, 4),
+    "muon": Optimizer(2, 4),
 }
+"""Of muon, its part that is AdamW."""
+MUON = Optimizer(1, 0)
+"""Its part for matrices of hidden layers: momentum alone."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Setting:
     precision: str
     widths: Widths
     optimizer: Optimizer
+    """Of all parameters, but for matrices of hidden layers where ``matrix_optimizer`` is another one."""
     parameters: list[Parameter]
     buffer_bytes: int
     """As the precision has them: bf16 casts floating-point buffers too."""
@@ -81,10 +86,19 @@ class Setting:
     """The engine's own settings (engine.*)."""
     described: Mapping[str, Any] = field(default_factory=dict)
     """The settings that took effect, as the engine describes them."""
+    matrix_optimizer: Optimizer | None = None
 
     @property
     def trainable(self) -> list[Parameter]:
         return [parameter for parameter in self.parameters if parameter.requires_grad]
+
+    def by_optimizer(self, parameters: Sequence[Parameter]) -> list[tuple[Optimizer, list[Parameter]]]:
+        """``parameters`` by what their optimizer keeps, matrices first, each in the given order; none is empty."""
+        special = self.matrix_optimizer
+        matrices = [one for one in parameters if special and one.hidden_matrix and one.requires_grad]
+        rest = [one for one in parameters if one not in matrices]
+        pairs = [(special or self.optimizer, matrices), (self.optimizer, rest)]
+        return [(optimizer, chosen) for optimizer, chosen in pairs if chosen]
 
     @property
     def shards(self) -> int:
@@ -139,5 +153,6 @@ def setting(record: Record) -> Setting | None:
         rank=0 if record.resolved.get("simulated") else None,
         accumulate=int(record.resolved.get("accumulate") or config.get("accumulate") or 1),
         options=engine,
+        matrix_optimizer=MUON if config.get("optimizer") == "muon" else None,
         described=described if isinstance(described, Mapping) else {},
     )

@@ -22,15 +22,16 @@ def state(setting: Setting) -> dict[str, int] | None:
     return _replicated(setting) if setting.stage <= 1 else _sharded(setting)
 
 
-def zero_partition(sizes: list[int], world_size: int) -> list[list[int]]:
+def zero_partition(sizes: list[int], world_size: int, first: int = 0) -> list[list[int]]:
     """The parameters that each rank updates at stage 1: ``ZeroRedundancyOptimizer._partition_parameters``.
 
     Whole parameters, largest first (equal ones in their given order), each to the rank that holds the fewest
-    elements so far, the lowest rank among equals. Returns indices into ``sizes``.
+    elements so far, the lowest rank among equals. The ``first`` ones are a group of their own and come before all
+    others. Returns indices into ``sizes``.
     """
     ranks: list[list[int]] = [[] for _ in range(world_size)]
     load = [(0, rank) for rank in range(world_size)]
-    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+    for index in sorted(range(len(sizes)), key=lambda index: (index >= first, -sizes[index])):
         count, rank = load[0]
         heapq.heapreplace(load, (count + sizes[index], rank))
         ranks[rank].append(index)
@@ -49,20 +50,34 @@ def shard_elements(shape: list[int], world_size: int) -> int:
 
 def _replicated(setting: Setting) -> dict[str, int]:
     """Stages 0 and 1: parameters and gradients whole; at stage 1 optimizer and master weights by parameter."""
-    widths, optimizer = setting.widths, setting.optimizer
-    sizes = [element_count(parameter.shape) for parameter in setting.trainable]
-    owned = zero_partition(sizes, setting.world_size) if setting.stage == 1 else [list(range(len(sizes)))]
-    per_element = optimizer.moments * widths.moment + widths.master
+    widths = setting.widths
+    pairs = [
+        (optimizer, element_count(parameter.shape))
+        for optimizer, chosen in setting.by_optimizer(setting.trainable)
+        for parameter in chosen
+    ]
+    sizes = [size for _, size in pairs]
+    matrices = sum(optimizer is setting.matrix_optimizer for optimizer, _ in pairs)
+    owned = zero_partition(sizes, setting.world_size, matrices) if setting.stage == 1 else [list(range(len(sizes)))]
+
+    def kept(rank: list[int]) -> int:
+        return sum(
+            optimizer.moments * size * widths.moment + optimizer.counter_bytes
+            for optimizer, size in (pairs[index] for index in rank)
+        )
+
+    def elements_of(rank: list[int]) -> int:
+        return sum(sizes[index] for index in rank)
+
     largest = max(
         owned if setting.stage == 0 or setting.rank is None else [owned[setting.rank]],
-        key=lambda rank: sum(sizes[index] for index in rank) * per_element + len(rank) * optimizer.counter_bytes,
+        key=lambda rank: kept(rank) + elements_of(rank) * widths.master,
     )
-    count = sum(sizes[index] for index in largest)
     return {
         "params": elements(setting.parameters) * widths.param,
-        "master": count * widths.master,
+        "master": elements_of(largest) * widths.master,
         "grads": sum(sizes) * widths.grad,
-        "optimizer": count * optimizer.moments * widths.moment + len(largest) * optimizer.counter_bytes,
+        "optimizer": kept(largest),
         "buffers": setting.buffer_bytes,
     }
 

@@ -1,14 +1,17 @@
-"""The four optimizers with the hyperparameters that every engine must use, and the learning rate of each update."""
+"""The optimizers with the hyperparameters that every engine must use, and the learning rate of each update."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.engines.muon import MuonAndAdamW, matrix_hyperparameters
+from bench.engines.spec import EngineUnsupported
 from results.training_settings import Training
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -16,10 +19,11 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "rmsprop": torch.optim.RMSprop,
+    "muon": MuonAndAdamW,
 }
 
-FUSED = ("sgd", "adam", "adamw")
-"""Optimizers for which torch has a fused kernel on CPU and on CUDA."""
+FUSED = ("sgd", "adam", "adamw", "muon")
+"""Optimizers for which torch has a fused kernel on CPU and on CUDA; of muon, for its part that is AdamW."""
 MOMENTUM = 0.9
 """Of sgd, where no other is set."""
 BETAS = (0.9, 0.999)
@@ -27,7 +31,12 @@ BETAS = (0.9, 0.999)
 
 
 def hyperparameters(spec: Training) -> dict[str, Any]:
-    """The optimizer's arguments besides the learning rate; what is not set is torch's own, except sgd's momentum."""
+    """The optimizer's arguments besides the learning rate; what is not set is torch's own, except sgd's momentum.
+
+    Those of muon are its groups' (``parameter_groups``).
+    """
+    if spec.optimizer == "muon":
+        return {}
     named: dict[str, Any] = {"eps": spec.eps, "weight_decay": spec.weight_decay, "momentum": spec.momentum}
     if spec.optimizer == "sgd" and spec.momentum is None:
         named["momentum"] = MOMENTUM
@@ -38,12 +47,41 @@ def hyperparameters(spec: Training) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def build_optimizer(
-    spec: Training, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], **more: Any
-) -> torch.optim.Optimizer:
-    """The optimizer over ``parameters`` or groups of them; ``more`` selects an implementation (``fused``)."""
+def parameter_groups(
+    spec: Training, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], matrices: Collection[int] | None
+) -> list[Any]:
+    """The parameters as their optimizer takes them; muon: in groups, each with its hyperparameters.
+
+    Raises EngineUnsupported for muon without ``matrices`` (ids, ``bench.engines.muon.hidden_matrices``).
+    """
     listed: list[Any] = list(parameters)
-    return OPTIMIZERS[spec.optimizer](listed, lr=spec.lr, **hyperparameters(spec), **more)  # type: ignore[call-arg]
+    if spec.optimizer != "muon":
+        return listed
+    if matrices is None:
+        raise EngineUnsupported("optimizer=muon is not supported: the engine does not say which weights are matrices")
+    rest = replace(spec, optimizer="adamw", momentum=None)
+    groups = [
+        {"params": [weight for weight in listed if id(weight) in matrices], "matrices": True}
+        | matrix_hyperparameters(spec),
+        {"params": [weight for weight in listed if id(weight) not in matrices], "matrices": False}
+        | hyperparameters(rest),
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(
+    spec: Training,
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+    matrices: Collection[int] | None = None,
+    /,
+    **more: Any,
+) -> torch.optim.Optimizer:
+    """The optimizer over ``parameters`` or groups of them; ``more`` selects an implementation (``fused``).
+
+    ``matrices``: ids of the parameters that muon orthogonalizes. Raises EngineUnsupported for muon without them.
+    """
+    groups = parameter_groups(spec, parameters, matrices)
+    return OPTIMIZERS[spec.optimizer](groups, lr=spec.lr, **hyperparameters(spec), **more)  # type: ignore[call-arg]
 
 
 class LearningRate:

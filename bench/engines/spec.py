@@ -17,6 +17,7 @@ TAKES = {
     "adam": ("beta1", "beta2", "eps", "weight_decay"),
     "adamw": ("beta1", "beta2", "eps", "weight_decay"),
     "rmsprop": ("momentum", "eps", "weight_decay"),
+    "muon": HYPERPARAMETERS,
 }
 """Which of them each optimizer has."""
 

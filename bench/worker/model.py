@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.batches import tensors_of
+from bench.engines.muon import hidden_matrices
 from bench.engines.precision import autocast, cast_inputs, cast_module, narrow_parameter, weight_dtype
 from bench.job import ReferenceJob
 from bench.measure import flops
@@ -26,8 +27,16 @@ def model_facts(work: Workload, data_digest: str, precision: str, checkpointing:
     if is_cast:
         module = cast_module(module, precision)
     owner = {id(weight): index for index, unit in enumerate(work.units(module)) for weight in unit.parameters()}
+    matrices = hidden_matrices(module)
     parameters = [
-        model.Parameter(name, list(weight.shape), weight.requires_grad, owner.get(id(weight), -1), dtypes[name])
+        model.Parameter(
+            name,
+            list(weight.shape),
+            weight.requires_grad,
+            owner.get(id(weight), -1),
+            dtypes[name],
+            id(weight) in matrices,
+        )
         for name, weight in module.named_parameters()
     ]
     info = work.info

@@ -9,7 +9,7 @@ would leave none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.engines.base import Batch, LossFunction
+from bench.engines.muon import hidden_matrices
 from bench.engines.optimizers import LearningRate, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
@@ -151,14 +152,21 @@ class _Trainer:
         self.trained = list(self.named.values())
         mixed = spec.precision == "bf16_master"
         self.masters = [weight.detach().clone().float() for weight in self.trained] if mixed else self.trained
-        self.optimizer = build_optimizer(spec, self.masters, foreach=False)
+        chosen = hidden_matrices(self.module)
+        self.matrices = [id(weight) in chosen for weight in self.trained]
+        self.optimizer = self._build_optimizer(self.masters)
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
         # As engines do: where fp16 overflows depends on it.
         self.folded = spec.accumulate if self.scaler.is_enabled() else 1
         self.shadowed = [master.detach().clone() for master in self.masters] if share else []
-        self.shadow_optimizer = build_optimizer(spec, self.shadowed, foreach=False) if share else None
+        self.shadow_optimizer = self._build_optimizer(self.shadowed) if share else None
         updated = [optimizer for optimizer in (self.optimizer, self.shadow_optimizer) if optimizer]
         self.learning_rate = LearningRate(spec, *updated)
+
+    def _build_optimizer(self, weights: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Of ``trained`` or of copies of them."""
+        matrices = {id(weight) for weight, is_matrix in zip(weights, self.matrices, strict=True) if is_matrix}
+        return build_optimizer(self.spec, weights, matrices, foreach=False)
 
     def step(self, micro_batches: MicroBatches, loss_fn: LossFunction) -> float:
         """Trains on one global batch; its mean loss."""

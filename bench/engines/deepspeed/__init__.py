@@ -72,6 +72,12 @@ def check_settings(spec: EngineSpec) -> None:
         raise EngineUnsupported(
             f"engine.kernel=deepspeed has no optimizer={spec.optimizer}: its fused kernels are adam and adamw"
         )
+    if spec.optimizer == "muon" and spec.stage > 0:
+        raise EngineUnsupported(
+            f"engine=deepspeed at stage={spec.stage} has no optimizer=muon: it flattens the weights of torch's "
+            "optimizers, and its own Muon orthogonalizes by another method (Gram Newton-Schulz in fp16); "
+            "valid: stage=0, engine=native"
+        )
     if spec.stage == 3 and spec.checkpointing == "selective":
         raise EngineUnsupported(
             "engine=deepspeed at stage=3 has no checkpointing=selective: its gradients then differ from those of a "

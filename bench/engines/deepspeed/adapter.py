@@ -12,6 +12,7 @@ from torch._dynamo import OptimizedModule
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.muon import hidden_matrices
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
 from bench.engines.scaling import LossScaling
@@ -55,7 +56,7 @@ class DeepSpeed:
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=WholeLoss(module) if self.whole_loss else module,
             model_parameters=weights,
-            optimizer=None if own else build_optimizer(spec, weights, **fused),
+            optimizer=None if own else build_optimizer(spec, weights, hidden_matrices(module), **fused),
             config=self.configuration,
         )
 

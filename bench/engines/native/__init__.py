@@ -25,6 +25,9 @@ What a stage shards is their only difference:
     3       shard           shard           shard             all-gather parameters (forward and backward),
                                                               reduce-scatter gradients
 
+With optimizer=muon, matrices of hidden layers have buckets of their own. From stage 1 on, the update all-gathers their
+averaged gradients in bf16, one bucket at a time.
+
 Files, in the order in which to read them
 -----------------------------------------
     step.py              the whole step: forward, backward with reduction, optimizer, all-gather
@@ -39,6 +42,7 @@ Files, in the order in which to read them
     loss_scaling.py      the mean over ranks and micro-batches, and dynamic loss scaling
     optimizer.py         the update of a shard, and clipping by the global norm
     offload.py           the place of the update: the device, or the host
+    sharded_muon.py      the update of a shard of matrices, whose direction needs them whole (optimizer=muon)
     collectives.py       reduce-scatter, all-gather and all-reduce, on gloo and on NCCL
     p2p_thread.py        gloo: sends and receives while the rank computes
     adapter.py           the engine's interface to the harness, and its setup
@@ -91,6 +95,11 @@ def check_settings(spec: EngineSpec) -> None:
         raise EngineUnsupported(
             "engine=native has no offload=params: it computes with shards that stay on the device; "
             "valid: none, optimizer"
+        )
+    if spec.offload != "none" and spec.optimizer == "muon":
+        raise EngineUnsupported(
+            f"engine=native has no offload={spec.offload} with optimizer=muon: the directions of matrices are computed "
+            "and communicated on the device; valid: offload=none"
         )
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.muon import hidden_matrices
 from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import BucketGradients, GradientReducer
@@ -59,6 +60,7 @@ class NativeEngine:
             self.policy,
             cap_bytes=None if self.bucket_mb is None else self.bucket_mb * MIB,
             master_weights=PRECISIONS[spec.precision].master and spec.offload == "none",
+            matrices=hidden_matrices(self.module) if spec.optimizer == "muon" else (),
         ).assign(units)
         self.buckets = [bucket for group in self.groups for bucket in group.buckets]
         self.schedule: Schedule = (

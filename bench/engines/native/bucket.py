@@ -37,12 +37,17 @@ class Bucket:
         policy: ShardingPolicy,
         *,
         master_weights: bool,
+        has_matrices: bool = False,
     ) -> None:
-        """Moves ``parameters``, those that ``layout`` was made for, into one flat tensor. They start unsharded."""
+        """Moves ``parameters``, those that ``layout`` was made for, into one flat tensor. They start unsharded.
+
+        ``has_matrices``: they are trained matrices of hidden layers, all of them (``bench.engines.muon``).
+        """
         self.layout = layout
         self.collectives = collectives
         self.parameters = [parameters[slot.parameter] for slot in layout.slots]
         self.trainable = self.parameters[0].requires_grad
+        self.has_matrices = has_matrices
         self.own_elements = layout.shard(collectives.rank)
         like = self.parameters[0]
         self.unsharded_param = torch.zeros(layout.size, dtype=like.dtype, device=like.device)

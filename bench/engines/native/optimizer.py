@@ -1,4 +1,4 @@
-"""The update: one torch optimizer per bucket, over the shard that this rank owns.
+"""The update: one torch optimizer per bucket, over the shard that this rank owns (of matrices: ``sharded_muon.py``).
 
 Gradients arrive summed over ranks. What still has to be divided out (the rest of the mean, the loss scale, clipping) is
 one factor. It is applied to the shards in one pass, or in none where it is 1. The global norm is that of all ranks'
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench.engines.native.gradients import BucketGradients
 from bench.engines.native.loss_scaling import LossScale
 from bench.engines.native.offload import UpdatePlace
+from bench.engines.native.sharded_muon import ShardedMuon
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.spec import EngineSpec
 
@@ -25,12 +26,17 @@ class ShardOptimizer:
     """Updates the shard of one bucket."""
 
     def __init__(self, gradients: BucketGradients, spec: EngineSpec, place: UpdatePlace) -> None:
-        fused = {"fused": True} if spec.optimizer in FUSED else {"foreach": False}
         self.gradients = gradients
         self.bucket = gradients.bucket
         self.place = place
         self.sharded_param = nn.Parameter(place.weights)
-        self.optimizer = build_optimizer(spec, [self.sharded_param], **fused)
+        self.optimizer = self._build_optimizer(spec)
+
+    def _build_optimizer(self, spec: EngineSpec) -> torch.optim.Optimizer:
+        if self.bucket.has_matrices:
+            return ShardedMuon(self.bucket, self.sharded_param, spec)
+        fused = {"fused": True} if spec.optimizer in FUSED else {"foreach": False}
+        return build_optimizer(spec, [self.sharded_param], (), **fused)
 
     def start_step(self) -> None:
         """Starts to bring the reduced gradient to the place of the update."""

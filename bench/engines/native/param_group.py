@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -64,13 +66,17 @@ class ParamGroups:
         *,
         cap_bytes: float | None,
         master_weights: bool,
+        matrices: Collection[int] = (),
     ) -> None:
-        """``cap_bytes`` bounds a bucket; None: a bucket per group."""
+        """``cap_bytes`` bounds a bucket; None: a bucket per group. ``matrices``: ids of parameters whose update differs
+        from that of the others, so they share no bucket with them.
+        """
         self.module = module
         self.collectives = collectives
         self.policy = policy
         self.cap_bytes = cap_bytes
         self.master_weights = master_weights
+        self.matrices = matrices
 
     def assign(self, units: list[nn.Module]) -> list[ParamGroup]:
         """Sharded parameters: a group per unit (or run of units), the root's last. Else one group of all trainable
@@ -85,13 +91,25 @@ class ParamGroups:
         ]
 
     def _buckets(self, parameters: list[nn.Parameter]) -> list[Bucket]:
-        """Buckets of ``parameters`` in their order, separate by dtype and by whether they are trained."""
-        kinds: dict[tuple[torch.dtype, bool], list[nn.Parameter]] = {}
+        """Buckets of ``parameters`` in their order, separate by dtype, by whether they are trained, and by update.
+
+        Where parameters are not sharded, a bucket comes after those that backward completes earlier.
+        """
+        kinds: dict[tuple[torch.dtype, bool, bool], list[nn.Parameter]] = {}
         for parameter in parameters:
-            kinds.setdefault((parameter.dtype, parameter.requires_grad), []).append(parameter)
-        return [
-            Bucket(layout, same, self.collectives, self.policy, master_weights=self.master_weights)
-            for same in kinds.values()
+            is_matrix = parameter.requires_grad and id(parameter) in self.matrices
+            kind = (parameter.dtype, parameter.requires_grad, is_matrix)
+            kinds.setdefault(kind, []).append(parameter)
+        buckets = [
+            Bucket(
+                layout,
+                same,
+                self.collectives,
+                self.policy,
+                master_weights=self.master_weights,
+                has_matrices=has_matrices,
+            )
+            for (_, _, has_matrices), same in kinds.items()
             for layout in lay_out(
                 [parameter.numel() for parameter in same],
                 range(len(same)),
@@ -101,6 +119,10 @@ class ParamGroups:
                 short_end=not self.policy.shard_parameters,
             )
         ]
+        if self.policy.shard_parameters:
+            return buckets
+        place = {id(parameter): number for number, parameter in enumerate(parameters)}
+        return sorted(buckets, key=lambda bucket: place[id(bucket.parameters[-1])])
 
 
 def backward_order(module: nn.Module, groups: list[ParamGroup], policy: ShardingPolicy) -> list[Bucket]:

@@ -41,10 +41,12 @@ CAPABILITIES = Capabilities(
     stages={0: "push of gradients to servers, pull of parameters"},
     settings=("overlap", "clip_norm", "accumulate", *HYPERPARAMETERS),
     precisions=("fp32", "amp_bf16"),
+    optimizers=("sgd", "adam", "adamw", "rmsprop"),
     backends=("gloo",),
     why_not={
         "stage": "a parameter server shards nothing among workers",
         "precision": "servers keep fp32 weights, and none sees the whole gradient that loss scaling has to check",
+        "optimizer": "Muon orthogonalizes whole matrices, and a server has a slice of one flat tensor",
         "backend": "its messages are point to point on the host",
         "bucket_mb": "a push is one slice a server",
         "local_steps": "every step pushes",

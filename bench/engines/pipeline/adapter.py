@@ -12,6 +12,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.batches import map_tensors, tensors_of
+from bench.engines.muon import hidden_matrices
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
@@ -61,7 +62,7 @@ class PipelineEngine:
         self.schedule = self._build_schedule(mine)
         fused = {"fused": True} if spec.optimizer in FUSED else {}
         trained = [weight for weight in self.weights.values() if weight.requires_grad]
-        self.optimizer = build_optimizer(spec, trained, **fused)
+        self.optimizer = build_optimizer(spec, trained, hidden_matrices(module), **fused)
 
     def _build_schedule(self, stage: nn.Module) -> PipelineScheduleSingle:
         return SCHEDULES[self.spec.options["schedule"]](

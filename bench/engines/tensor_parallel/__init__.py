@@ -28,9 +28,11 @@ CAPABILITIES = Capabilities(
     },
     settings=("accumulate", "checkpointing", *HYPERPARAMETERS),
     precisions=("fp32", "amp_bf16", "bf16"),
+    optimizers=("sgd", "adam", "adamw", "rmsprop"),
     backends=("gloo", "nccl", "fake"),
     why_not={
         "stage": "torch combines parallelize_module with DistributedDataParallel (0) and fully_shard (3)",
+        "optimizer": "Muon orthogonalizes whole matrices, of which ranks have slices",
         "clip_norm": "torch's clip_grad_norm_ does not mix sliced and whole gradients",
     },
 )

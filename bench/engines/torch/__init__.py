@@ -216,6 +216,12 @@ def _sharded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     for name in ("static_graph", "find_unused_parameters"):
         yield bool(spec.options[name]), f"has no engine.{name}=true", "it is DistributedDataParallel's"
     yield spec.bucket_mb is not None, "has no bucket_mb", "fully_shard communicates per unit, not per bucket"
+    yield (
+        spec.optimizer == "muon",
+        "has no optimizer=muon",
+        "DTensor multiplies parts of matrices and adds the products up in bf16, so updates miss parity (torch 2.15); "
+        "valid: stage=0 or 1",
+    )
     streams = spec.device == "cuda"
     yield spec.overlap is False and streams, "cannot set overlap=false", "fully_shard always communicates in backward"
     yield (

@@ -14,7 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
-from bench.engines.optimizers import FUSED, OPTIMIZERS, LearningRate, build_optimizer, hyperparameters
+from bench.engines.muon import hidden_matrices
+from bench.engines.optimizers import (
+    FUSED,
+    OPTIMIZERS,
+    LearningRate,
+    build_optimizer,
+    hyperparameters,
+    parameter_groups,
+)
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec, EngineUnsupported
@@ -54,7 +62,7 @@ class TorchEngine:
         else:
             self.module = self._replicate(module)
         self.whole_loss = not self.sharded or bool(context.first_use)
-        self.optimizer = self._build_optimizer()
+        self.optimizer = self._build_optimizer(hidden_matrices(self.module))
         self.learning_rate = LearningRate(spec, self.optimizer)
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=PRECISIONS[spec.precision].loss_scaling)
         self.averager = PeriodicModelAverager(spec.local_steps) if spec.local_steps > 1 else None
@@ -68,7 +76,7 @@ class TorchEngine:
             wrapped.register_comm_hook(*self.hook)
         return wrapped
 
-    def _build_optimizer(self) -> torch.optim.Optimizer:
+    def _build_optimizer(self, matrices: set[int]) -> torch.optim.Optimizer:
         weights = [weight for weight in self.module.parameters() if weight.requires_grad]
         sharded_sgd = self.sharded and self.spec.optimizer == "sgd"  # DTensor has no rule for the fused SGD
         complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
@@ -77,8 +85,9 @@ class TorchEngine:
             ddp.reject_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
             settings = hyperparameters(self.spec)
             kind = OPTIMIZERS[self.spec.optimizer]
-            return ZeroRedundancyOptimizer(weights, kind, lr=self.spec.lr, **settings, **fused)
-        return build_optimizer(self.spec, weights, **fused)
+            groups = parameter_groups(self.spec, weights, matrices)
+            return ZeroRedundancyOptimizer(groups, kind, lr=self.spec.lr, **settings, **fused)
+        return build_optimizer(self.spec, weights, matrices, **fused)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with gradient_sync(self.module, sync):

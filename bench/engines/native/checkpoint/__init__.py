@@ -49,7 +49,7 @@ T = TypeVar("T")
 @torch.no_grad()
 def save(engine: NativeEngine, folder: Path) -> None:
     """Saves a checkpoint; collective, between steps. Replaces one that is already at ``folder``."""
-    check_between_steps(engine)
+    check_possible(engine)
     folder = folder.resolve()
     unfinished = folder.with_name(f".{folder.name}.saving")
     is_first = engine.context.rank == 0
@@ -67,13 +67,15 @@ def save(engine: NativeEngine, folder: Path) -> None:
 @torch.no_grad()
 def load(engine: NativeEngine, folder: Path) -> None:
     """Loads a checkpoint; collective, between steps. Raises CheckpointError, and then changes nothing."""
-    check_between_steps(engine)
+    check_possible(engine)
     index = on_all_ranks(engine, lambda: read_checked(engine, folder))
     on_all_ranks(engine, lambda: restore(engine, index, folder))
     refresh_unsharded(engine)
 
 
-def check_between_steps(engine: NativeEngine) -> None:
+def check_possible(engine: NativeEngine) -> None:
+    if engine.spec.optimizer == "muon":
+        raise CheckpointError("optimizer=muon has no checkpoints: its optimizer state differs from weight to weight")
     if any(entry.reduced_grad is not None or entry.written for entry in engine.reducer.gradients):
         raise CheckpointError("gradients wait for optimizer_step; save and load checkpoints between steps")
 
