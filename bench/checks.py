@@ -50,6 +50,7 @@ def check(config: Config) -> None:
         )
     check_schedule(config)
     check_search(config)
+    check_loader(config)
     check_target(config)
     check_cluster(config)
     if config.dry_run and config.resume:
@@ -128,6 +129,21 @@ def check_search(config: Config) -> None:
         raise ConfigError("search=max_batch has no straggler.rank: only timed steps are slowed, and it times none")
 
 
+def check_loader(config: Config) -> None:
+    """Raises ConfigError for a DataLoader whose steps are not timed, or whose lead over them cannot be seen."""
+    if config.data != "loader":
+        return
+    if config.engine["name"] == NO_ENGINE:
+        raise ConfigError(f"data=loader needs a workload that trains; workload={config.workload['name']} does not")
+    if config.search != "none":
+        raise ConfigError(f"data=loader is not valid with search={config.search}, which times no steps")
+    if config.target_loss is not None:
+        raise ConfigError(
+            "data=loader is not valid with target_loss: it would read ahead while ranks compare their losses off the "
+            "clock; valid: data=pool"
+        )
+
+
 def check_target(config: Config) -> None:
     """Raises ConfigError for settings that leave no loss of a whole training to look at."""
     if config.target_loss is None:
@@ -154,17 +170,29 @@ def check_sweep(configs: list[Config]) -> None:
     for path in with_role("sweep"):
         values = []
         for config in configs:
-            value: Any = config
-            for name in path.split("."):
-                value = getattr(value, name)
+            value = value_at(config, path)
             if value not in values:
                 values.append(value)
         if len(values) > 1:
             raise ConfigError(f"{path} cannot be swept: it applies to the whole sweep; give it a single value")
+    loads = [config.data == "loader" for config in configs]
+    for path, _, default in each_setting(Config()):
+        kind = "loader" if path.startswith("loader.") else "pool" if path == "measure.batch_pool" else None
+        others = [value_at(config, path) for config in configs if value_at(config, path) != default]
+        if kind and others and not any(is_loader == (kind == "loader") for is_loader in loads):
+            raise ConfigError(f"{path}={as_written(others[0])} needs data={kind}")
     slowed = [config.straggler.rank is not None for config in configs]
     idle = [config.straggler.factor for config in configs if config.straggler.factor != Straggler.factor]
     if idle and not any(slowed):
         raise ConfigError(f"straggler.factor={idle[0]:g} needs straggler.rank; with null, valid: {Straggler.factor:g}")
+
+
+def value_at(config: Config, path: str) -> Any:
+    """The value of a setting by its dotted path."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def check_value(path: str, spec: dataclasses.Field[Any], value: Any) -> None:

@@ -36,6 +36,17 @@ class TracePlace:
 
 
 @dataclass(frozen=True)
+class LoaderSettings:
+    """The DataLoader of each rank."""
+
+    workers: int
+    """Processes; 0: the rank reads its batches itself."""
+    prefetch: int
+    """Micro-batches that each worker reads in advance; without effect where there is none."""
+    pin_memory: bool
+
+
+@dataclass(frozen=True)
 class WorkloadSpec:
     """Enough to build the same workload in any process (``workloads.load``)."""
 
@@ -98,6 +109,8 @@ class LoadJob(WorkloadJob[LoadResult]):
     """A single process that loads the workload and builds its model: whether its settings are valid."""
 
     device: ClassVar[str] = "cpu"
+    files: str | None = None
+    """Folder in which it writes its samples as files, which a DataLoader will read; None: it writes none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +168,8 @@ class EngineJob(TrainingJob[R]):
     """Its package."""
     first_use: str = ""
     """What the loss uses of the module before it calls it (``results.model.Model``), as the reference has seen."""
+    loader: LoaderSettings | None = None
+    """What reads the batches of parity and of steps that are observed; None: they are made in advance."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,8 @@ class LoadResult(RankResult):
     unit: str
     """What a sample is counted in."""
     units_per_sample: int
+    wrote_files: bool = False
+    """Whether it wrote its samples as files."""
 
 
 @dataclass(frozen=True, kw_only=True)

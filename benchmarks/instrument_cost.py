@@ -44,6 +44,7 @@ from bench.measure.machine import environment, limits
 from bench.measure.machine.interference import Watch
 from bench.measure.time.timing import CpuMarks
 from bench.placement import Placement
+from bench.worker.feed import Pool
 from bench.worker.loop import timed_steps, train_step
 from results.launches import Launch, RankSamples
 from results.record import Record
@@ -78,7 +79,7 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
         begun = time.perf_counter()
         watch.begin()
         spent_s = time.perf_counter() - begun
-        timed = timed_steps(engine, pool, STEPS, work.loss, CPU)
+        timed = timed_steps(engine, Pool(pool), STEPS, work.loss, CPU)
         begun = time.perf_counter()
         seen = watch.end()
         blocks["conditions"].append(spent_s + time.perf_counter() - begun)
@@ -88,12 +89,12 @@ def rank_main(rank: int, ranks: int, size: str, turns: int, seed: int, folder: s
             blocks["record"].append(write_s(Path(folder), samples, seen.conditions))
 
     def marks() -> None:
-        blocks["marks"].append(timed_steps(engine, pool, STEPS, work.loss, CPU).wall_s / STEPS)
+        blocks["marks"].append(timed_steps(engine, Pool(pool), STEPS, work.loss, CPU).wall_s / STEPS)
 
     def off() -> None:
         blocks["off"].append(bare_s(engine, pool, STEPS, work.loss) / STEPS)
 
-    timed_steps(engine, pool, STEPS, work.loss, CPU)
+    timed_steps(engine, Pool(pool), STEPS, work.loss, CPU)
     order = random.Random(seed)  # the same on every rank
     for _ in range(turns):
         for block in order.sample([on, marks, off], 3):

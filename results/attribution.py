@@ -37,7 +37,7 @@ class StepParts:
     optimizer_s: float
     """The update."""
     data_s: float
-    """Making the batch, which timed steps find ready."""
+    """Making the batch, which timed steps find ready; with ``data=loader``, waiting for it."""
     host_s: float
     """The remainder: Python, and kernel launches."""
     communication_s: float

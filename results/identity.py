@@ -25,7 +25,7 @@ REQUEST_SUFFIX = "_asked"
 INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}
 """What is known about each setting, by its dotted path."""
 
-UNSET = ("null", '"none"', "false", "1")
+UNSET = ("null", '"none"', '"pool"', "false", "1")
 """Default of a setting, ``frozen``: the first of these values that any record has."""
 
 

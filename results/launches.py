@@ -82,8 +82,12 @@ class RankSamples:
     updates: Updates | None = None
     """Whether the measured steps updated the weights; None in records of versions that did not look."""
 
+    data_s: list[float] = field(default_factory=list)
+    """Waiting for the batch of each measured step (``data=loader``); empty where batches were ready."""
+
     def step_times_s(self) -> list[float]:
-        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+        parts = filter(None, [self.data_s, self.forward_backward_s, self.optimizer_s])
+        return [sum(step) for step in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Measure:
         role="instrument",
     )
     batch_pool: int = setting(
-        8, "distinct global batches that are prepared before timing starts; measured steps cycle through them", min=1
+        8,
+        "distinct global batches that are prepared before timing starts; measured steps cycle through them (data=pool)",
+        min=1,
     )
     timing_breakdown: bool = setting(False, "print at the end how long each part of the sweep took", role="sweep")
 
@@ -79,6 +81,23 @@ class Straggler:
     rank: int | None = setting(None, "rank that is slowed. null: none", min=0)
     factor: float = setting(
         2.0, "factor by which its forward and backward take longer; only timed steps are slowed", min=1
+    )
+
+
+@dataclass
+class Loader:
+    """The DataLoader of each rank (data=loader)."""
+
+    workers: int = setting(
+        2, "processes per rank that read batches. 0: the rank reads them itself, between its steps", min=0, max=256
+    )
+    prefetch: int | None = setting(
+        None,
+        "micro-batches that each worker reads in advance. null: 2 (torch's default) if there are workers",
+        min=1,
+    )
+    pin_memory: bool | None = setting(
+        None, "copy batches through page-locked memory, which only a GPU uses. null: on a GPU"
     )
 
 
@@ -164,6 +183,14 @@ class Config(Training):
         "samples: the last rank has half as many batches as the others (needs an engine with Join)",
         *("none", "labels", "samples"),
     )
+    data: str = setting(
+        "pool",
+        "pool: batches are ready before timing starts, so that no step waits for data. loader: a DataLoader per rank "
+        "reads the batches of data_dir as steps need them, and each step's wait for its batch is measured; without "
+        "data_dir, small files of images or tokens are made from the seed",
+        *("pool", "loader"),
+    )
+    loader: Loader = field(default_factory=Loader)
     straggler: Straggler = field(default_factory=Straggler)
     network: Network = field(default_factory=Network)
     cluster: Cluster = field(default_factory=Cluster)
@@ -187,8 +214,8 @@ class Config(Training):
     )
     threads: int | None = setting(
         None,
-        "CPU threads per rank. null: cores divided by the largest world size of the sweep, so threads per rank stay "
-        "constant across world sizes",
+        "CPU threads per rank. null: cores divided by the largest world size of the sweep, less the most "
+        "loader.workers, so threads per rank stay constant across world sizes",
         min=1,
         max=1024,
     )
@@ -209,7 +236,10 @@ class Config(Training):
         role="sweep",
     )
     data_dir: str | None = setting(
-        None, "folder with real data sets (torchvision's layout). null: fixed synthetic data", role="task"
+        None,
+        "folder with real data: images in train/CLASS/, CIFAR-10 as torchvision stores it, or 16-bit token ids in "
+        "train.bin, as nanoGPT prepares them. null: fixed synthetic data",
+        role="task",
     )
     resume: bool = setting(
         False,

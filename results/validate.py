@@ -172,9 +172,10 @@ def _check_steps(launch: Launch, *, uneven: bool) -> None:
     if not series or 0 in counts or (len(counts) > 1 and not uneven):
         raise RecordError(f"{where} has no steps, or ranks differ in their number")
     for rank in launch.ranks:
-        if not len(rank.forward_backward_s) == len(rank.optimizer_s) == len(rank.losses):
+        waits = len(rank.data_s) or len(rank.losses)
+        if not len(rank.forward_backward_s) == len(rank.optimizer_s) == len(rank.losses) == waits:
             raise RecordError(f"{where}: lists of a rank differ in length")
-        times_s = [*rank.forward_backward_s, *rank.optimizer_s]
+        times_s = [*rank.data_s, *rank.forward_backward_s, *rank.optimizer_s]
         are_times = all(map(isfinite, times_s)) and min(times_s) >= 0 and max(times_s) < LONGEST_S
         if not (are_times and _positive(rank.wall_s)):
             raise RecordError(f"{where} has a time that is negative or not finite")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from workloads import data
+from workloads import files
 from workloads.base import check_choice, check_count
 from workloads.supervised import Supervised
 from workloads.transformer import TP_PLAN, Block, Size, draw
@@ -41,7 +41,6 @@ class BERT(Supervised):
     ) -> None:
         check_choice("bert", "size", size, list(SIZES))
         check_choice("bert", "tie", tie, (True, False))
-        data.reject_data_dir("bert", data_dir)
         self._size = SIZES[size]
         if sequence_length is not None:
             check_count("bert", "sequence_length", sequence_length)
@@ -49,7 +48,7 @@ class BERT(Supervised):
         self._tie = tie
         length = self._size.context
         masked = max(1, round(MASKED * length))
-        source = data.masked_tokens(seed, vocabulary=self._size.vocabulary, length=length, masked=masked)
+        source = files.masked_tokens(seed, data_dir, vocabulary=self._size.vocabulary, length=length, masked=masked)
         super().__init__("bert", seed, source, unit="token", units_per_sample=length)
 
     def network(self) -> nn.Module:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from workloads import data
-from workloads.base import WorkloadError, check_count
+from workloads.base import Batch, WorkloadError, check_count
 from workloads.supervised import Regression
 
 WIDTH = 16
@@ -34,8 +35,11 @@ class Calibrated(Regression):
     """``layers`` equal ones, each of a weight of ``parameters_mib``; mean squared error on vectors.
 
     ``forward_s`` and ``backward_s`` are a layer's, ``per`` ``micro_batch`` of any size or ``sample``. A weight has
-    whole rows of 64 bytes in fp32, so ``parameters_mib`` is rounded to them.
+    whole rows of 64 bytes in fp32, so ``parameters_mib`` is rounded to them. Reading a sample takes ``read_s``.
     """
+
+    times_reading = True
+    """Whether a DataLoader can be measured without files."""
 
     def __init__(
         self,
@@ -47,10 +51,12 @@ class Calibrated(Regression):
         backward_s: float = 0.01,
         per: str = "micro_batch",
         parameters_mib: float = 0.25,
+        read_s: float = 0.0,
     ) -> None:
         check_count("calibrated", "layers", layers)
         check_number("forward_s", forward_s, "a number of seconds of at least 0", least=0.0)
         check_number("backward_s", backward_s, "a number of seconds of at least 0", least=0.0)
+        check_number("read_s", read_s, "a number of seconds of at least 0", least=0.0)
         check_number("parameters_mib", parameters_mib, "a number of at least 0.0001", least=1e-4)
         if per not in PER:
             raise WorkloadError(f"calibrated: per={per!r} is not valid; valid: {', '.join(PER)}")
@@ -59,8 +65,13 @@ class Calibrated(Regression):
         self._forward_s = float(forward_s)
         self._backward_s = float(backward_s)
         self._per_sample = per == "sample"
+        self._read_s = float(read_s)
         self._rows = round(parameters_mib * 2**20 / ROW_BYTES)
         super().__init__("calibrated", seed, data.vectors(seed, width=WIDTH))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        time.sleep(self._read_s * len(indices))
+        return super().batch(indices)
 
     def network(self) -> nn.Module:
         times = (self._forward_s, self._backward_s, self._per_sample)

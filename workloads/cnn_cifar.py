@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from workloads import data
+from workloads import files
 from workloads.supervised import Supervised
 
 
@@ -17,7 +17,7 @@ class CnnCifar(Supervised):
     """
 
     def __init__(self, *, seed: int, data_dir: str | None) -> None:
-        super().__init__("cnn_cifar", seed, data.cifar10(seed, data_dir))
+        super().__init__("cnn_cifar", seed, files.cifar10(seed, data_dir))
 
     def network(self) -> nn.Module:
         return network()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from workloads import data
+from workloads import files
 from workloads.base import check_choice, check_count
 from workloads.supervised import Supervised
 from workloads.transformer import TP_PLAN, Block, Size, draw
@@ -28,7 +28,7 @@ class GPT(Supervised):
 
     ``size`` is tiny (2 layers of 64) or GPT-2's 124M, 355M or 1.5B. ``sequence_length`` is the length of
     sequences and of the position table (null: the size's own). ``tie`` makes the head share the token embedding's
-    weight.
+    weight. Tokens are those of ``data_dir/train.bin`` where that is set, else synthetic.
     """
 
     def __init__(
@@ -42,13 +42,12 @@ class GPT(Supervised):
     ) -> None:
         check_choice("gpt", "size", size, list(SIZES))
         check_choice("gpt", "tie", tie, (True, False))
-        data.reject_data_dir("gpt", data_dir)
         self._size = SIZES[size]
         if sequence_length is not None:
             check_count("gpt", "sequence_length", sequence_length)
             self._size = replace(self._size, context=sequence_length)
         self._tie = tie
-        source = data.tokens(seed, vocabulary=self._size.vocabulary, length=self._size.context)
+        source = files.tokens(seed, data_dir, vocabulary=self._size.vocabulary, length=self._size.context)
         super().__init__("gpt", seed, source, unit="token", units_per_sample=self._size.context)
 
     def network(self) -> nn.Module:

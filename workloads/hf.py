@@ -1,6 +1,6 @@
 """Any architecture of Hugging Face transformers, built from its configuration: ``workload=hf:llama``.
 
-Nothing is downloaded. Weights are drawn from the seed, and tokens are synthetic.
+Nothing is downloaded. Weights are drawn from the seed; tokens are synthetic, or those of ``data_dir/train.bin``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads import data
+from workloads import data, files
 from workloads.base import (
     Batch,
     WorkloadError,
@@ -59,7 +59,6 @@ class HF:
         task: str | None = None,
         units: list[str] | None = None,
     ) -> None:
-        data.reject_data_dir("hf", data_dir)
         length = sequence_length
         check_count("hf", "sequence_length", length)
         check_choice("hf", "task", task, (None, *TASKS))
@@ -68,16 +67,16 @@ class HF:
         self._config = configuration(model, self._overrides)
         self._task = task or task_of(self._config)
         check_length(self._config, length)
-        self._source = self._tokens(length)
+        self._source = self._tokens(data_dir, length)
         tokens = 2 * length if self._task == "seq2seq" else length
         self.info = WorkloadInfo(f"hf_{self._config.model_type}", "token", tokens, self._source.info)
 
-    def _tokens(self, length: int) -> data.DataSource:
+    def _tokens(self, data_dir: str | None, length: int) -> data.DataSource:
         vocabulary = vocabulary_of(self._config)
         if self._task == "masked":
             masked = max(1, round(MASKED * length))
-            return data.masked_tokens(self._seed, vocabulary=vocabulary, length=length, masked=masked)
-        return data.tokens(self._seed, vocabulary=vocabulary, length=length)
+            return files.masked_tokens(self._seed, data_dir, vocabulary=vocabulary, length=length, masked=masked)
+        return files.tokens(self._seed, data_dir, vocabulary=vocabulary, length=length)
 
     def build(self) -> nn.Module:
         transformers = require("hf", "transformers")
@@ -100,6 +99,10 @@ class HF:
             positions, tokens = others
             return inputs, torch.full_like(inputs, IGNORED).scatter(1, positions, tokens)
         return (inputs, inputs) if self._task == "causal" else (inputs, *others)
+
+    def write_files(self, folder: Path) -> bool:
+        """Writes its tokens as a file that it reads with ``data_dir=folder``; False if it cannot."""
+        return isinstance(self._source, data.Bank) and self._source.write(folder)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """The model's own, which adds what else it is trained on (the balance of experts)."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads import data, is_workload, resolve
+from workloads import data, files, is_workload, resolve
 from workloads.base import (
     Batch,
     Workload,
@@ -63,10 +64,15 @@ class Feed:
                 "valid: input=[LENGTH] and loss=cross_entropy or output"
             )
 
-    def source(self, seed: int) -> data.DataSource:
+    def source(self, seed: int, data_dir: str | None = None) -> data.DataSource:
         if self.input_kind == "tokens":
-            return data.tokens(seed, vocabulary=self.vocabulary, length=self.input[0])
-        return data.arrays(seed, self.input, classes=self.classes)
+            return files.tokens(seed, data_dir, vocabulary=self.vocabulary, length=self.input[0])
+        return files.images_or(
+            lambda: data.arrays(seed, self.input, classes=self.classes),
+            *(seed, data_dir, self.input),
+            classes=self.classes,
+            of="a module",
+        )
 
 
 def load(
@@ -85,7 +91,8 @@ def load(
 ) -> Workload:
     """Calls the factory at ``path`` (``module:attribute``): its result is a workload, or a module to wrap.
 
-    The factory is called with ``kwargs``, and with ``seed`` and ``data_dir`` where it has parameters of these names.
+    The factory is called with ``kwargs``, and with ``seed`` and ``data_dir`` where it has parameters of these names. A
+    module whose factory has no ``data_dir`` is fed from that folder: images, or tokens.
     The other options say how a module is fed (conf/workload/module.yaml); a workload brings its own data and loss.
     """
     names = tuple(units) if isinstance(units, list) else units
@@ -94,9 +101,12 @@ def load(
     feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes, names)
     check_mapping("module", "kwargs", kwargs)
     make = _bound(path, {"seed": seed, "data_dir": data_dir}, kwargs or {})
+    own_files = "data_dir" in make.keywords
     with reseeded(seed), rejected_arguments(path, kwargs or {}):
         made = make()
     if is_workload(made):
+        if not own_files:
+            data.reject_data_dir(f"workload.path={path}", data_dir)
         if feed != Feed():
             raise WorkloadError(
                 f"workload.path={path} returned a workload, which has its own data and loss; "
@@ -111,7 +121,8 @@ def load(
         )
     takes = signature_of(made.forward).parameters if loss == "output" else {}
     targets = next((name for name in TARGETS if name in takes), None)
-    return UserModule(path.rpartition(":")[2].replace(".", "_"), make, feed, seed, targets)
+    source = feed.source(seed, None if own_files else data_dir)
+    return UserModule(path.rpartition(":")[2].replace(".", "_"), make, feed, seed, targets, source)
 
 
 def rejected_arguments(path: str, kwargs: dict[str, Any]) -> AbstractContextManager[None]:
@@ -120,7 +131,7 @@ def rejected_arguments(path: str, kwargs: dict[str, Any]) -> AbstractContextMana
     return rejections(asked, f"valid: arguments that {path} takes", with_line=True) if kwargs else nullcontext()
 
 
-def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callable[[], Any]:
+def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> partial[Any]:
     """The factory at ``path`` with its arguments. Raises WorkloadError if it cannot be called with them."""
     make = resolve(path, f"workload.path={path}")
     if isinstance(make, nn.Module):
@@ -129,8 +140,6 @@ def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> Callab
         )
     signature = signature_of(make)
     arguments = {name: value for name, value in offered.items() if name in signature.parameters} | kwargs
-    if "data_dir" not in signature.parameters:
-        data.reject_data_dir(f"workload.path={path}", offered["data_dir"])
     try:
         signature.bind(**arguments)
     except TypeError as error:
@@ -149,7 +158,9 @@ def signature_of(make: Callable[..., Any]) -> inspect.Signature:
 
 
 class UserModule:
-    """A module on fixed synthetic data. ``targets`` is the parameter of forward that takes them, if it has one.
+    """A module on the samples of ``source`` (None: fixed synthetic ones).
+
+    ``targets`` is the parameter of forward that takes them, if it has one.
 
     - ``cross_entropy``: logits (n, classes) against one label a sample, or, for tokens, logits (n, length, vocabulary)
       against the next tokens. An output with ``logits`` (an attribute or a key) is taken by them.
@@ -159,11 +170,19 @@ class UserModule:
       ``labels`` (labels, or the tokens themselves, which transformers shifts) if it has a parameter of that name.
     """
 
-    def __init__(self, name: str, make: Callable[[], Any], feed: Feed, seed: int, targets: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Any],
+        feed: Feed,
+        seed: int,
+        targets: str | None = None,
+        source: data.DataSource | None = None,
+    ) -> None:
         self._make = make
         self._feed = feed
         self._seed = seed
-        self._source = feed.source(seed)
+        self._source = source or feed.source(seed)
         self._calls = LossCalls(self)
         self._targets = targets
         tokens = feed.input_kind == "tokens"
@@ -199,6 +218,10 @@ class UserModule:
     def batch(self, indices: Sequence[int]) -> Batch:
         batch = self._source.batch(indices)
         return batch[:1] if self._feed.loss == "output" and not self._targets else batch
+
+    def write_files(self, folder: Path) -> bool:
+        """Writes its samples as files that it reads with ``data_dir=folder``; False if it reads none."""
+        return isinstance(self._source, data.Bank) and self._source.write(folder)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         if self._feed.loss == "output":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from workloads import data as sources
+from workloads import files
 from workloads.base import check_choice
 from workloads.supervised import Supervised
 
@@ -25,7 +25,7 @@ class ResNet(Supervised):
         check_choice("resnet", "data", data, list(CLASSES))
         self._depth = depth
         self._data = data
-        source = sources.cifar10(seed, data_dir) if data == "cifar10" else sources.imagenet(seed, data_dir)
+        source = files.cifar10(seed, data_dir) if data == "cifar10" else files.imagenet(seed, data_dir)
         super().__init__(f"resnet{depth}", seed, source)
 
     def network(self) -> nn.Module:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workloads.base import Batch, WorkloadInfo, reseeded
-from workloads.data import DataSource
+from workloads.data import Bank, DataSource
 
 
 class Supervised(ABC):
@@ -43,6 +44,10 @@ class Supervised(ABC):
 
     def batch(self, indices: Sequence[int]) -> Batch:
         return self._source.batch(indices)
+
+    def write_files(self, folder: Path) -> bool:
+        """Writes its samples as files that it reads with ``data_dir=folder``; False if it reads none."""
+        return isinstance(self._source, Bank) and self._source.write(folder)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         *inputs, targets = batch

@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads import data
+from workloads import data, files
 from workloads.base import WorkloadError, check_count, check_mapping, rejections
 from workloads.extras import require
 from workloads.supervised import Supervised
@@ -24,7 +24,7 @@ AUXILIARY = 0.3
 
 
 class Classifier(Supervised):
-    """A classifier on fixed synthetic images of its own input size, or on ``data_dir`` where that is 3x224x224.
+    """A classifier on fixed synthetic images of its own input size, or on those of ``data_dir``.
 
     The loss is the cross-entropy, and ``AUXILIARY`` times that of each further output. ``input_size`` is channels,
     height and width; null: the model's own. ``kwargs`` are arguments of the model; ``units`` are classes or patterns
@@ -53,10 +53,11 @@ class Classifier(Supervised):
         self._kwargs = kwargs or {}
         self._resized = input_size is not None
         self._shape = self._checked_size(input_size) if input_size is not None else self.own_size()
-        if data_dir is not None and (self._shape != IMAGENET or classes != 1000):
-            data.reject_data_dir(f"{self.library}:{model} with another input than 3x224x224 of 1000 classes", data_dir)
-        source = (
-            data.imagenet(seed, data_dir) if data_dir is not None else data.arrays(seed, self._shape, classes=classes)
+        source = files.images_or(
+            lambda: data.arrays(seed, self._shape, classes=classes),
+            *(seed, data_dir, self._shape),
+            classes=classes,
+            of=f"{self.library}:{model}",
         )
         super().__init__(f"{self.library}_{model}", seed, source)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workloads import data
+from workloads import files
 from workloads.base import check_choice
 from workloads.supervised import Supervised
 
@@ -22,7 +22,7 @@ class ViT(Supervised):
     def __init__(self, *, seed: int, data_dir: str | None, size: str = "b_16") -> None:
         check_choice("vit", "size", size, SIZES)
         self._size = size
-        source = data.imagenet(seed, data_dir) if size == "b_16" else data.cifar10(seed, data_dir)
+        source = files.imagenet(seed, data_dir) if size == "b_16" else files.cifar10(seed, data_dir)
         super().__init__(f"vit_{size}", seed, source)
 
     def network(self) -> nn.Module:

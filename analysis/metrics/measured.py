@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.metrics import scaling_loss, step_parts, time
 from analysis.metrics.across_hosts import Across
+from analysis.metrics.data_wait import DataWait
 from analysis.metrics.memory import Memory, memory
 from analysis.metrics.scaling import Efficiency, devices, serial_fraction
 from analysis.metrics.target import Target, to_target
@@ -52,6 +53,8 @@ class Measured:
     mfu: Interval
     hfu: Interval
     joules_per_step: float
+    data_wait: DataWait | None
+    """Waiting for a DataLoader; None where batches were ready."""
     target: Target | None
     """Steps and time to ``target_loss``; None where none was set, or nothing was trained."""
     warnings: tuple[str, ...]
@@ -105,8 +108,9 @@ def measure(
     settings: Mapping[Hashable, Any],
     efficiency: Efficiency | None,
     across: Across | None = None,
+    waited: DataWait | None = None,
 ) -> Measured:
-    """Compute what a report needs of ``record``; ``efficiency`` and ``across`` are relative to other records."""
+    """Compute what a report needs of ``record``; ``efficiency``, ``across`` and ``waited`` depend on other records."""
     timed = [launch for launch in record.launches if launch.ranks]
     trained = [] if record.resolved.get("simulated") else timed  # else of ranks that are not there
     throughput = medians.median_interval([time.throughput_per_s(record, launch) for launch in trained])
@@ -128,6 +132,7 @@ def measure(
         mfu=utilization(record, throughput),
         hfu=hardware_utilization(record, throughput),
         joules_per_step=joules_per_step(record),
+        data_wait=waited,
         target=to_target(record) if trained else None,
         warnings=tuple(record.verdicts),
         reasons=record.verdict_reasons,

@@ -13,7 +13,7 @@ PARTS = ("compute", "optimizer", "exposed", "straggler", "host", "data")
 
 COLUMNS = [*[f"{part}_part_s" for part in PARTS], "overlap_ratio", "exposed_profiled_s", "exposed_removed_s"]
 
-WORDS = {"exposed": "exposed communication", "straggler": "wait for stragglers", "data": "making the batch"}
+WORDS = {"exposed": "exposed communication", "straggler": "wait for stragglers", "data": "data"}
 
 
 def columns(record: Record) -> dict[str, float]:

@@ -21,6 +21,7 @@ from analysis.report.sections import (
     communication,
     configurations,
     hosts,
+    input_pipeline,
     largest_batch,
     memory,
     model_size,
@@ -91,6 +92,7 @@ def _sections(content: Content, advice: Advised, folder: Path | None) -> Iterato
     yield configurations.section(content)
     yield largest_batch.section(content)
     yield target.section(content)
+    yield input_pipeline.section(content)
     yield communication.section(content)
     yield step_parts.section(content)
     yield scaling_loss.section(content)

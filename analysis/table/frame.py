@@ -10,6 +10,9 @@ import pandas as pd
 
 from analysis.metrics import hosts, scaling_loss, step_parts
 from analysis.metrics.across_hosts import across
+from analysis.metrics.data_wait import COLUMNS as DATA_COLUMNS
+from analysis.metrics.data_wait import columns as data_columns
+from analysis.metrics.data_wait import data_waits
 from analysis.metrics.largest_batch import SEARCH_COLUMNS, search_columns
 from analysis.metrics.measured import Measured, measure
 from analysis.metrics.memory import COLUMNS as MEMORY_COLUMNS
@@ -38,6 +41,7 @@ COLUMNS = [
     *["launches", "interval_level"],
     *["model_state_paper_bytes", "transient_predicted_bytes", "sent_predicted_bytes", "sent_bytes", "wire_bytes"],
     *step_parts.COLUMNS,
+    *DATA_COLUMNS,
     *["unit", "parameters", "machine_devices"],
     *[f"{kind}_bytes" for kind in KINDS],
     *[f"{kind}_predicted_bytes" for kind in KINDS],
@@ -78,9 +82,9 @@ def measure_all(records: Sequence[Record]) -> list[Measured]:
         for cell, record in zip(named, records, strict=True)
     ]
     return [
-        measure(record, at, settings, efficiency, crossing)
-        for at, (record, settings, efficiency, crossing) in enumerate(
-            zip(records, columns, efficiencies(list(records)), across(records), strict=True)
+        measure(record, at, settings, efficiency, crossing, waited)
+        for at, (record, settings, efficiency, crossing, waited) in enumerate(
+            zip(records, columns, efficiencies(list(records)), across(records), data_waits(records), strict=True)
         )
     ]
 
@@ -185,6 +189,7 @@ def row(cell: Measured) -> dict[Hashable, Any]:
         | origin.columns(record)
         | scaling_columns(cell)
         | host_columns(cell)
+        | data_columns(cell.data_wait)
         | target_columns(cell.target)
     )
 

@@ -45,7 +45,7 @@ TOPICS = {
     ),
     "Work and ranks": (
         *("workload", "gpus", "device", "backend", "threads", "scaling", "batch_size", "batch_tokens"),
-        *("data_skew", "data_dir", "seed", "deterministic"),
+        *("data_skew", "data_dir", "data", "loader.", "seed", "deterministic"),
     ),
     "Launches and time": (
         *("steps", "warmup", "target_loss", "repeats", "timeout_s", "budget_s", "dry_run", "resume", "reproduce"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench import engines
 from bench.engines.spec import EngineSpec, Traits
+from bench.job import LoaderSettings
 from bench.launch.launcher import Host
 from bench.measure.machine.torch_build import Machine
 from bench.network.link import link_of
@@ -23,6 +24,8 @@ from results.resolved import HostRanks, Resolved, ResolvedNetwork
 from results.settings import MAX_BATCH, Config, with_role
 from results.training_settings import Training
 
+PREFETCH = 2
+"""Batches that a worker of torch's DataLoader reads in advance, unless it is set."""
 NOT_IDENTITY = with_role("sweep")
 """Settings of the sweep as a whole, which change no measurement."""
 
@@ -89,15 +92,31 @@ class Cell:
         """Ranks that there are."""
         return 1 if self.simulated else self.config.gpus
 
+    @property
+    def loader(self) -> LoaderSettings | None:
+        """What reads the batches of each rank; None where they are ready before."""
+        if self.config.data != "loader":
+            return None
+        asked = self.config.loader
+        pinned = self.device == "cuda" if asked.pin_memory is None else asked.pin_memory
+        return LoaderSettings(asked.workers, asked.prefetch or PREFETCH, pinned)
+
     def oversubscribed(self, machine: Machine) -> bool:
-        """Whether ranks share a GPU, or ranks and servers share a core."""
+        """Whether ranks share a GPU, or ranks, servers and processes that read data share a core."""
         servers = 0 if self.status else self.traits().servers
         counts = self.ranks_by_host or (self.processes,)
         hosts = self.hosts or (Host("", machine, self.cores),)
+        readers = self.loader.workers if self.loader else 0
         if self.device == "cuda":
-            return any(count > host.machine.cuda_devices for count, host in zip(counts, hosts, strict=True))
+            return any(
+                count > host.machine.cuda_devices or count * readers > host.cores
+                for count, host in zip(counts, hosts, strict=True)
+            )
         processes = (counts[0] + servers, *counts[1:])  # servers run on the first host
-        return any(count * self.threads > host.cores for count, host in zip(processes, hosts, strict=True))
+        return any(
+            count * self.threads + ranks * readers > host.cores
+            for count, ranks, host in zip(processes, counts, hosts, strict=True)
+        )
 
     @property
     def searches(self) -> bool:

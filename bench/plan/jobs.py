@@ -40,7 +40,10 @@ class Jobs:
     """Folder of the sweep's trace files; None where none are written."""
 
     def load(self) -> LoadJob:
-        return LoadJob(workload=self._workload, world_size=1, **self._process)
+        makes_files = self.cell.loader is not None and self.cell.config.data_dir is None
+        files = str(self.files) if makes_files else None
+        given = dataclasses.replace(self._workload, data_dir=self.cell.config.data_dir)
+        return LoadJob(workload=given, world_size=1, files=files, **self._process)
 
     def reference(self, rank_batch: int | None = None) -> ReferenceJob:
         """``rank_batch``: another batch than the cell's."""
@@ -121,6 +124,13 @@ class Jobs:
         return self.timing(silent=silent, number=number) if self.cell.trains else self.collectives()
 
     @property
+    def files(self) -> Path:
+        """Where files are made for a DataLoader without ``data_dir``, for a workload and a seed."""
+        config = self.cell.config
+        same = json.dumps([config.workload, config.seed], sort_keys=True)
+        return self.scratch / f"files-{hashlib.sha256(same.encode()).hexdigest()[:16]}"
+
+    @property
     def _trace_place(self) -> TracePlace | None:
         is_traced = self.traces and self.cell.config.measure.trace
         return TracePlace(str(self.traces), self.cell.id) if is_traced else None
@@ -129,7 +139,10 @@ class Jobs:
     def _workload(self) -> WorkloadSpec:
         config = self.cell.config
         options = {key: value for key, value in config.workload.items() if key not in ("name", "factory")}
-        return WorkloadSpec(config.workload["factory"], config.seed, config.data_dir, options)
+        data_dir = config.data_dir
+        if self.cell.loader and data_dir is None and self.files.is_dir():
+            data_dir = str(self.files)
+        return WorkloadSpec(config.workload["factory"], config.seed, data_dir, options)
 
     @property
     def _parity_steps(self) -> int:
@@ -159,6 +172,7 @@ class Jobs:
             "world_size": self.cell.processes,
             "engine": config.engine["package"],
             "first_use": self.first_use,
+            "loader": self.cell.loader,
             "servers": self.cell.traits().servers,
             "network": link_of(config.network, config.gpus),
             "ranks_by_host": list(self.cell.ranks_by_host),

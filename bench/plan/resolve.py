@@ -17,13 +17,14 @@ from bench.plan.hosts import placed
 from bench.plan.unsupported import (
     reject_backend,
     reject_hosts,
+    reject_loader,
     reject_network,
     reject_search,
     reject_simulated,
     reject_straggler,
     reject_unrepeatable,
 )
-from results.settings import Config
+from results.settings import Config, Loader, Measure
 
 
 def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[Host] = ()) -> list[Cell]:
@@ -33,10 +34,11 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
     """
     hosts = hosts or [Host("", machine, cores)]
     most_ranks = max(most_on_a_host(config, resolve_device(config, machine), hosts) for config in configs)
+    readers = max(config.loader.workers if config.data == "loader" else 0 for config in configs)
     cells = {}
-    for config in configs:
+    for config in map(with_effect, configs):
         device = resolve_device(config, machine)
-        threads = config.threads or max(1, int(min(host.cores for host in hosts) // most_ranks))
+        threads = config.threads or max(1, int(min(host.cores for host in hosts) // most_ranks) - readers)
         cell = Cell(config, device, resolve_backend(config, device, hosts), threads, cores, None, "")
         try:
             counts = placed(config, device, hosts)
@@ -50,6 +52,7 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
                 reject_simulated(cell)
                 reject_search(cell)
                 reject_straggler(cell)
+                reject_loader(cell)
             else:
                 collectives.check_settings(config, cell.backend)
             reject_network(cell)
@@ -59,6 +62,16 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
             cell = dataclasses.replace(cell, status="unavailable", reason=str(error))
         cells[cell.id] = cell
     return list(cells.values())
+
+
+def with_effect(config: Config) -> Config:
+    """The request with the defaults of what has no effect: a DataLoader's settings for a pool, and the other way round.
+
+    So cells that differ in nothing else are one.
+    """
+    if config.data == "pool":
+        return dataclasses.replace(config, loader=Loader())
+    return dataclasses.replace(config, measure=dataclasses.replace(config.measure, batch_pool=Measure.batch_pool))
 
 
 def _reject_by_engine(cell: Cell) -> None:

@@ -88,6 +88,26 @@ def reject_straggler(cell: Cell) -> None:
         )
 
 
+def reject_loader(cell: Cell) -> None:
+    """Raises EngineUnsupported for settings of a DataLoader that have no effect, or that it cannot honor."""
+    config, loader = cell.config, cell.loader
+    if loader is None:
+        return
+    if config.data_skew == "labels":
+        raise EngineUnsupported(
+            "data=loader has no data_skew=labels: to sort a global batch, each rank would read all of it. Valid: "
+            "data_skew=none or samples, or data=pool"
+        )
+    if loader.pin_memory and cell.device != "cuda":
+        raise EngineUnsupported(
+            f"loader.pin_memory=true has no effect on device={cell.device}; valid: null, false, or device=cuda"
+        )
+    if config.loader.prefetch is not None and not loader.workers:
+        raise EngineUnsupported(
+            f"loader.prefetch={config.loader.prefetch} needs loader.workers of at least 1; with 0, valid: null"
+        )
+
+
 def reject_network(cell: Cell) -> None:
     """Raises EngineUnsupported for a lab that cannot be made here, or that not all traffic would go through."""
     config = cell.config

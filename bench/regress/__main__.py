@@ -239,6 +239,8 @@ def side(
     """One side's sweep, with nothing measured yet."""
     if any(config.batch_tokens is not None for config in configs):
         raise ConfigError("batch_tokens is not supported by bench.regress; valid: batch_size")
+    if any(config.data == "loader" and config.data_dir is None for config in configs):
+        raise ConfigError("data=loader without data_dir is not supported by bench.regress; valid: data_dir=FOLDER")
     scratch.mkdir()
     cells = plan(configs, launcher.machine, limits.usable_cores())
     return Sweep(cells, open_store(folder, resume=False), launcher, where, scratch, Breakdown(), code)

@@ -26,15 +26,23 @@ def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> lis
     for cell in cells:
         if not cell.status and cell.trains:
             job = Jobs(cell, scratch).load()
-            key = json.dumps(dataclasses.asdict(job.workload), sort_keys=True)
+            key = json.dumps([dataclasses.asdict(job.workload), job.files], sort_keys=True)
             if key not in loaded:
                 loaded[key] = launcher.launch(job)
             if loaded[key].status == "unsupported":
                 raise ConfigError(loaded[key].reason)
+            if loaded[key].status == "ok" and loaded[key].ranks[0].wrote_files:
+                check_files(cell, Path(str(job.files)))
             if cell.config.batch_tokens is not None and loaded[key].status == "ok":
                 cell = dataclasses.replace(cell, samples=samples(cell.config, loaded[key].ranks[0]))
         checked.append(cell)
     return checked
+
+
+def check_files(cell: Cell, folder: Path) -> None:
+    """Raises ConfigError if the files that were made are not where all ranks of the cell read them."""
+    if cell.hosts or not folder.is_dir():
+        raise ConfigError("data=loader on several hosts needs data_dir: files are made on one of them only")
 
 
 def samples(config: Config, workload: LoadResult) -> int:

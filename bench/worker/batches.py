@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +36,23 @@ def load(job: LoadJob) -> LoadResult:
     module = work.build()
     if job.workload.options.get("units"):
         work.units(module)
-    return LoadResult(unit=work.info.unit, units_per_sample=work.info.units_per_sample)
+    wrote = job.files is not None and write_files(job, work, Path(job.files))
+    return LoadResult(unit=work.info.unit, units_per_sample=work.info.units_per_sample, wrote_files=wrote)
+
+
+def write_files(job: LoadJob, work: Workload, folder: Path) -> bool:
+    """Whether the workload wrote its samples as files into ``folder``; a person's own workload reads what it likes.
+
+    Raises WorkloadError for a built-in one that neither reads files nor takes a set time to read a sample.
+    """
+    write = getattr(work, "write_files", None)
+    wrote = write is not None and write(folder)
+    if not wrote and write is not None and not getattr(work, "times_reading", False):
+        raise WorkloadError(
+            f"data=loader needs samples that are read from files; workload={work.info.name} has them in memory. Valid: "
+            "data=pool, or a workload of images or tokens"
+        )
+    return bool(wrote)
 
 
 @functools.lru_cache(maxsize=2)
@@ -51,6 +68,8 @@ class Watched:
         self._own = own
         self._factory = factory
         self.info, self.units, self.batch, self.loss = own.info, own.units, own.batch, own.loss
+        self.write_files = getattr(own, "write_files", None)
+        self.times_reading = getattr(own, "times_reading", False)
 
     def build(self) -> nn.Module:
         with watched(self._factory):

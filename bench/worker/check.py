@@ -25,6 +25,7 @@ from bench.rank_results import CheckResult
 from bench.worker import loop, parity, updates
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.engine import UNSTEADY_STEPS, set_up
+from bench.worker.feed import loaded
 from bench.worker.model import digest
 from bench.worker.randomness import seed_generators
 from bench.worker.replicas import rank_difference
@@ -87,12 +88,16 @@ def compare_with_reference(job: CheckJob, engine: Engine, work: Workload, contex
     rank 0's."""
     share = share_of(job, context.rank)
     seed_generators(job)
+    feed = loaded(job, context.rank, context.device) if job.loader else None
     reference = None if context.rank else Reference.load(Path(job.reference))
     losses, first = [], None
     for step in range(job.parity_steps):
-        losses.append(loop.train_step(engine, batches(job, work, share, step, context.device), work.loss))
+        micro_batches = feed.take(step) if feed else batches(job, work, share, step, context.device)
+        losses.append(loop.train_step(engine, micro_batches, work.loss))
         if step == 0:
             first = errors_of_first_step(job, engine, reference)
+    if feed:
+        feed.close()
     means = torch.stack(losses).double()
     dist.all_reduce(means)
     means /= job.world_size

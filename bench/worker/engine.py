@@ -9,11 +9,13 @@ from typing import Any
 from torch import nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
-from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.base import Engine, LossFunction, RankContext
 from bench.engines.precision import reject_narrow
 from bench.job import EngineJob, StepsJob
 from bench.worker import straggler
 from bench.worker.batches import batches, share_of, workload
+from bench.worker.feed import feed_of
+from bench.worker.loop import Feed
 
 UNSTEADY_STEPS = 2
 """Steps before anything is counted: the first update makes optimizer state, and DDP rebuilds its buckets after it."""
@@ -30,19 +32,18 @@ def set_up(job: EngineJob[Any], module: nn.Module, units: list[nn.Module], conte
     return engine
 
 
-def ready(job: StepsJob[Any], context: RankContext) -> tuple[Engine, list[list[Batch]], LossFunction]:
-    """The engine, a pool of batches, and the loss function, slow on a straggler."""
+def ready(job: StepsJob[Any], context: RankContext) -> tuple[Engine, Feed, LossFunction]:
+    """The engine, the batches of its steps, and the loss function, slow on a straggler."""
     rank, device = context.rank, context.device
     work = workload(job.workload)
     module = work.build().to(device)
-    share = share_of(job, rank)
-    pool = [batches(job, work, share, step, device) for step in range(min(job.batch_pool, job.warmup + job.steps))]
+    feed = feed_of(job, rank, device)
     loss_fn: LossFunction = work.loss
     if rank == job.straggler_rank:
         mode = job.spec.checkpointing
         own_s = straggler.compute_s(
-            *(module, pool[0][0], work.loss, job.spec.precision, device),
+            *(module, batches(job, work, share_of(job, rank), 0, device)[0], work.loss, job.spec.precision, device),
             prepare=lambda copied: checkpoint_units(work.units(copied), mode),
         )
         loss_fn = straggler.slowed(work.loss, (job.straggler_factor - 1) * own_s, device)
-    return set_up(job, module, work.units(module), context), pool, loss_fn
+    return set_up(job, module, work.units(module), context), feed, loss_fn

@@ -11,8 +11,8 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -45,6 +45,25 @@ class Share:
         return [range(first + index * micro, first + (index + 1) * micro) for index in range(self.accumulate)]
 
 
+class Feed(Protocol):
+    """The micro-batches of each step of a rank."""
+
+    is_timed: bool
+    """Whether taking them is a part of the step."""
+
+    def take(self, step: int) -> list[Batch]:
+        """The micro-batches of the next step, on the device; ``step`` is its number in a pool."""
+        ...
+
+    def drain(self) -> None:
+        """Drops what was read in advance."""
+        ...
+
+    def close(self) -> None:
+        """Ends the processes that read."""
+        ...
+
+
 def train_step(
     engine: Engine, micro_batches: list[Batch], loss_fn: LossFunction, clock: Marker | None = None
 ) -> Tensor:
@@ -72,15 +91,18 @@ class TimedSteps:
     losses: list[float]
     wall_s: float
     backlog_s: float | None = None
+    data_s: list[float] = field(default_factory=list)
+    """Waiting for the batch; empty where batches are ready."""
 
     @property
     def step_s(self) -> list[float]:
-        return [a + b for a, b in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+        parts = [self.data_s, self.forward_backward_s, self.optimizer_s]
+        return [sum(step) for step in zip(*filter(None, parts), strict=True)]
 
 
 def timed_steps(
     engine: Engine,
-    steps: list[list[Batch]],
+    feed: Feed,
     count: int,
     loss_fn: LossFunction,
     device: torch.device,
@@ -89,10 +111,11 @@ def timed_steps(
     join: bool = False,
     ended: Callable[[list[Tensor]], bool] | None = None,
 ) -> TimedSteps:
-    """Times ``count`` steps that cycle through ``steps``, from a common start, without garbage collection.
+    """Times ``count`` steps on the batches of ``feed``, from a common start, without garbage collection.
 
-    The first of them is step ``first`` of the cycle. ``ended`` is called with the losses after each step, on the clock
-    of the next one; where it is true, that step was the last.
+    The first of them is step ``first`` of a pool. Steps begin with what a loader reads from then on, since ranks may
+    have waited before: it is drained. ``ended`` is called with the losses after each step, on the clock of the next
+    one; where it is true, that step was the last.
 
     With ``join``, ranks may have unequal counts; a rank that is done answers the others' collectives, off the clock.
     """
@@ -101,13 +124,18 @@ def timed_steps(
     gc.disable()
     try:
         synchronize(device)
+        if count:
+            feed.drain()
         wait_for_all(device)
         clock = marks(device)
         started = time.perf_counter()
         clock.mark()
         with cast(JoinableEngine, engine).join() if join else contextlib.nullcontext():
             for step in range(first, first + count):
-                losses.append(train_step(engine, steps[step % len(steps)], loss_fn, clock))
+                micro_batches = feed.take(step)
+                if feed.is_timed:
+                    clock.mark()
+                losses.append(train_step(engine, micro_batches, loss_fn, clock))
                 if ended and ended(losses):
                     break
             launched_s = time.perf_counter() - started
@@ -117,7 +145,10 @@ def timed_steps(
         gc.enable()
     intervals = clock.intervals_s()
     backlog_s = wall_s - launched_s if device.type == "cuda" else None
-    return TimedSteps(intervals[0::2], intervals[1::2], [float(loss) for loss in losses], wall_s, backlog_s)
+    parts = 3 if feed.is_timed else 2
+    *data, forward_backward, update = (intervals[part::parts] for part in range(parts))
+    numbers = [float(loss) for loss in losses]
+    return TimedSteps(forward_backward, update, numbers, wall_s, backlog_s, *data)
 
 
 def profiled_steps(

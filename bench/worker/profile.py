@@ -23,20 +23,20 @@ PROFILED_STEPS = 10
 def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     """Attributes a few steps to their parts, in whole periods. Their batches are made within them, as in training.
 
-    A rank that has its batch waits for those of the others, since timed steps find theirs ready: what a slow disk costs
-    is data, on all ranks, and no straggler. Where ranks take steps of their own, none waits.
+    A rank that has its batch waits for those of the others: what a slow disk costs is data, on all ranks, and no
+    straggler. Where ranks take steps of their own, none waits.
     """
     rank, device = context.rank, context.device
-    engine, pool, loss_fn = ready(job, context)
+    engine, feed, loss_fn = ready(job, context)
     work, share, first = workload(job.workload), share_of(job, rank), max(job.warmup, UNSTEADY_STEPS)
-    loop.timed_steps(engine, pool, first, loss_fn, device)
-    settling = settle(engine, device, lambda step: loop.train_step(engine, pool[step % len(pool)], loss_fn))
+    loop.timed_steps(engine, feed, first, loss_fn, device)
+    settling = settle(engine, device, lambda step: loop.train_step(engine, feed.take(step), loss_fn))
     watch = timeline.ProfilerWatch(device)
     period = job.spec.local_steps
     count = period * math.ceil(min(job.steps, PROFILED_STEPS) / period)
 
     def fetch(step: int) -> list[Batch]:
-        made = batches(job, work, share, first + step, device)
+        made = feed.take(step) if feed.is_timed else batches(job, work, share, first + step, device)
         if not job.servers and period == 1:
             all_here(context.store, job.world_size, f"data {step}")
         return made
@@ -44,6 +44,7 @@ def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     updates = UpdateWatch(engine, settling)
     loop.profiled_steps(engine, fetch, count, loss_fn, watch)
     updated = updates.result(loop.SETTLING_STEPS + count)
+    feed.close()
     engine.teardown()
     steps = watch.steps()
     of_ranks = all_gather_json([step.issues for step in steps], device)

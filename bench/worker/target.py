@@ -44,6 +44,7 @@ def joined(first: TimedSteps, second: TimedSteps) -> TimedSteps:
         optimizer_s=first.optimizer_s + second.optimizer_s,
         losses=first.losses + second.losses,
         wall_s=first.wall_s + second.wall_s,
+        data_s=first.data_s + second.data_s,
     )
 
 

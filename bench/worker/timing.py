@@ -18,37 +18,36 @@ from results import launches
 
 
 def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingResult:
-    """Warm-up and measured steps over a pool of batches that exists before the clock starts."""
+    """Warm-up and measured steps, over batches that exist before the clock starts or that a DataLoader reads."""
     rank, device = context.rank, context.device
-    engine, pool, loss_fn = ready(job, context)
+    engine, feed, loss_fn = ready(job, context)
     talks = job.spec.backend == "gloo" and not job.silent and not (job.network and job.servers)  # servers read no link
     interface = interface_bytes.interface_of(rank, job.world_size, job.network, context.placement) if talks else None
     watch = interference.Watch(context.placement, device, interface)
     seconds.lap("setup_s")
-    warmup = loop.timed_steps(engine, pool, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
+    warmup = loop.timed_steps(engine, feed, steps_of(job, rank, job.warmup), loss_fn, device, join=job.spec.join)
     seconds.lap("warmup_s")
     settling = 0
     if job.warmup and not job.silent:
-        settling = settle(
-            engine, device, lambda step: loop.train_step(engine, pool[(job.warmup + step) % len(pool)], loss_fn)
-        )
+        settling = settle(engine, device, lambda step: loop.train_step(engine, feed.take(job.warmup + step), loss_fn))
     updates = UpdateWatch(engine, settling)
     watch.begin()
     if job.silent:
         wait_for_all(job, context, "measured")  # without communication, the barrier of the steps waits for no rank
     if job.target_loss is None:
-        measured = loop.timed_steps(engine, pool, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
+        measured = loop.timed_steps(engine, feed, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
     elif job.synchronous:
         measured = steps_until(
             job.target_loss,
             job.steps,
             device,
-            lambda first, count: loop.timed_steps(engine, pool, count, loss_fn, device, first=first),
+            lambda first, count: loop.timed_steps(engine, feed, count, loss_fn, device, first=first),
         )
     else:
         notices = Notices(job.target_loss, context.store, rank, job.world_size)
-        measured = loop.timed_steps(engine, pool, job.steps, loss_fn, device, ended=notices.ended)
+        measured = loop.timed_steps(engine, feed, job.steps, loss_fn, device, ended=notices.ended)
     disturbance = watch.end()
+    feed.close()
     seconds.lap("measured_s")
     updated = updates.result(len(measured.losses))
     engine.teardown()
@@ -59,6 +58,7 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
         wall_s=measured.wall_s,
         losses=measured.losses,
         backlog_s=measured.backlog_s,
+        data_s=measured.data_s,
         updates=updated,
     )
     return TimingResult(samples=samples, interference=disturbance)

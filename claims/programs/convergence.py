@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from bench.engines.base import Batch
 from claims.programs import engines
 from workloads import cnn_cifar
-from workloads.data import cifar10, digits
+from workloads.data import digits
 from workloads.digits import network
+from workloads.files import cifar10
 
 TEST_IMAGES = 360
 TRAINED = 1797 - TEST_IMAGES

@@ -1,11 +1,12 @@
-"""The answer: one or two sentences for the first screen, before them who reached the target loss first."""
+"""The answer: one or two sentences for the first screen, before them who reached the target loss first, after
+them whether the loader is the bottleneck."""
 
 from __future__ import annotations
 
 from analysis.advice.answer import Answers, answers
 from analysis.report.model.content import Content
 from analysis.report.model.section import ListItem, Points, Section
-from analysis.report.sections import target
+from analysis.report.sections import input_pipeline, target
 
 MOST_HEADLINES = 3
 """Tasks whose answer stands on the first screen."""
@@ -16,7 +17,7 @@ def sections(content: Content) -> list[Section]:
     if content.trained.empty:
         return []
     task_answers = answers(content.records, content.trained)
-    prose = target.sentences(content) + headlines(task_answers)
+    prose = target.sentences(content) + headlines(task_answers) + input_pipeline.sentences(content)
     if not task_answers:
         searched = bool((content.trained["search_tried"] > 0).any())
         prose = [

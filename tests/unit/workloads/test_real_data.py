@@ -19,7 +19,7 @@ from tests.workload_cases import (
     same,
     shared,
 )
-from workloads import WorkloadError, data
+from workloads import WorkloadError, data, files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -133,7 +133,7 @@ def imagenet_folder(tmp_path: Path) -> Path:
 
 
 def test_imagenet_is_read_from_the_folder(imagenet_folder: Path) -> None:
-    source = data.imagenet(0, str(imagenet_folder))
+    source = files.imagenet(0, str(imagenet_folder))
     assert source.info.samples == 6 and not source.info.synthetic
     images, labels = source.batch(range(6))
     assert images.shape == (6, 3, 224, 224) and labels.bincount().tolist() == [2, 2, 2]
@@ -149,7 +149,10 @@ def test_an_imagenet_class_without_images_is_rejected_by_its_name(imagenet_folde
         load("resnet50", data_dir=str(imagenet_folder))
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name not in ("cnn_cifar", "vit_b_16")])
+FROM_FILES = ("cnn_cifar", "vit_b_16", "gpt", "bert", "hf", "timm", "torchvision", "module")
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if name not in FROM_FILES])
 def test_a_folder_is_refused_where_there_is_nothing_to_read_from_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="reads nothing from a folder"):
         load(name, data_dir=str(tmp_path))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.engines.spec import EngineSpec
 from bench.measure.memory.step import StepMemory, state_bytes
+from bench.worker.feed import Pool
 from bench.worker.loop import Share, TimedSteps, timed_steps
 from bench.worker.parity import compare, weights_error
 from bench.worker.single_process import Reference, train_reference
@@ -55,7 +56,7 @@ def test_the_clock_separates_the_phases_of_a_step(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("torch.distributed.barrier", lambda: None)
 
     def timed() -> TimedSteps:
-        samples = timed_steps(Sleeper(), [[()]], 5, lambda module, batch: torch.zeros(()), torch.device("cpu"))  # type: ignore[arg-type]
+        samples = timed_steps(Sleeper(), Pool([[()]]), 5, lambda module, batch: torch.zeros(()), torch.device("cpu"))  # type: ignore[arg-type]
         assert min(samples.forward_backward_s) >= 0.02
         assert min(samples.optimizer_s) >= 0.01
         assert samples.losses == [1.0] * 5

@@ -1,0 +1,82 @@
+"""Whether the loader is the bottleneck, in words, and how long steps wait for their batches."""
+
+from __future__ import annotations
+
+from analysis.metrics.data_wait import LIMIT, DataWait
+from analysis.metrics.measured import Measured
+from analysis.report.model.content import Content
+from analysis.report.model.section import Section, Value, numbers, words
+from analysis.statistics.medians import Interval
+from analysis.table.panels import describe
+from analysis.text import units
+
+MOST_SENTENCES = 3
+"""Configurations that the first screen has a sentence for."""
+VERDICTS = {True: "is the bottleneck", False: "is not the bottleneck", None: "may be the bottleneck"}
+
+
+def section(content: Content) -> Section:
+    """A row for each configuration with a DataLoader."""
+    return Section(
+        "Input pipeline",
+        "input-pipeline",
+        tables=content.cell_table(
+            _cells(content), row, numbers("wait for data (ms)", "of the step", "with data=pool"), words("bottleneck")
+        ),
+        notes=[
+            "Wait for data: mean over steps, of the rank that waits longest. With data=pool: its throughput over this "
+            f"one's, paired by round. The loader is a bottleneck if more than {units.percent(LIMIT)} of the throughput "
+            f"is lost: by that ratio, else by the share of waiting. {content.intervals}"
+        ],
+    )
+
+
+def sentences(content: Content) -> list[str]:
+    """The answer for each configuration with a DataLoader, those that wait longest first."""
+    cells = sorted(_cells(content), key=lambda cell: -_waited(cell).share.value)
+    answers = [sentence(describe(cell.settings, content.names), cell) for cell in cells[:MOST_SENTENCES]]
+    more = len(cells) - len(answers)
+    return answers + ([f"{units.counted(more, 'more configuration')} with data=loader: in the report."] if more else [])
+
+
+def sentence(name: str, cell: Measured) -> str:
+    """Whether the loader is the bottleneck of one configuration, and by how much."""
+    waited = _waited(cell)
+    share, ratio = waited.share, waited.over_pool
+    wait = f"ranks wait {units.percent(share.value)}{_level(share, percent=True)} of a step for data"
+    load = ", under background load" if "background_load" in cell.warnings else ""
+    if ratio is None:
+        return f"The loader {VERDICTS[waited.is_bottleneck]} of {name}{load}: {wait}."
+    pool = f"with data=pool, throughput is {units.number(ratio.value)} times as high{_level(ratio)}"
+    if waited.is_bottleneck and share.value <= LIMIT:
+        cause = ". Its processes share cores with the ranks" if cell.is_oversubscribed else ""
+        return f"The loader slows {name}{load}, though {wait}: {pool}{cause}."
+    return f"The loader {VERDICTS[waited.is_bottleneck]} of {name}{load}: {wait}; {pool}."
+
+
+def row(cell: Measured) -> list[Value]:
+    waited = _waited(cell)
+    ratio = waited.over_pool
+    ends = units.interval(ratio.low, ratio.high) if ratio else ""
+    return [
+        Value(units.ms(waited.seconds.value), units.interval(waited.seconds.low, waited.seconds.high, 1e3)),
+        Value(units.percent(waited.share.value), units.interval(100 * waited.share.low, 100 * waited.share.high)),
+        Value(f"{units.number(ratio.value)} x" if ratio else units.MISSING, ends),
+        Value({True: "yes", False: "no", None: "undecided"}[waited.is_bottleneck]),
+    ]
+
+
+def _cells(content: Content) -> list[Measured]:
+    return content.where(lambda cell: cell.data_wait is not None)
+
+
+def _waited(cell: Measured) -> DataWait:
+    assert cell.data_wait, "a configuration with a DataLoader"
+    return cell.data_wait
+
+
+def _level(interval: Interval, *, percent: bool = False) -> str:
+    factor = 100 if percent else 1
+    ends = units.interval(interval.low * factor, interval.high * factor)
+    unit = " %" if percent else ""
+    return f" ({units.percent(interval.level)} CI {ends}{unit})" if ends else ""
