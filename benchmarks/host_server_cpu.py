@@ -78,11 +78,11 @@ def warm_hosts(lab: ClusterLab) -> Iterator[ClusterLauncher]:
     secret, modules = secrets.new(), [*PRELOAD, *engines.preload("bench.engines.torch")]
     address = lab.address("ctl")
     members = Membership(address, 0, secret, modules, len(NODES))
-    words = [
-        lab.at(name, *command(address, members.port, str(index), Cluster(kind="ssh")))
+    commands = {
+        index: lab.at(name, *command(address, members.port, str(index), Cluster(kind="ssh")))
         for index, name in enumerate(NODES)
-    ]
-    with started(members, secret, words) as launcher:
+    }
+    with started(members, secret, commands) as launcher:
         assert len(launcher.hosts) == len(NODES)
         launcher.status = 0
         yield launcher

@@ -71,9 +71,10 @@ def prepare_output(kind: type[io.FileIO] = io.FileIO) -> None:
 def _output(stream: io.TextIOWrapper, kind: type[io.FileIO]) -> TerminalOutput:
     stream.flush()
     buffer = io.BufferedWriter(kind(stream.fileno(), "w", closefd=False))
+    lines = stream.line_buffering or stream.write_through  # PYTHONUNBUFFERED turns the first off
     below, output = (
         # Both write through: their order is that of the calls.
-        make(buffer, stream.encoding, ERRORS, line_buffering=stream.line_buffering, write_through=True)
+        make(buffer, stream.encoding, ERRORS, line_buffering=lines, write_through=True)
         for make in (io.TextIOWrapper, TerminalOutput)
     )
     assert isinstance(output, TerminalOutput)

@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from bench.launch.cluster.commands import PROGRAM
 from results.record import Record
 from tests.ssh_lab import SshLab, obstacle
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 why_not = obstacle()
@@ -20,6 +24,8 @@ pytestmark = [
     *(pytest.mark.exhaustive, pytest.mark.alone),
     pytest.mark.skipif(why_not is not None, reason=why_not or ""),
 ]
+GONE_S = 30.0
+"""Every process of a launch is gone long before, once a host is: within 10 s unless the machine is busy."""
 QUICK = ["gpus=4", "repeats=1", "steps=3", "measure.ceiling=false", "tracking=none"]
 
 
@@ -44,6 +50,10 @@ def on_first_node(lab: SshLab, *words: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def over_ssh(lab: SshLab, folder: Path) -> list[str]:
+    return ["cluster=ssh", "cluster.hosts=[n1,n2]", f'cluster.ssh="{lab.client}"', f"hydra.sweep.dir={folder}"]
+
+
 def check_records(folder: Path, count: int) -> None:
     records = [Record.read(path) for path in (folder / "records").glob("*.json")]
     assert len(records) == count
@@ -53,11 +63,43 @@ def check_records(folder: Path, count: int) -> None:
 
 
 def test_a_sweep_over_ssh_leaves_nothing_on_its_hosts(lab: SshLab, tmp_path: Path) -> None:
-    words = ["-m", "bench", "-m", "engine=native,torch", "stage=0", *QUICK, "cluster=ssh", "cluster.hosts=[n1,n2]"]
-    words += [f'cluster.ssh="{lab.client}"', f"hydra.sweep.dir={tmp_path / 'out'}"]
+    words = ["-m", "bench", "-m", "engine=native,torch", "stage=0", *QUICK, *over_ssh(lab, tmp_path / "out")]
     on_first_node(lab, sys.executable, *words)
     check_records(tmp_path / "out", 2)
     assert lab.processes("n1") == lab.processes("n2") == []
+
+
+def host_server(lab: SshLab, name: str) -> psutil.Process:
+    """As seen from outside the emulated nodes."""
+    below = psutil.Process(lab.pid(name)).children(recursive=True)
+    (server,) = [one for one in below if one.name().startswith("python") and PROGRAM in one.cmdline()]
+    return server
+
+
+def test_a_host_server_that_is_killed_is_started_again_over_ssh(lab: SshLab, tmp_path: Path) -> None:
+    endless = ["measure=time", "steps=100000", "timeout_s=600", "cluster.health_check=false"]
+    words = ["-m", "bench", "-m", "engine=torch", "stage=0,1", *QUICK, *endless, *over_ssh(lab, tmp_path / "out")]
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            lab.at("n1", sys.executable, *words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as sweep,
+    ):
+
+        def trains() -> bool:
+            assert sweep.poll() is None, (tmp_path / "log").read_text()
+            return bool(lab.ranks("n1") and lab.ranks("n2"))
+
+        assert wait_until(trains, 300)
+        host_server(lab, "n2").kill()
+        began = time.monotonic()
+        assert wait_until(lambda: not lab.ranks("n1") and not lab.ranks("n2"), GONE_S)
+        print(f"killed host server: all ranks are gone after {time.monotonic() - began:.1f} s")
+        assert wait_until(trains, 300), "the second configuration runs on the host that was lost"
+        lab.down()  # else the sweep would not end
+    output = (tmp_path / "log").read_text()
+    assert "n2: host lost: its host server ended" in output
+    assert "n2: its host server ended; it is started again" in output
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun (apt-get install openmpi-bin)")

@@ -12,5 +12,7 @@ fork server, and ends it with all its ranks when the coordinator is gone. During
     merge.py        the result of a launch from those of its slices
     interfaces.py   which network interface has which address
     env.py          cluster=env: which node this is
+    commands.py     the commands that start host servers
+    starter.py      runs them, and one again whose host server has ended
     start.py        starts host servers, and the coordinator
 """

@@ -19,7 +19,7 @@ def command(address: str, port: int, index: str, cluster: Cluster) -> list[str]:
 
 def over_ssh(host: str, words: list[str], cluster: Cluster) -> list[str]:
     inside = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(words)}"
-    return [*shlex.split(cluster.ssh), "-o", "BatchMode=yes", host, inside]
+    return [*shlex.split(cluster.ssh), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", host, inside]
 
 
 def srun(words: list[str], nodes: int) -> list[str]:

@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class HostServer:
     def __init__(self, address: str, port: int, index: int, secret: str, interface: str | None = None) -> None:
         self._coordinator = (address, port)
         self._index, self._secret, self._chosen = index, secret, interface
+        self._instance = uuid.uuid4().hex
         self._code = source.collect([])  # before joining, which may not take long
         self._server: ServerProcess | None = None
         self._warm = self._joined_once = False
@@ -130,6 +132,7 @@ class HostServer:
         channel.send(
             {
                 "index": self._index,
+                "instance": self._instance,
                 "name": socket.gethostname(),
                 "address": address,
                 "interface": interface,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from bench.launch.cluster.facts import EXCHANGES, ClockOffset, ClockReading, Hos
 from bench.launch.cluster.host_server import BEAT_S, LOST_S
 from bench.launch.cluster.membership import JOIN_S, Member, Membership
 from bench.launch.cluster.merge import HOST_LOST, merged
+from bench.launch.cluster.starter import StartedElsewhere, Starter
 from bench.launch.launcher import Host, LaunchError
 from bench.launch.local import SLACK_S
 from bench.measure.machine.torch_build import Machine
@@ -30,18 +31,9 @@ ANSWER_S = 10.0
 class ClusterLauncher:
     """The coordinator's launcher. Close it to end all host servers."""
 
-    def __init__(
-        self,
-        membership: Membership,
-        end: Callable[[], None] = lambda: None,
-        starter_failure: Callable[[], str] = lambda: "",
-    ) -> None:
-        """``end`` ends what started the host servers; it is called once they have been sent away.
-
-        ``starter_failure`` is how that has failed before they joined; empty while it has not.
-        """
-        self._members = membership
-        self._end, self._starter_failure = end, starter_failure
+    def __init__(self, membership: Membership, starter: Starter | None = None) -> None:
+        """``starter``: what started the host servers."""
+        self._members, self._starter = membership, starter or StartedElsewhere()
         self._launches = 0
         self._left_out: set[int] = set()
         self.status = NOT_RUN
@@ -56,18 +48,19 @@ class ClusterLauncher:
     def hosts(self) -> list[Host]:
         """All hosts that are not left out, by index. Raises LaunchError if one does not join or was lost, naming it."""
         members, order = self._members.members, self._order()
-        missing = self._members.gather(set(order), self._starter_failure)
+        missing = self._members.gather(set(order), self._starter)
         for index in sorted(missing & set(members)):
             if failure := members[index].warm_up_failure:
                 raise LaunchError(f"{members[index].name}: {failure}")
         if missing & set(self._members.lost):
             raise LaunchError(self._unavailable(order))
         if missing:
+            failures = filter(None, map(self._starter.failure, sorted(missing)))
             joined = ", ".join(members[index].name for index in sorted(members)) or "none"
             raise LaunchError(
                 f"host {', '.join(map(str, sorted(missing)))} of {self._members.size} did not join: "
-                f"{self._starter_failure() or f'nothing was heard of it for {JOIN_S:g} s'} (joined: {joined}); see the "
-                "output of its host server"
+                f"{next(failures, f'nothing was heard of it for {JOIN_S:g} s')} (joined: {joined}); see the output of "
+                "its host server"
             )
         return [members[index].host for index in order]
 
@@ -106,7 +99,7 @@ class ClusterLauncher:
         self._launches += 1
         counts = job.ranks_by_host or [job.world_size]
         indices = self._order()[: len(counts)]
-        if self._members.gather(set(indices)):
+        if self._members.gather(set(indices), self._starter):
             return LaunchResult("failed", self._unavailable(indices), by_chance=True)
         return LaunchInProgress(self._members, job, counts, indices, self._launches).run()
 
@@ -122,12 +115,12 @@ class ClusterLauncher:
 
     def _why(self, index: int) -> str:
         loss = self._members.lost.get(index)
-        return loss.reason if loss else "its fork server is not ready"
+        return loss.reason if loss else self._starter.failure(index) or "its fork server is not ready"
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._members.close(self.status)
-        self._end()
+        self._starter.end()
 
 
 class LaunchInProgress:

@@ -8,13 +8,13 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.launch.channel import Channel, Closed
 from bench.launch.cluster import secret as secrets
-from bench.launch.cluster.host_server import keep_alive
+from bench.launch.cluster.host_server import LOST_STATUS, keep_alive
+from bench.launch.cluster.starter import Starter
 from bench.launch.launcher import Host, LaunchError
 from bench.measure.machine.torch_build import Machine
 from results.decode import decode
@@ -45,6 +45,8 @@ class Member:
 
     channel: Channel
     index: int
+    instance: str
+    """Of the host server: another one has another."""
     name: str
     address: str
     interface: str
@@ -96,28 +98,33 @@ class Membership:
         """Indices of the hosts whose fork servers are warm."""
         return {index for index, member in self.members.items() if member.machine}
 
-    def gather(self, wanted: set[int], starter_failure: Callable[[], str] = lambda: "") -> set[int]:
+    def gather(self, wanted: set[int], starter: Starter) -> set[int]:
         """Waits for the hosts ``wanted``. The result is those that are still missing once one of them cannot come.
 
-        A host has ``JOIN_S`` to join, as long again to import torch, and ``BACK_S`` to join again after a loss.
-        ``starter_failure`` is how what starts the host servers has failed, empty while it has not.
+        A host has ``JOIN_S`` to join, as long again to import torch, and ``BACK_S`` to join again after a loss. A
+        lost host whose server ended is started again, where ``starter`` can.
         """
         started = time.monotonic()
         self.pump(0)
         while missing := wanted - self.ready():
             now = time.monotonic()
-            if any(now > self._deadline(index, started, starter_failure) for index in missing):
+            for index in missing & set(self.lost):
+                if starter.restart(index):
+                    print(f"warning: {self.names[index]}: its host server ended; it is started again", file=sys.stderr)
+                    del self.lost[index]
+                    started = now
+            if any(now > self._deadline(index, started, starter) for index in missing):
                 break
             self.pump(0.5)
         return missing
 
-    def _deadline(self, index: int, started: float, starter_failure: Callable[[], str]) -> float:
+    def _deadline(self, index: int, started: float, starter: Starter) -> float:
         """Until when it makes sense to wait for a host."""
         if loss := self.lost.get(index):
             return loss.at_s + BACK_S
         if member := self.members.get(index):
             return -math.inf if member.warm_up_failure else member.joined_s + JOIN_S
-        return -math.inf if starter_failure() else started + JOIN_S
+        return -math.inf if starter.failure(index) else started + JOIN_S
 
     def pump(self, seconds: float) -> list[tuple[Member, Any]]:
         """Accepts hosts and reads from all; messages of launches with their sender."""
@@ -176,6 +183,9 @@ class Membership:
             channel.close()
             return
         if earlier := self.members.pop(member.index, None):
+            if earlier.instance != member.instance:  # else both would take turns at replacing each other
+                with contextlib.suppress(OSError):
+                    earlier.channel.send({"exit": LOST_STATUS})
             earlier.channel.close()
         self.members[member.index] = member
         self.names[member.index] = printable(member.name)

@@ -57,7 +57,7 @@ def open_launcher(cluster: Cluster, preload: list[str]) -> ClusterLauncher:
     address = cluster.address or own_address(nodes[0].address)
     members = Membership(address, 0, secret, preload, len(nodes))
     hosts = RayHosts(ray, nodes)
-    launcher = ClusterLauncher(members, hosts.end, hosts.failure)
+    launcher = ClusterLauncher(members, hosts)
     try:
         hosts.start(lambda index: command(address, members.port, str(index), cluster), secret)
     except ConfigError:
@@ -111,9 +111,11 @@ class RayHosts:
         self._ends: list[Any] = []
         """Exit statuses of the host servers, once they have ended."""
         self._group: Any = None
+        self._restarted: set[int] = set()
 
     def start(self, words: Callable[[int], list[str]], secret: str) -> None:
         """Starts a host server on each node; ``words`` is the command by the host's index. Raises ConfigError."""
+        self._words, self._secret = words, secret
         strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
         bundles = [bundle(node) for node in self._nodes]
         self._group = self._ray.util.placement_group(bundles, strategy="STRICT_SPREAD")
@@ -127,19 +129,37 @@ class RayHosts:
             place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
             options = actor.options(num_cpus=1, num_gpus=node.gpus, scheduling_strategy=place)
             self._actors.append(options.remote())
-            self._ray.get(self._actors[-1].start.remote(words(index), secret, os.getcwd()))
-            self._ends.append(self._actors[-1].wait.remote())
+            self._ends.append(self._started(index))
 
-    def failure(self) -> str:
-        """The first host server that has ended; empty while all run."""
-        ready, _ = self._ray.wait(self._ends, num_returns=1, timeout=0)
-        if not ready:
+    def _started(self, index: int) -> Any:
+        """Starts the host server by its actor; what gives its exit status once it has ended."""
+        actor = self._actors[index]
+        self._ray.get(actor.start.remote(self._words(index), self._secret, os.getcwd()))
+        return actor.wait.remote()
+
+    def failure(self, index: int) -> str:
+        """How the host server on this node ended; empty while it runs."""
+        if not self._has_ended(index):
             return ""
-        node = self._nodes[self._ends.index(ready[0])].address
+        node = self._nodes[index].address
         try:
-            return f"the host server on {node} exited with status {self._ray.get(ready[0])}"
+            return f"the host server on {node} exited with status {self._ray.get(self._ends[index])}"
         except Exception as error:  # Ray's own
             return f"the actor on {node} ended: {printable(str(error).strip().splitlines()[0])}"
+
+    def _has_ended(self, index: int) -> bool:
+        return bool(self._ray.wait([self._ends[index]], num_returns=1, timeout=0)[0])
+
+    def restart(self, index: int) -> bool:
+        """Starts the host server on this node again if it has ended and the node has not, at most once."""
+        if index in self._restarted or not self._has_ended(index):
+            return False
+        self._restarted.add(index)
+        try:
+            self._ends[index] = self._started(index)
+        except Exception:  # Ray's own: the actor ended with its node
+            return False
+        return True
 
     def end(self) -> None:
         """Waits for the host servers that were sent away, and gives the nodes back."""

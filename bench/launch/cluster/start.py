@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shlex
 import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from bench.checks import ConfigError
 from bench.launch.cluster import env, ray_hosts, submission
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.commands import command, over_ssh, srun
 from bench.launch.cluster.interfaces import own_address
-from bench.launch.cluster.launcher import ClusterLauncher
+from bench.launch.cluster.launcher import NOT_RUN, ClusterLauncher
 from bench.launch.cluster.membership import Membership
+from bench.launch.cluster.starter import Commands
 from bench.launch.launcher import Launcher
 from bench.launch.local import PRELOAD, launcher_for
 from results.host_settings import Cluster
-
-LEAVE_S = 10.0
-"""How long what started the host servers may take to end."""
-SHOWN = 60
-"""Characters of a command in a message."""
 
 
 def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
@@ -36,53 +29,35 @@ def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
     if cluster.kind == "env":
         this = env.node()
         members = Membership(env.coordinator_address(cluster), cluster.port, this.secret, modules, this.size)
-        return started(members, this.secret, [command(env.coordinator_address(cluster), members.port, "0", cluster)])
+        return started(members, this.secret, {0: command(env.coordinator_address(cluster), members.port, "0", cluster)})
     secret = secrets.new()
     if cluster.kind == "slurm":
         nodes = allocated_nodes(cluster)
         address = cluster.address or own_address(socket.gethostname())
         members = Membership(address, 0, secret, modules, nodes)
-        return started(members, secret, [srun(command(address, members.port, "SLURM_PROCID", cluster), nodes)])
+        words = srun(command(address, members.port, "SLURM_PROCID", cluster), nodes)
+        return started(members, secret, {0: words}, shared=True)
     if cluster.kind == "ray":
         return ray_hosts.open_launcher(cluster, modules)
     assert cluster.hosts
     address = cluster.address or own_address(cluster.hosts[0])
     members = Membership(address, 0, secret, modules, len(cluster.hosts))
-    words = [command(address, members.port, str(index), cluster) for index in range(len(cluster.hosts))]
-    return started(members, secret, list(map(over_ssh, cluster.hosts, words, [cluster] * len(words))))
+    commands = {
+        index: over_ssh(host, command(address, members.port, str(index), cluster), cluster)
+        for index, host in enumerate(cluster.hosts)
+    }
+    return started(members, secret, commands)
 
 
-def started(members: Membership, secret: str, commands: Sequence[list[str]]) -> ClusterLauncher:
-    """Runs the commands that start host servers; each reads the secret from its standard input."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def end() -> None:
-        for process in processes:
-            try:
-                process.wait(timeout=LEAVE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def failure() -> str:
-        """The first command that has ended."""
-        for words, process in zip(commands, processes, strict=False):
-            if process.poll() is not None:
-                return f"{shlex.join(words)[:SHOWN]} ... exited with status {process.returncode}"
-        return ""
-
-    launcher = ClusterLauncher(members, end, failure)
+def started(
+    members: Membership, secret: str, commands: Mapping[int, list[str]], *, shared: bool = False
+) -> ClusterLauncher:
+    """Runs the commands that start host servers, by host; ``shared``: one starts all. Raises ConfigError."""
     try:
-        for words in commands:
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
-            processes.append(process)
-            assert process.stdin
-            with contextlib.suppress(OSError), process.stdin:
-                process.stdin.write(f"{secret}\n".encode())
-    except OSError as error:
-        launcher.close()
-        raise ConfigError(f"{commands[0][0]} cannot be run to start host servers ({error.strerror})") from error
-    return launcher
+        return ClusterLauncher(members, Commands(commands, secret, shared=shared))
+    except ConfigError:
+        members.close(NOT_RUN)
+        raise
 
 
 def allocated_nodes(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> int:

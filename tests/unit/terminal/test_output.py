@@ -86,3 +86,10 @@ def test_what_is_written_keeps_its_order_where_tables_and_lines_alternate() -> N
     code += "for n in range(3):\n print('line', n)\n console().print(f'table {n}')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True)
     assert ended.stdout.split("\n")[:4] == ["line 0", "table 0", "line 1", "table 1"]
+
+
+def test_a_line_is_written_at_once_where_python_is_told_not_to_buffer() -> None:
+    code = "import os; from terminal.output import prepare_output; prepare_output(); print('out'); os._exit(0)"
+    variables = os.environ | {"PYTHONUNBUFFERED": "1"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=variables, check=True)
+    assert ended.stdout == b"out\n"

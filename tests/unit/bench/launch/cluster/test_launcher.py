@@ -15,8 +15,10 @@ from bench.job import HostCheckJob, LaunchResult
 from bench.launch.channel import Channel, Closed
 from bench.launch.cluster import facts, membership
 from bench.launch.cluster import secret as secrets
+from bench.launch.cluster.host_server import LOST_STATUS
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
+from bench.launch.cluster.starter import StartedElsewhere
 from bench.launch.launcher import LaunchError
 from bench.measure.machine.torch_build import Machine
 from bench.rank_results import HostCheckResult
@@ -24,11 +26,11 @@ from bench.rank_results import HostCheckResult
 SECRET = "s" * 32
 
 
-def join(port: int, index: int) -> Channel:
+def join(port: int, index: int, instance: str = "first") -> Channel:
     channel = Channel(socket.create_connection(("127.0.0.1", port)))
     secrets.prove_as_host(channel, SECRET)
     described = {"name": f"n{index}", "address": "127.0.0.1", "interface": "lo", "cores": 1.0}
-    channel.send({"index": index, **described, "digest": "", "lock_digest": ""})
+    channel.send({"index": index, "instance": instance, **described, "digest": "", "lock_digest": ""})
     return channel
 
 
@@ -86,7 +88,7 @@ def half() -> Iterator[Membership]:
     members = Membership("127.0.0.1", 0, SECRET, [], 2)
     thread = threading.Thread(target=serve, args=(members.port, 0))
     thread.start()
-    assert members.gather({0}) == set()
+    assert members.gather({0}, StartedElsewhere()) == set()
     yield members
     members.close(0)
     thread.join()
@@ -103,14 +105,24 @@ def test_a_host_that_is_lost_while_it_joins_is_named_without_waiting_for_all(
     leaving.join()
 
 
+class Ended(StartedElsewhere):
+    """The start of each host failed."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def failure(self, index: int) -> str:
+        return self._words
+
+
 def test_hosts_whose_starter_has_ended_are_not_waited_for(half: Membership) -> None:
-    launcher = ClusterLauncher(half, starter_failure=lambda: "ssh b exited with status 255")
+    launcher = ClusterLauncher(half, Ended("ssh b exited with status 255"))
     with pytest.raises(LaunchError, match=r"host 1 of 2 did not join: ssh b exited with status 255 \(joined: n0\)"):
         _ = launcher.hosts
 
 
 def test_a_host_that_is_left_out_is_not_waited_for(half: Membership) -> None:
-    launcher = ClusterLauncher(half, starter_failure=lambda: "it would be waited for")
+    launcher = ClusterLauncher(half, Ended("it would be waited for"))
     launcher.leave_out([1])
     assert [host.name for host in launcher.hosts] == ["n0"]
     assert launcher.launch(one_rank()).status == "ok"
@@ -126,3 +138,47 @@ def test_a_lost_host_is_used_again_once_it_has_joined_again(half: Membership) ->
     assert launcher.launch(one_rank()).status == "ok"
     half.close(0)
     again.join()
+
+
+class Restarting(StartedElsewhere):
+    """Starts a host's server again, as a thread."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.threads: list[threading.Thread] = []
+
+    def restart(self, index: int) -> bool:
+        self.threads.append(threading.Thread(target=serve, args=(self._port, index)))
+        self.threads[-1].start()
+        return True
+
+
+def test_a_host_whose_server_ended_is_started_again(
+    half: Membership, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(membership, "BACK_S", 0.0)  # by itself it would come too late
+    starter = Restarting(half.port)
+    launcher = ClusterLauncher(half, starter)
+    launcher.leave_out([1])
+    half.lose(half.members[0], "a test")
+    assert launcher.launch(one_rank()).status == "ok"
+    assert "n0: its host server ended; it is started again" in capsys.readouterr().err
+    half.close(0)
+    (thread,) = starter.threads
+    thread.join()
+
+
+def test_an_earlier_server_of_a_host_is_sent_away_and_the_same_one_may_join_again(half: Membership) -> None:
+    servers = []
+    for instance in ("first", "first", "second"):
+        joining = threading.Thread(target=lambda name=instance: servers.append(join(half.port, 1, name)))
+        joining.start()
+        half.pump(5.0)
+        joining.join()
+    assert half.members[1].instance == "second"
+    assert "preload" in servers[0].receive()
+    with pytest.raises(Closed):
+        servers[0].receive()
+    assert "preload" in servers[1].receive() and servers[1].receive() == {"exit": LOST_STATUS}
+    for server in servers:
+        server.close()
