@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench.checks import ConfigError
-from bench.launch.cluster.ray_hosts import RayNode, bundle, chosen
+from bench.launch.cluster.ray_hosts import RayHosts, RayNode, bundle, chosen
 
 
 def node(address: str, *, alive: bool = True, gpus: float = 0.0) -> dict[str, Any]:
@@ -32,3 +33,46 @@ def test_too_few_nodes_are_an_error_with_their_number() -> None:
 def test_a_bundle_can_be_placed_on_its_own_node_only() -> None:
     assert bundle(RayNode("10.0.0.1", 4.0)) == {"CPU": 1.0, "GPU": 4.0, "node:10.0.0.1": 0.001}
     assert bundle(RayNode("10.0.0.2", 0.0)) == {"CPU": 1.0, "node:10.0.0.2": 0.001}
+
+
+class Method:
+    """A remote method of an actor: each call has a number, which stands for its result."""
+
+    def __init__(self, calls: list[int]) -> None:
+        self._calls = calls
+
+    def remote(self, *_: object) -> int:
+        self._calls.append(len(self._calls))
+        return self._calls[-1]
+
+
+class FakeRay:
+    """Of one actor, whose calls of ``wait`` return once they are among ``ended``."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.waits: list[int] = []
+        self.ended: set[int] = set()
+        self.start, self.wait_method = Method(self.starts), Method(self.waits)
+
+    def wait(self, references: list[int], **_: object) -> tuple[list[int], list[int]]:
+        ready = [one for one in references if one in self.ended]
+        return ready, [one for one in references if one not in ready]
+
+    def get(self, reference: int) -> int:
+        return 137
+
+
+def test_a_host_server_that_has_ended_is_started_again_once_by_its_actor() -> None:
+    ray = FakeRay()
+    hosts = RayHosts(ray, [RayNode("10.0.0.1", 0.0)])
+    hosts._words, hosts._secret = (lambda index: ["server", str(index)]), "shared"
+    hosts._actors.append(SimpleNamespace(start=ray.start, wait=ray.wait_method))
+    hosts._ends.append(hosts._started(0))
+    assert hosts.failure(0) == "" and not hosts.restart(0)
+    ray.ended = {0}
+    assert hosts.failure(0) == "the host server on 10.0.0.1 exited with status 137"
+    assert hosts.restart(0) and len(ray.starts) == 2
+    assert hosts.failure(0) == ""
+    ray.ended = {0, 1}
+    assert not hosts.restart(0)
