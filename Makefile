@@ -17,33 +17,37 @@ UV := uv==0.13.8
 SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra deepspeed --extra hf --extra timm --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
-.PHONY: bench test exhaustive check ui setup dependencies lint claims gate nightly cluster-lab microbench docs clean
+.PHONY: bench test exhaustive check ui setup dependencies format lint claims gate nightly cluster-lab microbench docs clean
 
 bench: setup
 	$(RUN) -m bench experiment=default $(ARGS)
 
 BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder  # else the longest files would come last
-test: setup
-	$(RUN) -m ruff check
-	$(RUN) -m ruff format --check
-	$(RUN) -m mypy & types=$$!; \
+TYPES := $(RUN) -m mypy & types=$$!  # on one core, while tests run
+ALONE := $$(grep -rl --include='test_*.py' pytest.mark.alone tests)  # only these are imported
+test: format
+	$(TYPES); \
 	$(RUN) -m pytest $(BESIDE) -m "not alone and not exhaustive"; beside=$$?; \
 	wait $$types; types=$$?; \
-	$(RUN) -m pytest -m "alone and not exhaustive" && exit $$((beside + types))
+	$(RUN) -m pytest $(ALONE) -m "alone and not exhaustive" && exit $$((beside + types))
 
 exhaustive: setup
 	$(RUN) -m pytest $(BESIDE) -m exhaustive
 
-check: lint
-	$(RUN) -m pytest tests/architecture tests/unit $(BESIDE) -m "not exhaustive"
+check: format
+	$(TYPES); \
+	$(RUN) -m pytest tests/architecture tests/unit $(BESIDE) -m "not exhaustive"; tests=$$?; \
+	wait $$types && exit $$tests
 
 ui: setup
 	@$(RUN) -m bench.tracking.ui $(ARGS)
 
-lint: setup
+lint: format
+	$(RUN) -m mypy
+
+format: setup
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
-	$(RUN) -m mypy
 
 claims: setup
 	$(RUN) -m claims $(ARGS)

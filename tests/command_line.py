@@ -52,7 +52,10 @@ def run(
             process.join()
         if not ended:
             raise subprocess.TimeoutExpired(words, timeout)
-        return subprocess.CompletedProcess(words, process.exitcode or 0, output.read_text(), errors.read_text())
+        encoding = environment.get("PYTHONIOENCODING")
+        return subprocess.CompletedProcess(
+            words, process.exitcode or 0, output.read_text(encoding), errors.read_text(encoding)
+        )
 
 
 def _command(words: Sequence[str], cwd: str, environment: Mapping[str, str], output: str, errors: str) -> None:
@@ -61,8 +64,10 @@ def _command(words: Sequence[str], cwd: str, environment: Mapping[str, str], out
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115 (the process's own, until it ends)
-    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    encoding = environment.get("PYTHONIOENCODING")
+    sys.stdin, sys.stdout = open(0), open(1, "w", encoding=encoding)  # noqa: SIM115 (the process's own, until it ends)
+    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None

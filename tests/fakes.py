@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from analysis.theory import predict_state
 from results.attribution import Attribution, StepParts
@@ -227,13 +229,20 @@ def write_all(records: list[Record], folder: Path) -> Path:
 
 
 def write_report(
-    records: Sequence[Record], folder: Path, warnings: Sequence[str] = (), gpu_memory_bytes: int | None = None
+    records: Sequence[Record],
+    folder: Path,
+    warnings: Sequence[str] = (),
+    gpu_memory_bytes: int | None = None,
+    *,
+    drawn: bool = True,
 ) -> ReportPaths:
-    """The report on some records, in ``folder``."""
+    """The report on some records, in ``folder``; without figures, which take most of its time, unless ``drawn``."""
     from analysis.report import write
     from analysis.report.model.content import Content
 
-    return write.write_report(Content(records, warnings, gpu_memory_bytes), folder)
+    content = Content(records, warnings, gpu_memory_bytes)
+    with contextlib.nullcontext() if drawn else mock.patch.object(write, "draw", return_value=[]):
+        return write.write_report(content, folder)
 
 
 def answers_of(records: Sequence[Record]) -> list[Answers]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -36,6 +38,12 @@ def stage(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
+@pytest.fixture(params=[0, *(pytest.param(stage, marks=pytest.mark.exhaustive) for stage in (1, 2)), 3])
+def extreme(request: pytest.FixtureRequest) -> int:
+    """The stage that shards nothing and the one that shards all; the others in make exhaustive."""
+    return int(request.param)
+
+
 def check_parity(cell: Cell, run_check: RunCheck) -> None:
     if cell.status:
         assert "engine=" in cell.reason
@@ -43,10 +51,15 @@ def check_parity(cell: Cell, run_check: RunCheck) -> None:
     assert_parity(run_check(cell))
 
 
-@pytest.mark.parametrize(
-    ("gpus", "optimizer"),
-    [(1, "adamw"), pytest.param(2, "rmsprop", marks=pytest.mark.exhaustive), (3, "adam"), (4, "sgd")],
-)
+def worlds() -> Iterator[Any]:
+    """Every stage on three ranks, and every world size and optimizer; the other combinations are exhaustive."""
+    for gpus, optimizer in ((1, "adamw"), (2, "rmsprop"), (3, "adam"), (4, "sgd")):
+        for stage in STAGES:
+            often = (gpus == 3 and stage != 2) or (stage, gpus) in ((0, 1), (3, 4))
+            yield pytest.param(stage, gpus, optimizer, marks=() if often else pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize(("stage", "gpus", "optimizer"), worlds())
 def test_training_equals_a_single_process_at_any_world_size_with_any_optimizer(
     engine: str, stage: int, gpus: int, optimizer: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
@@ -56,10 +69,10 @@ def test_training_equals_a_single_process_at_any_world_size_with_any_optimizer(
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16_master"])
 def test_training_equals_a_single_process_at_any_precision(
-    engine: str, stage: int, precision: str, make_cell: MakeCell, run_check: RunCheck
+    engine: str, extreme: int, precision: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    cell = make_cell(engine=engine, stage=stage, gpus=2, precision=precision)
-    if (engine, stage, precision) not in WRONG:
+    cell = make_cell(engine=engine, stage=extreme, gpus=2, precision=precision)
+    if (engine, extreme, precision) not in WRONG:
         check_parity(cell, run_check)
         return
     parity = run_check(cell)[0].parity
@@ -67,35 +80,35 @@ def test_training_equals_a_single_process_at_any_precision(
 
 
 def test_three_ranks_divide_gradients_without_rounding_them(
-    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+    engine: str, extreme: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     """Under amp_bf16: a third of a loss, folded into it before a backward, would round every activation's gradient."""
-    check_parity(make_cell(engine=engine, stage=stage, gpus=3, precision="amp_bf16"), run_check)
+    check_parity(make_cell(engine=engine, stage=extreme, gpus=3, precision="amp_bf16"), run_check)
 
 
 @pytest.mark.parametrize("clip_norm", [pytest.param(None, marks=pytest.mark.exhaustive), 0.01])
 def test_loss_scaling_equals_a_single_process(
-    engine: str, stage: int, clip_norm: float | None, make_cell: MakeCell, run_check: RunCheck
+    engine: str, extreme: int, clip_norm: float | None, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     mlp = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
     settings = {"precision": "amp_fp16", "clip_norm": clip_norm, "workload": mlp, "optimizer": "sgd", "lr": 0.05}
-    check_parity(make_cell(engine=engine, stage=stage, gpus=2, **settings), run_check)
+    check_parity(make_cell(engine=engine, stage=extreme, gpus=2, **settings), run_check)
 
 
 def test_accumulation_and_clipping_equal_a_single_process(
-    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck
+    engine: str, extreme: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    cell = make_cell(engine=engine, stage=stage, gpus=2, accumulate=4, clip_norm=0.1, optimizer="sgd", lr=0.1)
+    cell = make_cell(engine=engine, stage=extreme, gpus=2, accumulate=4, clip_norm=0.1, optimizer="sgd", lr=0.1)
     check_parity(cell, run_check)
 
 
 @pytest.mark.parametrize("workload", ["gpt", "cnn_cifar", pytest.param("resnet18", marks=pytest.mark.exhaustive)])
 def test_every_workload_trains_at_every_stage(
-    engine: str, stage: int, workload: str, make_cell: MakeCell, run_check: RunCheck
+    engine: str, extreme: int, workload: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     cell = make_cell(
         engine=engine,
-        stage=stage,
+        stage=extreme,
         gpus=2,
         workload=workload,
         batch_size=4,
@@ -108,10 +121,10 @@ def test_every_workload_trains_at_every_stage(
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.exhaustive)])
 def test_nested_batches_and_a_loss_that_calls_parts_of_the_module_train_alike(
-    engine: str, stage: int, precision: str, make_cell: MakeCell, run_check: RunCheck
+    engine: str, extreme: int, precision: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
     workload = {"name": "parts", "factory": "tests.models:Parts", "kind": "parts"}
-    check_parity(make_cell(engine=engine, stage=stage, gpus=2, workload=workload, precision=precision), run_check)
+    check_parity(make_cell(engine=engine, stage=extreme, gpus=2, workload=workload, precision=precision), run_check)
 
 
 def test_model_state_is_what_the_stage_keeps(engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck) -> None:

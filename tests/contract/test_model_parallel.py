@@ -32,8 +32,10 @@ FROZEN = {"name": "sliced_frozen", "factory": "tests.models:Odd", "kind": "slice
 MODELS = {"tensor_parallel": GPT, "pipeline": UNTIED}
 
 
-@pytest.mark.parametrize("gpus", [2, 4])
-@pytest.mark.parametrize("model", ["mlp", "gpt"])
+@pytest.mark.parametrize(
+    ("model", "gpus"),
+    [("mlp", 2), ("gpt", 4), *(pytest.param(*one, marks=pytest.mark.exhaustive) for one in (("mlp", 4), ("gpt", 2)))],
+)
 @pytest.mark.parametrize(("engine", "stage"), [("tensor_parallel", 0), ("tensor_parallel", 3), ("pipeline", 0)])
 def test_training_equals_a_single_process(
     engine: str, stage: int, model: str, gpus: int, make_cell: MakeCell, run_check: RunCheck
@@ -44,8 +46,10 @@ def test_training_equals_a_single_process(
     assert ranks[0].description["replicas"] == gpus // 2
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
-@pytest.mark.parametrize(("engine", "stage"), [("tensor_parallel", 0), ("tensor_parallel", 3), ("pipeline", 0)])
+@pytest.mark.parametrize(
+    ("engine", "stage", "optimizer"),
+    [("tensor_parallel", 0, "sgd"), ("tensor_parallel", 3, "adamw"), ("pipeline", 0, "rmsprop")],
+)
 def test_any_optimizer_will_do(
     engine: str, stage: int, optimizer: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
@@ -55,7 +59,7 @@ def test_any_optimizer_will_do(
 
 
 @pytest.mark.parametrize("precision", ["amp_bf16", "bf16"])
-@pytest.mark.parametrize("model", ["mlp", "gpt"])
+@pytest.mark.parametrize("model", ["mlp", pytest.param("gpt", marks=pytest.mark.exhaustive)])
 def test_tensor_parallelism_rounds_partial_sums_and_is_judged_by_that(
     model: str, precision: str, make_cell: MakeCell, run_check: RunCheck
 ) -> None:

@@ -1,6 +1,6 @@
 """Any process of a sweep is killed at any moment: what was measured stays, no process is left, and it can be resumed.
 
-    BENCH_KILLS=50 python -m pytest tests/integration/test_killed_at_random.py     # a search; 1 by default
+    BENCH_KILLS=50 python -m pytest tests/integration/test_killed_at_random.py     # a search; 3 by default
 
 The moment is drawn again each time, from before the first import to after the report; a failure names it.
 """
@@ -17,7 +17,7 @@ import pytest
 
 from tests.broken_sweep import Broken, ranks_below
 
-KILLS = int(os.environ.get("BENCH_KILLS", "1"))
+KILLS = int(os.environ.get("BENCH_KILLS", "3"))
 LASTS_S = 12.0
 """About as long as the sweep takes; later moments find it ended, which is a moment like any other."""
 
@@ -31,6 +31,7 @@ def family(process: psutil.Process) -> dict[str, list[psutil.Process]]:
     return {}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", range(KILLS))
 def test_whatever_is_killed_whenever_nothing_that_was_measured_is_lost(sweep: Broken, number: int) -> None:
     chance = random.Random(f"{number} {time.time_ns()}")

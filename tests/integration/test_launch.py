@@ -24,8 +24,6 @@ from tests.faults import DAEMON
 from tests.undisturbed import undisturbed
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.alone
-
 
 def faulty(how: str, rank: int = 1) -> dict[str, Any]:
     return {"name": "faulty", "factory": "tests.faults:Faulty", "how": how, "rank": rank}
@@ -91,6 +89,7 @@ def test_a_rank_that_fails_ends_the_launch_with_its_reason(
     undisturbed(took_s, soon)
 
 
+@pytest.mark.alone
 def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
     launch_with: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:
@@ -112,6 +111,7 @@ def test_a_rank_that_hangs_times_out_and_says_where_it_stood(
     undisturbed(timed_out, claim)
 
 
+@pytest.mark.alone
 def test_a_stopped_rank_alone_is_named_for_a_timeout(
     launch_with: Callable[..., LaunchResult], launcher: Launcher
 ) -> None:

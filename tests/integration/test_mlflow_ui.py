@@ -24,6 +24,7 @@ from bench.tracking.__main__ import import_folders
 from bench.tracking.ui import free_port
 from results.settings import Tracking
 from tests import command_line
+from tests.fakes import sweep, write_all
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,9 +42,20 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A working directory with a store in which made-up records were logged."""
+    folder = write_all(sweep((0, 3), (1, 2)), tmp_path / "runs" / "made_up")
+    assert import_folders([folder], Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=None)) == 0
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory in which a small sweep was run and logged."""
+    pytest.importorskip("playwright.sync_api", reason="needs playwright (dependency group ui)")
+    if BROWSER is None:
+        pytest.skip("needs Chromium: none on PATH")
     place = tmp_path_factory.mktemp("ui")
     done = command_line.run("bench", *SWEEP, cwd=place)
     assert done.returncode == 0, done.stderr
@@ -84,10 +96,9 @@ def ui(place: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
 @contextmanager
 def browser() -> Iterator[Page]:
     """A page of a headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (dependency group ui)")
-    if BROWSER is None:
-        pytest.skip("needs Chromium: none on PATH")
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"], timeout=WAIT_MS)
         try:
             page = chromium.new_page(viewport={"width": 1600, "height": 1000})
@@ -97,9 +108,9 @@ def browser() -> Iterator[Page]:
             chromium.close()
 
 
-def test_the_cells_of_a_sweep_are_selected_compared_and_read_in_the_ui(store: Path) -> None:
-    kept = Path(os.environ.get("UI_SCREENSHOTS", store / "screenshots"))
-    with browser() as page, ui(store) as (_, lines):
+def test_the_cells_of_a_sweep_are_selected_compared_and_read_in_the_ui(real_store: Path) -> None:
+    kept = Path(os.environ.get("UI_SCREENSHOTS", real_store / "screenshots"))
+    with browser() as page, ui(real_store) as (_, lines):
         (charts,) = [line.strip() for line in lines if "/runs?" in line]
         page.goto(charts)
         for stage in (0, 3):
@@ -151,10 +162,15 @@ def picture(page: Page, path: Path) -> None:
     page.screenshot(path=str(path))
 
 
-def test_the_ui_listens_on_loopback_alone_and_ctrl_c_ends_all_of_it(store: Path) -> None:
+def test_the_ui_listens_on_loopback_alone_takes_a_sweep_and_ctrl_c_ends_all_of_it(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine's
+    folder = store / "runs" / "made_up"
+    capfd.readouterr()
     with ui(store) as (server, lines):
         assert re.fullmatch(r"MLflow's UI: http://127\.0\.0\.1:\d+/", lines[0])
-        port = int(lines[0].rstrip("/").rpartition(":")[2])
+        address = lines[0].removeprefix("MLflow's UI: ").rstrip("/")
         family = psutil.Process(server.pid).children(recursive=True)
         heard = [
             connection.laddr
@@ -162,21 +178,12 @@ def test_the_ui_listens_on_loopback_alone_and_ctrl_c_ends_all_of_it(store: Path)
             for connection in process.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
         ]
-        assert set(heard) == {("127.0.0.1", port)}
+        assert set(heard) == {("127.0.0.1", int(address.rpartition(":")[2]))}
+        assert import_folders([folder], Tracking(uri=address, experiment="served")) == 0
+        assert capfd.readouterr().out == f"{folder}: 4 records\n", "nothing else is printed"
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
         assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
-
-
-def test_a_sweep_is_imported_into_a_server_and_only_that_is_printed(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine's
-    folder = store / "runs" / "small"
-    with ui(store) as (_, lines):
-        server = Tracking(uri=lines[0].removeprefix("MLflow's UI: ").rstrip("/"), experiment="served")
-        assert import_folders([folder], server) == 0
-        assert capfd.readouterr().out == f"{folder}: 4 records\n"
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])

@@ -152,7 +152,6 @@ def test_a_slower_engine_is_detected_and_what_it_sends_and_keeps_and_the_reverse
     undisturbed(fast, is_faster)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(("worn", "code"), [pytest.param("current", 1, marks=pytest.mark.exhaustive), ("base", 2)])
 def test_a_side_whose_cells_all_fail_ends_both_at_once(
     repository: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, worn: str, code: int
@@ -175,7 +174,6 @@ def test_a_side_whose_cells_all_fail_ends_both_at_once(
     assert other.status == "ok" and len(other.launches) in (2, 3)  # the failed launch came first in its round, or not
 
 
-@pytest.mark.alone
 def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:
@@ -200,7 +198,6 @@ def test_uncommitted_changes_of_code_and_settings_belong_to_the_current_side(
     assert [record.environment["git"]["dirty"] for record in sides.values()] == [False, True]
 
 
-@pytest.mark.alone
 def test_ctrl_c_compares_what_was_measured_and_leaves_nothing(
     repository: Path, tmp_path: Path, temporary: Path
 ) -> None:

@@ -47,16 +47,18 @@ def summary(folder: Path) -> list[dict[str, str]]:
         (["-m", "gpus=0,1"], "bench: gpus=0 is not valid; valid: a whole number of at least 1"),
         (["batch_size=3", "accumulate=2"], "bench: batch_size=3 cannot be shared evenly"),
         (["-m", "repeats=1,2"], "bench: repeats cannot be swept"),
-        (
+        pytest.param(
             ["device=cpu", "search=max_batch", "tracking=none"],
             "bench: search=max_batch needs memory_limit on device=cpu",
+            marks=pytest.mark.exhaustive,  # it starts the fork server first; a unit test has the line
         ),
         (["hydra.mode=MULTIRUN", "reproduce=nowhere.json"], "bench: reproduce= runs the one cell of a record"),
         (["+engine.foo=1"], "bench: engine.foo is not an option of engine=native; valid: in_flight"),
         (["hydra.run.dir=/proc/nowhere"], "bench: "),
-        (
+        pytest.param(
             ["-m", "workload=module:workloads.mlp:MPL", "stage=0,3", "tracking=none"],
             "bench: workload.path=workloads.mlp:MPL: workloads.mlp has no callable 'MPL'; did you mean 'MLP'?",
+            marks=pytest.mark.exhaustive,
         ),
         (["experiment=smoke", "hydra.sweep.dir=/proc/nowhere"], "bench: "),
     ],

@@ -102,7 +102,9 @@ def test_the_report_shows_both_instruments_and_why_one_is_missing(tmp_path: Path
     assert float(rows["0"]["compute_part_s"]) == pytest.approx(0.07)
     assert float(rows["0"]["exposed_removed_s"]) == pytest.approx(0.02)
     assert rows["2"]["compute_part_s"] == rows["3"]["exposed_removed_s"] == ""
-    assert "What a step" not in write_report([cell(2, 2)], tmp_path / "other").markdown.read_text(encoding="utf-8")
+    assert "What a step" not in write_report([cell(2, 2)], tmp_path / "other", drawn=False).markdown.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_an_attribution_survives_being_written_and_read(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from results.read import NoRecords, load
 from results.record import Record, RecordError
 from tests.fakes import launch, sweep
 
-FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=80)
 
 ODD: list[Any] = [None, True, False, 0, 1, -1, 3, 2**31, 2**63, 10**30, 10**400, 0.0, -0.0, 0.5, -1e-300, 1e-320, 1e308]
@@ -173,7 +173,7 @@ def test_damaged_bytes_are_read_or_refused(data: st.DataObject) -> None:
         (json.dumps(WHOLE | {"status": "x" * 10**6}).encode(), "record.status: 'xxx"),
         (json.dumps(WHOLE | {"verdicts": [0] * 10**6}).encode(), "record.verdicts[0]: expected str, found int"),
     ],
-    ids=str,
+    ids=lambda value: value[:40] if isinstance(value, str) else "",  # an id of megabytes goes to every worker
 )
 def test_an_attack_on_the_reader_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "r.json"
@@ -239,17 +239,22 @@ def folder_of(changes: list[tuple[tuple[Any, ...], str, Any]], folder: Path) -> 
     (folder / "records" / "changed.json").write_text(json.dumps(mutated(changes)))
 
 
-@FEW
-@given(st.lists(CHANGES, min_size=1, max_size=3))
-def test_no_record_breaks_the_words_of_a_report(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        folder_of(changes, Path(folder))
-        analyse(Path(folder), drawn=False)
+def no_record_breaks_a_report(examples: int, *, drawn: bool) -> None:
+    @settings(FEW, max_examples=examples)
+    @given(st.lists(CHANGES, min_size=1, max_size=3))
+    def holds(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            folder_of(changes, Path(folder))
+            analyse(Path(folder), drawn=drawn)
+
+    holds()
 
 
-@settings(FEW, max_examples=5)
-@given(st.lists(CHANGES, min_size=1, max_size=2))
-def test_no_record_breaks_a_whole_report(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        folder_of(changes, Path(folder))
-        analyse(Path(folder), drawn=True)
+@pytest.mark.parametrize("examples", [15, pytest.param(100, marks=pytest.mark.exhaustive)])
+def test_no_record_breaks_the_words_of_a_report(examples: int) -> None:
+    no_record_breaks_a_report(examples, drawn=False)
+
+
+@pytest.mark.parametrize("examples", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
+def test_no_record_breaks_a_whole_report(examples: int) -> None:
+    no_record_breaks_a_report(examples, drawn=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analysis.advice.overlap import overlapped
 from analysis.advice.pareto import PRICES, SAVING, front, fronts
 from analysis.figures.canvas import INK, PAPER, style
-from analysis.figures.pareto import draw_front
+from analysis.figures.pareto import draw, draw_front
 from analysis.report.document import advised
 from analysis.report.model.content import Content
 from analysis.report.sections import overlap, pareto
@@ -147,7 +147,7 @@ def test_energy_has_a_front_where_it_was_counted() -> None:
 def test_different_work_has_a_front_of_its_own(tmp_path: Path) -> None:
     records = [*four(), *(timed(stage, 0.001, 100, workload={"name": "gpt"}) for stage in (0, 1))]
     assert [row[2] for row in front_rows(records) if row[0] == "digits"] == ["stage 0", "stage 2", "stage 3"]
-    drawn = [path.name for path in write_report(records, tmp_path).figures if "pareto" in path.name]
+    drawn = [drawing.file.name for plot in draw(fronts(frame(records)), tmp_path) for drawing in plot.drawings]
     assert drawn == ["pareto_memory-01.png", "pareto_memory-02.png"]
 
 

@@ -23,7 +23,7 @@ Cells = dict[tuple[int, int], dict[str, Any]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = write_all(sweep(worlds=(1, 2, 4), repeats=4), tmp_path_factory.mktemp("byhand"))
-    write_report(sweep(worlds=(1, 2, 4), repeats=4), home)
+    write_report(sweep(worlds=(1, 2, 4), repeats=4), home, drawn=False)
     return home
 
 

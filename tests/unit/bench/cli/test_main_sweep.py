@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from bench.cli import main_sweep
@@ -20,22 +22,22 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def main_cells(monkeypatch: pytest.MonkeyPatch, cores: int) -> list[Cell]:
-    monkeypatch.setattr(main_sweep, "usable_cores", lambda: float(cores))
-    return plan(composed(CONF, ["experiment=default"])[0], CPU_ONLY, cores)
+@functools.cache
+def main_cells(cores: int) -> list[Cell]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_sweep, "usable_cores", lambda: float(cores))
+        return plan(composed(CONF, ["experiment=default"])[0], CPU_ONLY, cores)
 
 
-def test_the_main_sweep_on_two_cores_has_16_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = main_cells(monkeypatch, 2)
+def test_the_main_sweep_on_two_cores_has_16_configurations() -> None:
+    cells = main_cells(2)
     assert len({(cell.config.engine["name"], cell.config.stage, cell.config.gpus) for cell in cells}) == 16
     assert {cell.config.stage for cell in cells} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("cores", [1, 8, *(pytest.param(cores, marks=pytest.mark.exhaustive) for cores in (2, 3, 64))])
-def test_the_main_sweep_on_cpus_causes_no_warning_by_its_own_settings(
-    monkeypatch: pytest.MonkeyPatch, cores: int
-) -> None:
-    for cell in main_cells(monkeypatch, cores):
+@pytest.mark.parametrize("cores", [1, 2, *(pytest.param(cores, marks=pytest.mark.exhaustive) for cores in (3, 8, 64))])
+def test_the_main_sweep_on_cpus_causes_no_warning_by_its_own_settings(cores: int) -> None:
+    for cell in main_cells(cores):
         assert cell.status is None
         assert not cell.oversubscribed(CPU_ONLY)
         assert cell.config.repeats >= ENOUGH_LAUNCHES

@@ -120,7 +120,7 @@ def test_it_is_no_baseline_either() -> None:
 
 
 def test_reports_mark_it(mixed: list[Record], tmp_path: Path) -> None:
-    write_report(mixed, tmp_path)
+    write_report(mixed, tmp_path, drawn=False)
     page, words = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert page.count('data-name="warnings">simulated</td>') == 2
     assert VERDICTS["simulated"].meaning.split(".")[0] in words
