@@ -1,11 +1,11 @@
 """How long a sweep takes on two emulated nodes, from the command on the login node to its report.
 
-    python -m benchmarks.cluster_sweep [--launches 6]
+    python -m benchmarks.cluster_sweep [--launches 6] [--steps 10]
 
-16 configurations on two nodes with two ranks each: native and torch, stages 0 to 3, 2 and 4 ranks. The command submits
-a Slurm job, so the time includes the start of the job and of the host servers, the health check and the report. The
-CPU time of all processes is printed too: other load on the machine hardly changes it. Needs root, Debian's slurm-wlm
-and munge, and submitit.
+16 configurations on two nodes with two ranks each: native and torch, stages 0 to 3, 2 and 4 ranks. Launches are short,
+so the time is mostly the suite's own. The command submits a Slurm job, so the time includes the start of the job and of
+the host servers, the health check and the report. The CPU time of all processes is printed too: other load on the
+machine changes it less. Needs root, Debian's slurm-wlm and munge, and submitit.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def cpu_s(lab: SlurmLab) -> float:
     return used_s
 
 
-def swept(lab: SlurmLab, folder: Path, launches: int) -> tuple[float, list[Record]]:
+def swept(lab: SlurmLab, folder: Path, launches: int, steps: int) -> tuple[float, list[Record]]:
     """Seconds that the command takes, and its records."""
-    words = [sys.executable, "-m", "bench", "-m", *SETTINGS, f"repeats={launches}", f"hydra.sweep.dir={folder}"]
-    words += ["cluster=slurm", f"cluster.nodes={NODES}"]
+    words = [sys.executable, "-m", "bench", "-m", *SETTINGS, f"repeats={launches}", f"steps={steps}"]
+    words += [f"hydra.sweep.dir={folder}", "cluster=slurm", f"cluster.nodes={NODES}"]
     began = time.perf_counter()
     done = subprocess.run(lab.login(*words), cwd=ROOT, check=False)
     seconds = time.perf_counter() - began
@@ -67,12 +67,13 @@ def summary(seconds: float, records: list[Record]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster_sweep", description=__doc__.split("\n")[0])
     parser.add_argument("--launches", type=int, default=6, help="of each configuration")
+    parser.add_argument("--steps", type=int, default=10, help="of each launch")
     arguments = parser.parse_args()
     if why_not := obstacle():
         sys.exit(why_not)
     with tempfile.TemporaryDirectory() as place, SlurmLab(Path(place, "lab")).running(NODES) as lab:
         before_s = cpu_s(lab)
-        line = summary(*swept(lab, Path(place, "sweep"), arguments.launches))
+        line = summary(*swept(lab, Path(place, "sweep"), arguments.launches, arguments.steps))
         used_s = cpu_s(lab) - before_s
         print(f"{line}; {used_s:.0f} s of CPU time, {used_s / (os.cpu_count() or 1):.0f} s per core")
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
