@@ -26,4 +26,5 @@ def srun(words: list[str], nodes: int) -> list[str]:
     cores = os.environ.get("SLURM_CPUS_ON_NODE", "")
     of_node = [f"--cpus-per-task={cores}"] if cores.isdecimal() else []
     flags = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mem=0"]
-    return ["srun", *flags, *of_node, "--kill-on-bad-exit=0", *words]
+    stays = ["--kill-on-bad-exit=0", "--wait=0"]  # the other host servers do, when one ends
+    return ["srun", *flags, *of_node, *stays, *words]
