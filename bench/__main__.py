@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from bench.cli import compose, errors, overrides
 from bench.cli.flags import check_flags
-from bench.cli.folder import unless_refused
+from bench.cli.folder import unless_rejected
 from bench.cli.main_sweep import for_this_machine
 from bench.cli.one_process import check_alone
 from bench.cli.signals import outlive_terminal
@@ -32,7 +32,7 @@ def single_run(composed: DictConfig) -> None:
     from bench.sweep import run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with errors.one_line_errors(), unless_refused(folder, multirun=False):
+    with errors.one_line_errors(), unless_rejected(folder, multirun=False):
         config = compose.from_hydra(composed)
         if config.reproduce is None:
             code = run.run([config], folder)

@@ -84,7 +84,7 @@ def variants(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def requests(
     chosen: dict[str, dict[str, Any]], workloads: Sequence[str], precisions: Sequence[str], ranks: Sequence[int]
 ) -> dict[Setting, Config]:
-    """Every setting; one that an engine refuses is left for ``plan`` to say."""
+    """Every setting; one that an engine does not support is left for ``plan`` to say."""
     configs = {}
     for workload in workloads:
         changes = dict(SIZES[workload])

@@ -22,7 +22,7 @@ class BenchLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from bench.cli import compose
-        from bench.cli.folder import unless_refused
+        from bench.cli.folder import unless_rejected
         from bench.reproduce.request import CannotReproduce
         from bench.sweep import run
 
@@ -30,7 +30,7 @@ class BenchLauncher(Launcher):
         composed = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
         HydraConfig.instance().set_config(self.config)
         folder = Path(self.config.hydra.sweep.dir)
-        with unless_refused(folder, multirun=True):
+        with unless_rejected(folder, multirun=True):
             configs = [compose.from_hydra(config) for config in composed]
             if any(config.reproduce is not None for config in configs):
                 raise CannotReproduce("reproduce= runs the one cell of a record; leave out -m and hydra.mode")

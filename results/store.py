@@ -160,7 +160,7 @@ class RecordStore:
     def existing(self, check: Callable[[Record], None] = lambda record: None) -> dict[str, Record]:
         """Records of an earlier run in this folder, by cell.
 
-        One that cannot be read, or that ``check`` refuses (RecordError), is set aside with a warning.
+        One that cannot be read, or that ``check`` rejects (RecordError), is set aside with a warning.
         """
         records = {}
         for path in sorted((self.folder / "records").glob("*.json")):

@@ -220,7 +220,7 @@ class Trainer:
         return {name: buffer.tolist() for name, buffer in self.engine.module.named_buffers()}
 
     def save(self, folder: str, trouble: str | None = None) -> str | None:
-        """Saves, in ``trouble`` or none; the rejection, if it is refused."""
+        """Saves, in ``trouble`` or none; the rejection, if it is rejected."""
         from bench.engines.native import checkpoint
         from bench.engines.native.checkpoint import saving
 
@@ -230,19 +230,19 @@ class Trainer:
             saving.sync = self._disk_full
         if trouble == "no exchange":
             saving.exchange = lambda *_: False
-        return self._refusal(functools.partial(checkpoint.save, self.engine), folder)
+        return self._rejection(functools.partial(checkpoint.save, self.engine), folder)
 
     def load(self, folder: str) -> str | None:
         from bench.engines.native import checkpoint
 
-        return self._refusal(functools.partial(checkpoint.load, self.engine), folder)
+        return self._rejection(functools.partial(checkpoint.load, self.engine), folder)
 
     @staticmethod
     def _disk_full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     @staticmethod
-    def _refusal(action: Any, folder: str) -> str | None:
+    def _rejection(action: Any, folder: str) -> str | None:
         from bench.engines.native.checkpoint import CheckpointError
 
         try:

@@ -143,7 +143,7 @@ def judged(launcher: Launcher, scratch: Path, run_check: RunCheck) -> Judged:
 def launched(
     launcher: Launcher, cell: Cell, purpose: Any, scratch: Path, *, may_reject: bool = False
 ) -> LaunchResult[Any]:
-    """A launch that ended well, a check's after its reference. ``may_reject``: skips what only ranks could refuse."""
+    """A launch that ended well, a check's after its reference. ``may_reject``: skips what only ranks could reject."""
     job = getattr(Jobs(cell, scratch), purpose)()
     if purpose == "check":
         if job.reference not in FIRST_USES:

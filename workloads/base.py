@@ -124,18 +124,18 @@ def first_line(error: BaseException) -> str:
 
 
 def check_count(workload: str, option: str, value: object) -> None:
-    """Refuses an option's value that is not a whole number of at least 1."""
+    """Rejects an option's value that is not a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: a whole number of at least 1")
 
 
 def check_mapping(workload: str, option: str, value: object) -> None:
-    """Refuses an option's value that is neither a mapping nor null."""
+    """Rejects an option's value that is neither a mapping nor null."""
     if not isinstance(value, dict | None):
         raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: {{NAME: VALUE, ...}}, null")
 
 
 def check_choice(workload: str, option: str, value: object, choices: Sequence[object]) -> None:
-    """Refuses an option's value that is none of ``choices``."""
+    """Rejects an option's value that is none of ``choices``."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise WorkloadError(f"{workload}: {option}={value!r} is not valid; valid: {', '.join(map(str, choices))}")

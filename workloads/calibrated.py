@@ -79,7 +79,7 @@ class Calibrated(Regression):
 
 
 def check_number(option: str, value: object, valid: str, *, least: float) -> None:
-    """Refuses an option's value that is not a finite number of at least ``least``."""
+    """Rejects an option's value that is not a finite number of at least ``least``."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < least:  # type: ignore[arg-type,operator]
         raise WorkloadError(f"calibrated: {option}={value!r} is not valid; valid: {valid}")

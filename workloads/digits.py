@@ -16,7 +16,7 @@ class Digits(Supervised):
 
     Neither batch norm nor dropout, so that a step does not depend on how the global batch is cut. The default has
     567,498 parameters; forward and backward of 32 samples take 7 ms on one CPU thread. The data is always real
-    and comes with scikit-learn, so ``data_dir`` is refused.
+    and comes with scikit-learn, so ``data_dir`` is rejected.
     """
 
     def __init__(self, *, seed: int, data_dir: str | None, width: int = 64, depth: int = 2) -> None:

@@ -15,7 +15,7 @@ from analysis.metrics.interference import load_text
 from analysis.table.frame import varying
 from analysis.table.panels import describe, panels
 from analysis.table.warnings import bearing
-from analysis.text.prose import capital, joined
+from analysis.text.prose import capital, joined, tied
 from analysis.text.units import counted, interval, is_finite, number, percent, size
 from results.identity import is_task
 from results.record import Record
@@ -126,15 +126,15 @@ def _short_ties(world: World, ranking: Ranking) -> str:
         return "one launch each is too few to assess ties"
     if not ranking.tied:
         return "all others are slower"
-    return f"{_names(world, ranking)} {'is' if len(ranking.tied) == 1 else 'are'} tied with it"
+    return tied(_names(world, ranking))
 
 
-def _names(world: World, ranking: Ranking) -> str:
+def _names(world: World, ranking: Ranking) -> list[str]:
     """The tied ones, the first few by name."""
     names = [world.name(at) for at in ranking.tied]
     if len(names) > MOST_TIED:
         names = [*names[: MOST_TIED - 1], f"{len(names) - MOST_TIED + 1} others"]
-    return joined(names)
+    return names
 
 
 def _rank(world: World) -> Ranking:
@@ -168,8 +168,7 @@ def _ties(world: World, ranking: Ranking) -> str:
         return f"All others are slower (paired ratio over rounds, {level}{few})."
     if len(ranking.tied) + 1 == len(world.part):
         return f"All are tied with it: each paired ratio's interval includes 1 ({level})."
-    verb = "is" if len(ranking.tied) == 1 else "are"
-    return f"{capital(_names(world, ranking))} {verb} tied with it (paired ratio over rounds includes 1; {level}{few})."
+    return f"{capital(tied(_names(world, ranking)))} (paired ratio over rounds includes 1; {level}{few})."
 
 
 def _memory(world: World, ranking: Ranking) -> str:

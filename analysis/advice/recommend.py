@@ -94,7 +94,7 @@ class Advice:
     """Tied with the fastest, lowest peak memory first; empty if nothing is admissible."""
     front: list[Choice]
     """The Pareto-optimal ones of all admissible settings, fastest first."""
-    refused: list[tuple[str, str]]
+    rejected: list[tuple[str, str]]
     """Settings that break a limit, and how."""
     level: str = ""
     """Of the intervals by which others were compared with the fastest, the lowest; empty where there was none."""
@@ -119,10 +119,10 @@ def _advise(
 ) -> Advice:
     smallest = int(table["gpus"].min())
     broken = {index: limits.broken_by(row, smallest) for index, row in table.iterrows()}
-    refused = [(describe(row, settings), why) for index, row in table.iterrows() if (why := broken[index])]
+    rejected = [(describe(row, settings), why) for index, row in table.iterrows() if (why := broken[index])]
     fit = table[[broken[index] is None for index in table.index]]
     if fit.empty:
-        return Advice(task, [], [], refused)
+        return Advice(task, [], [], rejected)
     fit = fit.sort_values("throughput_per_s", ascending=False)
     ranked = [records[int(str(index))] for index in fit.index]
     ranking = rank(ranked, fit["throughput_per_s"].tolist())
@@ -132,7 +132,7 @@ def _advise(
     ]
     tied = sorted((choice for choice in choices if choice.tied), key=lambda choice: _peak(choice.row))
     level, undecided = ranking.level_text(), len(ranking.undecided)
-    return Advice(task, tied, pareto(choices), refused, level, undecided, load_text(ranked[ranking.fastest]))
+    return Advice(task, tied, pareto(choices), rejected, level, undecided, load_text(ranked[ranking.fastest]))
 
 
 def pareto(choices: Sequence[Choice]) -> list[Choice]:
@@ -162,7 +162,7 @@ def lines(advice: Advice) -> list[str]:
     """The advice in words, a line each."""
     text_lines = [advice.task] if advice.task else []
     if not advice.tied:
-        return [*text_lines, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.refused)]
+        return [*text_lines, "No setting keeps the limits:", *(f"  {name}: {why}" for name, why in advice.rejected)]
     first = advice.tied[0]
     if advice.load:
         fastest = advice.front[0]
@@ -177,9 +177,9 @@ def lines(advice: Advice) -> list[str]:
     if slower:
         text_lines.append("Slower, for less memory:")
         text_lines += [f"  {choice.overrides}\n    {_figures(choice)}; {_behind(choice)}" for choice in slower]
-    if advice.refused:
+    if advice.rejected:
         text_lines.append("Left out:")
-        text_lines += [f"  {name}: {why}" for name, why in advice.refused]
+        text_lines += [f"  {name}: {why}" for name, why in advice.rejected]
     return text_lines
 
 

@@ -96,11 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     loaded = read(arguments)
     warn(loaded.warnings)
-    projections, refused = project(loaded.records, arguments.gpus, links, arguments.gpu_memory)
+    projections, rejected = project(loaded.records, arguments.gpus, links, arguments.gpu_memory)
     out = console()
     for projection in projections:
         show(projection, out)
-    for line in refused:
+    for line in rejected:
         out.print(f"not projected: {line}", markup=False, soft_wrap=True)
     return 0 if any(projection.rows for projection in projections) else 1
 

@@ -195,15 +195,15 @@ def curves(records: Sequence[Record]) -> tuple[list[ScalingCurve], list[str]]:
         if is_ranked(record):
             groups[(identity(settings_of(record), without=["gpus"]), hardware(record))][world_size(record)] = record
     labels = _labels([next(iter(group.values())) for group in groups.values()])
-    kept, refused = [], []
+    kept, rejected = [], []
     for name, group in zip(labels, groups.values(), strict=True):
         usable = {size: group[size] for size in sorted(group) if not shares_cores(group[size])}
         curve = ScalingCurve(name, usable or dict(sorted(group.items())))
         if reason := _why_not(curve, oversubscribed=len(group) - len(usable)):
-            refused.append(f"{name}: {reason}")
+            rejected.append(f"{name}: {reason}")
         else:
             kept.append(curve)
-    return kept, refused
+    return kept, rejected
 
 
 def shares_cores(record: Record) -> bool:

@@ -69,7 +69,7 @@ class Projection:
     checked: list[HeldOut] = field(default_factory=list)
     timed: LinkTime | None = None
     """Links that were timed by themselves."""
-    refused: list[str] = field(default_factory=list)
+    not_projected: list[str] = field(default_factory=list)
     """World sizes without a projection, and why."""
 
 
@@ -78,14 +78,14 @@ def project(
 ) -> tuple[list[Projection], list[str]]:
     """Projections of a sweep to these world sizes, and one line for each configuration that has none."""
     links = links or Links()
-    usable, refused = curves(records)
+    usable, rejected = curves(records)
     groups: dict[object, list[ScalingCurve]] = defaultdict(list)
     for curve in usable:
         groups[curve.fabric_key].append(curve)
     targets = sorted(set(targets))
     return [
         _group(group, targets, links, memory_bytes, measured_line(records, group[0])) for group in groups.values()
-    ], refused
+    ], rejected
 
 
 def _group(
@@ -100,13 +100,13 @@ def _group(
         allowed = []
         for place, curve in enumerate(group):
             if reason := why_not(curve, ranks, links):
-                projection.refused.append(f"{ranks} GPUs, {curve.label}: {reason}")
+                projection.not_projected.append(f"{ranks} GPUs, {curve.label}: {reason}")
             else:
                 allowed.append(_row(projector, place, ranks, fabric, memory_bytes))
         if allowed:
             projection.rows[ranks] = sorted(allowed, key=lambda row: (row.fits is False, -row.throughput_per_s))
     projection.knees = [_knee(projector, place, max(targets), fabric, links) for place in range(len(group))]
-    projection.refused = merged(projection.refused)
+    projection.not_projected = merged(projection.not_projected)
     return projection
 
 
@@ -155,7 +155,7 @@ def _knee(projector: Projector, place: int, most: int, fabric: Fabric | None, li
 
 
 def merged(lines: Sequence[str]) -> list[str]:
-    """Refusals with one reason on one line."""
+    """Lines with one reason as one line."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         where, _, reason = line.partition(": ")

@@ -30,7 +30,7 @@ def show(projection: Projection, out: Console) -> None:
     out.print()
     for line in knee_lines(projection):
         out.print(line, markup=False, soft_wrap=True)
-    for line in projection.refused:
+    for line in projection.not_projected:
         out.print(f"not projected: {line}", markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """The command line: how Hydra learns the settings, how ``--help`` teaches them, and how a mistake is explained.
 
-Hydra composes the configuration. Before it does, ``check_overrides`` reads the same overrides and refuses
+Hydra composes the configuration. Before it does, ``check_overrides`` reads the same overrides and rejects
 what is misspelt or out of range with one line; Hydra's own messages are for composing, not for this.
 """
 

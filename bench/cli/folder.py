@@ -1,4 +1,4 @@
-"""A sweep's folder on the command line: it goes again where the request is refused."""
+"""A sweep's folder on the command line: it goes again where the request is rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WRITTEN_BY_HYDRA = {
 
 
 @contextlib.contextmanager
-def unless_refused(folder: Path, *, multirun: bool) -> Iterator[None]:
+def unless_rejected(folder: Path, *, multirun: bool) -> Iterator[None]:
     """Keeps ``folder`` only if the block ends well or has left a record; else it takes away what a sweep begins with.
 
     What else somebody keeps there stays, and all of it where another sweep is writing.

@@ -89,7 +89,7 @@ def name_module(arguments: list[str]) -> list[str]:
 
 
 def check_overrides(arguments: list[str]) -> None:
-    """Refuses misspelt settings and invalid values. Raises ConfigError with one line that lists the valid values."""
+    """Rejects misspelt settings and invalid values. Raises ConfigError with one line that lists the valid values."""
     texts = overrides_of(arguments)
     try:
         overrides = OverridesParser.create().parse_overrides(texts)
@@ -138,7 +138,7 @@ def unreadable(text: str) -> str:
 
 
 def check_mode(arguments: list[str]) -> None:
-    """Refuses what Hydra would not run, or would run without a part of it. Raises ConfigError."""
+    """Rejects what Hydra would not run, or would run without a part of it. Raises ConfigError."""
     flags = get_args_parser().parse_args(arguments)
     modes = [name for name in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(flags, name)]
     if len(modes) > 1:
@@ -168,7 +168,7 @@ def values_of(override: Override) -> list[Any]:
 
 
 def _check_removal(key: str, text: str, settings: Mapping[str, Any]) -> None:
-    """Refuses to remove what every sweep has: without it, the default would hold in silence."""
+    """Rejects the removal of what every sweep has: without it, the default would hold in silence."""
     if key in settings or key in ("engine", "workload", "measure"):
         valid = f"choose {key}=..." if key in GROUPS else f"{key}=VALUE sets it"
         raise ConfigError(f"{text} cannot be removed; leave it out for the default, or {valid}")

@@ -52,7 +52,7 @@ def check_model(package: str, spec: EngineSpec, seen: Seen) -> None:
 
 
 def traits(package: str, spec: EngineSpec) -> Traits:
-    """How a launch with ``spec`` differs from plain data parallelism, for a spec that is not refused."""
+    """How a launch with ``spec`` differs from plain data parallelism, for a spec that is supported."""
     module = load(package)
     engine_traits: Traits = module.traits(spec) if hasattr(module, "traits") else Traits()
     return engine_traits

@@ -64,7 +64,7 @@ class Capabilities:
     optimizers: tuple[str, ...] = choices("optimizer")
     backends: tuple[str, ...] = ("gloo", "nccl")
     why_not: dict[str, str] = field(default_factory=dict)
-    """By setting: why anything else is refused. Ends the sentence "... has no precision=bf16: "."""
+    """By setting: why anything else is unsupported. Ends the sentence "... has no precision=bf16: "."""
     only_loopback: bool = False
     """Whether its ranks have a rendezvous of their own that is limited to one host (no ``network=lab``)."""
 
@@ -115,7 +115,7 @@ class Traits:
     uncounted: str = ""
     """What communicates past torch.distributed's operators, so that the ledger of collectives lacks it."""
     unrepeatable: str = ""
-    """Why two runs cannot give the same bits, whatever the algorithms; ``deterministic=true`` is then refused."""
+    """Why two runs cannot give the same bits, whatever the algorithms; ``deterministic=true`` is then unsupported."""
     unsilenced: str = ""
     """Why a step cannot run without communication; empty if it can."""
 

@@ -17,7 +17,7 @@ from results.record import NO_ENGINE, Record
 Conditions = dict[str, float]
 """What ``bench.measure.machine.interference`` counted, by name."""
 
-FOREIGN_SHARE = 0.1
+OTHERS_SHARE = 0.1
 """Of the time of the CPUs that we may use, taken by others."""
 TICK_S = 0.01
 """The coarsest tick by which a kernel charges CPU time."""
@@ -185,7 +185,7 @@ class Cause:
 
 def on_worst_host(launch: Launch, record: Record, judge: Callable[..., Cause | None]) -> Cause | None:
     """The verdict of ``judge`` on each host of the launch: the worst one, with the name of its host."""
-    causes = [judge(seen, foreign) for seen, foreign in launch.of_hosts()]
+    causes = [judge(seen, others) for seen, others in launch.of_hosts()]
     if len(causes) == 1:
         return causes[0]
     names = [host["name"] for host in record.resolved["hosts"]]
@@ -211,7 +211,7 @@ def throttled(seen: Conditions, _: Conditions | None = None) -> Cause | None:
     return None
 
 
-def background_load(seen: Conditions, foreign: Conditions | None = None) -> Cause | None:
+def background_load(seen: Conditions, others: Conditions | None = None) -> Cause | None:
     """Other processes, or guests of the same host, took a share of the CPUs that sampling cannot explain."""
     if seen.get("gpu_foreign_processes"):
         return Cause(math.inf, f"{seen['gpu_foreign_processes']:.0f} other processes on the GPUs; end them")
@@ -220,14 +220,14 @@ def background_load(seen: Conditions, foreign: Conditions | None = None) -> Caus
     total_s = seen["cpus"] * seen["window_s"]
     # The kernel charges CPU time by ticks: n of them count a process that runs half of the time to sqrt(n)/2.
     sampling_s = math.sqrt(total_s * TICK_S) / 2
-    limit_s = max(FOREIGN_SHARE * total_s, 3 * sampling_s)
+    limit_s = max(OTHERS_SHARE * total_s, 3 * sampling_s)
     taken_s = max(seen["foreign_cpu_s"], seen["stolen_cpu_s"])
     if taken_s <= limit_s:
         return None
     share = f"{taken_s / total_s:.0%} of the CPU time"
     if seen["stolen_cpu_s"] > seen["foreign_cpu_s"]:
         return Cause(taken_s / total_s, f"the hypervisor gave {share} to other guests; use a dedicated host")
-    names = ", ".join(name for name, seconds in (foreign or {}).items() if seconds >= NAMED_SHARE * taken_s)
+    names = ", ".join(name for name, seconds in (others or {}).items() if seconds >= NAMED_SHARE * taken_s)
     return Cause(taken_s / total_s, f"others took {share}{f' ({names})' if names else ''}; end them, or run again")
 
 

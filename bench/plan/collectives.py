@@ -1,6 +1,6 @@
 """``workload=collectives``: the settings of the benchmark of collectives, and what does not apply to it.
 
-It trains nothing: there is no model, no engine and no parity, and every setting of those is refused.
+It trains nothing: there is no model, no engine and no parity, and every setting of those is rejected.
 """
 
 from __future__ import annotations

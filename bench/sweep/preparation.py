@@ -100,8 +100,8 @@ class Preparation:
         """Takes the model from the reference; False, and the cell fails, if it failed or is unsupported."""
         model = self._reference(cell)
         if isinstance(model, LaunchResult):
-            refused = model.status in ("unsupported", "unavailable")
-            self._running.fail(cell, model, "" if refused else "the single-process reference: ")
+            unsupported = model.status in ("unsupported", "unavailable")
+            self._running.fail(cell, model, "" if unsupported else "the single-process reference: ")
             return False
         self._running.records[cell].model = model
         self._note_shares(cell, model)

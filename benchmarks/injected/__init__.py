@@ -10,5 +10,5 @@ PRELOAD = (*native.PRELOAD, "bench.engines.native.adapter")
 
 
 def check_settings(spec: EngineSpec) -> None:
-    """What native refuses."""
+    """What native does not support."""
     native.check_settings(spec)

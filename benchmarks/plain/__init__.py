@@ -9,4 +9,4 @@ PRELOAD = ()
 
 
 def check_settings(spec: EngineSpec) -> None:
-    """Refuses nothing; it is only ever run on one rank."""
+    """Rejects nothing; it is only ever run on one rank."""

@@ -40,7 +40,7 @@ from results.settings import Config
 from results.training_settings import NEUTRAL
 from tests.fakes import cell
 
-def refused(call, error):
+def rejected(call, error):
     try:
         call()
     except error as reason:
@@ -48,11 +48,11 @@ def refused(call, error):
 
 assert "throwaway=1" in help.settings_table() and "a setting that only this test has" in help.settings_table()
 overrides.check_overrides(["throwaway=9"])
-assert "valid: a whole number of at least 1, at most 9" in refused(
+assert "valid: a whole number of at least 1, at most 9" in rejected(
     lambda: overrides.check_overrides(["throwaway=10"]), ConfigError
 )
 spec = EngineSpec(world_size=2, device="cpu", backend="gloo", throwaway=2)
-reason = refused(lambda: engines.check_settings("native", "bench.engines.native", spec), EngineUnsupported)
+reason = rejected(lambda: engines.check_settings("native", "bench.engines.native", spec), EngineUnsupported)
 assert "throwaway=2" in reason and NEUTRAL["throwaway"] == 1
 assert label("throwaway", 2) == "away 2"
 
@@ -65,7 +65,7 @@ record = cell()
 record.config["throwaway"] = 3
 validate.check(record)
 record.config["throwaway"] = "three"
-assert "config.throwaway is 'three'" in refused(lambda: validate.check(record), RecordError)
+assert "config.throwaway is 'three'" in rejected(lambda: validate.check(record), RecordError)
 """
 
 WARNING = """

@@ -1,4 +1,4 @@
-"""Modules that are built in bf16, all or in part: a bf16 precision trains them, and any other is refused by name."""
+"""Modules that are built in bf16, all or in part: a bf16 precision trains them, and any other is rejected by name."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ WITH_PARITY = ("stage", "precision", "optimizer")
 ELSEWHERE = ("checkpointing", "weight_decay", "lr_schedule")
 """Settings whose launches are in a test of their own: what they do does not depend on the engine."""
 OF_SOME_MODULES = ("tensor_parallel", "pipeline")
-"""... on a model that these engines refuse."""
+"""... on a model that these engines reject."""
 TINY = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 8}
 
 
@@ -55,9 +55,9 @@ def test_every_yes_is_a_run(
 
 
 def test_every_no_names_the_engine_and_the_setting() -> None:
-    refused = [answer for answer in ANSWERS if answer.answer == "unsupported"]
-    assert refused
-    for answer in refused:
+    rejected = [answer for answer in ANSWERS if answer.answer == "unsupported"]
+    assert rejected
+    for answer in rejected:
         assert f"engine={answer.engine}" in answer.reason
         assert f"{answer.setting}=" in answer.reason or f"no {answer.setting}" in answer.reason, answer
 

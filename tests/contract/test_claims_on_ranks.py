@@ -52,6 +52,6 @@ def test_a_program_that_fails_is_reported_by_its_last_line(tmp_path: Path) -> No
     assert suite.ROOT.joinpath("claims").is_dir()
 
 
-def test_a_sweep_that_is_refused_is_reported_by_its_last_line(tmp_path: Path) -> None:
+def test_a_sweep_that_is_rejected_is_reported_by_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"ended with 2: .*stage=5"):
         Suite(tmp_path).sweep("stage=5")

@@ -65,8 +65,8 @@ def test_determinism_that_an_engine_cannot_give_is_rejected_by_its_name(
         config.engine = config.engine | options
         return plan([config], CPU_ONLY, cores=2)[0]
 
-    refused = planned(2, True, mode=mode, staleness=staleness)
-    assert (refused.status, refused.reason) == (
+    rejected = planned(2, True, mode=mode, staleness=staleness)
+    assert (rejected.status, rejected.reason) == (
         "unsupported",
         f"engine=parameter_server has no deterministic=true: with engine.mode={mode} gradients are applied in the "
         "order in which they arrive",

@@ -181,7 +181,7 @@ def test_a_module_that_a_chain_calls_twice_is_two_parts_of_it() -> None:
     assert chain_of(chain) == [layer, activation, layer, activation]
 
 
-def test_a_chain_with_a_forward_of_its_own_is_refused() -> None:
+def test_a_chain_with_a_forward_of_its_own_is_rejected() -> None:
     class Residual(nn.Sequential):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return inputs + self[0](inputs)
@@ -200,7 +200,7 @@ def test_the_parts_of_a_plan_are_the_module() -> None:
     assert torch.equal(value, module(tokens))
 
 
-def test_a_plan_that_lacks_a_weight_is_refused() -> None:
+def test_a_plan_that_lacks_a_weight_is_rejected() -> None:
     module = nn.Module()
     module.first, module.second = nn.Linear(2, 2), nn.Linear(2, 2)
     module.pipeline_plan = [module.first]  # type: ignore[assignment]

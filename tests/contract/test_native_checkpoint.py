@@ -1,4 +1,4 @@
-"""Checkpoints of the native engine: what comes back, what is refused, and what a crash leaves."""
+"""Checkpoints of the native engine: what comes back, what is rejected, and what a crash leaves."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rewrite_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
 
 @pytest.fixture
 def rejection(ranks: Ranks) -> Callable[..., str]:
-    """What all ranks say of a checkpoint that they refuse, having changed nothing."""
+    """What all ranks say of a checkpoint that they reject, having changed nothing."""
 
     def find(folder: Path, *, stage: int = 1, **settings: Any) -> str:
         actions = [["train", 0, 1], ["state"], ["load", str(folder)], ["state"], ["train", 1, 2]]
@@ -184,7 +184,7 @@ def test_a_missing_shard_is_rejected_by_its_name(copy: Path, rejection: Callable
 
 
 @pytest.mark.parametrize("stage", [0, 3])
-def test_a_flipped_byte_is_refused_with_the_name_of_the_file(
+def test_a_flipped_byte_is_rejected_with_the_name_of_the_file(
     stage: int, copy: Path, rejection: Callable[..., str]
 ) -> None:
     data = bytearray((copy / SHARD).read_bytes())
@@ -193,14 +193,14 @@ def test_a_flipped_byte_is_refused_with_the_name_of_the_file(
     assert rejection(copy, stage=stage).startswith(f"{SHARD} is damaged: its SHA-256 is ")
 
 
-def test_a_changed_digit_in_the_index_is_refused(copy: Path, rejection: Callable[..., str]) -> None:
+def test_a_changed_digit_in_the_index_is_rejected(copy: Path, rejection: Callable[..., str]) -> None:
     text = (copy / "index.json").read_text()
     assert '"step": 2.0' in text
     (copy / "index.json").write_text(text.replace('"step": 2.0', '"step": 3.0'))
     assert rejection(copy) == "index.json is damaged: its contents do not have the SHA-256 that it states"
 
 
-def test_a_folder_without_an_index_is_refused(tmp_path: Path, copy: Path, rejection: Callable[..., str]) -> None:
+def test_a_folder_without_an_index_is_rejected(tmp_path: Path, copy: Path, rejection: Callable[..., str]) -> None:
     assert rejection(tmp_path / "nothing") == f"{tmp_path / 'nothing' / 'index.json'} is missing, expected a checkpoint"
     (copy / "index.json").write_text('{"version": 2')
     assert rejection(copy).startswith("index.json is not an index of format version 2: ")
@@ -215,7 +215,7 @@ def test_an_index_cannot_name_a_file_elsewhere(name: str, copy: Path, rejection:
     assert rejection(copy) == f"index.json names the file {name!r}, expected {SHARD}"
 
 
-def test_a_checkpoint_of_another_model_is_refused_by_parameter(copy: Path, rejection: Callable[..., str]) -> None:
+def test_a_checkpoint_of_another_model_is_rejected_by_parameter(copy: Path, rejection: Callable[..., str]) -> None:
     assert rejection(copy, model="wide", stage=3) == "parameter 0.weight has shape [20, 16], expected [24, 16]"
     assert rejection(copy, model="deep") == "parameter 3.bias is missing from the checkpoint"
     assert rejection(copy, model="frozen") == "parameter 0.weight is trained, expected frozen"
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_parameter(copy: Path, rejec
     assert rejection(copy, optimizer="sgd") == "index.json is of optimizer adam, expected sgd"
 
 
-def test_an_element_that_is_in_no_file_or_in_two_is_refused(copy: Path, rejection: Callable[..., str]) -> None:
+def test_an_element_that_is_in_no_file_or_in_two_is_rejected(copy: Path, rejection: Callable[..., str]) -> None:
     def move(by: int) -> None:
         def change(document: dict[str, Any]) -> None:
             pieces = [file["pieces"] for file in document["files"].values()]
@@ -312,7 +312,7 @@ def test_a_folder_of_other_things_is_not_replaced(ranks: Ranks, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("stage", [0, 2])
-def test_a_checkpoint_within_a_step_is_refused(stage: int, ranks: Ranks, copy: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_within_a_step_is_rejected(stage: int, ranks: Ranks, copy: Path, tmp_path: Path) -> None:
     actions = [["backward", 0], ["save", str(tmp_path / "new")], ["load", str(copy)]]
     for outcomes in ranks.launch(actions, stage=stage):
         assert all("between steps" in message for message in outcomes[1:])

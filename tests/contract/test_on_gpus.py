@@ -25,7 +25,7 @@ Run = Callable[..., list[Any]]
 
 @pytest.fixture
 def run(make_config: Callable[..., Config], launcher: Launcher, scratch: Path) -> Run:
-    """Runs a launch with one purpose and returns what its ranks say; skips what is refused by name."""
+    """Runs a launch with one purpose and returns what its ranks say; skips what is rejected by name."""
 
     def of_cell(purpose: Any, **settings: Any) -> list[Any]:
         cell: Cell = plan([make_config(device=DEVICE, timeout_s=300.0, **settings)], launcher.machine, cores=2)[0]

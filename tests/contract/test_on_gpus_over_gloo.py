@@ -51,7 +51,7 @@ def test_buffers_that_gloo_cannot_reach_go_by_the_host(
     check(make_cell(engine="native", stage=stage, gpus=gpus, bucket_mb=None if stage == 3 else 0.05), staged, scratch)
 
 
-def test_a_pipeline_is_refused_there(make_config: Any) -> None:
+def test_a_pipeline_is_rejected_there(make_config: Any) -> None:
     config = make_config(engine="pipeline", workload="mlp", gpus=2)
     for machine, status in ((ONE_GPU, "unsupported"), (two_gpus(), None), (CPU_ONLY, None)):
         (cell,) = plan([config], machine, cores=2)
@@ -72,7 +72,7 @@ def test_deepspeed_computes_on_the_cpu_of_a_machine_with_gpus(
 
 
 @pytest.mark.skipif(not deepspeed.INSTALLED, reason="deepspeed is not installed")
-def test_deepspeed_refuses_gpus_that_it_must_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_rejects_gpus_that_it_must_not_use(monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.engines.deepspeed import library
     from bench.engines.deepspeed.adapter import take_device
 

@@ -1,4 +1,4 @@
-"""PyTorch's own settings: each takes effect, stays within parity or says why it cannot, and is refused by name."""
+"""PyTorch's own settings: each takes effect, stays within parity or says why it cannot, and is rejected by name."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_an_option_that_is_never_valid_ends_before_the_sweep(options: dict[str, 
         planned(make_config, options, gpus=2)
 
 
-def test_a_rank_of_powersgd_without_powersgd_is_refused(make_config: MakeConfig) -> None:
+def test_a_rank_of_powersgd_without_powersgd_is_rejected(make_config: MakeConfig) -> None:
     cell = planned(make_config, {"powersgd_rank": 7}, gpus=2)
     assert cell.status == "unsupported"
     assert "engine.powersgd_rank=7" in cell.reason

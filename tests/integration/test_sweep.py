@@ -63,7 +63,7 @@ def summary(folder: Path) -> list[dict[str, str]]:
         (["experiment=smoke", "hydra.sweep.dir=/proc/nowhere"], "bench: "),
     ],
 )
-def test_bad_input_is_refused_with_one_line_and_leaves_nothing(
+def test_bad_input_is_rejected_with_one_line_and_leaves_nothing(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = run(tmp_path, *arguments)
@@ -74,7 +74,7 @@ def test_bad_input_is_refused_with_one_line_and_leaves_nothing(
     assert [path for path in tmp_path.rglob("*") if path.name not in ("results", "runs")] == []
 
 
-def test_a_sweep_continues_after_failures_and_refusals_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_sweep_continues_after_failures_and_rejections_and_can_be_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     sweep = (
         *("-m", *FAULTY, "engine=torch", "workload.how=none,raise", "stage=0,2", "bucket_mb=null,1", "gpus=2", *QUICK),

@@ -12,4 +12,4 @@ PRELOAD = ()
 
 
 def check_settings(spec: EngineSpec) -> None:
-    """Refuses nothing more."""
+    """Rejects nothing more."""

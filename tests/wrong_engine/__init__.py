@@ -9,4 +9,4 @@ PRELOAD = ()
 
 
 def check_settings(spec: EngineSpec) -> None:
-    """Refuses nothing."""
+    """Rejects nothing."""

@@ -27,9 +27,9 @@ def section(content: Content) -> Section:
     from analysis.projection.text import check_lines, knee_lines
 
     def lines(projection: Projection) -> Points:
-        refused = [f"Not projected: {line}." for line in projection.refused]
+        rejected = [f"Not projected: {line}." for line in projection.not_projected]
         knees = knee_lines(projection) if projection.rows else ()
-        texts = [*check_lines(projection), *knees, *refused]
+        texts = [*check_lines(projection), *knees, *rejected]
         return Points([ListItem(text) for text in texts], f"engine {projection.title}")
 
     projections, _ = project(content.records, [factor * max(sizes) for factor in FACTORS])

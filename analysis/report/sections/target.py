@@ -9,7 +9,7 @@ from analysis.report.model.section import Section, Value, numbers
 from analysis.statistics.medians import Interval
 from analysis.table.panels import describe
 from analysis.text import units
-from analysis.text.prose import joined
+from analysis.text.prose import tied
 from results.target import WINDOW
 
 
@@ -49,7 +49,7 @@ def sentence(content: Content, race: Race) -> str:
     if not race.is_won:
         limit = max(int(cell.record.config["steps"]) for cell in race.cells)
         return f"No configuration reached a loss of {loss} in more than half of its launches of {limit} steps."
-    first, tied = race.cells[0], [name(content, cell) for cell in race.tied]
+    first, others = race.cells[0], [name(content, cell) for cell in race.tied]
     assert first.target
     ends = units.interval(first.target.seconds.low, first.target.seconds.high)
     level = f" ({units.percent(first.target.seconds.level)} CI {ends})" if ends else ""
@@ -57,8 +57,8 @@ def sentence(content: Content, race: Race) -> str:
         f"{name(content, first)} reaches a loss of {loss} first: {units.number(first.target.seconds.value)} s{level}, "
         f"{first.target.steps.value:g} steps"
     )
-    if tied:
-        return f"{words}; {joined(tied)} {'is' if len(tied) == 1 else 'are'} tied with it."
+    if others:
+        return f"{words}; {tied(others)}."
     return f"{words}." if first.target.seconds.level else f"{words}. One launch each is too few to assess ties."
 
 

@@ -1,4 +1,4 @@
-"""Horovod 0.28.1, its last release, over its own gloo: what it honours and what it refuses.
+"""Horovod 0.28.1, its last release, over its own gloo: what it supports and what it does not.
 
 ``hvd.DistributedOptimizer`` hands each gradient to a background thread as soon as backward has made it. Every
 ``cycle_time_ms`` the threads of all ranks agree on the gradients that all of them have, copy these into a fusion

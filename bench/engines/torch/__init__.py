@@ -1,4 +1,4 @@
-"""PyTorch's own data parallelism: what it honours and what it refuses.
+"""PyTorch's own data parallelism: what it supports and what it does not.
 
 stage 0  DistributedDataParallel
 stage 1  DistributedDataParallel and ZeroRedundancyOptimizer
@@ -64,7 +64,7 @@ PRELOAD = (
 )
 
 UnsupportedCase = tuple[bool, str, str]
-"""Whether it applies, what is refused, and why."""
+"""Whether it applies, what is unsupported, and why."""
 
 
 def check_settings(spec: EngineSpec) -> None:
@@ -158,7 +158,7 @@ def _replicated(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     yield (
         spec.compile and spec.bucket_mb is not None and spec.bucket_mb < 1,
         f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
-        "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and refuses smaller ones after it",
+        "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and rejects smaller ones after it",
     )
     yield from _local_steps(spec)
     yield from _joined(spec)

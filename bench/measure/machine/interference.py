@@ -107,14 +107,14 @@ class Watch:
             conditions["cpu_energy_j"] = joules
         if self._gpu:
             conditions |= self._gauges(self._gpu)
-        foreign: dict[str, float] = {}
+        others: dict[str, float] = {}
         if self._machine:
-            of_machine, foreign = between(self._machine, read_machine(), os.getppid())
+            of_machine, others = between(self._machine, read_machine(), os.getppid())
             conditions |= of_machine
         unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
         if self._meter and self._meter.error:
             unread["energy of the processor"] = self._meter.error
-        return Interference(conditions=conditions, foreign=foreign, not_measured=unread | self._unread)
+        return Interference(conditions=conditions, foreign=others, not_measured=unread | self._unread)
 
     def _read_device(self) -> dict[str, float]:
         counters: dict[str, float] = {}

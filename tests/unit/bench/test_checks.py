@@ -1,4 +1,4 @@
-"""Settings: what is refused, and how the rejection reads."""
+"""Settings: what is rejected, and how the rejection reads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from results.settings import Config, Straggler
         (["search=min_batch"], "search=min_batch is not valid; valid: none, max_batch"),
     ],
 )
-def test_a_bad_override_is_refused_with_one_line(arguments: list[str], message: str) -> None:
+def test_a_bad_override_is_rejected_with_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as rejection:
         overrides.check_overrides(arguments)
     assert str(rejection.value).startswith(message)
@@ -83,7 +83,7 @@ def test_a_good_override_passes(arguments: list[str]) -> None:
         (["--resolve"], "--resolve is valid only with --cfg or --help"),
     ],
 )
-def test_what_hydra_would_not_run_as_it_reads_is_refused(arguments: list[str], message: str) -> None:
+def test_what_hydra_would_not_run_as_it_reads_is_rejected(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as rejection:
         overrides.check_mode(arguments)
     assert str(rejection.value).startswith(message)
@@ -103,7 +103,7 @@ def test_what_hydra_runs_as_it_reads_is_not(arguments: list[str]) -> None:
     overrides.check_mode(arguments)
 
 
-def test_a_factor_of_no_straggler_is_refused(make_config: Callable[..., Config]) -> None:
+def test_a_factor_of_no_straggler_is_rejected(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"straggler\.factor=5 needs straggler\.rank; with null, valid: 2"):
         check_sweep([make_config(straggler=Straggler(factor=5))])
     check_sweep([make_config(straggler=Straggler(rank, factor=5)) for rank in (None, 0)])
@@ -135,7 +135,7 @@ def test_a_target_loss_needs_whole_trainings(
     check(make_config(target_loss=1.0, steps=10))
 
 
-def test_a_link_without_the_lab_is_refused(make_config: Callable[..., Config]) -> None:
+def test_a_link_without_the_lab_is_rejected(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"^network.rate=1gbit needs network=lab; with network=none, valid: null$"):
         check(make_config(network=Network(rate="1gbit")))
     check(make_config(network=Network("lab", rate="1gbit")))

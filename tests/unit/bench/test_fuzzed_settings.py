@@ -81,7 +81,7 @@ def composer() -> Iterator[None]:
         yield
 
 
-def planned_or_refused(overrides: list[str]) -> str:
+def planned_or_rejected(overrides: list[str]) -> str:
     """The rejection, or nothing where cells were planned to the last detail."""
     try:
         arguments = name_module(overrides)
@@ -97,23 +97,23 @@ def planned_or_refused(overrides: list[str]) -> str:
 
 @FEW
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), min_size=1, max_size=2))
-def test_any_setting_is_planned_or_refused_in_a_line(given: list[tuple[str, str]]) -> None:
-    rejection = planned_or_refused([f"{name}={value}" for name, value in given])
+def test_any_setting_is_planned_or_rejected_in_a_line(given: list[tuple[str, str]]) -> None:
+    rejection = planned_or_rejected([f"{name}={value}" for name, value in given])
     assert len(rejection.splitlines()) <= 1 and len(rejection) < 2000
 
 
 def test_the_grammar_reaches_both_ends() -> None:
-    assert planned_or_refused(["gpus=2", "stage=3"]) == ""
-    assert "memory_limit=99999" in planned_or_refused(["search=max_batch", f"memory_limit={'9' * 400}GiB"])
-    assert "steps=99999" in planned_or_refused([f"steps={'9' * 25}"])
-    assert "gpus=0 is not valid" in planned_or_refused(["gpus=0"])
-    assert "an override cannot be read" in planned_or_refused([f"lr={'1' * 5000}"])
+    assert planned_or_rejected(["gpus=2", "stage=3"]) == ""
+    assert "memory_limit=99999" in planned_or_rejected(["search=max_batch", f"memory_limit={'9' * 400}GiB"])
+    assert "steps=99999" in planned_or_rejected([f"steps={'9' * 25}"])
+    assert "gpus=0 is not valid" in planned_or_rejected(["gpus=0"])
+    assert "an override cannot be read" in planned_or_rejected([f"lr={'1' * 5000}"])
 
 
 @MANY
 @example("9" * 400 + "GiB")
 @given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{0,400}(\.[0-9]{1,3})? ?[kKMGT]?i?B", fullmatch=True)))
-def test_a_size_is_a_number_of_bytes_or_refused(text: str) -> None:
+def test_a_size_is_a_number_of_bytes_or_rejected(text: str) -> None:
     try:
         size = size_bytes(text)
     except ValueError:
@@ -123,7 +123,7 @@ def test_a_size_is_a_number_of_bytes_or_refused(text: str) -> None:
 
 @MANY
 @given(st.one_of(st.text(max_size=12), st.from_regex(r"[0-9]{1,400}(\.[0-9]{1,3})?([kmg]bit|[um]?s)", fullmatch=True)))
-def test_a_rate_and_a_delay_are_in_range_or_refused(text: str) -> None:
+def test_a_rate_and_a_delay_are_in_range_or_rejected(text: str) -> None:
     for read, least, most in ((quantities.bits_per_s, 8e3, 1e11), (quantities.delay_s, 1e-5, 10.0)):
         try:
             number = read(text)

@@ -190,7 +190,7 @@ def test_a_check_reports_which_verdicts_changed(
     assert line in capsys.readouterr().out
 
 
-def test_an_unknown_claim_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_claim_is_rejected_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["A16", "B2"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: no claim B2; valid: A") and message.count("\n") == 1
@@ -213,7 +213,7 @@ def test_what_two_claims_need_is_run_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("three")
-def test_a_folder_that_holds_no_findings_is_refused_in_one_line(
+def test_a_folder_that_holds_no_findings_is_rejected_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "claims.json").write_text("{")

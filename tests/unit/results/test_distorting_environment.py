@@ -1,4 +1,4 @@
-"""Environment variables for debugging are named in a warning, and refused where an engine crashes under them."""
+"""Environment variables for debugging are named in a warning, and rejected where an engine crashes under them."""
 
 from __future__ import annotations
 
@@ -53,12 +53,13 @@ def test_values_that_switch_them_off_are_harmless() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "stage", "refused"), [("native", 3, True), ("native", 0, False), ("torch", 0, True), ("torch", 3, False)]
+    ("engine", "stage", "rejected"),
+    [("native", 3, True), ("native", 0, False), ("torch", 0, True), ("torch", 3, False)],
 )
-def test_an_engine_that_crashes_under_detail_is_refused_before_ranks_start(
-    engine: str, stage: int, refused: bool, make_cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_crashes_under_detail_is_rejected_before_ranks_start(
+    engine: str, stage: int, rejected: bool, make_cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")
     cell = make_cell(engine=engine, stage=stage, gpus=2)
-    assert (cell.status == "unsupported") is refused
-    assert ("TORCH_DISTRIBUTED_DEBUG=DETAIL" in cell.reason) is refused
+    assert (cell.status == "unsupported") is rejected
+    assert ("TORCH_DISTRIBUTED_DEBUG=DETAIL" in cell.reason) is rejected

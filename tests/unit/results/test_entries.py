@@ -39,7 +39,7 @@ def test_the_environment_of_this_machine_is_what_is_declared() -> None:
         ("resolved", {"engine": {"bucket_mb": []}}, "record.resolved.engine.bucket_mb: expected float, found list"),
     ],
 )
-def test_an_entry_of_another_type_is_refused_by_its_name(
+def test_an_entry_of_another_type_is_rejected_by_its_name(
     tmp_path: Path, where: str, entry: dict[str, Any], message: str
 ) -> None:
     document = dataclasses.asdict(cell())

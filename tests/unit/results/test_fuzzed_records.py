@@ -1,4 +1,4 @@
-"""Records from anywhere: any file is read or refused in a line, and no report breaks on what was read."""
+"""Records from anywhere: any file is read or rejected in a line, and no report breaks on what was read."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def mutated(changes: list[tuple[tuple[Any, ...], str, Any]]) -> dict[str, Any]:
 
 
 def read(data: bytes) -> Record | None:
-    """The record in a file of these bytes, or None where it is refused in one line that names the file."""
+    """The record in a file of these bytes, or None where it is rejected in one line that names the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.json"
         path.write_bytes(data)
@@ -140,7 +140,7 @@ def test_a_changed_record_is_read_or_rejected_with_its_field(changes: list[tuple
 
 @MANY
 @given(st.data())
-def test_damaged_bytes_are_read_or_refused(data: st.DataObject) -> None:
+def test_damaged_bytes_are_read_or_rejected(data: st.DataObject) -> None:
     raw = bytearray(json.dumps(WHOLE).encode())
     how = data.draw(st.sampled_from(["cut", "flip", "insert", "repeat"]))
     at = data.draw(st.integers(0, len(raw) - 1))
@@ -175,7 +175,7 @@ def test_damaged_bytes_are_read_or_refused(data: st.DataObject) -> None:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",  # an id of megabytes goes to every worker
 )
-def test_an_attack_on_the_reader_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
+def test_an_attack_on_the_reader_is_rejected(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(data)
     with pytest.raises(RecordError) as rejection:

@@ -30,7 +30,7 @@ def test_hidden_folders_and_links_are_not_searched(tmp_path: Path) -> None:
     assert [record.sweep_id for record in load([place]).records] == ["plain"]
 
 
-def test_a_place_with_too_many_folders_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_with_too_many_folders_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "MAX_FOLDERS", 3)
     for name in "abcd":
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Records: they come back as they were written, and anything else is refused with the file and the field."""
+"""Records: they come back as they were written, and anything else is rejected with the file and the field."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_what_is_not_a_record_is_rejected_with_its_field(
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"schema_version": 1}', "null", "\ud800".encode("utf-8", "surrogatepass")]
 )
-def test_a_damaged_file_is_refused(tmp_path: Path, text: str | bytes) -> None:
+def test_a_damaged_file_is_rejected(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RecordError):
@@ -142,13 +142,13 @@ def test_a_negative_count_of_an_engine_is_rejected() -> None:
         validate.check(wrong)
 
 
-def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) -> None:
+def test_every_rejection_of_a_value_without_end_is_one_short_line(tmp_path: Path) -> None:
     endless = "x" * 10_000
     wrong = cell()
     wrong.config["precision"] = [endless]
     twice = tmp_path / "twice.json"
     twice.write_text(f'{{"{endless}": 1, "{endless}": 2}}')
-    refused: list[Callable[[], object]] = [
+    rejected: list[Callable[[], object]] = [
         lambda: overrides.check_overrides([f"stage={endless}"]),
         lambda: overrides.check_overrides([f"overlap={endless}"]),
         lambda: overrides.check_overrides([f"stage=[{endless}"]),
@@ -156,7 +156,7 @@ def test_every_refusal_of_a_value_without_end_is_one_short_line(tmp_path: Path) 
         lambda: Record.read(twice),
         lambda: decode({endless: 1}, RankEnd, "rank"),
     ]
-    for rejection in refused:
+    for rejection in rejected:
         with pytest.raises(ValueError, match=r"x{70,80}'?\.\.\.") as error:
             rejection()
         assert len(str(error.value)) < 200 + len(str(tmp_path)), error.value

@@ -1,4 +1,4 @@
-"""The closed forms of the workload whose truth is known, and what its options refuse."""
+"""The closed forms of the workload whose truth is known, and what its options reject."""
 
 from __future__ import annotations
 
@@ -95,6 +95,6 @@ def test_the_gradient_is_that_of_the_multiplication() -> None:
         ({"parameters_mib": 0}, "parameters_mib=0 is not valid; valid: a number of at least 0.0001"),
     ],
 )
-def test_an_options_value_is_refused_with_what_is_valid(options: dict[str, object], message: str) -> None:
+def test_an_options_value_is_rejected_with_what_is_valid(options: dict[str, object], message: str) -> None:
     with pytest.raises(WorkloadError, match=message):
         Workload(seed=0, data_dir=None, **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Factories and their options: what conf/ lists is what they take, and anything else is refused by name."""
+"""Factories and their options: what conf/ lists is what they take, and anything else is rejected by name."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_factory_that_cannot_be_used_is_rejected_by_its_name(factory: str, mes
     assert factory in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_an_unknown_option_is_refused_with_the_valid_ones() -> None:
+def test_an_unknown_option_is_rejected_with_the_valid_ones() -> None:
     with pytest.raises(WorkloadError, match=r"Digits has no option 'widht'; valid: width, depth$"):
         load("digits", widht=3)
     with pytest.raises(WorkloadError, match="has no option 'seed'"):
@@ -97,7 +97,7 @@ def test_an_unknown_option_is_refused_with_the_valid_ones() -> None:
         ("resnet18", {"data": "cifar"}, "resnet: data='cifar' is not valid; valid: cifar10, imagenet"),
     ],
 )
-def test_an_options_value_is_refused_with_what_is_valid(name: str, options: dict[str, Any], message: str) -> None:
+def test_an_options_value_is_rejected_with_what_is_valid(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(WorkloadError, match=message):
         load(name, **options)
 

@@ -153,6 +153,6 @@ FROM_FILES = ("cnn_cifar", "vit_b_16", "gpt", "bert", "hf", "timm", "torchvision
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if name not in FROM_FILES])
-def test_a_folder_is_refused_where_there_is_nothing_to_read_from_it(name: str, tmp_path: Path) -> None:
+def test_a_folder_is_rejected_where_there_is_nothing_to_read_from_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="reads nothing from a folder"):
         load(name, data_dir=str(tmp_path))

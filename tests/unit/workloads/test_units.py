@@ -134,12 +134,12 @@ def test_units_are_named_by_class_or_by_pattern() -> None:
         (["blocks.*"], r"'blocks\.\*' is no class or name of a module with parameters; valid: "),
     ],
 )
-def test_a_name_that_no_module_has_is_refused(units: list[str], message: str) -> None:
+def test_a_name_that_no_module_has_is_rejected(units: list[str], message: str) -> None:
     with pytest.raises(WorkloadError, match=message):
         named_units(nn.Transformer(16, 2, 1, 1, 32, batch_first=True), units, Calls())
 
 
 @pytest.mark.parametrize("units", [[], [3], "Bottleneck"])
-def test_units_that_are_no_list_of_names_are_refused(units: Any) -> None:
+def test_units_that_are_no_list_of_names_are_rejected(units: Any) -> None:
     with pytest.raises(WorkloadError, match="is not valid; valid: null, a list of classes or patterns of names"):
         module.load(seed=0, data_dir=None, path="torchvision.models:resnet18", units=units)

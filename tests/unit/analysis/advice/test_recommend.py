@@ -63,7 +63,7 @@ def test_one_launch_ties_nothing() -> None:
 def test_what_limits_leave_out_is_named() -> None:
     answer = advice(four_stages(), memory_bytes=25e6)
     assert [choice.row["stage"] for choice in answer.tied] == [2]
-    assert {name: why.partition(" ")[0] for name, why in answer.refused} == {
+    assert {name: why.partition(" ")[0] for name, why in answer.rejected} == {
         "stage 0": "peak",
         "stage 1": "peak",
         "stage 3": "peak",
@@ -86,7 +86,7 @@ def test_what_failed_or_was_simulated_is_never_advised() -> None:
     ]
     answer = advice(records)
     assert [choice.row["stage"] for choice in answer.tied] == [0]
-    assert dict(answer.refused) == {"stage 1": "simulated", "stage 2": "parity failed", "stage 3": "oom"}
+    assert dict(answer.rejected) == {"stage 1": "simulated", "stage 2": "parity failed", "stage 3": "oom"}
 
 
 def test_each_task_has_advice_of_its_own() -> None:
@@ -142,9 +142,9 @@ def test_an_efficiency_of_nothing_smaller_keeps_no_limit() -> None:
     records = [timed(0, 0.010, 10**7, gpus=1), timed(0, 0.011, 10**7, gpus=2), timed(3, 0.009, 10**7, gpus=2)]
     answer = advice(records, efficiency=0.8)
     assert [choice.row["stage"] for choice in answer.tied] == [0]
-    assert answer.refused == [("stage 3 · 2 ranks", "no efficiency: no smaller world of it was timed")]
+    assert answer.rejected == [("stage 3 · 2 ranks", "no efficiency: no smaller world of it was timed")]
 
 
 def test_cells_without_steps_are_left_out() -> None:
     collectives = cell(0, 2, [launch(0, [])])
-    assert advice([timed(1, 0.01, 10**7), collectives]).refused == [("stage 0", "no steps timed")]
+    assert advice([timed(1, 0.01, 10**7), collectives]).rejected == [("stage 0", "no steps timed")]

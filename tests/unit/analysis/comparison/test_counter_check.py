@@ -36,7 +36,7 @@ def exact_cell(
 
 
 def night() -> list[Record]:
-    """Two cells of native, one of DeepSpeed, and one that DeepSpeed refuses."""
+    """Two cells of native, one of DeepSpeed, and one that DeepSpeed rejects."""
     return [
         exact_cell(stage=0),
         exact_cell(stage=3),
@@ -231,8 +231,8 @@ def test_an_engine_that_fails_is_not_taken_for_one_that_is_not_installed() -> No
 
 def test_an_engine_that_neither_side_has_is_no_difference() -> None:
     absent = bare("unavailable", "engine=horovod needs horovod", 0, 2, engine={"name": "horovod"})
-    refused = bare("unsupported", "engine=horovod has no stage=1", 1, 2, engine={"name": "horovod"})
-    assert differences_after(lambda now: now.extend([absent, refused])) == []
+    rejected = bare("unsupported", "engine=horovod has no stage=1", 1, 2, engine={"name": "horovod"})
+    assert differences_after(lambda now: now.extend([absent, rejected])) == []
 
 
 def test_another_experiment_is_reported_once_and_a_new_setting_is_no_difference() -> None:
@@ -250,7 +250,7 @@ def test_a_name_has_the_settings_beyond_the_usual() -> None:
     assert name(record) == "native stage 0, 2 ranks, digits fp32, bucket_mb=0.02, accumulate=2"
 
 
-def test_the_same_cell_twice_is_refused() -> None:
+def test_the_same_cell_twice_is_rejected() -> None:
     with pytest.raises(GateError, match="two configurations are native stage 0, 2 ranks, digits fp32"):
         measured([exact_cell(), exact_cell()])
 

@@ -25,8 +25,8 @@ CLUSTERS = {
 @cache
 def projector(name: str) -> Projector:
     cluster = CLUSTERS[name]
-    usable, refused = curves([cluster.record(stage, ranks) for stage in (0, 1, 2, 3) for ranks in (1, 2, 4, 8)])
-    assert len(usable) == 4, refused
+    usable, rejected = curves([cluster.record(stage, ranks) for stage in (0, 1, 2, 3) for ranks in (1, 2, 4, 8)])
+    assert len(usable) == 4, rejected
     return Projector(usable)
 
 

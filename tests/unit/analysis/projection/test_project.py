@@ -22,8 +22,8 @@ def sweep(
 
 
 def test_the_fastest_configuration_comes_first():
-    (projection,), refused = project(sweep(), [8, 16])
-    assert not refused
+    (projection,), rejected = project(sweep(), [8, 16])
+    assert not rejected
     assert list(projection.rows) == [8, 16]
     for rows in projection.rows.values():
         assert [row.throughput_per_s for row in rows] == sorted((row.throughput_per_s for row in rows), reverse=True)
@@ -33,7 +33,7 @@ def test_the_fastest_configuration_comes_first():
 def test_one_host_without_a_network_is_not_projected_to_many():
     (projection,), _ = project(sweep(network="none"), [64])
     assert projection.rows == {}
-    assert projection.refused == [
+    assert projection.not_projected == [
         "64 GPUs: no network between hosts was measured; describe it with --link, --latency and --gpus-per-host"
     ]
 
@@ -48,13 +48,13 @@ def test_a_described_network_is_used_between_hosts():
 
 def test_too_far_is_not_projected():
     (projection,), _ = project(sweep(), [1024])
-    assert projection.refused == ["1024 GPUs: more than 64 times the largest measured world size, 4"]
+    assert projection.not_projected == ["1024 GPUs: more than 64 times the largest measured world size, 4"]
 
 
-def test_two_world_sizes_are_refused_with_the_number_needed():
-    projections, refused = project(sweep(sizes=(1, 2)), [8])
+def test_two_world_sizes_are_rejected_with_the_number_needed():
+    projections, rejected = project(sweep(sizes=(1, 2)), [8])
     assert projections == []
-    assert refused[0].endswith("a projection that checks itself needs three world sizes, and there are 2 (1, 2)")
+    assert rejected[0].endswith("a projection that checks itself needs three world sizes, and there are 2 (1, 2)")
 
 
 def test_ranks_that_share_cores_do_not_predict_more_machines():

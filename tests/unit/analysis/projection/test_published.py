@@ -23,8 +23,8 @@ def curve(largest: int) -> ScalingCurve:
             record.resolved |= {"backend": "nccl", "engine": {"overlap": True}}
             record.collectives = [Collective("all_reduce", "float32", BUCKET_ELEMENTS, ranks, BUCKETS)]
             records.append(record)
-    (only,), refused = curves(records)
-    assert not refused
+    (only,), rejected = curves(records)
+    assert not rejected
     return only
 
 

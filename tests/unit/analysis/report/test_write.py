@@ -278,7 +278,7 @@ def test_the_command_line_reports_on_a_folder(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "elsewhere" / "report.html").is_file()
 
 
-def test_the_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_rejects_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.write_text("")
     folder = write_all([cell()], tmp_path / "sweep")

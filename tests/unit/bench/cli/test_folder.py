@@ -1,4 +1,4 @@
-"""The folder of a request that was refused: it goes, unless it holds more than a sweep begins with."""
+"""The folder of a request that was rejected: it goes, unless it holds more than a sweep begins with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.checks import ConfigError
-from bench.cli.folder import WRITTEN_BY_HYDRA, unless_refused
+from bench.cli.folder import WRITTEN_BY_HYDRA, unless_rejected
 from results.store import FolderBusy, RecordStore
 
 
@@ -28,12 +28,12 @@ def folder(tmp_path: Path, multirun: bool) -> Path:
 
 
 def reject(folder: Path, multirun: bool) -> None:
-    refused = unless_refused(folder, multirun=multirun)
-    with pytest.raises(ConfigError), refused, contextlib.closing(RecordStore(folder)):
+    rejected = unless_rejected(folder, multirun=multirun)
+    with pytest.raises(ConfigError), rejected, contextlib.closing(RecordStore(folder)):
         raise ConfigError("stage=5 is not valid")
 
 
-def test_nothing_is_left_of_a_request_that_was_refused(folder: Path, multirun: bool) -> None:
+def test_nothing_is_left_of_a_request_that_was_rejected(folder: Path, multirun: bool) -> None:
     reject(folder, multirun)
     assert not folder.exists() and folder.parent.exists()
 
@@ -69,7 +69,7 @@ def test_what_hydra_writes_only_in_the_other_mode_is_not_removed(folder: Path, m
 def test_a_folder_that_another_sweep_writes_into_is_not_touched(
     folder: Path, multirun: bool, error: type[Exception]
 ) -> None:
-    with contextlib.closing(RecordStore(folder)), pytest.raises(error), unless_refused(folder, multirun=multirun):
+    with contextlib.closing(RecordStore(folder)), pytest.raises(error), unless_rejected(folder, multirun=multirun):
         if error is FolderBusy:
             RecordStore(folder)
         raise ConfigError("stage=5 is not valid")
@@ -77,6 +77,6 @@ def test_a_folder_that_another_sweep_writes_into_is_not_touched(
 
 
 def test_a_request_that_was_run_keeps_its_folder(folder: Path, multirun: bool) -> None:
-    with unless_refused(folder, multirun=multirun):
+    with unless_rejected(folder, multirun=multirun):
         pass
     assert all((folder / name).exists() for name in WRITTEN_BY_HYDRA[multirun])

@@ -65,7 +65,7 @@ def test_a_model_of_a_library_is_named_on_the_command_line(model: str, name: str
         ("workload=module:a:b,module:a:c", "workload=module:a:b,module:a:c cannot be swept; valid: one"),
     ],
 )
-def test_what_names_no_model_is_refused_with_one_line(argument: str, message: str) -> None:
+def test_what_names_no_model_is_rejected_with_one_line(argument: str, message: str) -> None:
     with pytest.raises(ConfigError) as rejection:
         overrides.name_module([argument])
     assert str(rejection.value).startswith(message) and "\n" not in str(rejection.value)
@@ -88,7 +88,7 @@ def test_a_cell_has_the_name_of_the_model() -> None:
     }
 
 
-def test_a_model_without_a_path_is_refused() -> None:
+def test_a_model_without_a_path_is_rejected() -> None:
     with pytest.raises(Exception, match=r"workload\.path=null is not valid") as rejection:
         composed(["workload=module"])
     assert "\n" not in errors.explain(rejection.value)
@@ -327,7 +327,7 @@ def test_what_is_no_model_of_ones_own_is_rejected_by_its_name(path: str, options
         ("Flat", {"input": [5], "loss": "output"}, r"returned the shape \(4, 3\); valid .*: a scalar"),
     ],
 )
-def test_an_output_that_does_not_suit_the_loss_is_refused(
+def test_an_output_that_does_not_suit_the_loss_is_rejected(
     attribute: str, options: dict[str, Any], message: str
 ) -> None:
     workload = load(path=f"own_models:{attribute}", **options)

@@ -1,4 +1,4 @@
-"""Models that skip parameters: what the reference sees of it, and which engines refuse them before ranks train."""
+"""Models that skip parameters: what the reference sees of it, and which engines reject them before ranks train."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ ENCODES = Seen(first_use=".encode")
         ("deepspeed", 2, {}, THREADED, ""),
     ],
 )
-def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
+def test_an_engine_whose_ranks_would_not_match_rejects_the_model(
     engine: str, stage: int, options: dict[str, Any], seen: Seen, message: str
 ) -> None:
     spec = EngineSpec(stage=stage, world_size=4, device="cpu", backend="gloo", options=options)
@@ -117,7 +117,7 @@ def test_an_engine_whose_ranks_would_not_match_refuses_the_model(
 
 
 @pytest.mark.parametrize("engine", ["tensor_parallel", "pipeline"])
-def test_an_engine_that_needs_a_call_of_the_module_refuses_another_loss_before_ranks_start(engine: str) -> None:
+def test_an_engine_that_needs_a_call_of_the_module_rejects_another_loss_before_ranks_start(engine: str) -> None:
     spec = EngineSpec(stage=0, world_size=4, device="cpu", backend="gloo", options={"degree": 2})
     with pytest.raises(EngineUnsupported, match=f"engine={engine}: the loss uses module.encode without calling"):
         engines.check_model(f"bench.engines.{engine}", spec, ENCODES)

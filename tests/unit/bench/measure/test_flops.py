@@ -18,7 +18,7 @@ def counted(run: Callable[[], Tensor]) -> tuple[int, dict[str, int]]:
     """Operations of a function's forward and backward, and what was not counted."""
     counter = flops.Counter()
     with torch.backends.mkldnn.flags(enabled=False), counter:
-        run().square().sum().backward()  # a grouped product refuses the expanded gradient of a sum
+        run().square().sum().backward()  # a grouped product rejects the expanded gradient of a sum
     return counter.flops, counter.uncounted
 
 

@@ -56,7 +56,7 @@ def test_ranks_that_share_a_gpu_over_gloo_have_no_profile(make_config: Callable[
     assert [cell.unprofiled().partition(" ")[0] for cell in cells] == ["", "backend=gloo"]
 
 
-def test_a_device_that_is_not_there_is_refused(make_config: Callable[..., Config]) -> None:
+def test_a_device_that_is_not_there_is_rejected(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match="device=cuda is not possible here"):
         plan([make_config(device="cuda")], CPU_ONLY, cores=2)
 
@@ -151,7 +151,7 @@ def test_a_lab_is_in_the_identity_the_job_and_the_record(make_config: Callable[.
         ({"backend": "nccl", "device": "cuda"}, "network=lab cannot hold backend=nccl to its links. Valid: gloo"),
     ],
 )
-def test_a_lab_that_would_not_hold_all_traffic_is_refused(
+def test_a_lab_that_would_not_hold_all_traffic_is_rejected(
     make_config: Callable[..., Config], settings: dict[str, Any], reason: str
 ) -> None:
     machine = dataclasses.replace(CPU_ONLY, cuda_devices=4, nccl="2.27.5")

@@ -1,4 +1,4 @@
-"""Collectives by size: bandwidths, the line and where it does not hold, what is refused, and how it is reported."""
+"""Collectives by size: bandwidths, the line and where it does not hold, what is rejected, and how it is reported."""
 
 from __future__ import annotations
 
@@ -170,11 +170,11 @@ def test_a_cell_of_collectives_has_no_engine_in_its_name(make_config: Callable[.
 def test_what_belongs_to_training_is_rejected_by_its_name(
     make_config: Callable[..., Config], settings: dict[str, Any], message: str
 ) -> None:
-    refused = planned(make_config, **settings)
-    assert refused.status == "unsupported" and message in refused.reason
+    rejected = planned(make_config, **settings)
+    assert rejected.status == "unsupported" and message in rejected.reason
 
 
-def test_asking_for_less_than_training_would_check_is_not_refused(make_config: Callable[..., Config]) -> None:
+def test_asking_for_less_than_training_would_check_is_not_rejected(make_config: Callable[..., Config]) -> None:
     assert planned(make_config, measure={"parity_steps": 0, "memory": False, "collectives": False}).status is None
 
 
@@ -188,7 +188,7 @@ def test_asking_for_less_than_training_would_check_is_not_refused(make_config: C
         ({"dtype": "int8"}, "workload.dtype=int8 is not valid; valid: float32, bfloat16, float16"),
     ],
 )
-def test_an_options_value_is_refused_with_what_is_valid(
+def test_an_options_value_is_rejected_with_what_is_valid(
     make_config: Callable[..., Config], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

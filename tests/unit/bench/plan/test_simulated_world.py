@@ -70,7 +70,7 @@ def test_on_a_gpu_a_simulated_world_takes_one(make_config: Callable[..., Config]
     ],
     ids=str,
 )
-def test_what_a_rank_alone_cannot_have_is_refused(
+def test_what_a_rank_alone_cannot_have_is_rejected(
     make_config: Callable[..., Config], settings: dict[str, Any], reason: str
 ) -> None:
     (cell,) = plan([make_config(**({"engine": "native", "backend": "fake", "gpus": 4} | settings))], CPU_ONLY, cores=2)

@@ -84,8 +84,8 @@ def test_what_did_not_answer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """A failed command is neither a machine without GPUs nor a folder without a commit."""
     monkeypatch.setattr(preflight.nvml, "why_not", lambda: "NVML: driver mismatch")
     monkeypatch.setattr(preflight, "output", lambda command, timeout_s: CommandOutput(error="python: no module torch"))
-    refused = Source("", "", not_recorded="git: dubious ownership")
-    monkeypatch.setattr(preflight.source, "collect", lambda arguments: refused)
+    rejected = Source("", "", not_recorded="git: dubious ownership")
+    monkeypatch.setattr(preflight.source, "collect", lambda arguments: rejected)
     looked_at = {finding.what: finding for finding in preflight.preflight(tmp_path)}
     assert looked_at["driver"].advice == "NVML: driver mismatch" and looked_at["driver"].verdict == "wrong"
     assert "no module torch" in looked_at["torch"].advice

@@ -135,7 +135,7 @@ def test_a_cell_without_an_engine_gets_the_default_one(recorded: Callable[..., R
     assert config_of(recorded(engine={"name": NO_ENGINE})).engine["name"] == "native"
 
 
-def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_record_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cut.json").write_text('{"schema_version": 1, "cell_id": "a"')
     (tmp_path / "records").mkdir()
     for place, message in (
@@ -177,14 +177,14 @@ def test_own_configurations_admit_the_code_that_they_name_and_no_other(
         chosen(hostile, Config(), search_path)
 
 
-def test_a_record_without_a_path_to_its_model_is_refused(recorded: Callable[..., Record]) -> None:
+def test_a_record_without_a_path_to_its_model_is_rejected(recorded: Callable[..., Record]) -> None:
     workload = dict(group_files("workload")["module"]) | {"path": None, "name": "Net"}
     with pytest.raises(CannotReproduce, match=r"workload\.path=None of the record is not valid"):
         chosen(config_of(recorded(workload=workload)), Config(), overrides([]))
 
 
 @pytest.mark.parametrize(("changes", "threads"), [({"gpus": 2**20, "batch_size": 2**20}, 1), ({}, 10**9)])
-def test_more_processes_or_threads_than_a_machine_has_are_refused(
+def test_more_processes_or_threads_than_a_machine_has_are_rejected(
     recorded: Callable[..., Record], changes: dict[str, Any], threads: int
 ) -> None:
     record = recorded(**changes)

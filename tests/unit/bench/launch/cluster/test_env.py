@@ -29,7 +29,7 @@ def test_each_starter_names_the_node(variables: dict[str, str], place: tuple[int
     assert env.place(variables) == place
 
 
-def test_several_processes_on_a_node_are_refused_with_what_to_do() -> None:
+def test_several_processes_on_a_node_are_rejected_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE=4 on this one; use torchrun --nproc-per-node=1"):
         env.place(TORCHRUN | {"LOCAL_WORLD_SIZE": "4"})
 

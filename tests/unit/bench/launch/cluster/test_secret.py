@@ -55,13 +55,13 @@ def test_the_same_secret_is_accepted_and_never_sent() -> None:
     assert RIGHT not in str(sent)
 
 
-def test_a_coordinator_without_the_secret_is_refused_before_the_host_proves_anything() -> None:
+def test_a_coordinator_without_the_secret_is_rejected_before_the_host_proves_anything() -> None:
     errors, sent = wait_for_all(RIGHT, WRONG)
     assert "host: the coordinator has another secret" in errors and "coordinator: Closed" in errors
     assert len(sent) == 2  # the host's nonce, and the wrong proof
 
 
-def test_a_host_that_repeats_what_it_was_sent_is_refused() -> None:
+def test_a_host_that_repeats_what_it_was_sent_is_rejected() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         host, coordinator = Channel(ours), Channel(theirs)

@@ -192,7 +192,7 @@ class FakeNvml(SimpleNamespace):
     NVML_CLOCK_SM = 1
 
     def __init__(self) -> None:
-        super().__init__(energy_mj={"GPU-0": 1_000, "GPU-1": 9_000}, clock_mhz=[1980, 1485], refused=set())
+        super().__init__(energy_mj={"GPU-0": 1_000, "GPU-1": 9_000}, clock_mhz=[1980, 1485], rejected=set())
 
     def nvmlInit(self) -> None: ...
 
@@ -203,7 +203,7 @@ class FakeNvml(SimpleNamespace):
         return uuid
 
     def nvmlDeviceGetTotalEnergyConsumption(self, gpu: str) -> int:
-        if gpu in self.refused:
+        if gpu in self.rejected:
             raise self.NVMLError
         self.energy_mj[gpu] += 2_500
         return int(self.energy_mj[gpu])
@@ -264,7 +264,7 @@ def test_energy_is_not_counted_while_all_processes_are_looked_at(
 
 
 def test_what_a_gpu_does_not_tell_is_left_out(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml.refused.add("GPU-1")
+    nvml.rejected.add("GPU-1")
     watch = Watch(Placement(local_rank=1, local_ranks=2), torch.device("cuda", 1))
     watch.begin()
     assert "gpu_energy_j" not in watch.end().conditions
@@ -317,10 +317,10 @@ def test_a_counter_that_cannot_be_read_is_named_as_not_measured(monkeypatch: pyt
 
 
 def test_a_sum_to_which_a_rank_could_not_add_its_part_is_not_measured() -> None:
-    refused = {"bytes on the wire": "Permission denied"}
+    rejected = {"bytes on the wire": "Permission denied"}
     ranks = [
         Interference(conditions={"wire_sent_bytes": 5000.0, "stolen": 0.1}),
-        Interference(not_measured=refused),
+        Interference(not_measured=rejected),
         Interference(conditions={"wire_sent_bytes": -30.0, "stolen": 0.2}),
     ]
     assert launch_conditions.together(launch_conditions.whole_sums(ranks)) == {"stolen": 0.2}

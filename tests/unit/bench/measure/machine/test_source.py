@@ -129,7 +129,7 @@ def test_the_environment_says_what_every_version_is() -> None:
     assert facts["kernel"] and facts["cores"] >= 1 and (facts["logical_cores"] or 0) >= facts["cores"]
 
 
-def test_a_checkout_that_git_refuses_is_not_taken_for_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_that_git_rejects_is_not_taken_for_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     code = source.collect([], checkout)
