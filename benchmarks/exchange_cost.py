@@ -2,8 +2,8 @@
 
     python -m benchmarks.exchange_cost
 
-Native reduces a bucket of stages 1 to 3 in N-1 rounds, each with one peer. Every rank of a host sends to another host
-at once, so they share the host's link; a ring crosses it once. Nothing is measured: the links are described.
+Native reduces a bucket of stages 1 to 3 in N-1 rounds, each with one peer. Up to all ranks of a host send to others
+at once, and share the host's link; a ring crosses it once. Nothing is measured: the links are described.
 """
 
 from __future__ import annotations

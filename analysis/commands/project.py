@@ -36,9 +36,12 @@ def add(commands: Commands) -> None:
     )
     add_places(project)
     project.add_argument("--gpus", type=sizes, required=True, metavar="N,N", help="world sizes to project to")
-    project.add_argument("--link", type=rate, metavar="RATE", help="rate of a host's network, such as 400gbit")
+    project.add_argument("--link", type=rate, metavar="RATE", help="rate of a link between hosts, such as 400gbit")
     project.add_argument("--latency", type=latency, metavar="TIME", help="of a message between hosts, such as 5us")
-    project.add_argument("--gpus-per-host", type=positive, metavar="N", help="ranks that share a host's network")
+    project.add_argument("--gpus-per-host", type=positive, metavar="N", help="ranks that share a host's links")
+    project.add_argument(
+        "--links-per-host", type=positive, default=1, metavar="N", help="links that a host has (default: 1)"
+    )
     project.add_argument("--inside", type=bytes_rate, metavar="RATE", help="bandwidth inside a host, such as 900GB/s")
     project.add_argument("--gpu-memory", type=size, metavar="SIZE", help="memory of one GPU, such as 80GiB")
     project.set_defaults(run=run)
@@ -114,6 +117,8 @@ def links_of(arguments: argparse.Namespace) -> Links | str:
         return "--link and --latency describe the network between hosts together; give both"
     if arguments.link is not None and arguments.gpus_per_host is None:
         return "--link is shared by the ranks of a host; give --gpus-per-host too"
+    if arguments.link is None and arguments.links_per_host > 1:
+        return "--links-per-host counts links like --link; give --link, --latency and --gpus-per-host too"
     between = None if arguments.link is None else LinkTime(arguments.latency, 8 / arguments.link)
     inside = None if arguments.inside is None else 1 / arguments.inside
-    return Links(between, inside, arguments.gpus_per_host)
+    return Links(between, inside, arguments.gpus_per_host, arguments.links_per_host)

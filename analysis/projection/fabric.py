@@ -32,14 +32,44 @@ class Fabric:
     between: LinkTime | None = None
     ranks_per_host: int | None = None
     """None: every rank has a link of its own, as in a sweep with one rank per host."""
+    links_per_host: int = 1
+    """Links like ``between`` that a host has. With as many as ranks, each rank has its own (rail-optimized)."""
     trees: bool = True
     """Whether NCCL uses a tree where that is faster than a ring."""
 
-    def line(self, ranks: int, stream_count: int = 1) -> LinkTime:
-        """The slowest message of a group of ``ranks``; ``stream_count`` ranks of a host share its link."""
+    def ring(self, ranks: int) -> LinkTime:
+        """The slowest message of a ring of ``ranks``, of which there is one over each link, for a part of the array."""
+        return self._slowest(ranks, 1 / self.links_per_host)
+
+    def message(self, ranks: int, streams: float = 1.0) -> LinkTime:
+        """The slowest message of a group while so many ranks of each host send to other hosts, each over one link."""
+        return self._slowest(ranks, max(1.0, streams / self.links_per_host))
+
+    def exchanged(self, ranks: int) -> LinkTime:
+        """A message of an exchange, mean over its rounds: in round k each rank sends to the one k places ahead.
+
+        Of the L ranks of a host, min(k, L, ranks - k) then send to other hosts.
+        """
+        if self.ranks_per_host is None or ranks <= self.ranks_per_host:
+            return self.inside
+        rounds = np.arange(1, ranks)
+        streams = np.minimum(np.minimum(rounds, ranks - rounds), self.ranks_per_host)
+        return self._slowest(ranks, float(np.maximum(1.0, streams / self.links_per_host).mean()))
+
+    def doubling(self, ranks: int) -> list[LinkTime]:
+        """The messages of a binomial tree, by its rounds: in each, twice as many ranks as before have the array."""
+        rounds = []
+        for step in range(ceil(log2(ranks))):
+            senders = min(2**step, ranks - 2**step)
+            is_inside = self.ranks_per_host is None or 2 ** (step + 1) <= self.ranks_per_host
+            rounds.append(self.inside if is_inside else self.message(ranks, min(senders, self.ranks_per_host or 1)))
+        return rounds
+
+    def _slowest(self, ranks: int, times: float) -> LinkTime:
+        """A message that takes ``times`` the time of a link between hosts for its bytes, where the group spans two."""
         if self.between is None or self.ranks_per_host is None or ranks <= self.ranks_per_host:
             return self.inside
-        s_per_byte = np.maximum(self.inside.s_per_byte, self.between.s_per_byte * stream_count)
+        s_per_byte = np.maximum(self.inside.s_per_byte, self.between.s_per_byte * times)
         return LinkTime(np.maximum(self.inside.alpha_s, self.between.alpha_s), s_per_byte)
 
 
@@ -55,7 +85,10 @@ def collective_s(collective: Collective, backend: str, fabric: Fabric) -> Second
     - gloo's reduce-scatter sends as much as an all-reduce (measured at the interface, docs/results).
     - gloo's broadcast and reduce are binomial trees; NCCL's are pipelined around a ring.
     - NCCL chooses between a ring and a tree for each all-reduce; the faster is taken.
-    - In an exchange of sends every rank of a host sends at once, so they share the host's link.
+    - In an exchange and in a binomial tree several ranks of a host send to others at once, and share its links.
+
+    Links among the switches are never shared. Messages of a ring do not meet there, others may
+    (docs/results/projection_against_simgrid.md).
 
     Raises ValueError for a kind without a formula.
     """
@@ -63,9 +96,9 @@ def collective_s(collective: Collective, backend: str, fabric: Fabric) -> Second
     if ranks < 2 or collective.kind == "recv":
         return 0.0
     if collective.kind == "send":
-        line = fabric.line(ranks, fabric.ranks_per_host or 1)
+        line = fabric.exchanged(ranks)
         return line.alpha_s + size * line.s_per_byte
-    line, share, depth = fabric.line(ranks), (ranks - 1) / ranks, ceil(log2(ranks))
+    line, share, depth = fabric.ring(ranks), (ranks - 1) / ranks, ceil(log2(ranks))
     if times := passes(collective.kind, backend):
         ring = times * ((ranks - 1) * line.alpha_s + share * size * line.s_per_byte)
         if fabric.trees and backend == "nccl" and collective.kind == "all_reduce":
@@ -74,8 +107,9 @@ def collective_s(collective: Collective, backend: str, fabric: Fabric) -> Second
     if collective.kind in ("broadcast", "reduce"):
         if backend == "nccl":
             return (ranks - 1) * line.alpha_s + size * line.s_per_byte
-        return depth * (line.alpha_s + size * line.s_per_byte)
+        return sum(each.alpha_s + size * each.s_per_byte for each in fabric.doubling(ranks))
     if collective.kind in ("gather", "scatter"):
+        line = fabric.message(ranks)
         return (ranks - 1) * line.alpha_s + share * size * line.s_per_byte
     if collective.kind == "barrier":
         return depth * line.alpha_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.fabric import Fabric, LinkTime
@@ -31,6 +31,7 @@ class Links:
     """Latency and seconds per byte from host to host; None: as measured."""
     inside_s_per_byte: float | None = None
     ranks_per_host: int | None = None
+    links_per_host: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,13 @@ def described(fitted: Fabric, links: Links) -> Fabric | None:
         return None
     own = fitted.inside
     inside = own if links.inside_s_per_byte is None else LinkTime(own.alpha_s, links.inside_s_per_byte)
-    return Fabric(inside, links.between or own, links.ranks_per_host or 1)
+    return replace(
+        fitted,
+        inside=inside,
+        between=links.between or own,
+        ranks_per_host=links.ranks_per_host or 1,
+        links_per_host=links.links_per_host,
+    )
 
 
 def why_not(curve: ScalingCurve, ranks: int, links: Links) -> str:

@@ -1,9 +1,14 @@
 """The time of a collective has its closed form."""
 
+from pathlib import Path
+
 import pytest
 
 from analysis.projection.fabric import Fabric, LinkTime, collective_s
+from benchmarks.simgrid_oracle import TOPOLOGIES, predicted_s
 from results.launches import Collective
+
+SIMULATED = Path(__file__).parents[4] / "docs/results/projection_against_simgrid.md"
 
 MIB = 1 << 20
 ONE = Fabric(LinkTime(1e-3, 1e-9), trees=False)
@@ -39,11 +44,39 @@ def test_the_network_between_hosts_counts_once_the_group_spans_two():
     assert across == pytest.approx(15e-5 + 15 / 16 * 4 * MIB * 1e-9)
 
 
-def test_sends_of_a_host_share_its_link():
-    hosts = Fabric(LinkTime(0, 1e-12), LinkTime(0, 1e-9), 8)
-    assert collective_s(call("send", 16), "gloo", hosts) == pytest.approx(8 * 4 * MIB * 1e-9)
+def test_sends_to_other_hosts_share_the_links_of_a_host():
+    """Sums over rounds: k, 8 or N-k of the 8 ranks of a host send to others, 64 of 15 rounds and 448 of 63."""
+    one, rails = (Fabric(LinkTime(0, 1e-12), LinkTime(0, 1e-9), 8, links_per_host=links) for links in (1, 8))
+    assert collective_s(call("send", 16), "gloo", one) == pytest.approx(64 / 15 * 4 * MIB * 1e-9)
+    assert collective_s(call("send", 64), "gloo", one) == pytest.approx(448 / 63 * 4 * MIB * 1e-9)
+    assert collective_s(call("send", 64), "gloo", rails) == pytest.approx(4 * MIB * 1e-9)
+    assert collective_s(call("send", 8), "gloo", one) == pytest.approx(4 * MIB * 1e-12)
+
+
+def test_a_broadcast_doubles_within_a_host_and_then_shares_its_links():
+    one, rails = (Fabric(LinkTime(1e-6, 1e-11), LinkTime(1e-5, 1e-9), 8, links_per_host=links) for links in (1, 8))
+    inside, size = 3 * (1e-6 + 4 * MIB * 1e-11), 4 * MIB * 1e-9
+    assert collective_s(call("broadcast", 64), "gloo", one) == pytest.approx(inside + 3 * (1e-5 + 8 * size))
+    assert collective_s(call("broadcast", 64), "gloo", rails) == pytest.approx(inside + 3 * (1e-5 + size))
+
+
+def test_rings_use_all_links_of_a_host():
+    rails = Fabric(LinkTime(1e-6, 1e-11), LinkTime(1e-5, 1e-9), 8, links_per_host=8)
+    assert collective_s(call("all_gather", 16), "nccl", rails) == pytest.approx(15e-5 + 15 / 16 * 4 * MIB * 1e-9 / 8)
 
 
 def test_a_kind_without_a_formula_is_an_error():
     with pytest.raises(ValueError, match="no formula for the time of shuffle"):
         collective_s(call("shuffle", 2), "gloo", ONE)
+
+
+def test_all_collectives_agree_with_a_simulation_that_shares_links_among_messages():
+    """But for what meets among switches, and the shorter way under one of them, which the formulas do not have."""
+    topologies = {topology.name: topology for topology in TOPOLOGIES}
+    _, _, table = SIMULATED.read_text(encoding="utf-8").partition("## Table\n")
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n") if line.startswith("| ")][2:]
+    assert len(rows) == len(topologies) * 4 * 2 * 2
+    for name, kind, ranks, mebibytes, simulated_ms, *_ in rows:
+        if not name.startswith("fat tree") or kind.startswith("all_"):
+            ours_ms = 1000 * predicted_s(kind, int(ranks), int(mebibytes) * MIB, topologies[name])
+            assert ours_ms == pytest.approx(float(simulated_ms), rel=0.03), (name, kind, ranks)
