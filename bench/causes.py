@@ -1,4 +1,4 @@
-"""Errors of the operating system in words: the error, the path, and the limit that was reached."""
+"""Causes of a failure in words: errors of the operating system with path and limit, and failed communication."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def in_text(text: str) -> str:
         if os.strerror(number).lower() in text.lower():
             return _with_limit(f"{os.strerror(number)} ({errno.errorcode[number]})", number, "")
     return ""
+
+
+LOST_PEER = ("connection closed", "connection reset", "peer", "one of the ranks", "remote process")
+"""What gloo and NCCL write in lower case where another rank is gone; their errors have no type of their own."""
+OUT_OF_STEP = ("signal", "gloo", "NCCL", "Connection")
+
+
+def is_lost_peer(text: str) -> bool:
+    """Whether an error's message says that another rank ended first."""
+    return any(word in text.lower() for word in LOST_PEER)
+
+
+def may_be_out_of_step(reason: str) -> bool:
+    """Whether ranks that failed for this reason may have issued different collectives."""
+    return any(word in reason for word in OUT_OF_STEP)
 
 
 def _with_limit(words: str, number: int, path: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import causes
 from bench.job import Job, LaunchResult, R
 from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
@@ -15,9 +16,6 @@ from bench.sweep.progress import SweepProgress
 from bench.sweep.records import SweepRecords
 from results.decode import decode
 from results.record import Status
-
-OUT_OF_STEP = ("signal", "gloo", "NCCL", "Connection")
-"""Words in the reason of a failed launch whose ranks may have disagreed on their collectives."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Running:
         record.status = decode(result.status, Status, "status")
         record.reason = prefix + result.reason
         if record.model and record.status in ("failed", "timeout"):
-            is_apart = record.status == "timeout" or any(word in record.reason for word in OUT_OF_STEP)
+            is_apart = record.status == "timeout" or causes.may_be_out_of_step(record.reason)
             record.reason = record.model.explained(record.reason, is_apart=is_apart, is_sharded=cell.is_sharded)
         record.failure = result.ends
         self.records.write(cell)

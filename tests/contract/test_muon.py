@@ -50,4 +50,5 @@ def test_state_and_traffic_are_the_predicted_ones(
         kind: size for kind, size in largest.items() if size
     }
     if engine == "native":
-        assert sum(line.sent_bytes or 0 for line in ranks[0].collectives) == predict_sent(record)
+        sent: list[float] = [line.sent_bytes or 0 for line in ranks[0].collectives]
+        assert sum(sent) == predict_sent(record)

@@ -72,11 +72,7 @@ def cause_order(rank: Rank) -> tuple[int, int]:
         return (0, rank.rank)
     if error is None:
         return (1 if rank.failed else 5, rank.rank)
-    lost_peer = any(
-        word in error["message"].lower()
-        for word in ("connection closed", "connection reset", "peer", "one of the ranks", "remote process")
-    )
-    return (3 if lost_peer else 2, rank.rank)
+    return (3 if causes.is_lost_peer(error["message"]) else 2, rank.rank)
 
 
 def failed_start_count() -> int:
