@@ -44,6 +44,8 @@ class LoaderSettings:
     prefetch: int
     """Micro-batches that each worker reads in advance; without effect where there is none."""
     pin_memory: bool
+    folder: str = ""
+    """For sockets of the processes, where it exists; it is removed after the sweep, however they end."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ class RankSamples:
 
     data_s: list[float] = field(default_factory=list)
     """Waiting for the batch of each measured step (``data=loader``); empty where batches were ready."""
+    loader_per_s: float | None = None
+    """Samples per second that the rank's loader read after the measured steps, while no rank trained."""
 
     def step_times_s(self) -> list[float]:
         parts = filter(None, [self.data_s, self.forward_backward_s, self.optimizer_s])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, nan
-from statistics import fmean
+from statistics import fmean, median
 
 from analysis.metrics.time import throughput_per_s
 from analysis.statistics import medians, paired
@@ -17,6 +17,7 @@ from results.record import Record
 COLUMNS = [
     *("data_wait_s", "data_wait_s_low", "data_wait_s_high"),
     *("data_wait_share", "data_wait_share_low", "data_wait_share_high"),
+    "loader_per_s",
     *("pool_throughput_ratio", "pool_throughput_ratio_low", "pool_throughput_ratio_high"),
 ]
 ONE_SIDED = 0.025
@@ -34,6 +35,8 @@ class DataWait:
     """Mean over the steps of a launch; median over launches."""
     share: Interval
     """Of the time of the steps."""
+    loader_per_s: float = nan
+    """Units per second that the loaders of all ranks read while none trained, median over launches."""
     over_pool: Interval | None = None
     """Throughput of the same configuration with ``data=pool`` over this one's, paired by round; None without it."""
 
@@ -71,8 +74,13 @@ def _data_wait(record: Record, pool: Record | None) -> DataWait | None:
         return None
     waits = [fmean(wait_s(launch)) for launch in waited]
     shares = [wait / fmean(launch.step_times_s()) for wait, launch in zip(waits, waited, strict=True)]
-    over_pool = _over_pool(record, pool) if pool else None
-    return DataWait(medians.median_interval(waits), medians.median_interval(shares), over_pool)
+    alone = [sum(rank.loader_per_s or nan for rank in launch.ranks) for launch in waited]
+    return DataWait(
+        medians.median_interval(waits),
+        medians.median_interval(shares),
+        median(alone) * record.model.units_per_sample if record.model else nan,
+        _over_pool(record, pool) if pool else None,
+    )
 
 
 def wait_s(launch: Launch) -> list[float]:
@@ -98,7 +106,7 @@ def columns(waited: DataWait | None) -> dict[str, float]:
         "data_wait_share": waited.share,
         "pool_throughput_ratio": waited.over_pool or nothing,
     }
-    return {
+    return {"loader_per_s": waited.loader_per_s} | {
         f"{name}{end}": value
         for name, interval in values.items()
         for end, value in (("", interval.value), ("_low", interval.low), ("_high", interval.high))

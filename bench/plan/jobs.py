@@ -167,12 +167,12 @@ class Jobs:
 
     @property
     def _engine(self) -> dict[str, Any]:
-        config = self.cell.config
+        config, loader = self.cell.config, self.cell.loader
         return self._training | {
             "world_size": self.cell.processes,
             "engine": config.engine["package"],
             "first_use": self.first_use,
-            "loader": self.cell.loader,
+            "loader": loader and dataclasses.replace(loader, folder=str(self.scratch)),
             "servers": self.cell.traits().servers,
             "network": link_of(config.network, config.gpus),
             "ranks_by_host": list(self.cell.ranks_by_host),

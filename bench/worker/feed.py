@@ -8,7 +8,11 @@ process group, and end with it.
 from __future__ import annotations
 
 import itertools
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +25,11 @@ from bench.launch.prctl import name_process
 from bench.worker.batches import batches, share_of, workload
 from bench.worker.loop import Feed, Share
 from workloads.base import Workload
+
+MAX_FOLDER = 70
+"""Characters of a folder in which a Unix socket can be: a path has 108, and multiprocessing adds 32."""
+ALONE_S = 1.0
+"""How long a loader is timed by itself, once each of its processes has read two batches."""
 
 
 class Pool:
@@ -37,6 +46,9 @@ class Pool:
     def drain(self) -> None:
         return
 
+    def alone_per_s(self) -> None:
+        return None
+
     def close(self) -> None:
         return
 
@@ -49,6 +61,7 @@ class Loaded:
     def __init__(self, work: Workload, share: Share, loader: LoaderSettings, seed: int, device: torch.device) -> None:
         self._accumulate, self._device = share.accumulate, device
         self._pinned = loader.pin_memory
+        self._workers, self._micro_batch = loader.workers, share.rank_batch // share.accumulate
         self._ahead = loader.workers * (loader.prefetch or 0)
         self._first: list[Batch] = []
         dataset: Dataset[Any] = Samples(work)
@@ -59,7 +72,7 @@ class Loaded:
             prefetch_factor=loader.prefetch if loader.workers else None,
             pin_memory=loader.pin_memory,
             collate_fn=as_read,
-            worker_init_fn=name_worker,
+            worker_init_fn=partial(begin_worker, loader.folder),
             multiprocessing_context="fork" if loader.workers else None,
             generator=torch.Generator().manual_seed(seed),  # else it would draw from the generator of dropout
         )
@@ -84,6 +97,19 @@ class Loaded:
         for _ in range(self._ahead):
             next(self._read)
         self._first.append(next(self._read))
+
+    def alone_per_s(self) -> float:
+        """Samples per second that it reads while nothing trains: a whole round of its processes, again and again."""
+        self.drain()
+        self._first.clear()
+        round_of_all = max(1, self._workers)
+        samples, began, elapsed_s = 0, time.perf_counter(), 0.0
+        while elapsed_s < ALONE_S:
+            for _ in range(2 * round_of_all):
+                next(self._read)
+            samples += 2 * round_of_all * self._micro_batch
+            elapsed_s = time.perf_counter() - began
+        return samples / elapsed_s
 
     def close(self) -> None:
         del self._read  # ends its processes
@@ -115,8 +141,14 @@ def as_read(batch: Batch) -> Batch:
     return batch
 
 
-def name_worker(number: int) -> None:
+def begin_worker(folder: str, number: int) -> None:
+    """Names the process, and keeps the sockets by which it hands over its tensors out of the machine's folder.
+
+    A process that is killed leaves them there.
+    """
     name_process(f"bench data {number}")
+    if 0 < len(folder) <= MAX_FOLDER and Path(folder).is_dir():
+        tempfile.tempdir = folder
 
 
 def loaded(job: EngineJob[Any], rank: int, device: torch.device) -> Loaded:

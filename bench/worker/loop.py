@@ -59,6 +59,10 @@ class Feed(Protocol):
         """Drops what was read in advance."""
         ...
 
+    def alone_per_s(self) -> float | None:
+        """Samples per second that can be read while nothing trains; None where batches are ready."""
+        ...
+
     def close(self) -> None:
         """Ends the processes that read."""
         ...

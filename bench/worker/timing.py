@@ -47,8 +47,11 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
         notices = Notices(job.target_loss, context.store, rank, job.world_size)
         measured = loop.timed_steps(engine, feed, job.steps, loss_fn, device, ended=notices.ended)
     disturbance = watch.end()
-    feed.close()
     seconds.lap("measured_s")
+    if feed.is_timed and not job.silent:
+        wait_for_all(job, context, "loader")
+    alone_per_s = None if job.silent else feed.alone_per_s()
+    feed.close()
     updated = updates.result(len(measured.losses))
     engine.teardown()
     samples = launches.RankSamples(
@@ -59,6 +62,7 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
         losses=measured.losses,
         backlog_s=measured.backlog_s,
         data_s=measured.data_s,
+        loader_per_s=alone_per_s,
         updates=updated,
     )
     return TimingResult(samples=samples, interference=disturbance)

@@ -12,6 +12,10 @@ from analysis.text import units
 
 MOST_SENTENCES = 3
 """Configurations that the first screen has a sentence for."""
+COLUMNS = (
+    numbers("wait for data (ms)", "of the step", "loader alone (/s)", "with data=pool"),
+    words("bottleneck"),
+)
 VERDICTS = {True: "is the bottleneck", False: "is not the bottleneck", None: "may be the bottleneck"}
 
 
@@ -20,13 +24,13 @@ def section(content: Content) -> Section:
     return Section(
         "Input pipeline",
         "input-pipeline",
-        tables=content.cell_table(
-            _cells(content), row, numbers("wait for data (ms)", "of the step", "with data=pool"), words("bottleneck")
-        ),
+        tables=content.cell_table(_cells(content), row, *COLUMNS),
         notes=[
-            "Wait for data: mean over steps, of the rank that waits longest. With data=pool: its throughput over this "
-            f"one's, paired by round. The loader is a bottleneck if more than {units.percent(LIMIT)} of the throughput "
-            f"is lost: by that ratio, else by the share of waiting. {content.intervals}"
+            "Wait for data: mean over steps, of the rank that waits longest. Loader alone: what all ranks together "
+            "read per second while none trains.",
+            "With data=pool: its throughput over this one's, paired by round. The loader is a bottleneck if more than "
+            f"{units.percent(LIMIT)} of the throughput is lost: by that ratio, else by the share of waiting. "
+            f"{content.intervals}",
         ],
     )
 
@@ -44,6 +48,9 @@ def sentence(name: str, cell: Measured) -> str:
     waited = _waited(cell)
     share, ratio = waited.share, waited.over_pool
     wait = f"ranks wait {units.percent(share.value)}{_level(share, percent=True)} of a step for data"
+    alone, trained = waited.loader_per_s, cell.throughput_per_s.value
+    if units.is_finite(alone / trained):
+        wait += f", and the loader alone reads {units.number(alone / trained)} times what they train on"
     load = ", under background load" if "background_load" in cell.warnings else ""
     if ratio is None:
         return f"The loader {VERDICTS[waited.is_bottleneck]} of {name}{load}: {wait}."
@@ -61,6 +68,7 @@ def row(cell: Measured) -> list[Value]:
     return [
         Value(units.ms(waited.seconds.value), units.interval(waited.seconds.low, waited.seconds.high, 1e3)),
         Value(units.percent(waited.share.value), units.interval(100 * waited.share.low, 100 * waited.share.high)),
+        Value(units.number(waited.loader_per_s)),
         Value(f"{units.number(ratio.value)} x" if ratio else units.MISSING, ends),
         Value({True: "yes", False: "no", None: "undecided"}[waited.is_bottleneck]),
     ]

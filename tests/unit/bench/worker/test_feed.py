@@ -72,6 +72,20 @@ def test_a_step_waits_as_long_as_its_batch_takes_to_read_where_no_worker_reads()
     undisturbed(lambda: waits(0, 0.0), claim)
 
 
+def test_a_loader_alone_reads_what_its_workers_can() -> None:
+    def rate() -> float:
+        feed = loaded(Share(0, 1, 4, 1), 2, READ_S)
+        try:
+            return feed.alone_per_s()
+        finally:
+            feed.close()
+
+    def claim(per_s: float) -> None:
+        assert 0.7 < per_s / (2 * 4 / READ_S) <= 1.05
+
+    undisturbed(rate, claim)
+
+
 def test_a_step_waits_for_what_one_worker_cannot_read_meanwhile() -> None:
     def claim(wait_s: float) -> None:
         assert wait_s == pytest.approx(READ_S / 2, rel=0.4)
