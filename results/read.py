@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,11 +70,13 @@ def record_files(place: Path) -> list[Path]:
     order of their paths. Raises NoRecords where the path cannot be read or holds too many folders to search.
     """
     try:
-        place.stat()
+        is_file = not stat.S_ISDIR(place.stat().st_mode)
+        if not is_file:
+            os.scandir(place).close()  # a folder that cannot be listed is no empty one
     except OSError as error:
         why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise NoRecords(f"{place} {why}") from error
-    if place.is_file():
+    if is_file:
         return [place]
     of_sweep = sorted(place.glob("records/*.json"))
     if of_sweep:

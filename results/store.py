@@ -142,20 +142,28 @@ class RecordStore:
         path.rename(aside)
 
     def take_back(self) -> None:
-        """Moves here what a run in this folder wrote to a rescue folder. A record that holds more launches stays.
+        """Moves here what a run in this folder wrote to a rescue folder. A record that holds more launches stays, and
+        so does what cannot be read there.
 
         Raises OSError where this folder still cannot be written; the rescue folder is then as it was.
         """
         for rescue in rescue_folders(self.folder):
-            files = sorted((rescue / "records").glob("*.json"))
-            for path in files:
-                with contextlib.suppress(RecordError):
+            taken, unreadable = 0, ""
+            for path in sorted((rescue / "records").glob("*.json")):
+                try:
                     rescued = Record.read(path)
-                    here = self.folder / "records" / path.name
-                    if not here.exists() or not _holds_more(here, rescued):
-                        rescued.write(here)
-            self.warnings.append(f"resume: {len(files)} record(s) taken back from {rescue}, which is removed")
-            shutil.rmtree(rescue, ignore_errors=True)
+                except RecordError as error:
+                    unreadable = unreadable or str(error)
+                    continue
+                here = self.folder / "records" / path.name
+                if not here.exists() or not _holds_more(here, rescued):
+                    rescued.write(here)
+                path.unlink()
+                taken += 1
+            left = f"which is kept: {unreadable}" if unreadable else "which is removed"
+            self.warnings.append(f"resume: {taken} record(s) taken back from {rescue}, {left}")
+            if not unreadable:
+                shutil.rmtree(rescue, ignore_errors=True)
 
     def existing(self, check: Callable[[Record], None] = lambda record: None) -> dict[str, Record]:
         """Records of an earlier run in this folder, by cell.

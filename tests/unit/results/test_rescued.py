@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from analysis.text.spreadsheet import as_data
 from results.read import NoRecords, load
 from results.record import Record
-from results.store import RecordStore, rescue_folders
+from results.store import OF_SWEEP, RESCUED, RecordStore, rescue_folders
 from tests.fakes import cell, launch
 
 
@@ -33,6 +35,33 @@ def test_rescued_records_are_taken_back(tmp_path: Path, monkeypatch: pytest.Monk
     resumed.take_back()
     assert Record.read(records / f"{record.cell_id}.json").launches == record.launches
     assert "1 record(s) taken back" in resumed.warnings[0] and not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_rescued_record_that_cannot_be_read_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rescue = tmp_path / f"{RESCUED}1"
+    (rescue / "records").mkdir(parents=True)
+    (rescue / OF_SWEEP).write_text(f"{tmp_path / 'sweep'}\n")
+    record = cell(launches=[launch(0, [[0.01]])])
+    record.write(rescue / "records" / "whole.json")
+    damaged = rescue / "records" / "damaged.json"
+    damaged.write_text('{"schema_version": ')
+    resumed = RecordStore(tmp_path / "sweep")
+    resumed.take_back()
+    assert Record.read(tmp_path / "sweep" / "records" / "whole.json").launches == record.launches
+    assert list((rescue / "records").iterdir()) == [damaged]
+    assert f"1 record(s) taken back from {rescue}, which is kept: {damaged}: not a readable" in resumed.warnings[0]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_called_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(NoRecords, match=f"{tmp_path} cannot be read: Permission denied"):
+        load([tmp_path])
 
 
 def test_links_that_lead_in_a_circle_are_one_line(tmp_path: Path) -> None:
