@@ -25,6 +25,7 @@ class EngineDescription(TypedDict, total=False):
         bool, Entry("whether host and device are the same memory, so that offload saves none; missing without offload")
     ]
     reduce_dtype: Annotated[str | None, Entry("data type of reduced gradients, as torch names it")]
+    muon: Annotated[str, Entry("which weights optimizer=muon updates by what, and where whole matrices come from")]
 
 
 class ResolvedNetwork(TypedDict, total=False):

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import _muon
 
+from results.resolved import EngineDescription
 from results.training_settings import Training
 
 RULE = "Muon for matrices of hidden layers; AdamW for embeddings, the output layer and weights of other dimensions"
@@ -40,6 +41,11 @@ def hidden_matrices(module: nn.Module) -> set[int]:
 def is_matrix(weight: Tensor) -> bool:
     """Whether Newton-Schulz iterations are defined for it: real numbers in two dimensions."""
     return weight.dim() == 2 and weight.numel() > 0 and weight.is_floating_point()
+
+
+def describe_muon(spec: Training, whole: str) -> EngineDescription:
+    """The entry of ``describe`` about Muon; none with another optimizer. ``whole``: where matrices are whole."""
+    return {"muon": f"{RULE}; {whole}"} if spec.optimizer == "muon" else {}
 
 
 class MuonAndAdamW(torch.optim.Optimizer):

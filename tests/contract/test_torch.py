@@ -157,12 +157,17 @@ def test_a_static_graph_computes_the_same(stage: int, make_config: MakeConfig, r
     assert_parity(ranks)
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize(("engine", "stage"), [("torch", 0), ("torch", 3), ("native", 3)])
 def test_a_compiled_module_computes_the_same_and_compiles_before_the_clock_starts(
-    stage: int, make_cell: MakeCell, run_check: RunCheck, launcher: Launcher, timing_job: Callable[..., Any]
+    engine: str,
+    stage: int,
+    make_cell: MakeCell,
+    run_check: RunCheck,
+    launcher: Launcher,
+    timing_job: Callable[..., Any],
 ) -> None:
     settings = {"gpus": 2, "compile": True, "workload": MLP, "accumulate": 2, "timeout_s": 300.0}
-    cell = make_cell(engine="torch", stage=stage, **settings)
+    cell = make_cell(engine=engine, stage=stage, **settings)
     ranks = run_check(cell)
     assert ranks[0].description["compile"]
     assert_parity(ranks)

@@ -54,6 +54,7 @@ Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distr
 
 from __future__ import annotations
 
+from bench.engines import compiler
 from bench.engines.native.policy import POLICIES
 from bench.engines.spec import (
     HYPERPARAMETERS,
@@ -62,6 +63,7 @@ from bench.engines.spec import (
     EngineSpec,
     EngineUnsupported,
     Seen,
+    Traits,
     count_option,
     reject_debug_detail,
 )
@@ -79,6 +81,7 @@ CAPABILITIES = Capabilities(
         "overlap",
         "clip_norm",
         "accumulate",
+        "compile",
         "checkpointing",
         "offload",
         *HYPERPARAMETERS,
@@ -101,6 +104,7 @@ def check_settings(spec: EngineSpec) -> None:
             f"engine=native has no offload={spec.offload} with optimizer=muon: the directions of matrices are computed "
             "and communicated on the device; valid: offload=none"
         )
+    compiler.check_compile("native", spec)
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")
     if spec.stage == 3 and spec.backend == "gloo" and spec.world_size > 1:
@@ -113,6 +117,13 @@ def check_model(spec: EngineSpec, seen: Seen) -> None:
     """Raises EngineUnsupported for forwards in several threads, where each of them unshards parameters."""
     if POLICIES[spec.stage].shard_parameters:
         seen.reject_threads("native", spec, "stage=0, 1, 2")
+        if spec.compile:
+            why = "which compiled code reads while it is sharded"
+            seen.reject_uses("native at stage=3 with compile=true", "used_outside", why, "stage=0, 1, 2, compile=false")
+
+
+def traits(spec: EngineSpec) -> Traits:
+    return compiler.TRAITS if spec.compile else Traits()
 
 
 BUCKET_MB = 25.0

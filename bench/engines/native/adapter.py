@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
-from bench.engines.muon import hidden_matrices
+from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import BucketGradients, GradientReducer
@@ -37,6 +37,7 @@ class NativeDescription(EngineDescription, total=False):
     """Entries of this engine alone."""
 
     largest_bucket_bytes: int
+    compile: str | None
     buffers: str
 
 
@@ -69,6 +70,9 @@ class NativeEngine:
             else AlwaysUnsharded(self.groups)
         )
         checkpoint_units(units, spec.checkpointing, self.schedule.recomputing)
+        if spec.compile:
+            for unit in units:  # their forward alone: hooks around it unshard and reshard its parameters
+                unit.forward = torch.compile(unit.forward)
         self.reducer = GradientReducer(
             backward_order(self.module, self.groups, self.policy),
             self.collectives,
@@ -147,8 +151,10 @@ class NativeEngine:
     def describe(self) -> NativeDescription:
         return {
             **describe_offload(self.spec),
+            **describe_muon(self.spec, "all-gathered in bf16 for the update" if self.spec.stage else "on every rank"),
             "library": f"native, torch {torch.__version__}",
             "overlap": self.overlap,
+            "compile": "each unit" if self.spec.compile else None,
             "bucket_mb": self.bucket_mb,
             "in_flight": self.reducer.max_in_flight,
             "buckets": len(self.buckets),

@@ -10,16 +10,14 @@ ddp.py wraps for stages 0 and 1, fsdp.py shards for 2 and 3, adapter.py takes th
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 
+from bench.engines import compiler
 from bench.engines.spec import (
     HYPERPARAMETERS,
     SCHEDULE,
     Capabilities,
     EngineSpec,
-    EngineUnavailable,
     EngineUnsupported,
     Seen,
     Traits,
@@ -80,13 +78,7 @@ def check_settings(spec: EngineSpec) -> None:
     for applies, what, why in _replicated(spec) if spec.stage < 2 else _sharded(spec):
         if applies:
             raise EngineUnsupported(f"engine=torch at stage={spec.stage} {what}: {why}")
-    if spec.compile:
-        _need_compiler(spec.device)
-        if spec.checkpointing != "none":
-            raise EngineUnsupported(
-                f"engine=torch has no checkpointing={spec.checkpointing} with compile=true: the compiler decides "
-                "what backward computes again"
-            )
+    compiler.check_compile("torch", spec)
 
 
 def check_model(spec: EngineSpec, seen: Seen) -> None:
@@ -117,7 +109,7 @@ def traits(spec: EngineSpec) -> Traits:
         why = f"local_steps={spec.local_steps} lets each rank step on its own gradients between averages of the weights"
         return Traits(outside_parity=why)
     if spec.compile:
-        return Traits(own_random="the model draws random numbers, and compiled code (compile=true) draws others")
+        return compiler.TRAITS
     return Traits()
 
 
@@ -250,12 +242,3 @@ def _sharded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
 def _divisors(count: int) -> str:
     """The valid values of ``shard_size``, in words."""
     return ", ".join(str(size) for size in range(2, count + 1) if count % size == 0) or "null"
-
-
-def _need_compiler(device: str) -> None:
-    """torch.compile writes C++ for a CPU; on a GPU, Triton builds its launchers with a C compiler."""
-    override = os.environ.get("CXX" if device == "cpu" else "CC")
-    tried = (override,) if override else ("g++",) if device == "cpu" else ("gcc", "clang")
-    if not any(shutil.which(compiler) for compiler in tried):
-        name = "C++ compiler" if device == "cpu" else "C compiler"
-        raise EngineUnavailable(f"compile=true needs a {name}, and {' or '.join(tried)} is not installed")

@@ -15,6 +15,7 @@ from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.engines.muon import describe_muon
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import WholeLoss
 from results.resolved import EngineDescription
@@ -202,6 +203,8 @@ def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) 
         "find_unused_parameters": True if ddp.find_unused_parameters else None,
         "communication_hook": hook[1].__name__ if hook else None,
     }
+    if spec.optimizer == "muon":
+        described["muon"] = describe_muon(spec, "each on one rank" if spec.stage else "on every rank")["muon"]
     if spec.compression in ("bf16", "fp16"):
         described["reduce_dtype"] = {"bf16": "bfloat16", "fp16": "float16"}[spec.compression]
     if spec.local_steps > 1:

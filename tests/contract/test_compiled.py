@@ -1,8 +1,8 @@
-"""``compile=true`` compiles: graphs are made of DDP's module and of every unit of fully_shard, whatever its class."""
+"""``compile=true`` compiles: graphs are made of DDP's module, and of every unit of fully_shard and of native."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from bench.engines.base import RankContext
+from bench.engines.base import Engine, RankContext
+from bench.engines.native import adapter as native
 from bench.engines.spec import EngineSpec
 from bench.engines.torch import adapter
 
@@ -36,13 +37,13 @@ def one_rank() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize(("create", "stage"), [(adapter.create, 0), (adapter.create, 3), (native.create, 3)])
 @pytest.mark.usefixtures("one_rank")
-def test_what_is_asked_to_be_compiled_is(stage: int) -> None:
+def test_what_is_asked_to_be_compiled_is(create: Callable[[], Engine], stage: int) -> None:
     units: list[nn.Module] = [nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh()), Block()]
     options = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False}
     spec = EngineSpec(stage=stage, world_size=1, device="cpu", backend="gloo", compile=True, options=options)
-    engine = adapter.create()
+    engine = create()
     engine.setup(nn.Sequential(*units), units, spec, RankContext(0, 1, torch.device("cpu"), dist.HashStore()))
     engine.forward_backward((torch.randn(4, 8),), lambda module, batch: module(batch[0]).sum(), sync=True)
     engine.optimizer_step()
