@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import importlib
+import sys
 import time
 from typing import Any
 
@@ -63,8 +64,12 @@ def preload_workload(job: Job[Any]) -> None:
     from bench.worker.batches import workload
 
     if isinstance(job, WorkloadJob) and job.workload.is_built_in:
+        imported = len(sys.modules)
         with contextlib.suppress(Exception, SystemExit):
             workload(job.workload)
+        if len(sys.modules) > imported:
+            gc.collect()
+            gc.freeze()
 
 
 def machine(warm_up_s: float) -> Machine:

@@ -10,6 +10,7 @@ Messages are JSON over a socket pair that keeps their bounds, with descriptors a
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -86,13 +87,18 @@ def fork_each(
 
 
 def load(spec: WorkloadSpec) -> bool:
-    """Whether the workload could be loaded. A failure is left to the ranks, which report it."""
+    """Whether the workload could be loaded. A failure is left to the ranks, which report it.
+
+    What it imports is put out of the collector's sight, as in the server: else each collection of each rank visits it.
+    """
     from bench.worker.batches import workload
 
     try:
         workload(spec)
     except (Exception, SystemExit):
         return False
+    gc.collect()
+    gc.freeze()
     return True
 
 
