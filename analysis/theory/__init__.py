@@ -59,7 +59,7 @@ def predict_copied(record: Record) -> Copied | None:
 
 def host_bytes_counted(setting: Setting, theory: Theory) -> int:
     """Bytes of model state in host memory that the allocator of a rank's device counts: on a CPU, all."""
-    return sum(theory.host(setting).values()) if setting.device == "cpu" else 0
+    return sum((theory.host(setting) or {}).values()) if setting.device == "cpu" else 0
 
 
 def predict_rest(record: Record) -> int | None:
@@ -70,7 +70,10 @@ def predict_rest(record: Record) -> int | None:
         return None
     theory, cell = pair
     kept = cell.stage in theory.gradients_kept and cell.options.get("gradient_as_bucket_view", True)
-    return sum(state.values()) - (0 if kept else state["grads"]) + host_bytes_counted(cell, theory)
+    freed = 0 if kept else state["grads"]
+    if cell.device == "cpu" and not theory.host_gradients_kept:
+        freed += (theory.host(cell) or {}).get("grads", 0)
+    return sum(state.values()) + host_bytes_counted(cell, theory) - freed
 
 
 def predict_counted_host(record: Record) -> int:

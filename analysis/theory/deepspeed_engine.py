@@ -12,15 +12,80 @@ from itertools import accumulate, pairwise
 from math import ceil
 
 from analysis.theory.setting import Optimizer, Setting, elements
-from analysis.theory.theory import Theory
+from analysis.theory.theory import Copied, Theory
 from results.model import Parameter, element_count
+
+HOST_KINDS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "optimizer": ("master", "grads", "optimizer"),
+    "params": ("params", "master", "grads", "optimizer"),
+}
+"""By offload, the kinds of state that are in host memory."""
 
 
 def state(setting: Setting) -> dict[str, int] | None:
-    """Bytes of model state by kind on the largest rank."""
+    """Bytes of model state by kind in device memory of the largest rank."""
     if setting.stage == 0:
         return _whole(setting)
-    return _partitioned(setting) if setting.stage == 3 else _flat(setting)
+    kept = _partitioned(setting) if setting.stage == 3 else _flat(setting)
+    on_host = HOST_KINDS[setting.offload]
+    return {kind: 0 if kind in on_host else size for kind, size in kept.items()}
+
+
+def host(setting: Setting) -> dict[str, int] | None:
+    """With offload, bytes of model state by kind in host memory of the rank that holds most (0.19.8).
+
+    Stages 1 and 2 have two buffers in addition: one for the updated parameters in the dtype that they are copied in,
+    one for the gradient of the largest parameter. With accumulation at stage 2, the gradients of whole parameters are
+    there too. Stage 3 keeps gradients twice: in the dtype in which they add up, and in that of the update. None on an
+    NVMe drive, and with bf16 master weights: no formula was checked.
+    """
+    if setting.offload == "none":
+        return {}
+    if not _is_checked(setting):
+        return None
+    widths = setting.widths
+    master = widths.master or widths.param
+    if setting.stage == 3:
+        own = _cut(setting.trainable, setting.world_size)
+        kept = _cut(setting.parameters, setting.world_size) if setting.offload == "params" else 0
+        gradients, params = own * (master + widths.grad), kept * widths.param
+    else:
+        own = _shard(setting)
+        largest = max(element_count(parameter.shape) for parameter in setting.trainable)
+        accumulated = max(_reaching(setting)) if _accumulates_on_host(setting) else 0
+        gradients, params = own * master + (largest + accumulated) * widths.grad, own * widths.param
+    optimizer = _optimizer(setting, own, 1, setting.optimizer)
+    return {"params": params, "master": own * master, "grads": gradients, "optimizer": optimizer}
+
+
+def copied(setting: Setting) -> Copied | None:
+    """With offload on a CPU, bytes copied per step: gradients, cast on the device, to the host, and updated parameters
+    back. With accumulation at stage 2, each micro-batch saves gradients of whole parameters, and all but the first get
+    the saved ones first. None on a GPU, where stage 3 makes copies that a CPU does not: no formula was checked.
+    """
+    if setting.offload == "none" or setting.device != "cpu" or not _is_checked(setting):
+        return None
+    widths = setting.widths
+    master = widths.master or widths.param
+    if setting.stage == 3:
+        own = _cut(setting.trainable, setting.world_size)
+        cast = own * widths.master
+        return Copied(own * widths.grad + cast, 0 if setting.offload == "params" else own * widths.param)
+    own = _shard(setting)
+    saved = max(_reaching(setting)) * widths.grad if _accumulates_on_host(setting) else 0
+    gradients = min(own, elements(setting.trainable)) * master
+    return Copied(gradients + setting.accumulate * saved, own * widths.param + (setting.accumulate - 1) * saved)
+
+
+def _is_checked(setting: Setting) -> bool:
+    """Whether formulas for the host were held against a run."""
+    return setting.options.get("offload_device") == "cpu" and setting.precision != "bf16"
+
+
+def _accumulates_on_host(setting: Setting) -> bool:
+    """Stage 1 reduces once, after the last micro-batch; stage 2 each of them."""
+    return setting.stage == 2 and setting.accumulate > 1
 
 
 def _whole(setting: Setting) -> dict[str, int]:
@@ -38,21 +103,26 @@ def _whole(setting: Setting) -> dict[str, int]:
 
 
 def _flat(setting: Setting) -> dict[str, int]:
-    widths, size = setting.widths, setting.world_size
-    sizes = [element_count(parameter.shape) for parameter in setting.trainable]
-    shard = _shard(setting)
-    ends = list(pairwise(accumulate(sizes, initial=0)))
-    reaching = [
-        sum(end - start for start, end in ends if start < (rank + 1) * shard and end > rank * shard)
-        for rank in (range(size) if setting.rank is None else [setting.rank])
-    ]
+    widths, size, shard = setting.widths, setting.world_size, _shard(setting)
+    frozen = elements(setting.parameters) - elements(setting.trainable)
     return {
-        "params": (shard * size + elements(setting.parameters) - sum(sizes)) * widths.param,
+        "params": (shard * size + frozen) * widths.param,
         "master": shard * (widths.master or widths.param),
-        "grads": max(reaching) * widths.grad,
+        "grads": max(_reaching(setting)) * widths.grad,
         "optimizer": _optimizer(setting, shard, 1, setting.optimizer),
         "buffers": setting.buffer_bytes,
     }
+
+
+def _reaching(setting: Setting) -> list[int]:
+    """By rank, elements of the whole parameters that reach into its shard at stages 1 and 2."""
+    shard = _shard(setting)
+    sizes = [element_count(parameter.shape) for parameter in setting.trainable]
+    ends = list(pairwise(accumulate(sizes, initial=0)))
+    return [
+        sum(end - start for start, end in ends if start < (rank + 1) * shard and end > rank * shard)
+        for rank in (range(setting.world_size) if setting.rank is None else [setting.rank])
+    ]
 
 
 def _partitioned(setting: Setting) -> dict[str, int]:
@@ -112,4 +182,4 @@ def _cut(parameters: list[Parameter], size: int) -> int:
     return sum(ceil(element_count(parameter.shape) / size) for parameter in parameters)
 
 
-THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(3,))
+THEORY = Theory(state=state, transient=transient, sent=sent, host=host, copied=copied, gradients_kept=(3,))

@@ -16,7 +16,7 @@ class Copied:
     to_device: int
 
 
-def nothing(setting: Setting) -> dict[str, int]:
+def nothing(setting: Setting) -> dict[str, int] | None:
     """Of an engine without offload."""
     return {}
 
@@ -36,10 +36,12 @@ class Theory:
     """Most bytes that the engine itself needs in addition to its state and the activations, at any moment of a step."""
     sent: Callable[[Setting], float]
     """Bytes that a rank sends per step if every collective is bandwidth-optimal (mean over ranks)."""
-    host: Callable[[Setting], dict[str, int]] = nothing
+    host: Callable[[Setting], dict[str, int] | None] = nothing
     """The same in host memory; empty without offload."""
     copied: Callable[[Setting], Copied | None] = uncopied
-    """Bytes that a rank copies between device and host per step; None without offload."""
+    """Bytes that a rank copies between device and host per step; None without offload, or without a formula."""
+    host_gradients_kept: bool = True
+    """Whether gradients in host memory outlive the update."""
     gradients_kept: tuple[int, ...] = ()
     """Stages at which gradients have memory of their own that outlives the update."""
     exact_peak: tuple[int, ...] = ()

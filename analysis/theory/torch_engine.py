@@ -11,15 +11,38 @@ import heapq
 from math import ceil, prod
 
 from analysis.theory.setting import Setting, elements
-from analysis.theory.theory import Theory
+from analysis.theory.theory import Copied, Theory
 from results.model import Parameter, element_count
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
 
 def state(setting: Setting) -> dict[str, int] | None:
-    """Bytes of model state by kind on the largest rank."""
-    return _replicated(setting) if setting.stage <= 1 else _sharded(setting)
+    """Bytes of model state by kind in device memory of the largest rank."""
+    if setting.stage <= 1:
+        return _replicated(setting)
+    kept = _sharded(setting)
+    return kept if setting.offload == "none" else dict.fromkeys(kept, 0) | {"buffers": kept["buffers"]}
+
+
+def host(setting: Setting) -> dict[str, int]:
+    """With offload (fully_shard's CPUOffloadPolicy), all sharded state is in host memory."""
+    if setting.offload == "none":
+        return {}
+    return {kind: size for kind, size in _sharded(setting).items() if kind != "buffers"}
+
+
+def copied(setting: Setting) -> Copied | None:
+    """With offload, a shard goes to the device at each of its gathers, and its gradient to the host after backward.
+
+    On a CPU it makes no copies. Source: ``all_gather_inputs`` and ``foreach_reduce`` of torch 2.15.
+    """
+    if setting.offload == "none":
+        return None
+    if setting.device == "cpu":
+        return Copied(0, 0)
+    kept = _sharded(setting)
+    return Copied(kept["grads"], 2 * setting.accumulate * (kept["params"] + kept["master"]))
 
 
 def zero_partition(sizes: list[int], world_size: int, first: int = 0) -> list[list[int]]:
@@ -168,5 +191,15 @@ def _reduce_bytes(setting: Setting) -> int:
     return DTYPE_BYTES.get(name, setting.widths.grad)
 
 
-THEORY = Theory(state=state, transient=transient, sent=sent, gradients_kept=(0, 1), exact_peak=(0, 1), handover=(2, 3))
+THEORY = Theory(
+    state=state,
+    transient=transient,
+    sent=sent,
+    host=host,
+    copied=copied,
+    gradients_kept=(0, 1),
+    exact_peak=(0, 1),
+    handover=(2, 3),
+    host_gradients_kept=False,
+)
 """Kept gradients are views of DDP's buckets; fully_shard keeps the gradients of a whole unit."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from bench.engines.deepspeed.offload import check_offload
 from bench.engines.spec import (
     HYPERPARAMETERS,
     Capabilities,
@@ -29,7 +30,7 @@ CAPABILITIES = Capabilities(
         2: "and gradients",
         3: "and parameters",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing", *HYPERPARAMETERS),
+    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing", "offload", *HYPERPARAMETERS),
     backends=("gloo", "nccl", "fake"),
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
@@ -84,6 +85,7 @@ def check_settings(spec: EngineSpec) -> None:
             "single process (0.19.8)"
         )
     reject_overlap_on_cpu(spec)
+    check_offload(spec)
     if spec.stage == 0:
         reject_at_stage_0(spec)
     elif PRECISIONS[spec.precision].loss_scaling and spec.clip_norm is not None:

@@ -12,7 +12,9 @@ from torch._dynamo import OptimizedModule
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.deepspeed.offload import zero_offload
 from bench.engines.muon import hidden_matrices
+from bench.engines.offload import describe_offload
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
 from bench.engines.scaling import LossScaling
@@ -80,6 +82,33 @@ class DeepSpeed:
 
     def state(self) -> dict[str, list[Tensor]]:
         """What its optimizer wrappers keep; their bucket buffers are seen only in the peak."""
+        kept = self._kept()
+        if self.spec.offload == "none":
+            return kept
+        on_device = kept | {"master": [], "optimizer": [], "grads": self._device_gradients()}
+        return on_device | ({"params": []} if self.spec.offload == "params" else {})
+
+    def host_state(self) -> dict[str, list[Tensor]]:
+        """With the buffers through which gradients and updated parameters are copied."""
+        if self.spec.offload == "none":
+            return {}
+        kept, wrapper = self._kept(), self.engine.optimizer
+        on_device = self._device_gradients()
+        gradients = [gradient for gradient in kept["grads"] if all(gradient is not other for other in on_device)]
+        copied = [getattr(wrapper, "temp_grad_buffer_for_cpu_offload", None)]
+        copied += getattr(wrapper, "accumulated_grads_in_cpu", {}).values()
+        cast = getattr(wrapper, "param_buffer_of_bit16_for_cpu_offload_groups", [])
+        return {
+            "params": [*cast, *(kept["params"] if self.spec.offload == "params" else [])],
+            "master": kept["master"],
+            "grads": [*gradients, *(tensor for tensor in copied if tensor is not None)],
+            "optimizer": kept["optimizer"],
+        }
+
+    def _device_gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self.engine.module.parameters() if weight.grad is not None]
+
+    def _kept(self) -> dict[str, list[Tensor]]:
         weights = list(self.engine.module.parameters())
         wrapper = self.engine.optimizer
         inner = getattr(wrapper, "optimizer", wrapper)
@@ -111,6 +140,7 @@ class DeepSpeed:
             "library": f"deepspeed {self.library.__version__}",
             "overlap": by_default and self.spec.device == "cuda",  # by streams; elsewhere it waits for each collective
             "configuration": self.configuration,
+            **describe_offload(self.spec),
         }
 
     def teardown(self) -> None:
@@ -206,6 +236,7 @@ def zero(spec: EngineSpec, parameters: int, largest_unit: int) -> dict[str, Any]
         "reduce_bucket_size": elements,
         "allgather_bucket_size": elements,
     }
+    written |= zero_offload(spec)
     if spec.overlap is not None:
         written["overlap_comm"] = spec.overlap
     if spec.stage == 3:

@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(
         "local_steps",
         "compile",
         "checkpointing",
+        "offload",
         "join",
         *HYPERPARAMETERS,
         *SCHEDULE,
@@ -152,6 +153,7 @@ def _replicated(spec: EngineSpec) -> Iterator[UnsupportedCase]:
         f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
         "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and rejects smaller ones after it",
     )
+    yield spec.offload != "none", f"has no offload={spec.offload}", f"{ddp} keeps all state on the device"
     yield from _local_steps(spec)
     yield from _joined(spec)
 
@@ -236,6 +238,28 @@ def _sharded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
         size is not None and (size < 2 or spec.world_size % size > 0),
         f"has no shard_size={size}",
         f"valid with gpus={spec.world_size}: {_divisors(spec.world_size)}",
+    )
+    yield from _offloaded(spec)
+
+
+def _offloaded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
+    """State of ``fully_shard`` in host memory, by its CPUOffloadPolicy."""
+    offloads, on_gpu = spec.offload == "params", spec.device != "cpu"
+    yield (
+        spec.offload == "optimizer",
+        "has no offload=optimizer",
+        "CPUOffloadPolicy moves parameters, gradients and optimizer state together; valid at stage=3: none, params",
+    )
+    yield offloads and spec.stage == 2, "has no offload=params", "parameters stay on the device until backward"
+    yield (
+        offloads and on_gpu and spec.clip_norm is not None,
+        f"has no clip_norm with offload=params on device={spec.device}",
+        "the norm would be reduced from host memory, for which the ranks have no backend",
+    )
+    yield (
+        offloads and on_gpu and PRECISIONS[spec.precision].loss_scaling,
+        f"has no precision={spec.precision} with offload=params on device={spec.device}",
+        "the loss scale is on the device and the gradients are in host memory",
     )
 
 

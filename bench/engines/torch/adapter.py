@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.muon import hidden_matrices
+from bench.engines.offload import describe_offload
 from bench.engines.optimizers import (
     FUSED,
     OPTIMIZERS,
@@ -130,6 +131,13 @@ class TorchEngine:
 
         What PowerSGD has not sent yet, and its factors, count as gradients.
         """
+        buffers = {"buffers": list(self.module.buffers())}
+        return buffers if self.spec.offload == "params" else self._trained_state() | buffers
+
+    def host_state(self) -> dict[str, list[Tensor]]:
+        return self._trained_state() if self.spec.offload == "params" else {}
+
+    def _trained_state(self) -> dict[str, list[Tensor]]:
         weights: list[Tensor] = list(self.module.parameters())
         optimizer = self.optimizer.optim if isinstance(self.optimizer, ZeroRedundancyOptimizer) else self.optimizer
         unsent = ddp.kept_by(self.hook[0]) if self.hook else []
@@ -139,7 +147,6 @@ class TorchEngine:
             "optimizer": [
                 entry for state in optimizer.state.values() for entry in state.values() if isinstance(entry, Tensor)
             ],
-            "buffers": list(self.module.buffers()),
         }
 
     def full_state_dict(self) -> dict[str, Tensor]:
@@ -147,7 +154,7 @@ class TorchEngine:
         module = self.module.module if isinstance(self.module, DistributedDataParallel) else self.module
         module = module.module if isinstance(module, WholeLoss) else module
         whole = {
-            name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach()
+            name: (weight.to(self.device).full_tensor() if isinstance(weight, DTensor) else weight).detach()
             for name, weight in module.named_parameters()
         }
         if self.spec.precision != "bf16_master":
@@ -164,6 +171,7 @@ class TorchEngine:
             "wrapper": "fully_shard",
             "reshard_after_forward": self.spec.stage == 3,
             "shard_size": self.spec.shard_size or self.spec.world_size,
+            **describe_offload(self.spec),
         }
 
     def _compiled(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from bench.engines.base import RankContext
 from bench.engines.spec import EngineSpec
@@ -18,15 +18,20 @@ def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: 
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
         for weight in module.parameters():  # the master weights, which begin from the rounded ones
             weight.data = weight.data.float()
-    over = mesh(spec, context)
+    over, offload = mesh(spec, context), offload_policy(spec)
     for unit in units:
         if spec.compile:
             # Per unit: between units, fully_shard gathers and frees. Not unit.compile(): that gives up in its hooks,
             # and then leaves alone what lies in torch.nn (a unit that is a Linear).
             unit.forward = torch.compile(unit.forward)
-        fully_shard(unit, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy)
-    fully_shard(module, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy)
+        fully_shard(unit, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy, offload_policy=offload)
+    fully_shard(module, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy, offload_policy=offload)
     return module
+
+
+def offload_policy(spec: EngineSpec) -> OffloadPolicy:
+    """Shards of parameters, gradients and optimizer state in host memory, pinned where the device is a GPU."""
+    return OffloadPolicy() if spec.offload == "none" else CPUOffloadPolicy(pin_memory=spec.device != "cpu")
 
 
 def mesh(spec: EngineSpec, context: RankContext) -> DeviceMesh:

@@ -1,0 +1,73 @@
+"""ZeRO-Offload and ZeRO-Infinity in DeepSpeed: supported and unsupported settings, and their configuration."""
+
+from __future__ import annotations
+
+import ctypes.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, OptionInvalid, option
+from results.precision import PRECISIONS
+
+
+def check_offload(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for what DeepSpeed cannot offload, EngineUnavailable for what it cannot compile."""
+    device = option(spec, "offload_device", "cpu", "nvme")
+    option(spec, "pin_memory", True, False)
+    path = spec.options.get("nvme_path")
+    if path is not None and not isinstance(path, str):
+        raise OptionInvalid("engine.nvme_path is not valid; valid: a folder, null")
+    if spec.offload == "none":
+        return
+    what = f"engine=deepspeed at stage={spec.stage} has no offload={spec.offload}"
+    if spec.stage == 0:
+        raise EngineUnsupported(f"{what}: only its ZeRO optimizers offload; valid: stage=1, 2, 3")
+    if spec.offload == "params" and spec.stage < 3:
+        raise EngineUnsupported(f"{what}: parameters stay whole on the device; valid: optimizer, stage=3")
+    if PRECISIONS[spec.precision].loss_scaling:
+        raise EngineUnsupported(f"{what} with precision={spec.precision}: its updates on the host skip no step")
+    if spec.precision == "bf16" and spec.options["kernel"] != "deepspeed":
+        raise EngineUnsupported(
+            f"{what} with precision=bf16 and engine.kernel=torch: it takes bf16 master weights only with its own "
+            "optimizer; valid: engine.kernel=deepspeed"
+        )
+    if spec.options["kernel"] == "deepspeed":
+        need("engine.kernel=deepspeed compiles CPUAdam, which needs", "g++", "ninja")
+    if device == "nvme":
+        check_nvme(spec, what, path)
+
+
+def check_nvme(spec: EngineSpec, what: str, path: str | None) -> None:
+    """Raises EngineUnsupported or EngineUnavailable for state on an NVMe drive."""
+    if spec.stage < 3:
+        raise EngineUnsupported(
+            f"{what} with engine.offload_device=nvme: it would keep the state in host memory; valid: stage=3"
+        )
+    if path is None or not Path(path).is_dir():
+        raise EngineUnsupported(f"{what} with engine.offload_device=nvme: engine.nvme_path must be a folder")
+    if ctypes.util.find_library("aio") is None:
+        raise EngineUnavailable(
+            "engine.offload_device=nvme needs libaio, which is not installed; on Debian and Ubuntu: "
+            "apt-get install libaio-dev"
+        )
+    need("engine.offload_device=nvme compiles async_io, which needs", "g++", "ninja")
+
+
+def need(what: str, *commands: str) -> None:
+    missing = [command for command in commands if shutil.which(command) is None]
+    if missing:
+        raise EngineUnavailable(
+            f"{what} {missing[0]}, which is not installed; on Debian and Ubuntu: apt-get install g++ ninja-build"
+        )
+
+
+def zero_offload(spec: EngineSpec) -> dict[str, Any]:
+    """The entries of ``zero_optimization`` (https://www.deepspeed.ai/docs/config-json/); none without offload."""
+    if spec.offload == "none":
+        return {}
+    place = {"device": spec.options["offload_device"], "pin_memory": spec.options["pin_memory"]}
+    if spec.options["offload_device"] == "nvme":
+        place["nvme_path"] = spec.options["nvme_path"]
+    entries = {"offload_optimizer": place}
+    return entries | ({"offload_param": place} if spec.offload == "params" else {})
