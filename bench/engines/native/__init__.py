@@ -101,11 +101,6 @@ def check_settings(spec: EngineSpec) -> None:
         )
     if spec.offload != "none" and spec.optimizer == "muon":
         raise EngineUnsupported(
-            f"engine=native has no offload={spec.offload} with optimizer=muon: matrices are gathered on the device to "
-            "be updated; valid: another optimizer, offload=none"
-        )
-    if spec.offload != "none" and spec.optimizer == "muon":
-        raise EngineUnsupported(
             f"engine=native has no offload={spec.offload} with optimizer=muon: the directions of matrices are computed "
             "and communicated on the device; valid: offload=none"
         )

@@ -154,7 +154,7 @@ class TorchEngine:
         module = self.module.module if isinstance(self.module, DistributedDataParallel) else self.module
         module = module.module if isinstance(module, WholeLoss) else module
         whole = {
-            name: (weight.to(self.device).full_tensor() if isinstance(weight, DTensor) else weight).detach()
+            name: (gathered(weight, self.device) if isinstance(weight, DTensor) else weight).detach()
             for name, weight in module.named_parameters()
         }
         if self.spec.precision != "bf16_master":
@@ -182,6 +182,13 @@ class TorchEngine:
 
     def teardown(self) -> None:
         """Nothing: the process leaves with ``os._exit``, which is the only safe end of a DDP module over gloo."""
+
+
+def gathered(weight: DTensor, device: torch.device) -> Tensor:
+    """The whole of a sharded weight, on ``device``: ranks communicate from there, also with ``offload``."""
+    on_device = weight.to(device)
+    assert isinstance(on_device, DTensor)
+    return on_device.full_tensor()
 
 
 def gradient_sync(module: nn.Module, sync: bool) -> contextlib.AbstractContextManager[object]:
