@@ -58,12 +58,17 @@ class Fabric:
 
     def doubling(self, ranks: int) -> list[LinkTime]:
         """The messages of a binomial tree, by its rounds: in each, twice as many ranks as before have the array."""
-        rounds = []
-        for step in range(ceil(log2(ranks))):
-            senders = min(2**step, ranks - 2**step)
-            is_inside = self.ranks_per_host is None or 2 ** (step + 1) <= self.ranks_per_host
-            rounds.append(self.inside if is_inside else self.message(ranks, min(senders, self.ranks_per_host or 1)))
-        return rounds
+        streams = [self._leaving(ranks, 2**step) for step in range(ceil(log2(ranks)))]
+        return [self.message(ranks, most) if most else self.inside for most in streams]
+
+    def _leaving(self, ranks: int, reach: int) -> int:
+        """The most ranks of a host that send to another host, where each of the first ``reach`` sends so far ahead."""
+        if self.ranks_per_host is None:
+            return 0
+        senders = np.arange(min(reach, ranks - reach))
+        hosts = senders // self.ranks_per_host
+        leaving = hosts[hosts != (senders + reach) // self.ranks_per_host]
+        return int(np.bincount(leaving).max()) if len(leaving) else 0
 
     def _slowest(self, ranks: int, times: float) -> LinkTime:
         """A message that takes ``times`` the time of a link between hosts for its bytes, where the group spans two."""
@@ -74,7 +79,7 @@ class Fabric:
 
 
 def passes(kind: str, backend: str) -> int:
-    """How often a ring passes the whole array on; 0 for what is no ring."""
+    """How often a rank passes the whole array on in messages of 1/N of it; 0 for other kinds."""
     reduce_scatter = 2 if backend == "gloo" else 1
     return {"all_reduce": 2, "reduce_scatter": reduce_scatter, "all_gather": 1, "all_to_all": 1}.get(kind, 0)
 
@@ -98,6 +103,9 @@ def collective_s(collective: Collective, backend: str, fabric: Fabric) -> Second
     if collective.kind == "send":
         line = fabric.exchanged(ranks)
         return line.alpha_s + size * line.s_per_byte
+    if collective.kind == "all_to_all":
+        line = fabric.exchanged(ranks)
+        return (ranks - 1) * (line.alpha_s + size / ranks * line.s_per_byte)
     line, share, depth = fabric.ring(ranks), (ranks - 1) / ranks, ceil(log2(ranks))
     if times := passes(collective.kind, backend):
         ring = times * ((ranks - 1) * line.alpha_s + share * size * line.s_per_byte)

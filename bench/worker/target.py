@@ -83,7 +83,7 @@ class Notices:
         """Whether this rank's last step was its last."""
         if len(losses) % WINDOW:
             return False
-        self.store.set(str(self.rank), str(float(torch.stack(losses[-WINDOW:]).mean())))
+        self.store.set(str(self.rank), str(float(torch.stack(losses[-WINDOW:]).double().mean())))
         over, *latest = self.store.multi_get(["over", *self._losses])
         if over != b"yes" and all(latest):
             loss = statistics.fmean(map(float, latest))

@@ -21,7 +21,7 @@ ODD_WIDTH = 250
 """Of the layers: neither a layer nor its bias divides by four, so what sharding adds as padding is seen."""
 GLOBAL_BATCH = 256
 PADDING = 0.01
-BATCHES = (2, to_target.EPOCH)
+BATCHES = (2, 28)
 """Global batches of 64 samples in the data set."""
 WIDTHS = (16, 64)
 SLOWER = 1.5

@@ -52,9 +52,10 @@ def soonest_by_ranks(suite: Suite, forward_s: float, width: int, *overrides: str
         f"batch_size={RANK_BATCH}",
         f"lr={','.join(map(str, LRS))}",
         *to_target.SGD,
+        to_target.every_image(RANK_BATCH),  # for four ranks, four times
         "measure=time",
         "measure.ceiling=false",
-        "steps=400",
+        "steps=250",
         "repeats=3",
         *overrides,
     )
@@ -152,7 +153,7 @@ def days_to_hours(suite: Suite) -> Finding:
 def scales_by_adding_nodes(suite: Suite) -> Finding:
     curve = curves(suite, *sleeping(0.01), "network=lab", f"network.rate={','.join(RATES)}", "network.delay=100us")
     at_most = {rate: curve[rate, MOST] for rate in RATES}
-    trained = soonest_by_ranks(suite, 0.04, 32, "network=lab", f"network.rate={','.join(RATES)}", "network.delay=100us")
+    trained = soonest_by_ranks(suite, 0.02, 16, "network=lab", f"network.rate={','.join(RATES)}", "network.delay=100us")
     sooner = {rate: to_target.times_as_soon(trained[rate, MOST], trained[rate, 1]).value for rate in RATES}
     because = (
         f"Four hosts have an efficiency of {efficiency_text(at_most['1gbit'])} behind links of 1 Gbit/s and of "

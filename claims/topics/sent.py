@@ -141,7 +141,7 @@ def steps_to_loss(suite: Suite, *names: str) -> dict[str, Interval]:
         "gpus=2",
         "workload=digits",
         f"target_loss={to_target.LOSS}",
-        f"measure.batch_pool={to_target.EPOCH}",
+        to_target.every_image(64),
         "measure=time",
         "measure.ceiling=false",
         "repeats=6",

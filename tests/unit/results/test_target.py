@@ -46,3 +46,25 @@ def test_ranks_that_do_not_wait_have_reached_it_by_the_clock_and_not_by_their_st
     assert reached(made, 2.41, synchronous=False) == Reached(3 + (10 + 20) / 2, warmup_s + 5.0)
     assert reached(made, 1.81, synchronous=False) == Reached(3 + (11 + 22) / 2, warmup_s + 5.5)
     assert reached(made, 0.1, synchronous=False) is None
+
+
+def test_what_ranks_sent_to_each_other_ends_a_launch_and_so_counts() -> None:
+    """Rank 0's steps 11 to 20 have a mean of 0.29, and its later ones are worse; rank 1 ends its tenth at 0.31."""
+    first = [9.0] * 10 + [0.29] * 10 + [0.6] * 4
+    made = trained([0.31] * 10, first)  # rank 1 takes two steps in one of rank 0, so 20 by then
+    assert reached(made, 0.30, synchronous=False) == Reached(3 + (10 + 20) / 2, 3 * 0.25 + 5.0)
+    late = dataclasses.replace(made.ranks[1], losses=first, forward_backward_s=[0.2] * 24, optimizer_s=[0.0] * 24)
+    ahead = dataclasses.replace(made, ranks=[made.ranks[0], late])
+    outcome = reached(ahead, 0.30, synchronous=False)  # rank 0 has taken 24: its last ten are at 0.414
+    assert outcome is not None and outcome.steps == 3 + (10 + 24) / 2
+
+
+def test_a_delay_that_another_rank_waits_for_counts_once() -> None:
+    """Rank 0 is late by 1 s in the update of step 1; rank 1 waits for that in step 2."""
+    made = trained([0.0] * 10, [0.0] * 10)
+    steps = [[1.25, *[0.25] * 9], [0.25, 1.25, *[0.25] * 8]]
+    ranks = [
+        dataclasses.replace(rank, forward_backward_s=own, optimizer_s=[0.0] * 10, warmup_step_s=[])
+        for rank, own in zip(made.ranks, steps, strict=True)
+    ]
+    assert reached(dataclasses.replace(made, ranks=ranks), 1.0) == Reached(10, 3.5)

@@ -60,6 +60,19 @@ def test_a_broadcast_doubles_within_a_host_and_then_shares_its_links():
     assert collective_s(call("broadcast", 64), "gloo", rails) == pytest.approx(inside + 3 * (1e-5 + size))
 
 
+def test_an_all_to_all_costs_what_its_exchange_costs():
+    hosts = Fabric(LinkTime(1e-6, 1e-12), LinkTime(1e-5, 1e-9), 8)
+    sends = 15 * collective_s(call("send", 16, MIB // 16), "gloo", hosts)
+    assert collective_s(call("all_to_all", 16), "gloo", hosts) == pytest.approx(sends)
+
+
+def test_a_broadcast_counts_the_ranks_that_leave_a_host_of_six():
+    """To 12 ranks: 0 to 1; 0, 1 to 2, 3; 0..3 to 4..7, of which 2 leave; 0..3 to 8..11, which all leave."""
+    hosts = Fabric(LinkTime(0, 1e-12), LinkTime(0, 1e-9), 6)
+    size = 4 * MIB
+    assert collective_s(call("broadcast", 12), "gloo", hosts) == pytest.approx(size * (2e-12 + 2e-9 + 4e-9))
+
+
 def test_rings_use_all_links_of_a_host():
     rails = Fabric(LinkTime(1e-6, 1e-11), LinkTime(1e-5, 1e-9), 8, links_per_host=8)
     assert collective_s(call("all_gather", 16), "nccl", rails) == pytest.approx(15e-5 + 15 / 16 * 4 * MIB * 1e-9 / 8)
