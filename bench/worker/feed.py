@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bench.engines.batches import map_tensors
 from bench.job import EngineJob, LoaderSettings, StepsJob
 from bench.launch.prctl import name_process
 from bench.worker.batches import batches, share_of, workload
-from bench.worker.loop import Feed, Share
+from bench.worker.loop import Feed, Share, StepBatches
 from workloads.base import Workload
 
 MAX_FOLDER = 70
@@ -35,7 +35,7 @@ ALONE_S = 1.0
 class Pool:
     """Prepared batches that steps cycle through."""
 
-    is_timed = False
+    waits_per_step = 0
 
     def __init__(self, steps: list[list[Batch]]) -> None:
         self._steps = steps
@@ -53,13 +53,29 @@ class Pool:
         return
 
 
+class Unread:
+    """The micro-batches of one step that ``read`` returns, each when the iteration reaches it, as in training.
+
+    A DataLoader fills its queue again only when a batch is taken. It would read the rest of a step that is taken at
+    once while nothing trains.
+    """
+
+    def __init__(self, count: int, read: Callable[[], Batch]) -> None:
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self._count):
+            yield self._read()
+
+
 class Loaded:
     """Batches that a DataLoader reads, each step's new ones."""
 
-    is_timed = True
-
     def __init__(self, work: Workload, share: Share, loader: LoaderSettings, seed: int, device: torch.device) -> None:
-        self._accumulate, self._device = share.accumulate, device
+        self.waits_per_step, self._device = share.accumulate, device
         self._pinned = loader.pin_memory
         self._workers, self._micro_batch = loader.workers, share.rank_batch // share.accumulate
         self._ahead = loader.workers * (loader.prefetch or 0)
@@ -78,8 +94,8 @@ class Loaded:
         )
         self._read = iter(self._loader)
 
-    def take(self, step: int) -> list[Batch]:
-        return [self._next() for _ in range(self._accumulate)]
+    def take(self, step: int) -> StepBatches:
+        return Unread(self.waits_per_step, self._next)
 
     def _next(self) -> Batch:
         batch = self._first.pop() if self._first else next(self._read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 from bench.engines.base import Batch, RankContext
 from bench.engines.exchange import all_gather_json
@@ -20,11 +21,28 @@ from results.traces import RankTraces
 PROFILED_STEPS = 10
 
 
+class Synchronized:
+    """The micro-batches of a step, each read when the iteration reaches it; ranks wait for each other's first."""
+
+    def __init__(self, unread: loop.StepBatches, wait: Callable[[], None]) -> None:
+        self._unread, self._wait = unread, wait
+
+    def __len__(self) -> int:
+        return len(self._unread)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, batch in enumerate(self._unread):
+            if index == 0:
+                self._wait()
+            yield batch
+
+
 def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     """Attributes a few steps to their parts, in whole periods. Their batches are made within them, as in training.
 
     A rank that has its batch waits for those of the others: what a slow disk costs is data, on all ranks, and no
-    straggler. Where ranks take steps of their own, none waits.
+    straggler. With a loader and ``accumulate`` it waits for the first micro-batch of a step only: a wait at a later one
+    would hold the difference of computation too. Where ranks take steps of their own, none waits.
     """
     rank, device = context.rank, context.device
     engine, feed, loss_fn = ready(job, context)
@@ -35,14 +53,20 @@ def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     period = job.spec.local_steps
     count = period * math.ceil(min(job.steps, PROFILED_STEPS) / period)
 
-    def fetch(step: int) -> list[Batch]:
-        made = feed.take(step) if feed.is_timed else batches(job, work, share, first + step, device)
+    def wait(step: int) -> None:
         if not job.servers and period == 1:
             all_here(context.store, job.world_size, f"data {step}")
+
+    def fetch(step: int) -> loop.StepBatches:
+        if feed.waits_per_step:
+            return Synchronized(feed.take(step), lambda: wait(step))
+        made = batches(job, work, share, first + step, device)
+        wait(step)
         return made
 
     updates = UpdateWatch(engine, settling)
-    loop.profiled_steps(engine, fetch, count, loss_fn, watch)
+    waits = feed.waits_per_step
+    loop.profiled_steps(engine, fetch, count, loss_fn, watch, waits=waits, drain=feed.drain)
     updated = updates.result(loop.SETTLING_STEPS + count)
     feed.close()
     engine.teardown()

@@ -31,12 +31,17 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
     if job.warmup and not job.silent:
         settling = settle(engine, device, lambda step: loop.train_step(engine, feed.take(job.warmup + step), loss_fn))
     updates = UpdateWatch(engine, settling)
-    watch.begin()
-    if job.silent:
-        wait_for_all(job, context, "measured")  # without communication, the barrier of the steps waits for no rank
+
+    def begin() -> None:
+        watch.begin()
+        if job.silent:
+            wait_for_all(job, context, "measured")  # without communication, the barrier of the steps waits for no rank
+
     if job.target_loss is None:
-        measured = loop.timed_steps(engine, feed, steps_of(job, rank, job.steps), loss_fn, device, join=job.spec.join)
+        count = steps_of(job, rank, job.steps)
+        measured = loop.timed_steps(engine, feed, count, loss_fn, device, join=job.spec.join, begin=begin)
     elif job.synchronous:
+        begin()
         measured = steps_until(
             job.target_loss,
             job.steps,
@@ -45,10 +50,10 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
         )
     else:
         notices = Notices(job.target_loss, context.store, rank, job.world_size)
-        measured = loop.timed_steps(engine, feed, job.steps, loss_fn, device, ended=notices.ended)
+        measured = loop.timed_steps(engine, feed, job.steps, loss_fn, device, begin=begin, ended=notices.ended)
     disturbance = watch.end()
     seconds.lap("measured_s")
-    if feed.is_timed and not job.silent:
+    if feed.waits_per_step and not job.silent:
         wait_for_all(job, context, "loader")
     alone_per_s = None if job.silent else feed.alone_per_s()
     feed.close()

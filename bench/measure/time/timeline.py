@@ -98,11 +98,11 @@ class ProfilerWatch:
         dist.Work.wait = self._await  # type: ignore[method-assign]
 
     @contextmanager
-    def step(self) -> Iterator[ProfiledPhases]:
-        """A step, which begins with the fetching of its batch."""
+    def step(self, *, fetches: int = 1) -> Iterator[ProfiledPhases]:
+        """A step, which begins with the fetching of its batch, or of the first of ``fetches`` parts of it."""
         self._clock.mark()
         with record_function(STEP):
-            yield ProfiledPhases()
+            yield ProfiledPhases(fetches)
         self._clock.mark()
 
     def step_s(self) -> list[float]:
@@ -127,8 +127,8 @@ class ProfilerWatch:
 class ProfiledPhases:
     """Marks that name the phases of a step in the profile, each from the mark before it."""
 
-    def __init__(self) -> None:
-        self._next = iter((DATA, FORWARD_BACKWARD, OPTIMIZER))
+    def __init__(self, fetches: int) -> None:
+        self._next = iter((*(DATA, FORWARD_BACKWARD) * fetches, OPTIMIZER))
         self._open: Any = None
         self._turn()
 

@@ -52,13 +52,13 @@ def test_ranks_read_their_shares_of_the_same_global_batches(workers: int) -> Non
 def waits(workers: int, step_s: float, steps: int = 20) -> float:
     """Mean seconds that a step of ``step_s`` waits for a batch that takes ``READ_S`` to read."""
     feed = loaded(Share(0, 1, 4, 1), workers, READ_S)
-    feed.take(0)
+    list(feed.take(0))
     time.sleep(5 * READ_S)  # workers read in advance meanwhile
     feed.drain()
     waited = 0.0
     for step in range(steps):
         began = time.perf_counter()
-        feed.take(step)
+        list(feed.take(step))
         waited += time.perf_counter() - began
         time.sleep(step_s)
     feed.close()
