@@ -181,6 +181,10 @@ def check_sweep(configs: list[Config]) -> None:
         others = [value_at(config, path) for config in configs if value_at(config, path) != default]
         if kind and others and not any(is_loader == (kind == "loader") for is_loader in loads):
             raise ConfigError(f"{path}={as_written(others[0])} needs data={kind}")
+    timed = [config.workload for config in configs if config.workload["name"] == "calibrated"]
+    delays = [workload["read_s"] for workload in timed if workload.get("read_s")]
+    if delays and not any(loads):
+        raise ConfigError(f"workload.read_s={as_written(delays[0])} needs data=loader; with data=pool, valid: 0")
     slowed = [config.straggler.rank is not None for config in configs]
     idle = [config.straggler.factor for config in configs if config.straggler.factor != Straggler.factor]
     if idle and not any(slowed):

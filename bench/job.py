@@ -113,6 +113,8 @@ class LoadJob(WorkloadJob[LoadResult]):
     device: ClassVar[str] = "cpu"
     files: str | None = None
     """Folder in which it writes its samples as files, which a DataLoader will read; None: it writes none."""
+    reads: bool = False
+    """Whether a DataLoader will read its samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

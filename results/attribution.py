@@ -82,6 +82,7 @@ class Attribution:
     def removed_s(self, launches: list[Launch]) -> Spread | None:
         """The same without a profiler: how much longer a step takes (mean over ranks) than where nothing is sent.
 
+        The wait for data is left out: a loader reads on while ranks communicate, so the wait hides what that costs.
         Median over rounds; the range is from quartile to quartile of periods, in any round.
         """
         real = {launch.round: launch for launch in launches}

@@ -91,6 +91,10 @@ class RankSamples:
         parts = filter(None, [self.data_s, self.forward_backward_s, self.optimizer_s])
         return [sum(step) for step in zip(*parts, strict=True)]
 
+    def training_times_s(self) -> list[float]:
+        """Of each measured step without the wait for its batch: forward, backward and update."""
+        return [sum(step) for step in zip(self.forward_backward_s, self.optimizer_s, strict=True)]
+
 
 @dataclass(frozen=True)
 class CollectiveTimes:
@@ -183,14 +187,19 @@ class Launch(Interference):
         ranks = [rank.step_times_s() for rank in self.ranks]
         return list(map(max, itertools.zip_longest(*ranks, fillvalue=-math.inf)))
 
+    def training_times_s(self) -> list[float]:
+        """The same without the wait for the batch."""
+        ranks = [rank.training_times_s() for rank in self.ranks]
+        return list(map(max, itertools.zip_longest(*ranks, fillvalue=-math.inf)))
+
     def condition_per_step(self, name: str) -> float | None:
         """A counter per measured step; None where it was not counted or no step was taken."""
         steps = max((len(rank.losses) for rank in self.ranks), default=0)
         return self.conditions[name] / steps if steps and name in self.conditions else None
 
     def rank_quartiles_s(self) -> list[float]:
-        """The quartiles of a rank's step times (of the means of periods), mean over ranks."""
-        periods = [in_periods(rank.step_times_s(), self.period) for rank in self.ranks]
+        """The quartiles of a rank's steps without the wait for data (of the means of periods), mean over ranks."""
+        periods = [in_periods(rank.training_times_s(), self.period) for rank in self.ranks]
         quartiles = [statistics.quantiles(times * 2, method="inclusive") for times in periods]
         return [statistics.fmean(values) for values in zip(*quartiles, strict=True)]
 

@@ -189,6 +189,7 @@ class Config(Training):
         "reads the batches of data_dir as steps need them, and each step's wait for its batch is measured; without "
         "data_dir, small files of images or tokens are made from the seed",
         *("pool", "loader"),
+        role="task",
     )
     loader: Loader = field(default_factory=Loader)
     straggler: Straggler = field(default_factory=Straggler)

@@ -52,6 +52,8 @@ class DataInfo:
     synthetic: bool
     samples: int
     """Distinct samples; global indices wrap around at this number."""
+    in_memory: bool = False
+    """Whether they are there before the first step, so that nothing is read or decoded for a batch."""
 
 
 @dataclass(frozen=True)

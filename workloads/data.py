@@ -60,7 +60,7 @@ class Bank:
         prepare: Callable[[Tensor], Tensor] | None = None,
         write: Write | None = None,
     ) -> None:
-        self.info = DataInfo(description, synthetic, samples=len(columns[0]))
+        self.info = DataInfo(description, synthetic, samples=len(columns[0]), in_memory=True)
         self._columns = columns
         self._prepare = prepare
         self._write = write

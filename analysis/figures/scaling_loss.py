@@ -8,8 +8,7 @@ from matplotlib.patches import Patch
 from analysis.figures.canvas import INK, PAPER, WIDTH, canvas
 from analysis.figures.memory import Rows
 from analysis.figures.step_parts import looks
-from analysis.metrics.scaling_loss import PARTS
-from analysis.metrics.step_parts import WORDS
+from analysis.metrics.step_parts import PARTS, WORDS
 from analysis.table.panels import Panel, PanelLayout
 from analysis.text import units
 
@@ -21,7 +20,8 @@ def loss_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     table = panel.table[panel.table["efficiency_loss_compute"].notna()]
     if table.empty:
         return None
-    shown = {**{part: looks(part) for part in PARTS}, "unexplained": UNEXPLAINED}
+    parts = [part for part in PARTS if table[f"efficiency_loss_{part}"].notna().any()]
+    shown = {**{part: looks(part) for part in parts}, "unexplained": UNEXPLAINED}
     rows = Rows(table, layout)
     legend = [Patch(label=WORDS.get(part, part), **look) for part, look in shown.items()]
     figure, axes = canvas(rows.height, panel.title, legend, left=rows.left)
@@ -29,7 +29,8 @@ def loss_bars(panel: Panel, layout: PanelLayout) -> Figure | None:
     for at, (_, row) in zip(rows.places, table.iterrows(), strict=True):
         right = left = 0.0
         for part, look in shown.items():
-            width = 100 * row[f"efficiency_loss_{part}"]
+            share = row[f"efficiency_loss_{part}"]
+            width = 100 * share if units.is_finite(share) else 0.0  # a part that timed steps do not have
             axes.barh(at, width, 0.6, left=right if width > 0 else left, **look)
             right, left = right + max(width, 0), left + min(width, 0)
         rows.say(axes, at, right, f"{units.percent(1 - row['scaling_efficiency'])} lost")

@@ -36,26 +36,35 @@ class DataWait:
     share: Interval
     """Of the time of the steps."""
     loader_per_s: float = nan
-    """Units per second that the loaders of all ranks read while none trained, median over launches."""
+    """Units per second that the loaders of all ranks read while none trained, median over launches.
+
+    Ranks that train one copy of the model read the same units, which count once. NaN with backend=fake: the other
+    ranks are missing.
+    """
     over_pool: Interval | None = None
     """Throughput of the same configuration with ``data=pool`` over this one's, paired by round; None without it."""
 
     @property
     def is_bottleneck(self) -> bool | None:
         """Whether more than ``LIMIT`` of the throughput is lost to data; None where intervals cannot decide it."""
+        if self.lost is None:
+            return None
         low, high = self.lost
         if low > LIMIT:
             return True
         return False if high <= LIMIT else None
 
     @property
-    def lost(self) -> tuple[float, float]:
-        """The interval of the share of the throughput that is lost: against the pool, else the share of waiting."""
+    def lost(self) -> tuple[float, float] | None:
+        """The interval of the share of the throughput that is lost: against the pool, else the share of waiting.
+
+        None for one launch, which has no interval.
+        """
         if self.over_pool and self.over_pool.launches > 1:
             return 1 - 1 / self.over_pool.low, 1 - 1 / self.over_pool.high
         if self.share.launches > 1:
             return self.share.low, self.share.high
-        return self.share.value, self.share.value
+        return None
 
 
 def data_waits(records: Sequence[Record]) -> list[DataWait | None]:
@@ -74,13 +83,21 @@ def _data_wait(record: Record, pool: Record | None) -> DataWait | None:
         return None
     waits = [fmean(wait_s(launch)) for launch in waited]
     shares = [wait / fmean(launch.step_times_s()) for wait, launch in zip(waits, waited, strict=True)]
-    alone = [sum(rank.loader_per_s or nan for rank in launch.ranks) for launch in waited]
+    alone = [_alone_per_s(record, launch) for launch in waited]
     return DataWait(
         medians.median_interval(waits),
         medians.median_interval(shares),
         median(alone) * record.model.units_per_sample if record.model else nan,
         _over_pool(record, pool) if pool else None,
     )
+
+
+def _alone_per_s(record: Record, launch: Launch) -> float:
+    """Different samples per second that all ranks read; NaN where one rank stands for all."""
+    if record.resolved.get("simulated"):
+        return nan
+    per_s = sum(rank.loader_per_s or nan for rank in launch.ranks)
+    return per_s / int(record.resolved.get("ranks_per_replica") or 1)
 
 
 def wait_s(launch: Launch) -> list[float]:

@@ -245,6 +245,8 @@ def _why_not(curve: ScalingCurve, oversubscribed: int) -> str:
         return "only data parallelism and ZeRO are projected"
     if int(record.config.get("local_steps") or 1) > 1:
         return "local_steps is not projected"
+    if record.config.get("data") == "loader":
+        return "data=loader: the wait for data is not projected; run with data=pool"
     if network.get("hosts") is not None:
         return "network.hosts puts more ranks on a host as the world grows; leave it unset, so each rank is a host"
     try:

@@ -134,10 +134,10 @@ def uncounted_operators(calls: dict[str, int]) -> str:
 def host_bound(launch: Launch) -> bool:
     """Whether a GPU was done, within half a step, when its host had launched the last step: it had waited for it.
 
-    A host that is ahead leaves at least the last step to do.
+    A host that is ahead leaves at least the last step to do. A wait for data is no part of that.
     """
     left = [rank.backlog_s for rank in launch.ranks if rank.backlog_s is not None]
-    return bool(left) and min(left) < statistics.median(launch.step_times_s()) / 2
+    return bool(left) and min(left) < statistics.median(launch.training_times_s()) / 2
 
 
 def updates_missed(record: Record) -> dict[str, str]:

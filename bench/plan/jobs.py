@@ -43,7 +43,7 @@ class Jobs:
         makes_files = self.cell.loader is not None and self.cell.config.data_dir is None
         files = str(self.files) if makes_files else None
         given = dataclasses.replace(self._workload, data_dir=self.cell.config.data_dir)
-        return LoadJob(workload=given, world_size=1, files=files, **self._process)
+        return LoadJob(workload=given, world_size=1, files=files, reads=self.cell.loader is not None, **self._process)
 
     def reference(self, rank_batch: int | None = None) -> ReferenceJob:
         """``rank_batch``: another batch than the cell's."""

@@ -26,7 +26,7 @@ def check_workloads(cells: list[Cell], launcher: Launcher, scratch: Path) -> lis
     for cell in cells:
         if not cell.status and cell.trains:
             job = Jobs(cell, scratch).load()
-            key = json.dumps([dataclasses.asdict(job.workload), job.files], sort_keys=True)
+            key = json.dumps([dataclasses.asdict(job.workload), job.files, job.reads], sort_keys=True)
             if key not in loaded:
                 loaded[key] = launcher.launch(job)
             if loaded[key].status == "unsupported":

@@ -36,8 +36,20 @@ def load(job: LoadJob) -> LoadResult:
     module = work.build()
     if job.workload.options.get("units"):
         work.units(module)
+    if job.reads:
+        check_reads(job.workload, work)
     wrote = job.files is not None and write_files(job, work, Path(job.files))
     return LoadResult(unit=work.info.unit, units_per_sample=work.info.units_per_sample, wrote_files=wrote)
+
+
+def check_reads(spec: WorkloadSpec, work: Workload) -> None:
+    """Raises WorkloadError where a built-in workload has the samples of ``data_dir`` in memory."""
+    is_built_in = getattr(work, "write_files", None) is not None  # another may prepare each sample in its batch()
+    if spec.data_dir is not None and is_built_in and work.info.data.in_memory:
+        raise WorkloadError(
+            f"data=loader reads files as steps need them; workload={work.info.name} has those of "
+            f"data_dir={spec.data_dir} in memory. Valid: data_dir with train/CLASS/FILE, or data=pool"
+        )
 
 
 def write_files(job: LoadJob, work: Workload, folder: Path) -> bool:

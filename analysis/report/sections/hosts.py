@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from analysis.metrics import hosts
 from analysis.metrics.measured import Measured
-from analysis.metrics.scaling_loss import PARTS, columns
+from analysis.metrics.scaling_loss import columns, parts_of
 from analysis.metrics.step_parts import WORDS
 from analysis.report.model.content import DEFINITIONS, Content
 from analysis.report.model.section import ListItem, Points, Section, Table, Value, numbers, settings, table, words
@@ -113,14 +115,15 @@ def _link(link: HostLink, health: Health) -> list[Value]:
 def across(content: Content) -> Section:
     """A row for each configuration on several hosts: what crossing hosts costs, and of what that is made."""
     cells = content.where(lambda cell: hosts.count(cell.record) > 1)
+    parts = parts_of(*(cell.record for cell in cells))
     return Section(
         "Within a host and across hosts",
         "across-hosts",
         tables=content.cell_table(
             cells,
-            lambda cell: _across(content, cell),
+            lambda cell: _across(content, cell, parts),
             numbers("hosts", "efficiency within a host", "across hosts"),
-            numbers(*(f"lost: {WORDS.get(part, part)}" for part in PARTS)),
+            numbers(*(f"lost: {WORDS.get(part, part)}" for part in parts)),
             words("sent per host (MiB per step)"),
         ),
         folded="details",
@@ -132,14 +135,14 @@ def across(content: Content) -> Section:
     )
 
 
-def _across(content: Content, cell: Measured) -> list[Value]:
+def _across(content: Content, cell: Measured, parts: Sequence[str]) -> list[Value]:
     ranks_by_host = "+".join(str(host.get("ranks")) for host in hosts.used(cell.record))
     sent = "; ".join(
         f"{host.get('name')} {units.mib(sent_bytes)}"
         for host, sent_bytes in zip(hosts.used(cell.record), hosts.sent_by_host(cell.record), strict=False)
     )
     entry = cell.across
-    parts: dict[str, float] = {}
+    losses: dict[str, float] = {}
     within, crossing = Value(units.MISSING, "no one-host partner"), Value(units.MISSING)
     if entry:
         whole = entry.interval
@@ -148,11 +151,11 @@ def _across(content: Content, cell: Measured) -> list[Value]:
         inside = partner.efficiency.interval.value if partner.efficiency else None
         within = Value(units.percent(inside), f"{units.counted(partner.world_size, 'rank')}")
         if world_size(cell.record) > partner.world_size:
-            parts = columns(cell.record, entry.partner, entry.interval.value)
+            losses = columns(cell.record, entry.partner, entry.interval.value)
     return [
         Value(str(hosts.count(cell.record)), ranks_by_host),
         within,
         crossing,
-        *(Value(points(parts.get(f"efficiency_loss_{part}", float("nan")))) for part in PARTS),
+        *(Value(points(losses.get(f"efficiency_loss_{part}", float("nan")))) for part in parts),
         Value(sent or units.MISSING),
     ]

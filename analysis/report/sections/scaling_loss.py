@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from analysis.metrics.measured import Measured
-from analysis.metrics.scaling_loss import PARTS, profiled_over_timed
+from analysis.metrics.scaling_loss import parts_of, profiled_over_timed
 from analysis.metrics.step_parts import WORDS
 from analysis.report.model.content import DEFINITIONS, Content
 from analysis.report.model.section import Section, Value, numbers, words
@@ -23,11 +23,15 @@ STRETCH = 0.1
 def section(content: Content) -> Section:
     """A row for each configuration larger than its baseline; none if no step was attributed."""
     cells = [] if how_to_attribute(content) else grown(content)
+    parts = parts_of(*(cell.record for cell in cells))
     return Section(
         "Where scaling efficiency is lost",
         "scaling-loss",
         tables=content.cell_table(
-            cells, row, numbers("lost", *(WORDS.get(part, part) for part in PARTS), "unexplained"), words("notes")
+            cells,
+            lambda cell: row(cell, parts),
+            numbers("lost", *(WORDS.get(part, part) for part in parts), "unexplained"),
+            words("notes"),
         ),
         folded="details",
         notes=[
@@ -50,12 +54,12 @@ def how_to_attribute(content: Content) -> str:
     return f"To see where scaling efficiency is lost: {HOW}." if missing else ""
 
 
-def row(cell: Measured) -> list[Value]:
+def row(cell: Measured, parts: Sequence[str]) -> list[Value]:
     assert cell.efficiency is not None and cell.baseline is not None, "a configuration beyond its baseline"
     interval = cell.efficiency.interval
     return [
         Value(units.percent(1 - interval.value), units.interval(1 - interval.high, 1 - interval.low, 100)),
-        *(Value(points(cell.loss[f"efficiency_loss_{part}"])) for part in PARTS),
+        *(Value(points(cell.loss[f"efficiency_loss_{part}"])) for part in parts),
         Value(points(cell.loss["efficiency_loss_unexplained"])),
         Value("; ".join(notes(cell.record, cell.baseline, cell.warnings))),
     ]

@@ -60,6 +60,23 @@ def test_only_rounds_that_have_both_are_compared() -> None:
     assert removed and removed.value == pytest.approx(0.22)
 
 
+def test_the_wait_for_data_hides_no_communication_and_makes_no_host_slow() -> None:
+    """Where the loader is too slow, steps are as long without communication, and ranks wait for data instead."""
+
+    def waiting(made: Launch, wait_s: float) -> Launch:
+        return dataclasses.replace(
+            made, ranks=[dataclasses.replace(rank, data_s=[wait_s] * 4, backlog_s=0.06) for rank in made.ranks]
+        )
+
+    times = attribution(0.08)
+    times = dataclasses.replace(times, silent=[waiting(made, 0.22) for made in times.silent])
+    launches = [waiting(launch(number, [[0.1] * 4] * 2), 0.2) for number in range(ROUNDS)]
+    removed = times.removed_s(launches)
+    assert removed and removed.value == pytest.approx(0.02)
+    assert not times.disagrees(launches)
+    assert not host_bound(launches[0])
+
+
 def test_what_communicates_in_one_of_two_steps_costs_half_of_it() -> None:
     """Step times 0.08, 0.12 by turns, of which the second has 0.04 of communication; without it 0.08 all."""
     times = attribution(0.08, period=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.job import LoadJob, WorkloadSpec
+from bench.worker.batches import load as bench_load
 from tests.workload_cases import (
     TINY,
     load,
@@ -91,6 +94,15 @@ def test_cifar_10_is_read_from_the_folder(name: str, cifar_folder: Path) -> None
     label_of = {image.numpy().tobytes(): int(label) for image, label in zip(restored.flatten(1), labels, strict=True)}
     assert label_of == written
     assert bool(torch.isfinite(workload.loss(workload.build(), (images, labels))))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_loader_rejects_a_folder_whose_samples_are_in_memory(reads: bool, cifar_folder: Path) -> None:
+    spec = WorkloadSpec("workloads.cnn_cifar:CnnCifar", 0, str(cifar_folder), {})
+    job = LoadJob(workload=spec, reads=reads, world_size=1, threads=1, deterministic=False, timeout_s=60)
+    rejected = pytest.raises(WorkloadError, match=r"in memory\. Valid: data_dir with train/CLASS/FILE, or data=pool")
+    with rejected if reads else contextlib.nullcontext():
+        bench_load(job)
 
 
 @pytest.mark.parametrize(

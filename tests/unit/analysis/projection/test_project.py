@@ -46,6 +46,15 @@ def test_a_described_network_is_used_between_hosts():
     assert slow.projected.step_s > 1.5 * fast.projected.step_s
 
 
+def test_a_wait_for_data_is_not_projected_as_computation():
+    records = sweep(stages=(0,))
+    for record in records:
+        record.config["data"] = "loader"
+    projections, (reason,) = project(records, [8])
+    assert projections == []
+    assert reason.endswith("data=loader: the wait for data is not projected; run with data=pool")
+
+
 def test_too_far_is_not_projected():
     (projection,), _ = project(sweep(), [1024])
     assert projection.not_projected == ["1024 GPUs: more than 64 times the largest measured world size, 4"]

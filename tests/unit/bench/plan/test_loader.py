@@ -69,6 +69,10 @@ def test_a_loader_is_rejected_where_its_lead_or_its_steps_are_not_timed(make_con
 def test_a_setting_without_effect_in_the_whole_sweep_is_rejected(make_config: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"loader.workers=3 needs data=loader"):
         check_sweep([make_config(loader=Loader(workers=3))])
+    timed = {"name": "calibrated", "factory": "workloads.calibrated:Calibrated", "read_s": 0.01}
+    with pytest.raises(ConfigError, match=r"workload.read_s=0.01 needs data=loader"):
+        check_sweep([make_config(workload=timed)])
+    check_sweep([make_config(data=data, workload=timed) for data in ("pool", "loader")])
     with pytest.raises(ConfigError, match=r"measure.batch_pool=3 needs data=pool"):
         check_sweep([make_config(data="loader", measure={"batch_pool": 3})])
     check_sweep([make_config(data=data, loader=Loader(workers=3)) for data in ("pool", "loader")])

@@ -56,9 +56,21 @@ def test_making_the_batch_is_no_loss_and_what_the_profile_adds_to_one_side_is_un
         {"compute": 0, "optimizer": 0, "exposed": 40, "straggler": 0, "host": 0, "unexplained": -20}
     )
     records = [one, two]
-    lost_share, *parts, unexplained, notes = (value.text for value in row(Content(records).measured[1]))
+    lost_share, *parts, unexplained, notes = (value.text for value in row(Content(records).measured[1], PARTS[:-1]))
     assert notes == "its profiled steps took 1.20 times the timed ones"
     assert (lost_share, unexplained, parts[2]) == ("20 %", "-20.0", "+40.0")
+
+
+def test_waiting_for_data_is_a_part_where_timed_steps_wait() -> None:
+    one = attributed(timed(1, 0.080), compute_s=0.060, data_s=0.020)
+    two = attributed(timed(2, 0.100), compute_s=0.060, data_s=0.040)
+    for record in (one, two):
+        record.config["data"] = "loader"
+    row = frame([one, two]).iloc[-1]
+    assert row["efficiency_loss_data"] == pytest.approx(0.2)
+    assert row["efficiency_loss_unexplained"] == pytest.approx(0)
+    assert notes([one, two]) == [""]
+    assert "data" in [column.heading for column in section(Content([one, two])).tables[0].columns]
 
 
 def notes(records: list[Record]) -> list[str]:
