@@ -89,7 +89,10 @@ class Loader:
     """The DataLoader of each rank (data=loader)."""
 
     workers: int = setting(
-        2, "processes per rank that read batches. 0: the rank reads them itself, between its steps", min=0, max=256
+        2,
+        "processes per rank that read batches. 0: the rank reads them itself, before each micro-batch",
+        min=0,
+        max=256,
     )
     prefetch: int | None = setting(
         None,
