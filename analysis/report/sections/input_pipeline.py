@@ -29,7 +29,7 @@ def section(content: Content) -> Section:
         tables=content.cell_table(_cells(content), row, *COLUMNS),
         notes=[
             "Wait for data: mean over steps, of the rank that waits longest. Loader alone: what all ranks together "
-            "read per second while none trains. One launch leaves no interval and no verdict.",
+            "read per second while none trains. One launch leaves no interval and decides nothing.",
             "With data=pool: its throughput over this one's, paired by round. The loader is a bottleneck if more than "
             f"{units.percent(LIMIT)} of the throughput is lost: by that ratio, else by the share of waiting. "
             f"{content.intervals}",
