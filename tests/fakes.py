@@ -50,6 +50,9 @@ ENVIRONMENT = {
     "variables": {"OMP_NUM_THREADS": "1"},
 }
 
+ADDED = ("offload",)
+"""Settings that a cell's config has only where a test names them."""
+
 
 def cnn_model(**changes: Any) -> Model:
     fields: dict[str, Any] = {
@@ -112,7 +115,7 @@ def cell(stage: int = 0, gpus: int = 1, launches: list[Launch] | None = None, **
         "measure": {"parity_steps": 4, "memory": True, "batch_pool": 8, "timing_breakdown": False},
         "tracking": {"kind": "mlflow", "uri": "sqlite:///mlflow.db", "experiment": "x", "artifacts": None},
     }
-    for name in [name for name in changes if name in config or "__" in name]:
+    for name in [name for name in changes if name in config or "__" in name or name in ADDED]:
         group, _, option = name.partition("__")
         if option:
             config[group] = config[group] | {option: changes.pop(name)}

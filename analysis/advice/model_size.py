@@ -62,7 +62,8 @@ def fits(record: Record, memory_bytes: float) -> Fits | None:
     """
     setting, cell_memory = setting_of(record), memory(record)
     theory = theory_of(setting) if setting else None
-    unfit = cell_memory.predicted is None or cell_memory.peak_bytes is None or not cell_memory.predicted_bytes
+    unfit = cell_memory.counted_predicted_bytes is None or cell_memory.peak_bytes is None
+    unfit = unfit or not cell_memory.predicted_bytes
     if setting is None or theory is None or unfit or record.search is not None or record.status != "ok":
         return None
     additional = _additional(record, cell_memory)
@@ -103,9 +104,9 @@ def _additional(record: Record, cell_memory: Memory) -> Additional:
 
 
 def _state(theory: Theory, setting: Setting) -> int:
-    bytes_by_kind = theory.state(setting)
-    assert bytes_by_kind is not None
-    return sum(bytes_by_kind.values()) + host_bytes_counted(setting, theory)
+    bytes_by_kind, in_host = theory.state(setting), host_bytes_counted(setting, theory)
+    assert bytes_by_kind is not None and in_host is not None
+    return sum(bytes_by_kind.values()) + in_host
 
 
 def _working(theory: Theory, setting: Setting) -> int:

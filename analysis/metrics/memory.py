@@ -81,9 +81,8 @@ class Memory:
     @property
     def counted_predicted_bytes(self) -> int | None:
         """Predicted model state that the device's allocator counts: on a CPU, with what is in host memory."""
-        if self.predicted_bytes is None:
-            return None
-        return self.predicted_bytes + (self.offloaded.counted_predicted_bytes if self.offloaded else 0)
+        in_host = self.offloaded.counted_predicted_bytes if self.offloaded else 0
+        return None if self.predicted_bytes is None or in_host is None else self.predicted_bytes + in_host
 
     @property
     def peak_predicted_bytes(self) -> int | None:

@@ -19,10 +19,10 @@ class Offloaded:
     state: dict[str, int] | None
     """Model state in host memory by kind."""
     predicted: dict[str, int] | None
-    counted_predicted_bytes: int
+    counted_predicted_bytes: int | None
     """Predicted host state that the device's allocator counts: all on a CPU, none on a GPU."""
     to_host_bytes: int | None
-    """Copied from device to host memory in a step."""
+    """Copied from device to host memory in a step, by any operator of the rank."""
     to_device_bytes: int | None
     copied_predicted: Copied | None
     host_is_device: bool

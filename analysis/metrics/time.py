@@ -23,7 +23,8 @@ def step_time_s(launch: Launch) -> float:
 def update_time_s(launch: Launch) -> float:
     """Median over the launch's steps of the slowest rank's update, from the end of backward to the end of the step.
 
-    With collectives that belong to the update, and with the copies of ``offload``.
+    With the collectives and copies of the update. With ``offload``, ``native`` copies in the update only; fully_shard
+    and DeepSpeed also copy in forward and backward, whose time this is without.
     """
     by_step: list[float] = [max(times_s) for times_s in zip(*(rank.optimizer_s for rank in launch.ranks), strict=False)]
     return statistics.median(by_step)

@@ -247,6 +247,8 @@ def _why_not(curve: ScalingCurve, oversubscribed: int) -> str:
         return "local_steps is not projected"
     if record.config.get("data") == "loader":
         return "data=loader: the wait for data is not projected; run with data=pool"
+    if record.config.get("optimizer") == "muon" and curve.stage >= 1:
+        return "optimizer=muon at stage >= 1: its update is not divided by the ranks; valid: stage=0, another optimizer"
     if network.get("hosts") is not None:
         return "network.hosts puts more ranks on a host as the world grows; leave it unset, so each rank is a host"
     try:

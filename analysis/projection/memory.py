@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from analysis.metrics.memory import memory
 from analysis.projection.curve import ScalingCurve
-from analysis.theory import theory_of
+from analysis.theory import host_bytes_counted, theory_of
 from analysis.theory.setting import Setting, setting
 
 
@@ -33,10 +33,12 @@ def peak_bytes(curve: ScalingCurve, ranks: int) -> int | None:
 
 
 def _engine_bytes(cell: Setting) -> int | None:
-    """Model state and what the engine needs in addition to it, at most."""
+    """Model state that the peak contains, and what the engine needs in addition to it, at most."""
     theory = theory_of(cell)
-    state = theory.state(cell) if theory else None
-    return None if theory is None or state is None else sum(state.values()) + theory.transient(cell)
+    if theory is None:
+        return None
+    state, in_host = theory.state(cell), host_bytes_counted(cell, theory)
+    return None if state is None or in_host is None else sum(state.values()) + in_host + theory.transient(cell)
 
 
 def _shards(cell: Setting, ranks: int) -> int | None:

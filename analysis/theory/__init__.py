@@ -57,9 +57,13 @@ def predict_copied(record: Record) -> Copied | None:
     return pair[0].copied(pair[1]) if pair else None
 
 
-def host_bytes_counted(setting: Setting, theory: Theory) -> int:
-    """Bytes of model state in host memory that the allocator of a rank's device counts: on a CPU, all."""
-    return sum((theory.host(setting) or {}).values()) if setting.device == "cpu" else 0
+def host_bytes_counted(setting: Setting, theory: Theory) -> int | None:
+    """Bytes of model state in host memory that the allocator of a rank's device counts: on a CPU, all; None where it
+    counts them and there is no formula."""
+    if setting.device != "cpu":
+        return 0
+    state = theory.host(setting)
+    return None if state is None else sum(state.values())
 
 
 def predict_rest(record: Record) -> int | None:
@@ -69,17 +73,20 @@ def predict_rest(record: Record) -> int | None:
     if state is None or pair is None:
         return None
     theory, cell = pair
+    in_host = host_bytes_counted(cell, theory)
+    if in_host is None:
+        return None
     kept = cell.stage in theory.gradients_kept and cell.options.get("gradient_as_bucket_view", True)
     freed = 0 if kept else state["grads"]
     if cell.device == "cpu" and not theory.host_gradients_kept:
         freed += (theory.host(cell) or {}).get("grads", 0)
-    return sum(state.values()) + host_bytes_counted(cell, theory) - freed
+    return sum(state.values()) + in_host - freed
 
 
-def predict_counted_host(record: Record) -> int:
-    """``host_bytes_counted`` of a record; 0 where there is no formula."""
+def predict_counted_host(record: Record) -> int | None:
+    """``host_bytes_counted`` of a record; None where the engine has no formula."""
     pair = _theory_and_setting(record)
-    return host_bytes_counted(pair[1], pair[0]) if pair else 0
+    return host_bytes_counted(pair[1], pair[0]) if pair else None
 
 
 def predict_transient(record: Record) -> int | None:

@@ -21,7 +21,7 @@ from results.model import Parameter, element_count
 ALIGN_BYTES = 64
 MIB = 1 << 20
 MUON_BYTES = 2
-"""Of an averaged gradient that is all-gathered for its direction: bf16."""
+"""Of an averaged gradient, whole for its direction and all-gathered from stage 1 on: bf16."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def optimizer_bytes(setting: Setting) -> int:
 
 
 def transient(setting: Setting) -> int:
-    """Most bytes in addition to state and activations: buckets that fill or fly, what is received, gathered units.
+    """Most bytes in addition to state and activations: in forward and backward, buckets that fill or fly, what is
+    received, and gathered units; in the update, the directions of one bucket of matrices (Muon).
 
     The gradient that autograd hands over and the optimizer's own temporaries are left out; autocast's 2-byte copies
     of the weights are not.
@@ -108,7 +109,8 @@ def transient(setting: Setting) -> int:
     root = groups.pop(-1, 0)
     gathered = sum(sorted(groups.values())[-2:]) + root if setting.stage == 3 else 0
     cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
-    return int(received + collected + gathered * widths.param + cast)
+    directions = MUON_BYTES * max((bucket.size for bucket in layout if of_matrices(setting, bucket)), default=0)
+    return int(max(received + collected + gathered * widths.param, directions) + cast)
 
 
 def sent(setting: Setting) -> float:
@@ -126,8 +128,13 @@ def sent(setting: Setting) -> float:
         return setting.fraction * 2 * trained * widths.grad
     reduced = trained * widths.grad * (micro_batches if setting.stage >= 2 else 1)
     gathered = 2 * micro_batches * every if setting.stage == 3 else trained
-    directions = MUON_BYTES * sum(bucket.size for bucket in layout if bucket.optimizer is setting.matrix_optimizer)
+    directions = MUON_BYTES * sum(bucket.size for bucket in layout if of_matrices(setting, bucket))
     return setting.fraction * (reduced + gathered * widths.param + directions)
+
+
+def of_matrices(setting: Setting, bucket: PredictedBucket) -> bool:
+    """Whether Muon updates the parameters of a bucket."""
+    return bucket.optimizer is setting.matrix_optimizer
 
 
 def buckets(setting: Setting) -> list[PredictedBucket]:

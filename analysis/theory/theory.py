@@ -37,7 +37,8 @@ class Theory:
     sent: Callable[[Setting], float]
     """Bytes that a rank sends per step if every collective is bandwidth-optimal (mean over ranks)."""
     host: Callable[[Setting], dict[str, int] | None] = nothing
-    """The same in host memory; empty without offload."""
+    """Bytes of model state by kind in host memory of the rank that holds most; empty without offload, None where it has
+    no formula."""
     copied: Callable[[Setting], Copied | None] = uncopied
     """Bytes that a rank copies between device and host per step; None without offload, or without a formula."""
     host_gradients_kept: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from analysis.comparison.compare import ratio, samples
+from analysis.metrics import time
 from analysis.metrics.measured import Measured
 from analysis.metrics.offload import Offloaded
 from analysis.report.model.content import Content
@@ -29,11 +31,14 @@ def section(content: Content) -> Section:
         tables=content.cell_table(
             cells,
             row,
-            numbers("device (MiB)", "host (MiB)", "to the host (MiB)", "to the device (MiB)", "update (ms)"),
+            numbers(
+                *("device (MiB)", "host (MiB)", "to the host (MiB)", "to the device (MiB)", "update (ms)", "step (ms)")
+            ),
         ),
         notes=[
             "Model state per rank between backward and update, and bytes copied per rank and step; in brackets the "
-            "prediction. Update: median over launches, of the slowest rank. By kind: summary.csv."
+            "prediction. Update: median over launches, of the slowest rank. fully_shard and DeepSpeed also copy in "
+            f"forward and backward, so compare steps. By kind: summary.csv. {content.intervals}"
         ]
         if cells
         else [],
@@ -41,7 +46,7 @@ def section(content: Content) -> Section:
 
 
 def row(cell: Measured) -> list[Value]:
-    host = _host(cell)
+    host, step = _host(cell), cell.step_time_s
     copied = host.copied_predicted
     return [
         _compared(cell.memory.state_bytes, cell.memory.predicted_bytes),
@@ -49,6 +54,7 @@ def row(cell: Measured) -> list[Value]:
         _compared(host.to_host_bytes, copied.to_host if copied else None),
         _compared(host.to_device_bytes, copied.to_device if copied else None),
         Value(units.ms(cell.update_s)),
+        Value(units.ms(step.value), units.interval(step.low, step.high, 1e3)),
     ]
 
 
@@ -69,12 +75,25 @@ def _sentence(content: Content, cell: Measured, other: Measured) -> str:
         parts.append(f"{units.size(abs(saved))} {'less' if saved >= 0 else 'more'} model state on the device")
     if cell.memory.peak_bytes is not None and other.memory.peak_bytes is not None:
         change = cell.memory.peak_bytes - other.memory.peak_bytes
-        parts.append(f"a peak that is {units.size(abs(change))} {'higher' if change > 0 else 'lower'}")
+        higher = "higher" if change > 0 else "lower"
+        parts.append(f"a peak that is {units.size(abs(change))} {higher}" if change else "the same peak")
+    if step := _step_ratio(cell, other):
+        parts.append(f"a step that takes {step}")
     if cell.update_s > 0 and other.update_s > 0:
         parts.append(f"an update that takes {units.number(cell.update_s / other.update_s)} times as long")
     names = [name for name in content.names if name != "offload"]
     listed = ", ".join(parts)
     return capital(f"{describe(cell.settings, [*names, 'offload'])}, compared with none: {listed}.") if parts else ""
+
+
+def _step_ratio(cell: Measured, other: Measured) -> str:
+    """Step time over that of ``other``: by round where rounds are shared; empty without launches."""
+    above, below, paired = samples(cell.record, other.record, lambda _, launch: time.step_time_s(launch))
+    if not above or not below:
+        return ""
+    times = ratio(above, below, paired=paired)
+    ends = units.interval(times.low, times.high)
+    return f"{units.number(times.value)} times as long" + (f" ({units.percent(times.level)} CI {ends})" if ends else "")
 
 
 def _host(cell: Measured) -> Offloaded:

@@ -124,10 +124,11 @@ def test_a_model_that_does_not_fit_as_measured_has_no_bound() -> None:
 
 def test_there_is_no_answer_where_something_is_missing() -> None:
     unknown, unmeasured, searched, wrong = as_predicted(), cell(model=MODEL), as_predicted(), as_predicted()
+    in_host = as_predicted(1, 2, offload="optimizer", engine__name="deepspeed", precision="bf16")
     unknown.config["engine"] = {"name": "other"}
     searched.search = Search(GIB, 1, 8)
     wrong.status = "parity_failed"
-    assert [fits(record, GIB) for record in (unknown, unmeasured, searched, wrong)] == [None] * 4
+    assert [fits(record, GIB) for record in (unknown, unmeasured, searched, wrong, in_host)] == [None] * 5
 
 
 def test_the_report_and_the_terminal_print_it_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,15 @@ def test_settings_that_the_model_does_not_have_are_rejected_by_its_name(name):
     assert name in project(records, [8])[1][0]
 
 
+def test_muon_is_projected_only_where_every_rank_updates_all():
+    records = sweep(stages=(0, 1))
+    for record in records:
+        record.config["optimizer"] = "muon"
+    projections, (rejected,) = project(records, [8])
+    assert rejected.endswith("its update is not divided by the ranks; valid: stage=0, another optimizer")
+    assert len(projections) == 1
+
+
 def test_scaling_stops_to_pay_where_communication_outgrows_computation():
     (projection,), _ = project(sweep(stages=(2,), alpha_s=5e-4, layers=4, layer_bytes=4096), [256])
     (knee,) = projection.knees

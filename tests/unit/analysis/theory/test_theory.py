@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.theory import predict_paper, predict_rest, predict_sent, predict_state, predict_transient
+from analysis.metrics.memory import memory
+from analysis.metrics.offload import offloaded
+from analysis.theory import (
+    predict_counted_host,
+    predict_paper,
+    predict_rest,
+    predict_sent,
+    predict_state,
+    predict_transient,
+)
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.torch_engine import shard_elements, zero_partition
 from results.model import Parameter
@@ -178,6 +187,27 @@ def test_the_papers_example_of_7_5_billion_parameters_on_64_gpus() -> None:
 def test_the_papers_volumes_are_two_two_two_and_three_times_the_model() -> None:
     volume = [paper_sent(1000, stage, 1_000_000, param=2, grad=2) / 2000 for stage in range(4)]
     assert [round(one, 3) for one in volume] == [2.0, 2.0, 2.0, 3.0]
+
+
+def test_without_a_formula_for_the_host_nothing_that_a_cpu_counts_there_is_predicted() -> None:
+    settings = {"engine__name": "deepspeed", "engine__offload_device": "cpu", "offload": "optimizer"}
+    with_formula, without = (cell(1, 2, model=MODEL, precision=name, **settings) for name in ("fp32", "bf16"))
+    assert predict_counted_host(with_formula) and predict_rest(with_formula)
+    host = offloaded(without)
+    assert predict_state(without) and host and host.predicted is None
+    assert (host.counted_predicted_bytes, predict_rest(without)) == (None, None)
+    assert memory(without).counted_predicted_bytes is None
+    without.resolved["device"] = "cuda"
+    assert predict_counted_host(without) == 0
+
+
+def test_muon_needs_the_directions_of_one_bucket_whole() -> None:
+    """256 x 64 elements in bf16; at stage 1 also the gradients received, (N-1)/N of each bucket that flies, in fp32."""
+    model = cnn_model(parameters=[Parameter("0.weight", [256, 64], True, 0, hidden_matrix=True)])
+    settings = {"engine__name": "native", "optimizer": "muon"}
+    assert predict_transient(cell(0, 2, model=model, **settings)) == 2 * 256 * 64
+    assert predict_transient(cell(1, 2, model=model, **settings)) == max(256 * 64 * 4 // 2, 2 * 256 * 64)
+    assert predict_transient(cell(0, 2, model=model, engine__name="native")) == 0
 
 
 def test_the_papers_prediction_ignores_padding_and_counters() -> None:
