@@ -31,8 +31,8 @@ class RankMemory:
     """Model state in host memory between backward and update, by kind; empty without offload. On a CPU the peak, too,
     has it."""
     copied_to_host_bytes: int | None = None
-    """Copied from device to host memory in a step; None without offload. It counts copies, also where host and device
-    are the same memory."""
+    """Copied from device to host memory in a step; None without offload, and with gloo on a GPU, whose own copies would
+    be counted. It counts copies, also where host and device are the same memory, and on a GPU those of the model."""
     copied_to_device_bytes: int | None = None
     """The same from host to device memory."""
     not_measured: dict[str, str] = field(default_factory=dict)

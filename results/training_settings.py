@@ -89,8 +89,9 @@ class Training:
     )
     offload: str = setting(
         "none",
-        "training state in host memory. optimizer: optimizer state, master weights and the update; params: also "
-        "parameters and gradients. On device=cpu, host and device are the same memory, so no memory is saved",
+        "training state in host memory. optimizer: optimizer state, master weights, the gradients for the update, and "
+        "the update; params: also parameters. On device=cpu, host and device are the same memory, so no memory is "
+        "saved",
         *("none", "optimizer", "params"),
         optional=True,
         label="offload {}",
@@ -110,22 +111,29 @@ class Training:
         optional=True,
     )
     beta1: float | None = setting(
-        None, "decay of the first moment of adam and adamw (muon's too). null: 0.9", min=0, max=0.999999, optional=True
+        None,
+        "decay of the first moment of adam and adamw (also of muon's AdamW part). null: 0.9",
+        min=0,
+        max=0.999999,
+        optional=True,
     )
     beta2: float | None = setting(
         None,
-        "decay of the second moment of adam and adamw (muon's too). null: 0.999",
+        "decay of the second moment of adam and adamw (also of muon's AdamW part). null: 0.999",
         min=0,
         max=0.999999,
         optional=True,
     )
     eps: float | None = setting(
-        None, "added to the denominator of adam, adamw (muon's too) and rmsprop. null: 1e-8", above=0, optional=True
+        None,
+        "added to the denominator of adam, adamw (also of muon's AdamW part) and rmsprop. null: 1e-8",
+        above=0,
+        optional=True,
     )
     weight_decay: float | None = setting(
         None,
-        "weight decay, decoupled from the gradient for adamw and muon only. null: 0.01 for adamw (muon's too), 0.1 for "
-        "muon's matrices, else 0",
+        "weight decay, decoupled from the gradient for adamw and muon only. null: 0.01 for adamw (also of muon's AdamW "
+        "part), 0.1 for muon's matrices, else 0",
         min=0,
         optional=True,
     )

@@ -7,7 +7,7 @@ other weights with AdamW. The rule here, of every engine and of the single proce
     AdamW   all others, and of the former those of ``nn.Embedding`` and ``nn.EmbeddingBag``, and of the output layer:
             the last module, in the order of registration, that has a weight with two dimensions
 
-One learning rate is both's: Muon's step is scaled to the size of AdamW's, 0.2·sqrt(max(rows, columns)).
+One learning rate applies to both: Muon's step is scaled to the size of AdamW's, 0.2·sqrt(max(rows, columns)).
 
 Sources: Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), for the rule; Liu et al., Muon
 is Scalable for LLM Training (arXiv:2502.16982), section 2.2, for the scale.
@@ -96,6 +96,6 @@ def orthogonalized(matrix: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def scaled_rate(group: dict[str, Any], shape: torch.Size) -> float:
-    """By what the direction is multiplied for a matrix of this shape. Private API of torch."""
+    """Returns the factor of the direction for a matrix of this shape. Private API of torch."""
     rate: float = _muon._adjust_lr(group["lr"], group["adjust_lr_fn"], shape)
     return rate

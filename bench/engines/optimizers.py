@@ -92,7 +92,7 @@ class LearningRate:
         self._step = 0
 
     def advance(self) -> None:
-        """An update comes."""
+        """Called before each update."""
         self._step += 1
         if self._spec.lr_schedule == "constant" and not self._spec.lr_warmup:
             return

@@ -18,7 +18,7 @@ from bench.engines.precision import weight_dtype
 from bench.job import CheckJob
 from bench.measure.communication import ledger
 from bench.measure.memory import over_time, snapshot
-from bench.measure.memory.host_copies import HostCopies
+from bench.measure.memory.host_copies import COPIES, HostCopyCounter, why_not_counted
 from bench.measure.memory.other_threads import wait_for_other_threads
 from bench.measure.memory.step import StepMemory, gathered_parameters
 from bench.rank_results import CheckResult
@@ -68,10 +68,14 @@ def check(job: CheckJob, context: RankContext) -> CheckResult:
         result = replace(result, collectives=watched.collectives())
     if job.memory or job.collectives:
         result = replace(result, updates=watched.updates())
-    copied = watched.copies() if job.memory and job.spec.offload != "none" else None
+    why_not = why_not_counted(device.type, job.spec.backend)
+    has_copies = job.memory and job.spec.offload != "none"
+    copied = watched.copies() if has_copies and not why_not else None
     engine.teardown()
     if job.memory:
         memory = counter.result()
+        if has_copies and why_not:
+            memory = replace(memory, not_measured=memory.not_measured | {COPIES: why_not})
         result = replace(result, memory=copied.added_to(memory) if copied else memory)
     return replace(result, traces=traces_of(files, counter, context.rank)) if files else result
 
@@ -182,16 +186,16 @@ class WatchedSteps:
         self._until_updated(step, lambda: ledgers.append(ledger.Ledger()))
         return ledgers[-1].lines()
 
-    def copies(self) -> HostCopies:
+    def copies(self) -> HostCopyCounter:
         """The copies of this rank between device and host in one step."""
-        counts = [HostCopies(self._device.type, host_state(self._engine))]
+        counts = [HostCopyCounter(self._device.type, host_state(self._engine))]
 
         def step() -> None:
             micro_batches = self._batches()
             with counts[-1]:
                 loop.train_step(self._engine, micro_batches, self._work.loss)
 
-        self._until_updated(step, lambda: counts.append(HostCopies(self._device.type, host_state(self._engine))))
+        self._until_updated(step, lambda: counts.append(HostCopyCounter(self._device.type, host_state(self._engine))))
         return counts[-1]
 
     def _until_updated(self, step: Callable[[], None], forget: Callable[[], None]) -> None:

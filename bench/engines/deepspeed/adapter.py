@@ -13,7 +13,7 @@ from torch._dynamo import OptimizedModule
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.deepspeed.offload import zero_offload
-from bench.engines.muon import hidden_matrices
+from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.offload import describe_offload
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import AUTOCAST, cast_inputs, weight_dtype
@@ -141,6 +141,7 @@ class DeepSpeed:
             "overlap": by_default and self.spec.device == "cuda",  # by streams; elsewhere it waits for each collective
             "configuration": self.configuration,
             **describe_offload(self.spec),
+            **describe_muon(self.spec, "on every rank"),
         }
 
     def teardown(self) -> None:

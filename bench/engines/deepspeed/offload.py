@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported, OptionInvalid, option
+from results.identity import as_written
 from results.precision import PRECISIONS
+
+DEFAULTS = {"offload_device": "cpu", "nvme_path": None, "pin_memory": True}
+"""Options of offload, as in conf/engine/deepspeed.yaml."""
 
 
 def check_offload(spec: EngineSpec) -> None:
@@ -18,6 +22,7 @@ def check_offload(spec: EngineSpec) -> None:
     path = spec.options.get("nvme_path")
     if path is not None and not isinstance(path, str):
         raise OptionInvalid("engine.nvme_path is not valid; valid: a folder, null")
+    reject_without_effect(spec)
     if spec.offload == "none":
         return
     what = f"engine=deepspeed at stage={spec.stage} has no offload={spec.offload}"
@@ -36,6 +41,22 @@ def check_offload(spec: EngineSpec) -> None:
         need("engine.kernel=deepspeed compiles CPUAdam, which needs", "g++", "ninja")
     if device == "nvme":
         check_nvme(spec, what, path)
+
+
+def reject_without_effect(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for an option of offload, not at its default, that no setting uses."""
+    for name, default in DEFAULTS.items() if spec.offload == "none" else ():
+        if spec.options.get(name) != default:
+            raise EngineUnsupported(
+                f"engine.{name}={as_written(spec.options[name])} has no effect with offload=none; "
+                f"valid: engine.{name}={as_written(default)}, offload=optimizer, offload=params"
+            )
+    if spec.options.get("nvme_path") is not None and spec.options["offload_device"] != "nvme":
+        raise EngineUnsupported(
+            f"engine.nvme_path={spec.options['nvme_path']} has no effect with "
+            f"engine.offload_device={spec.options['offload_device']}; "
+            "valid: engine.nvme_path=null, engine.offload_device=nvme"
+        )
 
 
 def check_nvme(spec: EngineSpec, what: str, path: str | None) -> None:

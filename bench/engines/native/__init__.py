@@ -93,7 +93,8 @@ PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkp
 
 
 def check_settings(spec: EngineSpec) -> None:
-    """Raises EngineUnsupported for an invalid option; every setting in ``CAPABILITIES`` is supported at every stage."""
+    """Raises EngineUnsupported for an invalid option, and for what does not go with offload, compile or checked
+    collectives; each setting in ``CAPABILITIES`` alone is supported at every stage."""
     if spec.offload == "params":
         raise EngineUnsupported(
             "engine=native has no offload=params: it computes with shards that stay on the device; "

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.compiler import compile_units
 from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
 from bench.engines.native.gradients import BucketGradients, GradientReducer
 from bench.engines.native.loss_scaling import LossScale
-from bench.engines.native.offload import HostCopies, OnDevice, OnHost, UpdatePlace
+from bench.engines.native.offload import CopyStreams, OnDevice, OnHost, UpdatePlace
 from bench.engines.native.optimizer import ShardOptimizer
 from bench.engines.native.param_group import ParamGroups, backward_order
 from bench.engines.native.policy import POLICIES
@@ -71,8 +72,7 @@ class NativeEngine:
         )
         checkpoint_units(units, spec.checkpointing, self.schedule.recomputing)
         if spec.compile:
-            for unit in units:  # their forward alone: hooks around it unshard and reshard its parameters
-                unit.forward = torch.compile(unit.forward)
+            compile_units("native", units)
         self.reducer = GradientReducer(
             backward_order(self.module, self.groups, self.policy),
             self.collectives,
@@ -169,10 +169,10 @@ class NativeEngine:
 
 
 def update_places(spec: EngineSpec, device: torch.device) -> Callable[[BucketGradients], UpdatePlace]:
-    """Where each bucket is updated; those on the host share one stream."""
+    """Where each bucket is updated; those on the host share the streams of copies."""
     if spec.offload == "none":
         return lambda gradients: OnDevice(gradients.bucket)
-    copies, master = HostCopies(device), PRECISIONS[spec.precision].master
+    copies, master = CopyStreams(device), PRECISIONS[spec.precision].master
     return lambda gradients: OnHost(gradients.bucket, copies, master_weights=master)
 
 

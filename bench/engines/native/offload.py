@@ -5,9 +5,12 @@
     OnHost     in host memory, pinned for CUDA       the reduced gradient to the host, the updated shard back
 
 An update on the host is ``take_gradient`` for all buckets, then the optimizer and ``give_back`` bucket by bucket. On
-CUDA, copies have a stream of their own: while one bucket is updated, the gradients of later ones arrive and the shards
-of earlier ones leave. On a CPU, host and device are the same memory. The copies are made all the same, so that the
-update is the one that a GPU would make.
+CUDA, each direction of copies has a stream of its own: while one bucket is updated, the gradients of later ones are
+copied to the host and the shards of earlier ones to the device. On a CPU, host and device are the same memory. The
+copies are made all the same, so that the update is the one that a GPU would make.
+
+ZeRO-Offload copies gradients to the host during backward, and frees them on the device. Here they are copied once
+backward has ended, and stay on the device until the update has ended.
 
 As with master weights, what forward writes to the parameters is lost: the host's weights are what is trained.
 
@@ -35,7 +38,7 @@ class UpdatePlace(Protocol):
         ...
 
     def gradient(self) -> Tensor:
-        """The gradient, once it is here. The update may write to it."""
+        """Waits until the gradient is at this place, and returns it. The update may write to it."""
         ...
 
     def give_back(self) -> None:
@@ -69,38 +72,50 @@ class OnDevice:
         return {}
 
 
-class HostCopies:
-    """Starts copies between a device and pinned host memory, on a stream of their own where the device has streams."""
+class CopyStreams:
+    """Starts copies between a device and pinned host memory, on a stream for each direction where the device has
+    streams.
+
+    No event guards host memory that the device is copied from (``OnHost.give_back``). The host writes to it in the next
+    update, after it has waited for a gradient. That copy waited for the compute stream (``to_host``), and the compute
+    stream for every earlier copy to the device (``to_device``).
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        has_streams = device.type == "cuda"
+        self._to_host = torch.cuda.Stream(device) if has_streams else None
+        self._to_device = torch.cuda.Stream(device) if has_streams else None
 
     def empty(self, elements: int, dtype: torch.dtype) -> Tensor:
         """Host memory that asynchronous copies may use."""
-        return torch.empty(elements, dtype=dtype, pin_memory=self._stream is not None)
+        return torch.empty(elements, dtype=dtype, pin_memory=self._to_host is not None)
 
-    def start(self, target: Tensor, source: Tensor) -> torch.cuda.Event | None:
+    def to_host(self, target: Tensor, source: Tensor) -> torch.cuda.Event | None:
         """Copies once the device has done all that it was given so far. None: the copy has ended."""
-        if self._stream is None:
-            target.copy_(source)
-            return None
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
-            target.copy_(source, non_blocking=True)
-            event: torch.cuda.Event = self._stream.record_event()
-        return event
+        return self._start(self._to_host, target, source)
 
-    def order_before_compute(self, event: torch.cuda.Event | None) -> None:
-        """Makes whatever the device is given from now on wait for a copy to it."""
+    def to_device(self, target: Tensor, source: Tensor) -> None:
+        """The same in the other direction, and before whatever the device is given from now on."""
+        event = self._start(self._to_device, target, source)
         if event is not None:
             torch.cuda.current_stream(self._device).wait_event(event)
+
+    def _start(self, stream: torch.cuda.Stream | None, target: Tensor, source: Tensor) -> torch.cuda.Event | None:
+        if stream is None:
+            target.copy_(source)
+            return None
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            target.copy_(source, non_blocking=True)
+            event: torch.cuda.Event = stream.record_event()
+        return event
 
 
 class OnHost:
     """The optimizer updates a copy of the bucket's shard in host memory."""
 
-    def __init__(self, bucket: Bucket, copies: HostCopies, *, master_weights: bool) -> None:
+    def __init__(self, bucket: Bucket, copies: CopyStreams, *, master_weights: bool) -> None:
         shard = bucket.sharded_param
         self._shard, self._copies = shard, copies
         self._grad = copies.empty(shard.numel(), shard.dtype)
@@ -111,7 +126,7 @@ class OnHost:
         self._arrived: torch.cuda.Event | None = None
 
     def take_gradient(self, reduced_grad: Tensor) -> None:
-        self._arrived = self._copies.start(self._grad, reduced_grad)
+        self._arrived = self._copies.to_host(self._grad, reduced_grad)
 
     def gradient(self) -> Tensor:
         if self._arrived is not None:
@@ -119,9 +134,7 @@ class OnHost:
         return self._grad
 
     def give_back(self) -> None:
-        # No event guards the source: the next update waits for a gradient that is copied later on the same stream.
-        source = self.weights if self._cast is None else self._cast.copy_(self.weights)
-        self._copies.order_before_compute(self._copies.start(self._shard, source))
+        self._copies.to_device(self._shard, self.weights if self._cast is None else self._cast.copy_(self.weights))
 
     def host_state(self) -> dict[str, list[Tensor]]:
         return {

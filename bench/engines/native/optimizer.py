@@ -43,6 +43,10 @@ class ShardOptimizer:
         assert self.gradients.reduced_grad is not None
         self.place.take_gradient(self.gradients.reduced_grad)
 
+    def skip_step(self) -> None:
+        """Drops the gradient that ``start_step`` brings, once it is there: only then may the device's be freed."""
+        self.place.gradient()
+
     def step(self, factor: float) -> None:
         """Updates with the reduced gradient times ``factor``."""
         gradient = self.place.gradient().to(self.sharded_param.dtype)

@@ -8,8 +8,11 @@ matrices' directions need whole matrices. So, where optimizer state is sharded, 
     iterate       Newton-Schulz of each matrix of which the own shard has a part
     update        the own shard, by its part of each direction
 
-A matrix that lies in several shards is orthogonalized by each of their ranks, so that directions need not be sent. The
-same bits are computed at every stage.
+A matrix that lies in several shards is orthogonalized by each of their ranks, so that directions need not be sent. For
+the same averaged gradients, every stage computes the same bits.
+
+Collectives of one backend run in order. At stages 1 and 2 the all-gather of one bucket's gradients waits for that of
+the previous bucket's updated parameters, so these do not overlap with the update of matrices.
 """
 
 from __future__ import annotations

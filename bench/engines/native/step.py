@@ -74,18 +74,22 @@ class TrainingStep:
     def update(self) -> None:
         """Updates the parameters, unless gradients are not finite and the loss is scaled; drops the gradients."""
         self.learning_rate.advance()
-        # Optimizer. Each rank updates the shards that it owns.
+        # Optimizer. Each rank updates the shards that it owns. With offload, the norm is computed while gradients are
+        # copied to the host.
+        for optimizer in self.optimizers:
+            optimizer.start_step()
         factor = gradient_factor(self.reducer.gradients, self.gradient_divisor, self.spec.clip_norm, self.loss_scale)
         all_gathers = []
-        if factor is not None:
-            for optimizer in self.optimizers:
-                optimizer.start_step()
-            for optimizer in self.optimizers:
-                optimizer.step(factor)
-                optimizer.bucket.copy_in()
-                # All-gather. It is in flight while the next shards are updated.
-                if self.policy.all_gathers_after_update:
-                    all_gathers.append(optimizer.bucket.start_all_gather())
+        for optimizer in self.optimizers:
+            if factor is None:
+                optimizer.skip_step()
+                continue
+            optimizer.step(factor)
+            optimizer.bucket.copy_in()
+            # All-gather. It is in flight while the next shards are updated. Muon first gathers averaged gradients for
+            # its next shard; backends run collectives in order, so there it waits for this one.
+            if self.policy.all_gathers_after_update:
+                all_gathers.append(optimizer.bucket.start_all_gather())
         for all_gather in all_gathers:
             all_gather.wait()
         for gradients in self.reducer.gradients:

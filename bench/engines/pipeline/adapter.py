@@ -12,7 +12,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.batches import map_tensors, tensors_of
-from bench.engines.muon import hidden_matrices
+from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
@@ -129,6 +129,7 @@ class PipelineEngine:
 
     def describe(self) -> PipelineDescription:
         return {
+            **describe_muon(self.spec, "each on its stage"),
             "library": f"torch {torch.__version__}",
             "gradient_reduction": "one all-reduce after backward" if self.replicas > 1 else None,
             "degree": self.degree,

@@ -153,7 +153,11 @@ def _replicated(spec: EngineSpec) -> Iterator[UnsupportedCase]:
         f"has no bucket_mb={spec.bucket_mb:g} with compile=true" if spec.bucket_mb else "",
         "torch.compile's DDPOptimizer cuts a first bucket of 1 MiB and rejects smaller ones after it",
     )
-    yield spec.offload != "none", f"has no offload={spec.offload}", f"{ddp} keeps all state on the device"
+    yield (
+        spec.offload != "none",
+        f"has no offload={spec.offload}",
+        f"{ddp} keeps all state on the device; valid: offload=none, offload=params at stage=3",
+    )
     yield from _local_steps(spec)
     yield from _joined(spec)
 
@@ -250,16 +254,22 @@ def _offloaded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
         "has no offload=optimizer",
         "CPUOffloadPolicy moves parameters, gradients and optimizer state together; valid at stage=3: none, params",
     )
-    yield offloads and spec.stage == 2, "has no offload=params", "parameters stay on the device until backward"
+    yield (
+        offloads and spec.stage == 2,
+        "has no offload=params",
+        "parameters stay on the device until backward; valid: offload=none, stage=3",
+    )
     yield (
         offloads and on_gpu and spec.clip_norm is not None,
         f"has no clip_norm with offload=params on device={spec.device}",
-        "the norm would be reduced from host memory, for which the ranks have no backend",
+        "the norm would be reduced from host memory, for which the ranks have no backend; "
+        "valid: clip_norm=null, offload=none",
     )
     yield (
         offloads and on_gpu and PRECISIONS[spec.precision].loss_scaling,
         f"has no precision={spec.precision} with offload=params on device={spec.device}",
-        "the loss scale is on the device and the gradients are in host memory",
+        "the loss scale is on the device and the gradients are in host memory; "
+        "valid: precision=fp32, amp_bf16, bf16, bf16_master, offload=none",
     )
 
 

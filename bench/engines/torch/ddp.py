@@ -15,6 +15,7 @@ from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
+from bench.engines.compiler import compiled
 from bench.engines.muon import describe_muon
 from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.whole_loss import WholeLoss
@@ -32,7 +33,7 @@ def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> Dist
     if spec.compile:
         # DDPOptimizer cuts the graph at the buckets, since it is made within DDP's forward; backward can then overlap.
         # Not ddp.compile(): that gives up in DDP's forward, and then leaves alone what lies in torch.nn (Sequential).
-        module.forward = torch.compile(module.forward)
+        module.forward = compiled(f"engine=torch at stage={spec.stage}", module.forward)
     return DistributedDataParallel(
         WholeLoss(module),
         device_ids=[device] if device.type == "cuda" else None,
@@ -203,8 +204,8 @@ def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) 
         "find_unused_parameters": True if ddp.find_unused_parameters else None,
         "communication_hook": hook[1].__name__ if hook else None,
     }
-    if spec.optimizer == "muon":
-        described["muon"] = describe_muon(spec, "each on one rank" if spec.stage else "on every rank")["muon"]
+    if muon := describe_muon(spec, "each on one rank" if spec.stage else "on every rank").get("muon"):
+        described["muon"] = muon
     if spec.compression in ("bf16", "fp16"):
         described["reduce_dtype"] = {"bf16": "bfloat16", "fp16": "float16"}[spec.compression]
     if spec.local_steps > 1:

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from bench.engines.base import RankContext
+from bench.engines.compiler import compile_units
 from bench.engines.spec import EngineSpec
 
 
@@ -19,11 +20,9 @@ def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: 
         for weight in module.parameters():  # the master weights, which begin from the rounded ones
             weight.data = weight.data.float()
     over, offload = mesh(spec, context), offload_policy(spec)
+    if spec.compile:
+        compile_units(f"torch at stage={spec.stage}", units)
     for unit in units:
-        if spec.compile:
-            # Per unit: between units, fully_shard gathers and frees. Not unit.compile(): that gives up in its hooks,
-            # and then leaves alone what lies in torch.nn (a unit that is a Linear).
-            unit.forward = torch.compile(unit.forward)
         fully_shard(unit, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy, offload_policy=offload)
     fully_shard(module, mesh=over, reshard_after_forward=spec.stage == 3, mp_policy=policy, offload_policy=offload)
     return module

@@ -1,8 +1,9 @@
 """The copies of a step between a device and its host, counted where torch dispatches operators.
 
-On a GPU, a copy is between device and host if its tensors are on different types of device. On a CPU, it is one if
-exactly one of its tensors has the storage of an engine's host state. Bytes are those of the tensor in device memory:
-torch casts on the host.
+On a GPU, a copy is between device and host if its tensors are on different types of device, also one of the model
+itself. gloo copies each collective's tensors of a GPU through host memory, so nothing is counted with it. On a CPU, it
+is one if exactly one of its tensors has the storage of an engine's host state. Bytes are those of the tensor in device
+memory: torch casts on the host.
 """
 
 from __future__ import annotations
@@ -20,8 +21,17 @@ from results.memory import RankMemory
 
 aten = torch.ops.aten
 
+COPIES = "copies between device and host"
 
-class HostCopies(TorchDispatchMode):
+
+def why_not_counted(device_type: str, backend: str) -> str:
+    """Why copies of offload cannot be counted; empty if they can."""
+    if device_type == "cpu" or backend != "gloo":
+        return ""
+    return f"backend=gloo on device={device_type} copies each collective through host memory; use backend=nccl"
+
+
+class HostCopyCounter(TorchDispatchMode):
     """Counts the bytes that this rank copies in its context, each way."""
 
     def __init__(self, device_type: str, host_state: State) -> None:

@@ -75,7 +75,10 @@ def load(engine: NativeEngine, folder: Path) -> None:
 
 def check_possible(engine: NativeEngine) -> None:
     if engine.spec.optimizer == "muon":
-        raise CheckpointError("optimizer=muon has no checkpoints: its optimizer state differs from weight to weight")
+        raise CheckpointError(
+            "optimizer=muon has no checkpoints: its optimizer state differs from weight to weight; "
+            "valid: optimizer=sgd, adam, adamw, rmsprop"
+        )
     if any(entry.reduced_grad is not None or entry.written for entry in engine.reducer.gradients):
         raise CheckpointError("gradients wait for optimizer_step; save and load checkpoints between steps")
 
