@@ -99,13 +99,13 @@ def check(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             assert wanted in [f"ddp-zero-bench[{extra}]" for extra in extras]
         case ["make", *words]:
-            targets = [word for word in words if "=" not in word]
+            targets = [word for word in words if "=" not in word and word != "&"]
             subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
         case [script, *_] if script.startswith("scripts/"):
             assert os.access(ROOT / script, os.X_OK)
         case (
             ["source", ".venv/bin/activate"]
-            | ["export", _]
+            | ["export", *_]
             | ["pre-commit", "install"]
             | ["git", "clone", _]
             | ["cd", _]
