@@ -147,7 +147,8 @@ def timed_steps(
     gc.disable()
     try:
         synchronize(device)
-        if count:
+        if count and feed.waits_per_step:
+            wait_for_all(device)  # else the loader of a rank that waits for another below would read in advance again
             feed.drain()
         if begin:
             begin()

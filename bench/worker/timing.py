@@ -31,6 +31,7 @@ def timing(job: TimingJob, context: RankContext, seconds: Stopwatch) -> TimingRe
     if job.warmup and not job.silent:
         settling = settle(engine, device, lambda step: loop.train_step(engine, feed.take(job.warmup + step), loss_fn))
     updates = UpdateWatch(engine, settling)
+    watch.read_host()  # not in begin(): a loader would read in advance meanwhile
 
     def begin() -> None:
         watch.begin()

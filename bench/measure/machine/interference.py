@@ -90,11 +90,17 @@ class Watch:
         self._counters: dict[str, float] = {}
         self._clock_hz: float | None = None
 
-    def begin(self) -> None:
-        """Reads all counters, energy last; the measured steps follow. Looking at all processes takes a while."""
-        self._clock_hz = self._gpu.clock_hz() if self._gpu else None
+    def read_host(self) -> None:
+        """Reads the counters of the whole host. That takes a while where it has many processes."""
         if self._placement.leads_host:
             self._machine = read_machine()
+
+    def begin(self) -> None:
+        """Reads all counters, energy last; the measured steps follow. Those of the host only if not read before."""
+        if self._machine is None:
+            self.read_host()
+        self._clock_hz = self._gpu.clock_hz() if self._gpu else None
+        if self._placement.leads_host:
             self._meter = Meter()
         self._counters = self._read_device()
 

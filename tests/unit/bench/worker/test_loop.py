@@ -142,7 +142,7 @@ def test_micro_batches_are_read_one_by_one_and_their_waits_add_up(timed: Callabl
     made = timed(accumulate)
     steps = loop.timed_steps(made, made, 2, no_loss, CPU, begin=lambda: made.done.append("begin"))
     turns = [*["read", "pass"] * (accumulate - 1), "read", "pass, synchronized", "update"]
-    assert made.done == ["drain", "begin", "barrier", *turns * 2]
+    assert made.done == ["barrier", "drain", "begin", "barrier", *turns * 2]
     assert steps.data_s == [accumulate * WAIT_S] * 2
     assert steps.forward_backward_s == [accumulate * PASS_S] * 2
     assert steps.optimizer_s == [UPDATE_S] * 2
