@@ -18,16 +18,15 @@ from pathlib import Path
 
 from analysis.projection.curve import curves
 from analysis.projection.held_out import Projector
-from results.launches import Launch
+from benchmarks.page import write_table
 from results.record import Record
-from tests.simulated_training import Cluster
+from tests.simulated_training import Cluster, slower
 
 STAGES = (0, 3)
 FITTED = (1, 2, 4)
 PROJECTED = (8, 16, 32)
 LAUNCHES, STEPS = 5, 3
 ABOUT = __doc__.partition("\n")[0]
-TABLE = "## Table\n"
 HEADS = ("ranks", "cases", "in the 90 % band", "median error", "95th percentile", "worst", "upper over lower")
 
 
@@ -58,14 +57,6 @@ def disturbed(record: Record, generator: random.Random, deviation: float) -> Rec
     """The record with each launch longer or shorter by a factor of its own, as on a shared machine."""
     launches = [slower(launch, generator.lognormvariate(0, deviation)) for launch in record.launches]
     return replace(record, launches=launches)
-
-
-def slower(launch: Launch, factor: float) -> Launch:
-    ranks = [
-        replace(rank, forward_backward_s=[factor * seconds for seconds in rank.forward_backward_s])
-        for rank in launch.ranks
-    ]
-    return replace(launch, ranks=ranks)
 
 
 def cases(seed: int) -> list[Case]:
@@ -116,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = markdown([case for seed in range(options.clusters) for case in cases(seed)])
     print(text)
     if options.page:
-        introduction = options.page.read_text(encoding="utf-8").partition(TABLE)[0]
-        options.page.write_text(f"{introduction}{TABLE}\n{text}\n", encoding="utf-8")
+        write_table(options.page, text)
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.projection.fabric import Fabric, LinkTime, collective_s
+from benchmarks.page import write_table
 from results.launches import Collective
 
 INSIDE_S, BETWEEN_S = 3e-6, 20e-6
@@ -252,8 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = markdown(list(pool.map(case, *zip(*wanted, strict=True))))
     print(text)
     if options.page:
-        introduction = options.page.read_text(encoding="utf-8").partition("## Table\n")[0]
-        options.page.write_text(f"{introduction}## Table\n\n{text}\n", encoding="utf-8")
+        write_table(options.page, text)
     return 0
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -162,20 +162,34 @@ class ClusterLab:
             subprocess.run(["nsenter", "--target", str(self.pid(name)), "--net", "ip", *command.split()], check=True)
 
 
-def main(arguments: list[str]) -> None:
-    lab, (command, *rest) = ClusterLab(folder()), arguments or ["help"]
+def main(
+    lab: ClusterLab,
+    arguments: list[str],
+    about: str,
+    *,
+    at: Callable[..., list[str]] | None = None,
+    left: Path | None = None,
+) -> None:
+    """The command line of a laboratory. ``at`` makes the command that runs others on a host; ``lab.at`` without it.
+
+    ``up`` begins without the folder ``left`` by an earlier laboratory.
+    """
+    command, *rest = arguments or ["help"]
     if command == "up":
         lab.down()
+        if left:
+            shutil.rmtree(left, ignore_errors=True)
         lab.up(int(rest[0]) if rest else 2)
     elif command == "at":
-        os.execvp("nsenter", lab.at(rest[0], *rest[1:]))
+        words = (at or lab.at)(*rest)
+        os.execvp(words[0], words)
     elif command == "die":
         lab.die(rest[0])
     elif command == "down":
         lab.down()
     else:
-        print(__doc__)
+        print(about)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(ClusterLab(folder()), sys.argv[1:], str(__doc__))

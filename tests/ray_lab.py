@@ -8,7 +8,6 @@ python -m tests.ray_lab down
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 
@@ -65,19 +64,6 @@ class RayLab(ClusterLab):
         return f"ray://{self.address('n1')}:{CLIENT_PORT}"
 
 
-def main(arguments: list[str]) -> None:
-    lab, (command, *rest) = RayLab(cluster_lab.folder()), arguments or ["help"]
-    if command == "up":
-        lab.down()
-        lab.up(int(rest[0]) if rest else 2)
-    elif command == "at":
-        words = lab.at(rest[0], *rest[1:])
-        os.execvp(words[0], words)
-    elif command == "down":
-        lab.down()
-    else:
-        print(__doc__)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    LAB = RayLab(cluster_lab.folder())
+    cluster_lab.main(LAB, sys.argv[1:], str(__doc__))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from results.launches import Collective
+from results.launches import Collective, Launch
 from results.record import Record
 from tests.fakes import cell, launch
 
@@ -124,3 +124,12 @@ class Cluster:
         counts = {0: {"all_reduce": 1}, 3: {"all_gather": 2, "reduce_scatter": 1}}
         kinds = counts.get(stage, {"reduce_scatter": 1, "all_gather": 1})
         return [Collective(kind, "float32", elements, ranks, times * self.layers) for kind, times in kinds.items()]
+
+
+def slower(launch: Launch, factor: float) -> Launch:
+    """The launch with forward and backward ``factor`` times as long, as on a disturbed machine."""
+    ranks = [
+        replace(rank, forward_backward_s=[factor * seconds for seconds in rank.forward_backward_s])
+        for rank in launch.ranks
+    ]
+    return replace(launch, ranks=ranks)

@@ -92,20 +92,6 @@ class SlurmLab(ClusterLab):
         subprocess.run(inside, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def main(arguments: list[str]) -> None:
-    lab, (command, *rest) = SlurmLab(cluster_lab.folder()), arguments or ["help"]
-    if command == "up":
-        lab.down()
-        shutil.rmtree(lab.place / "slurm", ignore_errors=True)
-        lab.up(int(rest[0]) if rest else 2)
-    elif command == "at":
-        words = lab.login(*rest)
-        os.execvp(words[0], words)
-    elif command == "down":
-        lab.down()
-    else:
-        print(__doc__)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    LAB = SlurmLab(cluster_lab.folder())
+    cluster_lab.main(LAB, sys.argv[1:], str(__doc__), at=LAB.login, left=LAB.place / "slurm")

@@ -9,7 +9,6 @@ Needs Debian's openssh-server, or its like.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -83,20 +82,6 @@ class SshLab(ClusterLab):
             time.sleep(0.1)
 
 
-def main(arguments: list[str]) -> None:
-    lab, (command, *rest) = SshLab(cluster_lab.folder()), arguments or ["help"]
-    if command == "up":
-        lab.down()
-        shutil.rmtree(lab.folder, ignore_errors=True)
-        lab.up(int(rest[0]) if rest else 2)
-    elif command == "at":
-        words = lab.at(rest[0], *rest[1:])
-        os.execvp(words[0], words)
-    elif command == "down":
-        lab.down()
-    else:
-        print(__doc__)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    LAB = SshLab(cluster_lab.folder())
+    cluster_lab.main(LAB, sys.argv[1:], str(__doc__), left=LAB.folder)

@@ -117,11 +117,10 @@ def columns(waited: DataWait | None) -> dict[str, float]:
     """The columns of a row."""
     if waited is None:
         return {}
-    nothing = Interval(nan, nan, nan, 0.0, 0)
     values = {
         "data_wait_s": waited.seconds,
         "data_wait_share": waited.share,
-        "pool_throughput_ratio": waited.over_pool or nothing,
+        "pool_throughput_ratio": waited.over_pool or medians.NOTHING,
     }
     return {"loader_per_s": waited.loader_per_s} | {
         f"{name}{end}": value

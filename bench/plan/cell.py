@@ -97,9 +97,9 @@ class Cell:
         """What reads the batches of each rank; None where they are ready before."""
         if self.config.data != "loader":
             return None
-        asked = self.config.loader
-        pinned = self.device == "cuda" if asked.pin_memory is None else asked.pin_memory
-        return LoaderSettings(asked.workers, asked.prefetch or PREFETCH, pinned)
+        requested = self.config.loader
+        pinned = self.device == "cuda" if requested.pin_memory is None else requested.pin_memory
+        return LoaderSettings(requested.workers, requested.prefetch or PREFETCH, pinned)
 
     def oversubscribed(self, machine: Machine) -> bool:
         """Whether ranks share a GPU, or ranks, servers and processes that read data share a core."""

@@ -9,9 +9,8 @@ import pytest
 
 from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.held_out import Projector, held_out, order_kept
-from results.launches import Launch
 from results.record import Record
-from tests.simulated_training import Cluster
+from tests.simulated_training import Cluster, slower
 
 CLUSTERS = {
     "a slow link": Cluster(bytes_per_s=2e7),
@@ -63,18 +62,13 @@ def test_a_model_that_is_wrong_widens_its_band():
     slowed = []
     for curve in wrong.curves:
         record = curve.records[8]
-        launches = [_slower(launch, 1.3) for launch in record.launches]
+        launches = [slower(launch, 1.3) for launch in record.launches]
         slowed.append(replace(curve, records=curve.records | {8: replace(record, launches=launches)}))
     wrong = Projector(slowed)
     assert statistics.median(abs(one.error) for one in wrong.checked) > 0.15
     for stage in (1, 2, 3):
         one, other = right.at(stage, 64), wrong.at(stage, 64)
         assert other.high_s / other.low_s > 1.5 * one.high_s / one.low_s
-
-
-def _slower(launch: Launch, factor: float) -> Launch:
-    ranks = [replace(rank, forward_backward_s=[factor * s for s in rank.forward_backward_s]) for rank in launch.ranks]
-    return replace(launch, ranks=ranks)
 
 
 def test_two_world_sizes_are_too_few_to_hold_one_out():
@@ -95,6 +89,6 @@ def _noisy(seed: int) -> list[ScalingCurve]:
     for stage in (1, 3):
         for ranks in (1, 2, 4, 8):
             record = Cluster(bytes_per_s=5e7).record(stage, ranks, seed=seed, steps=4)
-            launches = [_slower(launch, generator.lognormvariate(0, 0.03)) for launch in record.launches]
+            launches = [slower(launch, generator.lognormvariate(0, 0.03)) for launch in record.launches]
             records.append(replace(record, launches=launches))
     return curves(records)[0]
