@@ -102,5 +102,7 @@ def exposed_by_length(suite: Suite) -> Finding:
         exposed[2048 * samples] = 1 - compute_s / step_s(record)
     compared = [Compared(f"{tokens} tokens", lead, exposed[tokens]) for tokens, lead in LEAD.items()]
     falls = exposed[2048] > exposed[4096] > exposed[8192]
-    shares = ", ".join(f"{100 * share:.1f}" for share in exposed.values())
-    return reproduced(compared, 0.0, f"{shares} % of a step are exposed communication.", in_shape=falls)
+    shares = ", ".join(f"{100 * exposed[tokens]:.1f}" for tokens in LEAD)
+    lengths = ", ".join(f"{tokens:,}" for tokens in LEAD)
+    because = f"With {lengths} tokens {shares} % of a step are exposed communication."
+    return reproduced(compared, 0.0, because, in_shape=falls)
