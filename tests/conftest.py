@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ NOISES: dict[str, Noise] = {}
 """By reference and how its sums are rounded; scratch is the session's."""
 RunCheck = Callable[[Cell], list[CheckResult]]
 AsRecord = Callable[[Cell, list[CheckResult]], Record]
+WRAPPERS = ("fsdp1",)
+"""Engines that are much like others: make test runs their own files, make exhaustive the tests of all engines."""
 CPU_ONLY = Machine(torch="2.15.0", cuda_devices=0, nccl=None, warm_up_s=0.0)
 
 
@@ -44,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not torch.cuda.is_available():
             for item in gpu_tests:
                 item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
+def each_engine(names: Iterable[str]) -> list[Any]:
+    """Engines as parameters of a test, those of ``WRAPPERS`` for make exhaustive only."""
+    return [pytest.param(name, marks=pytest.mark.exhaustive if name in WRAPPERS else ()) for name in names]
 
 
 def group(name: str, choice: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from rich.table import Table
 
 from bench import engines
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
@@ -100,12 +101,25 @@ def ask(name: str, package: str, spec: EngineSpec, setting: str, value: Any) -> 
 
 
 MARKS = {"yes": "+", "unsupported": "·", "unavailable": "?"}
+MAX_ENGINES = 6
+"""In one table, so that it has at most 80 columns."""
 
 
 def show(answers: list[SupportAnswer], *, reasons: bool) -> None:
-    """The matrix on the terminal: a row per setting, a column per engine with a mark for each stage; 80 columns."""
+    """Tables on the terminal: a row per setting, a column per engine with a mark for each stage."""
     out = console()
     names = list(dict.fromkeys(answer.engine for answer in answers))
+    for first in range(0, len(names), MAX_ENGINES):
+        out.print(support_table(answers, names[first : first + MAX_ENGINES]))
+    out.print("one mark per stage:  + supported   · unsupported   ? its library is not installed", markup=False)
+    if not reasons:
+        out.print("--reasons prints why a setting is unsupported", style="dim")
+        return
+    for reason in dict.fromkeys(answer.reason for answer in answers if answer.reason):
+        out.print(f"  {reason}", markup=False, soft_wrap=True)
+
+
+def support_table(answers: list[SupportAnswer], names: list[str]) -> Table:
     table = bare(("setting", *(name.replace("_", "\n") for name in names)))
     table.add_row("stage", *["0123"] * len(names), style="dim")
     by_key = {(answer.engine, answer.stage, answer.setting, answer.value): answer.answer for answer in answers}
@@ -122,13 +136,7 @@ def show(answers: list[SupportAnswer], *, reasons: bool) -> None:
         table.add_row(setting)
         for value in values:
             table.add_row(f"  {as_written(value)}", *marks(setting, value))
-    out.print(table)
-    out.print("one mark per stage:  + supported   · unsupported   ? its library is not installed", markup=False)
-    if not reasons:
-        out.print("--reasons prints why a setting is unsupported", style="dim")
-        return
-    for reason in dict.fromkeys(answer.reason for answer in answers if answer.reason):
-        out.print(f"  {reason}", markup=False, soft_wrap=True)
+    return table
 
 
 def main() -> int:

@@ -31,6 +31,12 @@ def cast_module(module: nn.Module, precision: str) -> nn.Module:
     return module.to(torch.bfloat16) if weight_dtype(precision) == torch.bfloat16 else module
 
 
+def widen_weights(module: nn.Module) -> None:
+    """Makes fp32 master weights of the module's bf16 weights; they begin from the rounded values."""
+    for weight in module.parameters():
+        weight.data = weight.data.float()
+
+
 def reject_narrow(module: nn.Module, precision: str) -> None:
     """Raises EngineUnsupported where ``precision`` has fp32 weights and the module was built with 16 bits or fewer."""
     narrow = narrow_parameter(module)

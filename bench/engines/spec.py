@@ -25,6 +25,10 @@ OPTIONAL: dict[str, Any] = NEUTRAL | {"join": False}
 """Settings that an engine may lack, each with the value that asks for nothing."""
 
 
+UnsupportedCase = tuple[bool, str, str]
+"""A combination of settings: whether it applies, what is unsupported, and why."""
+
+
 class EngineUnsupported(Exception):
     """The engine does not support a setting; the message names the setting and the reason."""
 
@@ -226,6 +230,11 @@ def count_option(spec: EngineSpec, name: str, least: int = 1) -> int:
             f"engine.{name}={as_written(value)} is not valid; valid: a whole number of at least {least}"
         )
     return value
+
+
+def shard_sizes(world_size: int) -> str:
+    """The valid values of ``shard_size``, in words."""
+    return ", ".join(str(size) for size in range(2, world_size + 1) if world_size % size == 0) or "null"
 
 
 def reject_degree(engine: str, spec: EngineSpec) -> None:

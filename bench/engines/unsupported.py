@@ -56,14 +56,19 @@ def reject_empty(engine: str, module: nn.Module, why: str) -> None:
 def reject_for_fully_shard(engine: str, module: nn.Module, units: list[nn.Module]) -> None:
     """Raises EngineUnsupported for what ``fully_shard`` cannot cut, or would gather with one of its units only."""
     reject_strided(engine, module, "which fully_shard does not take")
-    reject_empty(engine, module, "which fully_shard does not reduce")
+    reject_uncut(engine, module, units, "fully_shard")
+
+
+def reject_uncut(engine: str, module: nn.Module, units: list[nn.Module], wrapper: str) -> None:
+    """Raises EngineUnsupported for what no wrapper that shards units can cut, or gathers with one of its units only."""
+    reject_empty(engine, module, f"which {wrapper} does not reduce")
     reject_scripted(engine, module)
     reject_hooked(engine, module)
     places_by_id = holders(module, units)
     for name, weight in module.named_parameters():
         if not weight.dim():
-            raise EngineUnsupported(f"engine={engine}: {name} is a scalar, which fully_shard cannot cut")
+            raise EngineUnsupported(f"engine={engine}: {name} is a scalar, which {wrapper} cannot cut")
         if len(places_by_id[id(weight)]) > 1:
             raise EngineUnsupported(
-                f"engine={engine}: {name} is tied across units, and fully_shard gathers it with one of them only"
+                f"engine={engine}: {name} is tied across units, and {wrapper} gathers it with one of them only"
             )

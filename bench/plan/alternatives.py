@@ -12,6 +12,8 @@ from bench.groups import group_files, options
 STAGES = (0, 1, 2, 3)
 MAX_ENGINES = 2
 """That one line names."""
+FIRST = ("native", "torch", "deepspeed")
+"""Engines that come before all others."""
 
 
 def alternatives(name: str, spec: EngineSpec) -> str:
@@ -20,10 +22,14 @@ def alternatives(name: str, spec: EngineSpec) -> str:
     The same engine comes first. An engine whose library is missing is left out.
     """
     offers = []
-    for engine in sorted(options("engine"), key=lambda other: (other != name, other != "native", other)):
+    for engine in sorted(options("engine"), key=lambda other: (other != name, rank_of(other), other)):
         if stages := list(_stages(engine, name, spec)):
             offers.append(f"engine={engine} at stage={', '.join(map(str, stages))}")
     return f"supported by {' or '.join(offers[:MAX_ENGINES])}" if offers else ""
+
+
+def rank_of(engine: str) -> int:
+    return FIRST.index(engine) if engine in FIRST else len(FIRST)
 
 
 def _stages(engine: str, options_owner: str, spec: EngineSpec) -> Iterator[int]:

@@ -19,7 +19,7 @@ from bench.plan.cell import Cell
 from results.host_settings import Network
 from results.launches import Launch
 from results.settings import Straggler
-from tests.conftest import MakeCell, RunCheck, group
+from tests.conftest import MakeCell, RunCheck, each_engine, group
 from tests.integration.test_network import no_lab
 from tests.undisturbed import undisturbed
 
@@ -71,7 +71,7 @@ def test_what_takes_a_set_time_is_trained_like_any_other(
     assert run_check(cell)[0].parity.passed
 
 
-@pytest.mark.parametrize("engine", options("engine"))
+@pytest.mark.parametrize("engine", each_engine(options("engine")))
 def test_a_step_of_one_rank_takes_the_time_of_its_layers(engine: str, make_cell: MakeCell, steps_take: Steps) -> None:
     cell = make_cell(engine=engine, workload=layers(), steps=STEPS)
     steps_take(cell, truth(cell).compute_s(), most=1.5)

@@ -13,7 +13,7 @@ import pytest
 from bench.engines.__main__ import SupportAnswer, declared
 from bench.groups import options
 from bench.launch.launcher import Launcher
-from tests.conftest import MakeCell
+from tests.conftest import WRAPPERS, MakeCell
 
 ANSWERS = list(declared(2, "gloo")) + [answer for answer in declared(4, "gloo") if answer.setting == "shard_size"]
 WITH_PARITY = ("stage", "precision", "optimizer")
@@ -35,10 +35,14 @@ def is_run_here(answer: SupportAnswer) -> bool:
     return answer.answer == "yes" and (answer.setting not in WITH_PARITY or answer.engine in OF_SOME_MODULES)
 
 
+def is_run_often(answer: SupportAnswer) -> bool:
+    return answer.stage in (0, 3) and answer.engine not in WRAPPERS
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(answer, id=words(answer), marks=pytest.mark.exhaustive if answer.stage in (1, 2) else ())
+        pytest.param(answer, id=words(answer), marks=() if is_run_often(answer) else pytest.mark.exhaustive)
         for answer in filter(is_run_here, ANSWERS)
     ],
 )

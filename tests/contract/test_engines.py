@@ -14,12 +14,12 @@ from bench.launch.launcher import Launcher
 from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
 from tests.broken_sweep import ranks_below
-from tests.conftest import MakeCell, RunCheck, assert_parity
+from tests.conftest import MakeCell, RunCheck, assert_parity, each_engine
 
-ENGINES = options("engine")
+ENGINES = each_engine(options("engine"))
 STAGES = (0, 1, 2, 3)
-SHARDED_BEYOND_ITS_STAGE = (("torch", 2), ("deepspeed", 1))
-"""fully_shard has no stage that keeps parameters; DeepSpeed frees gradients of others from stage 1 on."""
+SHARDED_BEYOND_ITS_STAGE = (("torch", 2), ("fsdp1", 2), ("fabric", 2), ("deepspeed", 1))
+"""fully_shard and FSDP1 have no stage that keeps parameters; DeepSpeed frees gradients of others from stage 1 on."""
 KEPT_BY_VIEWS = (("deepspeed", 1, "grads"), ("deepspeed", 2, "grads"))
 """DeepSpeed's shards of gradients are views, which keep the whole gradient of a parameter at their edge."""
 WRONG = {("deepspeed", 0, "bf16_master"): "differs by a quarter of the training path even on one rank"}

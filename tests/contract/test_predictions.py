@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.theory import ENGINES, predict_state
-from tests.conftest import AsRecord, MakeCell, RunCheck
+from tests.conftest import AsRecord, MakeCell, RunCheck, each_engine
 
 
 def odd(kind: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def stages_and_settings() -> Iterator[Any]:
             yield pytest.param(stage, settings, id=f"{stage}-{settings}", marks=() if often else pytest.mark.exhaustive)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", each_engine(ENGINES))
 @pytest.mark.parametrize(("stage", "settings"), stages_and_settings())
 def test_predicted_model_state_is_what_the_engine_holds(
     engine: str,

@@ -21,10 +21,12 @@ from bench.engines.spec import (
     EngineUnsupported,
     Seen,
     Traits,
+    UnsupportedCase,
     Uses,
     count_option,
     option,
     reject_debug_detail,
+    shard_sizes,
 )
 from results.precision import PRECISIONS
 
@@ -62,9 +64,6 @@ PRELOAD = (
     "torch.profiler",
 )
 
-UnsupportedCase = tuple[bool, str, str]
-"""Whether it applies, what is unsupported, and why."""
-
 
 def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnsupported for what torch's wrappers cannot do, EngineUnavailable if there is no compiler."""
@@ -90,13 +89,19 @@ def check_model(spec: EngineSpec, seen: Seen) -> None:
         valid = "engine.find_unused_parameters=true, engine=native"
         seen.reject_skips("torch", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
     if spec.stage >= 2:
-        replicated = "engine=torch at stage=0 or 1, engine=native"
-        seen.reject_differentiation("torch", spec, "and fully_shard frees weights that its backward needs", replicated)
-        uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
-        seen.reject_uses(f"torch at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
-        seen.reject_threads("torch", spec, "stage=0 or 1")
-        valid = "stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
-        seen.reject_skips("torch", spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
+        check_fully_shard("torch", spec, seen)
+
+
+def check_fully_shard(engine: str, spec: EngineSpec, seen: Seen) -> None:
+    """Raises EngineUnsupported for what a loss does with weights that ``fully_shard`` has freed, and for ranks whose
+    collectives would not match."""
+    replicated = "engine=torch at stage=0 or 1, engine=native"
+    seen.reject_differentiation(engine, spec, "and fully_shard frees weights that its backward needs", replicated)
+    uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
+    seen.reject_uses(f"{engine} at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
+    seen.reject_threads(engine, spec, "engine=torch at stage=0 or 1")
+    valid = "engine=torch at stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
+    seen.reject_skips(engine, spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
 
 
 def traits(spec: EngineSpec) -> Traits:
@@ -241,7 +246,7 @@ def _sharded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     yield (
         size is not None and (size < 2 or spec.world_size % size > 0),
         f"has no shard_size={size}",
-        f"valid with gpus={spec.world_size}: {_divisors(spec.world_size)}",
+        f"valid with gpus={spec.world_size}: {shard_sizes(spec.world_size)}",
     )
     yield from _offloaded(spec)
 
@@ -271,8 +276,3 @@ def _offloaded(spec: EngineSpec) -> Iterator[UnsupportedCase]:
         "the loss scale is on the device and the gradients are in host memory; "
         "valid: precision=fp32, amp_bf16, bf16, bf16_master, offload=none",
     )
-
-
-def _divisors(count: int) -> str:
-    """The valid values of ``shard_size``, in words."""
-    return ", ".join(str(size) for size in range(2, count + 1) if count % size == 0) or "null"

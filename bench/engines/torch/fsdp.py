@@ -9,6 +9,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 
 from bench.engines.base import RankContext
 from bench.engines.compiler import compile_units
+from bench.engines.precision import widen_weights
 from bench.engines.spec import EngineSpec
 
 
@@ -17,8 +18,7 @@ def shard(module: nn.Module, units: list[nn.Module], spec: EngineSpec, context: 
     policy = MixedPrecisionPolicy()
     if spec.precision == "bf16_master":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
-        for weight in module.parameters():  # the master weights, which begin from the rounded ones
-            weight.data = weight.data.float()
+        widen_weights(module)
     over, offload = mesh(spec, context), offload_policy(spec)
     if spec.compile:
         compile_units(f"torch at stage={spec.stage}", units)

@@ -58,6 +58,7 @@ def test_parameters_that_some_micro_batches_skip_are_named(
 
 
 TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False, "powersgd_rank": 1}
+FSDP1 = {"backward_prefetch": "pre", "forward_prefetch": False, "limit_all_gathers": True}
 EVEN, UNEVEN = Seen(["a", "b"], []), Seen(["a", "b"], ["b"])
 DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(used_outside=["head.weight"], used_bare=["head.weight"])
 EARLY = Seen(used_outside=["a", "b"], used_early=["a", "b"])
@@ -73,6 +74,18 @@ ENCODES = Seen(first_use=".encode")
         ("torch", 3, TORCH, UNEVEN, "b gets no gradient on some ranks only, so the collectives of fully_shard"),
         ("deepspeed", 1, {}, UNEVEN, "b gets no gradient on some ranks only.*valid: stage=0, engine=native"),
         ("tensor_parallel", 3, {"degree": 2}, UNEVEN, "b gets no gradient on some ranks only"),
+        (
+            "fsdp1",
+            3,
+            FSDP1,
+            EVEN,
+            "a and 1 more parameter get no gradient in some micro-batches, and its part of the",
+        ),
+        ("fsdp1", 2, FSDP1, DIFFERENTIATES, "FullyShardedDataParallel has no gradients of gradients"),
+        ("fsdp1", 3, FSDP1, LATE, "the loss uses head.weight outside of the forward of the sharding unit, when Fully"),
+        ("fsdp1", 2, FSDP1, EARLY, "the loss uses a and 1 more parameter before the forward of the sharding unit"),
+        ("fsdp1", 2, FSDP1, LATE, ""),
+        ("fsdp1", 3, FSDP1, THREADED, "forward of head and 1 more module runs in a Python thread"),
         ("torch", 1, TORCH | {"find_unused_parameters": True}, UNEVEN, ""),
         ("torch", 3, TORCH, EVEN, ""),
         ("deepspeed", 0, {}, UNEVEN, ""),
