@@ -33,7 +33,7 @@ NOISES: dict[str, Noise] = {}
 """By reference and how its sums are rounded; scratch is the session's."""
 RunCheck = Callable[[Cell], list[CheckResult]]
 AsRecord = Callable[[Cell, list[CheckResult]], Record]
-WRAPPERS = ("fsdp1",)
+WRAPPERS = ("fsdp1", "accelerate", "fabric")
 """Engines that are much like others: make test runs their own files, make exhaustive the tests of all engines."""
 CPU_ONLY = Machine(torch="2.15.0", cuda_devices=0, nccl=None, warm_up_s=0.0)
 

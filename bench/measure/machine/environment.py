@@ -20,8 +20,9 @@ from results.secrets import NAME, without_secrets
 from results.source import Source
 
 PACKAGES = (
-    *("torch", "torchvision", "triton", "deepspeed", "horovod", "numpy", "scikit-learn", "pandas", "psutil"),
-    *("hydra-core", "omegaconf", "mlflow", "mlflow-skinny", "nvidia-ml-py", "ddp-zero-bench"),
+    *("torch", "torchvision", "triton", "deepspeed", "horovod", "accelerate", "lightning-fabric"),
+    *("numpy", "scikit-learn", "pandas", "psutil", "hydra-core", "omegaconf"),
+    *("mlflow", "mlflow-skinny", "nvidia-ml-py", "ddp-zero-bench"),
 )
 
 PREFIXES = (
