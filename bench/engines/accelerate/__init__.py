@@ -61,15 +61,15 @@ PRELOAD = (
 
 def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnavailable without the library, EngineUnsupported for what it cannot do."""
-    if not INSTALLED:
-        raise EngineUnavailable(
-            "engine=accelerate needs a library that is not installed: pip install 'ddp-zero-bench[accelerate]'"
-        )
     option(spec, "gradient_as_bucket_view", True, False)
     reject_debug_detail("engine=accelerate", "DistributedDataParallel crashes in torch 2.15")
     for applies, what, why in _unsupported(spec):
         if applies:
             raise EngineUnsupported(f"engine=accelerate {what}: {why}")
+    if not INSTALLED:
+        raise EngineUnavailable(
+            "engine=accelerate needs a library that is not installed: pip install 'ddp-zero-bench[accelerate]'"
+        )
 
 
 def check_model(spec: EngineSpec, seen: Seen) -> None:

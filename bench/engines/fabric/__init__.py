@@ -68,16 +68,16 @@ PRELOAD = (
 
 def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnavailable without the library, EngineUnsupported for what its strategies cannot do."""
-    if not INSTALLED:
-        raise EngineUnavailable(
-            "engine=fabric needs a library that is not installed: pip install 'ddp-zero-bench[fabric]'"
-        )
     option(spec, "gradient_as_bucket_view", True, False)
     if spec.stage == 0:
         reject_debug_detail("engine=fabric at stage=0", "DistributedDataParallel crashes in torch 2.15")
     for applies, what, why in _unsupported(spec):
         if applies:
             raise EngineUnsupported(f"engine=fabric at stage={spec.stage} {what}: {why}")
+    if not INSTALLED:
+        raise EngineUnavailable(
+            "engine=fabric needs a library that is not installed: pip install 'ddp-zero-bench[fabric]'"
+        )
 
 
 def check_model(spec: EngineSpec, seen: Seen) -> None:
