@@ -8,12 +8,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from results.launches import in_periods
-
-if TYPE_CHECKING:
-    from results.record import Record
+from results.record import Record, shard_size
 
 MAX_MFU = 1.2
 """Beyond 1 for ranks that have a core for themselves while others communicate, as they have not for the ceiling."""
@@ -91,7 +88,7 @@ def least_sent_bytes(record: Record) -> float | None:
         resolved.get("servers"),
         resolved.get("simulated"),
         resolved.get("ranks_per_replica", 1) > 1,
-        config.get("shard_size"),
+        shard_size(record),
         config.get("compression", "none") != "none",
         (config.get("local_steps") or 1) > 1,
     )

@@ -202,6 +202,14 @@ def _renamed(name: Any, names: dict[str, str]) -> Any:
     return names.get(name, name) if isinstance(name, str) else name
 
 
+def shard_size(record: Record) -> int | None:
+    """Ranks that share one copy of the model state; None for all."""
+    size, hosts = record.config.get("shard_size"), record.resolved.get("hosts", [])
+    if size == 0:
+        return hosts[0]["ranks"] if len(hosts) > 1 else None
+    return size if isinstance(size, int) else None
+
+
 def world_size(record: Record) -> int:
     """Ranks of the cell, as resolved or, where it never got that far, as asked."""
     size = record.resolved.get("world_size", record.config.get("gpus"))

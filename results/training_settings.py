@@ -66,8 +66,9 @@ class Training:
     )
     shard_size: int | None = setting(
         None,
-        "ranks that share one copy of the model state (hybrid sharding); groups of them are replicas. null: all ranks",
-        min=1,
+        "ranks that share one copy of the model state (hybrid sharding); groups of them are replicas. 0: those of a "
+        "host, where hosts are several. null: all ranks",
+        min=0,
         optional=True,
     )
     local_steps: int = setting(

@@ -8,7 +8,7 @@ from typing import Any
 
 from results.model import Parameter, element_count
 from results.precision import ITEM_BYTES, PRECISIONS
-from results.record import Record, world_size
+from results.record import Record, shard_size, world_size
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def setting(record: Record) -> Setting | None:
         optimizer=optimizer,
         parameters=record.model.parameters,
         buffer_bytes=record.model.buffer_bytes,
-        shard_size=config.get("shard_size"),
+        shard_size=shard_size(record),
         compression=str(config.get("compression") or "none"),
         local_steps=int(config.get("local_steps") or 1),
         offload=str(config.get("offload") or "none"),

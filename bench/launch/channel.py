@@ -12,14 +12,16 @@ Message = dict[str, Any]
 
 
 class Closed(Exception):
-    """The other side closed the connection, or is gone."""
+    """The other side closed the connection, is gone, or sends what is no message."""
 
 
 class Channel:
     """One end of a connection. ``select`` may wait for it; then ``received`` takes all messages that have arrived."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, max_bytes: int | None = None) -> None:
+        """``max_bytes``: of one message; None: no limit."""
         self.socket = connection
+        self.max_bytes = max_bytes
         self._partial = bytearray()
         self._complete: list[Any] = []
 
@@ -50,10 +52,21 @@ class Channel:
             raise Closed(str(error)) from error
         if not data:
             raise Closed("the connection was closed")
-        self._partial += data
-        *lines, rest = self._partial.split(b"\n")
-        self._partial = bytearray(rest)
-        self._complete += [json.loads(line) for line in lines]
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._complete.append(parsed(bytes(self._partial) + end))
+            self._partial.clear()
+        self._partial += rest
+        if self.max_bytes is not None and len(self._partial) > self.max_bytes:
+            raise Closed(f"a message has more than {self.max_bytes} bytes")
 
     def close(self) -> None:
         self.socket.close()
+
+
+def parsed(line: bytes) -> Any:
+    """Raises Closed for what is not JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Closed(f"what arrived is no message: {type(error).__name__}") from error

@@ -128,6 +128,7 @@ class LocalLauncher:
             waited = 2 * job.timeout_s + SLACK_S
             return LaunchResult("timeout", f"no answer from the fork server in {waited:g} s")
         except (Closed, OSError):
+            self._channel.close()  # a server that still runs ends by it
             ending, last = self._process.wait(), self._server.last_line()
             self._replace()
             reason = f"the fork server ended with code {ending} ({last}); a new one was started"

@@ -133,10 +133,18 @@ class Cell:
             max_batch=self.config.search_most or MAX_BATCH,
         )
 
+    @property
+    def shard_size(self) -> int | None:
+        """Ranks that share one copy of the model state; None for all."""
+        if self.config.shard_size == 0:
+            return self.ranks_by_host[0] if self.hosts else None
+        return self.config.shard_size
+
     def spec(self) -> EngineSpec:
         config = self.config
+        training = {field.name: getattr(config, field.name) for field in dataclasses.fields(Training)}
         return EngineSpec(
-            **{field.name: getattr(config, field.name) for field in dataclasses.fields(Training)},
+            **training | {"shard_size": self.shard_size},
             world_size=config.gpus,
             device=self.device,
             backend=self.backend,

@@ -36,6 +36,13 @@ def reject_hosts(cell: Cell) -> None:
         )
     if cell.backend not in ("gloo", "nccl"):
         raise EngineUnsupported(f"backend={cell.backend} is not supported on {hosts} hosts. Valid: gloo, nccl")
+    first, *others = cell.ranks_by_host
+    if cell.config.shard_size == 0 and (first < 2 or others != [first] * len(others)):
+        counts = ", ".join(map(str, cell.ranks_by_host))
+        raise EngineUnsupported(
+            f"shard_size=0 needs equally many ranks on each host, at least 2; there are {counts}. Valid: another gpus, "
+            "cluster.ranks_per_host, or null"
+        )
     unconnected = [host.name for host in cell.hosts if not host.interface]
     if unconnected:
         raise EngineUnsupported(

@@ -119,4 +119,5 @@ def serve(cluster: Cluster) -> int:
 
     this = node()
     leave_late()
-    return HostServer(coordinator_address(cluster), cluster.port, this.index, this.secret, cluster.interface).run()
+    place = coordinator_address(cluster), cluster.port
+    return HostServer(*place, this.index, this.secret, cluster.interface, begins_later=True).run()

@@ -24,25 +24,28 @@ from bench.job import LaunchResult
 from bench.launch.channel import Channel, Closed, Message
 from bench.launch.cluster import facts
 from bench.launch.cluster import secret as secrets
-from bench.launch.cluster.interfaces import address_of, interface_to
+from bench.launch.cluster.interfaces import address_of, interface_to, without_address
+from bench.launch.compile_cache import is_private
 from bench.launch.prctl import outlive_parent
 from bench.launch.server_process import ServerProcess, server_environment
-from bench.measure.machine import environment, limits, source
+from bench.measure.machine import environment, limits, process_stat, source
 from bench.measure.machine.torch_build import Machine
 from results.decode import decode
 from results.environment import Environment
 
-BEAT_S = 2.0
-"""Seconds between heartbeats during a launch."""
-LOST_S = 6.0
+BEAT_S = 1.5
+"""Seconds between heartbeats during a launch; half of it may pass until one is sent, or a silence is noticed."""
+LOST_S = 5.0
 """Seconds of silence during a launch after which the other side counts as lost.
 
-With what it takes to notice (a second) and to end ranks (one or two), all ranks are gone within 10 s.
+Ranks then have a second to end by themselves and 0.3 s to write their stacks: after about 7 s all are gone.
 """
 FIRST_S = 180.0
 """How long a host server waits for the coordinator to listen: the same command may start later there."""
 RETRY_S = 60.0
 """How long a host server tries to reach a coordinator that does not answer."""
+PAUSE_S = 0.2
+"""Between two attempts."""
 CONNECT_S = 5.0
 ACCEPT_S = 60.0
 """How long a coordinator that listens may take to accept a host: it prepares the sweep meanwhile."""
@@ -50,6 +53,8 @@ LEAVE_S = 5.0
 """How long a host server stays after SIGTERM."""
 LOST_STATUS = 1
 """Exit status of a host server whose coordinator ended without saying how the sweep ended."""
+NOT_RUN = 2
+"""Exit status of host servers where the sweep did not begin."""
 
 
 class CoordinatorLost(Exception):
@@ -59,16 +64,26 @@ class CoordinatorLost(Exception):
 class HostServer:
     """One host of a cluster."""
 
-    def __init__(self, address: str, port: int, index: int, secret: str, interface: str | None = None) -> None:
-        self._coordinator = (address, port)
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        index: int,
+        secret: str,
+        interface: str | None = None,
+        *,
+        begins_later: bool = False,
+    ) -> None:
+        """``begins_later``: whether the coordinator may listen later than this host server asks for it."""
+        self._coordinator, self._begins_later = (address, port), begins_later
         self._index, self._secret, self._chosen = index, secret, interface
         self._instance = uuid.uuid4().hex
         self._code = source.collect([])  # before joining, which may not take long
         self._server: ServerProcess | None = None
-        self._warm = self._joined_once = False
+        self._warm = False
         self._launch: int | None = None
         self._heard = self._beat = time.monotonic()
-        self._scratch = Path(tempfile.mkdtemp(prefix="bench-host-"))
+        self._scratch = scratch_of(address, port, index, secret)
 
     def run(self) -> int:
         """Serves until the coordinator ends the sweep; the sweep's exit status."""
@@ -81,31 +96,36 @@ class HostServer:
                 with contextlib.closing(channel), contextlib.suppress(CoordinatorLost, Closed, OSError):
                     return self._serve(channel)
                 self._end_server()
+                time.sleep(PAUSE_S)
                 deadline = time.monotonic() + RETRY_S
         finally:
             self._end_server()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            if not self._owner.exists() or self._owner.read_text() == self._instance:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def _owner(self) -> Path:
+        """Says which server of this host uses its files: the one that joined last."""
+        return self._scratch / "server"
 
     def _connected(self, deadline: float) -> Channel | None:
-        """A connection to the coordinator; None once it refuses after it was there, or time is over.
-
-        When time is over, prints the last error.
-        """
+        """A connection to the coordinator; None, with the last error in a line, once it does not listen any more, or
+        time is over."""
         last: OSError | None = None
         while time.monotonic() < deadline:
             try:
                 connection = socket.create_connection(self._coordinator, timeout=CONNECT_S)
             except OSError as error:
                 last = error
-                if self._joined_once and isinstance(error, ConnectionRefusedError):
-                    return None
+                if isinstance(error, ConnectionRefusedError) and not self._begins_later:
+                    break
             else:
                 try:
                     return self._joined(connection)
                 except (Closed, OSError) as error:
                     connection.close()
-                    last = error if isinstance(error, OSError) else ConnectionError("closed by the coordinator")
-            time.sleep(0.2)
+                    last = error if isinstance(error, OSError) else ConnectionError(f"not accepted: {error}")
+            time.sleep(PAUSE_S)
         print(f"bench: host server: no connection to the coordinator at {self._where()}: {last}", file=sys.stderr)
         return None
 
@@ -123,12 +143,14 @@ class HostServer:
             print(f"bench: host server: {error}", file=sys.stderr)
             channel.close()
             return None
-        self._joined_once = True
+        self._begins_later = False
         keep_alive(connection)
-        address = connection.getsockname()[0]
+        address, problem = connection.getsockname()[0], ""
         interface = self._chosen or interface_to(address)
         if self._chosen:
             address = address_of(self._chosen, like=address)
+            problem = "" if address else without_address(self._chosen)
+        self._owner.write_text(self._instance)
         channel.send(
             {
                 "index": self._index,
@@ -139,6 +161,7 @@ class HostServer:
                 "cores": limits.usable_cores(),
                 "digest": self._code.digest,
                 "lock_digest": self._code.lock_digest,
+                "warm_up_failure": problem,
             }
         )
         return channel
@@ -152,6 +175,8 @@ class HostServer:
                 self._heard = time.monotonic()
                 for message in channel.received():
                     if "exit" in message:
+                        if reason := message.get("reason"):
+                            print(f"bench: host server: {reason}", file=sys.stderr)
                         return int(message["exit"])
                     self._obey(message, channel)
             if self._server and self._server.channel in ready:
@@ -214,7 +239,7 @@ class HostServer:
         if now - self._beat >= BEAT_S:
             self._beat = now
             channel.send({"beat": self._launch})
-            if self._server and is_stopped(self._server.process.pid):
+            if self._server and process_stat.is_stopped(self._server.process.pid):
                 self._replace_server(channel, "the fork server was stopped by a signal such as SIGSTOP")
 
     def _replace_server(self, channel: Channel, reason: str = "") -> None:
@@ -243,10 +268,13 @@ class HostServer:
         self._server, self._warm, self._launch = None, False, None
 
 
-def is_stopped(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
-    return False
+def scratch_of(address: str, port: int, index: int, secret: str) -> Path:
+    """A folder of this user alone. A server that is started again has the same, with the files of the one before."""
+    name = secrets.proof(secret, "scratch", f"{address} {port}", str(index))[:16]
+    folder = Path(tempfile.gettempdir(), f"bench-host-{name}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    return folder if is_private(folder) else Path(tempfile.mkdtemp(prefix="bench-host-"))
 
 
 def keep_alive(connection: socket.socket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 
 import psutil
 
@@ -39,16 +40,60 @@ def address_of(interface: str, *, like: str) -> str:
     return ""
 
 
-def own_address(towards: str) -> str:
-    """The address of this machine by which ``towards`` is reached. Raises ConfigError."""
+def without_address(interface: str) -> str:
+    """That an interface has no address here, and which have one."""
+    valid = [name for name in psutil.net_if_addrs() if address_of(name, like="127.0.0.1")]
+    return f"cluster.interface={interface} has no address on this host; valid: {', '.join(valid)}"
+
+
+def own_address(towards: Sequence[str], hosts: int) -> str:
+    """The address of this machine by which the first of ``towards`` is reached that is not this machine.
+
+    ``hosts``: that are to reach it. Of one host, it may be a loopback address. Raises ConfigError.
+    """
+    address, failure = "", ConfigError("no host is named")
+    for name in towards:
+        try:
+            address = address_towards(name)
+        except ConfigError as error:
+            failure = error
+            continue
+        if not is_loopback(address):
+            return address
+    if not address:
+        raise failure
+    if hosts > 1:
+        reject_loopback(address)
+    return address
+
+
+def address_towards(name: str) -> str:
+    """The address of this machine by which ``name`` is reached. Raises ConfigError."""
     try:
-        family, kind, _, _, place = socket.getaddrinfo(towards, PROBE_PORT, type=socket.SOCK_DGRAM)[0]
+        family, kind, _, _, place = socket.getaddrinfo(name, PROBE_PORT, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(place)
             address: str = probe.getsockname()[0]
     except OSError as error:
         raise ConfigError(
-            f"{towards} cannot be resolved or reached ({error.strerror}); set cluster.address to an address of this "
-            "node that all hosts reach"
+            f"{name} cannot be resolved or reached ({error.strerror}); set cluster.address to an address of this node "
+            "that all hosts reach"
         ) from error
     return address
+
+
+def is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def reject_loopback(name: str) -> None:
+    """Raises ConfigError for a name or address of this machine that no other machine reaches."""
+    try:
+        address = str(socket.getaddrinfo(name, PROBE_PORT, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError:  # who listens there reports it
+        return
+    if is_loopback(address):
+        raise ConfigError(
+            f"the coordinator's address {name} is {address} on this node, which no other node reaches; set "
+            "cluster.address to an address of this node that all hosts reach"
+        )

@@ -12,7 +12,7 @@ from typing import Any, Self
 from bench import messages
 from bench.job import Job, LaunchResult
 from bench.launch.cluster.facts import EXCHANGES, ClockOffset, ClockReading, HostFacts, clocks, offset
-from bench.launch.cluster.host_server import BEAT_S, LOST_S
+from bench.launch.cluster.host_server import BEAT_S, LOST_S, NOT_RUN
 from bench.launch.cluster.membership import JOIN_S, Member, Membership
 from bench.launch.cluster.merge import HOST_LOST, merged
 from bench.launch.cluster.starter import StartedElsewhere, Starter
@@ -22,8 +22,6 @@ from bench.measure.machine.torch_build import Machine
 from bench.placement import Slice
 from results.decode import decode
 
-NOT_RUN = 2
-"""Exit status of host servers where the sweep did not begin."""
 ANSWER_S = 10.0
 """How long a host may take to answer a question between launches."""
 
@@ -55,7 +53,7 @@ class ClusterLauncher:
         if missing & set(self._members.lost):
             raise LaunchError(self._unavailable(order))
         if missing:
-            failures = filter(None, map(self._starter.failure, sorted(missing)))
+            failures = filter(None, (self._members.refusal, *map(self._starter.failure, sorted(missing))))
             joined = ", ".join(members[index].name for index in sorted(members)) or "none"
             raise LaunchError(
                 f"host {', '.join(map(str, sorted(missing)))} of {self._members.size} did not join: "

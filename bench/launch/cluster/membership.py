@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.launch.channel import Channel, Closed
-from bench.launch.cluster import secret as secrets
-from bench.launch.cluster.host_server import LOST_STATUS, keep_alive
-from bench.launch.cluster.starter import Starter
+from bench.launch.channel import Channel, Closed, Message
+from bench.launch.cluster.arrival import Arrival, Rejected
+from bench.launch.cluster.host_server import LOST_STATUS, NOT_RUN, keep_alive
+from bench.launch.cluster.starter import Loss, Starter
 from bench.launch.launcher import Host, LaunchError
 from bench.measure.machine.torch_build import Machine
 from results.decode import decode
@@ -26,17 +26,10 @@ JOIN_S = 180.0
 """How long a host may take to join, and to import torch."""
 BACK_S = 20.0
 """How long a host that was lost may take to join again."""
-PROOF_S = 3.0
-"""How long a connection may take to prove the secret."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """How a host was lost."""
-
-    reason: str
-    at_s: float
-    """On the coordinator's monotonic clock."""
+SETTLE_S = 2.0
+"""How long a launch waits for connections that may be a lost host which joins again."""
+MAX_ARRIVALS = 64
+"""Connections that have not proven the secret, in addition to one per host. Of more, the first is closed."""
 
 
 @dataclass
@@ -80,6 +73,11 @@ class Membership:
         """By index; of hosts that were lost too."""
         self.lost: dict[int, Loss] = {}
         """Hosts that are gone, by index."""
+        self.refusal = ""
+        """Why a host that has the secret was refused; empty if none was."""
+        self._arrivals: list[Arrival] = []
+        self._rejected: set[tuple[str, str]] = set()
+        """Rejected connections that were printed: address and reason."""
         try:
             family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
             self.listener = socket.create_server((address, port), family=family, backlog=size + 8)
@@ -106,10 +104,12 @@ class Membership:
         """
         started = time.monotonic()
         self.pump(0)
+        while wanted - self.ready() and self._arrivals and time.monotonic() < started + SETTLE_S:
+            self.pump(0.1)
         while missing := wanted - self.ready():
             now = time.monotonic()
             for index in missing & set(self.lost):
-                if starter.restart(index):
+                if starter.restart(index, self.lost[index]):
                     print(f"warning: {self.names[index]}: its host server ended; it is started again", file=sys.stderr)
                     del self.lost[index]
                     started = now
@@ -124,29 +124,42 @@ class Membership:
             return loss.at_s + BACK_S
         if member := self.members.get(index):
             return -math.inf if member.warm_up_failure else member.joined_s + JOIN_S
-        return -math.inf if starter.failure(index) else started + JOIN_S
+        return -math.inf if self.refusal or starter.failure(index) else started + JOIN_S
 
     def pump(self, seconds: float) -> list[tuple[Member, Any]]:
         """Accepts hosts and reads from all; messages of launches with their sender."""
         messages = []
-        sources: list[Any] = [self.listener, *self.members.values()]
+        sources: list[Any] = [self.listener, *self._arrivals, *self.members.values()]
         for source in select.select(sources, [], [], seconds)[0]:
             if source is self.listener:
                 self._accept()
-                continue
-            try:
-                arrived = source.channel.received()
-            except (Closed, OSError):
-                self.lose(source, CUT)
-                continue
-            for message in arrived:
-                if "machine" in message:
-                    source.machine = decode(message["machine"], Machine, "machine")
-                    source.environment = message["environment"]
-                elif "failed" in message:
-                    source.warm_up_failure = printable(str(message["failed"]))
-                else:
-                    messages.append((source, message))
+            elif isinstance(source, Arrival):
+                self._hear(source)
+            else:
+                messages += self._read(source)
+        for arrival in [arrival for arrival in self._arrivals if arrival.is_late]:
+            self._reject(arrival, "it did not prove the secret in time")
+        return messages
+
+    def _read(self, member: Member) -> list[tuple[Member, Any]]:
+        """Takes what a host has sent; messages of launches, with their sender."""
+        try:
+            arrived = member.channel.received()
+        except (Closed, OSError) as error:
+            self.lose(member, CUT, has_ended=isinstance(error, Closed))
+            return []
+        messages = []
+        for message in arrived:
+            if "machine" in message:
+                try:
+                    member.machine = decode(message["machine"], Machine, "machine")
+                except ValueError as error:
+                    member.warm_up_failure = f"its answer does not fit ({error}); it must run the same code as this one"
+                member.environment = message["environment"]
+            elif "failed" in message:
+                member.warm_up_failure = printable(str(message["failed"]))
+            else:
+                messages.append((member, message))
         return messages
 
     def send(self, member: Member, message: Any) -> None:
@@ -167,35 +180,70 @@ class Membership:
         return None
 
     def _accept(self) -> None:
-        connection, peer = self.listener.accept()
-        connection.settimeout(PROOF_S)
-        channel = Channel(connection)
         try:
-            secrets.prove_as_coordinator(channel, self._secret)
-            facts = channel.receive()
-            keep_alive(connection)
-            member = Member(channel, **facts)
+            connection, peer = self.listener.accept()
+        except OSError:  # it is gone already, or there are too many files
+            return
+        self._arrivals.append(Arrival(connection, peer[0], self._secret))
+        if len(self._arrivals) > MAX_ARRIVALS + self.size:
+            self._reject(self._arrivals[0], "there are too many connections")
+
+    def _hear(self, arrival: Arrival) -> None:
+        """Takes what a connection has sent that is no host yet."""
+        if arrival not in self._arrivals:  # rejected since it was selected
+            return
+        try:
+            description = arrival.description()
+        except Rejected as error:
+            self._reject(arrival, str(error))
+            return
+        if description is not None:
+            self._arrivals.remove(arrival)
+            self._admit(arrival.channel, description, arrival.peer)
+
+    def _reject(self, arrival: Arrival, reason: str) -> None:
+        self._arrivals.remove(arrival)
+        arrival.channel.close()
+        if (arrival.peer, reason) not in self._rejected:
+            self._rejected.add((arrival.peer, reason))
+            print(f"warning: a connection from {arrival.peer} was refused: {printable(reason)}", file=sys.stderr)
+
+    def _admit(self, channel: Channel, description: Message, peer: str) -> None:
+        """Makes a host that has proven the secret a member, and lets it import what ranks need."""
+        channel.max_bytes = None
+        try:
+            keep_alive(channel.socket)
+            member = Member(channel, **description)
             if not 0 <= member.index < self.size:
-                raise ValueError("index")
-            channel.send({"preload": self._preload})
-        except (secrets.WrongSecret, Closed, OSError, ValueError, TypeError, AttributeError) as error:
-            print(f"warning: a connection from {peer[0]} was refused: {printable(str(error))}", file=sys.stderr)
+                raise ValueError(f"it is host {member.index}, and the sweep has hosts 0 to {self.size - 1}")
+            if not member.warm_up_failure:
+                channel.send({"preload": self._preload})
+        except (OSError, TypeError, ValueError) as error:
+            reason = "it runs other code than the coordinator" if isinstance(error, TypeError) else str(error)
+            if not isinstance(error, OSError):
+                self.refusal = (
+                    f"host {printable(str(description.get('name')))} ({peer}) was refused: {printable(reason)}"
+                )
+                print(f"warning: {self.refusal}", file=sys.stderr)
+                with contextlib.suppress(OSError):
+                    channel.send({"exit": NOT_RUN, "reason": f"refused by the coordinator: {reason}"})
             channel.close()
             return
         if earlier := self.members.pop(member.index, None):
             if earlier.instance != member.instance:  # else both would take turns at replacing each other
                 with contextlib.suppress(OSError):
-                    earlier.channel.send({"exit": LOST_STATUS})
+                    earlier.channel.send({"exit": LOST_STATUS, "reason": "another server of this host has joined"})
             earlier.channel.close()
         self.members[member.index] = member
         self.names[member.index] = printable(member.name)
         self.lost.pop(member.index, None)
 
-    def lose(self, member: Member, reason: str) -> None:
+    def lose(self, member: Member, reason: str, *, has_ended: bool = False) -> None:
+        """``has_ended``: whether the other side closed the connection, as it does when its process ends."""
         member.channel.close()
         if self.members.get(member.index) is member:
             del self.members[member.index]
-            self.lost[member.index] = Loss(reason, time.monotonic())
+            self.lost[member.index] = Loss(reason, time.monotonic(), has_ended)
 
     def close(self, status: int) -> None:
         """Ends all host servers, which leave with ``status``."""
@@ -204,4 +252,7 @@ class Membership:
                 member.channel.send({"exit": status})
             member.channel.close()
         self.members.clear()
+        for arrival in self._arrivals:
+            arrival.channel.close()
+        self._arrivals.clear()
         self.listener.close()

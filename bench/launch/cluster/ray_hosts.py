@@ -21,6 +21,7 @@ from bench.launch.cluster.commands import command
 from bench.launch.cluster.interfaces import own_address
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
+from bench.launch.cluster.starter import Loss
 from results.host_settings import Cluster
 from results.shown import printable
 
@@ -54,7 +55,7 @@ def open_launcher(cluster: Cluster, preload: list[str]) -> ClusterLauncher:
         ) from error
     nodes = chosen(ray.nodes(), cluster.nodes)
     secret = secrets.new()
-    address = cluster.address or own_address(nodes[0].address)
+    address = cluster.address or own_address([node.address for node in nodes], len(nodes))
     members = Membership(address, 0, secret, preload, len(nodes))
     hosts = RayHosts(ray, nodes)
     launcher = ClusterLauncher(members, hosts)
@@ -150,7 +151,7 @@ class RayHosts:
     def _has_ended(self, index: int) -> bool:
         return bool(self._ray.wait([self._ends[index]], num_returns=1, timeout=0)[0])
 
-    def restart(self, index: int) -> bool:
+    def restart(self, index: int, loss: Loss) -> bool:
         """Starts the host server on this node again if it has ended and the node has not, at most once."""
         if index in self._restarted or not self._has_ended(index):
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 
@@ -12,8 +13,9 @@ from bench.checks import ConfigError
 from bench.launch.cluster import env, ray_hosts, submission
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.commands import command, over_ssh, srun
-from bench.launch.cluster.interfaces import own_address
-from bench.launch.cluster.launcher import NOT_RUN, ClusterLauncher
+from bench.launch.cluster.host_server import NOT_RUN
+from bench.launch.cluster.interfaces import own_address, reject_loopback
+from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
 from bench.launch.cluster.starter import Commands
 from bench.launch.launcher import Launcher
@@ -27,21 +29,43 @@ def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
         return launcher_for(preload)
     modules = [*PRELOAD, *preload]
     if cluster.kind == "env":
-        this = env.node()
-        members = Membership(env.coordinator_address(cluster), cluster.port, this.secret, modules, this.size)
-        return started(members, this.secret, {0: command(env.coordinator_address(cluster), members.port, "0", cluster)})
-    secret = secrets.new()
+        return on_every_node(cluster, modules)
     if cluster.kind == "slurm":
-        nodes = allocated_nodes(cluster)
-        address = cluster.address or own_address(socket.gethostname())
-        members = Membership(address, 0, secret, modules, nodes)
-        words = srun(command(address, members.port, "SLURM_PROCID", cluster), nodes)
-        return started(members, secret, {0: words}, shared=True)
+        return by_srun(cluster, modules)
     if cluster.kind == "ray":
         return ray_hosts.open_launcher(cluster, modules)
+    return by_ssh(cluster, modules)
+
+
+def on_every_node(cluster: Cluster, modules: list[str]) -> ClusterLauncher:
+    """``cluster=env``: the other nodes serve, and a child process is the host of this one."""
+    this, address = env.node(), env.coordinator_address(cluster)
+    if this.size > 1:
+        reject_loopback(address)
+    members = Membership(address, cluster.port, this.secret, modules, this.size)
+    return started(members, this.secret, {0: command(address, members.port, "0", cluster)})
+
+
+def by_srun(cluster: Cluster, modules: list[str]) -> ClusterLauncher:
+    """One ``srun`` starts the host servers of all nodes; another one starts one that has ended again."""
+    count, secret = allocated_nodes(cluster), secrets.new()
+    names = allocated_names()[:count]
+    if len(names) < count:  # scontrol does not give them
+        names = []
+    address = cluster.address or own_address([*names, socket.gethostname()], count)
+    members = Membership(address, 0, secret, modules, count)
+    for_all = srun(command(address, members.port, "SLURM_PROCID", cluster), names or count)
+    one_by_one = {
+        index: srun(command(address, members.port, str(index), cluster), [name]) for index, name in enumerate(names)
+    }
+    return started(members, secret, one_by_one, for_all=for_all)
+
+
+def by_ssh(cluster: Cluster, modules: list[str]) -> ClusterLauncher:
     assert cluster.hosts
-    address = cluster.address or own_address(cluster.hosts[0])
-    members = Membership(address, 0, secret, modules, len(cluster.hosts))
+    secret, count = secrets.new(), len(cluster.hosts)
+    address = cluster.address or own_address([host.rpartition("@")[2] for host in cluster.hosts], count)
+    members = Membership(address, 0, secret, modules, count)
     commands = {
         index: over_ssh(host, command(address, members.port, str(index), cluster), cluster)
         for index, host in enumerate(cluster.hosts)
@@ -50,14 +74,24 @@ def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
 
 
 def started(
-    members: Membership, secret: str, commands: Mapping[int, list[str]], *, shared: bool = False
+    members: Membership, secret: str, commands: Mapping[int, list[str]], *, for_all: list[str] | None = None
 ) -> ClusterLauncher:
-    """Runs the commands that start host servers, by host; ``shared``: one starts all. Raises ConfigError."""
+    """Runs the commands that start host servers (``Commands``). Raises ConfigError."""
     try:
-        return ClusterLauncher(members, Commands(commands, secret, shared=shared))
+        return ClusterLauncher(members, Commands(commands, secret, for_all=for_all))
     except ConfigError:
         members.close(NOT_RUN)
         raise
+
+
+def allocated_names() -> list[str]:
+    """Names of the nodes of the allocation in Slurm's order; none where scontrol does not give them."""
+    words = ["scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return done.stdout.split()
 
 
 def allocated_nodes(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> int:

@@ -5,15 +5,33 @@ from __future__ import annotations
 import contextlib
 import shlex
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from bench.checks import ConfigError
 
 LEAVE_S = 10.0
 """How long what started the host servers may take to end."""
+TERMINATED_S = 2.0
+"""How long it may take to end once it is asked to: srun and ssh then tell the other side."""
+REJOIN_S = 5.0
+"""How long a host server that has closed its connection may take to join again by itself: it may have lost the
+coordinator for a moment. After that it counts as ended."""
 SHOWN = 60
 """Characters of a command in a message."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How a host was lost."""
+
+    reason: str
+    at_s: float
+    """On the coordinator's monotonic clock."""
+    has_ended: bool = False
+    """Whether the other side closed the connection, as it does when its process ends."""
 
 
 class Starter(Protocol):
@@ -23,8 +41,8 @@ class Starter(Protocol):
         """How the start of this host's server failed, or that it has ended; empty while it runs."""
         ...
 
-    def restart(self, index: int) -> bool:
-        """Starts this host's server again if it has ended, at most once; whether it did."""
+    def restart(self, index: int, loss: Loss) -> bool:
+        """Starts the server of this host, which is lost, again if it has ended, at most once; whether it did."""
         ...
 
     def end(self) -> None:
@@ -38,7 +56,7 @@ class StartedElsewhere:
     def failure(self, index: int) -> str:
         return ""
 
-    def restart(self, index: int) -> bool:
+    def restart(self, index: int, loss: Loss) -> bool:
         return False
 
     def end(self) -> None:
@@ -48,46 +66,70 @@ class StartedElsewhere:
 class Commands:
     """Commands that start host servers; each reads the secret from its standard input."""
 
-    def __init__(self, commands: Mapping[int, list[str]], secret: str, *, shared: bool = False) -> None:
-        """``commands`` by the host's number. ``shared``: the one with number 0 starts all hosts. Raises ConfigError."""
-        self._commands, self._secret, self._shared = commands, secret, shared
+    def __init__(self, commands: Mapping[int, list[str]], secret: str, *, for_all: list[str] | None = None) -> None:
+        """``commands`` by the host's number. ``for_all``: starts all hosts, and ``commands`` start one again.
+
+        Raises ConfigError.
+        """
+        self._commands, self._secret, self._for_all = commands, secret, for_all
+        self._of_all: subprocess.Popen[bytes] | None = None
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._restarted: set[int] = set()
+        first = for_all or next(iter(commands.values()))
         try:
-            for index in commands:
-                self._start(index)
+            if for_all:
+                self._of_all = self._started(for_all)
+            else:
+                for index, words in commands.items():
+                    self._processes[index] = self._started(words)
         except OSError as error:
             self.end()
-            program = next(iter(commands.values()))[0]
-            raise ConfigError(f"{program} cannot be run to start host servers ({error.strerror})") from error
+            raise ConfigError(f"{first[0]} cannot be run to start host servers ({error.strerror})") from error
 
     def failure(self, index: int) -> str:
-        number = 0 if self._shared else index
-        process = self._processes.get(number)
-        if process is None or process.poll() is None:
+        words, process = self._for_all, self._of_all
+        if index in self._processes:
+            words, process = self._commands[index], self._processes[index]
+        if words is None or process is None or process.poll() is None:
             return ""
-        return f"{shlex.join(self._commands[number])[:SHOWN]} ... exited with status {process.returncode}"
+        return f"{shlex.join(words)[:SHOWN]} ... exited with status {process.returncode}"
 
-    def restart(self, index: int) -> bool:
-        if self._shared or index in self._restarted or not self.failure(index):
+    def restart(self, index: int, loss: Loss) -> bool:
+        if index in self._restarted or index not in self._commands or not self._has_ended(index, loss):
             return False
         self._restarted.add(index)
         with contextlib.suppress(OSError):
-            self._start(index)
+            self._processes[index] = self._started(self._commands[index])
             return True
         return False
 
-    def end(self) -> None:
-        for process in self._processes.values():
-            try:
-                process.wait(timeout=LEAVE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    def _has_ended(self, index: int, loss: Loss) -> bool:
+        """Whether the host's server has ended: by its own command, else by its connection."""
+        if index in self._processes:
+            return self._processes[index].poll() is not None
+        return loss.has_ended and time.monotonic() - loss.at_s > REJOIN_S
 
-    def _start(self, index: int) -> None:
-        process = subprocess.Popen(self._commands[index], stdin=subprocess.PIPE, start_new_session=True)
-        self._processes[index] = process
+    def end(self) -> None:
+        """Waits for the commands; those that stay are terminated, then killed."""
+        for seconds, stop in ((LEAVE_S, subprocess.Popen.terminate), (TERMINATED_S, subprocess.Popen.kill)):
+            deadline = time.monotonic() + seconds
+            for process in self._all():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=max(0.0, deadline - time.monotonic()))
+            for process in self._all():
+                if process.poll() is None:
+                    stop(process)
+        for process in self._all():
+            process.wait()
+
+    def _all(self) -> Iterator[subprocess.Popen[bytes]]:
+        yield from self._processes.values()
+        if self._of_all:
+            yield self._of_all
+
+    def _started(self, words: list[str]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
         assert process.stdin
         with contextlib.suppress(OSError), process.stdin:
             process.stdin.write(f"{self._secret}\n".encode())
+        return process

@@ -25,6 +25,8 @@ INSIDE = "SLURM_JOB_NUM_NODES"
 """Set in an allocation."""
 OWN_JOB = "BENCH_SUBMITTED"
 """Set in a job that this module submitted."""
+RESTARTS = "SLURM_RESTART_COUNT"
+"""How often Slurm put the job back into the queue."""
 SETTINGS = ("cluster.nodes=", "cluster.partition=", "cluster.time=", "cluster.options=")
 """Of the job; the command inside it goes without them."""
 FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=")
@@ -61,7 +63,12 @@ def run(cluster: Cluster, folder: Path, arguments: Sequence[str]) -> int:
 
 
 def run_in_job(words: list[str]) -> int:
-    """What the job does: the command, whose exit code is the job's result."""
+    """What the job does: the command, whose exit code is the job's result. A job that Slurm put back into the queue,
+    as after the loss of a node, continues its sweep."""
+    folder = Path(words[-1].removeprefix(FOLDERS[0]))
+    is_continued = os.environ.get(RESTARTS, "0") != "0" and (folder / "records").is_dir()
+    if is_continued and "resume=true" not in words:
+        words = [*words, "resume=true"]
     return subprocess.run(words, env=os.environ | {OWN_JOB: "1"}, check=False).returncode
 
 
@@ -127,10 +134,13 @@ class Following:
                 self._copy()
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
-            print(f"cancelling job {self._job.job_id}", file=sys.stderr)
-            self._job.cancel(check=False)
-            self._wait(ENDING_S)
-            self._copy()
+            print(f"cancelling job {self._job.job_id}; Ctrl-C again does not wait for its end", file=sys.stderr)
+            try:
+                cancel(self._job.job_id)
+                self._wait(ENDING_S)
+                self._copy()
+            except KeyboardInterrupt:
+                print(f"job {self._job.job_id} ends in the background", file=sys.stderr)
             return INTERRUPTED
         self._copy()
         return self._code()
@@ -152,9 +162,8 @@ class Following:
         deadline = time.monotonic() + seconds
         self._last = 0.0
         while time.monotonic() < deadline and not self._has_ended():
-            with contextlib.suppress(KeyboardInterrupt):  # it is cancelled already
-                self._copy()
-                time.sleep(POLL_S)
+            self._copy()
+            time.sleep(POLL_S)
 
     def _copy(self) -> None:
         """Prints what the log has gained."""
@@ -192,6 +201,11 @@ def result_of(path: Path) -> int:
         return int(value)
     print(f"the job failed: {printable(str(value).strip().splitlines()[-1])}", file=sys.stderr)
     return LOST
+
+
+def cancel(job: str) -> None:
+    """Cancels a job. Ctrl-C does not reach ``scancel``, which goes on if it interrupts this process."""
+    subprocess.Popen(["scancel", job], stdin=subprocess.DEVNULL, start_new_session=True).wait()
 
 
 def queue_state(job: str) -> tuple[str, str]:

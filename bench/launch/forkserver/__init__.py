@@ -16,6 +16,7 @@ Read in this order:
 
     server.py    warms up, then answers one job after another
     launch.py    all ranks of one job, from the first start to the last reaped process
+    parent_watch.py whether the host server of a cluster is stopped meanwhile
     templates.py which process forks the ranks: the server, or one that has loaded a person's workload
     template.py  that process
     start.py     a rank's process: forked, or spawned where the server must not fork

@@ -16,6 +16,7 @@ from bench import causes
 from bench.job import Job, LaunchResult
 from bench.launch.channel import Channel
 from bench.launch.forkserver.outcome import failed_start_count, oom_kill_count, outcome
+from bench.launch.forkserver.parent_watch import ParentWatch
 from bench.launch.forkserver.rank_handle import Rank
 from bench.launch.forkserver.start import spawn_rank
 from bench.launch.forkserver.templates import StartRank, Template, TemplateLost, forking, stop_requested
@@ -32,8 +33,8 @@ READS_AT_THE_END = 32
 """More than a pipe can hold; a process that is not a rank may write into it for ever."""
 
 
-class SwitchLost(Exception):
-    """The lab's relay ended, and every link with it."""
+class EndedFromOutside(Exception):
+    """What the ranks need has ended or is stopped: the lab's relay, with every link; or the host server."""
 
 
 class ForkedLaunch:
@@ -80,10 +81,9 @@ class ForkedLaunch:
             result = LaunchResult("failed", self._not_started(causes.in_words(error)))
         except TemplateLost:
             result = LaunchResult("failed", "the process that loaded the workload was killed", by_chance=True)
-        except SwitchLost:
+        except EndedFromOutside as error:
             self._stop(grace_s=0)
-            ends = [rank.end() for rank in self.ranks]
-            result = LaunchResult("failed", "network=lab: the process between its hosts ended", ends=ends)
+            result = LaunchResult("failed", str(error), ends=[rank.end() for rank in self.ranks])
         finally:
             self._clear()
         return dataclasses.replace(
@@ -145,11 +145,14 @@ class ForkedLaunch:
 
     def _wait(self, deadline: float) -> bool:
         """Until all ranks have ended, or one has failed and the rest are stopped. False if time ran out."""
+        parent = ParentWatch(is_needed=self.slice.launch > 0)
         while any(rank.wait_status is None for rank in self.ranks):
             if time.perf_counter() >= deadline:
                 self._stop(grace_s=0)
                 return False
-            self._pump(deadline)
+            self._pump(min(deadline, parent.due_s))
+            if parent.sees_stopped():
+                raise EndedFromOutside("the host server is stopped by a signal such as SIGSTOP")
             if self.stop_requested or any(rank.failed for rank in self.ranks):
                 self._stop(grace_s=GRACE_S)
         return True
@@ -161,7 +164,7 @@ class ForkedLaunch:
                 continue
             if key.data is self.lab:
                 self.selector.unregister(key.fd)
-                raise SwitchLost
+                raise EndedFromOutside("network=lab: the process between its hosts ended")
             rank: Rank = key.data
             if key.fd == rank.pid_fd:
                 rank.reap()

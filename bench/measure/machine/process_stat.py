@@ -11,3 +11,8 @@ def fields(place: Path) -> list[str]:
         return (place / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal such as SIGSTOP, or a debugger, has stopped the process."""
+    return fields(Path("/proc", str(pid)))[:1] in (["T"], ["t"])

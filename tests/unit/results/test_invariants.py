@@ -65,6 +65,14 @@ def test_a_sound_record_breaks_none() -> None:
     assert least_sent_bytes(sound()) == 4 * GRADIENTS
 
 
+def test_replicas_of_shards_on_several_hosts_have_no_such_least() -> None:
+    record = sound()
+    record.config["shard_size"] = 0
+    assert least_sent_bytes(record) == 4 * GRADIENTS
+    record.resolved["hosts"] = [{"name": name, "ranks": 2} for name in ("a", "b")]
+    assert least_sent_bytes(record) is None
+
+
 def test_every_invariant_has_a_record_that_breaks_it() -> None:
     assert BREAKS.keys() == INVARIANTS.keys()
 

@@ -49,3 +49,22 @@ def test_the_end_of_the_connection_is_an_error(pair: tuple[Channel, socket.socke
     assert channel.receive() == 1
     with pytest.raises(Closed):
         channel.receive()
+
+
+@pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.2\n", b"\xff\xfe\n", b"[" * 5000 + b"\n"])
+def test_what_is_no_message_ends_the_connection(pair: tuple[Channel, socket.socket], data: bytes) -> None:
+    channel, peer = pair
+    peer.sendall(data)
+    with pytest.raises(Closed, match="no message"):
+        channel.receive()
+
+
+def test_a_message_without_an_end_is_not_kept_beyond_the_limit() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours, max_bytes=100)
+        theirs.sendall(b"x" * 90)
+        assert channel.received() == []
+        theirs.sendall(b"x" * 20)
+        with pytest.raises(Closed, match="more than 100 bytes"):
+            channel.received()

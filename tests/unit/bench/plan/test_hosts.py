@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import pytest
 
 from bench.engines.spec import EngineUnsupported
 from bench.launch.launcher import Host
 from bench.measure.machine.torch_build import Machine
 from bench.plan.hosts import placed, ranks_by_host
+from bench.plan.resolve import plan
 from results.host_settings import Cluster
+from results.record import shard_size
 from results.settings import Config
+from tests.conftest import CPU_ONLY
+from tests.fakes import cell as fake_cell
 
 
 @pytest.mark.parametrize(
@@ -39,3 +46,20 @@ def test_ranks_per_host_holds_for_a_cluster_of_one_host_too() -> None:
         placed(config, "cpu", hosts)
     config.cluster.ranks_per_host = None
     assert placed(config, "cpu", hosts) == [4]
+
+
+def test_a_shard_of_the_model_state_may_follow_the_ranks_of_a_host(make_config: Callable[..., Config]) -> None:
+    hosts = [Host(name, CPU_ONLY, 4.0, "eth0") for name in ("a", "b")]
+    settings = {"engine": "torch", "stage": 3, "shard_size": 0}
+    one, both, uneven, whole = (
+        plan([make_config(**settings | {"gpus": gpus} | changes)], CPU_ONLY, 4, hosts)[0]
+        for gpus, changes in ((4, {}), (8, {}), (6, {}), (8, {"shard_size": None}))
+    )
+    assert (one.spec().shard_size, both.spec().shard_size, whole.spec().shard_size) == (None, 4, None)
+    assert (
+        uneven.status == "unsupported"
+        and "equally many ranks on each host, at least 2; there are 4, 2" in uneven.reason
+    )
+    assert both.id != whole.id
+    for cell, expected in ((one, None), (both, 4), (whole, None)):
+        assert shard_size(fake_cell(config=dataclasses.asdict(cell.config), resolved=cell.resolved())) == expected

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +19,35 @@ from bench.launch.cluster import host_server
 from bench.launch.cluster import secret as secrets
 
 
+def as_coordinator(listener: socket.socket) -> Channel:
+    """Accepts a host that has the secret."""
+    channel, proof = Channel(listener.accept()[0]), secrets.CoordinatorProof("secret")
+    while not proof.is_complete:
+        if (answer := proof.answer(channel.receive())) is not None:
+            channel.send(answer)
+    return channel
+
+
+@contextlib.contextmanager
+def serving(listener: socket.socket, **settings: Any) -> Iterator[list[int]]:
+    """A host server in a thread, which has ended after the block; its exit status is then in the list."""
+    statuses: list[int] = []
+    server = host_server.HostServer("127.0.0.1", listener.getsockname()[1], 1, "secret", **settings)
+    thread = threading.Thread(target=lambda: statuses.append(server.run()), daemon=True)
+    thread.start()
+    yield statuses
+    thread.join()
+
+
+@pytest.mark.parametrize("begins_later", [False, True])
 def test_a_host_that_reaches_no_coordinator_prints_the_last_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], begins_later: bool
 ) -> None:
-    monkeypatch.setattr(host_server, "FIRST_S", 0.3)
+    monkeypatch.setattr(host_server, "FIRST_S", 0.3 if begins_later else 600.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    assert host_server.HostServer("127.0.0.1", port, 1, "secret").run() == host_server.LOST_STATUS
+    server = host_server.HostServer("127.0.0.1", port, 1, "secret", begins_later=begins_later)
+    assert server.run() == host_server.LOST_STATUS
     line = capsys.readouterr().err
     assert f"no connection to the coordinator at 127.0.0.1 port {port}: " in line and "refused" in line
 
@@ -29,18 +56,48 @@ def test_a_host_joins_again_if_the_coordinator_closes_before_it_has_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(host_server, "FIRST_S", 60.0)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host = threading.Thread(
-            target=host_server.HostServer("127.0.0.1", listener.getsockname()[1], 1, "secret").run, daemon=True
-        )
-        host.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(listener):
         for _ in range(2):
             listener.accept()[0].close()
-        channel = Channel(listener.accept()[0])
-        secrets.prove_as_coordinator(channel, "secret")
+        channel = as_coordinator(listener)
         assert channel.receive()["index"] == 1
         channel.send({"exit": 0})
-        host.join()
+
+
+def test_a_host_ends_with_the_reason_that_the_coordinator_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(listener) as statuses:
+        as_coordinator(listener).send({"exit": 2, "reason": "it runs other code"})
+    assert statuses == [2] and "host server: it runs other code" in capsys.readouterr().err
+
+
+def test_an_interface_without_an_address_is_reported_with_those_that_have_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(listener, interface="none0"):
+        channel = as_coordinator(listener)
+        problem = channel.receive()["warm_up_failure"]
+        assert problem.startswith("cluster.interface=none0 has no address on this host; valid: ") and "lo" in problem
+        channel.send({"exit": 0})
+
+
+def test_a_server_that_is_started_again_has_the_files_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = "127.0.0.1", 1234, 1, "secret"
+    killed = host_server.HostServer(*place)
+    (host_server.scratch_of(*place) / "reference.pt").write_text("weights")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    other = host_server.HostServer("127.0.0.1", port, 1, "secret")
+    assert other._scratch != killed._scratch
+    again = host_server.HostServer(*place)
+    assert (again._scratch / "reference.pt").read_text() == "weights" and again._scratch.stat().st_mode & 0o77 == 0
+    assert "secret" not in str(again._scratch)
+    other.run()
+    assert not other._scratch.exists() and again._scratch.exists()
+    again._owner.write_text("a server that joined later")
+    monkeypatch.setattr(again, "_connected", lambda deadline: None)
+    again.run()
+    assert again._scratch.exists()
 
 
 def test_a_host_that_is_terminated_stays_until_the_coordinator_has_ended_the_sweep(

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import select
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from bench.job import HostCheckJob, LaunchResult
 from bench.launch.channel import Channel, Closed
-from bench.launch.cluster import facts, membership
+from bench.launch.cluster import arrival, facts, membership
 from bench.launch.cluster import secret as secrets
-from bench.launch.cluster.host_server import LOST_STATUS
+from bench.launch.cluster.host_server import LOST_STATUS, NOT_RUN
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
-from bench.launch.cluster.starter import StartedElsewhere
+from bench.launch.cluster.starter import Loss, StartedElsewhere
 from bench.launch.launcher import LaunchError
 from bench.measure.machine.torch_build import Machine
 from bench.rank_results import HostCheckResult
@@ -26,11 +28,12 @@ from bench.rank_results import HostCheckResult
 SECRET = "s" * 32
 
 
-def join(port: int, index: int, instance: str = "first") -> Channel:
+def join(port: int, index: int, instance: str = "first", **changes: object) -> Channel:
     channel = Channel(socket.create_connection(("127.0.0.1", port)))
     secrets.prove_as_host(channel, SECRET)
     described = {"name": f"n{index}", "address": "127.0.0.1", "interface": "lo", "cores": 1.0}
-    channel.send({"index": index, "instance": instance, **described, "digest": "", "lock_digest": ""})
+    described |= {"index": index, "instance": instance, "digest": "", "lock_digest": ""}
+    channel.send(described | changes)
     return channel
 
 
@@ -147,7 +150,7 @@ class Restarting(StartedElsewhere):
         self._port = port
         self.threads: list[threading.Thread] = []
 
-    def restart(self, index: int) -> bool:
+    def restart(self, index: int, loss: Loss) -> bool:
         self.threads.append(threading.Thread(target=serve, args=(self._port, index)))
         self.threads[-1].start()
         return True
@@ -168,17 +171,86 @@ def test_a_host_whose_server_ended_is_started_again(
     thread.join()
 
 
+def pump_until(members: Membership, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        members.pump(0.05)
+
+
 def test_an_earlier_server_of_a_host_is_sent_away_and_the_same_one_may_join_again(half: Membership) -> None:
-    servers = []
-    for instance in ("first", "first", "second"):
+    servers: list[Channel] = []
+    for number, instance in enumerate(("first", "first", "second"), start=1):
         joining = threading.Thread(target=lambda name=instance: servers.append(join(half.port, 1, name)))
         joining.start()
-        half.pump(5.0)
+        before = half.members.get(1)
+        pump_until(half, lambda earlier=before: half.members.get(1) not in (None, earlier))
         joining.join()
+        assert len(servers) == number
     assert half.members[1].instance == "second"
     assert "preload" in servers[0].receive()
     with pytest.raises(Closed):
         servers[0].receive()
-    assert "preload" in servers[1].receive() and servers[1].receive() == {"exit": LOST_STATUS}
+    assert "preload" in servers[1].receive() and servers[1].receive()["exit"] == LOST_STATUS
     for server in servers:
         server.close()
+
+
+def test_a_connection_that_proves_nothing_holds_nobody_up(
+    half: Membership, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = [socket.create_connection(("127.0.0.1", half.port)) for _ in range(3)]
+    silent[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    launcher = ClusterLauncher(half)
+    launcher.leave_out([1])
+    for _ in range(3):
+        assert launcher.launch(one_rank()).status == "ok"
+    pump_until(half, lambda: "refused" in capsys.readouterr().err)
+    assert len(half._arrivals) == 2, "the other two may still prove the secret"
+    monkeypatch.setattr(arrival.Arrival, "is_late", True)
+    half.pump(0.05)
+    for connection in silent:
+        with connection, contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_of_too_many_connections_the_first_are_closed(half: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "MAX_ARRIVALS", 1)
+    connections = [socket.create_connection(("127.0.0.1", half.port)) for _ in range(5)]
+    pump_until(
+        half, lambda: len(half._arrivals) == 3 and half.listener not in select.select([half.listener], [], [], 0)[0]
+    )
+    assert connections[0].recv(1) == b"" and connections[1].recv(1) == b""
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"index": 7}, "it is host 7, and the sweep has hosts 0 to 1"), ({"new": 1}, "it runs other code")],
+)
+def test_a_host_that_cannot_take_part_ends_the_sweep_and_itself_with_the_reason(
+    half: Membership, changes: dict[str, object], reason: str
+) -> None:
+    answers: list[object] = []
+
+    def host() -> None:
+        channel = join(half.port, 1, **changes)
+        answers.append(channel.receive())
+        channel.close()
+
+    joining = threading.Thread(target=host)
+    joining.start()
+    with pytest.raises(LaunchError, match=rf"did not join: host n1 \(127\.0\.0\.1\) was refused: {reason}"):
+        _ = ClusterLauncher(half).hosts
+    joining.join()
+    (answer,) = answers
+    assert isinstance(answer, dict) and answer["exit"] == NOT_RUN and reason in answer["reason"]
+
+
+def test_a_host_that_cannot_warm_up_is_named_with_the_reason(half: Membership) -> None:
+    joining = threading.Thread(target=lambda: join(half.port, 1, warm_up_failure="cluster.interface=x has no address"))
+    joining.start()
+    with pytest.raises(LaunchError, match=r"n1: cluster\.interface=x has no address"):
+        _ = ClusterLauncher(half).hosts
+    joining.join()

@@ -9,6 +9,7 @@ import pytest
 
 from bench.checks import ConfigError
 from bench.launch.cluster.ray_hosts import RayHosts, RayNode, bundle, chosen
+from bench.launch.cluster.starter import Loss
 
 
 def node(address: str, *, alive: bool = True, gpus: float = 0.0) -> dict[str, Any]:
@@ -33,6 +34,9 @@ def test_too_few_nodes_are_an_error_with_their_number() -> None:
 def test_a_bundle_can_be_placed_on_its_own_node_only() -> None:
     assert bundle(RayNode("10.0.0.1", 4.0)) == {"CPU": 1.0, "GPU": 4.0, "node:10.0.0.1": 0.001}
     assert bundle(RayNode("10.0.0.2", 0.0)) == {"CPU": 1.0, "node:10.0.0.2": 0.001}
+
+
+LOST = Loss("its host server ended", 0.0, has_ended=True)
 
 
 class Method:
@@ -69,10 +73,10 @@ def test_a_host_server_that_has_ended_is_started_again_once_by_its_actor() -> No
     hosts._words, hosts._secret = (lambda index: ["server", str(index)]), "shared"
     hosts._actors.append(SimpleNamespace(start=ray.start, wait=ray.wait_method))
     hosts._ends.append(hosts._started(0))
-    assert hosts.failure(0) == "" and not hosts.restart(0)
+    assert hosts.failure(0) == "" and not hosts.restart(0, LOST)
     ray.ended = {0}
     assert hosts.failure(0) == "the host server on 10.0.0.1 exited with status 137"
-    assert hosts.restart(0) and len(ray.starts) == 2
+    assert hosts.restart(0, LOST) and len(ray.starts) == 2
     assert hosts.failure(0) == ""
     ray.ended = {0, 1}
-    assert not hosts.restart(0)
+    assert not hosts.restart(0, LOST)

@@ -28,12 +28,8 @@ class Job:
 
     def __init__(self, folder: Path, code: int | None = None) -> None:
         self.paths = SimpleNamespace(stdout=folder / "out", stderr=folder / "err", result_pickle=folder / "result.pkl")
-        self.cancelled = False
         if code is not None:
             self.paths.result_pickle.write_bytes(pickle.dumps(("success", code)))
-
-    def cancel(self, check: bool = True) -> None:
-        self.cancelled = True
 
 
 @pytest.fixture
@@ -130,14 +126,34 @@ def test_a_job_that_reached_its_time_limit_says_how_to_continue(
     assert "ended before the sweep: TIMEOUT (None); what is finished is kept; resume=true runs the rest" in printed
 
 
-def test_an_interrupt_cancels_the_job(no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job(tmp_path)
-    following, interrupts = submission.Following(job), [KeyboardInterrupt]
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_cancels_the_job_and_another_one_does_not_wait(
+    no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], times: int
+) -> None:
+    monkeypatch.setattr(submission, "ENDING_S", 60.0)
+    following, interrupts = submission.Following(Job(tmp_path)), [KeyboardInterrupt] * times
+    cancelled: list[str] = []
 
     def copy() -> None:
         if interrupts:
             raise interrupts.pop()
 
     monkeypatch.setattr(following, "_copy", copy)
-    in_queue(monkeypatch, "RUNNING", "CANCELLED")
-    assert following.to_its_end() == submission.INTERRUPTED and job.cancelled
+    monkeypatch.setattr(submission, "cancel", cancelled.append)
+    in_queue(monkeypatch, "RUNNING", "RUNNING", "CANCELLED")
+    assert following.to_its_end() == submission.INTERRUPTED and cancelled == ["7"]
+    assert ("job 7 ends in the background" in capsys.readouterr().err) == (times == 2)
+
+
+def test_a_job_that_slurm_starts_again_continues_its_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, ran = tmp_path / "out", tmp_path / "ran"
+    words = ["sh", "-c", f'echo "$@" >> {ran}', "bench", "stage=0", f"hydra.sweep.dir={folder}"]
+    for restarts, has_records in (("", True), ("1", False), ("1", True)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts or "0")
+        if has_records:
+            (folder / "records").mkdir(parents=True, exist_ok=True)
+        elif folder.exists():
+            (folder / "records").rmdir()
+        assert submission.run_in_job(words) == 0
+    first, second, third = ran.read_text().splitlines()
+    assert first == second == f"stage=0 hydra.sweep.dir={folder}" and third == f"{first} resume=true"
