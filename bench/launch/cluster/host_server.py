@@ -40,8 +40,8 @@ LOST_S = 5.0
 
 Ranks then have a second to end by themselves and 0.3 s to write their stacks: after about 7 s all are gone.
 """
-FIRST_S = 180.0
-"""How long a host server waits for the coordinator to listen: the same command may start later there."""
+FIRST_S = 600.0
+"""How long a host server waits for the coordinator to listen: the same command may start minutes later there."""
 RETRY_S = 60.0
 """How long a host server tries to reach a coordinator that does not answer."""
 PAUSE_S = 0.2
@@ -87,7 +87,7 @@ class HostServer:
 
     def run(self) -> int:
         """Serves until the coordinator ends the sweep; the sweep's exit status."""
-        deadline = time.monotonic() + FIRST_S
+        deadline = time.monotonic() + (FIRST_S if self._begins_later else RETRY_S)
         try:
             while True:
                 channel = self._connected(deadline)

@@ -13,7 +13,7 @@ from bench import messages
 from bench.job import Job, LaunchResult
 from bench.launch.cluster.facts import EXCHANGES, ClockOffset, ClockReading, HostFacts, clocks, offset
 from bench.launch.cluster.host_server import BEAT_S, LOST_S, NOT_RUN
-from bench.launch.cluster.membership import JOIN_S, Member, Membership
+from bench.launch.cluster.membership import Member, Membership
 from bench.launch.cluster.merge import HOST_LOST, merged
 from bench.launch.cluster.starter import StartedElsewhere, Starter
 from bench.launch.launcher import Host, LaunchError
@@ -53,12 +53,12 @@ class ClusterLauncher:
         if missing & set(self._members.lost):
             raise LaunchError(self._unavailable(order))
         if missing:
-            failures = filter(None, (self._members.refusal, *map(self._starter.failure, sorted(missing))))
+            silence = f"nothing was heard of it for {self._members.join_s:g} s"
+            failures = (self._members.refusal, *map(self._starter.failure, sorted(missing)), silence)
             joined = ", ".join(members[index].name for index in sorted(members)) or "none"
             raise LaunchError(
                 f"host {', '.join(map(str, sorted(missing)))} of {self._members.size} did not join: "
-                f"{next(failures, f'nothing was heard of it for {JOIN_S:g} s')} (joined: {joined}); see the output of "
-                "its host server"
+                f"{next(filter(None, failures))} (joined: {joined}); see the output of its host server"
             )
         return [members[index].host for index in order]
 

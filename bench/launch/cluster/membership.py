@@ -23,7 +23,9 @@ from results.shown import printable
 
 CUT = "its host server ended, or the connection was cut"
 JOIN_S = 180.0
-"""How long a host may take to join, and to import torch."""
+"""How long a host may take to join once its host server was started, and to import torch."""
+NOTE_S = 30.0
+"""After which the hosts that are waited for are printed."""
 BACK_S = 20.0
 """How long a host that was lost may take to join again."""
 SETTLE_S = 2.0
@@ -65,9 +67,14 @@ class Member:
 class Membership:
     """The listening socket of the coordinator, and the hosts by their index."""
 
-    def __init__(self, address: str, port: int, secret: str, preload: list[str], size: int) -> None:
-        """``size``: hosts that are expected. Raises LaunchError if the address cannot be listened on."""
-        self._secret, self._preload, self.size = secret, preload, size
+    def __init__(
+        self, address: str, port: int, secret: str, preload: list[str], size: int, join_s: float = JOIN_S
+    ) -> None:
+        """``size``: hosts that are expected, each within ``join_s``.
+
+        Raises LaunchError if the address cannot be listened on.
+        """
+        self._secret, self._preload, self.size, self.join_s = secret, preload, size, join_s
         self.members: dict[int, Member] = {}
         self.names = [f"host {index}" for index in range(size)]
         """By index; of hosts that were lost too."""
@@ -99,10 +106,10 @@ class Membership:
     def gather(self, wanted: set[int], starter: Starter) -> set[int]:
         """Waits for the hosts ``wanted``. The result is those that are still missing once one of them cannot come.
 
-        A host has ``JOIN_S`` to join, as long again to import torch, and ``BACK_S`` to join again after a loss. A
-        lost host whose server ended is started again, where ``starter`` can.
+        A host has ``join_s`` to join, ``JOIN_S`` to import torch, and ``BACK_S`` to join again after a loss. A lost
+        host whose server ended is started again, where ``starter`` can.
         """
-        started = time.monotonic()
+        started, note_s = time.monotonic(), time.monotonic() + NOTE_S
         self.pump(0)
         while wanted - self.ready() and self._arrivals and time.monotonic() < started + SETTLE_S:
             self.pump(0.1)
@@ -115,6 +122,9 @@ class Membership:
                     started = now
             if any(now > self._deadline(index, started, starter) for index in missing):
                 break
+            if now > note_s:
+                note_s = math.inf
+                print(f"waiting for {', '.join(self.names[index] for index in sorted(missing))}", file=sys.stderr)
             self.pump(0.5)
         return missing
 
@@ -124,7 +134,7 @@ class Membership:
             return loss.at_s + BACK_S
         if member := self.members.get(index):
             return -math.inf if member.warm_up_failure else member.joined_s + JOIN_S
-        return -math.inf if self.refusal or starter.failure(index) else started + JOIN_S
+        return -math.inf if self.refusal or starter.failure(index) else started + self.join_s
 
     def pump(self, seconds: float) -> list[tuple[Member, Any]]:
         """Accepts hosts and reads from all; messages of launches with their sender."""

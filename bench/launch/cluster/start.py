@@ -13,7 +13,7 @@ from bench.checks import ConfigError
 from bench.launch.cluster import env, ray_hosts, submission
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.commands import command, over_ssh, srun
-from bench.launch.cluster.host_server import NOT_RUN
+from bench.launch.cluster.host_server import FIRST_S, NOT_RUN
 from bench.launch.cluster.interfaces import own_address, reject_loopback
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
@@ -42,7 +42,7 @@ def on_every_node(cluster: Cluster, modules: list[str]) -> ClusterLauncher:
     this, address = env.node(), env.coordinator_address(cluster)
     if this.size > 1:
         reject_loopback(address)
-    members = Membership(address, cluster.port, this.secret, modules, this.size)
+    members = Membership(address, cluster.port, this.secret, modules, this.size, FIRST_S)
     return started(members, this.secret, {0: command(address, members.port, "0", cluster)})
 
 
