@@ -130,7 +130,13 @@ class RayHosts:
             place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
             options = actor.options(num_cpus=1, num_gpus=node.gpus, scheduling_strategy=place)
             self._actors.append(options.remote())
-            self._ends.append(self._started(index))
+            try:
+                self._ends.append(self._started(index))
+            except Exception as error:  # Ray's own, around that of the node
+                raise ConfigError(
+                    f"no host server could be started on {node.address} ({lines_of(error)[-1]}); every node needs this "
+                    "folder and the same Python environment"
+                ) from error
 
     def _started(self, index: int) -> Any:
         """Starts the host server by its actor; what gives its exit status once it has ended."""
@@ -146,7 +152,7 @@ class RayHosts:
         try:
             return f"the host server on {node} exited with status {self._ray.get(self._ends[index])}"
         except Exception as error:  # Ray's own
-            return f"the actor on {node} ended: {printable(str(error).strip().splitlines()[0])}"
+            return f"the actor on {node} ended: {lines_of(error)[0]}"
 
     def _has_ended(self, index: int) -> bool:
         return bool(self._ray.wait([self._ends[index]], num_returns=1, timeout=0)[0])
@@ -171,3 +177,8 @@ class RayHosts:
         if self._group is not None:
             self._ray.util.remove_placement_group(self._group)
         self._ray.shutdown()
+
+
+def lines_of(error: Exception) -> list[str]:
+    """Of the text of an error of Ray's, which ends with that of the node, after its traceback."""
+    return [printable(line) for line in (str(error).strip() or type(error).__name__).splitlines()]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from bench.checks import ConfigError
+from bench.launch.cluster import ray_hosts
 from bench.launch.cluster.ray_hosts import RayHosts, RayNode, bundle, chosen
 from bench.launch.cluster.starter import Loss
 
@@ -80,3 +82,26 @@ def test_a_host_server_that_has_ended_is_started_again_once_by_its_actor() -> No
     assert hosts.failure(0) == ""
     ray.ended = {0, 1}
     assert not hosts.restart(0, LOST)
+
+
+def test_what_a_node_lacks_is_an_error_with_its_address() -> None:
+    class Failing(FakeRay):
+        def get(self, reference: int) -> int:
+            raise RuntimeError("ray::Starter.start()\n  Traceback ...\nModuleNotFoundError: No module named 'bench'")
+
+        def remote(self, actor: object) -> SimpleNamespace:
+            made = SimpleNamespace(start=self.start, wait=self.wait_method)
+            return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: made))
+
+        @property
+        def util(self) -> SimpleNamespace:
+            return SimpleNamespace(placement_group=lambda *_, **__: SimpleNamespace(wait=lambda seconds: True))
+
+    hosts = RayHosts(Failing(), [RayNode("10.0.0.1", 0.0)])
+    with (
+        mock.patch.object(ray_hosts.importlib, "import_module", mock.Mock()),
+        pytest.raises(
+            ConfigError, match=r"on 10\.0\.0\.1 \(ModuleNotFoundError: No module named 'bench'\); every node"
+        ),
+    ):
+        hosts.start(lambda index: ["server"], "shared")
