@@ -125,24 +125,25 @@ class RayHosts:
                 f"the Ray cluster has no free CPU and GPUs on each of {len(bundles)} nodes; see ray status, or set "
                 "cluster.nodes"
             )
-        actor = self._ray.remote(Starter)
+        remote = self._ray.remote(Starter)
         for index, node in enumerate(self._nodes):
             place = strategies.PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
-            options = actor.options(num_cpus=1, num_gpus=node.gpus, scheduling_strategy=place)
+            options = remote.options(num_cpus=1, num_gpus=node.gpus, scheduling_strategy=place)
             self._actors.append(options.remote())
+        starts = [self._start_of(index) for index in range(len(self._nodes))]  # on all nodes at the same time
+        for node, actor, begun in zip(self._nodes, self._actors, starts, strict=True):
             try:
-                self._ends.append(self._started(index))
+                self._ray.get(begun)
             except Exception as error:  # Ray's own, around that of the node
                 raise ConfigError(
                     f"no host server could be started on {node.address} ({lines_of(error)[-1]}); every node needs this "
                     "folder and the same Python environment"
                 ) from error
+            self._ends.append(actor.wait.remote())
 
-    def _started(self, index: int) -> Any:
-        """Starts the host server by its actor; what gives its exit status once it has ended."""
-        actor = self._actors[index]
-        self._ray.get(actor.start.remote(self._words(index), self._secret, os.getcwd()))
-        return actor.wait.remote()
+    def _start_of(self, index: int) -> Any:
+        """The call that starts a host server by its actor."""
+        return self._actors[index].start.remote(self._words(index), self._secret, os.getcwd())
 
     def failure(self, index: int) -> str:
         """How the host server on this node ended; empty while it runs."""
@@ -163,7 +164,8 @@ class RayHosts:
             return False
         self._restarted.add(index)
         try:
-            self._ends[index] = self._started(index)
+            self._ray.get(self._start_of(index))
+            self._ends[index] = self._actors[index].wait.remote()
         except Exception:  # Ray's own: the actor ended with its node
             return False
         return True

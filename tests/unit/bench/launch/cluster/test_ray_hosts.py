@@ -74,7 +74,8 @@ def test_a_host_server_that_has_ended_is_started_again_once_by_its_actor() -> No
     hosts = RayHosts(ray, [RayNode("10.0.0.1", 0.0)])
     hosts._words, hosts._secret = (lambda index: ["server", str(index)]), "shared"
     hosts._actors.append(SimpleNamespace(start=ray.start, wait=ray.wait_method))
-    hosts._ends.append(hosts._started(0))
+    ray.get(hosts._start_of(0))
+    hosts._ends.append(ray.wait_method.remote())
     assert hosts.failure(0) == "" and not hosts.restart(0, LOST)
     ray.ended = {0}
     assert hosts.failure(0) == "the host server on 10.0.0.1 exited with status 137"
