@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +19,7 @@ import pytest
 
 from bench.measure.machine.interference import PROC, TICKS_PER_S, MachineCounters, between, ours, read_machine
 from bench.measure.verdicts import Cause, background_load, clock_drift, throttled
+from tests.waiting import wait_until
 
 Measured = TypeVar("Measured")
 TRIES = 3
@@ -60,6 +62,19 @@ def counted_undisturbed(count: Callable[[], float], expected: float, times: int 
         assert abs(counted[-1] - expected) <= 0.01, f"{expected} expected, each time counted: {counted}"
 
     undisturbed(counts, claim)
+
+
+def gone_within(seconds: float, condition: Callable[[], bool], at_most: float = 60.0) -> float:
+    """Waits for ``condition``, at most ``at_most`` seconds; the seconds that it took.
+
+    It must hold within ``seconds``, unless something disturbed the machine meanwhile.
+    """
+    began = time.monotonic()
+    with Watch() as watch:
+        assert wait_until(condition, at_most), f"it takes more than {at_most:g} s"
+        took_s = time.monotonic() - began
+    assert took_s <= seconds or watch.cause(), f"it took {took_s:.1f} s; at most {seconds:g} s are expected"
+    return took_s
 
 
 @dataclass(frozen=True)
