@@ -63,7 +63,9 @@ def test_a_host_joins_again_if_the_coordinator_closes_before_it_has_accepted() -
 
 def test_a_host_ends_with_the_reason_that_the_coordinator_gives(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, serving(listener) as statuses:
-        as_coordinator(listener).send({"exit": 2, "reason": "it runs other code"})
+        channel = as_coordinator(listener)
+        assert channel.receive()["index"] == 1
+        channel.send({"exit": 2, "reason": "it runs other code"})
     assert statuses == [2] and "host server: it runs other code" in capsys.readouterr().err
 
 
