@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import select
 import shutil
@@ -42,6 +43,8 @@ Ranks then have a second to end by themselves and 0.3 s to write their stacks: a
 """
 FIRST_S = 600.0
 """How long a host server waits for the coordinator to listen: the same command may start minutes later there."""
+NOTE_S = 30.0
+"""After which it prints that it waits."""
 RETRY_S = 60.0
 """How long a host server tries to reach a coordinator that does not answer."""
 PAUSE_S = 0.2
@@ -112,6 +115,7 @@ class HostServer:
         """A connection to the coordinator; None, with the last error in a line, once it does not listen any more, or
         time is over."""
         last: OSError | None = None
+        note_s = time.monotonic() + NOTE_S
         while time.monotonic() < deadline:
             try:
                 connection = socket.create_connection(self._coordinator, timeout=CONNECT_S)
@@ -125,6 +129,9 @@ class HostServer:
                 except (Closed, OSError) as error:
                     connection.close()
                     last = error if isinstance(error, OSError) else ConnectionError(f"not accepted: {error}")
+            if time.monotonic() > note_s:
+                note_s = math.inf
+                print(f"bench: host server: waiting for the coordinator at {self._where()}: {last}", file=sys.stderr)
             time.sleep(PAUSE_S)
         print(f"bench: host server: no connection to the coordinator at {self._where()}: {last}", file=sys.stderr)
         return None

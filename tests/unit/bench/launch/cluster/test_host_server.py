@@ -43,13 +43,15 @@ def serving(listener: socket.socket, **settings: Any) -> Iterator[list[int]]:
 def test_a_host_that_reaches_no_coordinator_prints_the_last_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], begins_later: bool
 ) -> None:
-    monkeypatch.setattr(host_server, "FIRST_S", 0.3)
+    monkeypatch.setattr(host_server, "FIRST_S", 0.5)
+    monkeypatch.setattr(host_server, "NOTE_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = host_server.HostServer("127.0.0.1", port, 1, "secret", begins_later=begins_later)
     assert server.run() == host_server.LOST_STATUS
     line = capsys.readouterr().err
     assert f"no connection to the coordinator at 127.0.0.1 port {port}: " in line and "refused" in line
+    assert (line.count(f"waiting for the coordinator at 127.0.0.1 port {port}: ") == 1) == begins_later
 
 
 def test_a_host_joins_again_if_the_coordinator_closes_before_it_has_accepted() -> None:
