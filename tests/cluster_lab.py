@@ -11,6 +11,7 @@ no packet leaves the namespaces. Needs root and iproute2.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -174,18 +175,21 @@ def main(
 
     ``up`` begins without the folder ``left`` by an earlier laboratory.
     """
-    command, *rest = arguments or ["help"]
-    if command == "up":
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", choices=("up", "at", "die", "down"))
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "up":
         lab.down()
         if left:
             shutil.rmtree(left, ignore_errors=True)
-        lab.up(int(rest[0]) if rest else 2)
-    elif command == "at":
-        words = (at or lab.at)(*rest)
+        lab.up(int(parsed.words[0]) if parsed.words else 2)
+    elif parsed.command == "at":
+        words = (at or lab.at)(*parsed.words)
         os.execvp(words[0], words)
-    elif command == "die":
-        lab.die(rest[0])
-    elif command == "down":
+    elif parsed.command == "die":
+        lab.die(parsed.words[0])
+    elif parsed.command == "down":
         lab.down()
     else:
         print(about)

@@ -28,7 +28,7 @@ from bench.rank_results import HostCheckResult
 SECRET = "s" * 32
 
 
-def join(port: int, index: int, instance: str = "first", **changes: object) -> Channel:
+def join(port: int, index: int, instance: str = "first", /, **changes: object) -> Channel:
     channel = Channel(socket.create_connection(("127.0.0.1", port)))
     secrets.prove_as_host(channel, SECRET)
     described = {"name": f"n{index}", "address": "127.0.0.1", "interface": "lo", "cores": 1.0}
