@@ -178,15 +178,18 @@ def pump_until(members: Membership, condition: Callable[[], bool]) -> None:
         members.pump(0.05)
 
 
+def joined(members: Membership, index: int, instance: str) -> Channel:
+    """A host server that has joined."""
+    channels: list[Channel] = []
+    joining = threading.Thread(target=lambda: channels.append(join(members.port, index, instance)))
+    joining.start()
+    pump_until(members, lambda: bool(channels) and not members._arrivals)
+    joining.join()
+    return channels[0]
+
+
 def test_an_earlier_server_of_a_host_is_sent_away_and_the_same_one_may_join_again(half: Membership) -> None:
-    servers: list[Channel] = []
-    for number, instance in enumerate(("first", "first", "second"), start=1):
-        joining = threading.Thread(target=lambda name=instance: servers.append(join(half.port, 1, name)))
-        joining.start()
-        before = half.members.get(1)
-        pump_until(half, lambda earlier=before: half.members.get(1) not in (None, earlier))
-        joining.join()
-        assert len(servers) == number
+    servers = [joined(half, 1, instance) for instance in ("first", "first", "second")]
     assert half.members[1].instance == "second"
     assert "preload" in servers[0].receive()
     with pytest.raises(Closed):
