@@ -72,7 +72,9 @@ def held_out(records: Sequence[Record], largest: int) -> list[tuple[Case, HeldOu
         for place, curve in enumerate(group):
             for ranks in curve.sizes:
                 if ranks > largest:
-                    one = HeldOut(projector.at(place, ranks), largest, curve.step_s(ranks).value)
+                    one = HeldOut(
+                        projector.at(place, ranks), largest, curve.step_s(ranks).value, curve.relative_error(ranks)
+                    )
                     cases.append((_case(one, curve, curve.records[ranks]), one))
     return cases
 

@@ -170,9 +170,9 @@ def rounds_of(kind: str, rank: int, ranks: int, size: float, first: int) -> list
 
 
 def predicted_s(kind: str, ranks: int, size: int, topology: Topology) -> float:
-    """By the formula of the projection; rings only, since rings are what is simulated."""
+    """By the formula of the projection for ranks that wait for each message; rings only, as they are simulated."""
     backend = "nccl" if kind in RINGS else "gloo"
-    fabric = replace(topology.fabric, trees=False)
+    fabric = replace(topology.fabric, trees=False, eager=False)
     if kind == "exchange":
         send = Collective("send", "uint8", size // ranks, ranks, 1)
         return (ranks - 1) * float(collective_s(send, backend, fabric))

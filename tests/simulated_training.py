@@ -34,10 +34,29 @@ class Cluster:
     """Share of its speed that computation loses while a message is in flight."""
     trees: bool = False
     """Whether an all-reduce uses a tree where that is faster, as NCCL's can."""
+    per_host: int | None = None
+    """Ranks of a host; None: each has a link of its own."""
+    between_alpha_s: float = 1e-3
+    between_bytes_per_s: float = 5e7
+    """Of a message to the next host, over the link that a host's ranks share."""
+    strong: bool = False
+    """Whether layers take 1/N of their time among N ranks."""
+    fixed: float = 0.0
+    """Share of a layer's time that does not shrink so."""
 
     def rounds_s(self, ranks: int, rounds: int) -> float:
-        """So many rounds of messages of 1/N of a layer."""
-        return sum(self.alpha_s + self.layer_bytes / ranks / self.bytes_per_s for _ in range(rounds))
+        """So many rounds of messages of 1/N of a layer; each rank sends on once a message has arrived."""
+        part_bytes = self.layer_bytes / ranks
+        if self.per_host is None or ranks <= self.per_host:
+            return sum(self.alpha_s + part_bytes / self.bytes_per_s for _ in range(rounds))
+        slow = [(rank + 1) % self.per_host == 0 for rank in range(ranks)]
+        hop_s = [self.between_alpha_s if one else self.alpha_s for one in slow]
+        send_s = [part_bytes / (self.between_bytes_per_s if one else self.bytes_per_s) for one in slow]
+        arrived, free = [0.0] * ranks, [0.0] * ranks
+        for _ in range(rounds):
+            free = [max(arrived[rank], free[rank]) + send_s[rank] for rank in range(ranks)]
+            arrived = [free[rank - 1] + hop_s[rank - 1] for rank in range(ranks)]
+        return max(arrived)
 
     def step_s(self, stage: int, ranks: int, generator: random.Random) -> tuple[float, float]:
         """The time of one step, and of the update within it."""
@@ -65,7 +84,8 @@ class Cluster:
                 clocks[:] = [max(clock, channel) for clock in clocks]
             return channel
 
-        for seconds, is_backward in ((self.forward_s, False), (self.backward_s, True)):
+        shared = self.fixed + (1 - self.fixed) / ranks if self.strong else 1.0
+        for seconds, is_backward in ((shared * self.forward_s, False), (shared * self.backward_s, True)):
             ready = send(list(clocks), gather, wait=True) if stage == 3 else 0.0
             for layer in range(self.layers):
                 clocks[:] = [max(clock, ready) for clock in clocks]
@@ -102,10 +122,14 @@ class Cluster:
                 for rank in fake.ranks
             ]
             rounds.append(replace(fake, ranks=samples))
-        network = {"kind": "lab", "rate": "1gbit", "delay": None, "hosts": None}
+        network = {"kind": "lab" if self.per_host is None else "none", "rate": "1gbit", "delay": None, "hosts": None}
         record = cell(stage, ranks, rounds, verdicts=[])
         record.config["network"] = network
-        if not self.contention:
+        if self.per_host and ranks > self.per_host:
+            record.resolved["hosts"] = [{"ranks": self.per_host}] * (ranks // self.per_host)
+        if self.strong:
+            record.config |= {"scaling": "strong", "batch_size": 64}
+        elif not self.contention:
             record.config["workload"] = {
                 "name": "calibrated",
                 "per": "micro_batch",

@@ -64,10 +64,12 @@ def positive(text: str) -> int:
 def rate(text: str) -> float:
     from results.quantities import bits_per_s
 
+    if text.endswith("/s"):
+        return 8 * bytes_rate(text)
     try:
         return bits_per_s(text, maximum=1e14)
     except ValueError as error:
-        raise Kind(f"{text!r} is not a rate; valid: such as 400gbit") from error
+        raise Kind(f"{text!r} is not a rate; valid: such as 400gbit or 50GB/s") from error
 
 
 def latency(text: str) -> float:
@@ -80,12 +82,14 @@ def latency(text: str) -> float:
 
 
 def bytes_rate(text: str) -> float:
+    if text.endswith("bit"):
+        return rate(text) / 8
     try:
         if not text.endswith("/s"):
             raise argparse.ArgumentTypeError
         return float(size(text.removesuffix("/s")))
     except argparse.ArgumentTypeError as error:
-        raise Kind(f"{text!r} is not a bandwidth; valid: such as 900GB/s") from error
+        raise Kind(f"{text!r} is not a rate; valid: such as 900GB/s or 400gbit") from error
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -117,6 +121,8 @@ def links_of(arguments: argparse.Namespace) -> Links | str:
         return "--link and --latency describe the network between hosts together; give both"
     if arguments.link is not None and arguments.gpus_per_host is None:
         return "--link is shared by the ranks of a host; give --gpus-per-host too"
+    if arguments.inside is not None and arguments.gpus_per_host is None:
+        return "--inside is the bandwidth between the ranks of a host; give --gpus-per-host too"
     if arguments.link is None and arguments.links_per_host > 1:
         return "--links-per-host counts links like --link; give --link, --latency and --gpus-per-host too"
     between = None if arguments.link is None else LinkTime(arguments.latency, 8 / arguments.link)

@@ -13,6 +13,7 @@ from functools import cached_property
 from math import log
 from typing import Any
 
+from analysis.metrics import hosts
 from analysis.metrics.scaling import devices, is_oversubscribed, is_ranked
 from analysis.metrics.time import step_time_s
 from analysis.projection.traffic import NotProjected, collectives_at
@@ -43,7 +44,8 @@ class ScalingCurve:
     """By world size, ascending."""
     error: float | None = None
     """Relative standard error of each step time, where its source has it; None: from the launches."""
-    _collectives: dict[int, list[Collective]] = field(default_factory=dict, repr=False, compare=False)
+    calls: dict[int, list[Collective]] = field(default_factory=dict, repr=False, compare=False)
+    """Collectives of a step by world size, where its source has them for one that was not measured."""
 
     @property
     def any(self) -> Record:
@@ -63,7 +65,7 @@ class ScalingCurve:
     def within(self, largest: int) -> ScalingCurve:
         """The same without the world sizes above ``largest``."""
         smaller = {size: record for size, record in self.records.items() if size <= largest}
-        return ScalingCurve(self.label, smaller, self.error)
+        return ScalingCurve(self.label, smaller, self.error, self.calls)
 
     @cached_property
     def stage(self) -> int:
@@ -102,12 +104,13 @@ class ScalingCurve:
 
     @cached_property
     def update_share(self) -> float:
-        """Of the step of a single rank, whose update communicates nothing; 0 where no single rank was measured."""
-        record = self.records.get(1)
-        if record is None:
+        """Of the step of a single rank, or at stage 0 of the fewest: their update communicates nothing; else 0."""
+        ranks = self.sizes[0]
+        if ranks > 1 and self.stage > 0:
             return 0.0
+        record = self.records[ranks]
         updates = [statistics.median(rank.optimizer_s) for launch in record.launches for rank in launch.ranks]
-        return min(0.9, statistics.median(updates) / self.step_s(1).value)
+        return min(0.9, statistics.median(updates) / self.step_s(ranks).value)
 
     def step_s(self, ranks: int) -> Interval:
         """Step time in seconds, as measured."""
@@ -144,24 +147,40 @@ class ScalingCurve:
         assert self.any.model is not None
         return self.rank_batch(ranks) * ranks * self.any.model.units_per_sample
 
+    @cached_property
+    def shard_size(self) -> int | None:
+        """Ranks of a shard group of hybrid sharding; None where the stage shards over all ranks."""
+        size = self.any.config.get("shard_size")
+        return int(size) if size else None
+
+    def stride(self, collective: Collective, ranks: int) -> int:
+        """How many ranks apart the members of its group are: replicas of hybrid sharding are a shard group apart."""
+        shards = self.shard_size or ranks
+        replicas = collective.kind == "all_reduce" and 1 < shards < ranks and collective.group_size == ranks // shards
+        return shards if replicas else 1
+
     def collectives(self, ranks: int) -> list[Collective]:
         """Of one step, at any world size. Raises NotProjected."""
         if ranks not in self._collectives:
             self._collectives[ranks] = self._collectives_at(ranks) if ranks > 1 else []
         return self._collectives[ranks]
 
+    @cached_property
+    def _collectives(self) -> dict[int, list[Collective]]:
+        return dict(self.calls)
+
     def _collectives_at(self, ranks: int) -> list[Collective]:
         counted = {size: record.collectives for size, record in self.records.items() if size > 1}
         by_size = {size: calls for size, calls in counted.items() if calls is not None}
         if not by_size:
             raise NotProjected("its collectives were not counted; run with measure.collectives=true")
-        return collectives_at(by_size, ranks)
+        return collectives_at(by_size, ranks, self.shard_size)
 
     @cached_property
     def deviations_s(self) -> list[float]:
         """By how much the steps of a rank that waits for no other exceed their launch's median, ascending.
 
-        From launches without communication, else from a world of one; empty where neither was measured.
+        From launches without communication, else from a world of one; empty where neither was measured, or one step.
         """
         silent = [
             launch for record in self.records.values() if record.attribution for launch in record.attribution.silent
@@ -172,8 +191,27 @@ class ScalingCurve:
             for rank in launch.ranks:
                 times = rank.step_times_s()
                 middle = statistics.median(times)
-                seconds += [time - middle for time in times]
+                seconds += [time - middle for time in times] if len(times) > 1 else []
         return sorted(seconds)
+
+    @cached_property
+    def is_emulated(self) -> bool:
+        """Whether each rank has an emulated link of its own."""
+        return (self.any.config.get("network") or {}).get("kind") not in (None, "none")
+
+    @cached_property
+    def ranks_per_host(self) -> int | None:
+        """Ranks that share a host where it is full; None where each rank has a link of its own."""
+        if self.is_emulated:
+            return None
+        used = [hosts.used(record) for record in self.records.values()]
+        placed = [int(host.get("ranks") or 0) for entries in used if len(entries) > 1 for host in entries]
+        return max(placed) if placed else max(*self.sizes, int(self.host_devices or 0))
+
+    @cached_property
+    def spans_hosts(self) -> bool:
+        """Whether a measured world size used the network between hosts."""
+        return self.ranks_per_host is not None and max(self.sizes) > self.ranks_per_host
 
     @property
     def host_devices(self) -> float | None:

@@ -1,9 +1,12 @@
 """Latency, bandwidth and compute time from the measured step times of curves that share a fabric.
 
 The parameters are log α and log 1/β of the fabric, the log odds of contention, and for each curve the log of a step
-without communication and of the factor of its collectives. A maximum a posteriori estimate: residuals are differences
-of log step time over their standard error; the factor is near 1 (log deviation 0.2), everything else is free over
-orders of magnitude. Links that were timed by themselves (``workload=collectives``) have a log deviation of 0.3.
+without communication and of the factor of its collectives. Links between hosts have an α and a β of their own where
+measured world sizes span hosts. The deviation between ranks is a parameter where no rank was measured alone.
+
+A maximum a posteriori estimate: residuals are differences of log step time over their standard error; the factor is
+near 1 (log deviation 0.2). The other priors are stated below. Links that were timed by themselves
+(``workload=collectives``) have a log deviation of 0.3.
 
 What measurements leave open is in the draws: estimates from data and priors that are moved at random by their own
 deviations (randomized maximum likelihood; Oliver, He and Reynolds 1996). Where computation hides all communication
@@ -12,14 +15,13 @@ and nothing slows it, α and β differ between draws as the prior does, and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
@@ -32,19 +34,25 @@ DRAWS = 100
 SEED = 0
 RIVAL, APART, MINIMA = 8.0, 1.0, 3
 """Costs above the best within which another minimum begins draws, too; logarithms between their links; and how many."""
-LINK = 2
-"""The first parameters: those of the link."""
 ITERATIONS = (30, 12)
 """Of the estimate, and of the draws, which start from it."""
 WIDE = 3.0
 """Deviation of the logarithm of what is free."""
-LINKS = {"nccl": LinkTime(1e-5, 1e-10)}
-"""The center of the prior by backend: 10 µs per message and 10 GB/s of GPUs' links. They are free by ``WIDE``."""
+LATENCY = {"nccl": 1.5}
+"""Deviation of log α by backend, else ``WIDE``. 90 % between a twelfth and twelve times the center: from NCCL's fastest
+protocol inside a host (0.6 µs) to sockets between hosts."""
+INSIDE = {"nccl": LinkTime(3.4e-6, 1e-10)}
+BETWEEN = {"nccl": LinkTime(14e-6, 1e-10)}
+"""The center of the prior by backend. The latencies are those of a ring over NVLink and over a network by which NCCL
+chooses its algorithm (``hwLat`` in src/graph/tuning.cc, protocol Simple). 10 GB/s is free by ``WIDE``."""
 TCP = LinkTime(1e-4, 1e-9)
 """The center for every other backend, whose messages go through the kernel."""
 CONTENTION = (log(0.05 / 0.95), 2.0)
 """Center and deviation of the log odds of contention: 90 % between 0.002 and 0.59. Calculon's systems have 0.02 for
 InfiniBand and 0.15 for NVLink."""
+SPREAD = (log(0.02), 1.0)
+"""Center and deviation of the logarithm of the deviation between ranks: 90 % between 0.4 and 10 %. GPUs of one cluster
+and type differ by 8 %, at most by 22 % (Sinha et al., SC 2022), which is four deviations."""
 FACTOR = 0.2
 TIMED = 0.3
 """Deviation of the logarithm of latency and bandwidth that were timed by themselves: a step's collectives differ."""
@@ -54,9 +62,64 @@ LIKELY = 2.0
 """A fit whose cost is higher by this much is 7 times less likely than the best, exp(2), and left out."""
 STEP = 1e-4
 """Change of a logarithm for a numeric derivative."""
-SHARED = 3
 OWN = 3
-"""Parameters that all curves share, and those of each."""
+"""Parameters of each curve."""
+
+
+Describe = Callable[[Fabric], Fabric]
+"""What a person described of a network, put in place of what was fitted."""
+
+
+def undescribed(fitted: Fabric) -> Fabric:
+    return fitted
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parameters of a fit are: shared ones first, then ``OWN`` of each curve.
+
+    Latency and seconds per byte of links, contention, and where they are fitted, the same of links between hosts and
+    the spread.
+    """
+
+    ranks_per_host: int | None
+    trees: bool
+    spans_hosts: bool
+    spreads: bool
+
+    @classmethod
+    def of(cls, curves: Sequence[ScalingCurve], trees: bool) -> Layout:
+        placed = [curve.ranks_per_host for curve in curves]
+        together = [ranks for ranks in placed if ranks is not None]
+        most = max(together) if len(together) == len(placed) else None
+        spans = any(curve.spans_hosts for curve in curves)
+        return cls(most, trees, spans, any(not curve.deviations_s for curve in curves))
+
+    @property
+    def links(self) -> list[int]:
+        """Places of the logarithms of latencies and of seconds per byte."""
+        return [0, 1, 3, 4] if self.spans_hosts else [0, 1]
+
+    @property
+    def shared(self) -> int:
+        return 3 + 2 * self.spans_hosts + self.spreads
+
+    def own(self, at: int) -> list[int]:
+        """Places of the parameters of the curve at this position."""
+        return list(range(self.shared + OWN * at, self.shared + OWN * (at + 1)))
+
+    def fabric(self, theta: Floats) -> Fabric:
+        inside = LinkTime(np.exp(theta[..., 0]), np.exp(theta[..., 1]))
+        between = LinkTime(np.exp(theta[..., 3]), np.exp(theta[..., 4])) if self.spans_hosts else None
+        return Fabric(inside, between, self.ranks_per_host, trees=self.trees)
+
+    def costs(self, theta: Floats, at: int, model: StepModel) -> Costs:
+        """Of the curve at this position."""
+        own = np.exp(theta[..., self.own(at)])
+        contention = 0.0 if model.curve.sleeps else 1 / (1 + np.exp(-theta[..., 2]))
+        fixed = np.minimum(0.99, own[..., 2]) if model.curve.is_strong else 0.0
+        spread = np.exp(theta[..., self.shared - 1]) if self.spreads else 0.0
+        return Costs(own[..., 0], own[..., 1], fixed, contention, spread)
 
 
 @dataclass(frozen=True)
@@ -64,31 +127,33 @@ class Fitted:
     """Estimates for curves that share a fabric, and draws of what they may be instead."""
 
     models: list[StepModel]
+    layout: Layout
     theta: Floats
     draws: Floats
     """One row per draw."""
     cost: float
     """Half the sum of squared residuals."""
-    trees: bool = True
-    """Whether NCCL's all-reduce may be a tree."""
+
+    @property
+    def trees(self) -> bool:
+        """Whether NCCL's all-reduce may be a tree."""
+        return self.layout.trees
 
     @property
     def fabric(self) -> Fabric:
-        link = _link(self.theta)
-        return Fabric(LinkTime(float(link.alpha_s), float(link.s_per_byte)), trees=self.trees)
+        return self.layout.fabric(self.theta)
 
     def costs(self, at: int) -> Costs:
         """Of the curve with this position."""
-        costs = _costs(self.theta, at, self.models[at])
-        return Costs(float(costs.step_s), float(costs.factor), float(costs.fixed), float(costs.contention))
+        return self.layout.costs(self.theta, at, self.models[at])
 
-    def drawn_s(self, at: int, ranks: int, fabric: Fabric | None = None) -> Floats:
+    def drawn_s(self, at: int, ranks: int, describe: Describe = undescribed) -> Floats:
         """The step time of a curve among so many ranks, in seconds, for each draw.
 
-        ``fabric`` is one that a person described; nothing of it is uncertain.
+        What a person described of the network is certain; the rest differs between draws.
         """
-        network = fabric or Fabric(_link(self.draws), trees=self.trees)
-        seconds = self.models[at].step_s(ranks, _costs(self.draws, at, self.models[at]), network)
+        network = describe(self.layout.fabric(self.draws))
+        seconds = self.models[at].step_s(ranks, self.layout.costs(self.draws, at, self.models[at]), network)
         return np.broadcast_to(np.asarray(seconds, dtype=np.float64), len(self.draws))
 
 
@@ -98,17 +163,20 @@ def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[F
     There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
     likely than the other is left out. Raises NotProjected where collectives follow no rule.
     """
-    fits = [_fit(curves, timed, trees=False)]
+    ring = _fit(curves, timed, trees=False)
+    fits = [ring]
     if any(curve.backend == "nccl" and curve.stage <= 1 for curve in curves):
-        fits.append(_fit(curves, timed, trees=True))
+        one_host = ring.layout.ranks_per_host is not None and not ring.layout.spans_hosts
+        as_tree = replace(ring, layout=replace(ring.layout, trees=True))  # within a host both are a chain
+        fits.append(as_tree if one_host else _fit(curves, timed, trees=True))
     best = min(fits, key=lambda fitted: fitted.cost)
     return sorted((one for one in fits if one.cost - best.cost < LIKELY), key=lambda fitted: fitted.cost)
 
 
 def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool) -> Fitted:
-    problem = Problem([StepModel(curve) for curve in curves], trees, timed)
+    problem = Problem([StepModel(curve) for curve in curves], Layout.of(curves, trees), timed)
     estimates, costs = minimized(problem, problem.starts(), 0.0, ITERATIONS[0])
-    minima = _minima(estimates, costs)
+    minima = _minima(estimates[:, problem.layout.links], costs)
     best = minima[0]
     measured = problem.measured
     misfit = float(np.sum(np.square(problem.residuals(estimates[[best]])[0, :measured])))
@@ -117,14 +185,14 @@ def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool)
     drawn = [minimized(problem, np.repeat(estimates[[at]], DRAWS, axis=0), moved, ITERATIONS[1]) for at in minima]
     nearest = np.argmin([draw_costs for _, draw_costs in drawn], axis=0)
     draws = np.stack([draws for draws, _ in drawn])[nearest, np.arange(DRAWS)]
-    return Fitted(problem.models, estimates[best], draws, float(costs[best]), trees)
+    return Fitted(problem.models, problem.layout, estimates[best], draws, float(costs[best]))
 
 
-def _minima(estimates: Floats, costs: Floats) -> list[int]:
-    """The most likely estimate, then others that data and priors which are moved could prefer to it."""
+def _minima(links: Floats, costs: Floats) -> list[int]:
+    """The most likely estimate of these links, then others that data and priors which are moved could prefer to it."""
     minima: list[int] = []
     for at in np.argsort(costs):
-        gaps = [np.abs(estimates[at, :LINK] - estimates[other, :LINK]).max() for other in minima]
+        gaps = [np.abs(links[at] - links[other]).max() for other in minima]
         if costs[at] - costs.min() < RIVAL and all(gap > APART for gap in gaps):
             minima.append(int(at))
     return minima[:MINIMA]
@@ -138,7 +206,7 @@ class Problem:
     """
 
     models: list[StepModel]
-    trees: bool
+    layout: Layout
     timed: LinkTime | None = None
     """Links that were timed by themselves."""
 
@@ -150,10 +218,18 @@ class Problem:
     @cached_property
     def prior(self) -> tuple[Floats, Floats]:
         """Center and deviation of each parameter."""
-        links = self.timed or LINKS.get(self.models[0].curve.backend, TCP)
-        deviation = TIMED if self.timed else WIDE
+        backend = self.models[0].curve.backend
+        latency = LATENCY.get(backend, WIDE)
+        links = self.timed or INSIDE.get(backend, TCP)
         center = [log(float(links.alpha_s)), log(float(links.s_per_byte)), CONTENTION[0]]
-        spread = [deviation, deviation, CONTENTION[1]]
+        spread = [*((TIMED, TIMED) if self.timed else (latency, WIDE)), CONTENTION[1]]
+        if self.layout.spans_hosts:
+            between = BETWEEN.get(backend, TCP)
+            center += [log(float(between.alpha_s)), log(float(between.s_per_byte))]
+            spread += [latency, WIDE]
+        if self.layout.spreads:
+            center.append(SPREAD[0])
+            spread.append(SPREAD[1])
         for model in self.models:
             smallest = model.curve.sizes[0]
             center += [log(model.curve.step_s(smallest).value), 0.0, log(FIXED[0])]
@@ -164,7 +240,8 @@ class Problem:
         """The prior's center, and of it with ``STARTS`` the most likely of each latency and of each bandwidth."""
         starts = np.repeat(self.prior[0][None], len(STARTS) + 1, axis=0)
         for row, (alpha_s, s_per_byte, contention) in zip(starts[1:], STARTS, strict=True):
-            row[:SHARED] = log(alpha_s), log(s_per_byte), log(contention / (1 - contention))
+            row[self.layout.links] = [log(alpha_s), log(s_per_byte)] * (len(self.layout.links) // 2)
+            row[2] = log(contention / (1 - contention))
         likely: dict[tuple[str, float], int] = {}
         for at in np.argsort(np.sum(np.square(self.residuals(starts[1:])), axis=1)):
             alpha_s, s_per_byte, _ = STARTS[at]
@@ -184,7 +261,7 @@ class Problem:
         slopes[:, self.measured :] = np.diag(1 / self.prior[1])
         first = 0
         for at, model in enumerate(self.models):
-            own = _places(at)
+            own = [*range(self.layout.shared), *self.layout.own(at)]
             moved = np.repeat(theta[None], len(own) + 1, axis=0)
             for row, place in enumerate(own, start=1):
                 moved[row, :, place] += STEP
@@ -196,25 +273,9 @@ class Problem:
 
     def _misfits(self, theta: Floats, at: int) -> Floats:
         model = self.models[at]
-        curve, costs, fabric = model.curve, _costs(theta, at, model), Fabric(_link(theta), trees=self.trees)
+        curve, costs, fabric = model.curve, self.layout.costs(theta, at, model), self.layout.fabric(theta)
         logs = [
             np.log(model.step_s(ranks, costs, fabric) / curve.step_s(ranks).value) / curve.relative_error(ranks)
             for ranks in curve.sizes
         ]
         return np.stack([np.broadcast_to(values, len(theta)) for values in logs], axis=1)
-
-
-def _places(at: int) -> list[int]:
-    first = SHARED + OWN * at
-    return [*range(SHARED), *range(first, first + OWN)]
-
-
-def _link(theta: NDArray[np.float64]) -> LinkTime:
-    return LinkTime(np.exp(theta[..., 0]), np.exp(theta[..., 1]))
-
-
-def _costs(theta: NDArray[np.float64], at: int, model: StepModel) -> Costs:
-    own = np.exp(theta[..., _places(at)[SHARED:]])
-    contention = 0.0 if model.curve.sleeps else 1 / (1 + np.exp(-theta[..., 2]))
-    fixed = np.minimum(0.99, own[..., 2]) if model.curve.is_strong else 0.0
-    return Costs(own[..., 0], own[..., 1], fixed, contention)

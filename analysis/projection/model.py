@@ -8,7 +8,8 @@ T(N) = compute + update + communication that nothing hides + waiting for the slo
 - Communication is what ``schedule.pass_s`` leaves exposed: gradients reduced during backward, parameters gathered
   during forward and backward at stage 3, and what follows the update. Hidden communication costs time, too, by
   contention with computation.
-- Waiting is the expected maximum over N ranks of the time by which a step exceeds its median.
+- Waiting is the expected maximum over N ranks of the time by which a step exceeds its median. Where no rank was
+  measured that waits for no other, it is the expected maximum of normal deviations of a fitted size.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from statistics import NormalDist, pstdev
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime, collective_s
 from analysis.projection.schedule import Seconds, pass_s, spread
-from results.launches import Collective
 
 REDUCTIONS = ("all_reduce", "reduce_scatter", "reduce", "all_to_all")
 SCALAR_BYTES = 64
@@ -40,6 +40,8 @@ class Costs:
     """Share of the compute time that does not shrink with the batch; strong scaling only."""
     contention: Seconds = 0.0
     """Share of its speed that computation loses while a collective is in flight."""
+    spread: Seconds = 0.0
+    """Deviation between ranks of their own time, as a share of it; counts where no deviations were measured."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Parts:
     """The parts of a step, in seconds."""
 
     compute_s: float
+    """Forward and backward, that with strong scaling shrink with the batch."""
+    fixed_s: float
+    """Of forward and backward, what does not shrink with the batch; 0 with weak scaling."""
     update_s: float
     latency_s: float
     """What communication adds to computation, exposed or by contention, if bandwidth is unlimited."""
@@ -56,18 +61,28 @@ class Parts:
 
     @property
     def step_s(self) -> float:
-        return self.compute_s + self.update_s + self.latency_s + self.bandwidth_s + self.straggler_s
+        return self.compute_s + sum(self.limits.values())
 
     @property
-    def bottleneck(self) -> str:
-        """The part that costs most, of those that scaling adds or cannot reduce."""
-        parts = {
+    def limits(self) -> dict[str, float]:
+        """The parts that scaling adds or cannot reduce, by their names as bottlenecks."""
+        return {
             "latency": self.latency_s,
             "bandwidth": self.bandwidth_s,
             "stragglers": self.straggler_s,
             "update": self.update_s,
+            "fixed compute": self.fixed_s,
         }
-        return max(parts, key=lambda name: parts[name])
+
+    @property
+    def bottleneck(self) -> str:
+        """The part that costs most, of those that scaling adds or cannot reduce."""
+        return max(self.limits, key=lambda name: self.limits[name])
+
+    def grown(self, before: Parts, ideal: float) -> str:
+        """The bottleneck that grew most from ``before`` in excess of the ideal, which is so many times its time."""
+        excess = {name: seconds - ideal * before.limits[name] for name, seconds in self.limits.items()}
+        return max(excess, key=lambda name: excess[name])
 
 
 @dataclass(frozen=True)
@@ -89,40 +104,44 @@ class StepModel:
     curve: ScalingCurve
     _straggler_s: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
-    def straggler_s(self, ranks: int) -> float:
-        """Waiting for the slowest of so many ranks, which no fitted parameter changes."""
+    def straggler_s(self, ranks: int, own_s: Seconds, spread: Seconds) -> Seconds:
+        """Waiting for the slowest of so many ranks, each of which takes ``own_s`` alone."""
+        if not self.curve.deviations_s:
+            return own_s * spread * normal_maximum(ranks)
         if ranks not in self._straggler_s:
             self._straggler_s[ranks] = expected_maximum(self.curve.deviations_s, ranks) if ranks > 1 else 0.0
         return self._straggler_s[ranks]
 
     def parts(self, ranks: int, costs: Costs, fabric: Fabric) -> Parts:
         """The parts of a step among ``ranks``. Raises NotProjected where its collectives cannot be determined."""
-        compute_s, update_s = self._own_s(ranks, costs)
-        calls = self.curve.collectives(ranks)
-        exposed_s = float(self._exposed_s(calls, compute_s, costs, fabric))
-        latency_s = min(exposed_s, float(self._exposed_s(calls, compute_s, costs, _without_bytes(fabric))))
-        own = (float(compute_s), float(update_s))
-        return Parts(*own, latency_s, exposed_s - latency_s, self.straggler_s(ranks))
+        compute_s, fixed_s, update_s = self._own_s(ranks, costs)
+        own_s = compute_s + fixed_s
+        exposed_s = float(self._exposed_s(ranks, own_s, costs, fabric))
+        latency_s = min(exposed_s, float(self._exposed_s(ranks, own_s, costs, _without_bytes(fabric))))
+        straggler_s = float(self.straggler_s(ranks, own_s + update_s, costs.spread))
+        own = (float(compute_s), float(fixed_s), float(update_s))
+        return Parts(*own, latency_s, exposed_s - latency_s, straggler_s)
 
     def step_s(self, ranks: int, costs: Costs, fabric: Fabric) -> Seconds:
         """The sum of the parts, for one set of costs and links, or for several at once."""
-        compute_s, update_s = self._own_s(ranks, costs)
-        exposed_s = self._exposed_s(self.curve.collectives(ranks), compute_s, costs, fabric)
-        return compute_s + update_s + exposed_s + self.straggler_s(ranks)
+        compute_s, fixed_s, update_s = self._own_s(ranks, costs)
+        own_s = compute_s + fixed_s
+        exposed_s = self._exposed_s(ranks, own_s, costs, fabric)
+        return own_s + update_s + exposed_s + self.straggler_s(ranks, own_s + update_s, costs.spread)
 
-    def _own_s(self, ranks: int, costs: Costs) -> tuple[Seconds, Seconds]:
-        """Forward and backward, and the update."""
+    def _own_s(self, ranks: int, costs: Costs) -> tuple[Seconds, Seconds, Seconds]:
+        """Forward and backward that shrink with the batch, that do not, and the update."""
         curve = self.curve
         update_s = costs.step_s * curve.update_share / (ranks if curve.stage >= 1 else 1)
         compute_s = costs.step_s * (1 - curve.update_share)
-        if curve.is_strong:
-            compute_s = compute_s * (costs.fixed + (1 - costs.fixed) * curve.sizes[0] / ranks)
-        return compute_s, update_s
+        if not curve.is_strong:
+            return compute_s, 0.0, update_s
+        return (1 - costs.fixed) * compute_s * curve.sizes[0] / ranks, costs.fixed * compute_s, update_s
 
-    def _exposed_s(self, calls: Sequence[Collective], compute_s: Seconds, costs: Costs, fabric: Fabric) -> Seconds:
+    def _exposed_s(self, ranks: int, compute_s: Seconds, costs: Costs, fabric: Fabric) -> Seconds:
         """What communication adds to the computation of a step: what nothing hides, and contention."""
         curve = self.curve
-        phases = self.phases(calls, costs.factor, fabric)
+        phases = self.phases(ranks, costs.factor, fabric)
         times = curve.micro_batches
         backward_s = compute_s * curve.backward_share / times
         forward_s = compute_s / times - backward_s
@@ -146,15 +165,17 @@ class StepModel:
         segment_s: list[Seconds] = [compute_s / segments] * segments
         return pass_s(segment_s, gather_s, reduce_s, overlap=self.curve.overlap, contention=contention)
 
-    def phases(self, calls: Sequence[Collective], factor: Seconds, fabric: Fabric) -> Phases:
-        """When each collective of a step runs, by stage and kind."""
+    def phases(self, ranks: int, factor: Seconds, fabric: Fabric) -> Phases:
+        """When each collective of a step among ``ranks`` runs, by stage and kind."""
         reductions: list[Seconds] = []
+        among_replicas: list[Seconds] = []
         gathers: list[Seconds] = []
         other: list[Seconds] = []
-        for call in calls:
+        for call in self.curve.collectives(ranks):
             if call.kind == "recv":
                 continue  # the other end of a send, which has the time of both
-            seconds = factor * collective_s(call, self.curve.backend, fabric)
+            stride = self.curve.stride(call, ranks)
+            seconds = factor * collective_s(call, self.curve.backend, fabric, stride)
             if call.kind == "send":
                 exchanges = max(1, call.count // (call.group_size - 1))
                 reduced = round(exchanges * self._reduced_share)
@@ -162,8 +183,13 @@ class StepModel:
                 gathers += [seconds * (call.group_size - 1)] * (exchanges - reduced)
             elif call.size_bytes <= SCALAR_BYTES or (call.kind == "broadcast" and self.curve.stage == 0):
                 other += [seconds] * call.count
+            elif stride > 1:
+                among_replicas += [seconds] * call.count
             else:
                 (reductions if call.kind in REDUCTIONS else gathers).extend([seconds] * call.count)
+        if among_replicas:
+            summed = spread(among_replicas, len(reductions) or len(among_replicas))
+            reductions = [one + other for one, other in zip(reductions or [0.0] * len(summed), summed, strict=True)]
         if self.curve.stage == 3:
             half = len(gathers) // 2
             return Phases(gathers[:half], gathers[half:], reductions, other)

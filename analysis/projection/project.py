@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
 
 from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.fabric import Fabric, LinkTime
-from analysis.projection.held_out import HeldOut, Projected, Projector
+from analysis.projection.fit import Describe, undescribed
+from analysis.projection.held_out import LEVEL, HeldOut, Projected, Projector
 from analysis.projection.measured_links import measured_line
 from analysis.projection.memory import peak_bytes
 from results.record import Record
@@ -53,9 +58,14 @@ class Knee:
 
     label: str
     ranks: int
-    """The largest world size from which another doubling does not raise throughput by ``PAYS_OFF``."""
+    """The world size from which no further doubling raises throughput by ``PAYS_OFF``, among those projected."""
     bottleneck: str
-    """What costs most beyond it; empty where doubling pays off within all that can be projected."""
+    """The part that grows most with the next doubling; empty where doubling pays off within all that is projected."""
+    low: int
+    """The lower end of a 90 % band of ``ranks``, by what the measurements leave open."""
+    high: int
+    dips: dict[int, str] = field(default_factory=dict)
+    """Smaller world sizes from which doubling does not pay off, though a later one does, and the part that grows."""
 
 
 @dataclass
@@ -93,7 +103,7 @@ def _group(
     group: list[ScalingCurve], targets: list[int], links: Links, memory_bytes: float | None, timed: LinkTime | None
 ) -> Projection:
     projector = Projector(group, timed)
-    fabric = described(projector.fabric, links)
+    describe = partial(described, links=links)
     record = group[0].any
     projection = Projection(group[0].fabric_key[0], record.model.unit if record.model else "unit")
     projection.checked, projection.timed = projector.checked, timed
@@ -103,25 +113,27 @@ def _group(
             if reason := why_not(curve, ranks, links):
                 projection.not_projected.append(f"{ranks} GPUs, {curve.label}: {reason}")
             else:
-                allowed.append(_row(projector, place, ranks, fabric, memory_bytes))
+                allowed.append(_row(projector, place, ranks, describe, memory_bytes))
         if allowed:
             projection.rows[ranks] = sorted(allowed, key=lambda row: (row.fits is False, -row.throughput_per_s))
-    projection.knees = [_knee(projector, place, max(targets), fabric, links) for place in range(len(group))]
+    projection.knees = [
+        knee_of(projector, place, _doubled(curve, max(targets), links), describe) for place, curve in enumerate(group)
+    ]
     projection.not_projected = merged(projection.not_projected)
     return projection
 
 
-def described(fitted: Fabric, links: Links) -> Fabric | None:
-    """The fabric with what a person described of it; None where nothing was."""
+def described(fitted: Fabric, links: Links) -> Fabric:
+    """The fabric with what a person described in place of what was fitted."""
     if links.between is None and links.ranks_per_host is None and links.inside_s_per_byte is None:
-        return None
+        return fitted
     own = fitted.inside
     inside = own if links.inside_s_per_byte is None else LinkTime(own.alpha_s, links.inside_s_per_byte)
     return replace(
         fitted,
         inside=inside,
-        between=links.between or own,
-        ranks_per_host=links.ranks_per_host or 1,
+        between=links.between or fitted.between or own,
+        ranks_per_host=links.ranks_per_host or fitted.ranks_per_host or 1,
         links_per_host=links.links_per_host,
     )
 
@@ -131,16 +143,21 @@ def why_not(curve: ScalingCurve, ranks: int, links: Links) -> str:
     largest = max(curve.sizes)
     if ranks > MAX_FACTOR * largest:
         return f"more than {MAX_FACTOR} times the largest measured world size, {largest}"
-    emulated = (curve.any.config.get("network") or {}).get("kind") not in (None, "none")
-    if emulated or links.between is not None or ranks <= max(largest, curve.host_devices or 0):
+    if curve.is_strong and curve.rank_batch(ranks) < curve.micro_batches:
+        samples = int(curve.rank_batch(1))
+        most = samples // curve.micro_batches
+        return f"scaling=strong shares a batch of {samples} samples; valid: up to {most} GPUs, or a larger batch_size"
+    if curve.shard_size and ranks > curve.shard_size and ranks % curve.shard_size:
+        return f"shard_size={curve.shard_size} does not divide the world size; valid: its multiples"
+    if curve.is_emulated or curve.spans_hosts or links.between is not None:
+        return ""
+    if ranks <= max(largest, curve.host_devices or 0):
         return ""
     return "no network between hosts was measured; describe it with --link, --latency and --gpus-per-host"
 
 
-def _row(
-    projector: Projector, place: int, ranks: int, fabric: Fabric | None, memory_bytes: float | None
-) -> ProjectionRow:
-    curve, projected = projector.curves[place], projector.at(place, ranks, fabric)
+def _row(projector: Projector, place: int, ranks: int, describe: Describe, memory_bytes: float | None) -> ProjectionRow:
+    curve, projected = projector.curves[place], projector.at(place, ranks, describe)
     base = curve.sizes[0]
     throughput = curve.units_per_step(ranks) / projected.step_s
     own = curve.units_per_step(base) / curve.step_s(base).value
@@ -149,16 +166,43 @@ def _row(
     return ProjectionRow(projected, throughput, throughput / own * base / ranks, peak, fits)
 
 
-def _knee(projector: Projector, place: int, most: int, fabric: Fabric | None, links: Links) -> Knee:
+def _doubled(curve: ScalingCurve, most: int, links: Links) -> list[int]:
+    """World sizes from the smallest measured one, each twice the one before, that have a projection."""
+    sizes = [curve.sizes[0]]
+    while 2 * sizes[-1] <= most and not why_not(curve, 2 * sizes[-1], links):
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+def knee_of(projector: Projector, place: int, sizes: Sequence[int], describe: Describe = undescribed) -> Knee:
+    """The knee of the curve at ``place`` among ``sizes``, each of which is twice the one before."""
     curve = projector.curves[place]
-    ranks = curve.sizes[0]
-    while 2 * ranks <= most and not why_not(curve, 2 * ranks, links):
-        before, after = (projector.at(place, size, fabric) for size in (ranks, 2 * ranks))
-        gain = curve.units_per_step(2 * ranks) / after.step_s / (curve.units_per_step(ranks) / before.step_s)
-        if gain < PAYS_OFF:
-            return Knee(curve.label, ranks, after.parts.bottleneck)
-        ranks *= 2
-    return Knee(curve.label, ranks, "")
+    projected = [projector.at(place, ranks, describe) for ranks in sizes]
+    shared = 1 / 2 if curve.is_strong else 1.0
+    pays = _pays([one.step_s for one in projected], shared)
+    causes = [after.parts.grown(before.parts, shared) for before, after in pairwise(projected)]
+    last = _last_paid(pays)
+    drawn = np.array([projector.drawn_s(place, ranks, describe) for ranks in sizes])
+    ends = [_last_paid(_pays(seconds, shared)) for seconds in drawn.T]
+    low, high = np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf").astype(int)
+    return Knee(
+        curve.label,
+        sizes[last],
+        causes[last] if last < len(causes) else "",
+        sizes[min(low, last)],
+        sizes[max(high, last)],
+        {sizes[at]: causes[at] for at in range(last) if not pays[at]},
+    )
+
+
+def _pays(steps_s: Sequence[float], shared: float) -> list[bool]:
+    """For each doubling, whether throughput rises by ``PAYS_OFF``; a rank's share of the batch is ``shared`` of it."""
+    return [2 * shared * before / after >= PAYS_OFF for before, after in pairwise(steps_s)]
+
+
+def _last_paid(pays: Sequence[bool]) -> int:
+    """Doublings up to the last one that pays off."""
+    return max((at + 1 for at, pay in enumerate(pays) if pay), default=0)
 
 
 def merged(lines: Sequence[str]) -> list[str]:

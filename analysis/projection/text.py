@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from analysis.projection.held_out import LEVEL, order_kept
+from analysis.projection.held_out import LEVEL, UNCHECKED, order_kept
 from analysis.projection.project import PAYS_OFF, Projection, ProjectionRow
 from analysis.text import units
 from terminal.tables import bare
@@ -28,7 +28,7 @@ def show(projection: Projection, out: Console) -> None:
             table.add_row(*cells(row))
         out.print(table)
     out.print()
-    for line in knee_lines(projection):
+    for line in (*knee_lines(projection), *memory_lines(projection)):
         out.print(line, markup=False, soft_wrap=True)
     for line in projection.not_projected:
         out.print(f"not projected: {line}", markup=False, soft_wrap=True)
@@ -43,18 +43,25 @@ def check_lines(projection: Projection) -> Iterator[str]:
             f"{units.short(1e-6 / float(projection.timed.s_per_byte))} MB/s."
         )
     if not checked:
-        yield "Not checked: too few world sizes to hold some out. The band assumes 5 % per doubling."
+        yield (
+            f"Not checked: too few world sizes to predict one from the others. The band assumes an error of "
+            f"{units.percent(UNCHECKED)} per doubling."
+        )
         return
     errors = [abs(one.error) for one in checked]
     sizes = ", ".join(map(str, sorted({one.projected.ranks for one in checked})))
     kept, pairs = order_kept(checked)
     yield (
-        f"Checked: fitted on up to {checked[0].fitted_to} ranks, predicting {sizes}: median error "
-        f"{units.percent(statistics.median(errors), 2)}, largest {units.percent(max(errors), 2)}; "
-        f"{sum(one.is_inside for one in checked)} of {len(checked)} within the {LEVEL:.0%} band."
+        f"Check: fitted on up to {max(one.fitted_to for one in checked)} GPUs, the model predicts the step time at "
+        f"{sizes} GPUs. Median error {units.percent(statistics.median(errors), 2)}, largest "
+        f"{units.percent(max(errors), 2)}; {sum(one.is_inside for one in checked)} of {len(checked)} measured times "
+        f"are within the {LEVEL:.0%} band."
     )
     if pairs:
-        yield f"Order kept in {kept} of {pairs} pairs of configurations that differ by more than the error."
+        yield (
+            f"Check: {kept} of {pairs} pairs of configurations that differ by more than the error are predicted in the "
+            "right order."
+        )
 
 
 def answer(ranks: int, rows: list[ProjectionRow], unit: str) -> str:
@@ -77,16 +84,30 @@ def cells(row: ProjectionRow) -> list[str]:
         units.short(row.throughput_per_s),
         units.percent(row.efficiency),
         units.percent(exposed),
-        parts.bottleneck,
+        "memory" if row.fits is False else parts.bottleneck,
         peak,
     ]
 
 
 def knee_lines(projection: Projection) -> Iterator[str]:
-    """Up to where doubling the ranks pays off, one line per configuration."""
-    gain = f"raises throughput by a factor of {PAYS_OFF} or more"
-    for knee in projection.knees:
+    """Up to where doubling the ranks pays off, one line per configuration; none where nothing was projected."""
+    for knee in projection.knees if projection.rows else ():
+        line = f"{knee.label}: doubling the GPUs raises throughput by a factor of {PAYS_OFF} or more up to {knee.ranks}"
+        line += f" GPUs (90 % band: {knee.low} to {knee.high})" if knee.low < knee.high else " GPUs"
+        if knee.dips:
+            line += f", except from {', '.join(f'{ranks} ({part})' for ranks, part in knee.dips.items())}"
         if knee.bottleneck:
-            yield f"{knee.label}: doubling {gain} up to {knee.ranks} GPUs; beyond, {knee.bottleneck} costs most"
+            yield f"{line}. Beyond, {knee.bottleneck} grows most."
         else:
-            yield f"{knee.label}: doubling {gain} up to {knee.ranks} GPUs, the most that was asked or can be projected"
+            yield f"{line}, the largest world size that was asked for or can be projected."
+
+
+def memory_lines(projection: Projection) -> Iterator[str]:
+    """World sizes at which a configuration does not fit, one line per configuration."""
+    too_large: dict[str, list[int]] = {}
+    for ranks, rows in projection.rows.items():
+        for row in rows:
+            if row.fits is False:
+                too_large.setdefault(row.projected.label, []).append(ranks)
+    for label, sizes in too_large.items():
+        yield f"{label}: does not fit the memory of a GPU at {', '.join(map(str, sizes))} GPUs."

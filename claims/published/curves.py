@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from analysis.projection.curve import ScalingCurve
 from results.launches import Collective, Launch, RankSamples
@@ -36,15 +37,28 @@ def published_curve(
     label: str,
     stage: int,
     step_s: Mapping[int, float],
-    collectives: Sequence[Collective],
+    collectives: Sequence[Collective] | Mapping[int, Sequence[Collective]],
     error: float | None = None,
+    *,
+    per_host: int,
 ) -> ScalingCurve:
-    """A curve from step times in seconds by world size; its collectives are those at any of them.
+    """A curve from step times in seconds by world size; its collectives are those at any of them, or by world size.
 
-    ``error`` is the relative standard error of the source's times; None: that of one launch.
+    ``error`` is the relative standard error of the source's times; None: that of one launch. ``per_host`` are the GPUs
+    of a host.
     """
-    records = {ranks: _record(label, stage, ranks, seconds, collectives) for ranks, seconds in sorted(step_s.items())}
-    return ScalingCurve(label, records, error)
+    calls = collectives if isinstance(collectives, Mapping) else dict.fromkeys(step_s, collectives)
+    records = {ranks: _record(label, stage, ranks, seconds, calls[ranks]) for ranks, seconds in sorted(step_s.items())}
+    for ranks, record in records.items():
+        if ranks > per_host:
+            record.resolved["hosts"] = [{"ranks": per_host}] * -(-ranks // per_host)
+    further = {ranks: among(own, ranks) for ranks, own in calls.items() if ranks not in step_s}
+    return ScalingCurve(label, records, error, further)
+
+
+def among(collectives: Sequence[Collective], ranks: int) -> list[Collective]:
+    """The same in groups of so many ranks."""
+    return [replace(one, group_size=ranks) for one in collectives]
 
 
 def _record(label: str, stage: int, ranks: int, step_s: float, collectives: Sequence[Collective]) -> Record:
@@ -59,11 +73,11 @@ def _record(label: str, stage: int, ranks: int, step_s: float, collectives: Sequ
             "gpus": ranks,
             "batch_size": 1,
             "scaling": "weak",
-            "network": {"kind": "lab"},
+            "network": {"kind": "none"},
         },
         resolved={"world_size": ranks, "backend": "nccl", "engine": {"overlap": True, "wrapper": "fully_shard"}},
         environment={},
         status="ok",
-        collectives=[Collective(one.kind, one.dtype, one.elements, ranks, one.count) for one in collectives],
+        collectives=among(collectives, ranks),
         launches=[Launch(0, "", {}, [samples])],
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp
+from dataclasses import replace
 
 import numpy as np
 
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
-from analysis.projection.fit import CONTENTION
 from analysis.projection.held_out import LEVEL, Projected, Projector
-from analysis.projection.schedule import pass_s
 from claims import shape
 from claims.claim import Compared, ComparisonPlot, Finding, PlottedCurve, Register, claim, reproduced
 from claims.published.curves import MIB, all_reduced, fully_sharded, published_curve
@@ -57,16 +55,14 @@ TITAN_TOKENS = 2 * 8192
 TITAN_PARAMETERS, TITAN_LAYERS = 8.03e9, 32
 H100 = Fabric(LinkTime(5e-6, 1 / 360e9), LinkTime(LATENCY_BETWEEN_S, 1 / 360e9), 8)
 """NVLink inside a host; eight adapters of 400 Gbit/s between hosts, of which a ring over all uses all."""
+
+
+def of_h100(fitted: Fabric) -> Fabric:
+    return replace(H100, trees=fitted.trees)
+
+
 T5 = {8: 1.0, 256: 0.9, 512: 0.8}
 T5_PARAMETERS, T5_LAYERS, T5_STEP_S = 11e9, 48, 5.0
-HOROVOD = {
-    "ResNet-101": (44.5e6, 7.8e9, 0.90),
-    "Inception V3": (23.8e6, 5.7e9, 0.90),
-    "VGG-16": (138.4e6, 15.5e9, 0.68),
-}
-"""Parameters, floating-point operations of a forward pass, and efficiency at 512 GPUs."""
-CYCLES = 50
-"""Times in a backward pass that Horovod fuses and reduces what is ready."""
 
 
 def judged(label: str, projected: Projected, published: float, per_step: float, unit: str) -> Compared:
@@ -119,13 +115,17 @@ def bucket_size(suite: Suite) -> Finding:
     projector = Projector(
         [
             published_curve(
-                name, 0, {n: 32 / rate for n, rate in rates.items() if n <= 8}, all_reduced(sizes[cap]), EXAMPLES_ERROR
+                name,
+                0,
+                {n: 32 / rate for n, rate in rates.items() if n <= 8},
+                all_reduced(sizes[cap]),
+                EXAMPLES_ERROR,
+                per_host=8,
             )
             for name, rates, cap in (("1 MiB", small, "1"), ("25 MiB", large, "25"))
         ]
     )
-    fabric = Fabric(projector.fabric.inside, DGX, 8)
-    both = {ranks: [projector.at(place, ranks, fabric) for place in (0, 1)] for ranks in (8, 16)}
+    both = {ranks: [projector.at(place, ranks, of_dgx) for place in (0, 1)] for ranks in (8, 16)}
     compared = [judged("1 MiB", both[16][0], small[16], 32, "images/s")]
     compared.append(judged("25 MiB", both[16][1], large[16], 32, "images/s"))
     losses = {ranks: 1 - many.step_s / few.step_s for ranks, (few, many) in both.items()}
@@ -151,6 +151,10 @@ def bucket_size(suite: Suite) -> Finding:
     )
 
 
+def of_dgx(fitted: Fabric) -> Fabric:
+    return replace(fitted, between=DGX, ranks_per_host=8)
+
+
 RESNET = {"depth": 50, "data": "imagenet"}
 
 
@@ -166,7 +170,8 @@ def playbook(suite: Suite) -> Finding:
     del suite
     tokens = 16384.0
     calls = all_reduced([25 * MIB] * PLAYBOOK_BUCKETS)
-    curve = published_curve("data parallelism", 0, {n: tokens / rate for n, rate in PLAYBOOK.items() if n <= 64}, calls)
+    steps = {n: tokens / rate for n, rate in PLAYBOOK.items() if n <= 64}
+    curve = published_curve("data parallelism", 0, steps, calls, per_host=8)
     projector = Projector([curve])
     compared = [
         judged(curve.label, projector.at(0, ranks), PLAYBOOK[ranks], tokens, "tokens/s") for ranks in (128, 256)
@@ -201,8 +206,8 @@ def foundry(suite: Suite) -> Finding:
         parameters, layers, sequences, gathers = FOUNDRY_MODELS[name]
         tokens[name] = 2048.0 * sequences
         steps = {ranks: tokens[name] / rate for ranks, rate in rates.items() if ranks < 512}
-        calls = fully_sharded(parameters, layers, gathers=gathers)
-        curves.append(published_curve(name, 3 if gathers > 1 else 2, steps, calls, FOUNDRY_ERROR))
+        calls = fully_sharded(parameters, layers, "float32", gathers)
+        curves.append(published_curve(name, 3 if gathers > 1 else 2, steps, calls, FOUNDRY_ERROR, per_host=8))
     projector = Projector(curves)
     compared = [
         judged(name, projector.at(at, 512), FOUNDRY[name][512], tokens[name], "tokens/s")
@@ -244,9 +249,9 @@ def titan(suite: Suite) -> Finding:
     compared = []
     for name, (alone, many) in TITAN.items():
         calls = fully_sharded(TITAN_PARAMETERS, TITAN_LAYERS, "float32")
-        projector = Projector([published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls)], H100.inside)
-        at_8, at_128 = (projector.at(0, ranks, H100).step_s for ranks in (8, 128))
-        drawn = [projector.fits[0].drawn_s(0, ranks, H100) for ranks in (8, 128)]
+        projector = Projector([published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls, per_host=8)], H100.inside)
+        at_8, at_128 = (projector.at(0, ranks, of_h100).step_s for ranks in (8, 128))
+        drawn = [projector.drawn_s(0, ranks, of_h100) for ranks in (8, 128)]
         low, high = np.quantile(1 - drawn[0] / drawn[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         label = f"{name}, loss from 8 to 128 GPUs"
         compared.append(Compared(label, 1 - many / alone, 1 - at_8 / at_128, "", float(low), float(high)))
@@ -273,53 +278,10 @@ def titan(suite: Suite) -> Finding:
 def t5(suite: Suite) -> Finding:
     del suite
     steps = {ranks: T5_STEP_S / efficiency for ranks, efficiency in T5.items() if ranks < 512}
-    projector = Projector([published_curve("T5-11B", 3, steps, fully_sharded(T5_PARAMETERS, T5_LAYERS))])
+    calls = fully_sharded(T5_PARAMETERS, T5_LAYERS)
+    projector = Projector([published_curve("T5-11B", 3, steps, calls, per_host=8)])
     compared = [judged("T5-11B", projector.at(0, 512), T5[512], T5_STEP_S, "")]
     plot = plotted("T5-11B", T5, {512: compared[0]}, "efficiency")
     ours = [T5_STEP_S / projector.at(0, ranks).step_s for ranks in (256, 512)]
     because, same = in_shape(f"{in_words(compared)}.", [shape.Curve("T5-11B", [T5[256], T5[512]], ours)])
     return reproduced(compared, TOLERANCE, because, in_shape=same, plot=plot)
-
-
-@claim(
-    CLAIMS,
-    "P15",
-    "Horovod has an efficiency of 90 % at 512 GPUs for Inception V3 and ResNet-101, and of 68 % for VGG-16.",
-    f"The overlap recurrence, with {CYCLES} equal buffers in a backward pass. The time of a byte over that of an "
-    "operation is fitted to ResNet-101, and judged on the other two by their parameters and operations. Contention is "
-    "the center of the projection's prior. Reproduced if both are within 5 %. In shape by the rule, from one GPU on. "
-    "Buffers of 64 MiB, which were tried first, give the wrong order. Fusion, up to +65 %, is not compared: its model "
-    "and network are not stated.",
-    source="Horovod README; Sergeev and Del Balso, 2018",
-)
-def horovod(suite: Suite) -> Finding:
-    del suite
-    cost = fitted_cost(HOROVOD["ResNet-101"])
-    others = {name: row for name, row in HOROVOD.items() if name != "ResNet-101"}
-    compared = [
-        Compared(f"{name}, efficiency at 512 GPUs", row[2], efficiency(row[0], row[1], cost))
-        for name, row in others.items()
-    ]
-    curves = [
-        shape.Curve(name, [1.0, row[2]], [1.0, one.ours])
-        for (name, row), one in zip(others.items(), compared, strict=True)
-    ]
-    because, same = in_shape(f"Fitted to ResNet-101's 90 %. {in_words(compared)}.", curves)
-    return reproduced(compared, TOLERANCE, because, in_shape=same, numbers={"operations per byte": cost})
-
-
-def efficiency(parameters: float, operations: float, cost: float) -> float:
-    """Of a step whose gradients of fp32 are all-reduced during backward; a byte costs ``cost`` operations."""
-    backward = [2 * operations / CYCLES] * CYCLES
-    reduces = [cost * 4 * parameters / CYCLES] * CYCLES
-    passed_s = pass_s(backward, [0.0] * CYCLES, reduces, overlap=True, contention=1 / (1 + exp(-CONTENTION[0])))
-    return 3 * operations / (operations + float(passed_s))
-
-
-def fitted_cost(row: tuple[float, float, float]) -> float:
-    """The cost of a byte at which this model has its published efficiency, by bisection."""
-    low, high = 1e-3, 1e6
-    for _ in range(100):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if efficiency(row[0], row[1], middle) > row[2] else (low, middle)
-    return low

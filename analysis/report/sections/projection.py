@@ -28,8 +28,7 @@ def section(content: Content) -> Section:
 
     def lines(projection: Projection) -> Points:
         rejected = [f"Not projected: {line}." for line in projection.not_projected]
-        knees = knee_lines(projection) if projection.rows else ()
-        texts = [*check_lines(projection), *knees, *rejected]
+        texts = [*check_lines(projection), *knee_lines(projection), *rejected]
         return Points([ListItem(text) for text in texts], f"engine {projection.title}")
 
     projections, _ = project(content.records, [factor * max(sizes) for factor in FACTORS])

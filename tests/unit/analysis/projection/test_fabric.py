@@ -7,6 +7,7 @@ import pytest
 from analysis.projection.fabric import Fabric, LinkTime, collective_s
 from benchmarks.simgrid_oracle import TOPOLOGIES, predicted_s
 from results.launches import Collective
+from tests.simulated_training import Cluster
 
 SIMULATED = Path(__file__).parents[4] / "docs/results/projection_against_simgrid.md"
 
@@ -41,7 +42,7 @@ def test_the_network_between_hosts_counts_once_the_group_spans_two():
     hosts = Fabric(LinkTime(1e-6, 1e-11), LinkTime(1e-5, 1e-9), 8)
     inside, across = (collective_s(call("all_gather", ranks), "nccl", hosts) for ranks in (8, 16))
     assert inside == pytest.approx(7e-6 + 7 / 8 * 4 * MIB * 1e-11)
-    assert across == pytest.approx(15e-5 + 15 / 16 * 4 * MIB * 1e-9)
+    assert across == pytest.approx(1e-5 + 15 / 16 * 4 * MIB * 1e-9)
 
 
 def test_sends_to_other_hosts_share_the_links_of_a_host():
@@ -75,7 +76,40 @@ def test_a_broadcast_counts_the_ranks_that_leave_a_host_of_six():
 
 def test_rings_use_all_links_of_a_host():
     rails = Fabric(LinkTime(1e-6, 1e-11), LinkTime(1e-5, 1e-9), 8, links_per_host=8)
-    assert collective_s(call("all_gather", 16), "nccl", rails) == pytest.approx(15e-5 + 15 / 16 * 4 * MIB * 1e-9 / 8)
+    expected_s = 1e-5 + 15 / 16 * 4 * MIB * 1e-9 / 8
+    assert collective_s(call("all_gather", 16), "nccl", rails) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(("hosts", "per_host"), [(2, 8), (8, 8), (16, 1), (1, 8)])
+@pytest.mark.parametrize("between", [1e6, 1e8, 1e10])
+def test_a_ring_takes_the_time_of_a_simulation_of_its_messages(hosts, per_host, between):
+    """Parts are bound by latency along the ring, or by bytes over the slowest hop."""
+    ranks, inside_s, between_s = hosts * per_host, 3e-6, 3e-5
+    fabric = Fabric(LinkTime(inside_s, 1e-10), LinkTime(between_s, 1 / between), per_host)
+    cluster = Cluster(
+        layer_bytes=4 * MIB,
+        alpha_s=inside_s,
+        bytes_per_s=1e10,
+        per_host=per_host,
+        between_alpha_s=between_s,
+        between_bytes_per_s=between,
+    )
+    simulated = cluster.rounds_s(ranks, ranks - 1)
+    assert collective_s(call("all_gather", ranks), "nccl", fabric) == pytest.approx(simulated, rel=0.05, abs=between_s)
+
+
+def test_replicas_of_hybrid_sharding_cross_hosts_and_share_their_links():
+    """Eight ranks a shard group apart are on eight hosts, and eight such rings use the link of a host."""
+    hosts = Fabric(LinkTime(1e-6, 1e-12), LinkTime(1e-5, 1e-9), 8, trees=False)
+    replicas, together = (collective_s(call("all_reduce", 8), "nccl", hosts, stride) for stride in (8, 1))
+    assert replicas == pytest.approx(2 * (7e-5 + 7 / 8 * 4 * MIB * 8e-9))
+    assert together == pytest.approx(2 * (7e-6 + 7 / 8 * 4 * MIB * 1e-12))
+
+
+def test_a_tree_of_nccl_is_a_chain_in_a_host_and_a_tree_among_hosts():
+    hosts = Fabric(LinkTime(1e-6, 0.0), LinkTime(1e-5, 0.0), 8)
+    assert collective_s(call("all_reduce", 64, 1), "nccl", hosts) == pytest.approx(2 * (7e-6 + 3e-5))
+    assert collective_s(call("all_reduce", 8, 1), "nccl", hosts) == pytest.approx(2 * 7e-6)
 
 
 def test_a_kind_without_a_formula_is_an_error():

@@ -71,6 +71,22 @@ def test_a_model_that_is_wrong_widens_its_band():
         assert other.high_s / other.low_s > 1.5 * one.high_s / one.low_s
 
 
+def test_hosts_have_links_inside_and_between_that_are_fitted_apart():
+    cluster = Cluster(alpha_s=2e-5, bytes_per_s=1e9, per_host=2, between_alpha_s=4e-4, between_bytes_per_s=8e7)
+    usable, _ = curves([cluster.record(stage, ranks, launches=3) for stage in (0, 2) for ranks in (1, 2, 4, 8)])
+    there = Projector(usable)
+    for place, stage in enumerate((0, 2)):
+        (launch,) = cluster.record(stage, 32, launches=1).launches
+        true_s, projected = statistics.median(launch.step_times_s()), there.at(place, 32)
+        assert projected.low_s <= true_s <= projected.high_s
+        assert projected.step_s == pytest.approx(true_s, rel=0.1)
+
+
+def test_the_largest_size_is_held_out_where_only_one_is_at_most_half_of_it():
+    usable, _ = curves([Cluster().record(0, ranks, launches=3) for ranks in (2, 3, 4)])
+    assert [(one.projected.ranks, one.fitted_to) for one in held_out(usable)] == [(4, 3)]
+
+
 def test_two_world_sizes_are_too_few_to_hold_one_out():
     usable, _ = curves([Cluster().record(0, ranks) for ranks in (1, 2, 4)])
     assert held_out([usable[0].within(2)]) == []

@@ -42,7 +42,9 @@ def test_a_step_with_contention_takes_the_simulated_time(stage, ranks):
 
 def test_an_exchange_of_sends_is_one_phase_per_unit_and_what_is_received_is_no_other():
     calls = [Collective(kind, "float32", 8192, 2, 12) for kind in ("recv", "send")]
-    phases = model(3).phases(calls, 1.0, FABRIC)
+    record = Cluster().record(3, 2, launches=1, steps=2)
+    record.collectives = calls
+    phases = StepModel(ScalingCurve("a", {2: record})).phases(2, 1.0, FABRIC)
     took_s = pytest.approx(2e-4 + 4 * 8192 * 8e-9)
     assert phases.forward == phases.backward_gathers == phases.reductions == [took_s] * 4
     assert phases.other == []
@@ -61,7 +63,8 @@ def test_strong_scaling_divides_compute_but_for_what_is_fixed():
     record.config["scaling"] = "strong"
     parts = StepModel(ScalingCurve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.2), FABRIC)
     half = StepModel(ScalingCurve("a", {1: record, 2: record})).parts(1, Costs(1.0, 1.0, fixed=0.0), FABRIC)
-    assert parts.compute_s == pytest.approx(half.compute_s)
+    assert parts.compute_s + parts.fixed_s == pytest.approx(half.compute_s)
+    assert parts.fixed_s == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("ranks", [2, 8, 64])

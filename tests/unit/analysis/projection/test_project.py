@@ -95,7 +95,47 @@ def test_scaling_stops_to_pay_where_communication_outgrows_computation():
     (projection,), _ = project(sweep(stages=(2,), alpha_s=5e-4, layers=4, layer_bytes=4096), [256])
     (knee,) = projection.knees
     assert knee.bottleneck == "latency"
-    assert 4 <= knee.ranks < 256
+    assert 4 <= knee.low <= knee.ranks <= knee.high < 256
+
+
+@pytest.mark.parametrize(
+    ("changes", "bottleneck"), [({"update_s": 0.02}, "update"), ({"fixed": 0.4, "update_s": 0.0}, "fixed compute")]
+)
+def test_strong_scaling_stops_to_pay_at_what_does_not_shrink(changes, bottleneck):
+    made = sweep(stages=(0,), strong=True, layers=4, alpha_s=1e-6, bytes_per_s=1e10, **changes)
+    (projection,), _ = project(made, [64])
+    (knee,) = projection.knees
+    assert knee.bottleneck == bottleneck
+    assert 1 <= knee.ranks <= 8
+
+
+def test_a_step_to_slow_links_between_hosts_is_no_end_of_scaling():
+    """Bytes between hosts take the same time on 8 as on 64 GPUs: doubling does not pay once, and then does again."""
+    links = Links(LinkTime(1e-6, 2e-9), None, 4)
+    (projection,), _ = project(sweep(stages=(0,), network="none", alpha_s=1e-6, bytes_per_s=1e10), [64], links)
+    (knee,) = projection.knees
+    assert knee.dips == {4: "bandwidth"}
+    assert (knee.ranks, knee.bottleneck) == (64, "")
+
+
+def test_links_between_hosts_that_were_measured_need_no_description():
+    (projection,), _ = project(sweep(stages=(0,), sizes=(1, 2, 4, 8), per_host=2), [32])
+    assert [row.projected.ranks for row in projection.rows[32]] == [32]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "reason"),
+    [
+        ({"strong": True}, 128, "scaling=strong shares a batch of 64 samples; valid: up to 64 GPUs"),
+        ({}, 10, "shard_size=4 does not divide the world size; valid: its multiples"),
+    ],
+)
+def test_a_world_size_that_cannot_run_is_not_projected(changes, ranks, reason):
+    records = sweep(stages=(0,), sizes=(2, 4, 8), **changes)
+    for record in records:
+        record.config["shard_size"] = None if changes else 4
+    (projection,), _ = project(records, [ranks])
+    assert projection.not_projected[0].startswith(f"{ranks} GPUs: {reason}")
 
 
 def test_what_does_not_fit_the_memory_is_not_the_answer():

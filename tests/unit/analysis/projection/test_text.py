@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 def test_the_check_comes_first_and_the_answer_before_its_table(folder, capsys):
     assert main(["project", str(folder), "--gpus", "8,64"]) == 0
     out = capsys.readouterr().out
-    places = [out.index(words) for words in ("Checked: fitted on up to 2 ranks", "8 GPUs: stage", "configuration")]
+    places = [out.index(words) for words in ("Check: fitted on up to 2 GPUs", "8 GPUs: stage", "configuration")]
     assert places == sorted(places)
     assert "90 % band" in out
     assert "64 GPUs: stage" in out
@@ -33,6 +33,7 @@ def test_nothing_to_project_is_status_1_with_the_reason(folder, capsys):
     [
         (["--link", "400gbit"], "--link and --latency describe the network between hosts together"),
         (["--link", "400gbit", "--latency", "5us"], "give --gpus-per-host too"),
+        (["--inside", "900GB/s"], "give --gpus-per-host too"),
     ],
 )
 def test_half_a_network_is_status_2(folder, capsys, options, words):
@@ -46,7 +47,7 @@ def test_half_a_network_is_status_2(folder, capsys, options, words):
         (["--gpus", "0"], "valid: whole numbers from 1"),
         (["--gpus", "8", "--link", "fast"], "'fast' is not a rate"),
         (["--gpus", "8", "--latency", "5"], "'5' is not a time"),
-        (["--gpus", "8", "--inside", "900GB"], "'900GB' is not a bandwidth"),
+        (["--gpus", "8", "--inside", "900GB"], "'900GB' is not a rate"),
     ],
 )
 def test_a_bad_value_names_what_is_valid(folder, capsys, options, words):

@@ -30,7 +30,15 @@ def test_a_shard_group_keeps_its_size_and_its_replicas_grow():
         4: [call("all_gather", 8, 2, 1), call("all_reduce", 4, 2, 1)],
         8: [call("all_gather", 8, 2, 1), call("all_reduce", 4, 4, 1)],
     }
-    assert [one.group_size for one in collectives_at(measured, 32)] == [2, 16]
+    assert [one.group_size for one in collectives_at(measured, 32, shard_size=2)] == [2, 16]
+
+
+def test_a_world_of_one_shard_group_says_nothing_of_replicas():
+    both = [call("all_gather", 8, 2, 1), call("all_reduce", 4, 2, 1)]
+    measured = {2: both[:1], 4: both}
+    assert [one.group_size for one in collectives_at(measured, 32, shard_size=2)] == [2, 16]
+    with pytest.raises(NotProjected, match="no larger world size was measured"):
+        collectives_at({2: both[:1]}, 32, shard_size=2)
 
 
 def test_calls_that_follow_no_rule_are_not_projected():

@@ -22,7 +22,7 @@ def test_three_world_sizes_are_projected_to_eight_times_the_largest() -> None:
     made = section(Content(records(1, 2, 4)))
     assert [row.values[1].text for row in made.tables[0].rows] == ["8", "16", "32"]
     assert made.tables[0].rows[0].values[2].below.startswith("[")
-    assert made.lists[0].points[0].text.startswith("Checked: fitted on up to 2 ranks, predicting 4")
+    assert made.lists[0].points[0].text.startswith("Check: fitted on up to 2 GPUs, the model predicts")
 
 
 def test_two_world_sizes_have_no_section() -> None:
