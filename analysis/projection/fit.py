@@ -39,12 +39,13 @@ ITERATIONS = (30, 12)
 WIDE = 3.0
 """Deviation of the logarithm of what is free."""
 LATENCY = {"nccl": 1.5}
-"""Deviation of log α by backend, else ``WIDE``. 90 % between a twelfth and twelve times the center: from NCCL's fastest
-protocol inside a host (0.6 µs) to sockets between hosts."""
+"""Deviation of log α by backend, else ``WIDE``: 90 % between a twelfth of the center and twelve times the center."""
 INSIDE = {"nccl": LinkTime(3.4e-6, 1e-10)}
-BETWEEN = {"nccl": LinkTime(14e-6, 1e-10)}
-"""The center of the prior by backend. The latencies are those of a ring over NVLink and over a network by which NCCL
-chooses its algorithm (``hwLat`` in src/graph/tuning.cc, protocol Simple). 10 GB/s is free by ``WIDE``."""
+RDMA_S = 14e-6
+BETWEEN = {"nccl": LinkTime(37e-6, 1e-10)}
+"""The center of the prior by backend. By its own estimates a message of NCCL takes 3.4 µs over NVLink, and ``RDMA_S``
+to another host (``hwLat`` in src/graph/tuning.cc: ring, protocol Simple). Over sockets it takes about as long as one of
+``TCP``: 37 µs is between. 10 GB/s is free by ``WIDE``."""
 TCP = LinkTime(1e-4, 1e-9)
 """The center for every other backend, whose messages go through the kernel."""
 CONTENTION = (log(0.05 / 0.95), 2.0)
@@ -160,6 +161,8 @@ class Fitted:
 def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[Fitted]:
     """Estimates from all world sizes of these curves, the most likely first; ``timed`` are links timed by themselves.
 
+    Where measured world sizes span hosts, these are the links between hosts.
+
     There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
     likely than the other is left out. Raises NotProjected where collectives follow no rule.
     """
@@ -208,7 +211,7 @@ class Problem:
     models: list[StepModel]
     layout: Layout
     timed: LinkTime | None = None
-    """Links that were timed by themselves."""
+    """Links that were timed by themselves, or are stated: between hosts where world sizes span them."""
 
     @cached_property
     def measured(self) -> int:
@@ -219,14 +222,15 @@ class Problem:
     def prior(self) -> tuple[Floats, Floats]:
         """Center and deviation of each parameter."""
         backend = self.models[0].curve.backend
-        latency = LATENCY.get(backend, WIDE)
-        links = self.timed or INSIDE.get(backend, TCP)
-        center = [log(float(links.alpha_s)), log(float(links.s_per_byte)), CONTENTION[0]]
-        spread = [*((TIMED, TIMED) if self.timed else (latency, WIDE)), CONTENTION[1]]
+        free = (LATENCY.get(backend, WIDE), WIDE)
+        links = [(INSIDE.get(backend, TCP), free)]
         if self.layout.spans_hosts:
-            between = BETWEEN.get(backend, TCP)
-            center += [log(float(between.alpha_s)), log(float(between.s_per_byte))]
-            spread += [latency, WIDE]
+            links.append((BETWEEN.get(backend, TCP), free))
+        if self.timed:
+            links[-1] = (self.timed, (TIMED, TIMED))
+        logs = [[log(float(link.alpha_s)), log(float(link.s_per_byte))] for link, _ in links]
+        center = [*logs[0], CONTENTION[0], *(logs[1] if len(logs) > 1 else [])]
+        spread = [*links[0][1], CONTENTION[1], *(links[1][1] if len(links) > 1 else [])]
         if self.layout.spreads:
             center.append(SPREAD[0])
             spread.append(SPREAD[1])

@@ -95,8 +95,13 @@ def project(
         groups[curve.fabric_key].append(curve)
     targets = sorted(set(targets))
     return [
-        _group(group, targets, links, memory_bytes, measured_line(records, group[0])) for group in groups.values()
+        _group(group, targets, links, memory_bytes, timed_links(records, group[0])) for group in groups.values()
     ], rejected
+
+
+def timed_links(records: Sequence[Record], curve: ScalingCurve) -> LinkTime | None:
+    """Links that were timed by themselves; not where hops inside a host and between hosts were timed together."""
+    return None if curve.spans_hosts else measured_line(records, curve)
 
 
 def _group(

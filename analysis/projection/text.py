@@ -92,14 +92,18 @@ def cells(row: ProjectionRow) -> list[str]:
 def knee_lines(projection: Projection) -> Iterator[str]:
     """Up to where doubling the ranks pays off, one line per configuration; none where nothing was projected."""
     for knee in projection.knees if projection.rows else ():
-        line = f"{knee.label}: doubling the GPUs raises throughput by a factor of {PAYS_OFF} or more up to {knee.ranks}"
-        line += f" GPUs (90 % band: {knee.low} to {knee.high})" if knee.low < knee.high else " GPUs"
+        band = f" (90 % band: {knee.low} to {knee.high})" if knee.low < knee.high else ""
+        text = f"{knee.label}: doubling the GPUs raises throughput by a factor of {PAYS_OFF} or more "
+        text += f"up to {knee.ranks} GPUs{band}"
+        text += (
+            f". Beyond, {knee.bottleneck} grows most."
+            if knee.bottleneck
+            else ", the largest world size that was asked for or can be projected."
+        )
         if knee.dips:
-            line += f", except from {', '.join(f'{ranks} ({part})' for ranks, part in knee.dips.items())}"
-        if knee.bottleneck:
-            yield f"{line}. Beyond, {knee.bottleneck} grows most."
-        else:
-            yield f"{line}, the largest world size that was asked for or can be projected."
+            exceptions = ", ".join(f"from {ranks} to {2 * ranks} ({part})" for ranks, part in knee.dips.items())
+            text += f" Exceptions: {exceptions}."
+        yield text
 
 
 def memory_lines(projection: Projection) -> Iterator[str]:
