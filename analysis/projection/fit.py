@@ -47,7 +47,7 @@ BETWEEN = {"nccl": LinkTime(37e-6, 1e-10)}
 to another host (``hwLat`` in src/graph/tuning.cc: ring, protocol Simple). Over sockets it takes about as long as one of
 ``TCP``: 37 µs is between. 10 GB/s is free by ``WIDE``."""
 TCP = LinkTime(1e-4, 1e-9)
-"""The center for every other backend, whose messages go through the kernel."""
+"""The center for every other backend, whose messages go through the kernel, and for emulated links."""
 CONTENTION = (log(0.05 / 0.95), 2.0)
 """Center and deviation of the log odds of contention: 90 % between 0.002 and 0.59. Calculon's systems have 0.02 for
 InfiniBand and 0.15 for NVLink."""
@@ -221,7 +221,8 @@ class Problem:
     @cached_property
     def prior(self) -> tuple[Floats, Floats]:
         """Center and deviation of each parameter."""
-        backend = self.models[0].curve.backend
+        emulated = self.layout.ranks_per_host is None
+        backend = "emulated" if emulated else self.models[0].curve.backend
         free = (LATENCY.get(backend, WIDE), WIDE)
         links = [(INSIDE.get(backend, TCP), free)]
         if self.layout.spans_hosts:

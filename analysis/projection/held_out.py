@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from math import log, log2, sqrt
 from statistics import NormalDist
@@ -72,10 +73,9 @@ class HeldOut:
         return log2(self.projected.ranks / self.fitted_to)
 
     @property
-    def excess(self) -> float:
-        """The square of the error, less what the fit and the measurement leave open, per doubling."""
-        left_open = self.projected.deviation**2 + self.noise**2
-        return (log(1 + self.error) ** 2 - left_open) / max(LEAST_DOUBLINGS, self.doublings) ** 2
+    def variance(self) -> float:
+        """Of the logarithm of the step time: what the fit and the measurement leave open."""
+        return self.projected.deviation**2 + self.noise**2
 
     @property
     def is_inside(self) -> bool:
@@ -133,22 +133,35 @@ class Projector:
         curve = self.curves[place]
         parts = fitted.models[place].parts(ranks, fitted.costs(place), describe(fitted.fabric))
         doublings = max(1.0, log2(ranks / max(curve.sizes)))
-        error = self.error_per_doubling(curve.label) * doublings / DEVIATIONS
+        error = self.deviation_per_doubling * doublings
         drawn = np.log(fitted.drawn_s(place, ranks, describe))
         low, high = np.exp(np.quantile(drawn[:, None] + error * NORMAL, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
         ends = min(float(low), parts.step_s), max(float(high), parts.step_s)
         return Projected(curve.label, ranks, parts, *ends, float(np.std(drawn)))
 
-    def error_per_doubling(self, label: str) -> float:
-        """The half-width of a 90 % band of log step time, for the error of the model itself.
+    @cached_property
+    def deviation_per_doubling(self) -> float:
+        """Of the logarithm of the step time: the error of the model itself."""
+        return model_error(self.checked) if self.checked else UNCHECKED / DEVIATIONS
 
-        It is what errors of the check exceed the fit's own deviations by: of the curve, or of all, whichever is more.
-        """
-        if not self.checked:
-            return UNCHECKED
-        excess = {one.projected.label: one.excess for one in self.checked}
-        typical = max(0.0, sum(excess.values()) / len(excess))
-        return max(sqrt(max(0.0, excess.get(label, 0.0))), DEVIATIONS * sqrt(typical))
+
+def model_error(checked: Sequence[HeldOut]) -> float:
+    """The deviation per doubling of log step time that the model adds to what a fit leaves open.
+
+    With e an error of the check and v the variance that fit and measurement leave open, it is the τ at which the mean
+    of e²/(v + τ²) is 1 (Paule and Mandel 1982). It is 0 where with τ = 0 the mean is below the 90 % quantile of one
+    such square: then what is left open explains the errors. Errors of curves that share links go together.
+    """
+    scales = [max(LEAST_DOUBLINGS, one.doublings) ** 2 for one in checked]
+    squares = np.array([log(1 + one.error) ** 2 / scale for one, scale in zip(checked, scales, strict=True)])
+    variances = np.array([one.variance / scale for one, scale in zip(checked, scales, strict=True)])
+    if np.mean(squares / variances) < DEVIATIONS**2:
+        return 0.0
+    low, high = 0.0, float(np.max(squares))
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.mean(squares / (variances + middle)) > 1 else (low, middle)
+    return sqrt(high)
 
 
 def order_kept(checked: Sequence[HeldOut]) -> tuple[int, int]:
