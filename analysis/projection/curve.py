@@ -5,6 +5,7 @@ Everything here is read from records; nothing is fitted.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from results.record import Record, world_size
 BACKWARD_SHARE = 2 / 3
 """Of forward and backward: backward has two matrix products for each one of forward."""
 
-LEAST_ERROR = 0.005
+LEAST_ERROR = 0.003
 """Relative standard error below which a measured step time is not trusted."""
 
 ONE_LAUNCH_ERROR = 0.03
@@ -74,6 +75,12 @@ class ScalingCurve:
     @cached_property
     def backend(self) -> str:
         return str(self.any.resolved.get("backend"))
+
+    @cached_property
+    def has_trees(self) -> bool:
+        """Whether an all-reduce may go along a tree: NCCL has trees from version 2.4 on."""
+        version = re.match(r"(\d+)\.(\d+)", str(self.any.environment.get("nccl") or ""))
+        return self.backend == "nccl" and (version is None or (int(version[1]), int(version[2])) >= (2, 4))
 
     @cached_property
     def overlap(self) -> bool:
@@ -164,6 +171,13 @@ class ScalingCurve:
         if ranks not in self._collectives:
             self._collectives[ranks] = self._collectives_at(ranks) if ranks > 1 else []
         return self._collectives[ranks]
+
+    def is_known_at(self, sizes: Sequence[int]) -> bool:
+        """Whether its collectives can be determined at all of these world sizes."""
+        try:
+            return all(self.collectives(ranks) is not None for ranks in sizes)
+        except NotProjected:
+            return False
 
     @cached_property
     def _collectives(self) -> dict[int, list[Collective]]:

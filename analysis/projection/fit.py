@@ -26,7 +26,7 @@ import numpy as np
 from analysis.projection.curve import ScalingCurve
 from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.least_squares import Floats, minimized
-from analysis.projection.model import Costs, StepModel
+from analysis.projection.model import Costs, Parts, StepModel
 
 STARTS = tuple(product((1e-6, 1e-5, 1e-4, 1e-3, 1e-2), (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6), (0.01, 0.4)))
 """Latency in seconds, seconds per byte, and contention, where estimates may start."""
@@ -157,18 +157,21 @@ class Fitted:
         seconds = self.models[at].step_s(ranks, self.layout.costs(self.draws, at, self.models[at]), network)
         return np.broadcast_to(np.asarray(seconds, dtype=np.float64), len(self.draws))
 
+    def parts(self, at: int, ranks: int, draw: int, describe: Describe = undescribed) -> Parts:
+        """The parts of a step of one draw."""
+        theta, model = self.draws[draw], self.models[at]
+        return model.parts(ranks, self.layout.costs(theta, at, model), describe(self.layout.fabric(theta)))
 
-def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[Fitted]:
+
+def fit(curves: Sequence[ScalingCurve], timed: Fabric | None = None) -> list[Fitted]:
     """Estimates from all world sizes of these curves, the most likely first; ``timed`` are links timed by themselves.
-
-    Where measured world sizes span hosts, these are the links between hosts.
 
     There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
     likely than the other is left out. Raises NotProjected where collectives follow no rule.
     """
     ring = _fit(curves, timed, trees=False)
     fits = [ring]
-    if any(curve.backend == "nccl" and curve.stage <= 1 for curve in curves):
+    if any(curve.has_trees and curve.stage <= 1 for curve in curves):
         one_host = ring.layout.ranks_per_host is not None and not ring.layout.spans_hosts
         as_tree = replace(ring, layout=replace(ring.layout, trees=True))  # within a host both are a chain
         fits.append(as_tree if one_host else _fit(curves, timed, trees=True))
@@ -176,7 +179,7 @@ def fit(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[F
     return sorted((one for one in fits if one.cost - best.cost < LIKELY), key=lambda fitted: fitted.cost)
 
 
-def _fit(curves: Sequence[ScalingCurve], timed: LinkTime | None, *, trees: bool) -> Fitted:
+def _fit(curves: Sequence[ScalingCurve], timed: Fabric | None, *, trees: bool) -> Fitted:
     problem = Problem([StepModel(curve) for curve in curves], Layout.of(curves, trees), timed)
     estimates, costs = minimized(problem, problem.starts(), 0.0, ITERATIONS[0])
     minima = _minima(estimates[:, problem.layout.links], costs)
@@ -210,8 +213,8 @@ class Problem:
 
     models: list[StepModel]
     layout: Layout
-    timed: LinkTime | None = None
-    """Links that were timed by themselves, or are stated: between hosts where world sizes span them."""
+    timed: Fabric | None = None
+    """Links that were timed by themselves, or that a source states."""
 
     @cached_property
     def measured(self) -> int:
@@ -228,7 +231,8 @@ class Problem:
         if self.layout.spans_hosts:
             links.append((BETWEEN.get(backend, TCP), free))
         if self.timed:
-            links[-1] = (self.timed, (TIMED, TIMED))
+            stated = (self.timed.inside, self.timed.between or self.timed.inside)
+            links = [(link, (TIMED, TIMED)) for link, _ in zip(stated, links, strict=False)]
         logs = [[log(float(link.alpha_s)), log(float(link.s_per_byte))] for link, _ in links]
         center = [*logs[0], CONTENTION[0], *(logs[1] if len(logs) > 1 else [])]
         spread = [*links[0][1], CONTENTION[1], *(links[1][1] if len(links) > 1 else [])]

@@ -4,23 +4,23 @@ Fitted on the world sizes up to half the largest, the model predicts the larger 
 half the largest, the largest is predicted from all others. The band of a prediction comes from the fit, and from the
 error that the same check has within the fitted sizes; so the check judges the band, too. Beyond the largest measured
 size the band widens by the error with each doubling. Where measurements do not tell whether NCCL reduces around a ring
-or along a tree, the band covers both.
+or along a tree, the band has each as far as it is likely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from math import log, log2, sqrt
+from math import exp, log, log2, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 from analysis.projection.curve import ScalingCurve
-from analysis.projection.fabric import Fabric, LinkTime
-from analysis.projection.fit import Describe, Fitted, fit, undescribed
+from analysis.projection.fabric import Fabric
+from analysis.projection.fit import DRAWS, Describe, Fitted, fit, undescribed
 from analysis.projection.least_squares import Floats
 from analysis.projection.model import Parts
 
@@ -82,14 +82,15 @@ class HeldOut:
         return self.projected.low_s <= self.measured_s <= self.projected.high_s
 
 
-def held_out(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> list[HeldOut]:
+def held_out(curves: Sequence[ScalingCurve], timed: Fabric | None = None) -> list[HeldOut]:
     """Predictions of every measured world size above half the largest, or of the largest where only one is smaller.
 
-    Empty where a fit has too few sizes. Raises NotProjected where collectives follow no rule.
+    Empty where a fit has too few sizes.
     """
     sizes = sorted({ranks for curve in curves for ranks in curve.sizes})
     for limit in (max(sizes, default=0) // 2, *sizes[-2:-1]):
-        small = [(curve, curve.within(limit)) for curve in curves if len(curve.within(limit).sizes) >= 2]
+        both = [(curve, curve.within(limit)) for curve in curves]
+        small = [(curve, part) for curve, part in both if len(part.sizes) >= 2 and part.is_known_at(curve.sizes)]
         if small:
             break
     else:
@@ -106,7 +107,7 @@ def held_out(curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> l
 class Projector:
     """Fits curves that share a fabric, and projects each of them with a band."""
 
-    def __init__(self, curves: Sequence[ScalingCurve], timed: LinkTime | None = None) -> None:
+    def __init__(self, curves: Sequence[ScalingCurve], timed: Fabric | None = None) -> None:
         """``timed`` are links that were timed by themselves."""
         self.curves = list(curves)
         self.fits = fit(self.curves, timed)
@@ -120,24 +121,32 @@ class Projector:
     def at(self, place: int, ranks: int, describe: Describe = undescribed) -> Projected:
         """The curve at ``place`` among so many ranks; ``describe`` puts in what a person described of the network.
 
-        The step time is that of the most likely fit; the band covers every likely one.
+        The step time is the median of the draws. Its parts are those of the draw that has it.
         """
-        ends = [self._with(fitted, place, ranks, describe) for fitted in self.fits]
-        return replace(ends[0], low_s=min(one.low_s for one in ends), high_s=max(one.high_s for one in ends))
+        seconds = self.drawn_s(place, ranks, describe)
+        fitted, draw = self._draws[int(np.argsort(seconds)[len(seconds) // 2])]
+        parts = fitted.parts(place, ranks, draw, describe)
+        doublings = max(1.0, log2(ranks / max(self.curves[place].sizes)))
+        error = self.deviation_per_doubling * doublings
+        logs = np.log(seconds)
+        low, high = np.exp(np.quantile(logs[:, None] + error * NORMAL, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+        return Projected(self.curves[place].label, ranks, parts, float(low), float(high), float(np.std(logs)))
 
     def drawn_s(self, place: int, ranks: int, describe: Describe = undescribed) -> Floats:
-        """Step times in seconds that measurements leave open, of every likely fit."""
-        return np.concatenate([fitted.drawn_s(place, ranks, describe) for fitted in self.fits])
+        """Step times in seconds that measurements leave open: draws of each fit, as many as it is likely."""
+        of_fits = [fitted.drawn_s(place, ranks, describe) for fitted in self.fits]
+        return np.concatenate([seconds[:count] for seconds, count in zip(of_fits, self._counts, strict=True)])
 
-    def _with(self, fitted: Fitted, place: int, ranks: int, describe: Describe) -> Projected:
-        curve = self.curves[place]
-        parts = fitted.models[place].parts(ranks, fitted.costs(place), describe(fitted.fabric))
-        doublings = max(1.0, log2(ranks / max(curve.sizes)))
-        error = self.deviation_per_doubling * doublings
-        drawn = np.log(fitted.drawn_s(place, ranks, describe))
-        low, high = np.exp(np.quantile(drawn[:, None] + error * NORMAL, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-        ends = min(float(low), parts.step_s), max(float(high), parts.step_s)
-        return Projected(curve.label, ranks, parts, *ends, float(np.std(drawn)))
+    @cached_property
+    def _counts(self) -> list[int]:
+        """Draws of each fit, in proportion to its likelihood."""
+        likelihoods = [exp(self.fits[0].cost - fitted.cost) for fitted in self.fits]
+        return [round(DRAWS * one / sum(likelihoods)) for one in likelihoods]
+
+    @cached_property
+    def _draws(self) -> list[tuple[Fitted, int]]:
+        pairs = zip(self.fits, self._counts, strict=True)
+        return [(fitted, draw) for fitted, count in pairs for draw in range(count)]
 
     @cached_property
     def deviation_per_doubling(self) -> float:

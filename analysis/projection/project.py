@@ -107,7 +107,7 @@ def timed_links(records: Sequence[Record], curve: ScalingCurve) -> LinkTime | No
 def _group(
     group: list[ScalingCurve], targets: list[int], links: Links, memory_bytes: float | None, timed: LinkTime | None
 ) -> Projection:
-    projector = Projector(group, timed)
+    projector = Projector(group, Fabric(timed) if timed else None)
     describe = partial(described, links=links)
     record = group[0].any
     projection = Projection(group[0].fabric_key[0], record.model.unit if record.model else "unit")

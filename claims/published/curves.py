@@ -41,15 +41,17 @@ def published_curve(
     error: float | None = None,
     *,
     per_host: int,
+    nccl: str | None = None,
 ) -> ScalingCurve:
     """A curve from step times in seconds by world size; its collectives are those at any of them, or by world size.
 
     ``error`` is the relative standard error of the source's times; None: that of one launch. ``per_host`` are the GPUs
-    of a host.
+    of a host, ``nccl`` is its version where it matters.
     """
     calls = collectives if isinstance(collectives, Mapping) else dict.fromkeys(step_s, collectives)
     records = {ranks: _record(label, stage, ranks, seconds, calls[ranks]) for ranks, seconds in sorted(step_s.items())}
     for ranks, record in records.items():
+        record.environment["nccl"] = nccl
         if ranks > per_host:
             record.resolved["hosts"] = [{"ranks": per_host}] * -(-ranks // per_host)
     further = {ranks: among(own, ranks) for ranks, own in calls.items() if ranks not in step_s}

@@ -214,9 +214,11 @@ def playbook(suite: Suite) -> Finding:
     "From 128 to 512 H100 a model of 1 billion parameters keeps 90.3 % of its throughput per GPU, one of 7 billion "
     "92.3 %, one of 70 billion 95.2 %.",
     "The projection, fitted on six models at 128 and 256 GPUs, and judged on 512. Micro-batches, gathers per step and "
-    "fp32 reductions are the source's. Assumed: a unit per layer, hosts of 8, RDMA with NCCL's latency and 360 GB/s "
-    f"between hosts. Reproduced if all are within 5 %, and of models whose losses differ by more than {100 * ORDER:g} "
-    "points the one that loses more is the same. In shape by the rule from 128 GPUs on.",
+    "fp32 reductions are the source's. Assumed: a unit per layer, hosts of 8, NCCL's latencies over NVLink and RDMA, "
+    f"and 360 GB/s. Reproduced if all are within 5 %, and of models whose losses differ by more than {100 * ORDER:g} "
+    "points the one that loses more is the same. In shape by the rule from 128 GPUs on. Tried first: links that are "
+    "free over orders of magnitude, and ranks that are all alike. 7B was then 17 % too low. Orders were compared from "
+    "1 point on, which is less than the source's own error.",
     source="llm-foundry, scripts/train/benchmarking/README.md",
 )
 def foundry(suite: Suite) -> Finding:
@@ -229,7 +231,7 @@ def foundry(suite: Suite) -> Finding:
         steps = {ranks: tokens[name] / rate for ranks, rate in rates.items() if ranks < 512}
         calls = fully_sharded(parameters, layers, "float32", gathers)
         curves.append(published_curve(name, 3 if gathers > 1 else 2, steps, calls, FOUNDRY_ERROR, per_host=8))
-    projector = Projector(curves, H100.between)
+    projector = Projector(curves, H100)
     compared = [
         judged(name, projector.at(at, 512), FOUNDRY[name][512], tokens[name], "tokens/s")
         for at, name in enumerate(FOUNDRY)
@@ -276,7 +278,7 @@ def titan(suite: Suite) -> Finding:
     compared = []
     for name, (alone, many) in TITAN.items():
         calls = fully_sharded(TITAN_PARAMETERS, TITAN_LAYERS, "float32")
-        projector = Projector([published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls, per_host=8)], H100.inside)
+        projector = Projector([published_curve(name, 3, {8: TITAN_TOKENS / alone}, calls, per_host=8)], H100)
         at_8, at_128 = (projector.at(0, ranks, of_h100).step_s for ranks in (8, 128))
         drawn = [projector.drawn_s(0, ranks, of_h100) for ranks in (8, 128)]
         low, high = np.quantile(1 - drawn[0] / drawn[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -310,5 +312,10 @@ def t5(suite: Suite) -> Finding:
     compared = [judged("T5-11B", projector.at(0, 512), T5[512], T5_STEP_S, "")]
     plot = plotted("T5-11B", T5, {512: compared[0]}, "efficiency")
     ours = [T5_STEP_S / projector.at(0, ranks).step_s for ranks in (256, 512)]
-    because, same = in_shape(f"{in_words(compared)}.", [shape.Curve("T5-11B", [T5[256], T5[512]], ours)])
+    because, same = in_shape(
+        f"{in_words(compared)}. The published efficiency is {'within' if compared[0].is_inside else 'outside'} the 90 "
+        "% band. Bytes, latency or a difference between ranks may cause the loss at 256 GPUs. Only latency grows as "
+        "much again to 512. Two sizes do not tell which it is.",
+        [shape.Curve("T5-11B", [T5[256], T5[512]], ours)],
+    )
     return reproduced(compared, TOLERANCE, because, in_shape=same, plot=plot)

@@ -54,7 +54,7 @@ def test_links_of_another_network_are_left_out():
 
 
 def test_timed_links_make_the_bandwidth_known_where_steps_hide_it():
-    without, timed_links = fit([curve()])[0], fit([curve()], LinkTime(1e-6, 1e-10))[0]
+    without, timed_links = fit([curve()])[0], fit([curve()], Fabric(LinkTime(1e-6, 1e-10)))[0]
     assert timed_links.draws[:, 1].std() < 0.3 * without.draws[:, 1].std()
     assert timed_links.fabric.inside.s_per_byte == pytest.approx(1e-10, rel=0.5)
 

@@ -2,7 +2,7 @@
 
 Tokens per second and GPU of data parallelism in the Ultra-Scale Playbook (Hugging Face, 2025, "dp_scaling"): a curve
 whose efficiency falls off a cliff at 256 GPUs. The Playbook states no bucket count; 40 are assumed (PyTorch's 25 MiB
-for a model of about a billion parameters), and that buckets overlap with backward.
+for a model of about a billion parameters), that buckets overlap with backward, and hosts of 8.
 """
 
 from analysis.projection.curve import ScalingCurve, curves
@@ -19,8 +19,9 @@ def curve(largest: int) -> ScalingCurve:
     for ranks, per_gpu in TOKENS.items():
         if ranks <= largest:
             record = cell(0, ranks, [launch(0, [[16384 / per_gpu] * 4])], verdicts=[])
-            record.config["network"] = {"kind": "lab", "hosts": None}
-            record.resolved |= {"backend": "nccl", "engine": {"overlap": True}}
+            record.config["network"] = {"kind": "none"}
+            hosts = {"hosts": [{"ranks": 8}] * (ranks // 8)} if ranks > 8 else {}
+            record.resolved |= {"backend": "nccl", "engine": {"overlap": True}} | hosts
             record.collectives = [Collective("all_reduce", "float32", BUCKET_ELEMENTS, ranks, BUCKETS)]
             records.append(record)
     (only,), rejected = curves(records)
