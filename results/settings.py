@@ -241,8 +241,8 @@ class Config(Training):
     )
     data_dir: str | None = setting(
         None,
-        "folder with real data: images in train/CLASS/, CIFAR-10 as torchvision stores it, or 16-bit token ids in "
-        "train.bin, as nanoGPT prepares them. null: fixed synthetic data",
+        "folder with real data: images in train/CLASS/ or in tar shards (webdataset), CIFAR-10 as torchvision stores "
+        "it, or 16-bit token ids in train.bin, as nanoGPT prepares them. null: fixed synthetic data",
         role="task",
     )
     resume: bool = setting(

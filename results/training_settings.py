@@ -88,6 +88,17 @@ class Training:
         optional=True,
         label="checkpointing {}",
     )
+    checkpointing_budget: float | None = setting(
+        None,
+        "activation memory that compiled code may keep for backward, as a share of what it keeps by itself; the rest "
+        "is computed again (torch's activation_memory_budget). Needs compile=true. 0: only the inputs of compiled "
+        "parts. null: no limit",
+        min=0,
+        max=1,
+        optional=True,
+        label="checkpointing budget {}",
+        label_unset="no checkpointing budget",
+    )
     offload: str = setting(
         "none",
         "training state in host memory. optimizer: optimizer state, master weights, the gradients for the update, and "
@@ -100,8 +111,8 @@ class Training:
     optimizer: str = setting(
         "adam",
         "optimizer; sgd has momentum 0.9. muon: torch's Muon for matrices of hidden layers, AdamW for embeddings, the "
-        "output layer and weights of other dimensions",
-        *("sgd", "adam", "adamw", "rmsprop", "muon"),
+        "output layer and weights of other dimensions. adam8bit: torchao's Adam with moments of 8 bits",
+        *("sgd", "adam", "adamw", "rmsprop", "muon", "adam8bit"),
     )
     lr: float = setting(1e-3, "learning rate", above=0)
     momentum: float | None = setting(
@@ -113,21 +124,21 @@ class Training:
     )
     beta1: float | None = setting(
         None,
-        "decay of the first moment of adam and adamw (also of muon's AdamW part). null: 0.9",
+        "decay of the first moment of adam, adam8bit and adamw (also of muon's AdamW part). null: 0.9",
         min=0,
         max=0.999999,
         optional=True,
     )
     beta2: float | None = setting(
         None,
-        "decay of the second moment of adam and adamw (also of muon's AdamW part). null: 0.999",
+        "decay of the second moment of adam, adam8bit and adamw (also of muon's AdamW part). null: 0.999",
         min=0,
         max=0.999999,
         optional=True,
     )
     eps: float | None = setting(
         None,
-        "added to the denominator of adam, adamw (also of muon's AdamW part) and rmsprop. null: 1e-8",
+        "added to the denominator of adam, adam8bit, adamw (also of muon's AdamW part) and rmsprop. null: 1e-8",
         above=0,
         optional=True,
     )

@@ -1,4 +1,4 @@
-"""Data sources that read a person's folder (``data_dir``): images of classes, CIFAR-10, and tokens.
+"""Data sources that read a person's folder (``data_dir``): images of classes, CIFAR-10, tar shards, and tokens.
 
 Without a folder they are the synthetic ones of ``workloads.data``.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 from workloads import data
 from workloads.base import Batch, DataInfo, WorkloadError
 from workloads.data import Bank, DataSource
+from workloads.shards import PATTERN, TarShards
 from workloads.write import SYNTHETIC, TOKENS, TRAIN
 
 IMAGENET = (3, 224, 224)
@@ -38,16 +39,9 @@ class ImageFolder:
     """
 
     def __init__(self, seed: int, folder: Path, shape: tuple[int, ...] = IMAGENET) -> None:
-        from torchvision import datasets, transforms
+        from torchvision import datasets
 
-        height, width = shape[1:]
-        steps = [
-            transforms.Resize(round(max(height, width) * 256 / 224)),
-            transforms.CenterCrop((height, width)),
-            transforms.ToTensor(),
-            transforms.Normalize(_IMAGENET_MEAN, _IMAGENET_STD),
-        ]
-        self._images = datasets.ImageFolder(str(folder), transforms.Compose(steps))
+        self._images = datasets.ImageFolder(str(folder), preparation(shape))
         self.classes = len(self._images.classes)
         self._order = torch.randperm(len(self._images), generator=data.generator_of(seed)).tolist()
         synthetic = (folder.parent / SYNTHETIC).exists()
@@ -58,6 +52,21 @@ class ImageFolder:
     def batch(self, indices: Sequence[int]) -> Batch:
         samples = [self._images[self._order[index % self.info.samples]] for index in indices]
         return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
+
+
+def preparation(shape: tuple[int, ...]) -> Callable[[Any], Tensor]:
+    """From an image of PIL to a tensor of ``shape``."""
+    from torchvision import transforms
+
+    height, width = shape[1:]
+    steps = [
+        transforms.Resize(round(max(height, width) * 256 / 224)),
+        transforms.CenterCrop((height, width)),
+        transforms.ToTensor(),
+        transforms.Normalize(_IMAGENET_MEAN, _IMAGENET_STD),
+    ]
+    prepare: Callable[[Any], Tensor] = transforms.Compose(steps)
+    return prepare
 
 
 class TokenFile:
@@ -147,16 +156,16 @@ def token_file(data_dir: str, length: int) -> Path:
 def cifar10(seed: int, data_dir: str | None) -> DataSource:
     """Images (n, 3, 32, 32), standardised, and labels (n) of 10 classes: from ``data_dir``, else synthetic.
 
-    CIFAR-10 as torchvision stores it is read into memory; an image folder is decoded on access.
+    CIFAR-10 as torchvision stores it is read into memory; images in folders or tar shards are decoded on access.
     """
     if data_dir is None:
         return data.synthetic_images(seed, CIFAR10, classes=10)
     root = Path(data_dir).expanduser()
     expected = root / "cifar-10-batches-py"
-    if not expected.is_dir() and (root / TRAIN).is_dir():
+    if not expected.is_dir() and image_files(root):
         return images(seed, data_dir, CIFAR10, classes=10)
     if not expected.is_dir():
-        raise not_there(data_dir, "CIFAR-10", f"the folder {expected}, or images in {root / TRAIN}/CLASS/")
+        raise not_there(data_dir, "CIFAR-10", f"the folder {expected}, or images in {root / TRAIN}/CLASS/ or {PATTERN}")
     from torchvision import datasets
 
     try:
@@ -178,24 +187,44 @@ def imagenet(seed: int, data_dir: str | None) -> DataSource:
 
 
 def images(seed: int, data_dir: str, shape: tuple[int, ...], *, classes: int) -> DataSource:
-    """Images (n, *shape) and labels (n) from ``data_dir/train/CLASS/FILE``, or below ``data_dir/imagenet``.
+    """Images (n, *shape) and labels (n) from ``data_dir/train/CLASS/FILE``, or below ``data_dir/imagenet``, or from tar
+    shards in ``data_dir``.
 
     Raises WorkloadError where there are none, or more than ``classes`` classes.
     """
     root = Path(data_dir).expanduser()
-    folders = [root / "imagenet" / TRAIN, root / TRAIN]
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    layout = f"images in {folder or ' or '.join(map(str, folders))}/CLASS/"
+    place = image_files(root)
+    where = place if isinstance(place, Path) else root
+    layout = f"images in {place or ' or '.join(map(str, image_folders(root)))}/CLASS/"
     what = "ImageNet" if shape == IMAGENET else "images"
-    if folder is None:
-        raise not_there(data_dir, what, layout)
+    if not place:
+        raise not_there(data_dir, what, f"{layout}, or tar shards {root / PATTERN}")
+    source: ImageFolder | TarShards
     try:
-        source = ImageFolder(seed, folder, shape)
+        if isinstance(place, Path):
+            source = ImageFolder(seed, place, shape)
+        else:
+            source = TarShards(seed, place, preparation(shape))
     except OSError as error:
         raise not_there(data_dir, what, f"{layout} with images in every one") from error
     if source.classes > classes:
-        raise not_there(data_dir, what, f"at most {classes} classes in {folder}, found {source.classes}")
+        raise not_there(
+            data_dir,
+            what,
+            f"at most {classes} classes in {where}, found {source.classes}",
+        )
     return source
+
+
+def image_folders(root: Path) -> list[Path]:
+    """Where a folder for each class may be."""
+    return [root / "imagenet" / TRAIN, root / TRAIN]
+
+
+def image_files(root: Path) -> Path | list[Path] | None:
+    """The folder that has a folder for each class, else the tar shards; None without either."""
+    folder = next((folder for folder in image_folders(root) if folder.is_dir()), None)
+    return folder or sorted(root.glob(PATTERN)) or None
 
 
 def images_or(

@@ -1,18 +1,20 @@
 """Any architecture of Hugging Face transformers, built from its configuration: ``workload=hf:llama``.
 
-Nothing is downloaded. Weights are drawn from the seed; tokens are synthetic, or those of ``data_dir/train.bin``.
+Nothing is downloaded. Weights are drawn from the seed; samples are synthetic, or those of ``data_dir``: tokens of
+``train.bin``, images of ``train/CLASS/``.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from workloads import data, files
 from workloads.base import (
     Batch,
     WorkloadError,
@@ -25,26 +27,22 @@ from workloads.base import (
     reseeded,
 )
 from workloads.extras import require
+from workloads.hf_tasks import TASKS, Request, arguments, check_task, task_of, units_per_sample
 from workloads.units import LossCalls, block_units, named_units
 
 SEQUENCE_LENGTH = 128
-MASKED = 0.15
-"""Share of the positions of a sample that a masked language model predicts."""
-IGNORED = -100
-"""Label of a position that no loss counts, as transformers has it."""
-TASKS = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM"}
-"""What a model is trained on, and the class of transformers that chooses its head and loss."""
-LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length")
+LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_target_positions")
 """Names that configurations have for the longest sequence."""
 UNCACHED = {"use_cache": False}
 """Keys and values that generation would keep; a checkpointed forward would add them twice."""
 
 
 class HF:
-    """A language model of transformers, with its own loss. Throughput counts tokens; of both sequences for seq2seq.
+    """A model of transformers, with its own loss. Throughput counts tokens (of both sequences for seq2seq), images, or
+    frames of a recording.
 
     ``model`` is a model type (``llama``), or a folder or ``config.json`` of a model. ``config`` overrides entries of
-    its configuration. ``task`` is causal, masked or seq2seq; null: what the architecture is made for. ``units`` are
+    its configuration. ``task`` is one of ``hf_tasks.TASKS``; null: what the architecture is made for. ``units`` are
     classes or patterns of names; null: the blocks.
     """
 
@@ -59,32 +57,28 @@ class HF:
         task: str | None = None,
         units: list[str] | None = None,
     ) -> None:
-        length = sequence_length
+        length = self._length = sequence_length
         check_count("hf", "sequence_length", length)
         check_choice("hf", "task", task, (None, *TASKS))
         self._seed, self._unit_names, self._calls = seed, units, LossCalls(self)
         self._overrides = config or {}
         self._config = configuration(model, self._overrides)
         self._task = task or task_of(self._config)
-        check_length(self._config, length)
-        self._source = self._tokens(data_dir, length)
-        tokens = 2 * length if self._task == "seq2seq" else length
-        self.info = WorkloadInfo(f"hf_{self._config.model_type}", "token", tokens, self._source.info)
-
-    def _tokens(self, data_dir: str | None, length: int) -> data.DataSource:
-        vocabulary = vocabulary_of(self._config)
-        if self._task == "masked":
-            masked = max(1, round(MASKED * length))
-            return files.masked_tokens(self._seed, data_dir, vocabulary=vocabulary, length=length, masked=masked)
-        return files.tokens(self._seed, data_dir, vocabulary=vocabulary, length=length)
+        check_task(self._config, self._task)
+        if TASKS[self._task].unit == "token":
+            check_length(self._config, length)
+        self._arguments = arguments(self._config, self._task)
+        self._source = TASKS[self._task].source(Request(self._config, seed, data_dir, length))
+        units_of_a_sample = units_per_sample(self._config, self._task, length)
+        self.info = WorkloadInfo(
+            f"hf_{self._config.model_type}", TASKS[self._task].unit, units_of_a_sample, self._source.info
+        )
 
     def build(self) -> nn.Module:
-        transformers = require("hf", "transformers")
-        kind = getattr(transformers, TASKS[self._task])
         config = f" with workload.config={self._overrides}" if self._overrides else ""
         asked, valid = f"hf: {self._config.model_type}{config}", "valid: entries that the model takes together"
         with reseeded(self._seed), rejections(asked, valid):
-            module: nn.Module = kind.from_config(self._config)
+            module: nn.Module = TASKS[self._task].model_class().from_config(self._config)
         return module.float().train()
 
     def units(self, module: nn.Module) -> list[nn.Module]:
@@ -93,21 +87,26 @@ class HF:
         return named_units(module, self._unit_names, calls) if self._unit_names else block_units(module, calls)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Inputs and labels, each (n, length) token ids; a label that no loss counts is -100."""
-        inputs, *others = self._source.batch(indices)
-        if self._task == "masked":
-            positions, tokens = others
-            return inputs, torch.full_like(inputs, IGNORED).scatter(1, positions, tokens)
-        return (inputs, inputs) if self._task == "causal" else (inputs, *others)
+        """The arguments of forward, each (n, ...); a label that no loss counts is -100."""
+        return self._source.batch(indices)
 
     def write_files(self, folder: Path) -> bool:
-        """Writes its tokens as a file that it reads with ``data_dir=folder``; False if it cannot."""
-        return isinstance(self._source, data.Bank) and self._source.write(folder)
+        """Writes its samples as files that it reads with ``data_dir=folder``; False if it cannot."""
+        return self._source.write(folder)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The model's own, which adds what else it is trained on (the balance of experts)."""
-        inputs, labels = batch
-        loss = module(input_ids=inputs, labels=labels).loss
+        """The model's own, which adds what else it is trained on (the balance of experts, the order of sentences)."""
+        named = dict(zip(self._arguments, batch, strict=True))
+        try:
+            loss = module(**named).loss
+        except WorkloadError:
+            raise
+        except (IndexError, TypeError, ValueError) as error:  # such as a position beyond a table
+            what = f"workload.sequence_length={self._length} and workload.config={self._overrides}"
+            raise WorkloadError(
+                f"hf: the forward of {self._config.model_type} rejects a batch ({first_line(error)}) with {what}; "
+                "valid: a length and entries that the model takes together"
+            ) from error
         if not isinstance(loss, Tensor):
             raise WorkloadError(f"hf: {type(module).__name__} returned no loss; valid: an architecture with labels")
         return loss.float()
@@ -122,54 +121,58 @@ def configuration(model: str | None, overrides: dict[str, Any]) -> Any:
     check_mapping("hf", "config", overrides)
     try:
         if Path(model).exists():
-            return transformers.AutoConfig.from_pretrained(model, local_files_only=True, **overrides, **UNCACHED)
-        if model not in transformers.CONFIG_MAPPING:
+            config = transformers.AutoConfig.from_pretrained(model, local_files_only=True, **overrides, **UNCACHED)
+        elif model in transformers.CONFIG_MAPPING:
+            config = transformers.AutoConfig.for_model(model, **overrides, **UNCACHED)
+        else:
             raise WorkloadError(f"hf: {unknown(model, list(transformers.CONFIG_MAPPING.keys()))}")
-        config = transformers.AutoConfig.for_model(model, **overrides, **UNCACHED)
     except WorkloadError:
         raise
     except Exception as error:  # each configuration class checks its own entries, in its own way
         raise WorkloadError(f"hf: the configuration of {model} is not valid: {first_line(error)}") from error
+    reject_misspelt(config, overrides)
     if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0
-    misspelt = [name for name in overrides if name not in type(config)().to_dict() and not hasattr(type(config), name)]
-    if misspelt:
-        raise WorkloadError(f"hf: config.{misspelt[0]} is no entry of {type(config).__name__}")
+    fit_special_tokens(config, overrides)
     return config
+
+
+def reject_misspelt(config: Any, overrides: dict[str, Any]) -> None:
+    """Raises WorkloadError for an entry that neither the configuration's class has nor the model's code reads."""
+    kind = type(config)
+    entries = {*kind().to_dict(), *(("image_size",) if hasattr(config, "num_channels") else ())}
+    for name in overrides:
+        if name not in entries and not hasattr(kind, name) and not reads(kind, name):
+            near = difflib.get_close_matches(name, entries, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise WorkloadError(f"hf: config.{name} is no entry of {kind.__name__}{hint}")
+
+
+def reads(kind: type, name: str) -> bool:
+    """Whether the code of a configuration's model reads an entry that the configuration does not declare."""
+    try:
+        module = importlib.import_module(kind.__module__.replace(".configuration_", ".modeling_"))
+        code = inspect.getsource(module)
+    except (ImportError, OSError):
+        return False
+    return f'config, "{name}"' in code or f"config.{name}" in code
+
+
+def fit_special_tokens(config: Any, overrides: dict[str, Any]) -> None:
+    """Sets ids of special tokens to 0 that are not in the vocabulary, as where ``overrides`` makes it smaller."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name, value in list(part.to_dict().items()):
+            is_id = name.endswith("_token_id") and isinstance(value, int) and name not in overrides
+            if is_id and isinstance(size, int) and value >= size:
+                setattr(part, name, 0)
 
 
 def unknown(model: str, types: list[str]) -> str:
     """An error about a model type that transformers does not have."""
-    import difflib
-
     near = difflib.get_close_matches(model, types, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{model} is no model type of transformers and no local path; {hint}valid: {len(types)} types such as llama"
-
-
-def task_of(config: Any) -> str:
-    """What the architecture is made for: as its configuration names it, else the first task that has its type."""
-    from transformers.models.auto import modeling_auto
-
-    has = {
-        "seq2seq": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-        "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    }
-    for task, names in has.items():
-        if names.get(config.model_type) in (getattr(config, "architectures", None) or ()):
-            return task
-    for task, names in has.items():
-        if config.model_type in names and (task != "seq2seq" or getattr(config, "is_encoder_decoder", False)):
-            return task
-    raise WorkloadError(f"hf: {config.model_type} is no language model; valid: one for {', '.join(TASKS)}")
-
-
-def vocabulary_of(config: Any) -> int:
-    size = getattr(config.get_text_config(), "vocab_size", None)
-    if not isinstance(size, int):
-        raise WorkloadError(f"hf: {config.model_type} has no vocab_size; valid: a language model")
-    return size
 
 
 def check_length(config: Any, length: int) -> None:

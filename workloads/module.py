@@ -30,6 +30,9 @@ from workloads.units import LossCalls, default_units, named_units
 
 TARGETS = ("targets", "labels")
 """Parameters of a forward that returns its loss, by which it takes the targets."""
+LOSSES = ("cross_entropy", "mse", "output", "sum")
+OWN_LOSS = ("output", "sum")
+"""Those that the module computes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Feed:
     input_kind: str = "float"
     vocabulary: int = 256
     loss: str = "cross_entropy"
+    loss_weights: dict[str, float] | None = None
     classes: int = 10
     units: tuple[str, ...] | None = None
 
@@ -50,7 +54,8 @@ class Feed:
             check_count("module", "input", size)
         check_choice("module", "input_kind", self.input_kind, ("float", "tokens"))
         check_count("module", "vocabulary", self.vocabulary)
-        check_choice("module", "loss", self.loss, ("cross_entropy", "mse", "output"))
+        check_choice("module", "loss", self.loss, LOSSES)
+        check_weights(self.loss, self.loss_weights)
         check_count("module", "classes", self.classes)
         named = self.units is None or (isinstance(self.units, tuple) and self.units)
         if not named or not all(isinstance(name, str) and name for name in self.units or ()):
@@ -61,7 +66,7 @@ class Feed:
         if self.input_kind == "tokens" and (len(self.input) != 1 or self.loss == "mse"):
             raise WorkloadError(
                 f"module: input_kind=tokens with input={list(self.input)} and loss={self.loss} is not valid; "
-                "valid: input=[LENGTH] and loss=cross_entropy or output"
+                "valid: input=[LENGTH] and loss=cross_entropy, output or sum"
             )
 
     def source(self, seed: int, data_dir: str | None = None) -> data.DataSource:
@@ -86,6 +91,7 @@ def load(
     input_kind: str = Feed.input_kind,
     vocabulary: int = Feed.vocabulary,
     loss: str = Feed.loss,
+    loss_weights: dict[str, float] | None = None,
     classes: int = Feed.classes,
     units: list[str] | tuple[str, ...] | None = Feed.units,
 ) -> Workload:
@@ -98,7 +104,8 @@ def load(
     names = tuple(units) if isinstance(units, list) else units
     if sequence_length is not None:
         input, input_kind = [sequence_length], "tokens"
-    feed = Feed(tuple(input) if isinstance(input, list) else input, input_kind, vocabulary, loss, classes, names)
+    size = tuple(input) if isinstance(input, list) else input
+    feed = Feed(size, input_kind, vocabulary, loss, loss_weights, classes, names)
     check_mapping("module", "kwargs", kwargs)
     make = _bound(path, {"seed": seed, "data_dir": data_dir}, kwargs or {})
     own_files = "data_dir" in make.keywords
@@ -110,7 +117,8 @@ def load(
         if feed != Feed():
             raise WorkloadError(
                 f"workload.path={path} returned a workload, which has its own data and loss; "
-                "valid: input, input_kind, vocabulary, loss, classes and units as they are in conf/workload/module.yaml"
+                "valid: input, input_kind, vocabulary, loss, loss_weights, classes and units as they are in "
+                "conf/workload/module.yaml"
             )
         workload: Workload = made
         return workload
@@ -119,7 +127,7 @@ def load(
             f"workload.path={path} returned a {type(made).__name__}; "
             "valid: an nn.Module, or an object with info, build, units, batch and loss (workloads.base.Workload)"
         )
-    takes = signature_of(made.forward).parameters if loss == "output" else {}
+    takes = signature_of(made.forward).parameters if loss in OWN_LOSS else {}
     targets = next((name for name in TARGETS if name in takes), None)
     source = feed.source(seed, None if own_files else data_dir)
     return UserModule(path.rpartition(":")[2].replace(".", "_"), make, feed, seed, targets, source)
@@ -168,6 +176,8 @@ class UserModule:
     - ``output``: the module returns its loss, the mean over the samples of its inputs: a scalar, a tuple with one, or
       an object with ``loss`` (an attribute or a key). Its forward is given ``targets`` (labels, or the next tokens) or
       ``labels`` (labels, or the tokens themselves, which transformers shifts) if it has a parameter of that name.
+    - ``sum``: the module returns several losses, as a dict, a tuple or an object; the loss is their sum. Its forward is
+      given targets as for ``output``.
     """
 
     def __init__(
@@ -217,15 +227,16 @@ class UserModule:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         batch = self._source.batch(indices)
-        return batch[:1] if self._feed.loss == "output" and not self._targets else batch
+        return batch[:1] if self._feed.loss in OWN_LOSS and not self._targets else batch
 
     def write_files(self, folder: Path) -> bool:
         """Writes its samples as files that it reads with ``data_dir=folder``; False if it reads none."""
         return isinstance(self._source, data.Bank) and self._source.write(folder)
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        if self._feed.loss == "output":
-            return self._own_loss(module(batch[0], **self._target_arguments(batch)))
+        if self._feed.loss in OWN_LOSS:
+            output = module(batch[0], **self._target_arguments(batch))
+            return self._own_loss(output) if self._feed.loss == "output" else self._sum(output)
         inputs, targets = batch
         output = part_of(module(inputs), "logits")
         if not isinstance(output, Tensor):
@@ -256,15 +267,54 @@ class UserModule:
             loss = scalars[0] if len(scalars) == 1 else loss
         if not isinstance(loss, Tensor):
             what = "loss=None" if loss is None else f"a {type(loss).__name__}"
-            raise self._mismatch(what, "a scalar, a tuple with one scalar, an object or a dict with loss")
+            several = "; workload.loss=sum adds several up" if len(scalars_of(loss)) > 1 else ""
+            raise self._mismatch(what, f"a scalar, a tuple with one scalar, an object or a dict with loss{several}")
         if loss.shape != ():
             raise self._mismatch(f"the shape {tuple(loss.shape)}", "a scalar")
         return loss.float()
+
+    def _sum(self, output: object) -> Tensor:
+        """The sum of the losses in ``output``: of those with a weight, times it; without weights, of all scalars."""
+        losses = scalars_of(output)
+        weights = self._feed.loss_weights or dict.fromkeys(losses, 1.0)
+        missing = [name for name in weights if name not in losses]
+        if missing or not losses:
+            what = f"no loss {missing[0]}" if missing else f"a {type(output).__name__} without a scalar"
+            scalars = "a dict, a tuple or an object of scalars"
+            raise self._mismatch(what, f"workload.loss_weights of {', '.join(losses)}" if losses else scalars)
+        return torch.stack([losses[name].float() * weight for name, weight in weights.items()]).sum()
 
     def _mismatch(self, returned: str, wanted: str) -> WorkloadError:
         return WorkloadError(
             f"{self.info.name}: the module returned {returned}; valid for workload.loss={self._feed.loss}: {wanted}"
         )
+
+
+def check_weights(loss: str, weights: object) -> None:
+    """Raises WorkloadError for weights that are none, or of a loss that has no parts."""
+    check_mapping("module", "loss_weights", weights)
+    numbers = list(weights.values()) if isinstance(weights, dict) else []
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        raise WorkloadError(f"module: loss_weights={weights} is not valid; valid: {{NAME: NUMBER, ...}}, null")
+    if weights and loss != "sum":
+        raise WorkloadError(f"module: loss_weights has no effect with loss={loss}; valid: null, loss=sum")
+
+
+def scalars_of(output: Any) -> dict[str, Tensor]:
+    """The floating-point scalars of a dict, a tuple or an object, by key, position (``0``) or attribute."""
+    if isinstance(output, Tensor):
+        parts: dict[Any, Any] = {"0": output}
+    elif isinstance(output, Mapping):
+        parts = dict(output)
+    elif isinstance(output, tuple | list) and not hasattr(output, "_fields"):
+        parts = dict(enumerate(output))
+    else:
+        parts = output._asdict() if hasattr(output, "_asdict") else dict(getattr(output, "__dict__", {}))
+    return {
+        str(name): part
+        for name, part in parts.items()
+        if isinstance(part, Tensor) and part.shape == () and part.is_floating_point()
+    }
 
 
 def part_of(output: Any, name: str) -> Any:

@@ -9,6 +9,7 @@ import difflib
 from abc import abstractmethod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -116,7 +117,7 @@ class Classifier(Supervised):
         output = module(images)
         first, *others = output if isinstance(output, tuple | list) else (output,)
         loss = F.cross_entropy(first.float(), labels)
-        for other in others:
+        for other in filter(torch.is_tensor, others):
             loss = loss + AUXILIARY * F.cross_entropy(other.float(), labels)
         return loss
 

@@ -23,8 +23,8 @@ def utilization(record: Record, throughput_per_s: Interval) -> Interval:
 def hardware_utilization(record: Record, throughput_per_s: Interval) -> Interval:
     """HFU: the same with the operations that activation checkpointing computes again."""
     model = record.model
-    if model is None or not model.flops_per_unit:
-        return NOTHING
+    if model is None or not model.flops_per_unit or record.config.get("checkpointing_budget") is not None:
+        return NOTHING  # with a budget, the compiler chooses what is computed again, and does not say what
     return _share(record, throughput_per_s, model.flops_per_unit + model.recomputed_flops_per_unit)
 
 

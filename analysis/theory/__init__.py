@@ -116,8 +116,9 @@ def predict_paper(record: Record) -> tuple[float, float] | None:
     if cell is None or int(record.resolved.get("ranks_per_replica") or 1) > 1:
         return None
     widths, count = cell.widths, elements(cell.parameters)
-    kept = sum(rule.moments * elements(chosen) for rule, chosen in cell.by_optimizer(cell.parameters))
-    optimizer = widths.master + widths.moment * kept / max(1, count)
+    pairs = cell.by_optimizer(cell.parameters)
+    kept = sum(rule.moments * elements(chosen) * (1 if rule.has_8_bits else widths.moment) for rule, chosen in pairs)
+    optimizer = widths.master + kept / max(1, count)
     state = paper_state(count, cell.stage, cell.world_size, param=widths.param, grad=widths.grad, optimizer=optimizer)
     return state, paper_sent(count, cell.stage, cell.world_size, param=widths.param, grad=widths.grad)
 

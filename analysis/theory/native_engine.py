@@ -88,7 +88,7 @@ def updated(setting: Setting) -> int:
 def optimizer_bytes(setting: Setting) -> int:
     trained = [bucket for bucket in buckets(setting) if bucket.trainable]
     kinds = [(bucket.optimizer, bucket.size if setting.stage == 0 else bucket.shard) for bucket in trained]
-    return sum(kind.moments * count * setting.widths.moment + kind.counter_bytes for kind, count in kinds)
+    return sum(kind.bytes_of_shard(count, setting.widths.moment) for kind, count in kinds)
 
 
 def transient(setting: Setting) -> int:

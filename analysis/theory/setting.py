@@ -37,6 +37,15 @@ def widths_of(precision: str, parameters: Sequence[Parameter] = ()) -> Widths | 
     return Widths(weights, 4 if entry.master else 0, weights, ITEM_BYTES[entry.optimizer_state])
 
 
+QUANTIZED, BLOCK = 4096, 256
+"""Elements from which on torchao quantizes an array, and those of a block with one scale."""
+SCALE_BYTES = 4
+CODES_BYTES = 256 * 4
+"""The table of the values that a byte stands for; torchao keeps one with each array."""
+PART = 2**16
+"""Elements of a flat shard that ``native`` updates together where arrays are quantized."""
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Bytes of optimizer state for a parameter tensor."""
@@ -45,6 +54,25 @@ class Optimizer:
     """Arrays of the parameter's size."""
     counter_bytes: int
     """The step counter that torch keeps per parameter tensor, a 4-byte scalar."""
+    has_8_bits: bool = False
+    """Whether arrays are quantized by blocks where they are large enough (torchao)."""
+
+    def bytes_of(self, count: int, width: int) -> int:
+        """Of a parameter tensor with ``count`` elements, whose arrays have ``width`` bytes per element."""
+        return self.moments * self._array_bytes(count, width) + self.counter_bytes
+
+    def bytes_of_shard(self, count: int, width: int) -> int:
+        """Of a flat shard, which is cut into parts of whole blocks and the rest where arrays are quantized."""
+        if not self.has_8_bits:
+            return self.bytes_of(count, width)
+        whole = count // BLOCK * BLOCK
+        parts = [min(PART, whole - start) for start in range(0, whole, PART)]
+        return sum(self.bytes_of(part, width) for part in (*parts, count - whole) if part)
+
+    def _array_bytes(self, count: int, width: int) -> int:
+        if not self.has_8_bits or count < QUANTIZED or count % BLOCK:
+            return count * width
+        return count + count // BLOCK * SCALE_BYTES + CODES_BYTES
 
 
 OPTIMIZERS = {
@@ -53,6 +81,7 @@ OPTIMIZERS = {
     "adamw": Optimizer(2, 4),
     "rmsprop": Optimizer(1, 4),
     "muon": Optimizer(2, 4),
+    "adam8bit": Optimizer(2, 4, has_8_bits=True),
 }
 """Of muon, its part that is AdamW."""
 MUON = Optimizer(1, 0)

@@ -53,14 +53,20 @@ def zero_partition(sizes: list[int], world_size: int, first: int = 0) -> list[li
     return ranks
 
 
-def shard_elements(shape: list[int], world_size: int) -> int:
-    """Elements of a parameter that rank 0 holds: ``fully_shard`` cuts dimension 0 into chunks of ceil(d0/N) rows.
+def shard_elements(shape: list[int], world_size: int, rank: int = 0) -> int:
+    """Elements of a parameter that a rank holds: ``fully_shard`` cuts dimension 0 into chunks of ceil(d0/N) rows.
 
     Rank 0 always holds a full chunk, and the other ranks hold as much or less.
     """
     if not shape:
         return 1
-    return ceil(shape[0] / world_size) * prod(shape[1:])
+    rows = ceil(shape[0] / world_size)
+    return min(rows, max(0, shape[0] - rank * rows)) * prod(shape[1:])
+
+
+def ranks_of(setting: Setting) -> range:
+    """The ranks among which the one with most state is: with quantized moments, a smaller shard may keep more."""
+    return range(setting.shards) if setting.rank is None else range(setting.rank, setting.rank + 1)
 
 
 def _replicated(setting: Setting) -> dict[str, int]:
@@ -76,10 +82,7 @@ def _replicated(setting: Setting) -> dict[str, int]:
     owned = zero_partition(sizes, setting.world_size, matrices) if setting.stage == 1 else [list(range(len(sizes)))]
 
     def kept(rank: list[int]) -> int:
-        return sum(
-            optimizer.moments * size * widths.moment + optimizer.counter_bytes
-            for optimizer, size in (pairs[index] for index in rank)
-        )
+        return sum(optimizer.bytes_of(size, widths.moment) for optimizer, size in (pairs[index] for index in rank))
 
     def elements_of(rank: list[int]) -> int:
         return sum(sizes[index] for index in rank)
@@ -107,12 +110,16 @@ def _sharded(setting: Setting) -> dict[str, int]:
     kept = sum(shard_elements(parameter.shape, setting.shards) for parameter in setting.parameters)
     trained = sum(shard_elements(parameter.shape, setting.shards) for parameter in setting.trainable)
     own_width = widths.master or widths.param
-    counters = len(setting.trainable) * optimizer.counter_bytes
+    ranks = ranks_of(setting) if optimizer.has_8_bits else range(1)
+    moments = max(
+        sum(optimizer.bytes_of(size, widths.moment) for size in sizes)
+        for sizes in ([shard_elements(one.shape, setting.shards, rank) for one in setting.trainable] for rank in ranks)
+    )
     return {
         "params": 0 if widths.master else kept * own_width,
         "master": kept * widths.master,
         "grads": trained * own_width,
-        "optimizer": trained * optimizer.moments * widths.moment + counters,
+        "optimizer": moments,
         "buffers": setting.buffer_bytes,
     }
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 from types import ModuleType
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnsupported, Seen, Traits
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Seen, Traits
 from results.resolved import EngineDescription
 
 REQUIRED = ("CAPABILITIES", "PRELOAD", "check_settings")
@@ -34,6 +35,10 @@ def check_settings(name: str, package: str, spec: EngineSpec) -> None:
     capabilities: Capabilities = module.CAPABILITIES
     capabilities.check(name, spec)
     module.check_settings(spec)
+    if spec.optimizer == "adam8bit" and importlib.util.find_spec("torchao") is None:
+        raise EngineUnavailable(
+            "optimizer=adam8bit needs torchao, which is not installed; pip install 'ddp-zero-bench[adam8bit]'"
+        )
 
 
 def backends(package: str) -> tuple[str, ...]:

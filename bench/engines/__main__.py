@@ -39,11 +39,14 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "local_steps": (4,),
     "compile": (True,),
     "checkpointing": choices("checkpointing")[1:],
+    "checkpointing_budget": (0.5,),
     "offload": choices("offload")[1:],
     "join": (True,),
     "backend": ("fake",),
 }
 """What is asked for, one value at a time."""
+NEEDED: dict[str, dict[str, Any]] = {"checkpointing_budget": {"compile": True}}
+"""Settings without which no engine supports one of them."""
 BACKENDS = {"gloo": "cpu", "nccl": "cuda"}
 
 
@@ -74,7 +77,7 @@ def declared(world_size: int, backend: str, only: list[str] | None = None) -> It
                 continue
             for setting, values in SETTINGS.items():
                 for value in values:
-                    spec = dataclasses.replace(plain, **{setting: value})
+                    spec = dataclasses.replace(plain, **NEEDED.get(setting, {}), **{setting: value})
                     yield ask(name, package, spec, setting, value)
 
 

@@ -23,14 +23,20 @@ LIMIT = 8
 
 
 def check_compile(engine: str, spec: EngineSpec) -> None:
-    """Raises EngineUnavailable without a compiler, EngineUnsupported with activation checkpointing."""
+    """Raises EngineUnavailable without a compiler, EngineUnsupported with activation checkpointing, and for a budget of
+    activations without ``compile=true``."""
     if not spec.compile:
+        if spec.checkpointing_budget is not None:
+            raise EngineUnsupported(
+                f"engine={engine} has no checkpointing_budget={spec.checkpointing_budget:g} with compile=false: the "
+                "compiler chooses what is computed again; valid: compile=true, checkpointing=full or selective"
+            )
         return
     _need_compiler(spec.device)
     if spec.checkpointing != "none":
         raise EngineUnsupported(
             f"engine={engine} has no checkpointing={spec.checkpointing} with compile=true: the compiler decides what "
-            "backward computes again; valid: checkpointing=none, compile=false"
+            "backward computes again; valid: checkpointing=none with checkpointing_budget, compile=false"
         )
 
 
@@ -45,6 +51,14 @@ def _need_compiler(device: str) -> None:
             f"compile=true needs a {name}, and {' or '.join(tried)} is not installed; "
             f"install g++ (on Debian and Ubuntu: apt-get install g++) or set {variable} to a compiler"
         )
+
+
+def use_budget(spec: EngineSpec) -> None:
+    """Sets the activation memory budget of all that this process compiles from here on."""
+    if spec.checkpointing_budget is not None:
+        from torch._functorch import config
+
+        config.activation_memory_budget = spec.checkpointing_budget  # type: ignore[attr-defined]
 
 
 def compile_units(engine: str, units: Sequence[nn.Module]) -> None:

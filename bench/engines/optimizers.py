@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.engines import adam8bit
 from bench.engines.muon import MuonAndAdamW, matrix_hyperparameters
 from bench.engines.spec import EngineUnsupported
 from results.training_settings import Training
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "rmsprop": torch.optim.RMSprop,
     "muon": MuonAndAdamW,
+    "adam8bit": adam8bit.create,
 }
 
 FUSED = ("sgd", "adam", "adamw", "muon")
@@ -27,7 +29,7 @@ FUSED = ("sgd", "adam", "adamw", "muon")
 MOMENTUM = 0.9
 """Of sgd, where no other is set."""
 BETAS = (0.9, 0.999)
-"""Of adam and adamw, likewise."""
+"""Of adam, adam8bit and adamw, likewise."""
 
 
 def hyperparameters(spec: Training) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def build_optimizer(
     ``matrices``: ids of the parameters that muon orthogonalizes. Raises EngineUnsupported for muon without them.
     """
     groups = parameter_groups(spec, parameters, matrices)
-    return OPTIMIZERS[spec.optimizer](groups, lr=spec.lr, **hyperparameters(spec), **more)  # type: ignore[call-arg]
+    return OPTIMIZERS[spec.optimizer](groups, lr=spec.lr, **hyperparameters(spec), **more)
 
 
 class LearningRate:

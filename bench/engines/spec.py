@@ -18,8 +18,14 @@ TAKES = {
     "adamw": ("beta1", "beta2", "eps", "weight_decay"),
     "rmsprop": ("momentum", "eps", "weight_decay"),
     "muon": HYPERPARAMETERS,
+    "adam8bit": ("beta1", "beta2", "eps", "weight_decay"),
 }
 """Which of them each optimizer has."""
+
+FEW_HAVE = ("adam8bit",)
+"""Optimizers that an engine has only if it says so."""
+
+BLOCKS_OF_SHARDS = "optimizer=adam8bit scales moments by blocks of shards, and a single process by blocks of weights"
 
 OPTIONAL: dict[str, Any] = NEUTRAL | {"join": False}
 """Settings that an engine may lack, each with the value that asks for nothing."""
@@ -65,7 +71,7 @@ class Capabilities:
     settings: tuple[str, ...] = ()
     """The settings of ``OPTIONAL`` that it honors at some stage."""
     precisions: tuple[str, ...] = choices("precision")
-    optimizers: tuple[str, ...] = choices("optimizer")
+    optimizers: tuple[str, ...] = tuple(name for name in choices("optimizer") if name not in FEW_HAVE)
     backends: tuple[str, ...] = ("gloo", "nccl")
     why_not: dict[str, str] = field(default_factory=dict)
     """By setting: why anything else is unsupported. Ends the sentence "... has no precision=bf16: "."""

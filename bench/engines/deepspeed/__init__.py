@@ -76,7 +76,7 @@ def check_settings(spec: EngineSpec) -> None:
     if spec.optimizer == "muon" and spec.stage > 0:
         raise EngineUnsupported(
             f"engine=deepspeed at stage={spec.stage} has no optimizer=muon: it flattens the weights of torch's "
-            "optimizers, and its own Muon orthogonalizes by another method (Gram Newton-Schulz in fp16); "
+            "optimizers; its own Muon is not supported here; "
             "valid: stage=0, engine=native"
         )
     if spec.stage == 3 and spec.checkpointing == "selective":

@@ -12,6 +12,7 @@ from torch._dynamo import OptimizedModule
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.deepspeed.compilation import remove_stale_locks
 from bench.engines.deepspeed.offload import zero_offload
 from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.offload import describe_offload
@@ -53,6 +54,8 @@ class DeepSpeed:
         os.environ["LOCAL_RANK"] = str(context.device.index or 0)
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         own = spec.options["kernel"] == "deepspeed"
+        if own or spec.options["offload_device"] == "nvme":
+            remove_stale_locks()
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         fused = {"fused": True} if spec.optimizer in FUSED else {}
         self.engine, self.optimizer, _, _ = deepspeed.initialize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from results.precision import PRECISIONS
 
 DEFAULTS = {"offload_device": "cpu", "nvme_path": None, "pin_memory": True}
 """Options of offload, as in conf/engine/deepspeed.yaml."""
+PIN_BACKEND = "DS_PIN_MEMORY_BACKEND"
+"""DeepSpeed's environment variable; ``native`` locks pages of host memory on a CPU too."""
 
 
 def check_offload(spec: EngineSpec) -> None:
@@ -56,6 +59,12 @@ def reject_without_effect(spec: EngineSpec) -> None:
             f"engine.nvme_path={spec.options['nvme_path']} has no effect with "
             f"engine.offload_device={spec.options['offload_device']}; "
             "valid: engine.nvme_path=null, engine.offload_device=nvme"
+        )
+    pins = spec.device != "cpu" or os.environ.get(PIN_BACKEND) == "native"
+    if not spec.options["pin_memory"] and not pins:
+        raise EngineUnsupported(
+            "engine.pin_memory=false has no effect with device=cpu, where DeepSpeed pins no memory; "
+            f"valid: engine.pin_memory=true, device=cuda, the environment variable {PIN_BACKEND}=native"
         )
 
 

@@ -54,9 +54,12 @@ Sources: Rajbhandari et al., ZeRO (SC 2020), section 5; Li et al., PyTorch Distr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.engines import compiler
 from bench.engines.native.policy import POLICIES
 from bench.engines.spec import (
+    BLOCKS_OF_SHARDS,
     HYPERPARAMETERS,
     SCHEDULE,
     Capabilities,
@@ -68,6 +71,7 @@ from bench.engines.spec import (
     reject_debug_detail,
 )
 from results.resolved import EngineDescription
+from results.training_settings import choices
 
 CAPABILITIES = Capabilities(
     stages={
@@ -83,10 +87,12 @@ CAPABILITIES = Capabilities(
         "accumulate",
         "compile",
         "checkpointing",
+        "checkpointing_budget",
         "offload",
         *HYPERPARAMETERS,
         *SCHEDULE,
     ),
+    optimizers=choices("optimizer"),
     backends=("gloo", "nccl", "fake"),
 )
 PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkpoint")
@@ -124,7 +130,9 @@ def check_model(spec: EngineSpec, seen: Seen) -> None:
 
 
 def traits(spec: EngineSpec) -> Traits:
-    return compiler.TRAITS if spec.compile else Traits()
+    """Moments of 8 bits have a scale for each block of a shard, where a single process has blocks of each weight."""
+    traits = compiler.TRAITS if spec.compile else Traits()
+    return replace(traits, outside_parity=BLOCKS_OF_SHARDS) if spec.optimizer == "adam8bit" else traits
 
 
 BUCKET_MB = 25.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
-from bench.engines.compiler import compile_units
+from bench.engines.compiler import compile_units, use_budget
 from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.native import bucket_mb
 from bench.engines.native.collectives import collectives
@@ -71,6 +71,7 @@ class NativeEngine:
             else AlwaysUnsharded(self.groups)
         )
         checkpoint_units(units, spec.checkpointing, self.schedule.recomputing)
+        use_budget(spec)
         if spec.compile:
             compile_units("native", units)
         self.reducer = GradientReducer(

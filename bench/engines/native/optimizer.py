@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from bench.engines import adam8bit
 from bench.engines.native.gradients import BucketGradients
 from bench.engines.native.loss_scaling import LossScale
 from bench.engines.native.offload import UpdatePlace
@@ -30,13 +31,19 @@ class ShardOptimizer:
         self.bucket = gradients.bucket
         self.place = place
         self.sharded_param = nn.Parameter(place.weights)
+        self.parts = self._parts() if spec.optimizer == adam8bit.NAME else [self.sharded_param]
         self.optimizer = self._build_optimizer(spec)
 
     def _build_optimizer(self, spec: EngineSpec) -> torch.optim.Optimizer:
         if self.bucket.has_matrices:
             return ShardedMuon(self.bucket, self.sharded_param, spec)
         fused = {"fused": True} if spec.optimizer in FUSED else {"foreach": False}
-        return build_optimizer(spec, [self.sharded_param], (), **fused)
+        return build_optimizer(spec, self.parts, (), **fused)
+
+    def _parts(self) -> list[nn.Parameter]:
+        """The shard, cut where moments of 8 bits have whole blocks."""
+        weights = self.place.weights
+        return [nn.Parameter(part) for part in weights.split(adam8bit.parts(weights.numel()))]
 
     def start_step(self) -> None:
         """Starts to bring the reduced gradient to the place of the update."""
@@ -50,9 +57,12 @@ class ShardOptimizer:
     def step(self, factor: float) -> None:
         """Updates with the reduced gradient times ``factor``."""
         gradient = self.place.gradient().to(self.sharded_param.dtype)
-        self.sharded_param.grad = gradient if factor == 1.0 else gradient.mul_(factor)
+        gradient = gradient if factor == 1.0 else gradient.mul_(factor)
+        for part, own in zip(self.parts, gradient.split([part.numel() for part in self.parts]), strict=True):
+            part.grad = own
         self.optimizer.step()
-        self.sharded_param.grad = None
+        for part in self.parts:
+            part.grad = None
         self.place.give_back()
 
     def state(self) -> list[Tensor]:

@@ -11,9 +11,11 @@ ddp.py wraps for stages 0 and 1, fsdp.py shards for 2 and 3, adapter.py takes th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bench.engines import compiler
 from bench.engines.spec import (
+    BLOCKS_OF_SHARDS,
     HYPERPARAMETERS,
     SCHEDULE,
     Capabilities,
@@ -29,6 +31,7 @@ from bench.engines.spec import (
     shard_sizes,
 )
 from results.precision import PRECISIONS
+from results.training_settings import choices
 
 CAPABILITIES = Capabilities(
     stages={
@@ -47,11 +50,13 @@ CAPABILITIES = Capabilities(
         "local_steps",
         "compile",
         "checkpointing",
+        "checkpointing_budget",
         "offload",
         "join",
         *HYPERPARAMETERS,
         *SCHEDULE,
     ),
+    optimizers=choices("optimizer"),
     backends=("gloo", "nccl", "fake"),
 )
 PRELOAD = (
@@ -114,9 +119,10 @@ def traits(spec: EngineSpec) -> Traits:
     if spec.local_steps > 1:
         why = f"local_steps={spec.local_steps} lets each rank step on its own gradients between averages of the weights"
         return Traits(outside_parity=why)
-    if spec.compile:
-        return compiler.TRAITS
-    return Traits()
+    traits = compiler.TRAITS if spec.compile else Traits()
+    if spec.optimizer == "adam8bit" and spec.stage >= 2:
+        return replace(traits, outside_parity=BLOCKS_OF_SHARDS)
+    return traits
 
 
 def _replicated(spec: EngineSpec) -> Iterator[UnsupportedCase]:

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
+from bench.engines.compiler import use_budget
 from bench.engines.muon import hidden_matrices
 from bench.engines.offload import describe_offload
 from bench.engines.optimizers import (
@@ -57,6 +58,7 @@ class TorchEngine:
         self.shadow: ddp.ShadowGradients | None = None
         self.hook: ddp.Hook | None = None
         checkpoint_units(units, spec.checkpointing)
+        use_budget(spec)
         if self.sharded:
             reject_for_fully_shard(f"torch at stage={spec.stage}", module, units)
             self.module = fsdp.shard(WholeLoss(module) if context.first_use else module, units, spec, context)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
 from bench.measure.machine import nvml
@@ -216,8 +217,12 @@ def state_bytes(state: State) -> dict[str, int]:
 
 
 def stored(tensor: Tensor) -> list[Tensor]:
-    """The strided tensors in which a tensor keeps what this rank holds of it: itself, or a sparse one's parts."""
+    """The strided tensors in which a tensor keeps what this rank holds of it: itself, or the parts of a sparse or
+    quantized one."""
     own = local(tensor)
+    if is_traceable_wrapper_subclass(own):  # such as a quantized one
+        names, _ = own.__tensor_flatten__()
+        return [part for name in names for part in stored(getattr(own, name))]
     if own.layout is torch.strided:
         return [own]
     if own.layout is torch.sparse_coo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,41 @@ def test_written_images_are_those_of_the_source(tmp_path: Path) -> None:
 def test_a_workload_without_a_file_format_writes_nothing(tmp_path: Path) -> None:
     assert not load("mlp").write_files(tmp_path)  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())
+
+
+def test_images_in_tar_shards_are_read_by_index(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"train-{shard}.tar", "w") as file:
+            for number in range(3):
+                image = io.BytesIO()
+                label = 3 * shard + number
+                Image.new("RGB", (40, 36), (40 * label, 10, 10)).save(image, "png")
+                for extension, content in (("cls", str(label).encode()), ("png", image.getvalue()), ("json", b"{}")):
+                    member = tarfile.TarInfo(f"./{number:04}.{extension}")
+                    member.size = len(content)
+                    file.addfile(member, io.BytesIO(content))
+    source = files.images(0, str(tmp_path), (3, 32, 32), classes=6)
+    assert source.info == DataInfo("2 tar shards (6 real images, 6 classes)", synthetic=False, samples=6)
+    images, labels = source.batch(range(6))
+    red = (images[:, 0] * 0.229 + 0.485) * 255
+    torch.testing.assert_close(red.amax((1, 2)), 40.0 * labels, atol=0.01, rtol=0)
+    assert sorted(labels.tolist()) == list(range(6)) != labels.tolist()
+    assert same((images[4:], labels[4:]), source.batch([10, 11]))
+    assert load("cnn_cifar", data_dir=str(tmp_path)).info.data.samples == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no tar", "is no tar file without compression"), (None, "0 has no class in KEY.cls; valid: a whole number")],
+)
+def test_a_shard_that_is_none_is_rejected(content: bytes | None, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "train-0.tar"
+    if content is None:
+        with tarfile.open(file, "w") as shard:
+            shard.addfile(tarfile.TarInfo("0.jpg"))
+    else:
+        file.write_bytes(content)
+    with pytest.raises(WorkloadError, match=message):
+        files.images(0, str(tmp_path), (3, 32, 32), classes=6)

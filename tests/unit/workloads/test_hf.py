@@ -66,12 +66,63 @@ def test_a_configuration_file_builds_the_same_model_as_its_name(tmp_path: Path) 
         ("lama", {}, "did you mean llama?"),
         ("llama", {"hiden_size": 3}, "config.hiden_size is no entry of LlamaConfig"),
         ("llama", SMALL | {"max_position_embeddings": 8}, "sequence_length=16 is more than max_position_embeddings=8"),
-        ("vit", {}, "vit is no language model"),
+        ("llama", {"hiden_size": 3}, "; did you mean hidden_size?"),
+        ("detr", {}, "detr has none of the tasks causal,"),
+        ("parakeet_ctc", {}, "parakeet_ctc does not read waves, which task=ctc has; valid: wav2vec2, hubert"),
     ],
 )
 def test_a_mistake_has_one_line(model: str, config: dict[str, Any], message: str) -> None:
     with pytest.raises(WorkloadError, match=message.replace("?", r"\?")):
         made(model, config)
+
+
+def test_a_task_that_the_architecture_lacks_is_rejected_with_those_that_it_has() -> None:
+    with pytest.raises(WorkloadError, match=r"gpt2 has no task=masked; valid: causal$"):
+        made("gpt2", {}, task="masked")
+    with pytest.raises(WorkloadError, match=r"electra has no task=pretraining; valid: causal, masked$"):
+        made("electra", SMALL, task="pretraining")
+
+
+SPEECH = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [8, 8],
+    "conv_stride": [5, 2],
+    "conv_kernel": [10, 3],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "apply_spec_augment": False,
+}
+WHISPER = {
+    **{"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32},
+    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 64, "num_mel_bins": 8},
+    **{"max_source_positions": 24, "max_target_positions": 32},
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "task", "inputs", "labels", "units"),
+    [
+        ("vit", SMALL | {"image_size": 16, "patch_size": 8, "num_labels": 5}, "image", (2, 3, 16, 16), (2,), 1),
+        ("wav2vec2", SPEECH, "ctc", (2, 10 + 5 * (3 + 15 * 2 - 1)), (2, 4), 16),
+        ("whisper", WHISPER, "speech", (2, 8, 48), (2, 16), 48),
+    ],
+)
+def test_images_and_recordings_have_the_shapes_that_their_models_read(
+    model: str, config: dict[str, Any], task: str, inputs: tuple[int, ...], labels: tuple[int, ...], units: int
+) -> None:
+    config = {name: value for name, value in config.items() if not (task == "image" and name == "vocab_size")}
+    workload = made(model, config)
+    batch, module = workload.batch(range(2)), workload.build()
+    assert [tuple(part.shape) for part in batch] == [inputs, labels] and workload.info.units_per_sample == units
+    loss = workload.loss(module, batch)
+    loss.backward()
+    assert float(loss.detach()) > 0 and torch.isfinite(loss.detach())
+    if task == "ctc":
+        assert module(batch[0]).logits.shape[1] == 16, "frames of sequence_length=16"
 
 
 def test_entries_that_do_not_fit_each_other_are_named_when_the_model_is_built() -> None:

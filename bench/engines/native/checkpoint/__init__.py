@@ -74,9 +74,9 @@ def load(engine: NativeEngine, folder: Path) -> None:
 
 
 def check_possible(engine: NativeEngine) -> None:
-    if engine.spec.optimizer == "muon":
+    if engine.spec.optimizer in ("muon", "adam8bit"):
         raise CheckpointError(
-            "optimizer=muon has no checkpoints: its optimizer state differs from weight to weight; "
+            f"optimizer={engine.spec.optimizer} has no checkpoints: its optimizer state differs from weight to weight; "
             "valid: optimizer=sgd, adam, adamw, rmsprop"
         )
     if any(entry.reduced_grad is not None or entry.written for entry in engine.reducer.gradients):

@@ -79,10 +79,10 @@ def test_a_cell_has_the_name_of_the_model() -> None:
         "path": "my_models.net:Net",
         "kwargs": {"width": 3},
         "input": [5],
-        "sequence_length": None,
-        "input_kind": "float",
+        **{"sequence_length": None, "input_kind": "float"},
         "vocabulary": 256,
         "loss": "cross_entropy",
+        "loss_weights": None,
         "classes": 10,
         "units": None,
     }

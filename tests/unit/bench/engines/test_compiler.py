@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch
 
-from bench.engines.compiler import check_compile, compile_units, counts_apart
+from bench.engines.compiler import check_compile, compile_units, counts_apart, use_budget
 from bench.engines.spec import EngineSpec, EngineUnavailable, EngineUnsupported
 
 VARIANTS = 10
@@ -70,6 +72,33 @@ def test_a_unit_that_reaches_the_limit_is_unsupported() -> None:
 def test_a_workload_without_units_is_unsupported() -> None:
     with pytest.raises(EngineUnsupported, match=r"engine=native .* without units: .*; valid: compile=false, units by"):
         compile_units("native", [])
+
+
+def test_a_budget_limits_the_activations_that_compiled_code_keeps() -> None:
+    spec = EngineSpec(compile=True, world_size=1, device="cpu", backend="gloo")
+    weights = [torch.full((8, 8), 0.1, requires_grad=True) for _ in range(4)]
+
+    def forward(inputs: Tensor) -> Tensor:
+        for weight in weights:
+            inputs = torch.tanh(inputs @ weight)
+        return inputs
+
+    kept = []
+    for budget in (None, 0.0):
+        torch.compiler.reset()
+        with functorch.patch(activation_memory_budget=1.0):
+            use_budget(replace(spec, checkpointing_budget=budget))
+            output = torch.compile(forward, backend="aot_eager_decomp_partition")(torch.ones(4, 8))
+            assert output.grad_fn is not None
+            kept.append(len(output.grad_fn.saved_tensors))  # with the weights and the input
+    torch.compiler.reset()
+    assert kept[0] > kept[1], kept
+
+
+def test_a_budget_without_compilation_is_unsupported() -> None:
+    spec = EngineSpec(checkpointing_budget=0.5, world_size=1, device="cpu", backend="gloo")
+    with pytest.raises(EngineUnsupported, match=r"no checkpointing_budget=0.5 with compile=false: .*; valid: compile="):
+        check_compile("native", spec)
 
 
 def test_a_missing_compiler_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from analysis.theory.setting import optimizer_of
+from bench.engines.adam8bit import parts
 from bench.engines.optimizers import LearningRate, build_optimizer, factor
+from bench.measure.memory.step import stored
 from results.training_settings import Training
 
 GIVEN = {
@@ -38,6 +40,39 @@ def test_momentum_decides_what_the_prediction_of_memory_counts(settings: dict) -
     optimizer.step()
     kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     assert sum(value.numel() == 8 for value in kept) == optimizer_of(settings).moments
+
+
+def test_moments_of_8_bits_train_about_as_those_of_32_and_take_the_predicted_bytes() -> None:
+    """Two steps of 64 Ki weights, whole and in parts as a flat shard, against torch's Adam."""
+    pytest.importorskip("torchao")
+    torch.manual_seed(0)
+    start, gradients = torch.randn(2**16), torch.randn(2, 2**16)
+    updated = {}
+    for name, cuts in (("adam", [2**16]), ("adam8bit", [2**16]), ("shard", [*parts(2**16 - 100), 100])):
+        rule = "adam8bit" if name == "shard" else name
+        weight = start.clone()
+        pieces = [torch.nn.Parameter(part) for part in weight.split(cuts)]
+        optimizer = build_optimizer(Training(optimizer=rule, lr=0.01), pieces, foreach=False)
+        rate = LearningRate(Training(lr=0.01, lr_schedule="linear", lr_steps=10), optimizer)
+        for gradient in gradients:
+            rate.advance()
+            for piece, own in zip(pieces, gradient.split(cuts), strict=True):
+                piece.grad = own.clone()
+            optimizer.step()
+        updated[name] = weight - start
+        kept = [part for state in optimizer.state.values() for value in state.values() for part in stored(value)]
+        rules = optimizer_of({"optimizer": rule})
+        in_shard = rules.bytes_of_shard(2**16 - 100, 4) + rules.bytes_of(100, 4)
+        expected = in_shard if name == "shard" else rules.bytes_of(2**16, 4)
+        assert sum(part.nbytes for part in kept) == expected
+    for name in ("adam8bit", "shard"):
+        off = (updated[name] - updated["adam"]).norm() / updated["adam"].norm()
+        assert 1e-6 < off < 0.05, (name, off)
+
+
+def test_a_shard_is_cut_into_parts_of_whole_blocks() -> None:
+    assert parts(100) == [100] and parts(600) == [512, 88] and parts(2**16 + 256) == [2**16, 256]
+    assert optimizer_of({"optimizer": "adam8bit"}).bytes_of_shard(8192 + 88, 4) == 2 * (8192 + 128 + 1024 + 352) + 8
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
