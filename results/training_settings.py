@@ -12,6 +12,14 @@ from typing import Any
 from results.declare import info, setting
 from results.precision import PRECISIONS
 
+QUANTIZED: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "weights": ("weights",),
+    "gradients": ("gradients",),
+    "weights_and_gradients": ("weights", "gradients"),
+}
+"""By value of ``quantize``: what is communicated as 8-bit numbers."""
+
 
 @dataclass
 class Training:
@@ -64,11 +72,26 @@ class Training:
         *("none", "bf16", "fp16", "powersgd"),
         optional=True,
     )
+    quantize: str = setting(
+        "none",
+        "what is communicated as 8-bit numbers, with one fp32 scale per 256 elements (ZeRO++). weights: all-gathers of "
+        "parameters at stage 3; gradients: reduce-scatters at stages 1-3. Not numerically equivalent",
+        *QUANTIZED,
+        optional=True,
+        label="quantize {}",
+    )
     shard_size: int | None = setting(
         None,
         "ranks that share one copy of the model state (hybrid sharding); groups of them are replicas. 0: those of a "
         "host, where hosts are several. null: all ranks",
         min=0,
+        optional=True,
+    )
+    secondary_shard_size: int | None = setting(
+        None,
+        "consecutive ranks that keep a second copy of the parameters at stage 3, for all gathers of a step but the "
+        "first (ZeRO++ hpZ): with the ranks of one host, backward gathers within the host. null: no copy",
+        min=2,
         optional=True,
     )
     local_steps: int = setting(

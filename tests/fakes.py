@@ -50,7 +50,7 @@ ENVIRONMENT = {
     "variables": {"OMP_NUM_THREADS": "1"},
 }
 
-ADDED = ("offload",)
+ADDED = ("offload", "quantize", "secondary_shard_size")
 """Settings that a cell's config has only where a test names them."""
 
 

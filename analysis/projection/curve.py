@@ -25,6 +25,7 @@ from analysis.theory.calibrated import CalibratedStep
 from results.identity import frozen, hardware, identity, settings_of
 from results.launches import Collective
 from results.record import Record, world_size
+from results.training_settings import QUANTIZED
 
 BACKWARD_SHARE = 2 / 3
 """Of forward and backward: backward has two matrix products for each one of forward."""
@@ -90,6 +91,11 @@ class ScalingCurve:
     @cached_property
     def micro_batches(self) -> int:
         return int(self.any.resolved.get("accumulate") or 1)
+
+    @cached_property
+    def quantized(self) -> tuple[str, ...]:
+        """What is communicated as 8-bit numbers: weights, gradients."""
+        return QUANTIZED[str(self.any.config.get("quantize") or "none")]
 
     @cached_property
     def gathers_in_forward(self) -> bool:
@@ -297,6 +303,8 @@ def _why_not(curve: ScalingCurve, oversubscribed: int) -> str:
         return "only data parallelism and ZeRO are projected"
     if int(record.config.get("local_steps") or 1) > 1:
         return "local_steps is not projected"
+    if record.config.get("secondary_shard_size"):
+        return "secondary_shard_size: its gathers among some of the ranks are not projected; valid: null"
     if record.config.get("data") == "loader":
         return "data=loader: the wait for data is not projected; run with data=pool"
     if record.config.get("optimizer") == "muon" and curve.stage >= 1:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from statistics import NormalDist, pstdev
 
 from analysis.projection.curve import ScalingCurve
@@ -178,7 +177,7 @@ class StepModel:
             seconds = factor * collective_s(call, self.curve.backend, fabric, stride)
             if call.kind == "send":
                 exchanges = max(1, call.count // (call.group_size - 1))
-                reduced = round(exchanges * self._reduced_share)
+                reduced = round(exchanges * self._reduced_share(call.dtype))
                 reductions += [seconds * (call.group_size - 1)] * reduced
                 gathers += [seconds * (call.group_size - 1)] * (exchanges - reduced)
             elif call.size_bytes <= SCALAR_BYTES or (call.kind == "broadcast" and self.curve.stage == 0):
@@ -197,12 +196,15 @@ class StepModel:
             return Phases(gathers, [], reductions, other)
         return Phases([], [], reductions, other + gathers)
 
-    @cached_property
-    def _reduced_share(self) -> float:
-        """Of a step's exchanges, those that reduce gradients; the others gather parameters.
+    def _reduced_share(self, dtype: str) -> float:
+        """Of a step's exchanges in a dtype, those that reduce gradients; the others gather parameters.
 
-        Stage 1 reduces once and gathers once; stage 2 reduces in each micro-batch; stage 3 gathers twice in each.
+        Stage 1 reduces once and gathers once; stage 2 reduces in each micro-batch; stage 3 gathers twice in each. Where
+        one of the two is quantized, the dtype decides.
         """
+        quantized = self.curve.quantized
+        if len(quantized) == 1:
+            return float((dtype == "int8") == (quantized == ("gradients",)))
         times = self.curve.micro_batches
         return {1: 1 / 2, 2: times / (times + 1), 3: 1 / 3}.get(self.curve.stage, 1.0)
 

@@ -24,6 +24,9 @@ ENGINES = discovered(Path(__file__).parent)
 
 
 def theory_of(setting: Setting) -> Theory | None:
-    """The theory of the setting's engine; None if it has none, or the setting lacks an option that it needs."""
-    theory = ENGINES.get(setting.engine)
-    return theory if theory and all(setting.options.get(name) for name in theory.options) else None
+    """The theory of the setting's engine; None if it has none, the setting lacks an option that it needs, or has one of
+    ZeRO++'s that it does not know."""
+    theory, is_plus_plus = ENGINES.get(setting.engine), bool(setting.quantized or setting.secondary_shard_size)
+    if theory is None or (is_plus_plus and not theory.knows_zero_plus_plus):
+        return None
+    return theory if all(setting.options.get(name) for name in theory.options) else None

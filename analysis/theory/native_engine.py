@@ -20,6 +20,11 @@ from results.model import Parameter, element_count
 
 ALIGN_BYTES = 64
 MIB = 1 << 20
+BLOCK = 256
+SCALE_BYTES = 4
+"""With quantize, what is communicated of an element is 1 byte, and of each block of a shard a scale in fp32."""
+PIECE = 1 << 16
+"""Elements that are quantized at a time on a CPU."""
 MUON_BYTES = 2
 """Of an averaged gradient, whole for its direction and all-gathered from stage 1 on: bf16."""
 
@@ -49,8 +54,10 @@ def state(setting: Setting) -> dict[str, int] | None:
         kept = sum(bucket.shard for bucket in layout if not (bucket.trainable and master))
     else:
         kept = whole + elements(setting.parameters) - elements(setting.trainable)
+    secondary = setting.secondary_shard_size
+    copies = communicated(setting, "weights", layout) // secondary if secondary else 0
     return {
-        "params": kept * widths.param,
+        "params": kept * widths.param + copies,
         "master": 0 if offloads else updated(setting) * widths.master,
         "grads": (whole if stage < 2 else shards) * widths.grad,
         "optimizer": 0 if offloads else optimizer_bytes(setting),
@@ -102,34 +109,74 @@ def transient(setting: Setting) -> int:
     largest = max((bucket.size for bucket in layout if bucket.trainable), default=0)
     flying = min(int(setting.described.get("in_flight", 1)) + 1, sum(bucket.trainable for bucket in layout))
     received = flying * largest * setting.fraction * widths.grad if setting.stage >= 1 else 0
+    if "gradients" in setting.quantized:  # what is sent as well, and a piece of a shard in fp32
+        room = 4 * min(PIECE, max((bucket.shard for bucket in layout if bucket.trainable), default=0))
+        packed = [packed_bytes(setting, bucket) for bucket in layout if bucket.trainable]
+        received = flying * 2 * max(packed, default=0) + room
     collected = flying * largest * widths.grad if setting.stage >= 2 else 0
-    groups: dict[int, int] = {}
-    for bucket in layout:
-        groups[bucket.group] = groups.get(bucket.group, 0) + bucket.size
-    root = groups.pop(-1, 0)
-    gathered = sum(sorted(groups.values())[-2:]) + root if setting.stage == 3 else 0
+    gathered = gathered_bytes(setting, layout) if setting.stage == 3 else 0
     cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
     directions = MUON_BYTES * max((bucket.size for bucket in layout if of_matrices(setting, bucket)), default=0)
-    return int(max(received + collected + gathered * widths.param, directions) + cast)
+    return int(max(received + collected + gathered, directions) + cast)
+
+
+def gathered_bytes(setting: Setting, layout: Sequence[PredictedBucket]) -> int:
+    """Most bytes of gathered parameters at stage 3: the two largest groups and the root; with quantized weights, also
+    what the gather of one group receives."""
+    groups: dict[int, int] = {}
+    packed: dict[int, int] = {}
+    for bucket in layout:
+        groups[bucket.group] = groups.get(bucket.group, 0) + bucket.size
+        packed[bucket.group] = packed.get(bucket.group, 0) + packed_bytes(setting, bucket)
+    root = groups.pop(-1, 0)
+    whole = (sum(sorted(groups.values())[-2:]) + root) * setting.widths.param
+    return whole + (max(packed.values(), default=0) if "weights" in setting.quantized else 0)
+
+
+def packed_bytes(setting: Setting, bucket: PredictedBucket) -> int:
+    """Of the shards of a bucket as they are communicated with quantize; a shard's last block may be short."""
+    return bucket.size + SCALE_BYTES * setting.world_size * ceil(bucket.shard / BLOCK)
 
 
 def sent(setting: Setting) -> float:
     """Bytes sent per rank and step; f = (N-1)/N, S the elements of all buckets, k micro-batches.
 
     Stage 0: 2f·S·b_g. Stage 1: f·S·(b_g+b_p). Stage 2: f·S·(k·b_g+b_p), since gradients add up in the shard.
-    Stage 3: k·f·S·(2·b_p+b_g). From stage 1 on, Muon adds f·2 bytes for each element of its buckets. The scalar of
-    clipping and loss scaling is left out.
+    Stage 3: k·f·S·(2·b_p+b_g). With quantize, ``packed_bytes`` take the place of S·b_g, at stage 3 of S·b_p. From stage
+    1 on, Muon adds f·2 bytes for each element of its buckets. The scalar of clipping and loss scaling is left out.
     """
-    widths, micro_batches = setting.widths, setting.accumulate
-    layout = buckets(setting)
-    every = sum(bucket.size for bucket in layout)
-    trained = sum(bucket.size for bucket in layout if bucket.trainable)
+    layout, micro_batches = buckets(setting), setting.accumulate
+    trained = [bucket for bucket in layout if bucket.trainable]
+    gradients = communicated(setting, "gradients", trained)
     if setting.stage == 0:
-        return setting.fraction * 2 * trained * widths.grad
-    reduced = trained * widths.grad * (micro_batches if setting.stage >= 2 else 1)
-    gathered = 2 * micro_batches * every if setting.stage == 3 else trained
+        return setting.fraction * 2 * gradients
     directions = MUON_BYTES * sum(bucket.size for bucket in layout if of_matrices(setting, bucket))
-    return setting.fraction * (reduced + gathered * widths.param + directions)
+    reduced = gradients * (micro_batches if setting.stage >= 2 else 1)
+    if setting.stage == 3:
+        return setting.fraction * (reduced + directions) + gathered_sent(setting, layout)
+    return setting.fraction * (reduced + communicated(setting, "weights", trained) + directions)
+
+
+def gathered_sent(setting: Setting, layout: Sequence[PredictedBucket]) -> float:
+    """Bytes sent per rank and step to gather parameters at stage 3, in forward and backward of each micro-batch.
+
+    With a second copy among M ranks, (M-1)/M takes the place of f in all gathers but the first after an update; frozen
+    parameters are never updated.
+    """
+    gathers, size = 2 * setting.accumulate, setting.secondary_shard_size
+    every = communicated(setting, "weights", layout)
+    if size is None:
+        return setting.fraction * gathers * every
+    trained = communicated(setting, "weights", [bucket for bucket in layout if bucket.trainable])
+    return (size - 1) / size * (gathers * every - trained) + setting.fraction * trained
+
+
+def communicated(setting: Setting, what: str, some: Sequence[PredictedBucket]) -> int:
+    """Bytes of the weights or gradients of buckets as they are communicated."""
+    if what in setting.quantized:
+        return sum(packed_bytes(setting, bucket) for bucket in some)
+    width = setting.widths.grad if what == "gradients" else setting.widths.param
+    return sum(bucket.size for bucket in some) * width
 
 
 def of_matrices(setting: Setting, bucket: PredictedBucket) -> bool:
@@ -232,4 +279,5 @@ THEORY = Theory(
     copied=copied,
     gradients_kept=(0, 1),
     exact_peak=(0, 1, 2, 3),
+    knows_zero_plus_plus=True,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from results import training_settings
 from results.model import Parameter, element_count
 from results.precision import ITEM_BYTES, PRECISIONS
 from results.record import Record, shard_size, world_size
@@ -105,7 +106,10 @@ class Setting:
     accumulate: int = 1
     shard_size: int | None = None
     """Ranks that share one copy of what is sharded; None: all."""
+    secondary_shard_size: int | None = None
+    """Ranks that keep a second copy of the parameters; None: there is none."""
     compression: str = "none"
+    quantize: str = "none"
     local_steps: int = 1
     offload: str = "none"
     device: str = "cuda"
@@ -128,6 +132,11 @@ class Setting:
         rest = [one for one in parameters if one not in matrices]
         pairs = [(special or self.optimizer, matrices), (self.optimizer, rest)]
         return [(optimizer, chosen) for optimizer, chosen in pairs if chosen]
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """What is communicated as 8-bit numbers: weights, gradients."""
+        return training_settings.QUANTIZED[self.quantize]
 
     @property
     def shards(self) -> int:
@@ -175,7 +184,9 @@ def setting(record: Record) -> Setting | None:
         parameters=record.model.parameters,
         buffer_bytes=record.model.buffer_bytes,
         shard_size=shard_size(record),
+        secondary_shard_size=config.get("secondary_shard_size"),
         compression=str(config.get("compression") or "none"),
+        quantize=str(config.get("quantize") or "none"),
         local_steps=int(config.get("local_steps") or 1),
         offload=str(config.get("offload") or "none"),
         device=str(record.resolved.get("device") or "cuda"),

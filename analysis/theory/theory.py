@@ -50,5 +50,7 @@ class Theory:
     threads of gloo release a collective's memory sooner or later, so that even the smallest of the steps differs."""
     handover: tuple[int, ...] = ()
     """Stages at which ``transient`` includes the gradient that autograd hands over."""
+    knows_zero_plus_plus: bool = False
+    """Whether the formulas know ``quantize`` and ``secondary_shard_size``; else there is no prediction with these."""
     options: tuple[str, ...] = ()
     """The engine's own settings (engine.*) that the formulas read; without them there is no prediction."""

@@ -38,6 +38,7 @@ CAPABILITIES = Capabilities(
     precisions=("fp32", "amp_bf16", "bf16"),
     backends=("gloo", "nccl", "fake"),
     why_not={
+        "quantize": "its wrappers exchange floating-point numbers; valid: quantize=none, engine=native",
         "stage": "Accelerate ignores its FSDP plugin on a CPU (1.15), and on a GPU it was not tested; valid: stage=0, "
         "engine=torch or deepspeed, which it wraps",
         "precision": "Accelerate ignores mixed_precision=fp16 on a CPU (1.15), and DistributedDataParallel keeps no "

@@ -22,6 +22,7 @@ from bench.engines.spec import (
     option,
 )
 from results.precision import PRECISIONS
+from results.training_settings import QUANTIZED
 
 CAPABILITIES = Capabilities(
     stages={
@@ -30,8 +31,18 @@ CAPABILITIES = Capabilities(
         2: "and gradients",
         3: "and parameters",
     },
-    settings=("bucket_mb", "overlap", "clip_norm", "accumulate", "checkpointing", "offload", *HYPERPARAMETERS),
+    settings=(
+        "bucket_mb",
+        "overlap",
+        "clip_norm",
+        "accumulate",
+        "quantize",
+        "checkpointing",
+        "offload",
+        *HYPERPARAMETERS,
+    ),
     backends=("gloo", "nccl", "fake"),
+    why_not={"secondary_shard_size": "its zero_hpz_partition_size was not tested; valid: null, engine=native"},
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
 PRELOAD = (
@@ -44,7 +55,10 @@ PRELOAD = (
 
 def traits(spec: EngineSpec) -> Traits:
     """Stage 3 has its ranks compare what they agreed on when it is set up."""
-    return Traits(unsilenced="ranks would not hear that they agree" if spec.stage == 3 else "")
+    return Traits(
+        unsilenced="ranks would not hear that they agree" if spec.stage == 3 else "",
+        outside_parity="" if spec.quantize == "none" else f"quantize={spec.quantize} communicates 8-bit numbers",
+    )
 
 
 def check_model(spec: EngineSpec, seen: Seen) -> None:
@@ -85,6 +99,7 @@ def check_settings(spec: EngineSpec) -> None:
             "single process (0.19.8)"
         )
     reject_overlap_on_cpu(spec)
+    check_quantize(spec)
     check_offload(spec)
     if spec.stage == 0:
         reject_at_stage_0(spec)
@@ -102,6 +117,23 @@ def reject_at_stage_0(spec: EngineSpec) -> None:
         raise EngineUnsupported("engine=deepspeed at stage=0 has no precision=bf16: it would keep fp32 master weights")
     if spec.overlap:
         raise EngineUnsupported("engine=deepspeed at stage=0 has no overlap=true: it reduces after backward")
+
+
+def check_quantize(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported where ZeRO++'s kernels do not run, or would leave numbers as they are (0.19.8)."""
+    if spec.quantize == "none":
+        return
+    what = f"engine=deepspeed has no quantize={spec.quantize}"
+    valid = "valid: quantize=none, engine=native at stage=1, 2, 3"
+    if spec.device == "cpu":
+        raise EngineUnsupported(f"{what} on device=cpu: its kernels (QuantizerBuilder) need CUDA; {valid}")
+    if "gradients" in QUANTIZED[spec.quantize]:
+        raise EngineUnsupported(
+            f"{what}: its kernel reads gradients as fp16, which no precision here has, and it leaves gradients within "
+            f"a host as they are; {valid}"
+        )
+    if spec.stage < 3:
+        raise EngineUnsupported(f"{what} at stage={spec.stage}: parameters are whole; valid: quantize=none, stage=3")
 
 
 def reject_overlap_on_cpu(spec: EngineSpec) -> None:

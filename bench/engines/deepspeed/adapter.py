@@ -23,6 +23,7 @@ from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.engines.unsupported import reject_empty, reject_scripted, reject_sparse, reject_strided
 from bench.engines.whole_loss import WholeLoss
 from results.resolved import EngineDescription
+from results.training_settings import QUANTIZED
 
 MIB = 1 << 20
 BUCKET_ELEMENTS = 500_000_000
@@ -43,6 +44,8 @@ class DeepSpeed:
         from bench.engines.deepspeed.library import deepspeed
 
         reject_module(module, spec.stage)
+        if "weights" in QUANTIZED[spec.quantize]:
+            reject_unquantizable(module, spec.world_size)
         self.spec = spec
         checkpoint_units(units, spec.checkpointing)
         self.whole_loss = bool(context.first_use) or isinstance(module, torch.jit.ScriptModule)
@@ -166,6 +169,17 @@ def reject_module(module: nn.Module, stage: int) -> None:
         reject_compiled(module)
 
 
+def reject_unquantizable(module: nn.Module, world_size: int) -> None:
+    """Raises EngineUnsupported for a parameter whose shards ZeRO++'s kernel cannot divide into groups."""
+    for name, weight in module.named_parameters():
+        shard = -(-weight.numel() // world_size)
+        if shard % 8:
+            raise EngineUnsupported(
+                f"engine=deepspeed with quantize=weights: {name} has {shard} elements per rank, and its kernel needs a "
+                "multiple of 8; valid: quantize=none, engine=native"
+            )
+
+
 def reject_compiled(module: nn.Module) -> None:
     """Raises EngineUnsupported for a submodule under torch.compile, whose parameters stage 3 cannot intercept."""
     for name, part in module.named_modules():
@@ -251,6 +265,8 @@ def zero(spec: EngineSpec, parameters: int, largest_unit: int) -> dict[str, Any]
             "stage3_max_live_parameters": 2 * largest_unit,
             "stage3_max_reuse_distance": 0,
         }
+    if "weights" in QUANTIZED[spec.quantize]:
+        written["zero_quantized_weights"] = True
     return written
 
 

@@ -45,6 +45,7 @@ CAPABILITIES = Capabilities(
     optimizers=("sgd", "adam", "adamw", "rmsprop"),
     backends=("gloo", "nccl", "fake"),
     why_not={
+        "quantize": "its wrappers exchange floating-point numbers; valid: quantize=none, engine=native",
         "stage": "Fabric has no strategy that shards optimizer state alone; valid: stage=0, 2, 3",
         "precision": "on a CPU Fabric replaces 16-mixed by bf16-mixed (2.6); valid: fp32, amp_bf16, bf16, bf16_master",
         "optimizer": "it was not tested with Muon; valid: engine=torch at stage=0 or 1",

@@ -40,6 +40,7 @@ CAPABILITIES = Capabilities(
     optimizers=("sgd", "adam", "adamw", "rmsprop"),
     backends=("gloo", "nccl", "fake"),
     why_not={
+        "quantize": "its wrappers exchange floating-point numbers; valid: quantize=none, engine=native",
         "stage": f"{WRAPPER} shards gradients (2) or gradients and parameters (3), and its NO_SHARD is deprecated in "
         "favor of DistributedDataParallel; valid: stage=2 or 3, engine=torch at stage=0 or 1",
         "optimizer": "Muon needs whole matrices, and a rank has a part of a flattened unit; valid: engine=torch at "

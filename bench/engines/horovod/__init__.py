@@ -24,6 +24,7 @@ CAPABILITIES = Capabilities(
         "stage": "Horovod keeps the whole model state on every rank",
         "precision": "Horovod reduces no bfloat16 tensors",
         "optimizer": "Horovod's last release is older than Muon, and its wrapper of optimizers was not tested with it",
+        "quantize": "its fused all-reduces are of floating-point numbers; valid: quantize=none, engine=native",
         "backend": "scripts/build_horovod.sh builds it for gloo",
     },
 )

@@ -6,11 +6,13 @@ bucket           consecutive parameters in one flat tensor, padded to N equal sh
 unsharded param  a bucket's flat tensor; the module's parameters are views of it
 sharded param    what this rank's optimizer updates: its shard of a bucket (at stage 0: all of it)
 unshard          allocate the unsharded param and all-gather it: ``start_unshard``, then ``wait_for_unshard``
+neighbours       consecutive ranks that keep a second copy of the parameters, to gather from (secondary_shard_size)
 reshard          free the memory of the unsharded param
 param group      the buckets of one unit, or of several small ones: they are unsharded and resharded together
 root             the group of parameters that belong to no unit, or to several
 sharding policy  what a stage shards
 in flight        a collective that was started and not yet waited for: an object, and ``wait`` ends its life
+packed           elements as 8-bit codes and their scales, as they are sent (quantize)
 place            the memory in which a shard is updated: the device's, or with offload the host's
 P2P thread       posts gloo's sends and receives while the rank computes
 
@@ -27,6 +29,9 @@ What a stage shards is their only difference:
 
 With optimizer=muon, matrices of hidden layers have buckets of their own. From stage 1 on, the update all-gathers their
 averaged gradients in bf16, one bucket at a time.
+
+quantize sends packed elements in the reduce-scatters of stages 1 to 3, and in the all-gathers of stage 3. A rank
+computes with dequantized weights; its shard, which the update changes, is exact.
 
 Files, in the order in which to read them
 -----------------------------------------
@@ -45,6 +50,9 @@ Files, in the order in which to read them
     sharded_muon.py      the update of a shard of matrices, whose direction needs them whole (optimizer=muon)
     collectives.py       reduce-scatter, all-gather and all-reduce, on gloo and on NCCL
     p2p_thread.py        gloo: sends and receives while the rank computes
+    quantizer.py         8-bit codes and scales of blocks (quantize)
+    quantized.py         reductions that send them
+    gather.py            all-gathers of parameters: exact or quantized, from all ranks or from neighbours
     adapter.py           the engine's interface to the harness, and its setup
     unsupported.py       modules that cannot be trained
     checkpoint/          sharded save, and load into any stage and world size
@@ -71,7 +79,7 @@ from bench.engines.spec import (
     reject_debug_detail,
 )
 from results.resolved import EngineDescription
-from results.training_settings import choices
+from results.training_settings import QUANTIZED, choices
 
 CAPABILITIES = Capabilities(
     stages={
@@ -85,6 +93,8 @@ CAPABILITIES = Capabilities(
         "overlap",
         "clip_norm",
         "accumulate",
+        "quantize",
+        "secondary_shard_size",
         "compile",
         "checkpointing",
         "checkpointing_budget",
@@ -99,8 +109,8 @@ PRELOAD = ("torch._dynamo", "torch.optim", "torch.profiler", "torch.utils.checkp
 
 
 def check_settings(spec: EngineSpec) -> None:
-    """Raises EngineUnsupported for an invalid option, and for what does not go with offload, compile or checked
-    collectives; each setting in ``CAPABILITIES`` alone is supported at every stage."""
+    """Raises EngineUnsupported for an invalid option, and for what does not go with offload, quantize, a second copy,
+    compile or checked collectives; each other setting in ``CAPABILITIES`` alone is supported at every stage."""
     if spec.offload == "params":
         raise EngineUnsupported(
             "engine=native has no offload=params: it computes with shards that stay on the device; "
@@ -111,6 +121,8 @@ def check_settings(spec: EngineSpec) -> None:
             f"engine=native has no offload={spec.offload} with optimizer=muon: the directions of matrices are computed "
             "and communicated on the device; valid: offload=none"
         )
+    check_quantize(spec)
+    check_secondary(spec)
     compiler.check_compile("native", spec)
     if spec.options.get("in_flight") is not None:
         count_option(spec, "in_flight")
@@ -118,6 +130,32 @@ def check_settings(spec: EngineSpec) -> None:
         reject_debug_detail(
             "engine=native at stage=3 over gloo", "a second thread sends, so ranks check its calls in different orders"
         )
+
+
+def check_quantize(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for 8-bit numbers in collectives that add them up or whose result is trained."""
+    what = f"engine=native at stage={spec.stage} has no quantize={spec.quantize}"
+    if spec.quantize != "none" and spec.stage == 0:
+        raise EngineUnsupported(
+            f"{what}: an all-reduce passes partial sums on, which would be quantized once per rank; "
+            "valid: quantize=none, stage=1, 2, 3"
+        )
+    if "weights" in QUANTIZED[spec.quantize] and not POLICIES[spec.stage].shard_parameters:
+        raise EngineUnsupported(
+            f"{what}: parameters stay whole from step to step, so quantization would replace what is trained; "
+            "valid: quantize=none, quantize=gradients, stage=3"
+        )
+
+
+def check_secondary(spec: EngineSpec) -> None:
+    """Raises EngineUnsupported for a second copy of parameters that are not gathered, or of unequal groups."""
+    size = spec.secondary_shard_size
+    what = f"engine=native at stage={spec.stage} has no secondary_shard_size={size}"
+    if size and not POLICIES[spec.stage].shard_parameters:
+        raise EngineUnsupported(f"{what}: parameters stay whole; valid: secondary_shard_size=null, stage=3")
+    if size and spec.world_size % size:
+        divisors = [str(ranks) for ranks in range(2, spec.world_size + 1) if spec.world_size % ranks == 0]
+        raise EngineUnsupported(f"{what}: valid with gpus={spec.world_size}: {', '.join(['null', *divisors])}")
 
 
 def check_model(spec: EngineSpec, seen: Seen) -> None:
@@ -132,7 +170,9 @@ def check_model(spec: EngineSpec, seen: Seen) -> None:
 def traits(spec: EngineSpec) -> Traits:
     """Moments of 8 bits have a scale for each block of a shard, where a single process has blocks of each weight."""
     traits = compiler.TRAITS if spec.compile else Traits()
-    return replace(traits, outside_parity=BLOCKS_OF_SHARDS) if spec.optimizer == "adam8bit" else traits
+    moments = BLOCKS_OF_SHARDS if spec.optimizer == "adam8bit" else ""
+    communicated = "" if spec.quantize == "none" else f"quantize={spec.quantize} communicates 8-bit numbers"
+    return replace(traits, outside_parity="; ".join(filter(None, [communicated, moments])))
 
 
 BUCKET_MB = 25.0

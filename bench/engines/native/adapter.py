@@ -20,6 +20,7 @@ from bench.engines.native.offload import CopyStreams, OnDevice, OnHost, UpdatePl
 from bench.engines.native.optimizer import ShardOptimizer
 from bench.engines.native.param_group import ParamGroups, backward_order
 from bench.engines.native.policy import POLICIES
+from bench.engines.native.quantized import QuantizedReductions
 from bench.engines.native.step import TrainingStep
 from bench.engines.native.unshard_schedule import AlwaysUnsharded, Schedule, UnshardSchedule
 from bench.engines.native.unsupported import reject_module
@@ -30,6 +31,7 @@ from bench.engines.scaling import LossScaling
 from bench.engines.spec import EngineSpec
 from results.precision import PRECISIONS
 from results.resolved import EngineDescription
+from results.training_settings import QUANTIZED
 
 MIB = 1 << 20
 
@@ -63,6 +65,8 @@ class NativeEngine:
             cap_bytes=None if self.bucket_mb is None else self.bucket_mb * MIB,
             master_weights=PRECISIONS[spec.precision].master and spec.offload == "none",
             matrices=hidden_matrices(self.module) if spec.optimizer == "muon" else (),
+            quantizes="weights" in QUANTIZED[spec.quantize],
+            neighbours=self.collectives.within(spec.secondary_shard_size) if spec.secondary_shard_size else None,
         ).assign(units)
         self.buckets = [bucket for group in self.groups for bucket in group.buckets]
         self.schedule: Schedule = (
@@ -76,7 +80,7 @@ class NativeEngine:
             compile_units("native", units)
         self.reducer = GradientReducer(
             backward_order(self.module, self.groups, self.policy),
-            self.collectives,
+            QuantizedReductions(self.collectives) if "gradients" in QUANTIZED[spec.quantize] else self.collectives,
             self.policy,
             overlap=self.overlap,
             max_in_flight=spec.options.get("in_flight"),
@@ -121,6 +125,7 @@ class NativeEngine:
         if not self.policy.shard_parameters:  # frozen parameters are in no bucket
             params += [parameter for parameter in self.names.values() if not parameter.requires_grad]
         params += [bucket.unsharded_param for bucket in self.buckets if bucket.is_unsharded]
+        params += [bucket.gather.secondary for bucket in self.buckets if bucket.gather.secondary is not None]
         shards = [bucket for bucket in self.buckets if bucket.shard_has_memory]
         return {
             "params": params + [bucket.sharded_param for bucket in shards if not bucket.has_master],
@@ -142,7 +147,7 @@ class NativeEngine:
 
     def full_state_dict(self) -> dict[str, Tensor]:
         for group in self.groups:
-            group.unshard()
+            group.unshard(exact=True)
         full = {name: parameter.detach().clone() for name, parameter in self.names.items()}
         if self.policy.shard_parameters:
             for group in self.groups:

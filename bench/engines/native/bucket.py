@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.engines.native.collectives import Collectives, InFlight
+from bench.engines.native.collectives import Collectives, Gathers, InFlight
+from bench.engines.native.gather import ParamGather
 from bench.engines.native.layout import Layout
 from bench.engines.native.policy import ShardingPolicy
 from bench.engines.views import dense_strides
@@ -38,10 +39,13 @@ class Bucket:
         *,
         master_weights: bool,
         has_matrices: bool = False,
+        quantizes: bool = False,
+        neighbours: Gathers | None = None,
     ) -> None:
         """Moves ``parameters``, those that ``layout`` was made for, into one flat tensor. They start unsharded.
 
         ``has_matrices``: they are trained matrices of hidden layers, all of them (``bench.engines.muon``).
+        ``quantizes`` and ``neighbours``: how shards are gathered (``gather.py``).
         """
         self.layout = layout
         self.collectives = collectives
@@ -51,6 +55,7 @@ class Bucket:
         self.own_elements = layout.shard(collectives.rank)
         like = self.parameters[0]
         self.unsharded_param = torch.zeros(layout.size, dtype=like.dtype, device=like.device)
+        self.gather = ParamGather(self.unsharded_param, collectives, neighbours, quantizes=quantizes)
         self.strides = [dense_strides(parameter) for parameter in self.parameters]
         self.views = [self.view_of(self.unsharded_param, number) for number in range(len(self.parameters))]
         for view, parameter in zip(self.views, self.parameters, strict=True):
@@ -78,11 +83,12 @@ class Bucket:
         elements = flat[self.layout.slots[slot_number].elements]
         return elements.as_strided(self.parameters[slot_number].shape, self.strides[slot_number])
 
-    def start_unshard(self) -> AllGatherState:
-        """Allocates ``unsharded_param`` and starts its all-gather."""
+    def start_unshard(self, *, exact: bool = False) -> AllGatherState:
+        """Allocates ``unsharded_param`` and starts its all-gather. ``exact``: of all ranks' shards as they are
+        trained."""
         self.unsharded_param.untyped_storage().resize_(self._bytes)
         self.unsharded_param[self.own_elements].copy_(self.sharded_param)
-        return AllGatherState(self, self.start_all_gather())
+        return AllGatherState(self, self.start_all_gather() if exact else self.gather.start(self.unsharded_param))
 
     def start_all_gather(self) -> InFlight:
         """Starts to fill ``unsharded_param`` with all ranks' shards; this rank's own one is there."""
@@ -99,6 +105,7 @@ class Bucket:
 
     def copy_in(self) -> None:
         """Copies the updated ``sharded_param`` to its place in ``unsharded_param``, where each has memory."""
+        self.gather.forget()
         if self.shard_has_memory and self.is_unsharded:
             every_element = self.sharded_param.numel() == self.unsharded_param.numel()
             place = self.unsharded_param if every_element else self.unsharded_param[self.own_elements]
@@ -107,7 +114,7 @@ class Bucket:
     def save_writes(self) -> None:
         """Keeps what forward wrote to the parameters, also where it gave them other memory (``weight.data = ...``).
 
-        With master weights, writes are lost: the master weights are what is trained.
+        With master weights or quantized ones, writes are lost: the shards are what is trained.
         """
         if not self.is_unsharded:
             return
@@ -115,8 +122,10 @@ class Bucket:
             if parameter.data_ptr() != view.data_ptr():
                 view.copy_(parameter.detach())
                 parameter.data = view
-        if self.shard_has_memory and self.sharded_param.dtype == self.unsharded_param.dtype:
+        has_same_numbers = self.sharded_param.dtype == self.unsharded_param.dtype and self.gather.is_exact
+        if self.shard_has_memory and has_same_numbers:
             self.sharded_param.copy_(self.unsharded_param[self.own_elements])
+            self.gather.keep_written(self.unsharded_param)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ On NCCL, collectives are NCCL's own, on a separate stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import count
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -41,11 +43,8 @@ class InFlight(Protocol):
         ...
 
 
-class Collectives(Protocol):
-    """Collectives over all ranks. Every rank must start the same ones in the same order."""
-
-    rank: int
-    world_size: int
+class Reductions(Protocol):
+    """Sums over all ranks. Every rank must start the same ones in the same order."""
 
     def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
         """Adds ``unsharded`` (N·S elements) over ranks; writes this rank's shard of the sum to ``shard`` (S).
@@ -54,12 +53,34 @@ class Collectives(Protocol):
         """
         ...
 
+    def all_reduce(self, unsharded: Tensor) -> InFlight:
+        """Adds ``unsharded`` over ranks, in place."""
+        ...
+
+
+class Gathers(Protocol):
+    """All-gathers over some ranks. Every one of them must start the same ones in the same order."""
+
+    rank: int
+    """Its position among them."""
+    world_size: int
+
     def all_gather(self, unsharded: Tensor) -> InFlight:
         """Fills ``unsharded`` (N·S elements) with each rank's own part of it."""
         ...
 
-    def all_reduce(self, unsharded: Tensor) -> InFlight:
-        """Adds ``unsharded`` over ranks, in place."""
+
+class Collectives(Reductions, Gathers, Protocol):
+    """Collectives over all ranks."""
+
+    def within(self, ranks: int) -> Gathers:
+        """All-gathers over the group of this rank; groups have so many consecutive ranks. Every rank must call it."""
+        ...
+
+    def all_to_all(self, sent: Tensor, received: Tensor) -> InFlight:
+        """Sends row ``peer`` of ``sent`` (N rows) to each peer; its row for this rank arrives in row ``peer`` of
+        ``received``. Whether this rank's own row arrives there depends on the backend.
+        """
         ...
 
 
@@ -81,8 +102,17 @@ class GlooCollectives:
     def __init__(self, context: RankContext) -> None:
         self.rank = context.rank
         self.world_size = context.world_size
-        self._exchanges = 0
+        self._first = 0
+        """The rank of the default group that is rank 0 here."""
+        self._tags = count(1)
         self._p2p_thread = P2PThread()
+
+    def within(self, ranks: int) -> Gathers:
+        """Shares tags and thread: exchanges of any two ranks are numbered and posted in one order."""
+        group = copy(self)
+        group.rank, group.world_size = self.rank % ranks, ranks
+        group._first = self.rank - group.rank
+        return group
 
     def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
         parts = list(unsharded.view(self.world_size, -1))
@@ -97,6 +127,10 @@ class GlooCollectives:
         exchange = self._exchange(send=[parts[self.rank]] * self.world_size, receive=parts)
         return self._start("all_gather", exchange, [unsharded])
 
+    def all_to_all(self, sent: Tensor, received: Tensor) -> InFlight:
+        exchange = self._exchange(send=list(sent), receive=list(received))
+        return self._start("all_to_all", exchange, [sent, received])
+
     def all_reduce(self, unsharded: Tensor) -> InFlight:
         return AllReduce(dist.all_reduce(unsharded, async_op=True))
 
@@ -105,13 +139,15 @@ class GlooCollectives:
 
         Each rank starts with the rank after it and continues in that order, so no two ranks send to the same one.
         """
-        self._exchanges += 1
-        tag = self._exchanges
+        tag = next(self._tags)
 
         def exchange() -> Iterator[Transfers]:
             for distance in range(1, self.world_size):
                 source, target = (self.rank - distance) % self.world_size, (self.rank + distance) % self.world_size
-                yield dist.irecv(receive[source], source, tag=tag), dist.isend(send[target], target, tag=tag)
+                yield (
+                    dist.irecv(receive[source], self._first + source, tag=tag),
+                    dist.isend(send[target], self._first + target, tag=tag),
+                )
 
         return exchange
 
@@ -164,23 +200,39 @@ class SimulatedCollectives(GlooCollectives):
         return simulate
 
 
-class StagedCollectives:
-    """gloo's for buckets on a GPU, through copies on the host. The copies wait for the GPU."""
+class StagedGathers:
+    """gloo's all-gathers for buckets on a GPU, through copies on the host. The copies wait for the GPU."""
+
+    def __init__(self, host: Gathers) -> None:
+        self.rank = host.rank
+        self.world_size = host.world_size
+        self._gathers = host
+
+    def all_gather(self, unsharded: Tensor) -> InFlight:
+        on_host = torch.empty_like(unsharded, device="cpu")
+        on_host.view(self.world_size, -1)[self.rank] = unsharded.view(self.world_size, -1)[self.rank]
+        return Staged(self._gathers.all_gather(on_host), on_host, unsharded)
+
+
+class StagedCollectives(StagedGathers):
+    """The same of all collectives."""
 
     def __init__(self, context: RankContext) -> None:
-        self.rank = context.rank
-        self.world_size = context.world_size
         self._host = GlooCollectives(context)
+        super().__init__(self._host)
+
+    def within(self, ranks: int) -> Gathers:
+        return StagedGathers(self._host.within(ranks))
 
     def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
         on_host = torch.empty_like(unsharded, device="cpu").copy_(unsharded)
         reduced = on_host.new_empty(shard.numel())
         return Staged(self._host.reduce_scatter(on_host, reduced), reduced, shard)
 
-    def all_gather(self, unsharded: Tensor) -> InFlight:
-        on_host = torch.empty_like(unsharded, device="cpu")
-        on_host.view(self.world_size, -1)[self.rank] = unsharded.view(self.world_size, -1)[self.rank]
-        return Staged(self._host.all_gather(on_host), on_host, unsharded)
+    def all_to_all(self, sent: Tensor, received: Tensor) -> InFlight:
+        on_host = torch.empty_like(sent, device="cpu").copy_(sent)
+        arrived = torch.empty_like(on_host)
+        return Staged(self._host.all_to_all(on_host, arrived), arrived, received)
 
     def all_reduce(self, unsharded: Tensor) -> InFlight:
         on_host = torch.empty_like(unsharded, device="cpu").copy_(unsharded)
@@ -240,13 +292,26 @@ class NcclCollectives:
         self.rank = context.rank
         self.world_size = context.world_size
         self._stream = torch.cuda.Stream(context.device)
+        self._group: dist.ProcessGroup | None = None
+        """Of all-gathers; None: all ranks."""
+
+    def within(self, ranks: int) -> Gathers:
+        """On the same stream: collectives of a rank run in the order in which they are started."""
+        starts = range(0, self.world_size, ranks)
+        groups: list[Any] = [dist.new_group(list(range(first, first + ranks))) for first in starts]
+        group = copy(self)
+        group.rank, group.world_size, group._group = self.rank % ranks, ranks, groups[self.rank // ranks]
+        return group
 
     def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
         return self._enqueue(lambda: dist.reduce_scatter_tensor(shard, unsharded))
 
     def all_gather(self, unsharded: Tensor) -> InFlight:
         own = unsharded.view(self.world_size, -1)[self.rank]
-        return self._enqueue(lambda: dist.all_gather_into_tensor(unsharded, own))
+        return self._enqueue(lambda: dist.all_gather_into_tensor(unsharded, own, group=self._group))
+
+    def all_to_all(self, sent: Tensor, received: Tensor) -> InFlight:
+        return self._enqueue(lambda: dist.all_to_all_single(received, sent))
 
     def all_reduce(self, unsharded: Tensor) -> InFlight:
         return self._enqueue(lambda: dist.all_reduce(unsharded))

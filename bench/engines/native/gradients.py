@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.engines.native.bucket import Bucket
-from bench.engines.native.collectives import Collectives, InFlight
+from bench.engines.native.collectives import InFlight, Reductions
 from bench.engines.native.policy import ShardingPolicy
 from bench.engines.spec import EngineUnsupported
 
@@ -81,7 +81,7 @@ class BucketGradients:
                 self.unsharded_grad[slot.elements].zero_()
         return self.unsharded_grad
 
-    def start_reduce(self, collectives: Collectives) -> ReductionState:
+    def start_reduce(self, collectives: Reductions) -> ReductionState:
         unsharded = self.fill_gaps()
         self.written.clear()
         self.is_reduced = True
@@ -129,7 +129,7 @@ class GradientReducer:
     def __init__(
         self,
         buckets: list[Bucket],
-        collectives: Collectives,
+        collectives: Reductions,
         policy: ShardingPolicy,
         *,
         overlap: bool,

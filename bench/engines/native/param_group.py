@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench.engines.native.bucket import AllGatherState, Bucket
-from bench.engines.native.collectives import Collectives
+from bench.engines.native.collectives import Collectives, Gathers
 from bench.engines.native.layout import lay_out
 from bench.engines.native.policy import ShardingPolicy
 from bench.engines.param_owners import holders
@@ -24,19 +24,20 @@ class ParamGroup:
         self.frozen = [bucket for bucket in buckets if not bucket.trainable]
         self._all_gathers: list[AllGatherState] = []
 
-    def start_unshard(self) -> None:
+    def start_unshard(self, *, exact: bool = False) -> None:
         """Starts the all-gathers of resharded buckets; does nothing while some are in flight."""
         if not self._all_gathers:
-            self._all_gathers = [bucket.start_unshard() for bucket in self.buckets if not bucket.is_unsharded]
+            resharded = [bucket for bucket in self.buckets if not bucket.is_unsharded]
+            self._all_gathers = [bucket.start_unshard(exact=exact) for bucket in resharded]
 
     def wait_for_unshard(self) -> None:
         for all_gather in self._all_gathers:
             all_gather.wait()
         self._all_gathers = []
 
-    def unshard(self) -> None:
-        """Makes the parameters usable."""
-        self.start_unshard()
+    def unshard(self, *, exact: bool = False) -> None:
+        """Makes the parameters usable. ``exact``: as they are trained, whatever is quantized or copied."""
+        self.start_unshard(exact=exact)
         self.wait_for_unshard()
 
     def reshard(self) -> None:
@@ -67,9 +68,12 @@ class ParamGroups:
         cap_bytes: float | None,
         master_weights: bool,
         matrices: Collection[int] = (),
+        quantizes: bool = False,
+        neighbours: Gathers | None = None,
     ) -> None:
         """``cap_bytes`` bounds a bucket; None: a bucket per group. ``matrices``: ids of parameters whose update differs
-        from that of the others, so they share no bucket with them.
+        from that of the others, so they share no bucket with them. ``quantizes`` and ``neighbours``: how shards are
+        gathered (``gather.py``).
         """
         self.module = module
         self.collectives = collectives
@@ -77,6 +81,8 @@ class ParamGroups:
         self.cap_bytes = cap_bytes
         self.master_weights = master_weights
         self.matrices = matrices
+        self.quantizes = quantizes
+        self.neighbours = neighbours
 
     def assign(self, units: list[nn.Module]) -> list[ParamGroup]:
         """Sharded parameters: a group per unit (or run of units), the root's last. Else one group of all trainable
@@ -108,6 +114,8 @@ class ParamGroups:
                 self.policy,
                 master_weights=self.master_weights,
                 has_matrices=has_matrices,
+                quantizes=self.quantizes,
+                neighbours=self.neighbours,
             )
             for (_, _, has_matrices), same in kinds.items()
             for layout in lay_out(

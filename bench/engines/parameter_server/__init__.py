@@ -48,6 +48,7 @@ CAPABILITIES = Capabilities(
         "precision": "servers keep fp32 weights, and none sees the whole gradient that loss scaling has to check",
         "optimizer": "Muon orthogonalizes whole matrices, and a server has a slice of one flat tensor",
         "backend": "its messages are point to point on the host",
+        "quantize": "it sends floating-point numbers; valid: quantize=none, engine=native",
         "bucket_mb": "a push is one slice a server",
         "local_steps": "every step pushes",
         "join": "a server in sync mode waits for every worker",

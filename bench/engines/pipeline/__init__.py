@@ -29,6 +29,7 @@ CAPABILITIES = Capabilities(
         "stage": "a stage of the pipeline is whole on its rank (0)",
         "precision": "it has fp32, amp_bf16, bf16: no loss scaling and no master weights",
         "backend": "it has gloo, nccl: the stages around a rank's own must be there, to say what they pass on",
+        "quantize": "it sends floating-point numbers; valid: quantize=none, engine=native",
         "accumulate": "engine.microbatches is its accumulation",
         "clip_norm": "no rank sees the global norm",
     },

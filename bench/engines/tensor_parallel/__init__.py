@@ -33,6 +33,7 @@ CAPABILITIES = Capabilities(
     why_not={
         "stage": "torch combines parallelize_module with DistributedDataParallel (0) and fully_shard (3)",
         "optimizer": "Muon orthogonalizes whole matrices, of which ranks have slices",
+        "quantize": "it sends floating-point numbers; valid: quantize=none, engine=native",
         "clip_norm": "torch's clip_grad_norm_ does not mix sliced and whole gradients",
     },
 )

@@ -58,6 +58,10 @@ CAPABILITIES = Capabilities(
     ),
     optimizers=choices("optimizer"),
     backends=("gloo", "nccl", "fake"),
+    why_not={
+        "quantize": "its wrappers exchange floating-point numbers; valid: quantize=none, engine=native",
+        "secondary_shard_size": "fully_shard keeps no second copy; valid: null, engine=native",
+    },
 )
 PRELOAD = (
     "torch._dynamo",

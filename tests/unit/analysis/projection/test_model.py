@@ -50,6 +50,21 @@ def test_an_exchange_of_sends_is_one_phase_per_unit_and_what_is_received_is_no_o
     assert phases.other == []
 
 
+@pytest.mark.parametrize(
+    ("quantize", "gathered", "reduced"),
+    [("weights", "int8", "float32"), ("gradients", "float32", "int8")],
+)
+def test_where_one_of_them_is_quantized_its_exchanges_are_known_by_their_dtype(quantize, gathered, reduced):
+    quantized = model(3)
+    for record in quantized.curve.records.values():
+        record.config["quantize"] = quantize
+    calls = [Collective("send", gathered, 8192, 2, 8), Collective("send", reduced, 4096, 2, 4)]
+    phases = quantized.phases(calls, 1.0, FABRIC)
+    gather_s, reduce_s = (2e-4 + call.size_bytes * 8e-9 for call in calls)
+    assert phases.forward == phases.backward_gathers == [pytest.approx(gather_s)] * 4
+    assert phases.reductions == [pytest.approx(reduce_s)] * 4
+
+
 def test_without_bytes_only_latency_is_left():
     slow, free = Fabric(LinkTime(2e-4, 8e-9), trees=False), Fabric(LinkTime(2e-4, 0.0), trees=False)
     parts, latency = (model(2, overlap=False).parts(8, Costs(0.05, 1.0), fabric) for fabric in (slow, free))

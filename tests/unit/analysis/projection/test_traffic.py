@@ -25,6 +25,12 @@ def test_an_exchange_has_more_and_smaller_messages():
     assert collectives_at(measured, 16) == [call("send", 64, 16, 45)]
 
 
+def test_packed_messages_have_one_part_of_the_codes_and_scales():
+    """Of 8,192 elements: at 2 ranks 4,096 codes and 16 scales, at 8 ranks 1,024 and 4."""
+    measured = {2: [Collective("send", "int8", 4096 + 4 * 16, 2, 3)]}
+    assert collectives_at(measured, 8) == [Collective("send", "int8", 1024 + 4 * 4, 8, 21)]
+
+
 def test_a_shard_group_keeps_its_size_and_its_replicas_grow():
     measured = {
         4: [call("all_gather", 8, 2, 1), call("all_reduce", 4, 2, 1)],

@@ -17,6 +17,7 @@ from analysis.theory import (
 from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.torch_engine import shard_elements, zero_partition
 from results.model import Parameter
+from results.record import Record
 from tests.fakes import bare, cell, cnn_model
 
 P = 7 * 5 + 7 + 3 * 7 + 3  # two linear layers, 5 -> 7 -> 3: 66 parameters
@@ -208,6 +209,50 @@ def test_muon_needs_the_directions_of_one_bucket_whole() -> None:
     assert predict_transient(cell(0, 2, model=model, **settings)) == 2 * 256 * 64
     assert predict_transient(cell(1, 2, model=model, **settings)) == max(256 * 64 * 4 // 2, 2 * 256 * 64)
     assert predict_transient(cell(0, 2, model=model, engine__name="native")) == 0
+
+
+def test_a_quantized_element_is_sent_as_a_byte_and_each_block_has_a_scale() -> None:
+    """On 4 ranks 1,000 elements have shards of 256: one block each."""
+    model = cnn_model(parameters=[Parameter("0.weight", [1000], True, 0)])
+    whole, packed = 4 * 1024, 1024 + 4 * 4
+
+    def sent(stage: int, quantize: str, **settings: object) -> float | None:
+        return predict_sent(cell(stage, 4, model=model, quantize=quantize, **{"engine__name": "native"} | settings))
+
+    assert sent(3, "none") == 0.75 * 3 * whole
+    assert sent(3, "weights") == 0.75 * (2 * packed + whole)
+    assert sent(3, "gradients") == 0.75 * (2 * whole + packed)
+    assert sent(3, "weights_and_gradients", accumulate=2) == 0.75 * 2 * 3 * packed
+    assert sent(2, "gradients", accumulate=2) == 0.75 * (2 * packed + whole)
+    assert sent(1, "gradients", precision="bf16") == 0.75 * (packed + whole / 2)
+    assert sent(3, "weights", engine__name="deepspeed") is None, "no formula was checked"
+
+
+def test_a_second_copy_is_kept_by_its_ranks_and_replaces_all_gathers_but_the_first() -> None:
+    parameters = [Parameter("0.weight", [1000], True, 0), Parameter("1.weight", [1000], False, 1)]
+    model, whole = cnn_model(parameters=parameters), 4 * 1024
+
+    def copied(**settings: object) -> Record:
+        named: dict[str, object] = {"engine__name": "native", "secondary_shard_size": 2}
+        return cell(3, 4, model=model, **named | settings)
+
+    params = [(predict_state(copied(**settings)) or {})["params"] for settings in ({}, {"quantize": "weights"})]
+    assert params == [2 * whole // 4 + 2 * whole // 2, 2 * whole // 4 + 2 * (1024 + 16) // 2]
+    assert predict_sent(copied()) == 0.75 * (whole + whole) + 0.5 * (whole + 2 * whole)
+    assert predict_sent(copied(accumulate=2)) == 0.75 * (2 * whole + whole) + 0.5 * (3 * whole + 4 * whole)
+    assert predict_sent(copied(engine__name="deepspeed")) is None, "no formula was checked"
+
+
+def test_quantized_buckets_are_sent_and_received_packed_in_addition_to_what_is_collected_and_gathered() -> None:
+    model = cnn_model(parameters=[Parameter("0.weight", [1000], True, 0)])
+    whole, packed = 4 * 1024, 1024 + 4 * 4
+
+    def needed(quantize: str) -> int | None:
+        return predict_transient(cell(3, 4, model=model, engine__name="native", quantize=quantize))
+
+    assert needed("none") == 3 * whole // 4 + whole + whole
+    assert needed("gradients") == 2 * packed + 4 * 256 + whole + whole
+    assert needed("weights") == 3 * whole // 4 + whole + whole + packed
 
 
 def test_the_papers_prediction_ignores_padding_and_counters() -> None:
