@@ -14,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := uv==0.13.8
-SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra accelerate --extra adam8bit --extra deepspeed --extra fabric --extra hf --extra timm --compile-bytecode --quiet --python $(RUN)
+SYNC := $(VENV)/bin/uv sync --frozen --inexact --extra accelerate --extra deepspeed --extra fabric --extra hf --extra timm --compile-bytecode --quiet --python $(RUN)
 ARGS ?=
 
 .PHONY: bench test exhaustive check ui setup dependencies format lint claims gate nightly cluster-lab microbench docs clean

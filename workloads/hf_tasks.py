@@ -222,7 +222,8 @@ def mapping(types: str) -> dict[str, Any]:
 def task_of(config: Any) -> str:
     """What the architecture is made for: as its configuration names it, else the first task that has its type."""
     architectures = getattr(config, "architectures", None) or ()
-    for name in (*FIRST, *(("pretraining",) if pair_label(config) else ())):
+    named: tuple[str, ...] = (*FIRST, "pretraining") if pair_label(config) else FIRST
+    for name in named:
         if mapping(TASKS[name].types).get(config.model_type) in architectures:
             return name
     encodes = bool(getattr(config, "is_encoder_decoder", False))

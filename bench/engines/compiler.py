@@ -58,7 +58,7 @@ def use_budget(spec: EngineSpec) -> None:
     if spec.checkpointing_budget is not None:
         from torch._functorch import config
 
-        config.activation_memory_budget = spec.checkpointing_budget  # type: ignore[attr-defined]
+        config.activation_memory_budget = spec.checkpointing_budget
 
 
 def compile_units(engine: str, units: Sequence[nn.Module]) -> None:

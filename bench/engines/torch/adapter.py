@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ class TorchEngine:
         if self.spec.stage == 1:
             ddp.reject_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
             settings = hyperparameters(self.spec)
-            kind = OPTIMIZERS[self.spec.optimizer]
+            kind: Any = OPTIMIZERS[self.spec.optimizer]  # a class, or a function that makes the optimizer
             groups = parameter_groups(self.spec, weights, matrices)
             return ZeroRedundancyOptimizer(groups, kind, lr=self.spec.lr, **settings, **fused)
         return build_optimizer(self.spec, weights, matrices, **fused)
