@@ -78,8 +78,9 @@ def declared(world_size: int, backend: str, only: list[str] | None = None) -> It
             if first.answer == "unsupported":
                 continue
             for setting, values in SETTINGS.items():
+                has = setting in engines.load(package).CAPABILITIES.settings
                 for value in values:
-                    spec = dataclasses.replace(plain, **NEEDED.get(setting, {}), **{setting: value})
+                    spec = dataclasses.replace(plain, **(NEEDED.get(setting, {}) if has else {}), **{setting: value})
                     yield ask(name, package, spec, setting, value)
 
 

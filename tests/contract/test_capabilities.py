@@ -18,7 +18,16 @@ from tests.conftest import WRAPPERS, MakeCell
 ANSWERS = list(declared(2, "gloo")) + [answer for answer in declared(4, "gloo") if answer.setting == "shard_size"]
 WITH_PARITY = ("stage", "precision", "optimizer")
 """Settings whose every yes tests/contract/test_engines.py runs, and compares with a single process..."""
-ELSEWHERE = ("compile", "checkpointing", "weight_decay", "lr_schedule", "offload", "quantize", "secondary_shard_size")
+ELSEWHERE = (
+    "compile",
+    "checkpointing",
+    "checkpointing_budget",
+    "weight_decay",
+    "lr_schedule",
+    "offload",
+    "quantize",
+    "secondary_shard_size",
+)
 """Settings whose launches are in a test of their own."""
 OF_SOME_MODULES = ("tensor_parallel", "pipeline")
 """... on a model that these engines reject."""

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch
 
 from bench.engines.base import Engine, RankContext
 from bench.engines.native import adapter as native
@@ -32,7 +33,7 @@ def one_rank() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     torch.compiler.reset()
     counters.clear()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=False):
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=False), functorch.patch(activation_memory_budget=1.0):
         yield
     torch.compiler.reset()
     dist.destroy_process_group()
@@ -43,10 +44,20 @@ def one_rank() -> Iterator[None]:
 def test_what_is_asked_to_be_compiled_is(create: Callable[[], Engine], stage: int) -> None:
     units: list[nn.Module] = [nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh()), Block()]
     options = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False}
-    spec = EngineSpec(stage=stage, world_size=1, device="cpu", backend="gloo", compile=True, options=options)
+    budget = 0.0 if create is native.create else None
+    spec = EngineSpec(
+        stage=stage,
+        world_size=1,
+        device="cpu",
+        backend="gloo",
+        compile=True,
+        checkpointing_budget=budget,
+        options=options,
+    )
     engine = create()
     engine.setup(nn.Sequential(*units), units, spec, RankContext(0, 1, torch.device("cpu"), dist.HashStore()))
     engine.forward_backward((torch.randn(4, 8),), lambda module, batch: module(batch[0]).sum(), sync=True)
     engine.optimizer_step()
+    assert functorch.activation_memory_budget == (1.0 if budget is None else budget)
     assert counters["stats"]["unique_graphs"] >= (3 if stage == 3 else 1)
     assert counters["stats"]["calls_captured"] >= 5  # three products, tanh, relu
