@@ -20,6 +20,8 @@ MEMORY_BYTES = 100_000_000
 """Of Ray's object store on each node."""
 START_S = 240
 """How long a node may take to start on a busy machine."""
+VARIABLES = ("RAY_USAGE_STATS_ENABLED=0", "RAY_AUTH_MODE=disabled")
+"""Nobody else reaches this cluster; a token of this user would be required on its head alone."""
 OPTIONS = ["--num-cpus=2", "--disable-usage-stats", f"--object-store-memory={MEMORY_BYTES}"]
 
 
@@ -51,13 +53,16 @@ class RayLab(ClusterLab):
                 role = [f"--address={self.address('n1')}:{PORT}"]
             words = [*role, f"--node-ip-address={self.address(name)}", *OPTIONS]
             started = subprocess.run(
-                self.at(name, "RAY_USAGE_STATS_ENABLED=0", f"RAY_raylet_start_wait_time_s={START_S}", *python, *words),
+                self.at(name, f"RAY_raylet_start_wait_time_s={START_S}", *python, *words),
                 capture_output=True,
                 text=True,
                 check=False,
             )
             if started.returncode:
                 raise RuntimeError(f"Ray did not start on {name}: {started.stdout[-800:]}{started.stderr[-800:]}")
+
+    def at(self, name: str, *words: str) -> list[str]:
+        return super().at(name, *VARIABLES, *words)
 
     def client_address(self) -> str:
         """Where a machine that is no node of the cluster reaches it."""
