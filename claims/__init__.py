@@ -16,6 +16,10 @@ Read in this order:
     topics/       the claims, a module a topic
     published/    published numbers, a module for each way to hold them against ours
     programs/     what runs on ranks where no sweep can show a thing: wrong rules, killed ranks, traces
+    shape.py      order, sign or ratio of published numbers, held against ours
+    to_target.py  training until a loss
     register.py   all claims, in order
+    findings.py   the verdicts with their numbers, as a file
     document.py   docs/claims/, from the findings
+    plots.py      its figures
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from analysis.comparison.compare import ratio, samples
+from analysis.metrics.rounds import ratio, samples
 from analysis.metrics.target import Target, seconds_to_target, to_target
 from analysis.statistics.medians import Interval, median_interval
 from claims.suite import ExperimentError, sound

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from results.launches import Launch, in_periods
+from results.launches import Launch, in_periods, shared_rounds
 from results.updates import Updates
 
 
@@ -85,8 +85,7 @@ class Attribution:
         The wait for data is left out: a loader reads on while ranks communicate, so the wait hides what that costs.
         Median over rounds; the range is from quartile to quartile of periods, in any round.
         """
-        real = {launch.round: launch for launch in launches}
-        pairs = [(real[launch.round], launch) for launch in self.silent if launch.round in real]
+        pairs = shared_rounds(launches, self.silent)
         quartiles = [(sent.rank_quartiles_s(), silent.rank_quartiles_s()) for sent, silent in pairs]
         if not quartiles:
             return None

@@ -23,7 +23,7 @@ CONDITIONS = {
     "window_s": Condition("time around the measured steps", "s"),
     "cpus": Condition("CPUs that may be used", "core"),
     "own_cpu_s": Condition("CPU time of the sweep's own processes", "s"),
-    "foreign_cpu_s": Condition("CPU time of other processes", "s"),
+    "background_cpu_s": Condition("CPU time of other processes", "s"),
     "stolen_cpu_s": Condition("CPU time that the hypervisor gave to other guests", "s"),
     "clock_step_s": Condition("how far the wall clock was set", "s"),
     "clock_slew_s": Condition("how far the monotonic clock was slewed", "s"),
@@ -34,7 +34,7 @@ CONDITIONS = {
     "cpu_energy_j": Condition("energy of all processor packages", "J", adds_up="hosts"),
     "alloc_retries": Condition("times that a full GPU gave cached memory back", adds_up="ranks"),
     "gpu_energy_j": Condition("energy of the GPUs", "J", adds_up="ranks"),
-    "gpu_foreign_processes": Condition("other processes on the GPUs", adds_up="ranks"),
+    "gpu_background_processes": Condition("other processes on the GPUs", adds_up="ranks"),
     "gpu_clock_change": Condition("relative change of a GPU's clock"),
 }
 CONDITIONS |= {

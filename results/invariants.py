@@ -92,7 +92,7 @@ def least_sent_bytes(record: Record) -> float | None:
         config.get("compression", "none") != "none",
         (config.get("local_steps") or 1) > 1,
     )
-    if model is None or ranks < 2 or any(partial) or model.skipped:
+    if model is None or ranks < 2 or any(partial) or model.step.skipped:
         return None
     lines = [line for ledger in record.collectives_by_rank or [record.collectives or []] for line in ledger]
     sizes = [line.size_bytes // line.elements for line in lines if "float" in line.dtype and line.elements]

@@ -114,7 +114,7 @@ class Interference:
 
     conditions: dict[str, float] = field(default_factory=dict)
     """By counter; those that the machine does not have are absent."""
-    foreign: dict[str, float] = field(default_factory=dict)
+    background_processes: dict[str, float] = field(default_factory=dict)
     """CPU seconds of the other processes that used most meanwhile, by name."""
     not_measured: dict[str, str] = field(default_factory=dict)
     """Counters that could not be read, and why; one that the machine does not have is not among them."""
@@ -149,6 +149,13 @@ def in_periods(values: Sequence[float], period: int) -> list[float]:
     return [statistics.fmean(values[at : at + period]) for at in starts] or [statistics.fmean(values)]
 
 
+def shared_rounds(*sides: Sequence[Launch]) -> list[tuple[Launch, ...]]:
+    """The launches of the rounds that all sides have: one tuple per round, in the order of the rounds."""
+    by_round = [{launch.round: launch for launch in side} for side in sides]
+    rounds = sorted(set[int].intersection(*map(set, by_round)))
+    return [tuple(side[number] for side in by_round) for number in rounds]
+
+
 ENOUGH_LAUNCHES = 6
 """The fewest launches whose range covers the median with 95 % probability: 1 - 2*(1/2)^6 = 96.9 %."""
 
@@ -167,16 +174,17 @@ class Launch(Interference):
     servers: list[ServerCounts] = field(default_factory=list)
     conditions_by_host: list[dict[str, float]] = field(default_factory=list)
     """``conditions`` of each host, where ranks ran on several; ``conditions`` then has only what hosts add up."""
-    foreign_by_host: list[dict[str, float]] = field(default_factory=list)
+    background_processes_by_host: list[dict[str, float]] = field(default_factory=list)
+    """``background_processes`` of each host, where ranks ran on several."""
     collective_times: list[CollectiveTimes] = field(default_factory=list)
     """What ``workload=collectives`` measures; it has no ``ranks``, since it takes no steps."""
     period: int = 1
     """Steps per period: ``local_steps``."""
 
     def of_hosts(self) -> list[tuple[dict[str, float], dict[str, float]]]:
-        """``conditions`` and ``foreign`` of each host."""
-        by_host = list(zip(self.conditions_by_host, self.foreign_by_host, strict=True))
-        return by_host or [(self.conditions, self.foreign)]
+        """``conditions`` and ``background_processes`` of each host."""
+        by_host = list(zip(self.conditions_by_host, self.background_processes_by_host, strict=True))
+        return by_host or [(self.conditions, self.background_processes)]
 
     def step_times_s(self) -> list[float]:
         """Time of each measured step: the slowest rank's, of those that had that many steps."""

@@ -39,27 +39,9 @@ class ComputeMemory:
 
 
 @dataclass(frozen=True)
-class Model:
-    """The trained model and its data, as counted on the built module."""
+class StepProperties:
+    """Properties of a training step, observed by the single-process reference."""
 
-    workload: str
-    unit: str
-    """What one sample is counted in for throughput: ``sample`` or ``token``."""
-    units_per_sample: int
-    flops_per_unit: float
-    """Forward and backward floating-point operations per unit, counted by running one sample."""
-    parameters: list[Parameter]
-    buffer_bytes: int
-    data: str
-    synthetic_data: bool
-    data_digest: str
-    """SHA-256 of the tensors of the first global batch."""
-    compute_memory: ComputeMemory | None = None
-    """None where a rank has a part of a replica, and where memory was not measured."""
-    recomputed_flops_per_unit: float = 0.0
-    """What activation checkpointing computes again in backward, counted likewise; not part of ``flops_per_unit``."""
-    uncounted_operators: dict[str, int] = field(default_factory=dict)
-    """Calls by operator, of those that multiply and have no formula: ``flops_per_unit`` lacks them."""
     skipped: list[str] = field(default_factory=list)
     """Trained parameters that got no gradient in some micro-batch of the parity steps."""
     uneven: list[str] = field(default_factory=list)
@@ -89,6 +71,32 @@ class Model:
     synchronized_norms: list[str] = field(default_factory=list)
     """SyncBatchNorm layers: their statistics are of all ranks' samples."""
 
+
+@dataclass(frozen=True)
+class Model:
+    """The trained model and its data, as counted on the built module."""
+
+    workload: str
+    unit: str
+    """What one sample is counted in for throughput: ``sample`` or ``token``."""
+    units_per_sample: int
+    flops_per_unit: float
+    """Forward and backward floating-point operations per unit, counted by running one sample."""
+    parameters: list[Parameter]
+    buffer_bytes: int
+    data: str
+    synthetic_data: bool
+    data_digest: str
+    """SHA-256 of the tensors of the first global batch."""
+    compute_memory: ComputeMemory | None = None
+    """None where a rank has a part of a replica, and where memory was not measured."""
+    recomputed_flops_per_unit: float = 0.0
+    """What activation checkpointing computes again in backward, counted likewise; not part of ``flops_per_unit``."""
+    uncounted_operators: dict[str, int] = field(default_factory=dict)
+    """Calls by operator, of those that multiply and have no formula: ``flops_per_unit`` lacks them."""
+    step: StepProperties = field(default_factory=StepProperties)
+    """What its training step does that engines may not support, or that ranks do otherwise than a single process."""
+
     def explained(self, failure: str, *, is_apart: bool = True, is_sharded: bool = False) -> str:
         """``failure`` of a launch or of parity, with its likely cause.
 
@@ -98,15 +106,15 @@ class Model:
         causes = []
         if is_apart:
             causes += [
-                (self.own_buffers, "changes in forward, and each rank changes its own by its own samples"),
-                (self.synchronized_norms, "(SyncBatchNorm) uses statistics of all ranks, not of a micro-batch"),
+                (self.step.own_buffers, "changes in forward, and each rank changes its own by its own samples"),
+                (self.step.synchronized_norms, "(SyncBatchNorm) uses statistics of all ranks, not of a micro-batch"),
             ]
         if is_sharded:
             where = "outside of the forward of its sharding unit, where a rank has a part of it"
-            causes.append((self.read_outside, f"is read without a gradient {where}"))
+            causes.append((self.step.read_outside, f"is read without a gradient {where}"))
         words = [f"{_listed(names)} {what}" for names, what in causes if names]
-        if is_apart and self.rank_queries:
-            calls = _listed([f"torch.distributed.{name}" for name in self.rank_queries])
+        if is_apart and self.step.rank_queries:
+            calls = _listed([f"torch.distributed.{name}" for name in self.step.rank_queries])
             words.append(f"the loss calls {calls}, so it may communicate or compute something else on ranks")
         return f"{failure.rstrip('.!')}. Likely cause: {'; '.join(words)}" if words else failure
 

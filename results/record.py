@@ -5,14 +5,7 @@ error that names it) and needs nothing but the standard library, so that analysi
 not installed. ``source``, ``health``, ``model``, ``parity``, ``memory``, ``launches`` and ``attribution`` hold
 its parts.
 
-History of ``SCHEMA_VERSION``:
-  1  first version
-  2  ``model.compute_memory`` instead of ``model.activation_bytes``, which left out temporaries
-  3  warnings ``background_load`` and ``drift`` instead of ``foreign_process`` and ``not_steady``; ``last_output`` of a
-     failed rank instead of ``last_words``; ``multiple_of`` and ``max_batch`` of a search instead of ``granule`` and
-     ``most``
-
-``upgraded`` turns records of earlier versions into ones of this version.
+``results.upgrade`` has the history of its format and turns records of earlier versions into ones of this version.
 """
 
 from __future__ import annotations
@@ -39,8 +32,7 @@ from results.shown import shown
 from results.source import Source
 from results.traces import Traces
 from results.updates import Updates
-
-SCHEMA_VERSION = 3
+from results.upgrade import SCHEMA_VERSION, upgraded
 
 Status = Literal["ok", "failed", "timeout", "oom", "unsupported", "unavailable", "parity_failed", "interrupted"]
 
@@ -172,34 +164,6 @@ class Record:
         if record.cell_id in ("", ".", "..") or "/" in record.cell_id:  # records are files by this name
             raise RecordError(f"{path}: record.cell_id: {shown(record.cell_id)} is not the name of a file")
         return record
-
-
-RENAMED_WARNINGS = {"foreign_process": "background_load", "not_steady": "drift"}
-"""Ids of warnings in versions 1 and 2."""
-
-
-def upgraded(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of any version as one of this version. What does not fit is left as it is, for the reader to name."""
-    version = document["schema_version"]
-    document = document | {"schema_version": SCHEMA_VERSION}
-    if version < 2 and isinstance(document.get("model"), dict):
-        document["model"] = {name: value for name, value in document["model"].items() if name != "activation_bytes"}
-    if version < 3:
-        if isinstance(document.get("verdicts"), list):
-            document["verdicts"] = [_renamed(verdict, RENAMED_WARNINGS) for verdict in document["verdicts"]]
-        document["verdict_reasons"] = _with_names(document.get("verdict_reasons", {}), RENAMED_WARNINGS)
-        document["search"] = _with_names(document.get("search"), {"granule": "multiple_of", "most": "max_batch"})
-        if isinstance(document.get("failure"), list):
-            document["failure"] = [_with_names(end, {"last_words": "last_output"}) for end in document["failure"]]
-    return document
-
-
-def _with_names(document: Any, names: dict[str, str]) -> Any:
-    return {names.get(key, key): value for key, value in document.items()} if isinstance(document, dict) else document
-
-
-def _renamed(name: Any, names: dict[str, str]) -> Any:
-    return names.get(name, name) if isinstance(name, str) else name
 
 
 def shard_size(record: Record) -> int | None:

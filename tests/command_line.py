@@ -15,10 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver
 from pathlib import Path
-
-import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +40,6 @@ def run(
     environment |= {"PYTHONPATH": str(ROOT), **(variables or {})}
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(LIBRARIES)
-    _forget_ended_server()
     with tempfile.TemporaryDirectory() as place:
         output, errors = Path(place, "stdout"), Path(place, "stderr")
         process = server.Process(target=_command, args=(words, str(cwd), environment, str(output), str(errors)))
@@ -60,13 +56,6 @@ def run(
         return subprocess.CompletedProcess(
             words, process.exitcode or 0, output.read_text(encoding), errors.read_text(encoding)
         )
-
-
-def _forget_ended_server() -> None:
-    """Code under test that ends all children of this process ends the server, too, and ``multiprocessing`` keeps it."""
-    server = forkserver._forkserver  # type: ignore[attr-defined]
-    if server._forkserver_pid is not None and not psutil.pid_exists(server._forkserver_pid):
-        server._forkserver_pid = None
 
 
 def _command(words: Sequence[str], cwd: str, environment: Mapping[str, str], output: str, errors: str) -> None:

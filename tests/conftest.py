@@ -155,7 +155,7 @@ def launched(
     if purpose == "check":
         if job.reference not in FIRST_USES:
             reference = ended_well(launcher.launch(Jobs(cell, scratch).reference()), may_reject)
-            FIRST_USES[job.reference] = reference.ranks[0].model.first_use
+            FIRST_USES[job.reference] = reference.ranks[0].model.step.first_use
         job = dataclasses.replace(job, first_use=FIRST_USES[job.reference])
     return ended_well(launcher.launch(job), may_reject)
 

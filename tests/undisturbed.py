@@ -124,7 +124,7 @@ def disturbance(before: Look, after: Look) -> Cause | None:
     """As a sweep judges it of measured steps, but for what others took: ranks have ended meanwhile, whose time is no
     one's any more. So the others are added up, not inferred from the difference."""
     seen, others = between(before.machine, after.machine, os.getpid())
-    seen["foreign_cpu_s"] = after.others_s - before.others_s
+    seen["background_cpu_s"] = after.others_s - before.others_s
     return background_load(seen, others) or throttled(seen) or clock_drift(seen)
 
 

@@ -18,8 +18,8 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
-from analysis.comparison.compare import ratio, samples
 from analysis.metrics import time
+from analysis.metrics.rounds import ratio, samples
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
 from analysis.statistics.medians import Floats, Interval
@@ -27,7 +27,7 @@ from analysis.table.frame import each_cell, varying
 from analysis.table.panels import describe
 from analysis.theory import native_engine
 from results.identity import frozen
-from results.launches import Launch
+from results.launches import Launch, shared_rounds
 from results.model import element_count
 from results.record import Record
 
@@ -239,11 +239,10 @@ def knee_bytes(line: Line, total: int, full: float) -> float:
 
 def _spread(at: float, points: list[Point], cells: list[Record], total: int, full: float) -> Interval:
     """The knee with the interval of fits to resampled rounds, all sizes of a round kept or dropped together."""
-    times = [{launch.round: time.step_time_s(launch) for launch in cell.launches} for cell in cells]
-    rounds = sorted(set.intersection(*map(set, times)))
+    rounds = shared_rounds(*(cell.launches for cell in cells))
     if len(rounds) < 2:
         return Interval(at, nan, nan, 0.0, len(rounds))
-    by_round = np.array([[entry[key] for key in rounds] for entry in times])
+    by_round = np.array([list(map(time.step_time_s, launches)) for launches in rounds]).T
     knees = []
     for draw in np.random.default_rng([0, len(rounds)]).integers(0, len(rounds), (REFITS, len(rounds))):
         knees.append(knee_bytes(fit(list(np.median(by_round[:, draw], axis=1)), points, overlaps=True), total, full))

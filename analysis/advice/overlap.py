@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
 from analysis.comparison.compare import MARGIN, compare
 from analysis.comparison.verdict import Comparison, Pair
+from analysis.metrics.counterparts import counterparts
 from analysis.metrics.scaling import is_ranked
-from results.identity import identity, settings_of
 from results.record import Record
 
 
@@ -26,17 +27,14 @@ class Overlapped:
 
 def overlapped(records: Sequence[Record], table: pd.DataFrame) -> list[Overlapped]:
     """The pairs of cells that were both timed, in the table's order; cells of one sweep are paired."""
-    without: dict[object, Record] = {}
-    for record in records:
-        if record.config.get("overlap") is False and is_ranked(record):
-            without[_key(record)] = record
+    without = counterparts(records, ["overlap"], partial(_is_timed, overlap=False))
     pairs = []
     for index in map(int, map(str, table.index)):
-        record = records[index]
-        if record.config.get("overlap") is True and is_ranked(record) and (other := without.get(_key(record))):
+        record, other = records[index], without[index]
+        if other and _is_timed(record, overlap=True):
             pairs.append(Overlapped(index, compare(Pair(other, record), MARGIN)))
     return pairs
 
 
-def _key(record: Record) -> object:
-    return record.sweep_id, identity(settings_of(record), without=["overlap"])
+def _is_timed(record: Record, *, overlap: bool) -> bool:
+    return record.config.get("overlap") is overlap and is_ranked(record)

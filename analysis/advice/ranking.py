@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.comparison.compare import ratio, samples
 from analysis.metrics import time
+from analysis.metrics.rounds import ratio, samples
 from analysis.statistics.medians import Interval
 from analysis.text.units import is_finite
 from results.record import Record

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 from analysis.advice.ranking import Ranking, itself
-from analysis.comparison.compare import ratio, samples
 from analysis.metrics.measured import Measured
+from analysis.metrics.rounds import ratio, samples
 from analysis.metrics.target import seconds_to_target
 from analysis.statistics.medians import Interval, median_interval
 from results.identity import frozen

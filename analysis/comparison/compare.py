@@ -30,15 +30,14 @@ from analysis.comparison.verdict import (
     ratio_texts,
     telling,
 )
-from analysis.metrics import time
+from analysis.metrics import rounds, time
 from analysis.metrics.memory import memory
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics import medians
-from analysis.statistics.medians import Interval
 from analysis.text.units import counted, is_finite, mib, ms, spoken
 from results.differences import differences, surroundings
 from results.identity import as_written, completed, identity, settings_of
-from results.launches import ENOUGH_LAUNCHES, Launch
+from results.launches import ENOUGH_LAUNCHES
 from results.record import Record
 from results.verdicts import UNTRAINED, noted
 
@@ -115,8 +114,8 @@ def compare(pair: Pair, margin: float) -> Comparison:
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_ranked(pair.first) else "not compared"
         return Comparison(pair, verdict, medians.NOTHING, None, peak)
-    first, second, paired = samples(pair.first, pair.second, lambda record, launch: time.step_time_s(launch))
-    step = ratio(second, first, paired=paired)
+    first, second, paired = rounds.samples(pair.first, pair.second, lambda _, launch: time.step_time_s(launch))
+    step = rounds.ratio(second, first, paired=paired)
     verdict = judge(step, margin)
     needed = launches_needed(first, second, paired=paired, margin=margin) if verdict == "cannot tell" else None
     return Comparison(pair, verdict, step, needed, peak)
@@ -136,36 +135,6 @@ def launches_needed(first: Sequence[float], second: Sequence[float], *, paired: 
     else:
         spread = math.hypot(*(stdev(side) for side in logs))
     return max(ENOUGH_LAUNCHES, math.ceil(float(REACH * MEDIAN_WASTE * spread / math.log1p(margin)) ** 2))
-
-
-def samples(
-    first: Record, second: Record, statistic: Callable[[Record, Launch], float]
-) -> tuple[list[float], list[float], bool]:
-    """A number per launch of either cell, and whether they are paired: the same rounds of one run, two or more."""
-    if first.rounds_id == second.rounds_id:
-        above, below = shared_rounds(first, second, statistic)
-        if len(above) > 1:
-            return above, below, True
-    above, below = ([statistic(record, launch) for launch in record.launches] for record in (first, second))
-    return above, below, False
-
-
-def shared_rounds(
-    first: Record, second: Record, statistic: Callable[[Record, Launch], float]
-) -> tuple[list[float], list[float]]:
-    """A number per launch of either cell, of the rounds that both have, in their order."""
-    ours, theirs = (
-        {launch.round: statistic(record, launch) for launch in record.launches} for record in (first, second)
-    )
-    rounds = sorted(set(ours) & set(theirs))
-    return [ours[key] for key in rounds], [theirs[key] for key in rounds]
-
-
-def ratio(top: Sequence[float], bottom: Sequence[float], *, paired: bool) -> Interval:
-    """The median of the rounds' ratios; where rounds are not shared, the ratio of the medians."""
-    if paired:
-        return medians.median_interval([above / below for above, below in zip(top, bottom, strict=True)])
-    return medians.ratio_interval(top, bottom, paired=False)
 
 
 def _ratio(top: float | None, bottom: float | None) -> float:

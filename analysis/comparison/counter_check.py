@@ -222,7 +222,8 @@ def show(differences: Sequence[CounterDifference], before: Baseline, now: Baseli
         out.print(f"... and {len(differences) - MOST_ROWS} more")
     counts = Counter((difference.what, bool(difference.libraries)) for difference in differences)
     words = [
-        f"{number} {what}{', perhaps by a library' if foreign else ''}" for (what, foreign), number in counts.items()
+        f"{number} {what}{', perhaps by a library' if by_library else ''}"
+        for (what, by_library), number in counts.items()
     ]
     cells = len({difference.cell for difference in differences})
     out.print(

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from analysis.comparison.compare import shared_rounds
 from analysis.comparison.time_gate import POWER, per_step_s
 from analysis.comparison.verdict import NothingToCompare, Row, cell_table, telling
+from analysis.metrics.rounds import in_shared_rounds
 from analysis.metrics.scaling import is_ranked
 from analysis.statistics import paired
 from analysis.statistics.medians import Floats
@@ -117,7 +117,7 @@ def pair_logs(records: Sequence[Record]) -> tuple[list[float], bool]:
     for sides in runs.values():
         if len(sides) > 1:
             for first, second in zip(sides[::2], sides[1::2], strict=False):
-                logs += paired.logs_of_ratios(*shared_rounds(first, second, per_step_s)).tolist()
+                logs += paired.logs_of_ratios(*in_shared_rounds(first, second, per_step_s)).tolist()
         else:
             in_order = sorted(sides[0].launches, key=lambda launch: launch.round)
             series = [per_step_s(sides[0], launch) for launch in in_order]

@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.comparison import verdict as verdicts
-from analysis.comparison.compare import environment_differences, shared_rounds, verdict_words
+from analysis.comparison.compare import environment_differences, verdict_words
 from analysis.comparison.exact_quantities import by_rank
 from analysis.comparison.verdict import STYLES, Comparison, Pair, Row, Verdict, cell_table, ratio_texts, telling
+from analysis.metrics.rounds import in_shared_rounds
 from analysis.metrics.scaling import is_ranked
 from analysis.metrics.traffic import ledgers
 from analysis.statistics import medians, paired
@@ -54,7 +55,7 @@ def judge(pair: Pair, margin: float, one_sided: float) -> Comparison:
     if not is_ranked(pair.first) or not is_ranked(pair.second):
         verdict: Verdict = "broken" if is_broken(pair) else "not compared"
         return Comparison(pair, verdict, medians.NOTHING, None, peak)
-    first, second = shared_rounds(pair.first, pair.second, per_step_s)
+    first, second = in_shared_rounds(pair.first, pair.second, per_step_s)
     step = paired.ratio_interval(paired.logs_of_ratios(first, second), one_sided)
     verdict = verdicts.judge(step, margin, least=margin, rounds=paired.least_rounds(one_sided))
     needed = rounds_needed(step, margin, one_sided) if verdict == "cannot tell" else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log, nan
+from math import nan
 from statistics import fmean, median
 
+from analysis.metrics.counterparts import counterparts
+from analysis.metrics.rounds import in_shared_rounds
 from analysis.metrics.time import throughput_per_s
 from analysis.statistics import medians, paired
 from analysis.statistics.medians import Interval
-from results.identity import identity, settings_of
 from results.launches import Launch
 from results.record import Record
 
@@ -69,12 +70,8 @@ class DataWait:
 
 def data_waits(records: Sequence[Record]) -> list[DataWait | None]:
     """One for each record whose steps waited for a DataLoader; None for the others."""
-    pools = {_key(record): record for record in records if record.config.get("data", "pool") == "pool"}
-    return [_data_wait(record, pools.get(_key(record))) for record in records]
-
-
-def _key(record: Record) -> tuple[object, ...]:
-    return (record.rounds_id, *identity(settings_of(record), without=HOW_DATA_COME))
+    pools = counterparts(records, HOW_DATA_COME, lambda other: other.config.get("data", "pool") == "pool")
+    return [_data_wait(record, pool) for record, pool in zip(records, pools, strict=True)]
 
 
 def _data_wait(record: Record, pool: Record | None) -> DataWait | None:
@@ -107,10 +104,8 @@ def wait_s(launch: Launch) -> list[float]:
 
 
 def _over_pool(record: Record, pool: Record) -> Interval | None:
-    ours = {launch.round: throughput_per_s(record, launch) for launch in record.launches if launch.ranks}
-    theirs = {launch.round: throughput_per_s(pool, launch) for launch in pool.launches if launch.ranks}
-    logs = [log(theirs[number] / ours[number]) for number in sorted(ours.keys() & theirs.keys())]
-    return paired.ratio_interval(logs, ONE_SIDED) if logs else None
+    logs = paired.logs_of_ratios(*in_shared_rounds(record, pool, throughput_per_s))
+    return paired.ratio_interval(logs, ONE_SIDED) if logs.size else None
 
 
 def columns(waited: DataWait | None) -> dict[str, float]:

@@ -22,10 +22,10 @@ def background_share(launch: Launch) -> float:
 
 def share_on_host(seen: Mapping[str, float]) -> float:
     """Share of the CPU time that other processes, or other guests, took; infinite if others used its GPUs."""
-    if seen.get("gpu_foreign_processes"):
+    if seen.get("gpu_background_processes"):
         return inf
     total_s = seen.get("cpus", 0.0) * seen.get("window_s", 0.0)
-    return max(seen.get("foreign_cpu_s", 0.0), seen.get("stolen_cpu_s", 0.0)) / total_s if total_s else 0.0
+    return max(seen.get("background_cpu_s", 0.0), seen.get("stolen_cpu_s", 0.0)) / total_s if total_s else 0.0
 
 
 def heavy_load(record: Record) -> float:

@@ -15,6 +15,7 @@ from analysis.metrics import hosts, time
 from analysis.statistics import medians
 from analysis.statistics.medians import Interval
 from results.identity import hardware, identity, settings_of
+from results.launches import shared_rounds
 from results.record import Record, world_size
 from results.verdicts import UNTRAINED
 
@@ -92,7 +93,7 @@ def relative(record: Record, base: Record) -> Interval:
     share = world_size(base) / world_size(record)
     if len(shared := by_round(record, base)) > 1:
         return medians.median_interval(list(shared.values()))
-    above, below = (list(_throughputs(side).values()) for side in (record, base))
+    above, below = ([time.throughput_per_s(side, launch) for launch in side.launches] for side in (record, base))
     ratio = medians.ratio_interval(above, below, paired=False)
     return replace(ratio, value=ratio.value * share, low=ratio.low * share, high=ratio.high * share)
 
@@ -101,9 +102,11 @@ def by_round(record: Record, base: Record) -> dict[int, float]:
     """Efficiency in each round that both cells ran; empty for cells of different sweeps."""
     if record.sweep_id != base.sweep_id:
         return {}
-    above, below = _throughputs(record), _throughputs(base)
     share = world_size(base) / world_size(record)
-    return {key: share * above[key] / below[key] for key in sorted(set(above) & set(below))}
+    return {
+        own.round: share * time.throughput_per_s(record, own) / time.throughput_per_s(base, other)
+        for own, other in shared_rounds(record.launches, base.launches)
+    }
 
 
 def serial_fraction(efficiency: Interval, growth: float) -> Interval:
@@ -147,8 +150,3 @@ def devices(record: Record) -> float | None:
     ]
     positive = [count for count in counts if isinstance(count, int | float) and count]
     return sum(positive) if len(positive) == len(counts) else None
-
-
-def _throughputs(record: Record) -> dict[int, float]:
-    """Throughput by round."""
-    return {launch.round: time.throughput_per_s(record, launch) for launch in record.launches}

@@ -2,6 +2,25 @@
 
 Reads from an engine's package what it honours and what its ranks import, without importing torch.
 ``python -m bench.engines`` prints it as a table.
+
+What every engine uses:
+
+    base.py               the protocol of engines
+    spec.py               the settings of an engine, and its declaration of support
+    unsupported.py        modules that engines cannot train
+    unsupported_steps.py  training steps that they cannot follow
+    precision.py          dtypes of weights and computation
+    optimizers.py         optimizers and learning rates
+    muon.py               optimizer=muon
+    scaling.py            dynamic loss scaling
+    offload.py            state in host memory
+    compiler.py           compile=true
+    activation_checkpointing.py  checkpointing=full and selective
+    whole_loss.py         a loss that does more than call its module
+    batches.py            tensors of a batch
+    param_owners.py       which unit has which parameter
+    views.py              parameters as views of flat tensors
+    exchange.py           plain data between ranks
 """
 
 from __future__ import annotations
@@ -11,7 +30,8 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Seen, Traits
+from bench.engines.spec import Capabilities, EngineSpec, EngineUnavailable, EngineUnsupported, Traits
+from results.model import StepProperties
 from results.resolved import EngineDescription
 
 REQUIRED = ("CAPABILITIES", "PRELOAD", "check_settings")
@@ -49,11 +69,11 @@ def backends(package: str) -> tuple[str, ...]:
     return ()
 
 
-def check_model(package: str, spec: EngineSpec, seen: Seen) -> None:
-    """Raises EngineUnsupported if the engine cannot follow what the reference saw."""
+def check_model(package: str, spec: EngineSpec, step: StepProperties) -> None:
+    """Raises EngineUnsupported if the engine cannot follow the training step."""
     module = load(package)
     if hasattr(module, "check_model"):
-        module.check_model(spec, seen)
+        module.check_model(spec, step)
 
 
 def traits(package: str, spec: EngineSpec) -> Traits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from results.identity import as_written
 from results.training_settings import NEUTRAL, Training, choices
@@ -128,85 +128,6 @@ class Traits:
     """Why two runs cannot give the same bits, whatever the algorithms; ``deterministic=true`` is then unsupported."""
     unsilenced: str = ""
     """Why a step cannot run without communication; empty if it can."""
-
-
-Uses = Literal["used_outside", "used_early", "used_bare"]
-USES: dict[Uses, str] = {
-    "used_outside": "outside of the forward of the sharding unit",
-    "used_early": "before the forward of the sharding unit",
-    "used_bare": "outside of the forward of any module",
-}
-"""Fields of ``Seen`` about parameters that a loss uses, in words."""
-
-
-def counted(names: list[str], what: str = "parameter") -> str:
-    """Such as ``head.weight and 2 more parameters``."""
-    more = len(names) - 1
-    return names[0] + (f" and {more} more {what}{'s' if more > 1 else ''}" if more else "")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Properties of a training step that not every engine supports, observed by the single-process reference."""
-
-    skipped: list[str] = field(default_factory=list)
-    """Trained parameters that got no gradient in some micro-batches."""
-    uneven: list[str] = field(default_factory=list)
-    """Those that got one on some ranks and not on others."""
-    differentiates: bool = False
-    """Whether the loss is computed from gradients (``create_graph=True``)."""
-    used_outside: list[str] = field(default_factory=list)
-    """Parameters that the loss uses outside of their unit's forward; those of the root, outside of the module's."""
-    used_early: list[str] = field(default_factory=list)
-    """Those of them that it uses before that forward."""
-    used_bare: list[str] = field(default_factory=list)
-    """Parameters that the loss uses outside of any module's forward."""
-    in_threads: list[str] = field(default_factory=list)
-    """Modules whose forward the loss runs in Python threads other than its own."""
-    first_use: str = ""
-    """What the loss uses of the module before it calls it, as ``.encode``."""
-
-    def reject_first_use(self, engine: str) -> None:
-        """Raises EngineUnsupported for a loss that does not begin with a call of the module."""
-        if self.first_use:
-            raise EngineUnsupported(
-                f"engine={engine}: the loss uses module{self.first_use} without calling the module; "
-                "valid: a loss of module(inputs), engine=native, torch, deepspeed"
-            )
-
-    def reject_uses(self, engine: str, uses: Uses, why: str, valid: str) -> None:
-        """Raises EngineUnsupported if the field ``uses`` has any: parameters that the loss uses without a forward."""
-        names: list[str] = getattr(self, uses)
-        if names:
-            where = USES[uses]
-            raise EngineUnsupported(f"engine={engine}: the loss uses {counted(names)} {where}, {why}; valid: {valid}")
-
-    def reject_threads(self, engine: str, spec: EngineSpec, valid: str) -> None:
-        """Raises EngineUnsupported for forwards in other threads, where each forward issues collectives."""
-        if self.in_threads:
-            raise EngineUnsupported(
-                f"engine={engine} at stage={spec.stage}: the forward of {counted(self.in_threads, 'module')} runs in a "
-                "Python thread other than the loss's, so ranks would issue collectives in different orders; "
-                f"valid: {valid}, a loss that calls all modules in its own thread"
-            )
-
-    def reject_skips(self, engine: str, spec: EngineSpec, names: list[str], why: str, valid: str) -> None:
-        """Raises EngineUnsupported if ``names`` has any: the message has their number and the first one."""
-        if not names:
-            return
-        verb = "get no gradient" if len(names) > 1 else "gets no gradient"
-        where = "on some ranks only" if names is self.uneven else "in some micro-batches"
-        raise EngineUnsupported(
-            f"engine={engine} at stage={spec.stage}: {counted(names)} {verb} {where}, {why}; valid: {valid}"
-        )
-
-    def reject_differentiation(self, engine: str, spec: EngineSpec, why: str, valid: str) -> None:
-        """Raises EngineUnsupported for a loss that is computed from gradients."""
-        if self.differentiates:
-            raise EngineUnsupported(
-                f"engine={engine} at stage={spec.stage}: the loss is computed from gradients (create_graph=True), "
-                f"{why}; valid: {valid}"
-            )
 
 
 def reject_debug_detail(what: str, why: str) -> None:

@@ -102,10 +102,10 @@ def disturbances(record: Record) -> dict[str, str]:
     if broken := violations(record):
         reasons["implausible"] = "; ".join(f"{name}: {words}" for name, words in broken.items())
     reasons |= updates_missed(record)
-    if record.model and record.model.eval_mode:
+    if record.model and record.model.step.eval_mode:
         reasons["eval_mode"] = (
-            f"in eval mode: {', '.join(record.model.eval_mode[:3])}; call train() on it in the factory, unless its "
-            "dropout and batch statistics are meant to be off"
+            f"in eval mode: {', '.join(record.model.step.eval_mode[:3])}; call train() on it in the factory, unless "
+            "its dropout and batch statistics are meant to be off"
         )
     ceiling = record.ceiling and (background_load(record.ceiling.conditions) or throttled(record.ceiling.conditions))
     if ceiling:
@@ -213,19 +213,19 @@ def throttled(seen: Conditions, _: Conditions | None = None) -> Cause | None:
 
 def background_load(seen: Conditions, others: Conditions | None = None) -> Cause | None:
     """Other processes, or guests of the same host, took a share of the CPUs that sampling cannot explain."""
-    if seen.get("gpu_foreign_processes"):
-        return Cause(math.inf, f"{seen['gpu_foreign_processes']:.0f} other processes on the GPUs; end them")
-    if "foreign_cpu_s" not in seen:
+    if seen.get("gpu_background_processes"):
+        return Cause(math.inf, f"{seen['gpu_background_processes']:.0f} other processes on the GPUs; end them")
+    if "background_cpu_s" not in seen:
         return None
     total_s = seen["cpus"] * seen["window_s"]
     # The kernel charges CPU time by ticks: n of them count a process that runs half of the time to sqrt(n)/2.
     sampling_s = math.sqrt(total_s * TICK_S) / 2
     limit_s = max(OTHERS_SHARE * total_s, 3 * sampling_s)
-    taken_s = max(seen["foreign_cpu_s"], seen["stolen_cpu_s"])
+    taken_s = max(seen["background_cpu_s"], seen["stolen_cpu_s"])
     if taken_s <= limit_s:
         return None
     share = f"{taken_s / total_s:.0%} of the CPU time"
-    if seen["stolen_cpu_s"] > seen["foreign_cpu_s"]:
+    if seen["stolen_cpu_s"] > seen["background_cpu_s"]:
         return Cause(taken_s / total_s, f"the hypervisor gave {share} to other guests; use a dedicated host")
     names = ", ".join(name for name, seconds in (others or {}).items() if seconds >= NAMED_SHARE * taken_s)
     return Cause(taken_s / total_s, f"others took {share}{f' ({names})' if names else ''}; end them, or run again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from bench.engines.spec import EngineSpec
@@ -19,6 +20,7 @@ from bench.job import (
     TimingJob,
     WorkloadSpec,
 )
+from results import upgrade
 
 PURPOSES: dict[type[Job[Any]], str] = {
     LoadJob: "load",
@@ -35,6 +37,13 @@ UNUSED = {"rank_batch": 1, "steps": 1, "warmup": 0, "batch_pool": 1, "parity_ste
     "reference": "",
 }
 """Fields that every such request had, with values where its purpose has no use for them."""
+DESCRIPTION = {"describe": "description"}
+UPGRADES: dict[str, Callable[[Any], Any]] = {
+    "model": upgrade.with_step,
+    "interference": upgrade.with_background,
+    "ceiling": upgrade.with_background,
+}
+"""By field of a rank's result, from earlier versions of the record's format."""
 INTERFERENCE = ("conditions", "foreign", "not_measured")
 
 
@@ -54,13 +63,14 @@ def untyped(job: Job[Any]) -> dict[str, Any]:
 
 def typed(message: dict[str, Any]) -> dict[str, Any]:
     """The result of an earlier revision's launch in the fields that results have now."""
-    ends = [_with_names(end, {"last_words": "last_output"}) for end in message.get("ends", [])]
-    ranks = [_nested(_with_names(rank, {"describe": "description"})) for rank in message.get("ranks", [])]
-    return _with_names(message, {"blame": "cause_order"}) | {"ranks": ranks, "ends": ends}
+    ends = [upgrade.with_names(end, upgrade.RANK_END) for end in message.get("ends", [])]
+    ranks = [_upgraded(_nested(upgrade.with_names(rank, DESCRIPTION))) for rank in message.get("ranks", [])]
+    return {**upgrade.with_names(message, {"blame": "cause_order"}), "ranks": ranks, "ends": ends}
 
 
-def _with_names(document: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {names.get(name, name): value for name, value in document.items()}
+def _upgraded(rank: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of a rank's result, in the record's format of this version."""
+    return {name: UPGRADES[name](value) if name in UPGRADES else value for name, value in rank.items()}
 
 
 def _nested(rank: dict[str, Any]) -> dict[str, Any]:

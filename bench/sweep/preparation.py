@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from bench import engines
-from bench.engines.spec import EngineUnsupported, Seen
+from bench.engines.spec import EngineUnsupported
 from bench.job import LaunchResult
 from bench.plan.cell import Cell
 from bench.plan.jobs import ceiling_key, noise_key
@@ -77,7 +77,7 @@ class Preparation:
             return
         if not (record.parity.passed or record.parity.unjudged):
             record.parity = self._by_noise(cell, record.parity)
-        if record.parity.failed and record.model and record.model.random and cell.traits().own_random:
+        if record.parity.failed and record.model and record.model.step.random and cell.traits().own_random:
             record.parity = record.parity.without_judgement(cell.traits().own_random)
         if record.parity.failed:
             failed = record.parity.failed
@@ -106,8 +106,7 @@ class Preparation:
         self._running.records[cell].model = model
         self._note_shares(cell, model)
         try:
-            seen = Seen(**{entry.name: getattr(model, entry.name) for entry in dataclasses.fields(Seen)})
-            engines.check_model(cell.config.engine["package"], cell.spec(), seen)
+            engines.check_model(cell.config.engine["package"], cell.spec(), model.step)
         except EngineUnsupported as error:
             self._running.fail(cell, LaunchResult("unsupported", str(error)))
             return False

@@ -26,7 +26,7 @@ from results.updates import Updates
 def ceiling(result: LaunchResult[CeilingResult], ranks_by_host: Sequence[int] = ()) -> Ceiling:
     """The peak FLOP/s of all ranks at once, with the interference of the host that was disturbed most."""
     by_host = launch_conditions.of_hosts([rank.interference.conditions for rank in result.ranks], ranks_by_host)
-    conditions = max(by_host, key=lambda host: host.get("foreign_cpu_s", 0.0) + host.get("throttled_s", 0.0))
+    conditions = max(by_host, key=lambda host: host.get("background_cpu_s", 0.0) + host.get("throttled_s", 0.0))
     return dataclasses.replace(result.ranks[0].ceiling, conditions=conditions)
 
 
@@ -87,9 +87,9 @@ def timed(
         [rank.samples for rank in result.ranks if isinstance(rank, TimingResult)],
         result.servers,
         conditions=launch_conditions.added_up(by_host) if ranks_by_host else by_host[0],
-        foreign={} if ranks_by_host else disturbances[0].foreign,
+        background_processes={} if ranks_by_host else disturbances[0].background_processes,
         conditions_by_host=by_host if ranks_by_host else [],
-        foreign_by_host=[disturbances[first].foreign for first in first_ranks(ranks_by_host)],
+        background_processes_by_host=[disturbances[at].background_processes for at in first_ranks(ranks_by_host)],
         collective_times=first.collective_times if isinstance(first, CollectivesResult) else [],
         period=period,
         not_measured=launch_conditions.not_measured(disturbances),

@@ -38,7 +38,7 @@ class Running:
 
     def jobs(self, cell: Cell) -> Jobs:
         model = self.records[cell].model
-        return Jobs(cell, self.scratch, model.first_use if model else "", self.records.traces_folder)
+        return Jobs(cell, self.scratch, model.step.first_use if model else "", self.records.traces_folder)
 
     def observe(self, cell: Cell, result: LaunchResult[Any]) -> None:
         """Records global state that the factory changed, and prints once how ranks start if not by a plain fork."""

@@ -1,6 +1,4 @@
-"""Records to MLflow: one parent run per sweep, one child per cell, logged by the parent process alone.
-
-    python -m bench.tracking import PATH...     logs the records of earlier sweeps
+"""Logs earlier sweeps to MLflow: ``python -m bench.tracking import PATH...``.
 
 A store that cannot be reached costs a warning and nothing else: the records are on disk.
 """
@@ -52,7 +50,7 @@ def import_folders(paths: list[Path], settings: Tracking, *, again: bool = False
 
 def main() -> int:
     defaults = Tracking()
-    parser = argparse.ArgumentParser(prog="python -m bench.tracking", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.tracking", description=__doc__.partition(":")[0])
     command = parser.add_subparsers(dest="command", required=True)
     imported = command.add_parser("import", help="log the records of earlier sweeps")
     imported.add_argument("paths", nargs="+", type=Path, help="a sweep's folder (results/runs/DATE_TIME)")

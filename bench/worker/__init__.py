@@ -12,16 +12,40 @@ Read in this order:
 What a rank does, by the kind of its launch (``bench.job``):
 
     timing.py      measured steps
-    target.py      measured steps that end once a target loss is reached
-    updates.py     whether they updated the weights
-    profile.py     what steps are made of
     check.py       parity, memory, collectives
-    reference.py   what parity compares with: one process and no engine, and its noise
-    preconditions.py  what a workload promises, checked in the reference
-    randomness.py  the random numbers that ranks and that process draw
+    profile.py     the parts of steps
+    reference.py   the reference of parity, one process without an engine; and its noise
+    machine.py     the machine without engine and workload: FLOP/s, links, collectives by size
+
+Steps, in all of these:
+
+    loop.py        training steps over global batches
+    feed.py        their batches, from a pool or from a DataLoader
+    target.py      ends them once a target loss is reached
+    straggler.py   slows one rank, on purpose
+    no_comm.py     runs them without communication
+    fake_group.py  runs one rank of a world that is not there
+    updates.py     whether they updated the weights
+    trace_files.py what they leave in files
+
+Parity, between the ranks and the reference:
+
+    single_process.py  the training of the reference
+    parity.py      the errors of the ranks
     replicas.py    whether all ranks have the same weights
-    model.py       what the reference counts on the model
-    machine.py     what the machine reaches without engine and workload
+    randomness.py  the random numbers that ranks and reference draw
+    bits.py        tensors compared bit by bit
+
+What the reference observes of a workload:
+
+    preconditions.py  what a workload promises
+    global_state.py   global state that a workload changes
+    patches.py     functions of torch that something replaced
+    model.py       the model, counted
+    reached.py     which parameters get a gradient
+    loss_trace.py  how the loss uses the module, by gradients
+    reads.py       the same without gradients
+    own_state.py   what else the loss depends on
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from bench.worker.single_process import (
     rounding,
     train_reference,
 )
+from results.model import StepProperties
 from results.parity import ByTensor, Noise
 from workloads.base import Workload
 
@@ -72,20 +73,22 @@ def reference(job: ReferenceJob, device: torch.device) -> ReferenceResult:
     facts = replace(
         model_facts(work, digest(first), job.spec.precision, job.spec.checkpointing),
         compute_memory=compute_memory(job, work, device),
-        skipped=reached.skipped(),
-        differentiates=trace.differentiates,
-        used_outside=[name for name in trace.used_outside if name not in wrapped],
-        used_early=[name for name in trace.used_early if name not in wrapped],
-        used_bare=trace.used_bare,
-        in_threads=trace.in_threads,
-        read_outside=[name for name in read_outside(module, units, steps.same_loss(module)) if name not in seen],
-        eval_mode=eval_mode,
-        own_buffers=own.buffers(steps.same_loss(module)),
-        rank_queries=own.queries,
-        synchronized_norms=norms,
-        uneven=reached.uneven(len(shares), shares[0].accumulate),
-        random=steps.drew,
-        first_use=bypasses,
+        step=StepProperties(
+            skipped=reached.skipped(),
+            differentiates=trace.differentiates,
+            used_outside=[name for name in trace.used_outside if name not in wrapped],
+            used_early=[name for name in trace.used_early if name not in wrapped],
+            used_bare=trace.used_bare,
+            in_threads=trace.in_threads,
+            read_outside=[name for name in read_outside(module, units, steps.same_loss(module)) if name not in seen],
+            eval_mode=eval_mode,
+            own_buffers=own.buffers(steps.same_loss(module)),
+            rank_queries=own.queries,
+            synchronized_norms=norms,
+            uneven=reached.uneven(len(shares), shares[0].accumulate),
+            random=steps.drew,
+            first_use=bypasses,
+        ),
     )
     return ReferenceResult(model=facts)
 

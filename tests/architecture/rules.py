@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -222,6 +223,20 @@ def modules_say_what_they_are_for(root: Path) -> list[str]:
     ]
 
 
+def packages_list_all_of_their_files(root: Path) -> list[str]:
+    """A package's docstring that lists its files, two or more, lists each file of the package."""
+    violations = []
+    for path in files(root):
+        if path.name == "__init__.py":
+            listed = set(
+                re.findall(r"\b\w+\.py\b", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+            )
+            there = {file.name for file in path.parent.glob("*.py") if not file.name.startswith("__")}
+            if len(listed & there) > 1:
+                violations += [f"{path.relative_to(root)}: does not list {name}" for name in sorted(there - listed)]
+    return violations
+
+
 RULES: tuple[Callable[[Path], list[str]], ...] = (
     results_need_the_standard_library_alone,
     analysis_never_imports_what_measures,
@@ -238,4 +253,5 @@ RULES: tuple[Callable[[Path], list[str]], ...] = (
     files_are_short,
     functions_fit_a_screen,
     modules_say_what_they_are_for,
+    packages_list_all_of_their_files,
 )

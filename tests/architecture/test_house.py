@@ -70,6 +70,10 @@ VIOLATIONS: dict[Callable[[Path], list[str]], list[dict[str, str]]] = {
         {"bench/a.py": "class A:\n    async def f(self):\n" + "        x = 1\n" * 60},
     ],
     rules.modules_say_what_they_are_for: [{"bench/a.py": "x = 1\n"}],
+    rules.packages_list_all_of_their_files: [
+        {"bench/a/__init__.py": '"""A.\n\nb.py  b\nc.py  c\n"""'}
+        | dict.fromkeys(("bench/a/b.py", "bench/a/c.py", "bench/a/d.py"), ""),
+    ],
 }
 """By rule, trees that break it."""
 

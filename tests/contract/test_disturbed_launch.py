@@ -42,15 +42,15 @@ def test_a_process_that_loads_the_cpus_during_a_launch_is_measured_and_named(
         result = launcher.launch(timing_job(cell))
         assert result.status == "ok", result.reason
         assert set(result.ranks[1].interference.conditions) <= {"wire_sent_bytes"}  # the machine is read once
-        return result.ranks[0].interference.conditions, result.ranks[0].interference.foreign
+        return result.ranks[0].interference.conditions, result.ranks[0].interference.background_processes
 
-    def claim(seen_and_foreign: tuple[dict[str, float], dict[str, float]]) -> None:
-        seen, foreign = seen_and_foreign
-        assert foreign.get("sh", 0.0) > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
+    def claim(seen_and_others: tuple[dict[str, float], dict[str, float]]) -> None:
+        seen, others = seen_and_others
+        assert others.get("sh", 0.0) > 0.2 * seen["window_s"] and seen["own_cpu_s"] > 0.2 * seen["window_s"]
         # All together had at most what the CPUs have, up to the ticks by which time is charged.
-        assert seen["own_cpu_s"] + seen["foreign_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
+        assert seen["own_cpu_s"] + seen["background_cpu_s"] < 1.2 * seen["cpus"] * seen["window_s"] + 0.1
         reason = disturbances(
-            Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], conditions=seen, foreign=foreign)])
+            Record("", "", {}, {}, {}, launches=[Launch(0, "", {}, [], conditions=seen, background_processes=others)])
         )
         assert reason["background_load"].startswith("in 1 of 1 launches; at worst others took ")
         assert "(sh" in reason["background_load"] or ", sh" in reason["background_load"]

@@ -167,12 +167,12 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.db").write_text("no database " * 100)
     before = {path.name for path in tmp_path.iterdir()}
-    foreign = run_id(store, "attributes.run_name = 'not ours'")
-    put = [word.replace("URI", uri(store)).replace("OTHER", foreign) for word in arguments]
+    other = run_id(store, "attributes.run_name = 'not ours'")
+    put = [word.replace("URI", uri(store)).replace("OTHER", other) for word in arguments]
     assert main(put) == 2
     output = capsys.readouterr()
     *warnings, error = output.err.splitlines()
-    assert error.startswith("error: " + message.replace("in URI", f"in {uri(store)}").replace("OTHER", foreign))
+    assert error.startswith("error: " + message.replace("in URI", f"in {uri(store)}").replace("OTHER", other))
     assert len(warnings) == ("secret" in "".join(arguments)), "a password that ps shows"
     assert output.out == "" and "secret" not in output.err
     assert {path.name for path in tmp_path.iterdir()} == before

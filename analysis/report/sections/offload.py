@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from analysis.comparison.compare import ratio, samples
 from analysis.metrics import time
+from analysis.metrics.counterparts import counterparts
 from analysis.metrics.measured import Measured
 from analysis.metrics.offload import Offloaded
+from analysis.metrics.rounds import ratio, samples
 from analysis.report.model.content import Content
 from analysis.report.model.section import ListItem, Points, Section, Value, numbers
 from analysis.table.panels import describe
 from analysis.text import units
 from analysis.text.prose import capital
-from results.identity import frozen
 
 SAME_MEMORY = (
     "On a CPU, host and device are the same memory: offload saves none there, and the host's copies add to the peak."
@@ -22,7 +22,7 @@ def section(content: Content) -> Section:
     """A row for each configuration with offload."""
     cells = content.where(lambda cell: cell.is_ok and cell.memory.offloaded is not None)
     same = any(cell.memory.offloaded.host_is_device for cell in cells if cell.memory.offloaded)
-    lines = [line for cell in cells if (line := compared(content, cell))]
+    lines = [line for cell, other in pairs(content) if (line := compared(content, cell, other))]
     return Section(
         "Offload",
         "offload",
@@ -58,17 +58,20 @@ def row(cell: Measured) -> list[Value]:
     ]
 
 
-def compared(content: Content, cell: Measured) -> str:
-    """What offload changes about the same configuration without it; empty where that was not measured."""
-    names = [name for name in cell.settings if name != "offload"]
-    key = [frozen(cell.settings[name]) for name in names]
-    for other in content.where(lambda one: one.is_ok and one.settings.get("offload") == "none"):
-        if [frozen(other.settings.get(name)) for name in names] == key:
-            return _sentence(content, cell, other)
-    return ""
+def pairs(content: Content) -> list[tuple[Measured, Measured]]:
+    """Configurations with offload, each with the same configuration of its sweep without it."""
+    cells = content.where(lambda cell: cell.is_ok)
+    without = {id(cell.record): cell for cell in cells if cell.memory.offloaded is None}
+    others = counterparts([cell.record for cell in cells], ["offload"], lambda other: id(other) in without)
+    return [
+        (cell, without[id(other)])
+        for cell, other in zip(cells, others, strict=True)
+        if other and cell.memory.offloaded is not None
+    ]
 
 
-def _sentence(content: Content, cell: Measured, other: Measured) -> str:
+def compared(content: Content, cell: Measured, other: Measured) -> str:
+    """What offload changes about the same configuration without it."""
     parts = []
     if cell.memory.state_bytes is not None and other.memory.state_bytes is not None:
         saved = other.memory.state_bytes - cell.memory.state_bytes

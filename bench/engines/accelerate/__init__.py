@@ -17,11 +17,12 @@ from bench.engines.spec import (
     EngineSpec,
     EngineUnavailable,
     EngineUnsupported,
-    Seen,
     UnsupportedCase,
     option,
     reject_debug_detail,
 )
+from bench.engines.unsupported_steps import reject_skipped
+from results.model import StepProperties
 
 CAPABILITIES = Capabilities(
     stages={0: "DistributedDataParallel"},
@@ -73,10 +74,10 @@ def check_settings(spec: EngineSpec) -> None:
         )
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for a model that skips parameters."""
     valid = "engine=torch with engine.find_unused_parameters=true, engine=native"
-    seen.reject_skips("accelerate", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
+    reject_skipped(step, "accelerate", spec, "and DistributedDataParallel waits for all", valid)
 
 
 def _unsupported(spec: EngineSpec) -> Iterator[UnsupportedCase]:

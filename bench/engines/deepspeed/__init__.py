@@ -17,10 +17,11 @@ from bench.engines.spec import (
     EngineSpec,
     EngineUnavailable,
     EngineUnsupported,
-    Seen,
     Traits,
     option,
 )
+from bench.engines.unsupported_steps import reject_differentiation, reject_threads, reject_uneven, reject_uses
+from results.model import StepProperties
 from results.precision import PRECISIONS
 from results.training_settings import QUANTIZED
 
@@ -61,19 +62,19 @@ def traits(spec: EngineSpec) -> Traits:
     )
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for a model whose ranks train different parameters, or a loss of gradients."""
-    seen.reject_differentiation(
-        "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
+    reject_differentiation(
+        step, "deepspeed", spec, "and its hooks take the first of two backward passes for the step's", "engine=native"
     )
     if spec.stage == 3:
-        seen.reject_threads("deepspeed", spec, "stage=0, 1 or 2")
-    if spec.stage == 3 and not seen.first_use:
+        reject_threads(step, "deepspeed", spec, "stage=0, 1 or 2")
+    if spec.stage == 3 and not step.first_use:
         why, valid = "when its ranks have it in parts", "stage=0, 1 or 2, engine=native"
-        seen.reject_uses("deepspeed at stage=3", "used_bare", why, valid)
+        reject_uses(step, "deepspeed at stage=3", "used_bare", why, valid)
     if spec.stage > 0:
         valid = "stage=0, engine=native at stage=0, 1, 2"
-        seen.reject_skips("deepspeed", spec, seen.uneven, "so the collectives of its buckets would not match", valid)
+        reject_uneven(step, "deepspeed", spec, "so the collectives of its buckets would not match", valid)
 
 
 def check_settings(spec: EngineSpec) -> None:

@@ -19,12 +19,13 @@ from bench.engines.spec import (
     EngineSpec,
     EngineUnavailable,
     EngineUnsupported,
-    Seen,
     UnsupportedCase,
     option,
     reject_debug_detail,
 )
 from bench.engines.torch import check_fully_shard
+from bench.engines.unsupported_steps import reject_skipped
+from results.model import StepProperties
 
 CAPABILITIES = Capabilities(
     stages={
@@ -81,13 +82,13 @@ def check_settings(spec: EngineSpec) -> None:
         )
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for what the wrapped engine rejects."""
     if spec.stage:
-        check_fully_shard("fabric", spec, seen)
+        check_fully_shard("fabric", spec, step)
         return
     valid = "engine=torch with engine.find_unused_parameters=true, engine=native"
-    seen.reject_skips("fabric", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
+    reject_skipped(step, "fabric", spec, "and DistributedDataParallel waits for all", valid)
 
 
 def _unsupported(spec: EngineSpec) -> Iterator[UnsupportedCase]:

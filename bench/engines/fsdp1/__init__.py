@@ -18,12 +18,12 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
-    Seen,
     UnsupportedCase,
-    Uses,
     option,
     shard_sizes,
 )
+from bench.engines.unsupported_steps import Uses, reject_differentiation, reject_skipped, reject_threads, reject_uses
+from results.model import StepProperties
 
 WRAPPER = "FullyShardedDataParallel"
 CAPABILITIES = Capabilities(
@@ -79,15 +79,15 @@ def is_in_torch() -> bool:
     return (Path(torch.origin).parent / "distributed/fsdp/fully_sharded_data_parallel.py").exists()
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for a model that skips parameters, or uses them where they are sharded."""
     others = "engine=torch at stage=0 or 1, engine=native"
-    seen.reject_differentiation("fsdp1", spec, f"and {WRAPPER} has no gradients of gradients", others)
+    reject_differentiation(step, "fsdp1", spec, f"and {WRAPPER} has no gradients of gradients", others)
     uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
-    seen.reject_uses(f"fsdp1 at stage={spec.stage}", uses, f"when {WRAPPER} has it in parts", others)
-    seen.reject_threads("fsdp1", spec, "engine=torch at stage=0 or 1")
+    reject_uses(step, f"fsdp1 at stage={spec.stage}", uses, f"when {WRAPPER} has it in parts", others)
+    reject_threads(step, "fsdp1", spec, "engine=torch at stage=0 or 1")
     zeros = "and its part of the flattened gradient is zero, by which the optimizer updates it"
-    seen.reject_skips("fsdp1", spec, seen.skipped, zeros, "engine=torch at stage=2 or 3, engine=native")
+    reject_skipped(step, "fsdp1", spec, zeros, "engine=torch at stage=2 or 3, engine=native")
 
 
 def _unsupported(spec: EngineSpec) -> Iterator[UnsupportedCase]:

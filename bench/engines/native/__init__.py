@@ -73,11 +73,12 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
-    Seen,
     Traits,
     count_option,
     reject_debug_detail,
 )
+from bench.engines.unsupported_steps import reject_threads, reject_uses
+from results.model import StepProperties
 from results.resolved import EngineDescription
 from results.training_settings import QUANTIZED, choices
 
@@ -158,13 +159,13 @@ def check_secondary(spec: EngineSpec) -> None:
         raise EngineUnsupported(f"{what}: valid with gpus={spec.world_size}: {', '.join(['null', *divisors])}")
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for forwards in several threads, where each of them unshards parameters."""
     if POLICIES[spec.stage].shard_parameters:
-        seen.reject_threads("native", spec, "stage=0, 1, 2")
+        reject_threads(step, "native", spec, "stage=0, 1, 2")
         if spec.compile:
-            why = "which compiled code reads while it is sharded"
-            seen.reject_uses("native at stage=3 with compile=true", "used_outside", why, "stage=0, 1, 2, compile=false")
+            why, valid = "which compiled code reads while it is sharded", "stage=0, 1, 2, compile=false"
+            reject_uses(step, "native at stage=3 with compile=true", "used_outside", why, valid)
 
 
 def traits(spec: EngineSpec) -> Traits:

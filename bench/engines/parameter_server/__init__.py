@@ -17,6 +17,7 @@ Read in this order:
     clocks.py     who is how far ahead, and who has to wait
     server.py     a server, from the first worker's arrival to the last one's leave; what it counts
     worker.py     the engine in a rank
+    adapter.py    both, as the harness creates them
 
 Source: Li et al., Scaling Distributed Machine Learning with the Parameter Server (OSDI 2014); bounded: Ho et al., More
 Effective Distributed ML via a Stale Synchronous Parallel Parameter Server (NIPS 2013), section 2.

@@ -14,12 +14,13 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
-    Seen,
     Traits,
     count_option,
     option,
     reject_degree,
 )
+from bench.engines.unsupported_steps import reject_first_use, reject_uses
+from results.model import StepProperties
 
 CAPABILITIES = Capabilities(
     stages={0: "PipelineStage; an all-reduce of gradients over replicas"},
@@ -53,10 +54,10 @@ def check_settings(spec: EngineSpec) -> None:
         )
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for a loss that needs the whole module, of which no rank has all weights."""
-    seen.reject_first_use("pipeline")
-    seen.reject_uses("pipeline", "used_bare", "and no rank has all weights", "engine=native, torch")
+    reject_first_use(step, "pipeline")
+    reject_uses(step, "pipeline", "used_bare", "and no rank has all weights", "engine=native, torch")
 
 
 def traits(spec: EngineSpec) -> Traits:

@@ -14,12 +14,19 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
-    Seen,
     Traits,
-    Uses,
     reject_debug_detail,
     reject_degree,
 )
+from bench.engines.unsupported_steps import (
+    Uses,
+    reject_first_use,
+    reject_skipped,
+    reject_threads,
+    reject_uneven,
+    reject_uses,
+)
+from results.model import StepProperties
 
 CAPABILITIES = Capabilities(
     stages={
@@ -60,19 +67,19 @@ def check_settings(spec: EngineSpec) -> None:
         )
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for a loss that bypasses the module's forward, where slices are put together, and for a
     model that skips parameters, where replicas wait for each other's gradients."""
-    seen.reject_first_use("tensor_parallel")
-    seen.reject_threads("tensor_parallel", spec, "engine=native or torch at stage=0")
+    reject_first_use(step, "tensor_parallel")
+    reject_threads(step, "tensor_parallel", spec, "engine=native or torch at stage=0")
     uses: Uses = "used_outside" if spec.stage == 3 else "used_bare"
-    seen.reject_uses("tensor_parallel", uses, "when ranks have slices of it", "engine=native")
+    reject_uses(step, "tensor_parallel", uses, "when ranks have slices of it", "engine=native")
     if spec.stage == 0 and spec.world_size > spec.options["degree"]:
         why = "and DistributedDataParallel waits for all"
-        seen.reject_skips("tensor_parallel", spec, seen.skipped, why, "engine=native")
+        reject_skipped(step, "tensor_parallel", spec, why, "engine=native")
     if spec.stage == 3:
         why = "so the collectives of fully_shard would not match"
-        seen.reject_skips("tensor_parallel", spec, seen.uneven, why, "engine=native at stage=0, 1, 2")
+        reject_uneven(step, "tensor_parallel", spec, why, "engine=native at stage=0, 1, 2")
 
 
 def traits(spec: EngineSpec) -> Traits:

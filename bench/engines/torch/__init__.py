@@ -21,15 +21,22 @@ from bench.engines.spec import (
     Capabilities,
     EngineSpec,
     EngineUnsupported,
-    Seen,
     Traits,
     UnsupportedCase,
-    Uses,
     count_option,
     option,
     reject_debug_detail,
     shard_sizes,
 )
+from bench.engines.unsupported_steps import (
+    Uses,
+    reject_differentiation,
+    reject_skipped,
+    reject_threads,
+    reject_uneven,
+    reject_uses,
+)
+from results.model import StepProperties
 from results.precision import PRECISIONS
 from results.training_settings import choices
 
@@ -90,27 +97,27 @@ def check_settings(spec: EngineSpec) -> None:
     compiler.check_compile("torch", spec)
 
 
-def check_model(spec: EngineSpec, seen: Seen) -> None:
+def check_model(spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for a model that skips parameters, where DDP waits for all or ranks would not match, and
     for what a loss does with weights that fully_shard has freed."""
     looks = spec.options["find_unused_parameters"] or spec.options["static_graph"]
     if spec.stage < 2 and not looks:
         valid = "engine.find_unused_parameters=true, engine=native"
-        seen.reject_skips("torch", spec, seen.skipped, "and DistributedDataParallel waits for all", valid)
+        reject_skipped(step, "torch", spec, "and DistributedDataParallel waits for all", valid)
     if spec.stage >= 2:
-        check_fully_shard("torch", spec, seen)
+        check_fully_shard("torch", spec, step)
 
 
-def check_fully_shard(engine: str, spec: EngineSpec, seen: Seen) -> None:
+def check_fully_shard(engine: str, spec: EngineSpec, step: StepProperties) -> None:
     """Raises EngineUnsupported for what a loss does with weights that ``fully_shard`` has freed, and for ranks whose
     collectives would not match."""
     replicated = "engine=torch at stage=0 or 1, engine=native"
-    seen.reject_differentiation(engine, spec, "and fully_shard frees weights that its backward needs", replicated)
+    reject_differentiation(step, engine, spec, "and fully_shard frees weights that its backward needs", replicated)
     uses: Uses = "used_outside" if spec.stage == 3 else "used_early"
-    seen.reject_uses(f"{engine} at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
-    seen.reject_threads(engine, spec, "engine=torch at stage=0 or 1")
+    reject_uses(step, f"{engine} at stage={spec.stage}", uses, "when fully_shard has it in parts", replicated)
+    reject_threads(step, engine, spec, "engine=torch at stage=0 or 1")
     valid = "engine=torch at stage=0 or 1 with engine.find_unused_parameters=true, engine=native at stage=0, 1, 2"
-    seen.reject_skips(engine, spec, seen.uneven, "so the collectives of fully_shard would not match", valid)
+    reject_uneven(step, engine, spec, "so the collectives of fully_shard would not match", valid)
 
 
 def traits(spec: EngineSpec) -> Traits:

@@ -10,9 +10,12 @@ fork server, and ends it with all its ranks when the coordinator is gone. During
     membership.py   the hosts that have joined the coordinator
     launcher.py     launches over these hosts
     merge.py        the result of a launch from those of its slices
+    facts.py        what a host reports of itself
     interfaces.py   which network interface has which address
-    env.py          cluster=env: which node this is
+    start.py        starts host servers, and the coordinator
     commands.py     the commands that start host servers
     starter.py      runs them, and one again whose host server has ended
-    start.py        starts host servers, and the coordinator
+    env.py          cluster=env: which node this is
+    ray_hosts.py    cluster=ray: host servers as actors
+    submission.py   cluster=slurm on a login node: one job for the whole sweep
 """

@@ -120,7 +120,7 @@ class Watch:
         unread = (self._machine.unread if self._machine else {}) | (self._gpu.errors if self._gpu else {})
         if self._meter and self._meter.error:
             unread["energy of the processor"] = self._meter.error
-        return Interference(conditions=conditions, foreign=others, not_measured=unread | self._unread)
+        return Interference(conditions=conditions, background_processes=others, not_measured=unread | self._unread)
 
     def _read_device(self) -> dict[str, float]:
         counters: dict[str, float] = {}
@@ -146,7 +146,7 @@ class Watch:
         if clock_hz and self._clock_hz:
             gauges["gpu_clock_change"] = clock_hz / self._clock_hz - 1
         if processes is not None:  # counted: a container may see the ids of another namespace
-            gauges["gpu_foreign_processes"] = float(max(0, processes - self._ranks_on_gpu))
+            gauges["gpu_background_processes"] = float(max(0, processes - self._ranks_on_gpu))
         return gauges
 
 
@@ -179,7 +179,7 @@ def read_machine() -> MachineCounters:
 def between(before: MachineCounters, after: MachineCounters, server: int) -> tuple[dict[str, float], dict[str, float]]:
     """Changes of the counters, and the CPU seconds of the other processes that used most, by name.
 
-    Ours are the sweep's process, its fork server (``server``) and all that descend from that. ``foreign_cpu_s`` is
+    Ours are the sweep's process, its fork server (``server``) and all that descend from that. ``background_cpu_s`` is
     what the CPUs did less what ours did, so it holds processes too short-lived to be named.
     """
     monotonic_s = after.clocks.monotonic - before.clocks.monotonic
@@ -193,7 +193,7 @@ def between(before: MachineCounters, after: MachineCounters, server: int) -> tup
         "window_s": monotonic_s,
         "cpus": float(len(os.sched_getaffinity(0))),
         "own_cpu_s": own_s,
-        "foreign_cpu_s": after.busy_s - before.busy_s - own_s,
+        "background_cpu_s": after.busy_s - before.busy_s - own_s,
         "stolen_cpu_s": after.stolen_s - before.stolen_s,
         "clock_step_s": after.clocks.wall - before.clocks.wall - monotonic_s,
         "clock_slew_s": monotonic_s - (after.clocks.raw - before.clocks.raw),

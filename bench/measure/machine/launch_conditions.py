@@ -11,7 +11,7 @@ from results.launches import Interference
 
 NEEDED = {
     "gpu_energy_j": (OF_GPU, "nvmlDeviceGetTotalEnergyConsumption"),
-    "gpu_foreign_processes": (OF_GPU, "nvmlDeviceGetComputeRunningProcesses"),
+    "gpu_background_processes": (OF_GPU, "nvmlDeviceGetComputeRunningProcesses"),
     "wire_sent_bytes": (WIRE,),
 }
 """Of a sum over ranks: what a rank cannot measure that lacks its part."""

@@ -16,10 +16,11 @@ from results.launches import Launch, RankSamples
 from results.memory import RankMemory, Search
 from results.model import Model, Parameter
 from results.parity import Parity
-from results.record import SCHEMA_VERSION, RankEnd, Record, RecordError
+from results.record import RankEnd, Record, RecordError
 from results.shown import cut, shown
 from results.store import FolderBusy, RecordStore
-from tests.fakes import cell
+from results.upgrade import SCHEMA_VERSION
+from tests.fakes import cell, launch
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_the_final_loss_is_the_mean_over_ranks(record: Record) -> None:
         (lambda d: d.update(status="fine"), "record.status: 'fine' is not one of ok, failed"),
         (lambda d: d["memory"][0].update(peak_bytes="9"), r"record.memory\[0\].peak_bytes: expected int, found str"),
         (lambda d: d["launches"][0]["ranks"][0].update(losses=[True]), r"losses\[0\]: expected float, found bool"),
-        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1 to 3"),
+        (lambda d: d.update(schema_version=0), "schema_version is 0; this version reads 1 to 4"),
     ],
 )
 def test_what_is_not_a_record_is_rejected_with_its_field(
@@ -164,6 +165,7 @@ def test_every_rejection_of_a_value_without_end_is_one_short_line(tmp_path: Path
 
 def test_a_record_of_version_1_is_read_without_its_incomplete_prediction(tmp_path: Path) -> None:
     document = dataclasses.asdict(cell())
+    document["model"] |= document["model"].pop("step")
     del document["model"]["compute_memory"]
     document["model"]["activation_bytes"] = 1000
     document["schema_version"] = 1
@@ -186,3 +188,25 @@ def test_a_record_of_version_2_is_read_with_todays_names(tmp_path: Path) -> None
     assert record.verdict_reasons == {"drift": "it drifted"}
     assert record.search == Search(limit_bytes=None, multiple_of=2, max_batch=64)
     assert [end.last_output for end in record.failure] == ["no space"]
+
+
+def test_a_record_of_version_3_is_read_with_todays_names_at_every_depth(tmp_path: Path) -> None:
+    counters = {"foreign_cpu_s": 0.5, "gpu_foreign_processes": 1.0, "cpus": 2.0}
+    document = dataclasses.asdict(cell(launches=[launch(0, [[0.1]])]))
+    old_launch = document["launches"][0] | {"conditions": counters, "foreign": {"make": 0.5}}
+    for name in ("background_processes", "background_processes_by_host"):
+        del old_launch[name]
+    old_launch |= {"conditions_by_host": [counters], "foreign_by_host": [{"make": 0.5}]}
+    silent = {name: value for name, value in old_launch.items() if not name.endswith("_by_host")}
+    document |= {"schema_version": 3, "launches": [old_launch], "attribution": {"silent": [silent]}}
+    document["ceiling"] = {"flops_per_s": 1e9, "dtype": "float32", "size": 64, "conditions": counters}
+    document["model"] |= document["model"].pop("step") | {"skipped": ["w"], "first_use": ".encode"}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    record = Record.read(path)
+    now = {"background_cpu_s": 0.5, "gpu_background_processes": 1.0, "cpus": 2.0}
+    assert record.launches[0].of_hosts() == [(now, {"make": 0.5})]
+    assert record.launches[0].background_processes == {"make": 0.5}
+    assert record.attribution and record.attribution.silent[0].conditions == now
+    assert record.ceiling and record.ceiling.conditions == now
+    assert record.model and (record.model.step.skipped, record.model.step.first_use) == (["w"], ".encode")

@@ -58,7 +58,7 @@ def test_one_launch_says_nothing_about_ties() -> None:
 
 def loaded(record: Record, *shares: float) -> Record:
     for one, share in zip(record.launches, shares, strict=True):
-        one.conditions.update(cpus=2.0, window_s=1.0, foreign_cpu_s=2.0 * share, stolen_cpu_s=0.0)
+        one.conditions.update(cpus=2.0, window_s=1.0, background_cpu_s=2.0 * share, stolen_cpu_s=0.0)
     return record
 
 

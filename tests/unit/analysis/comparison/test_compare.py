@@ -15,6 +15,7 @@ from rich.console import Console
 from analysis.__main__ import main
 from analysis.comparison import compare
 from analysis.comparison.verdict import NothingToCompare, Pair, judge
+from analysis.metrics import rounds
 from analysis.statistics.medians import Interval
 from results.launches import Launch
 from results.record import Record, side_id
@@ -52,7 +53,7 @@ def test_both_sides_of_one_gate_share_their_rounds_and_sides_of_two_do_not() -> 
 def test_one_round_that_a_resumed_sweep_shares_says_less_than_all_launches() -> None:
     both = pair([0.010, 0.011, 0.012], [0.020, 0.021, 0.022])
     both.second.launches = [dataclasses.replace(late, round=late.round + 2) for late in both.second.launches]
-    first, second, paired = compare.samples(both.first, both.second, lambda record, launch: launch.step_times_s()[0])
+    first, second, paired = rounds.samples(both.first, both.second, lambda _, launch: launch.step_times_s()[0])
     assert (len(first), len(second), paired) == (3, 3, False)
 
 

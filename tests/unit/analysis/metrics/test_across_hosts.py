@@ -19,8 +19,8 @@ from results.record import Record
 from tests import fakes
 
 TWO = [{"name": f"n{at}", "interface": "eth0", "cores": 2, "gpus": []} for at in (1, 2)]
-QUIET = {"cpus": 2.0, "window_s": 1.0, "foreign_cpu_s": 0.02, "wire_sent_bytes": 4 * 2.0**20}
-LOADED = {"cpus": 2.0, "window_s": 1.0, "foreign_cpu_s": 1.0, "throttled_s": 0.5, "wire_sent_bytes": 8 * 2.0**20}
+QUIET = {"cpus": 2.0, "window_s": 1.0, "background_cpu_s": 0.02, "wire_sent_bytes": 4 * 2.0**20}
+LOADED = {"cpus": 2.0, "window_s": 1.0, "background_cpu_s": 1.0, "throttled_s": 0.5, "wire_sent_bytes": 8 * 2.0**20}
 
 
 def of_cluster(gpus: int, step_s: float, ranks: list[int], **changes: Any) -> Record:
@@ -28,7 +28,8 @@ def of_cluster(gpus: int, step_s: float, ranks: list[int], **changes: Any) -> Re
     launches = [fakes.launch(number, [[step_s] * 4] * gpus) for number in range(3)]
     if len(ranks) > 1:
         launches = [
-            replace(launch, conditions_by_host=[QUIET, LOADED], foreign_by_host=[{}, {}]) for launch in launches
+            replace(launch, conditions_by_host=[QUIET, LOADED], background_processes_by_host=[{}, {}])
+            for launch in launches
         ]
     record = fakes.cell(gpus=gpus, launches=launches, verdicts=[], **changes)
     record.environment = record.environment | {"hosts": TWO, "host_count": 2}

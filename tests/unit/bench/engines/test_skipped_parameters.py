@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import engines
-from bench.engines.spec import EngineSpec, EngineUnsupported, Seen
+from bench.engines.spec import EngineSpec, EngineUnsupported
 from bench.worker.reached import Reached
-from results.model import Model, Parameter
+from results.model import Model, Parameter, StepProperties
 
 
 class Experts(nn.Module):
@@ -59,15 +59,16 @@ def test_parameters_that_some_micro_batches_skip_are_named(
 
 TORCH = {"gradient_as_bucket_view": True, "static_graph": False, "find_unused_parameters": False, "powersgd_rank": 1}
 FSDP1 = {"backward_prefetch": "pre", "forward_prefetch": False, "limit_all_gathers": True}
-EVEN, UNEVEN = Seen(["a", "b"], []), Seen(["a", "b"], ["b"])
-DIFFERENTIATES, LATE = Seen(differentiates=True), Seen(used_outside=["head.weight"], used_bare=["head.weight"])
-EARLY = Seen(used_outside=["a", "b"], used_early=["a", "b"])
-THREADED = Seen(in_threads=["head", "tail"])
-ENCODES = Seen(first_use=".encode")
+EVEN, UNEVEN = StepProperties(["a", "b"], []), StepProperties(["a", "b"], ["b"])
+DIFFERENTIATES = StepProperties(differentiates=True)
+LATE = StepProperties(used_outside=["head.weight"], used_bare=["head.weight"])
+EARLY = StepProperties(used_outside=["a", "b"], used_early=["a", "b"])
+THREADED = StepProperties(in_threads=["head", "tail"])
+ENCODES = StepProperties(first_use=".encode")
 
 
 @pytest.mark.parametrize(
-    ("engine", "stage", "options", "seen", "message"),
+    ("engine", "stage", "options", "step", "message"),
     [
         ("torch", 0, TORCH, EVEN, "a and 1 more parameter get no gradient in some micro-batches, .*find_unused_param"),
         ("torch", 1, TORCH, UNEVEN, "DistributedDataParallel waits for all; valid: engine.find_unused_parameters=true"),
@@ -118,14 +119,14 @@ ENCODES = Seen(first_use=".encode")
     ],
 )
 def test_an_engine_whose_ranks_would_not_match_rejects_the_model(
-    engine: str, stage: int, options: dict[str, Any], seen: Seen, message: str
+    engine: str, stage: int, options: dict[str, Any], step: StepProperties, message: str
 ) -> None:
     spec = EngineSpec(stage=stage, world_size=4, device="cpu", backend="gloo", options=options)
     if not message:
-        engines.check_model(f"bench.engines.{engine}", spec, seen)
+        engines.check_model(f"bench.engines.{engine}", spec, step)
         return
     with pytest.raises(EngineUnsupported, match=message) as rejection:
-        engines.check_model(f"bench.engines.{engine}", spec, seen)
+        engines.check_model(f"bench.engines.{engine}", spec, step)
     assert str(rejection.value).startswith(f"engine={engine} at stage={stage}: ")
 
 

@@ -91,9 +91,12 @@ def test_a_revision_with_one_request_for_all_purposes_gets_all_of_its_fields(mak
     with pytest.raises(ConfigError, match=r"--base v1 has no TimingJob\.straggler_rank, here 1; name a later one"):
         slow = dataclasses.replace(Jobs(make_cell(gpus=2), Path()).timing(), straggler_rank=1)
         revision.understood(slow, older)
-    rank = {"ceiling": {}, "conditions": {"cpus": 2.0}, "foreign": {}, "seconds": {}}
-    nested = {"ceiling": {}, "interference": {"conditions": {"cpus": 2.0}, "foreign": {}}, "seconds": {}}
+    rank = {"ceiling": {}, "conditions": {"foreign_cpu_s": 2.0}, "foreign": {"make": 1.0}, "seconds": {}}
+    interference = {"conditions": {"background_cpu_s": 2.0}, "background_processes": {"make": 1.0}}
+    nested = {"ceiling": {}, "interference": interference, "seconds": {}}
     assert typed({"ranks": [rank]}) == {"ranks": [nested], "ends": []}
+    flat, now = {"model": {"unit": "token", "random": True}}, {"model": {"unit": "token", "step": {"random": True}}}
+    assert typed({"ranks": [flat]}) == typed({"ranks": [now]}) == {"ranks": [now], "ends": []}
     before = {"ranks": [{"describe": {}}], "ends": [{"rank": 0, "last_words": "x"}]}
     assert typed(before) == {"ranks": [{"description": {}}], "ends": [{"rank": 0, "last_output": "x"}]}
 

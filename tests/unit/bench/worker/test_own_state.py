@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.worker.own_state import OwnState, check_group, check_synchronized_norms, synchronized_norms
-from results.model import Model
+from results.model import Model, StepProperties
 from workloads.base import WorkloadError
 
 
@@ -101,14 +101,14 @@ def test_synchronized_norms_are_named_and_rejected_on_cpus() -> None:
 def test_a_failure_has_its_likely_causes() -> None:
     model = Model("mine", "sample", 1, 0.0, [], 0, "noise", True, "")
     assert model.explained("it failed") == "it failed"
-    dependent = replace(model, own_buffers=["codes", "sizes"], rank_queries=["get_rank"])
+    dependent = replace(model, step=StepProperties(own_buffers=["codes", "sizes"], rank_queries=["get_rank"]))
     words = dependent.explained("it failed")
     assert words.startswith("it failed. Likely cause: codes and 1 more changes in forward")
     assert "the loss calls torch.distributed.get_rank" in words
 
 
 def test_a_failure_of_a_sharded_model_names_a_parameter_that_is_read_without_a_gradient() -> None:
-    model = replace(Model("mine", "sample", 1, 0.0, [], 0, "noise", True, ""), read_outside=["body.weight"])
+    model = Model("mine", "sample", 1, 0.0, [], 0, "noise", True, "", step=StepProperties(read_outside=["body.weight"]))
     assert model.explained("it failed") == "it failed", "ranks that have it whole can read it"
     words = model.explained("it failed", is_apart=False, is_sharded=True)
     assert words.startswith("it failed. Likely cause: body.weight is read without a gradient outside of the forward")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import multiprocessing
 import os
 import re
 import resource
 import socket
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -94,23 +98,41 @@ def test_an_error_that_was_handled_before_is_not_blamed() -> None:
         assert describe_error(error)["message"] == "no such dataset"
 
 
-@pytest.mark.parametrize("factory", ["workloads.mlp:MLP", "tests.faults:Faulty"])
-def test_too_few_processes_are_named_and_leave_no_descriptor_open(
-    make_cell: MakeCell, timing_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, factory: str
-) -> None:
+def launched_without_forks(message: dict[str, Any], outcome: Connection) -> None:
+    """Sends the result, and how many descriptors stay open. A launch ends all children of the process that makes it."""
+
     def fail() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(server, "fork_obstacle", lambda: None)
-    monkeypatch.setattr(os, "fork", fail)
-    monkeypatch.setattr(resource, "getrlimit", lambda limit: (17, 17))
     ours, theirs = socket.socketpair()
-    job = timing_job(make_cell(workload={"name": "mine", "factory": factory}))
-    open_before = len(os.listdir("/proc/self/fd"))
-    with ours, theirs:
+    with (
+        mock.patch.object(os, "fork", fail),
+        mock.patch.object(resource, "getrlimit", lambda limit: (17, 17)),
+        mock.patch.object(server, "fork_obstacle", lambda: None),
+        ours,
+        theirs,
+    ):
         lifeline = Channel(theirs)
-        result = server.launched(job_message(job), lifeline, Templates(lifeline))
-        assert len(os.listdir("/proc/self/fd")) == open_before
+        open_before = len(os.listdir("/proc/self/fd"))
+        result = server.launched(message, lifeline, Templates(lifeline))
+        outcome.send((result, len(os.listdir("/proc/self/fd")) - open_before))
+
+
+@pytest.mark.parametrize("factory", ["workloads.mlp:MLP", "tests.faults:Faulty"])
+def test_too_few_processes_are_named_and_leave_no_descriptor_open(
+    make_cell: MakeCell, timing_job: Callable[..., Any], factory: str
+) -> None:
+    job = timing_job(make_cell(workload={"name": "mine", "factory": factory}))
+    received, sent = multiprocessing.Pipe(duplex=False)
+    with contextlib.closing(received), contextlib.closing(sent):
+        process = multiprocessing.get_context("fork").Process(
+            target=launched_without_forks, args=(job_message(job), sent)
+        )
+        process.start()
+        process.join()
+        assert received.poll(), "the launch raised, see stderr"
+        result, left_open = received.recv()
+    assert left_open == 0
     assert (result.status, result.ranks) == ("failed", [])
     where = (
         "rank 0 could not be started (0 of 1 ranks were): " if "mlp" in factory else "the fork server could not start "

@@ -21,7 +21,7 @@ from bench.placement import Placement
 from results.launches import Ceiling, Interference, Launch, RankSamples
 from results.record import Record
 
-QUIET = {"window_s": 1.0, "cpus": 2.0, "own_cpu_s": 1.5, "foreign_cpu_s": 0.04, "stolen_cpu_s": 0.0}
+QUIET = {"window_s": 1.0, "cpus": 2.0, "own_cpu_s": 1.5, "background_cpu_s": 0.04, "stolen_cpu_s": 0.0}
 CPU = torch.device("cpu")
 
 
@@ -68,29 +68,31 @@ def test_others_are_all_but_the_sweep_its_fork_server_and_what_that_started() ->
         processes = {pid: Process(names[pid], parent, cpu_s) for pid, parent in parents.items()}
         return MachineCounters(clocks, busy_s, 0.0, {"throttled_s": cpu_s}, {}, processes)
 
-    counters, foreign = interference.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
-    assert (counters["own_cpu_s"], counters["foreign_cpu_s"], counters["window_s"]) == pytest.approx((1.25, 0.75, 1.0))
+    counters, others = interference.between(machine(1.0, 50.0, 5.0, 100.0), machine(1.25, 52.0, 6.0, 98.0), server=20)
+    assert (counters["own_cpu_s"], counters["background_cpu_s"], counters["window_s"]) == pytest.approx(
+        (1.25, 0.75, 1.0)
+    )
     assert (counters["clock_step_s"], counters["throttled_s"]) == pytest.approx((-3.0, 0.25))
     assert counters["clock_slew_s"] == pytest.approx(-1e-5, rel=1e-3)
-    assert foreign == pytest.approx({"make": 0.25, "browser": 0.25})
+    assert others == pytest.approx({"make": 0.25, "browser": 0.25})
 
 
 def test_others_are_flagged_beyond_a_tenth_of_the_cpus_and_what_sampling_explains() -> None:
     assert judged(launch()) == {}
-    assert judged(launch(foreign_cpu_s=0.19)) == judged(launch(foreign_cpu_s=-0.3)) == {}
-    words = judged(launch(), launch(foreign_cpu_s=0.5), launch(foreign_cpu_s=1.0))["background_load"]
+    assert judged(launch(background_cpu_s=0.19)) == judged(launch(background_cpu_s=-0.3)) == {}
+    words = judged(launch(), launch(background_cpu_s=0.5), launch(background_cpu_s=1.0))["background_load"]
     assert words.startswith("in 2 of 3 launches; at worst others took 50% of the CPU time")
     # Four ticks of 10 ms are half of what two CPUs have in 40 ms, and may be chance.
-    assert judged(launch(window_s=0.04, foreign_cpu_s=0.04)) == {}
+    assert judged(launch(window_s=0.04, background_cpu_s=0.04)) == {}
     assert "hypervisor" in judged(launch(stolen_cpu_s=0.6))["background_load"]
-    assert "2 other processes on the GPUs" in judged(launch(gpu_foreign_processes=2))["background_load"]
+    assert "2 other processes on the GPUs" in judged(launch(gpu_background_processes=2))["background_load"]
 
 
 def test_a_disturbed_ceiling_is_flagged_as_such() -> None:
     record = Record("id", "sweep", {}, {}, {}, launches=[launch()])
     record.ceiling = Ceiling(1e9, "float32", 512, QUIET)
     assert disturbances(record) == {}
-    record.ceiling = replace(record.ceiling, conditions=QUIET | {"foreign_cpu_s": 1.0})
+    record.ceiling = replace(record.ceiling, conditions=QUIET | {"background_cpu_s": 1.0})
     assert list(disturbances(record)) == ["ceiling_disturbed"]
 
 
@@ -238,13 +240,13 @@ def test_a_gpu_is_read_once_however_many_ranks_share_it(nvml: FakeNvml) -> None:
         watch.begin()
     own, shared = [watch.end().conditions for watch in watches]
     assert own["gpu_energy_j"] == 2.5 and own["gpu_power_limited_s"] == pytest.approx(0.25)
-    assert own["gpu_foreign_processes"] == 2 and "gpu_thermal_limited_s" not in own
+    assert own["gpu_background_processes"] == 2 and "gpu_thermal_limited_s" not in own
     assert shared == {"alloc_retries": 0.0}
     first = Watch(Placement(local_rank=0, local_ranks=3), torch.device("cuda", 0))
     first.begin()
     nvml.energy_mj["GPU-0"] = 6_000
     seen = first.end().conditions
-    assert seen["gpu_foreign_processes"] == 1  # of three, two are ours
+    assert seen["gpu_background_processes"] == 1  # of three, two are ours
     assert seen["gpu_clock_change"] == pytest.approx(-0.25)
 
 
