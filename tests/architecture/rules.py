@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -60,28 +61,61 @@ def imports(root: Path, folders: tuple[str, ...] = CODE) -> list[Import]:
     return [one for path in files(root, folders) for one in _imports_of(root, path)]
 
 
-def _imports_of(root: Path, path: Path) -> Iterator[Import]:
-    module = module_of(root, path)
-    for node, at_start in _statements(ast.parse(path.read_text(encoding="utf-8")), True):
-        place = f"{path.relative_to(root)}:{node.lineno}"
+@dataclass(frozen=True)
+class SourceFacts:
+    """What rules need of a file, which is parsed once for all of them."""
+
+    imports: list[tuple[str, int, bool]]
+    """What is imported, in which line, and whether that runs when the file is imported."""
+    docstring: str
+    lines: int
+    functions: list[tuple[str, int, int]]
+    """Name, first line and number of lines."""
+
+
+def facts(path: Path) -> SourceFacts:
+    return _facts(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _facts(path: Path, _changed_at: int) -> SourceFacts:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return SourceFacts(
+        list(_imported(tree)),
+        ast.get_docstring(tree) or "",
+        len(text.splitlines()),
+        [(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions],
+    )
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
+    for node, at_start in _statements(tree, True):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(module, alias.name, at_start, place)
+            names = [alias.name for alias in node.names]
         elif node.level:
-            yield Import(module, "." * node.level + (node.module or ""), at_start, place)
+            names = ["." * node.level + (node.module or "")]
         else:
-            for alias in node.names:
-                yield Import(module, f"{node.module}.{alias.name}", at_start, place)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield name, node.lineno, at_start
+
+
+def _imports_of(root: Path, path: Path) -> Iterator[Import]:
+    module, place = module_of(root, path), path.relative_to(root)
+    for name, line, at_start in facts(path).imports:
+        yield Import(module, name, at_start, f"{place}:{line}")
 
 
 def _statements(node: ast.AST, at_start: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, at_start
-            continue
-        runs_later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        yield from _statements(child, at_start and not runs_later and not for_types)
+        elif not isinstance(child, ast.expr):
+            runs_later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            yield from _statements(child, at_start and not runs_later and not for_types)
 
 
 def results_need_the_standard_library_alone(root: Path) -> list[str]:
@@ -200,27 +234,21 @@ def imports_are_absolute(root: Path) -> list[str]:
 
 
 def files_are_short(root: Path) -> list[str]:
-    lengths = [(path, len(path.read_text(encoding="utf-8").splitlines())) for path in files(root, (*CODE, "tests"))]
+    lengths = [(path, facts(path).lines) for path in files(root, (*CODE, "tests"))]
     return [f"{path.relative_to(root)}: {lines} lines" for path, lines in lengths if lines > MOST_LINES]
 
 
 def functions_fit_a_screen(root: Path) -> list[str]:
-    violations = []
-    for path in files(root, (*CODE, "tests")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > MOST_FUNCTION_LINES:
-                    violations.append(f"{path.relative_to(root)}:{node.lineno}: {node.name} has {lines} lines")
-    return violations
+    return [
+        f"{path.relative_to(root)}:{line}: {name} has {lines} lines"
+        for path in files(root, (*CODE, "tests"))
+        for name, line, lines in facts(path).functions
+        if lines > MOST_FUNCTION_LINES
+    ]
 
 
 def modules_say_what_they_are_for(root: Path) -> list[str]:
-    return [
-        f"{path.relative_to(root)}: no docstring"
-        for path in files(root)
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    return [f"{path.relative_to(root)}: no docstring" for path in files(root) if not facts(path).docstring]
 
 
 def packages_list_all_of_their_files(root: Path) -> list[str]:
@@ -228,9 +256,7 @@ def packages_list_all_of_their_files(root: Path) -> list[str]:
     violations = []
     for path in files(root):
         if path.name == "__init__.py":
-            listed = set(
-                re.findall(r"\b\w+\.py\b", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
-            )
+            listed = set(re.findall(r"\b\w+\.py\b", facts(path).docstring))
             there = {file.name for file in path.parent.glob("*.py") if not file.name.startswith("__")}
             if len(listed & there) > 1:
                 violations += [f"{path.relative_to(root)}: does not list {name}" for name in sorted(there - listed)]
