@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
 from bench.launch.forkserver.template import NAME
 from results.record import Record
+from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = (f"hydra.searchpath=[file://{ROOT}/tests/conf]", "workload=faulty")
@@ -46,27 +47,43 @@ class Broken:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *arguments: str, program: str = BENCH) -> subprocess.Popen[str]:
-        sweep = ("-m", *FAULTY, *QUICK, f"hydra.sweep.dir={self.folder}", *arguments)
-        if not any(argument.startswith("tracking") for argument in arguments):
-            sweep += ("tracking=none",)
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), MARK: self.mark}
+        """Starts a sweep in a Python of its own, which is killed if the test ends before it."""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, *sweep],
+            [sys.executable, "-c", program, *self._words(arguments)],
             cwd=self.home,
-            env=environment,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | self._variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         return self.process
 
-    def run(self, *arguments: str, program: str = BENCH) -> tuple[int, str]:
-        """The exit code and what was printed; nothing may be left."""
-        sweep = self.start(*arguments, program=program)
-        output, errors = sweep.communicate(timeout=600)
+    def run(self, *arguments: str, program: str = "") -> tuple[int, str]:
+        """A sweep to its end, whose report has no figures: its exit code and its output; nothing may be left.
+
+        ``program`` runs it in a Python of its own instead.
+        """
+        if program:
+            sweep = self.start(*arguments, program=program)
+            output, errors = sweep.communicate(timeout=600)
+            code = sweep.returncode
+        else:
+            done = command_line.run(
+                "bench", *self._words(arguments), cwd=self.home, variables=self._variables, drawn=False
+            )
+            output, errors, code = done.stdout, done.stderr, done.returncode
         assert "Traceback" not in errors, errors
         assert self.left() == []
-        return sweep.returncode, output + errors
+        return code, output + errors
+
+    def _words(self, arguments: Sequence[str]) -> list[str]:
+        tracked = any(argument.startswith("tracking") for argument in arguments)
+        words = ["-m", *FAULTY, *QUICK, f"hydra.sweep.dir={self.folder}", *arguments]
+        return words if tracked else [*words, "tracking=none"]
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return {"TMPDIR": str(self.temporary), MARK: self.mark}
 
     def records(self) -> dict[str, Record]:
         return {path.stem: Record.read(path) for path in (self.folder / "records").glob("*.json")}

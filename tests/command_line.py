@@ -30,11 +30,12 @@ CREATED = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 def run(
-    *words: str, cwd: Path, variables: Mapping[str, str] | None = None, timeout: float = 600
+    *words: str, cwd: Path, variables: Mapping[str, str] | None = None, timeout: float = 600, drawn: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -m *words`` in ``cwd``, with ``variables`` added to the environment.
 
-    Raises subprocess.TimeoutExpired after ``timeout`` seconds; the process is killed then.
+    Reports have no figures, which take most of their time, unless ``drawn``. Raises subprocess.TimeoutExpired after
+    ``timeout`` seconds; the process is killed then.
     """
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     environment |= {"PYTHONPATH": str(ROOT), **(variables or {})}
@@ -42,7 +43,7 @@ def run(
     server.set_forkserver_preload(LIBRARIES)
     with tempfile.TemporaryDirectory() as place:
         output, errors = Path(place, "stdout"), Path(place, "stderr")
-        process = server.Process(target=_command, args=(words, str(cwd), environment, str(output), str(errors)))
+        process = server.Process(target=_command, args=(words, str(cwd), environment, drawn, str(output), str(errors)))
         process.start()
         try:
             process.join(timeout)
@@ -58,7 +59,9 @@ def run(
         )
 
 
-def _command(words: Sequence[str], cwd: str, environment: Mapping[str, str], output: str, errors: str) -> None:
+def _command(
+    words: Sequence[str], cwd: str, environment: Mapping[str, str], drawn: bool, output: str, errors: str
+) -> None:
     """In the fork: become ``python -m`` with these words. Its exit status is that of the process."""
     for number, (path, flags) in enumerate([(os.devnull, os.O_RDONLY), (output, CREATED), (errors, CREATED)]):
         opened = os.open(path, flags)
@@ -75,6 +78,10 @@ def _command(words: Sequence[str], cwd: str, environment: Mapping[str, str], out
     libraries = [path for path in sys.path if path != "" and Path(path).resolve() != ROOT]
     sys.path[:] = [cwd, *environment["PYTHONPATH"].split(os.pathsep), *libraries]
     sys.argv = list(words)
+    if not drawn:
+        from analysis.report import write
+
+        write.draw = lambda *_: []
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:

@@ -19,10 +19,10 @@ SHORT = ("repeats=2", "steps=2", "warmup=1", "measure.ceiling=false", "tracking=
 SWEEP = "results/runs/TODAY"
 
 
-def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], folder: Path, *, drawn: bool = False) -> subprocess.CompletedProcess[str]:
     dash_m, *words = arguments
     assert dash_m == "-m", arguments
-    return command_line.run(*words, cwd=folder)
+    return command_line.run(*words, cwd=folder, drawn=drawn)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (here / "my_models").mkdir()
     (here / "my_models" / "net.py").write_text(code)
     sweep = next(command for command in commands_of(TUTORIAL) if " -m bench -m " in command.text)
-    done = run([*sweep.words[1:], *SHORT, f"hydra.sweep.dir={SWEEP}"], here)
+    done = run([*sweep.words[1:], *SHORT, f"hydra.sweep.dir={SWEEP}"], here, drawn=True)
     assert done.returncode == 0, done.stdout + done.stderr
     yield here
 

@@ -163,27 +163,33 @@ def test_a_workload_that_ends_the_process_that_loads_it_fails_its_ranks_and_not_
     assert (result.status, result.reason, launcher._process.pid) == ("failed", "rank 0: SystemExit: 3", server)
 
 
-def test_too_few_file_descriptors_are_named_with_their_limit(
-    make_cell: MakeCell, timing_job: Callable[..., Any]
-) -> None:
-    job = timing_job(make_cell(workload="mlp", gpus=6))
+@pytest.fixture(scope="module")
+def harmed() -> Iterator[LocalLauncher]:
+    """A launcher whose fork server is limited or killed; the next launch finds a sound one."""
     with LocalLauncher() as launcher:
         assert launcher.machine
-        server = psutil.Process(launcher._process.pid)
-        limits = server.rlimit(psutil.RLIMIT_NOFILE)
-        few = server.num_fds() + 12
-        server.rlimit(psutil.RLIMIT_NOFILE, (few, limits[1]))
-        result = launcher.launch(job)
-        expected = f"Too many open files (EMFILE); at most {few} open files per process (ulimit -n)"
-        assert (result.status, result.by_chance, result.reason.endswith(expected)) == ("failed", False, True), result
-        server.rlimit(psutil.RLIMIT_NOFILE, limits)
-        assert launcher.launch(job).status == "ok"
-        assert launcher._process.pid == server.pid
+        yield launcher
+
+
+def test_too_few_file_descriptors_are_named_with_their_limit(
+    harmed: LocalLauncher, make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    job = timing_job(make_cell(workload="mlp", gpus=6))
+    server = psutil.Process(harmed._process.pid)
+    limits = server.rlimit(psutil.RLIMIT_NOFILE)
+    few = server.num_fds() + 12
+    server.rlimit(psutil.RLIMIT_NOFILE, (few, limits[1]))
+    result = harmed.launch(job)
+    expected = f"Too many open files (EMFILE); at most {few} open files per process (ulimit -n)"
+    assert (result.status, result.by_chance, result.reason.endswith(expected)) == ("failed", False, True), result
+    server.rlimit(psutil.RLIMIT_NOFILE, limits)
+    assert harmed.launch(job).status == "ok"
+    assert harmed._process.pid == server.pid
 
 
 @pytest.fixture
-def few_processes() -> Iterator[Path]:
-    """A control group of its own, whose ``pids.max`` can be set."""
+def few_processes(harmed: LocalLauncher) -> Iterator[Path]:
+    """A control group of its own, whose ``pids.max`` can be set; in the end the fork server leaves it."""
     group = Path(f"/sys/fs/cgroup/pids/bench-{os.getpid()}")
     try:
         group.mkdir()
@@ -191,58 +197,54 @@ def few_processes() -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group of processes can be made here: {error}")
     yield group
+    (group.parent / "cgroup.procs").write_text(str(harmed._process.pid))
     group.rmdir()
 
 
 @pytest.mark.parametrize("more", [pytest.param(2, marks=pytest.mark.exhaustive), 12])
 def test_too_few_processes_are_named_with_their_limit(
-    more: int, few_processes: Path, make_cell: MakeCell, timing_job: Callable[..., Any]
+    more: int, few_processes: Path, harmed: LocalLauncher, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     """Two ranks of four can be started; or all, and then threads of some of them cannot, which abort or raise."""
     job = timing_job(make_cell(workload="mlp", gpus=4))
-    with LocalLauncher() as launcher:
-        assert launcher.machine
-        (few_processes / "cgroup.procs").write_text(str(launcher._process.pid))
-        most = int((few_processes / "pids.current").read_text()) + more
-        (few_processes / "pids.max").write_text(str(most))
-        result = launcher.launch(job)
-        expected = f"at most {most} processes and threads in the control group (pids.max)"
-        assert result.status == "failed" and expected in result.reason, result
-        (few_processes / "pids.max").write_text("max")
-        assert launcher.launch(job).status == "ok"
+    (few_processes / "cgroup.procs").write_text(str(harmed._process.pid))
+    most = int((few_processes / "pids.current").read_text()) + more
+    (few_processes / "pids.max").write_text(str(most))
+    result = harmed.launch(job)
+    expected = f"at most {most} processes and threads in the control group (pids.max)"
+    assert result.status == "failed" and expected in result.reason, result
+    (few_processes / "pids.max").write_text("max")
+    assert harmed.launch(job).status == "ok"
 
 
 def test_a_fork_server_that_is_killed_costs_one_launch_and_leaves_no_rank(
-    make_cell: MakeCell, timing_job: Callable[..., Any]
+    harmed: LocalLauncher, make_cell: MakeCell, timing_job: Callable[..., Any]
 ) -> None:
     job = timing_job(make_cell(workload=faulty("hang"), gpus=2))
-    with LocalLauncher() as launcher:
-        assert launcher.machine
-        server, ranks = psutil.Process(launcher._process.pid), []
+    server, ranks = psutil.Process(harmed._process.pid), []
 
-        def kill_when_ranks_run() -> None:
-            while len(ranks) < 2:
-                time.sleep(0.05)
-                ranks[:] = ranks_below(server)
-            server.kill()
+    def kill_when_ranks_run() -> None:
+        while len(ranks) < 2:
+            time.sleep(0.05)
+            ranks[:] = ranks_below(server)
+        server.kill()
 
-        killer = threading.Thread(target=kill_when_ranks_run)
-        killer.start()
-        result = launcher.launch(job)
-        killer.join()
-        assert (result.status, "fork server" in result.reason, result.by_chance) == ("failed", True, True)
-        assert wait_until(lambda: not any(rank.is_running() for rank in ranks))
-        sound = timing_job(make_cell(workload=faulty("none"), gpus=2))
-        assert launcher.launch(sound).status == "ok"
+    killer = threading.Thread(target=kill_when_ranks_run)
+    killer.start()
+    result = harmed.launch(job)
+    killer.join()
+    assert (result.status, "fork server" in result.reason, result.by_chance) == ("failed", True, True)
+    assert wait_until(lambda: not any(rank.is_running() for rank in ranks))
+    sound = timing_job(make_cell(workload=faulty("none"), gpus=2))
+    assert harmed.launch(sound).status == "ok"
 
 
-def test_a_fork_server_that_dies_while_idle_is_replaced(make_cell: MakeCell, timing_job: Callable[..., Any]) -> None:
-    job = timing_job(make_cell(workload=faulty("none"), gpus=2))
-    with LocalLauncher() as launcher:
-        assert launcher.machine
-        launcher._process.kill()
-        launcher._process.wait()
-        assert launcher.launch(job).status == "ok"
+def test_a_fork_server_that_dies_while_idle_is_replaced(
+    harmed: LocalLauncher, make_cell: MakeCell, timing_job: Callable[..., Any]
+) -> None:
+    harmed._process.kill()
+    harmed._process.wait()
+    assert harmed.launch(timing_job(make_cell(workload=faulty("none"), gpus=2))).status == "ok"
 
 
 def test_a_server_that_warmed_up_in_vain_ends_with_the_request() -> None:

@@ -20,6 +20,7 @@ def test_a_sweep_with_profiles_and_traces_attributes_steps_and_writes_files_per_
     done = run(
         tmp_path,
         *("-m", "engine=torch", "gpus=1,2", *QUICK, "measure=full", "measure.trace=true", f"hydra.sweep.dir={folder}"),
+        drawn=True,
     )
     assert done.returncode == 0, done.stderr
     assert "10/10 launches" in done.stderr

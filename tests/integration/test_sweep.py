@@ -28,8 +28,8 @@ def command(*arguments: str, module: str = "bench") -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def run(cwd: Path, *arguments: str, module: str = "bench") -> subprocess.CompletedProcess[str]:
-    return command_line.run(module, *arguments, cwd=cwd)
+def run(cwd: Path, *arguments: str, module: str = "bench", drawn: bool = False) -> subprocess.CompletedProcess[str]:
+    return command_line.run(module, *arguments, cwd=cwd, drawn=drawn)
 
 
 def records(folder: Path) -> dict[str, Record]:
