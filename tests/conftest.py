@@ -21,14 +21,15 @@ from bench.plan.cell import Cell
 from bench.plan.jobs import Jobs
 from bench.plan.resolve import plan
 from bench.rank_results import CheckResult
+from results.model import Model
 from results.parity import Noise, Parity
 from results.record import Record
 from results.settings import Config, Measure
 
 MakeCell = Callable[..., Cell]
 Judged = Callable[[Cell], Parity]
-FIRST_USES: dict[str, str] = {}
-"""By reference: what the loss uses of its module before it calls it, which a sweep hands to all ranks."""
+MODELS: dict[str, Model] = {}
+"""By reference, the model that it trained."""
 NOISES: dict[str, Noise] = {}
 """By reference and how its sums are rounded; scratch is the session's."""
 RunCheck = Callable[[Cell], list[CheckResult]]
@@ -153,11 +154,17 @@ def launched(
     """A launch that ended well, a check's after its reference. ``may_reject``: skips what only ranks could reject."""
     job = getattr(Jobs(cell, scratch), purpose)()
     if purpose == "check":
-        if job.reference not in FIRST_USES:
-            reference = ended_well(launcher.launch(Jobs(cell, scratch).reference()), may_reject)
-            FIRST_USES[job.reference] = reference.ranks[0].model.step.first_use
-        job = dataclasses.replace(job, first_use=FIRST_USES[job.reference])
+        model = reference_model(launcher, cell, scratch, may_reject=may_reject)
+        job = dataclasses.replace(job, first_use=model.step.first_use)
     return ended_well(launcher.launch(job), may_reject)
+
+
+def reference_model(launcher: Launcher, cell: Cell, scratch: Path, *, may_reject: bool = False) -> Model:
+    """The model of a cell, from its reference, which cells with the same training share."""
+    job = Jobs(cell, scratch).reference()
+    if job.reference not in MODELS:
+        MODELS[job.reference] = ended_well(launcher.launch(job), may_reject).ranks[0].model
+    return MODELS[job.reference]
 
 
 def ended_well(result: LaunchResult[Any], may_reject: bool) -> LaunchResult[Any]:
@@ -182,9 +189,8 @@ def as_record(launcher: Launcher, scratch: Path) -> AsRecord:
     """A checked cell's record as a sweep would begin it: the model, and what took effect."""
 
     def make(cell: Cell, ranks: list[CheckResult]) -> Record:
-        job = dataclasses.replace(Jobs(cell, scratch).reference(), reference=str(scratch / "facts.pt"))
         record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
-        record.model = launcher.launch(job).ranks[0].model
+        record.model = reference_model(launcher, cell, scratch)
         record.resolved["engine"] = ranks[0].description
         return record
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,13 @@ from bench.plan.jobs import Jobs
 from bench.rank_results import CheckResult
 from bench.worker import fake_group
 from results.launches import Collective
-from results.model import Model
-from results.record import Record
-from tests.conftest import MakeCell, RunCheck
+from tests.conftest import AsRecord, MakeCell, RunCheck
 
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 3, "width": 64, "bias": False}
 UNEVEN = MLP | {"width": 37, "bias": True}
 """Nothing divides by the world size."""
 QUICK = {"parity_steps": 0, "memory": True, "collectives": True}
 ENGINES = ("native", "torch", "deepspeed")
-MODELS: dict[Path, Model] = {}
 
 
 @pytest.mark.parametrize(
@@ -90,26 +86,14 @@ def sums(calls: list[Collective]) -> dict[tuple[str, str, int], tuple[int, int]]
     return total
 
 
-@pytest.fixture
-def model(make_cell: MakeCell, launcher: Launcher, scratch: Path) -> Model:
-    """What MLP is, once counted."""
-    if scratch not in MODELS:
-        job = Jobs(make_cell(backend="fake", gpus=64, workload=MLP, measure=QUICK), scratch).reference()
-        facts = launcher.launch(dataclasses.replace(job, reference=str(scratch / "facts")))
-        MODELS[scratch] = facts.ranks[0].model
-    return MODELS[scratch]
-
-
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_rank_of_64_is_predicted_to_the_byte(
-    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck, model: Model
+    engine: str, stage: int, make_cell: MakeCell, run_check: RunCheck, as_record: AsRecord
 ) -> None:
     cell = make_cell(engine=engine, backend="fake", stage=stage, gpus=64, workload=MLP, measure=QUICK)
     ranks = run_check(cell)
-    record = Record(cell.id, "", dataclasses.asdict(cell.config), cell.resolved(), {})
-    record.model = model
-    record.resolved["engine"] = ranks[0].description
+    record = as_record(cell, ranks)
     record.collectives = ranks[0].collectives
     predicted = predict_state(record)
     assert predicted and sum(predicted.values()) == sum(ranks[0].memory.state_bytes.values())
