@@ -121,11 +121,12 @@ def test_clipping_has_a_line_of_its_own(
 
 
 def test_buffers_of_batchnorm_are_lines_of_their_own(make_cell: MakeCell, counted: Counted) -> None:
-    cell = make_cell(engine="torch", stage=0, gpus=2, workload="resnet18", batch_size=2, measure=QUICK)
+    workload = {"name": "normalised", "factory": "tests.models:Odd", "kind": "normalised"}
+    cell = make_cell(engine="torch", stage=0, gpus=2, workload=workload, measure=QUICK)
     record, ledgers = counted(cell)
     assert record.model is not None
     broadcast = [line for line in ledgers[0] if line.kind == "broadcast"]
-    assert sum(line.total_bytes for line in broadcast) == record.model.buffer_bytes
+    assert sum(line.total_bytes for line in broadcast) == record.model.buffer_bytes > 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from bench.launch.local import LocalLauncher
 from tests.conftest import MakeCell, assert_parity, launched
 
 QUICK = {"parity_steps": 4, "memory": False}
+GPT = {"name": "gpt", "factory": "workloads.gpt:GPT", "size": "tiny", "sequence_length": 16, "tie": True}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_weights_are_the_same_bits_by_the_wire(
 ) -> None:
     settings: dict[str, Any] = {"bucket_mb": None if stage == 3 else 0.1, "clip_norm": 1.0, "accumulate": 2}
     cell = make_cell(
-        engine="native", stage=stage, gpus=gpus, precision=precision, workload="gpt", measure=QUICK, **settings
+        engine="native", stage=stage, gpus=gpus, precision=precision, workload=GPT, measure=QUICK, **settings
     )
     here, there = (launched(server, cell, "check", scratch).ranks for server in (launcher, by_wire))
     assert_parity(there)

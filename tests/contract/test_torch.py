@@ -21,10 +21,10 @@ from tests.undisturbed import counted_undisturbed
 MakeConfig = Callable[..., Config]
 
 MEMORY = {"memory": True}
-PARAMETERS = 567_498
-"""Of the digits workload."""
 NORMALISED = {"name": "normalised", "factory": "tests.models:Odd", "kind": "normalised"}
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 32}
+PARAMETERS = 2 * (32 * 32 + 32)
+"""Of ``MLP``."""
 
 
 @pytest.mark.alone
@@ -126,14 +126,14 @@ def test_the_ledger_of_local_steps_has_the_average_once_in_so_many_steps(
 def test_hybrid_sharding_keeps_a_copy_in_each_group_of_ranks(
     stage: int, make_cell: MakeCell, run_check: RunCheck
 ) -> None:
-    ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2, measure=MEMORY))
+    ranks = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=2, workload=MLP, measure=MEMORY))
     assert_parity(ranks)
     assert ranks[0].description["shard_size"] == 2
     for rank in ranks:
-        assert rank.memory.state_bytes["params"] == pytest.approx(4 * PARAMETERS / 2, rel=0.005)
-    whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4, measure=MEMORY))
+        assert rank.memory.state_bytes["params"] == 4 * PARAMETERS // 2
+    whole = run_check(make_cell(engine="torch", stage=stage, gpus=4, shard_size=4, workload=MLP, measure=MEMORY))
     assert whole[0].description["shard_size"] == 4
-    assert whole[0].memory.state_bytes["params"] == pytest.approx(4 * PARAMETERS / 4, rel=0.005)
+    assert whole[0].memory.state_bytes["params"] == 4 * PARAMETERS // 4
 
 
 @pytest.mark.parametrize("stage", [2, 3])
