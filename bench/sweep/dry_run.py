@@ -101,7 +101,7 @@ def show(cells: list[Cell], models: dict[str, Model], seconds: float) -> None:
     budget = f"; the time budget is {duration(config.budget_s)}" if config.budget_s is not None else ""
     searches = sum(cell.searches for cell in cells)
     out.print(
-        f"{len(cells)} configurations, {estimate.launches(cells)} timed launches, about {_rounded(seconds)} without "
+        f"{units.counted(len(cells), 'configuration')}, {estimate.launches(cells)} timed launches, about {_rounded(seconds)} without "
         f"communication{budget}{f'; {searches} searches not included' if searches else ''}",
         soft_wrap=True,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,18 @@ def keep(records: list[Record], folder: Path, sweep_id: str) -> Path:
     return folder
 
 
+@functools.cache
+def empty_store() -> bytes:
+    """A store as MLflow makes it, which takes it seconds."""
+    with tempfile.TemporaryDirectory() as place:
+        mlflow_store.open_client(f"sqlite:///{place}/mlflow.db", create=True)
+        return Path(place, "mlflow.db").read_bytes()
+
+
 def settings(place: Path, uri: str | None = None) -> Tracking:
+    """A store in ``place``, or at ``uri``."""
+    if uri is None and not (place / "mlflow.db").exists():
+        (place / "mlflow.db").write_bytes(empty_store())
     return Tracking(uri=uri or f"sqlite:///{place}/mlflow.db", artifacts=str(place / "mlartifacts"))
 
 
