@@ -100,11 +100,9 @@ def show(cells: list[Cell], models: dict[str, Model], seconds: float) -> None:
     config = cells[0].config
     budget = f"; the time budget is {duration(config.budget_s)}" if config.budget_s is not None else ""
     searches = sum(cell.searches for cell in cells)
-    out.print(
-        f"{units.counted(len(cells), 'configuration')}, {estimate.launches(cells)} timed launches, about {_rounded(seconds)} without "
-        f"communication{budget}{f'; {searches} searches not included' if searches else ''}",
-        soft_wrap=True,
-    )
+    unknown = f"; {units.counted(searches, 'search')} not included" if searches else ""
+    sizes = f"{units.counted(len(cells), 'configuration')}, {units.counted(estimate.launches(cells), 'timed launch')}"
+    out.print(f"{sizes}, about {_rounded(seconds)} without communication{budget}{unknown}", soft_wrap=True)
 
 
 def predicted_bytes(cell: Cell, model: Model) -> tuple[int | None, int | None]:

@@ -13,7 +13,6 @@ import pytest
 from claims import suite
 from claims.suite import ExperimentError, Suite
 
-
 PROGRAMS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "sound": ("tests.faulty_ranks:killed", 2, {"arguments": {"victim": None}}),
     "killed": ("tests.faulty_ranks:killed", 3, {"arguments": {"victim": 1}}),
