@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,7 +82,7 @@ def _command(
     if not drawn:
         from analysis.report import write
 
-        write.draw = lambda *_: []
+        mock.patch.object(write, "draw", return_value=[]).start()
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
     finally:
