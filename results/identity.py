@@ -19,7 +19,7 @@ UNRELATED = (*with_role("sweep", "instrument"), "engine.package", "workload.fact
 TASK = (*with_role("task"), "machine")
 """What work is done, and where. Settings are compared only where these are equal."""
 
-REQUEST_SUFFIX = "_asked"
+REQUEST_SUFFIX = "_requested"
 """Ends the column of a setting whose own column has what it resolved to."""
 
 INFO = {path: info(spec) for path, spec, _ in each_setting(Config())}

@@ -135,8 +135,8 @@ def load(
 
 def rejected_arguments(path: str, kwargs: dict[str, Any]) -> AbstractContextManager[None]:
     """Blames ``workload.kwargs``, if there are any, for what a factory raises; without them its own code is wrong."""
-    asked = f"workload.path={path} with workload.kwargs={kwargs}"
-    return rejections(asked, f"valid: arguments that {path} takes", with_line=True) if kwargs else nullcontext()
+    settings = f"workload.path={path} with workload.kwargs={kwargs}"
+    return rejections(settings, f"valid: arguments that {path} takes", with_line=True) if kwargs else nullcontext()
 
 
 def _bound(path: str, offered: dict[str, Any], kwargs: dict[str, Any]) -> partial[Any]:

@@ -93,7 +93,7 @@ class Classifier(Supervised):
 
     def network(self) -> nn.Module:
         resized = {self.size_argument: self._shape[1]} if self._resized else {}
-        with rejections(*self._asked()):
+        with rejections(*self._settings()):
             try:
                 return self.make(**resized | self._kwargs)
             except TypeError:
@@ -101,7 +101,7 @@ class Classifier(Supervised):
                     raise
                 return self.make(**self._kwargs)  # it has no positions, and takes any size
 
-    def _asked(self) -> tuple[str, str]:
+    def _settings(self) -> tuple[str, str]:
         """The settings that the model is built with, and what to do if it rejects them."""
         shape = [f"workload.input_size={list(self._shape)}"] if self._resized else []
         kwargs = [f"workload.kwargs={self._kwargs}"] if self._kwargs else []
