@@ -1,8 +1,9 @@
-"""Every command: its help, and for bad input a status and one line without a traceback."""
+"""Every command by itself: its help, and for bad input a status and one line without a traceback."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,29 @@ def test_bad_input_ends_with_its_status_and_one_line(command: str, status: int, 
     errors = [text for text in ended.stderr.splitlines() if not text.startswith(("usage:", "  "))]
     assert len(errors) == 1 and line in errors[0], ended.stderr
     assert not list(tmp_path.glob("results/runs/*")), "nothing is left of a request that could not be run"
+
+
+def test_the_preflight_can_be_run_by_itself() -> None:
+    command = [sys.executable, "-m", "bench.preflight"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert {"source", "versions", "processors", "disk", "shared memory", "GPUs"} <= set(rows), done
+    assert (done.returncode == 0) == (not done.stderr.startswith("preflight:"))
+    assert subprocess.run([*command, "--gpus"], capture_output=True, check=True).stdout.strip().isdigit()
+
+
+@pytest.mark.parametrize("module", ["bench", "claims", "bench.regress"])
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("3", 0)])
+def test_the_processes_print_one_line_together_and_exit_with_2(
+    module: str, rank: str, lines: int, tmp_path: Path
+) -> None:
+    arguments = ["--base", "HEAD"] if module == "bench.regress" else []
+    ended = command_line.run(module, *arguments, cwd=tmp_path, variables={"RANK": rank, "WORLD_SIZE": "4"})
+    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == lines, ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_only_shows_a_configuration_makes_no_folder(tmp_path: Path) -> None:
+    for arguments in (["--cfg", "job", "--resolve"], ["--info", "config"], ["--help"]):
+        assert command_line.run("bench", *arguments, cwd=tmp_path).returncode == 0
+        assert list(tmp_path.iterdir()) == []

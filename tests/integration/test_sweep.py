@@ -202,3 +202,18 @@ def test_ctrl_c_keeps_and_reports_what_is_finished(tmp_path: Path) -> None:
     assert len(summary(folder)) == 2
     assert output.strip().splitlines()[-1].endswith("report.html")
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+WORD = "".join(("hun", "ter"))  # whole nowhere in the source, whose patch a record holds
+URI = f"http://me:{WORD}2@127.0.0.1:9/?token={WORD}3"
+
+
+@pytest.mark.parametrize("multirun", [pytest.param([], marks=pytest.mark.exhaustive), ["-m"]])
+def test_nothing_that_a_sweep_writes_holds_the_password(multirun: list[str], tmp_path: Path) -> None:
+    words = [f"tracking.uri='{URI}'", f"+hydra.job.env_set.MY_TOKEN={WORD}4", "hydra.sweep.dir=sweep"]
+    words += ["workload=linear", "batch_size=8", "steps=1", "warmup=0", "repeats=1", "measure=time"]
+    ended = run(tmp_path, *multirun, *words)
+    assert ended.returncode == 0 and "tried again at the end" in ended.stderr, ended.stderr
+    assert "not logged to MLflow" in ended.stdout and WORD not in ended.stdout + ended.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and [path for path in files if WORD.encode() in path.read_bytes()] == []

@@ -10,7 +10,6 @@ import pytest
 from bench.checks import ConfigError
 from bench.cli.one_process import check_alone
 from results.store import new_dated
-from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[4]
 MANY = (
@@ -39,24 +38,7 @@ def test_a_shell_of_an_allocation_is_one_process(variables: dict[str, str]) -> N
     check_alone("bench", ["stage=0"], variables)
 
 
-@pytest.mark.parametrize("module", ["bench", "claims", "bench.regress"])
-@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("3", 0)])
-def test_the_processes_print_one_line_together_and_exit_with_2(
-    module: str, rank: str, lines: int, tmp_path: Path
-) -> None:
-    arguments = ["--base", "HEAD"] if module == "bench.regress" else []
-    ended = command_line.run(module, *arguments, cwd=tmp_path, variables={"RANK": rank, "WORLD_SIZE": "4"})
-    assert ended.returncode == 2 and len(ended.stderr.splitlines()) == lines, ended.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_folders_that_are_made_in_one_second_are_different(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         folders = list(pool.map(new_dated, [tmp_path / "runs"] * 64))
     assert len(set(folders)) == 64 and all(folder.is_dir() for folder in folders)
-
-
-def test_a_command_that_only_shows_a_configuration_makes_no_folder(tmp_path: Path) -> None:
-    for arguments in (["--cfg", "job", "--resolve"], ["--info", "config"], ["--help"]):
-        assert command_line.run("bench", *arguments, cwd=tmp_path).returncode == 0
-        assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from bench.cli.withheld import restored, withhold
 from results.mlflow_store import default_uri
 from results.secrets import warning_of_visible, without_secrets
-from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[4]
 WORD = "".join(("hun", "ter"))  # whole nowhere in the source, whose patch a record holds
@@ -39,17 +38,6 @@ def test_settings_get_back_what_was_withheld() -> None:
     assert WORD not in OmegaConf.to_yaml(config) and "BENCH_TEST_TOKEN" not in OmegaConf.to_yaml(config)
     uri = OmegaConf.to_container(config)["tracking"]["uri"]  # type: ignore[call-overload, index]
     assert restored({"tracking": {"uri": uri}}) == {"tracking": {"uri": URI}}
-
-
-@pytest.mark.parametrize("multirun", [pytest.param([], marks=pytest.mark.exhaustive), ["-m"]])
-def test_nothing_that_a_sweep_writes_holds_the_password(multirun: list[str], tmp_path: Path) -> None:
-    words = [f"tracking.uri='{URI}'", f"+hydra.job.env_set.MY_TOKEN={WORD}4", "hydra.sweep.dir=sweep"]
-    words += ["workload=linear", "batch_size=8", "steps=1", "warmup=0", "repeats=1", "measure=time"]
-    ended = command_line.run("bench", *multirun, *words, cwd=tmp_path)
-    assert ended.returncode == 0 and "tried again at the end" in ended.stderr, ended.stderr
-    assert "not logged to MLflow" in ended.stdout and WORD not in ended.stdout + ended.stderr
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert files and [path for path in files if WORD.encode() in path.read_bytes()] == []
 
 
 def test_the_store_of_the_environment_is_the_default_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,12 +104,3 @@ def test_versions_are_compared_with_the_lock(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_before_anything_is_measured(tmp_path: Path) -> None:
     assert preflight.disk("disk", tmp_path / "not" / "there", 0).verdict == "ok"
     assert preflight.disk("disk", tmp_path, 2**60).verdict == "wrong"
-
-
-def test_the_preflight_can_be_run_by_itself() -> None:
-    command = [sys.executable, "-m", "bench.preflight"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    assert {"source", "versions", "processors", "disk", "shared memory", "GPUs"} <= set(rows), done
-    assert (done.returncode == 0) == (not done.stderr.startswith("preflight:"))
-    assert subprocess.run([*command, "--gpus"], capture_output=True, check=True).stdout.strip().isdigit()
