@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.measure.verdicts import disturbances
 from bench.worker.bits import bits_sum, same_bits
 from bench.worker.preconditions import checked_module, in_eval_mode
-from results.model import Model
+from results.model import Model, StepProperties
 from results.record import Record
 from tests import workload_cases
 from tests.workload_cases import tiny_workloads
@@ -149,6 +149,7 @@ def test_parts_in_eval_mode_are_named_unless_they_are_frozen() -> None:
 
 
 def test_eval_mode_is_a_warning_of_the_record() -> None:
-    model = Model("mine", "sample", 1, 1.0, [], 0, "noise", True, "", eval_mode=["the module"])
+    step = StepProperties(eval_mode=["the module"])
+    model = Model("mine", "sample", 1, 1.0, [], 0, "noise", True, "", step=step)
     record = Record("id", "", {}, {}, {}, model=model)
     assert "in eval mode: the module" in disturbances(record)["eval_mode"]
