@@ -7,6 +7,7 @@ fork server, and ends it with all its ranks when the coordinator is gone. During
 
     secret.py       the proof
     host_server.py  the process on each host
+    arrival.py      a connection that has not proven the secret yet
     membership.py   the hosts that have joined the coordinator
     launcher.py     launches over these hosts
     merge.py        the result of a launch from those of its slices
