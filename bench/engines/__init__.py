@@ -12,6 +12,7 @@ What every engine uses:
     precision.py          dtypes of weights and computation
     optimizers.py         optimizers and learning rates
     muon.py               optimizer=muon
+    adam8bit.py           optimizer=adam8bit
     scaling.py            dynamic loss scaling
     offload.py            state in host memory
     compiler.py           compile=true
