@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report.model.content import Content
+from analysis.report.write import write_report
 from results.atomic import replacing
 from results.store import RecordStore
-from tests.fakes import sweep, write_report
+from tests.fakes import sweep
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -32,9 +34,9 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_leaves_each_file_as_it_was_or_as_it_was_to_be(tmp_path: Path) -> None:
     old, new = sweep(stages=(0,), worlds=(1, 2), repeats=3), sweep(stages=(0, 1), worlds=(1, 2), repeats=3, seed=1)
-    write_report(new, tmp_path / "to be")
+    write_report(Content(new), tmp_path / "to be")
     to_be = content(tmp_path / "to be")
-    write_report(old, tmp_path / "report")
+    write_report(Content(old), tmp_path / "report")
     before = content(tmp_path / "report")
     assert before["report.html"] != to_be["report.html"]
     figures = sorted(len(data) for name, data in to_be.items() if name.endswith(".png"))
@@ -43,7 +45,7 @@ def test_a_full_disk_leaves_each_file_as_it_was_or_as_it_was_to_be(tmp_path: Pat
     for limit in (len(to_be["summary.csv"]) // 2, figures[-1] // 2, max(figures[-1] + 1, page // 2)):
         assert limit < page
         with files_of_at_most(limit), pytest.raises(OSError):
-            write_report(new, tmp_path / "report")
+            write_report(Content(new), tmp_path / "report")
         after = content(tmp_path / "report")
         assert [name for name, data in after.items() if data not in (before.get(name), to_be.get(name))] == []
         changed.append(sum(data != before.get(name) for name, data in after.items()))
