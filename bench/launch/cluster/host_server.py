@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,8 +35,11 @@ from bench.measure.machine.torch_build import Machine
 from results.decode import decode
 from results.environment import Environment
 
-BEAT_S = 1.5
-"""Seconds between heartbeats during a launch; half of it may pass until one is sent, or a silence is noticed."""
+BEAT_S = 0.75
+"""Seconds between heartbeats during a launch; half of it may pass until one is sent, or a silence is noticed.
+
+So a side may pause for 3.8 s, as on a busy machine, before the other counts it as lost.
+"""
 LOST_S = 5.0
 """Seconds of silence during a launch after which the other side counts as lost.
 
@@ -52,6 +56,8 @@ PAUSE_S = 0.2
 CONNECT_S = 5.0
 ACCEPT_S = 60.0
 """How long a coordinator that listens may take to accept a host: it prepares the sweep meanwhile."""
+KILLED_S = 3.0
+"""How long a fork server that is killed may take to end before the next heartbeat."""
 LEAVE_S = 5.0
 """How long a host server stays after SIGTERM."""
 LOST_STATUS = 1
@@ -84,9 +90,13 @@ class HostServer:
         self._code = source.collect([])  # before joining, which may not take long
         self._server: ServerProcess | None = None
         self._warm = False
+        self._environment: Environment | None = None
+        """None until it was collected, once: that takes seconds, and later fork servers warm up during launches."""
         self._launch: int | None = None
+        self._was_stopped = False
         self._heard = self._beat = time.monotonic()
-        self._scratch = scratch_of(address, port, index, secret)
+        self._place = address, port, index, secret
+        self._scratch = scratch_of(*self._place)
 
     def run(self) -> int:
         """Serves until the coordinator ends the sweep; the sweep's exit status."""
@@ -157,6 +167,8 @@ class HostServer:
         if self._chosen:
             address = address_of(self._chosen, like=address)
             problem = "" if address else without_address(self._chosen)
+        if not self._scratch.exists():  # the server before removed it as it ended
+            self._scratch = scratch_of(*self._place)
         self._owner.write_text(self._instance)
         channel.send(
             {
@@ -177,6 +189,7 @@ class HostServer:
         """Forwards messages until the coordinator says how the sweep ended. Raises CoordinatorLost and Closed."""
         while True:
             sources: list[Channel] = [channel, *([self._server.channel] if self._server else [])]
+            looked = time.monotonic()  # what arrives before is read below
             ready = select.select(sources, [], [], BEAT_S / 2 if self._launch is not None else None)[0]
             if channel in ready:
                 self._heard = time.monotonic()
@@ -189,7 +202,7 @@ class HostServer:
             if self._server and self._server.channel in ready:
                 self._forward(channel)
             if self._launch is not None:
-                self._check_launch(channel)
+                self._check_launch(channel, looked)
 
     def _obey(self, message: Message, channel: Channel) -> None:
         if "clocks" in message:
@@ -201,6 +214,7 @@ class HostServer:
             self._start_server()
         elif "job" in message:
             self._launch, self._heard, self._beat = message["launch"], time.monotonic(), 0.0
+            self._was_stopped = False
             job = message["job"]
             if "reference" in job:  # a file of this host, which no other reads
                 job["reference"] = str(self._scratch / Path(job["reference"]).name)
@@ -227,33 +241,42 @@ class HostServer:
         for message in messages:
             if not self._warm:
                 self._warm = True
-                channel.send({"machine": message, "environment": self._environment(message)})
+                if self._environment is None:
+                    hardware: Machine = decode(message, Machine, "machine")
+                    self._environment = environment.collect(hardware, server_environment(), source.collect([]))
+                channel.send({"machine": message, "environment": self._environment})
             elif "store" in message:
                 channel.send(message)
             else:
                 channel.send({"launch": self._launch, "result": message})
                 self._launch = None
 
-    def _environment(self, machine: Message) -> Environment:
-        hardware: Machine = decode(machine, Machine, "machine")
-        return environment.collect(hardware, server_environment(), source.collect([]))
-
-    def _check_launch(self, channel: Channel) -> None:
-        """Sends a heartbeat when one is due. Raises CoordinatorLost after too long a silence."""
-        now = time.monotonic()
-        if now - self._heard > LOST_S:
+    def _check_launch(self, channel: Channel, looked_s: float) -> None:
+        """Sends a heartbeat when one is due. Raises CoordinatorLost if nothing came for too long until ``looked_s``."""
+        if looked_s - self._heard > LOST_S:
             raise CoordinatorLost
-        if now - self._beat >= BEAT_S:
-            self._beat = now
-            channel.send({"beat": self._launch})
-            if self._server and process_stat.is_stopped(self._server.process.pid):
+        if time.monotonic() - self._beat >= BEAT_S:
+            self._send_beat(channel)
+            assert self._server is not None
+            before, self._was_stopped = self._was_stopped, process_stat.is_stopped(self._server.process.pid)
+            if before and self._was_stopped:  # once may be a debugger that looks at it
                 self._replace_server(channel, "the fork server was stopped by a signal such as SIGSTOP")
+
+    def _send_beat(self, channel: Channel) -> None:
+        if self._launch is not None:
+            self._beat = time.monotonic()
+            channel.send({"beat": self._launch})
 
     def _replace_server(self, channel: Channel, reason: str = "") -> None:
         """Starts another fork server; the launch that it ran, if any, has failed."""
         assert self._server is not None
         last, process = self._server.last_line(), self._server.process
-        self._server.close(kill=True)
+        self._send_beat(channel)
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(KILLED_S)
+        self._send_beat(channel)
+        self._server.close(kill=True)  # which takes long if a rank does not end
         ending = reason or f"the fork server ended with code {process.returncode} ({last})"
         if self._launch is not None:
             result: LaunchResult[Any] = LaunchResult("failed", f"{ending}; a new one was started", by_chance=True)

@@ -131,7 +131,8 @@ class LaunchInProgress:
         self._members, self._job, self._counts, self._number = members, job, counts, number
         self._hosts = [members.members[index] for index in indices]
         self._results: dict[int, LaunchResult[Any]] = {}
-        self._heard = [time.monotonic()] * len(self._hosts)
+        self._began_s = [time.monotonic()] * len(self._hosts)
+        self._beat = time.monotonic()
         self._stopped = False
         self._began: set[int] = set()
         """Places of the hosts that were sent their slice."""
@@ -140,15 +141,11 @@ class LaunchInProgress:
         started = time.perf_counter()
         deadline = time.monotonic() + 2 * self._job.timeout_s + SLACK_S
         self._begin(0)
-        beat = time.monotonic()
         while len(self._results) < len(self._hosts):
             self._take(self._members.pump(BEAT_S / 2))
-            now = time.monotonic()
-            if now - beat >= BEAT_S:
-                beat = now
-                self._send_all({"beat": self._number})
-            self._note_losses(now)
-            if now >= deadline:
+            self._send_beats()
+            self._note_losses()
+            if time.monotonic() >= deadline:
                 self._give_up()
             if not self._stopped and any(result.status != "ok" for result in self._results.values()):
                 self._stopped = True
@@ -173,17 +170,22 @@ class LaunchInProgress:
             self._number,
         )
         self._began.add(place)
-        self._heard[place] = time.monotonic()
+        self._began_s[place] = time.monotonic()
         job = messages.job_message(self._job)
         self._members.send(self._hosts[place], {"launch": self._number, "job": job, "slice": dataclasses.asdict(part)})
 
+    def _send_beats(self) -> None:
+        """Sends heartbeats if they are due."""
+        now = time.monotonic()
+        if now - self._beat >= BEAT_S:
+            self._beat = now
+            self._send_all({"beat": self._number})
+
     def _take(self, arrived: list[tuple[Member, Any]]) -> None:
         for member, message in arrived:
+            self._send_beats()  # to read a result may take long
             place = next((place for place, host in enumerate(self._hosts) if host is member), None)
-            if place is None or place in self._results:
-                continue
-            self._heard[place] = time.monotonic()
-            if message.get("launch") != self._number:
+            if place is None or place in self._results or message.get("launch") != self._number:
                 continue
             if "store" in message and place == 0 and not self._stopped:
                 for other in range(1, len(self._counts)):
@@ -199,15 +201,18 @@ class LaunchInProgress:
             if place not in self._began:
                 self._results[place] = LaunchResult("failed", "was not started", cause_order=9)
 
-    def _note_losses(self, now: float) -> None:
+    def _note_losses(self) -> None:
+        """Silence counts until the last look: what came after it is not read yet."""
         for place, member in enumerate(self._hosts):
             if place in self._results:
                 continue
             if self._members.members.get(member.index) is not member:
                 loss = self._members.lost.get(member.index)
                 self._note_lost(place, loss.reason if loss else "it joined again")
-            elif place in self._began and now - self._heard[place] > LOST_S:
-                self._lose(place, f"no heartbeat for {LOST_S:g} s")
+            elif place in self._began:
+                heard_s = max(self._began_s[place], member.heard_s)
+                if self._members.looked_s - heard_s > LOST_S:
+                    self._lose(place, f"no heartbeat for {LOST_S:g} s")
 
     def _lose(self, place: int, reason: str) -> None:
         self._members.lose(self._hosts[place], reason)

@@ -53,6 +53,8 @@ class Member:
     environment: Environment | None = None
     warm_up_failure: str = ""
     joined_s: float = field(default_factory=time.monotonic)
+    heard_s: float = field(default_factory=time.monotonic)
+    """When anything last arrived of it, on the monotonic clock: a part of a message too."""
 
     def fileno(self) -> int:
         return self.channel.fileno()
@@ -82,6 +84,8 @@ class Membership:
         """Hosts that are gone, by index."""
         self.refusal = ""
         """Why a host that has the secret was refused; empty if none was."""
+        self.looked_s = time.monotonic()
+        """On the monotonic clock. What hosts sent until then is read, however long it takes to process."""
         self._arrivals: list[Arrival] = []
         self._rejected: set[tuple[str, str]] = set()
         """Rejected connections that were printed: address and reason."""
@@ -140,6 +144,7 @@ class Membership:
         """Accepts hosts and reads from all; messages of launches with their sender."""
         messages = []
         sources: list[Any] = [self.listener, *self._arrivals, *self.members.values()]
+        self.looked_s = time.monotonic()
         for source in select.select(sources, [], [], seconds)[0]:
             if source is self.listener:
                 self._accept()
@@ -158,6 +163,7 @@ class Membership:
         except (Closed, OSError) as error:
             self.lose(member, CUT, has_ended=isinstance(error, Closed))
             return []
+        member.heard_s = time.monotonic()
         messages = []
         for message in arrived:
             if "machine" in message:

@@ -21,8 +21,9 @@ def new() -> str:
 
 
 def proof(secret: str, role: str, own: str, other: str) -> str:
-    """``role`` keeps one side from answering with what the other sent."""
-    return hmac.new(secret.encode(), f"{role}|{own}|{other}".encode(), "sha256").hexdigest()
+    """``role`` keeps one side from answering with what the other sent. Any string of JSON is valid, surrogates too."""
+    key, message = (text.encode(errors="surrogatepass") for text in (secret, f"{role}|{own}|{other}"))
+    return hmac.new(key, message, "sha256").hexdigest()
 
 
 def is_right(answer: object, expected: str) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 import os
+import queue
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +21,8 @@ import pytest
 from bench.launch.channel import Channel
 from bench.launch.cluster import host_server
 from bench.launch.cluster import secret as secrets
+from bench.measure.machine import environment, process_stat
+from bench.measure.machine.torch_build import Machine
 
 
 def as_coordinator(listener: socket.socket) -> Channel:
@@ -99,6 +105,83 @@ def test_a_server_that_is_started_again_has_the_files_of_the_one_before(
     monkeypatch.setattr(again, "_connected", lambda deadline: None)
     again.run()
     assert again._scratch.exists()
+
+
+def test_a_host_joins_though_the_server_before_removed_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(listener):
+        (folder,) = tmp_path.iterdir()
+        folder.rmdir()
+        channel = as_coordinator(listener)
+        assert channel.receive()["index"] == 1
+        assert folder.is_dir() and folder.stat().st_mode & 0o77 == 0
+        channel.send({"exit": 0})
+    assert not folder.exists()
+
+
+class Server:
+    """A fork server that a test speaks for."""
+
+    def __init__(self, preload: object) -> None:
+        ours, theirs = socket.socketpair()
+        self.channel, self.speaks = Channel(ours), Channel(theirs)
+        self.process = subprocess.Popen(["sleep", "600"])
+
+    def last_line(self) -> str:
+        return "no output"
+
+    def close(self, *, kill: bool) -> None:
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def test_a_fork_server_that_stays_stopped_is_replaced_and_the_host_is_described_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers, looks, described = queue.SimpleQueue[Server](), [True, False, True, True], list[object]()
+
+    def server(preload: object) -> Server:
+        made = Server(preload)
+        servers.put(made)
+        return made
+
+    def collect(*facts: object) -> dict[str, str]:
+        described.append(facts)
+        return {"cpu": "a"}
+
+    monkeypatch.setattr(host_server, "BEAT_S", 0.02)
+    monkeypatch.setattr(host_server, "LOST_S", 600.0)
+    monkeypatch.setattr(host_server, "ServerProcess", server)
+    monkeypatch.setattr(environment, "collect", collect)
+    monkeypatch.setattr(process_stat, "is_stopped", lambda pid: looks.pop(0))
+    machine = dataclasses.asdict(Machine("2.15.0", 0, None, 1.0))
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(listener):
+        channel = as_coordinator(listener)
+        assert channel.receive()["index"] == 1
+        channel.send({"preload": ["torch"]})
+        servers.get().speaks.send(machine)
+        first = channel.receive()
+        channel.send({"launch": 1, "job": {}, "slice": {}})
+        beats = 0
+        while (message := channel.receive()) == {"beat": 1}:
+            beats += 1
+        assert beats == 4 + 2 and not looks, "one per look, and two while the fork server is ended"
+        assert message["result"]["status"] == "failed" and "was stopped by a signal" in message["result"]["reason"]
+        servers.get().speaks.send(machine)
+        assert channel.receive() == first == {"machine": machine, "environment": {"cpu": "a"}} and len(described) == 1
+        channel.send({"exit": 0})
+
+
+def test_the_silence_of_a_coordinator_counts_until_the_last_look() -> None:
+    server, (ours, theirs) = host_server.HostServer("127.0.0.1", 1, 1, "secret"), socket.socketpair()
+    with ours, theirs:
+        server._heard, server._beat = 100.0, math.inf
+        server._check_launch(Channel(ours), 100.0 + host_server.LOST_S)
+        with pytest.raises(host_server.CoordinatorLost):
+            server._check_launch(Channel(ours), 100.1 + host_server.LOST_S)
 
 
 def test_a_host_that_is_terminated_stays_until_the_coordinator_has_ended_the_sweep(

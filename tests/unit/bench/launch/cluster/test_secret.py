@@ -74,6 +74,14 @@ def test_a_host_that_repeats_what_it_was_sent_is_rejected() -> None:
         proof.answer({"proof": answer["proof"]})
 
 
+def test_a_nonce_that_has_no_encoding_is_answered_like_any_other() -> None:
+    proof = secrets.CoordinatorProof(RIGHT)
+    answer = proof.answer({"nonce": "\ud800"})
+    assert answer
+    proof.answer({"proof": secrets.proof(RIGHT, "host", "\ud800", answer["nonce"])})
+    assert proof.is_complete
+
+
 @pytest.mark.parametrize("message", [None, 1, [], {}, {"nonce": 3}, {"proof": "é"}])
 def test_messages_of_another_kind_are_rejected_on_both_sides(message: object) -> None:
     with pytest.raises(secrets.WrongSecret):
