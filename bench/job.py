@@ -171,7 +171,8 @@ class EngineJob(TrainingJob[R]):
     engine: str
     """Its package."""
     first_use: str = ""
-    """What the loss uses of the module before it calls it (``results.model.Model``), as the reference has seen."""
+    """What the loss uses of the module before it calls it, as the reference has seen
+    (``results.model.StepProperties``)."""
     loader: LoaderSettings | None = None
     """What reads the batches of parity and of steps that are observed; None: they are made in advance."""
 

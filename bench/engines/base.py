@@ -117,6 +117,14 @@ class OffloadingEngine(Engine, Protocol):
         ...
 
 
+class CopyingEngine(Engine, Protocol):
+    """An engine with the setting ``secondary_shard_size``, which keeps a second copy of weights to gather from."""
+
+    def copies(self) -> list[Tensor]:
+        """Those tensors of ``state`` that hold the copy; they follow an update only in the next step."""
+        ...
+
+
 class ScalingEngine(Engine, Protocol):
     """An engine that scales the loss (``precision=amp_fp16``) and so skips updates."""
 

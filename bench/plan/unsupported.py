@@ -43,6 +43,13 @@ def reject_hosts(cell: Cell) -> None:
             f"shard_size=0 needs equally many ranks on each host, at least 2; there are {counts}. Valid: another gpus, "
             "cluster.ranks_per_host, or null"
         )
+    size = cell.config.secondary_shard_size
+    if size and any(count % size for count in cell.ranks_by_host):
+        counts = ", ".join(map(str, cell.ranks_by_host))
+        raise EngineUnsupported(
+            f"secondary_shard_size={size} does not divide the ranks of each host ({counts}), so a copy would span "
+            "hosts. Valid: a divisor of these, another gpus, cluster.ranks_per_host, or null"
+        )
     unconnected = [host.name for host in cell.hosts if not host.interface]
     if unconnected:
         raise EngineUnsupported(

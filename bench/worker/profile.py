@@ -72,14 +72,20 @@ def profiled(job: ProfileJob, context: RankContext) -> ProfileResult:
     engine.teardown()
     steps = watch.steps()
     of_ranks = all_gather_json([step.issues for step in steps], device)
-    all_meet = job.ranks_per_replica == 1 and job.spec.shard_size is None and context.placement.one_clock
-    skews = [timeline.skews(issues, rank) if all_meet else None for issues in zip(*of_ranks, strict=True)]
+    is_ordered = all_meet(job) and context.placement.one_clock
+    skews = [timeline.skews(issues, rank) if is_ordered else None for issues in zip(*of_ranks, strict=True)]
     parts = [
         timeline.parts(step, skew or [], step_s)
         for step, skew, step_s in zip(steps, skews, watch.step_s(), strict=True)
     ]
     traces = written(job.traces, watch, rank) if job.traces else None
     return ProfileResult(parts=parts, straggler_known=None not in skews, updates=updated, traces=traces)
+
+
+def all_meet(job: ProfileJob) -> bool:
+    """Whether each collective of a step is one of all ranks, so that it waits for the last of them to start it."""
+    spec = job.spec
+    return job.ranks_per_replica == 1 and spec.shard_size is None and spec.secondary_shard_size is None
 
 
 def written(place: TracePlace, watch: timeline.ProfilerWatch, rank: int) -> RankTraces:

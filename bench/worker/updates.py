@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from bench.engines.base import Engine
 from bench.engines.offload import host_state
@@ -69,6 +70,15 @@ def on_any_rank(is_so: bool, device: torch.device) -> bool:
 
 
 def fingerprint(engine: Engine) -> list[int]:
-    """The bits of each weight tensor that the engine keeps on this rank or its host, summed up."""
+    """The bits of each weight tensor that the engine keeps on this rank or its host, summed up; not of second copies,
+    which change in the step after an update."""
     states = (engine.state(), host_state(engine))
-    return [bits_sum(tensor) for state in states for kind in ("params", "master") for tensor in state.get(kind, [])]
+    weights = [tensor for state in states for kind in ("params", "master") for tensor in state.get(kind, [])]
+    copied = copies(engine)
+    return [bits_sum(weight) for weight in weights if not any(weight is copy for copy in copied)]
+
+
+def copies(engine: Engine) -> list[Tensor]:
+    """The tensors of the engine's state that are second copies of weights; none of an engine that keeps none."""
+    read: Callable[[], list[Tensor]] | None = getattr(engine, "copies", None)
+    return read() if read else []

@@ -8,6 +8,7 @@ stage 3  DeepSpeedZeroOptimizer_Stage3, its thresholds set so that the smallest 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 
 from bench.engines.deepspeed.offload import check_offload
@@ -46,6 +47,8 @@ CAPABILITIES = Capabilities(
     why_not={"secondary_shard_size": "its zero_hpz_partition_size was not tested; valid: null, engine=native"},
 )
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
+QUANTIZES_SINCE = "0.19.8"
+"""The first version whose kernels for ``quantize`` were read."""
 PRELOAD = (
     "torch.profiler",
     "torch._dynamo.repro.after_dynamo",  # some of its functions are compiled by torch when first called
@@ -121,7 +124,8 @@ def reject_at_stage_0(spec: EngineSpec) -> None:
 
 
 def check_quantize(spec: EngineSpec) -> None:
-    """Raises EngineUnsupported where ZeRO++'s kernels do not run, or would leave numbers as they are (0.19.8)."""
+    """Raises EngineUnsupported where ZeRO++'s kernels do not run, or would leave numbers as they are (0.19.8);
+    EngineUnavailable for an earlier version, whose kernels were not read."""
     if spec.quantize == "none":
         return
     what = f"engine=deepspeed has no quantize={spec.quantize}"
@@ -135,6 +139,18 @@ def check_quantize(spec: EngineSpec) -> None:
         )
     if spec.stage < 3:
         raise EngineUnsupported(f"{what} at stage={spec.stage}: parameters are whole; valid: quantize=none, stage=3")
+    if spec.world_size == 1:
+        raise EngineUnsupported(
+            f"{what} with gpus=1: no shard is communicated; valid: quantize=none, gpus of at least 2"
+        )
+    from packaging.version import Version  # which deepspeed requires
+
+    installed = importlib.metadata.version("deepspeed")
+    if Version(installed) < Version(QUANTIZES_SINCE):
+        raise EngineUnavailable(
+            f"engine=deepspeed with quantize={spec.quantize} needs deepspeed {QUANTIZES_SINCE} or later; "
+            f"{installed} is installed"
+        )
 
 
 def reject_overlap_on_cpu(spec: EngineSpec) -> None:

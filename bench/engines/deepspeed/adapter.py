@@ -170,13 +170,14 @@ def reject_module(module: nn.Module, stage: int) -> None:
 
 
 def reject_unquantizable(module: nn.Module, world_size: int) -> None:
-    """Raises EngineUnsupported for a parameter whose shards ZeRO++'s kernel cannot divide into groups."""
+    """Raises EngineUnsupported for a parameter that ZeRO++'s kernel cannot divide into groups, or would dequantize
+    without the padding with which it quantized the last shard (0.19.8)."""
+    multiple = 8 * world_size
     for name, weight in module.named_parameters():
-        shard = -(-weight.numel() // world_size)
-        if shard % 8:
+        if weight.numel() % multiple:
             raise EngineUnsupported(
-                f"engine=deepspeed with quantize=weights: {name} has {shard} elements per rank, and its kernel needs a "
-                "multiple of 8; valid: quantize=none, engine=native"
+                f"engine=deepspeed with quantize=weights: {name} has {weight.numel()} elements, and its kernel needs a "
+                f"multiple of {multiple}, which is 8 per rank; valid: quantize=none, engine=native"
             )
 
 

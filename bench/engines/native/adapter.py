@@ -125,7 +125,7 @@ class NativeEngine:
         if not self.policy.shard_parameters:  # frozen parameters are in no bucket
             params += [parameter for parameter in self.names.values() if not parameter.requires_grad]
         params += [bucket.unsharded_param for bucket in self.buckets if bucket.is_unsharded]
-        params += [bucket.gather.secondary for bucket in self.buckets if bucket.gather.secondary is not None]
+        params += self.copies()
         shards = [bucket for bucket in self.buckets if bucket.shard_has_memory]
         return {
             "params": params + [bucket.sharded_param for bucket in shards if not bucket.has_master],
@@ -134,6 +134,9 @@ class NativeEngine:
             "optimizer": [] if self.spec.offload == "optimizer" else self._optimizer_state(),
             "buffers": list(self.module.buffers()),
         }
+
+    def copies(self) -> list[Tensor]:
+        return [bucket.gather.secondary for bucket in self.buckets if bucket.gather.secondary is not None]
 
     def host_state(self) -> dict[str, list[Tensor]]:
         if self.spec.offload == "none":

@@ -8,7 +8,7 @@ A second thread (``P2PThread``) posts it.
 
 Profilers and dispatch modes watch the training thread. So the second thread neither allocates nor frees memory, runs an
 exchange under the dispatch modes of the thread that started it, and records profiler ranges with the tensors of the
-exchange (``bench.measure.time.timeline`` and ``.blocks`` read them).
+exchange (``bench.measure.time.timeline`` and ``bench.measure.memory.allocations`` read them).
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ class TrainingStep:
         for optimizer in self.optimizers:
             if factor is None:
                 optimizer.skip_step()
+                optimizer.bucket.gather.forget()  # as after an update, so that each step communicates the same bytes
                 continue
             optimizer.step(factor)
             optimizer.bucket.copy_in()

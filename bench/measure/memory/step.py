@@ -1,8 +1,8 @@
 """Memory of one rank, counted at the allocator: what a step holds at rest and at its peak, and what for.
 
-Both kinds of device are watched by the profiler (``blocks.py``), which starts before the model is built, since what
-was allocated before it is not seen. A CPU's figures are its running sum. On a GPU the caching allocator keeps figures
-of its own, which count; what the profiler did not see of them is the kind ``unseen``.
+Both kinds of device are watched by the profiler (``allocations.py``), which starts before the model is built, since
+what was allocated before it is not seen. A CPU's figures are its running sum. On a GPU the caching allocator keeps
+figures of its own, which count; what the profiler did not see of them is the kind ``unseen``.
 """
 
 from __future__ import annotations

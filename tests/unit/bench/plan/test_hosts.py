@@ -63,3 +63,15 @@ def test_a_shard_of_the_model_state_may_follow_the_ranks_of_a_host(make_config: 
     assert both.id != whole.id
     for cell, expected in ((one, None), (both, 4), (whole, None)):
         assert shard_size(fake_cell(config=dataclasses.asdict(cell.config), resolved=cell.resolved())) == expected
+
+
+def test_a_second_copy_is_within_a_host(make_config: Callable[..., Config]) -> None:
+    hosts = [Host(name, CPU_ONLY, 4.0, "eth0") for name in ("a", "b")]
+    within, across, uneven, one = (
+        plan([make_config(engine="native", stage=3, gpus=gpus, secondary_shard_size=size)], CPU_ONLY, 4, hosts)[0]
+        for gpus, size in ((8, 4), (8, 8), (6, 3), (4, 4))
+    )
+    assert (within.status, one.status) == (None, None), within.reason
+    for cell, counts in ((across, "4, 4"), (uneven, "4, 2")):
+        assert cell.status == "unsupported"
+        assert f"does not divide the ranks of each host ({counts}), so a copy would span hosts" in cell.reason
