@@ -170,7 +170,11 @@ def shard_size(record: Record) -> int | None:
     """Ranks that share one copy of the model state; None for all."""
     size, hosts = record.config.get("shard_size"), record.resolved.get("hosts", [])
     if size == 0:
-        return hosts[0]["ranks"] if len(hosts) > 1 else None
+        if len(hosts) > 1:
+            return hosts[0]["ranks"]
+        network = record.resolved.get("network")
+        emulated = network.get("host_of_rank", []) if network else []
+        return emulated.count(0) if any(emulated) else None
     return size if isinstance(size, int) else None
 
 

@@ -83,7 +83,7 @@ class Training:
     shard_size: int | None = setting(
         None,
         "ranks that share one copy of the model state (hybrid sharding); groups of them are replicas. 0: those of a "
-        "host, where hosts are several. null: all ranks",
+        "host, real or emulated, where hosts are several. null: all ranks",
         min=0,
         optional=True,
     )

@@ -137,8 +137,20 @@ class Cell:
     def shard_size(self) -> int | None:
         """Ranks that share one copy of the model state; None for all."""
         if self.config.shard_size == 0:
-            return self.ranks_by_host[0] if self.hosts else None
+            counts = self.ranks_of_hosts
+            return counts[0] if len(counts) > 1 else None
         return self.config.shard_size
+
+    @property
+    def ranks_of_hosts(self) -> list[int]:
+        """Ranks on each host, real or emulated."""
+        if self.hosts:
+            return list(self.ranks_by_host)
+        ranks, link = self.config.gpus, link_of(self.config.network, self.config.gpus)
+        if link is None:
+            return [ranks]
+        host_of_rank = [link.host_of(rank, ranks) for rank in range(ranks)]
+        return [host_of_rank.count(host) for host in range(link.hosts)]
 
     def spec(self) -> EngineSpec:
         config = self.config

@@ -20,6 +20,7 @@ from bench.plan.unsupported import (
     reject_loader,
     reject_network,
     reject_search,
+    reject_shards,
     reject_simulated,
     reject_straggler,
     reject_unrepeatable,
@@ -45,6 +46,7 @@ def plan(configs: list[Config], machine: Machine, cores: float, hosts: Sequence[
             if len(counts) > 1:
                 cell = dataclasses.replace(cell, hosts=tuple(hosts[: len(counts)]), ranks_by_host=tuple(counts))
                 reject_hosts(cell)
+            reject_shards(cell)
             reject_backend(cell, machine)
             if cell.trains:
                 _reject_by_engine(cell)

@@ -36,13 +36,6 @@ def reject_hosts(cell: Cell) -> None:
         )
     if cell.backend not in ("gloo", "nccl"):
         raise EngineUnsupported(f"backend={cell.backend} is not supported on {hosts} hosts. Valid: gloo, nccl")
-    first, *others = cell.ranks_by_host
-    if cell.config.shard_size == 0 and (first < 2 or others != [first] * len(others)):
-        counts = ", ".join(map(str, cell.ranks_by_host))
-        raise EngineUnsupported(
-            f"shard_size=0 needs equally many ranks on each host, at least 2; there are {counts}. Valid: another gpus, "
-            "cluster.ranks_per_host, or null"
-        )
     size = cell.config.secondary_shard_size
     if size and any(count % size for count in cell.ranks_by_host):
         counts = ", ".join(map(str, cell.ranks_by_host))
@@ -54,6 +47,18 @@ def reject_hosts(cell: Cell) -> None:
     if unconnected:
         raise EngineUnsupported(
             f"{unconnected[0]} has no network interface with the address by which it joined; set cluster.interface"
+        )
+
+
+def reject_shards(cell: Cell) -> None:
+    """Raises EngineUnsupported for a shard per host, real or emulated, whose ranks are too few or not equally many."""
+    first, *others = cell.ranks_of_hosts
+    if cell.config.shard_size == 0 and others and (first < 2 or others != [first] * len(others)):
+        counts = ", ".join(map(str, [first, *others]))
+        setting = "cluster.ranks_per_host" if cell.hosts else "network.hosts"
+        raise EngineUnsupported(
+            f"shard_size=0 needs equally many ranks on each host, at least 2; there are {counts}. Valid: another gpus, "
+            f"{setting}, or null"
         )
 
 

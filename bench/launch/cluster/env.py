@@ -62,11 +62,11 @@ def enter(variables: MutableMapping[str, str] = os.environ) -> Node:
     index, size = place(variables)
     if BINDS in variables and (warning := warning_of_binding()):
         print(warning, file=sys.stderr)
-    secret = variables.pop(secrets.VARIABLE, None)
-    if secret is None or len(secret) < secrets.MIN_CHARACTERS:
+    secret = variables.pop(secrets.VARIABLE, "").strip()  # it is sent to host servers as a line
+    if len(secret) < secrets.MIN_CHARACTERS or not secret.isprintable():
         raise ConfigError(
             f"cluster=env needs the variable {secrets.VARIABLE} with the same secret on every node; valid: at least "
-            f"{secrets.MIN_CHARACTERS} characters, such as the output of: openssl rand -hex 32"
+            f"{secrets.MIN_CHARACTERS} printable characters, such as the output of: openssl rand -hex 32"
         )
     _node = Node(index, size, variables.get("MASTER_ADDR"), secret)
     for name in [name for name in variables if name in NAMES or name.startswith(OF_STARTERS)]:

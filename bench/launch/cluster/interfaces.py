@@ -86,6 +86,14 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
+def is_this_machine(address: str) -> bool:
+    """Whether this is a loopback address itself, rather than the name of a node that resolves to one."""
+    try:
+        return address == "localhost" or is_loopback(address)
+    except ValueError:
+        return False
+
+
 def reject_loopback(name: str) -> None:
     """Raises ConfigError for a name or address of this machine that no other machine reaches."""
     try:
@@ -95,5 +103,5 @@ def reject_loopback(name: str) -> None:
     if is_loopback(address):
         raise ConfigError(
             f"the coordinator's address {name} is {address} on this node, which no other node reaches; set "
-            "cluster.address to an address of this node that all hosts reach"
+            "cluster.address to an address of this node that all hosts reach, or to 127.0.0.1 if all are on this one"
         )

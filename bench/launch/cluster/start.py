@@ -14,7 +14,7 @@ from bench.launch.cluster import env, ray_hosts, submission
 from bench.launch.cluster import secret as secrets
 from bench.launch.cluster.commands import command, over_ssh, srun
 from bench.launch.cluster.host_server import FIRST_S, NOT_RUN
-from bench.launch.cluster.interfaces import own_address, reject_loopback
+from bench.launch.cluster.interfaces import is_this_machine, own_address, reject_loopback
 from bench.launch.cluster.launcher import ClusterLauncher
 from bench.launch.cluster.membership import Membership
 from bench.launch.cluster.starter import Commands
@@ -40,7 +40,7 @@ def open_launcher(cluster: Cluster, preload: tuple[str, ...]) -> Launcher:
 def on_every_node(cluster: Cluster, modules: list[str]) -> ClusterLauncher:
     """``cluster=env``: the other nodes serve, and a child process is the host of this one."""
     this, address = env.node(), env.coordinator_address(cluster)
-    if this.size > 1:
+    if this.size > 1 and not is_this_machine(cluster.address or ""):  # all nodes may be emulated on it
         reject_loopback(address)
     members = Membership(address, cluster.port, this.secret, modules, this.size, FIRST_S)
     return started(members, this.secret, {0: command(address, members.port, "0", cluster)})

@@ -126,6 +126,7 @@ class Following:
         self._copied: dict[Path, int] = {}
         self._queued = ""
         self._last = 0.0
+        self._result: int | None = None
 
     def to_its_end(self) -> int:
         """The job's exit code; Ctrl-C cancels it."""
@@ -147,7 +148,7 @@ class Following:
 
     def _has_ended(self) -> bool:
         """Whether the job left its result, or Slurm no longer runs it."""
-        if self._job.paths.result_pickle.exists():
+        if self._has_result():
             return True
         if time.monotonic() - self._last < ASK_S:
             return False
@@ -158,10 +159,18 @@ class Following:
             print(f"job {self._job.job_id} waits in the queue ({why})", file=sys.stderr)
         return state in ENDED
 
+    def _has_result(self) -> bool:
+        """Whether the sweep ended by itself. One that a signal ended, as at a preemption, may be run again by Slurm."""
+        path = self._job.paths.result_pickle
+        if self._result is None and path.exists():
+            result = result_of(path)
+            self._result = None if result == INTERRUPTED or result < 0 else result
+        return self._result is not None
+
     def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        self._last = 0.0
-        while time.monotonic() < deadline and not self._has_ended():
+        deadline, path = time.monotonic() + seconds, self._job.paths.result_pickle
+        self._last, is_old = 0.0, path.exists()
+        while time.monotonic() < deadline and not (self._has_ended() or path.exists() > is_old):
             self._copy()
             time.sleep(POLL_S)
 
@@ -174,10 +183,10 @@ class Following:
     def _code(self) -> int:
         """The sweep's exit code, or what ended the job."""
         deadline = time.monotonic() + ASK_S
-        while not self._job.paths.result_pickle.exists() and time.monotonic() < deadline:
+        while not self._has_result() and time.monotonic() < deadline:
             time.sleep(POLL_S / 5)  # a shared file system shows a new file late
-        if self._job.paths.result_pickle.exists():
-            return result_of(self._job.paths.result_pickle)
+        if self._result is not None:
+            return self._result
         state, why = queue_state(self._job.job_id)
         print(
             f"job {self._job.job_id} ended before the sweep: {printable(state)} ({printable(why)}); what is finished "
@@ -195,7 +204,10 @@ ENDED = (
 
 
 def result_of(path: Path) -> int:
-    """The exit code that ``run_in_job`` left; submitit would ask for accounting, which a cluster may lack."""
+    """The exit code that ``run_in_job`` left, negative for a signal.
+
+    submitit would ask for accounting, which a cluster may lack.
+    """
     outcome, value = pickle.loads(path.read_bytes())
     if outcome == "success":
         return int(value)

@@ -10,9 +10,10 @@ import pytest
 from bench.engines.spec import EngineUnsupported
 from bench.launch.launcher import Host
 from bench.measure.machine.torch_build import Machine
+from bench.network import lab
 from bench.plan.hosts import placed, ranks_by_host
 from bench.plan.resolve import plan
-from results.host_settings import Cluster
+from results.host_settings import Cluster, Network
 from results.record import shard_size
 from results.settings import Config
 from tests.conftest import CPU_ONLY
@@ -48,7 +49,10 @@ def test_ranks_per_host_holds_for_a_cluster_of_one_host_too() -> None:
     assert placed(config, "cpu", hosts) == [4]
 
 
-def test_a_shard_of_the_model_state_may_follow_the_ranks_of_a_host(make_config: Callable[..., Config]) -> None:
+def test_a_shard_of_the_model_state_may_follow_the_ranks_of_a_host(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "obstacle", lambda link: None)
     hosts = [Host(name, CPU_ONLY, 4.0, "eth0") for name in ("a", "b")]
     settings = {"engine": "torch", "stage": 3, "shard_size": 0}
     one, both, uneven, whole = (
@@ -61,7 +65,14 @@ def test_a_shard_of_the_model_state_may_follow_the_ranks_of_a_host(make_config: 
         and "equally many ranks on each host, at least 2; there are 4, 2" in uneven.reason
     )
     assert both.id != whole.id
-    for cell, expected in ((one, None), (both, 4), (whole, None)):
+    emulated, one_rank_each, one_host = (
+        plan([make_config(**settings | {"gpus": 4, "network": Network("lab", hosts=count)})], CPU_ONLY, 4)[0]
+        for count in (2, None, 1)
+    )
+    assert emulated.spec().shard_size == 2
+    assert one_rank_each.status == "unsupported"
+    assert "there are 1, 1, 1, 1. Valid: another gpus, network.hosts, or null" in one_rank_each.reason
+    for cell, expected in ((one, None), (both, 4), (whole, None), (emulated, 2), (one_host, None)):
         assert shard_size(fake_cell(config=dataclasses.asdict(cell.config), resolved=cell.resolved())) == expected
 
 

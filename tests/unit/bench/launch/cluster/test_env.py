@@ -11,7 +11,7 @@ from bench.cli.overrides import cluster_of
 from bench.launch.cluster import env
 from results.host_settings import Cluster
 
-SECRET = {"BENCH_CLUSTER_SECRET": "0123456789abcdef"}
+SECRET = {"BENCH_CLUSTER_SECRET": "0123456789abcdef\n"}
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "1"}
 MPIRUN = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}
 
@@ -39,11 +39,12 @@ def test_without_a_starter_the_variables_to_set_are_named() -> None:
         env.place({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"})  # a batch script, which is one process
 
 
-def test_the_secret_is_required() -> None:
+@pytest.mark.parametrize("secret", [{}, {"BENCH_CLUSTER_SECRET": " " * 16}, {"BENCH_CLUSTER_SECRET": "\udc80" * 16}])
+def test_the_secret_is_required(secret: dict[str, str]) -> None:
     with pytest.raises(
         ConfigError, match="BENCH_CLUSTER_SECRET with the same secret on every node; valid: at least 16"
     ):
-        env.enter(dict(TORCHRUN))
+        env.enter(TORCHRUN | secret)
 
 
 def test_ranks_inherit_neither_the_secret_nor_the_number_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +60,7 @@ def test_ranks_inherit_neither_the_secret_nor_the_number_of_the_node(monkeypatch
     }
     node = env.enter(variables)
     assert (node.index, node.size, node.master) == (1, 2, "10.0.0.1")
+    assert node.secret == "0123456789abcdef", "as a line of a file has it"
     assert variables == {"OMP_NUM_THREADS": "1", "PATH": "/bin"}
     assert env.coordinator_address(Cluster(kind="env")) == "10.0.0.1"
     assert env.coordinator_address(Cluster(kind="env", address="10.0.0.9")) == "10.0.0.9"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.launch.cluster import start
+from bench.checks import ConfigError
+from bench.launch.cluster import env, interfaces, start
 from results.host_settings import Cluster
 
 
@@ -45,3 +46,20 @@ def test_without_names_of_nodes_slurm_chooses_and_none_is_started_again(
 ) -> None:
     seen = commands([])
     assert "--nodes=3" in seen["for_all"] and "--nodelist" not in str(seen["for_all"]) and seen["commands"] == {}
+
+
+def test_all_nodes_may_be_on_this_machine_if_the_address_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(members: Any, secret: str, commands: Any) -> str:
+        members.close(0)
+        return "started"
+
+    def resolved(name: str, *_: object, **__: object) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", ("127.0.1.1" if name == "n1" else name, 0))]
+
+    monkeypatch.setattr(env, "_node", env.Node(0, 2, "127.0.0.1", "s" * 32))
+    monkeypatch.setattr(start, "started", started)
+    assert start.on_every_node(Cluster(kind="env", address="127.0.0.1", port=0), []) == "started"
+    monkeypatch.setattr(interfaces.socket, "getaddrinfo", resolved)
+    for address in (None, "n1"):
+        with pytest.raises(ConfigError, match=r"no other node reaches; .* or to 127\.0\.0\.1 if all are on this one"):
+            start.on_every_node(Cluster(kind="env", address=address, port=0), [])

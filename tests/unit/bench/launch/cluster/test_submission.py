@@ -126,6 +126,29 @@ def test_a_job_that_reached_its_time_limit_says_how_to_continue(
     assert "ended before the sweep: TIMEOUT (None); what is finished is kept; resume=true runs the rest" in printed
 
 
+@pytest.mark.parametrize(("code", "last", "exit_code"), [(130, "PREEMPTED", 1), (-15, "CANCELLED", 1), (130, "", 0)])
+def test_a_sweep_that_a_signal_ended_in_the_job_is_followed_until_slurm_no_longer_runs_it(
+    no_waiting: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+    last: str,
+    exit_code: int,
+) -> None:
+    job, states = Job(tmp_path, code=code), ["COMPLETING", "PENDING", "RUNNING", last]
+
+    def queue_state(_: str) -> tuple[str, str]:
+        if states[0] == "":  # put back into the queue, it ran to its end
+            Job(tmp_path, code=0)
+            return "COMPLETING", "None"
+        return states.pop(0) if states[1:] else states[0], "None"
+
+    monkeypatch.setattr(submission, "queue_state", queue_state)
+    assert submission.Following(job).to_its_end() == exit_code and len(states) == 1
+    assert (f"ended before the sweep: {last}" in capsys.readouterr().err) == bool(last)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupt_cancels_the_job_and_another_one_does_not_wait(
     no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], times: int
