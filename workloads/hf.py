@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def configuration(model: str | None, overrides: dict[str, Any]) -> Any:
     if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0
     fit_special_tokens(config, overrides)
+    average_ctc(config, overrides)
     return config
 
 
@@ -155,7 +157,8 @@ def reads(kind: type, name: str) -> bool:
         code = inspect.getsource(module)
     except (ImportError, OSError):
         return False
-    return f'config, "{name}"' in code or f"config.{name}" in code
+    entry = re.escape(name)
+    return re.search(rf'config, "{entry}"|config\.{entry}\b', code) is not None
 
 
 def fit_special_tokens(config: Any, overrides: dict[str, Any]) -> None:
@@ -166,6 +169,18 @@ def fit_special_tokens(config: Any, overrides: dict[str, Any]) -> None:
             is_id = name.endswith("_token_id") and isinstance(value, int) and name not in overrides
             if is_id and isinstance(size, int) and value >= size:
                 setattr(part, name, 0)
+
+
+def average_ctc(config: Any, overrides: dict[str, Any]) -> None:
+    """Makes the loss of CTC the mean over samples, which ranks average. Raises WorkloadError for another reduction."""
+    reduction = overrides.get("ctc_loss_reduction", "mean")
+    if reduction != "mean":
+        raise WorkloadError(
+            f"hf: config.ctc_loss_reduction={reduction} is not valid: ranks average the mean loss of their samples; "
+            "valid: mean"
+        )
+    if hasattr(config, "ctc_loss_reduction"):
+        config.ctc_loss_reduction = reduction
 
 
 def unknown(model: str, types: list[str]) -> str:

@@ -105,6 +105,8 @@ def load(
     if sequence_length is not None:
         input, input_kind = [sequence_length], "tokens"
     size = tuple(input) if isinstance(input, list) else input
+    if isinstance(loss_weights, dict):  # positions are numbers in YAML
+        loss_weights = {str(name): weight for name, weight in loss_weights.items()}
     feed = Feed(size, input_kind, vocabulary, loss, loss_weights, classes, names)
     check_mapping("module", "kwargs", kwargs)
     make = _bound(path, {"seed": seed, "data_dir": data_dir}, kwargs or {})

@@ -85,16 +85,19 @@ def _optimizer(setting: Setting, flats: list[Flat], rank: int) -> int:
 def transient(setting: Setting) -> int:
     """Most bytes in addition to state and activations, the optimizer's own temporaries left out.
 
-    Stage 2 gathers all parameters. Stage 3 gathers the root, the current unit and the prefetched one. Autograd makes
-    each gradient of a unit and then the flattened one; its reduction has a result and a buffer of the same size. With
-    accumulation, all gradients stay whole until the last micro-batch. Autocast's 2-byte copies of the weights come on
-    top.
+    Stage 2 gathers all parameters, and so may stage 3 on a GPU without a limit of all-gathers. Otherwise stage 3
+    gathers the root, the current unit and the prefetched one. Autograd makes each gradient of a unit and then the
+    flattened one; its reduction has a result and a buffer of the same size. ``forward_prefetch`` delays reductions, so
+    one unit more stays gathered, with its gradient. With accumulation, all gradients stay whole until the last
+    micro-batch. Autocast's 2-byte copies of the weights come on top.
     """
     flats = {flat.unit: flat.elements for flat in flattened(setting)}
     largest, whole = max(flats.values(), default=0), sum(flats.values())
-    ahead = 1 if setting.options.get("backward_prefetch") == "none" else 2
-    gathered = whole if setting.stage == 2 else min(whole, ahead * largest + flats.get(ROOT, 0))
-    unreduced = whole + largest if setting.accumulate > 1 else 2 * largest
+    late = 1 if setting.options.get("forward_prefetch") else 0
+    ahead = late + (1 if setting.options.get("backward_prefetch") == "none" else 2)
+    unlimited = setting.device == "cuda" and setting.options.get("limit_all_gathers") is False
+    gathered = whole if setting.stage == 2 or unlimited else min(whole, ahead * largest + flats.get(ROOT, 0))
+    unreduced = whole + largest if setting.accumulate > 1 else (2 + late) * largest
     cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
     reduced = largest // setting.shards * (setting.widths.master or setting.widths.param)
     return gathered * setting.widths.param + unreduced * setting.widths.grad + reduced + cast

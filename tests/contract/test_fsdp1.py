@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from analysis.metrics.memory import memory
 from analysis.metrics.traffic import sent_bytes
 from analysis.theory import predict_rest, predict_sent, predict_state
-from tests.conftest import AsRecord, MakeCell, RunCheck, assert_parity, planned
+from bench.engines.base import Engine, RankContext
+from bench.engines.fsdp1 import adapter
+from bench.engines.spec import EngineSpec, EngineUnsupported
+from bench.worker import fake_group
+from tests.conftest import AsRecord, MakeCell, RunCheck, assert_parity
 
 ALL = {"memory": True, "collectives": True}
 MLP = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 4, "width": 61}
@@ -70,14 +79,59 @@ def test_training_equals_a_single_process(
     assert_parity(run_check(make_cell(engine="fsdp1", stage=stage, gpus=2, workload="gpt", batch_size=4, **settings)))
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("options", [{"backward_prefetch": "none"}, {"backward_prefetch": "post"}], ids=str)
-def test_its_options_take_effect(options: dict[str, Any], make_config: Any, run_check: RunCheck) -> None:
-    others = {"forward_prefetch": True, "limit_all_gathers": False}
-    ranks = run_check(planned(make_config, options | others, engine="fsdp1", stage=3, gpus=2, workload=MLP))
-    assert_parity(ranks)
-    assert ranks[0].description["forward_prefetch"] is True
-    assert str(ranks[0].description["backward_prefetch"]).lower() == options["backward_prefetch"]
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({}, "GCGCGC" + "GGCRGCRCR"),
+        ({"backward_prefetch": "post"}, "GCGCGC" + "GCGRCGRCR"),
+        ({"backward_prefetch": "none"}, "GCGCGC" + "GCRGCRGCR"),
+        ({"forward_prefetch": True}, "GGCGC" + "GGCGCRCRR"),
+    ],
+    ids=str,
+)
+def test_prefetching_gathers_before_computation(options: dict[str, Any], order: str, alone: Engine) -> None:
+    """In the third step, on a CPU: G gathers a unit, C computes with it, R reduces its gradient.
+
+    Autograd runs nodes in the reverse order of their creation. A prefetched unit's views are older than the previous
+    unit's forward, so its gradient is reduced after the previous unit's backward.
+    """
+    module = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
+    engine_options = {"backward_prefetch": "pre", "forward_prefetch": False, "limit_all_gathers": True} | options
+    spec = EngineSpec(stage=3, world_size=2, device="cpu", backend="fake", options=engine_options)
+    alone.setup(module, list(module), spec, RankContext(0, 2, torch.device("cpu"), dist.HashStore()))
+    for _ in range(3):
+        with Operators() as operators:  # type: ignore[no-untyped-call]
+            alone.forward_backward((torch.ones(2, 8),), lambda net, batch: net(batch[0]).square().mean(), sync=True)
+        alone.optimizer_step()
+    assert operators.order == order
+    described: dict[str, Any] = {**alone.describe()}
+    chosen = engine_options["backward_prefetch"]
+    assert described["backward_prefetch"] == (None if chosen == "none" else chosen)
+    assert described["forward_prefetch"] is engine_options["forward_prefetch"]
+
+
+@pytest.fixture
+def alone() -> Iterator[Engine]:
+    """The engine of rank 0, of a world of two whose other rank is simulated."""
+    try:
+        fake_group.join_group(0, 2)
+    except EngineUnsupported as error:
+        pytest.skip(str(error))
+    yield adapter.create()
+    dist.destroy_process_group()
+
+
+class Operators(TorchDispatchMode):
+    """The order of all-gathers (G), reduce-scatters (R) and, as one, the matrix products between them (C)."""
+
+    LETTERS: ClassVar = {"allgather_": "G", "_reduce_scatter_base_": "R", "mm": "C", "addmm": "C"}
+    order = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        letter = self.LETTERS.get(func.overloadpacket.__name__, "")
+        if letter != "C" or not self.order.endswith("C"):
+            self.order += letter
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.exhaustive

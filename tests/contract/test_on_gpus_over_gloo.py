@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench import engines
-from bench.engines import deepspeed
+from bench.engines import deepspeed, fabric
 from bench.engines.spec import EngineUnsupported
 from bench.launch.launcher import Launcher
 from bench.launch.local import LocalLauncher
@@ -51,8 +51,12 @@ def test_buffers_that_gloo_cannot_reach_go_by_the_host(
     check(make_cell(engine="native", stage=stage, gpus=gpus, bucket_mb=None if stage == 3 else 0.05), staged, scratch)
 
 
-def test_a_pipeline_is_rejected_there(make_config: Any) -> None:
-    config = make_config(engine="pipeline", workload="mlp", gpus=2)
+@pytest.mark.parametrize("engine", ["pipeline", "fabric"])
+def test_engines_that_need_a_gpu_for_each_rank_are_rejected_there(
+    engine: str, make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fabric, "INSTALLED", True)
+    config = make_config(engine=engine, workload="mlp", gpus=2)
     for machine, status in ((ONE_GPU, "unsupported"), (two_gpus(), None), (CPU_ONLY, None)):
         (cell,) = plan([config], machine, cores=2)
         assert cell.status == status

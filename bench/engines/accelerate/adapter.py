@@ -115,9 +115,12 @@ def ddp_settings(spec: EngineSpec) -> DistributedDataParallelKwargs:
 def set_variables(context: RankContext) -> None:
     """What ``accelerate launch`` would set. Accelerate takes the process group that is there.
 
+    Its own variables (ACCELERATE_GRADIENT_ACCUMULATION_STEPS, for one) would replace settings, so they are deleted.
     Without OMP_NUM_THREADS it would choose a number of threads. A local world of all ranks is what it asks no address
     of another host for.
     """
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
     local_rank = context.device.index if context.device.type == "cuda" else context.placement.local_rank
     os.environ |= {
         "RANK": str(context.rank),

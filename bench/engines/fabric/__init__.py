@@ -94,6 +94,11 @@ def check_model(spec: EngineSpec, step: StepProperties) -> None:
 def _unsupported(spec: EngineSpec) -> Iterator[UnsupportedCase]:
     sharded, streams = spec.stage >= 2, spec.device == "cuda"
     yield (
+        streams and spec.backend == "gloo",
+        "has no backend=gloo on device=cuda",
+        "Fabric needs a GPU for each rank of a host; valid: backend=nccl, engine=torch",
+    )
+    yield (
         sharded and spec.bucket_mb is not None,
         "has no bucket_mb",
         "fully_shard communicates per unit, not per bucket",

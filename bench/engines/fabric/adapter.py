@@ -57,7 +57,9 @@ class FabricEngine:
         self.fabric.launch()
         self.module = self.fabric.setup_module(WholeLoss(module), move_to_device=False)
         weights = [weight for weight in self.module.parameters() if weight.requires_grad]
-        fused = {"fused": True} if spec.optimizer in FUSED and not (self.sharded and spec.optimizer == "sgd") else {}
+        sharded_sgd = self.sharded and spec.optimizer == "sgd"  # DTensor has no rule for the fused SGD
+        complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
+        fused = {"fused": True} if spec.optimizer in FUSED and not (sharded_sgd or complex_) else {}
         self.optimizer = self.fabric.setup_optimizers(build_optimizer(spec, weights, **fused))
         self.learning_rate = LearningRate(spec, self.optimizer)
 
@@ -70,7 +72,8 @@ class FabricEngine:
     def optimizer_step(self) -> None:
         self.learning_rate.advance()
         if self.spec.clip_norm is not None:
-            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.spec.clip_norm)
+            max_norm = self.spec.clip_norm
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

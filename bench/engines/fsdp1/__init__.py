@@ -99,6 +99,16 @@ def _unsupported(spec: EngineSpec) -> Iterator[UnsupportedCase]:
         f"{WRAPPER} overlaps by CUDA streams, and waits for each collective where there are none",
     )
     yield (
+        spec.stage == 2 and spec.options["backward_prefetch"] != "pre",
+        f"has no engine.backward_prefetch={spec.options['backward_prefetch']}",
+        "SHARD_GRAD_OP keeps units gathered, so backward gathers none; valid: pre, stage=3",
+    )
+    yield (
+        spec.options["limit_all_gathers"] is False and not streams,
+        f"has no engine.limit_all_gathers=false on device={spec.device}",
+        f"{WRAPPER} waits for each all-gather where there are no CUDA streams; valid: true",
+    )
+    yield (
         size is not None and (size < 2 or spec.world_size % size > 0),
         f"has no shard_size={size}",
         f"valid with gpus={spec.world_size}: {shard_sizes(spec.world_size)}",

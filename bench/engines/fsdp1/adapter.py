@@ -99,16 +99,16 @@ class Fsdp1Engine:
             }
 
     def describe(self) -> Fsdp1Description:
-        options = self.spec.options
+        prefetch = {value: name for name, value in PREFETCH.items() if value}
         return {
             "library": f"torch {torch.__version__}",
             "overlap": self.device.type == "cuda",  # by streams; elsewhere it waits for each collective
             "wrapper": WRAPPER,
             "sharding_strategy": self.module.sharding_strategy.name,
             "shard_size": self.spec.shard_size or self.spec.world_size,
-            "backward_prefetch": None if options["backward_prefetch"] == "none" else options["backward_prefetch"],
-            "forward_prefetch": options["forward_prefetch"],
-            "limit_all_gathers": options["limit_all_gathers"],
+            "backward_prefetch": prefetch.get(self.module.backward_prefetch),
+            "forward_prefetch": self.module.forward_prefetch,
+            "limit_all_gathers": self.module.limit_all_gathers,
         }
 
     def teardown(self) -> None:

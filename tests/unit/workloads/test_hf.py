@@ -67,7 +67,9 @@ def test_a_configuration_file_builds_the_same_model_as_its_name(tmp_path: Path) 
         ("llama", {"hiden_size": 3}, "config.hiden_size is no entry of LlamaConfig"),
         ("llama", SMALL | {"max_position_embeddings": 8}, "sequence_length=16 is more than max_position_embeddings=8"),
         ("llama", {"hiden_size": 3}, "; did you mean hidden_size?"),
+        ("llama", {"num_hidden": 3}, "config.num_hidden is no entry of LlamaConfig"),
         ("detr", {}, "detr has none of the tasks causal,"),
+        ("wav2vec2", {"ctc_loss_reduction": "sum"}, "config.ctc_loss_reduction=sum is not valid: .*; valid: mean"),
         ("parakeet_ctc", {}, "parakeet_ctc does not read waves, which task=ctc has; valid: wav2vec2, hubert"),
     ],
 )
@@ -123,6 +125,9 @@ def test_images_and_recordings_have_the_shapes_that_their_models_read(
     assert float(loss.detach()) > 0 and torch.isfinite(loss.detach())
     if task == "ctc":
         assert module(batch[0]).logits.shape[1] == 16, "frames of sequence_length=16"
+        module.eval()
+        each = [workload.loss(module, workload.batch([index])).item() for index in range(2)]
+        assert workload.loss(module, batch).item() == pytest.approx(sum(each) / 2, rel=1e-5), "the mean over samples"
 
 
 def test_entries_that_do_not_fit_each_other_are_named_when_the_model_is_built() -> None:

@@ -51,6 +51,7 @@ def loss_of(workload: Workload) -> Tensor:
         ("dict", {"second": 0.5}, 1.5),
         ("named", {"first": 1, "second": 2}, 8.0),
         ("tuple", {"0": 3}, 6.0),
+        ("tuple", {0: 1, 1: 0.5}, 3.5),
     ],
 )
 def test_several_losses_are_added_with_their_weights(form: str, weights: Any, expected: float) -> None:

@@ -78,7 +78,23 @@ def test_stage_2_needs_all_parameters_and_both_need_a_units_gradients_twice() ->
     gradients = 4 * (2 * UNIT + UNIT // 2)
     assert predict_transient(fsdp1(2, 2)) == 4 * (UNIT + ROOT) + gradients
     assert predict_transient(fsdp1(3, 2)) == 4 * (UNIT + ROOT) + gradients
+    late = 4 * (UNIT + ROOT) + gradients + 4 * UNIT
+    assert predict_transient(fsdp1(3, 2, engine__forward_prefetch=True)) == late, "a reduction is late by one unit"
     assert predict_transient(fsdp1(3, 2, precision="amp_bf16")) == 4 * (UNIT + ROOT) + gradients + 2 * 66
+
+
+def test_a_gpu_without_a_limit_may_gather_all_units_at_stage_3() -> None:
+    larger = [Parameter(f"{unit}.weight", [8, 8], True, unit) for unit in range(4)]
+
+    def gathered(device: str, **options: Any) -> int:
+        record = fsdp1(3, 2, **options)
+        record.model, record.resolved["device"] = cnn_model(parameters=larger), device
+        transient = predict_transient(record)
+        assert transient is not None
+        return transient - 4 * (2 * 64 + 32)
+
+    assert gathered("cuda", engine__limit_all_gathers=False) == 4 * 4 * 64
+    assert gathered("cuda", engine__limit_all_gathers=True) == gathered("cpu") == 4 * 2 * 64
 
 
 def test_there_is_no_prediction_for_stages_that_it_lacks() -> None:

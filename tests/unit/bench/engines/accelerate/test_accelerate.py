@@ -24,6 +24,10 @@ def check(**changes: Any) -> None:
         ({"overlap": False}, "cannot set overlap=false: DistributedDataParallel always communicates in backward"),
         ({"compression": "powersgd"}, "has no compression=powersgd: .*; valid: engine=torch"),
         ({"compression": "bf16", "precision": "bf16"}, "has no compression=bf16 with precision=bf16: "),
+        (
+            {"bucket_mb": 25.0},
+            "has no bucket_mb=25: Accelerate drops a value equal to its default.*valid: null, 24.9",
+        ),
         ({"shard_size": 2}, "has no shard_size=2: DistributedDataParallel shards nothing"),
     ],
     ids=str,

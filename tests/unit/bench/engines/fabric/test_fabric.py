@@ -28,6 +28,7 @@ def check(**changes: Any) -> None:
         ({"overlap": True}, "at stage=3 cannot set overlap=true on device=cpu: fully_shard overlaps by CUDA streams"),
         ({"stage": 0, "overlap": False}, "at stage=0 cannot set overlap=false: "),
         ({"stage": 0, "precision": "bf16_master"}, "at stage=0 has no precision=bf16_master: "),
+        ({"device": "cuda"}, "at stage=3 has no backend=gloo on device=cuda: .* a GPU for each rank .*engine=torch"),
         ({"shard_size": 2}, "has no shard_size=2: ModelParallelStrategy has a mesh of data and tensor parallelism"),
     ],
     ids=str,

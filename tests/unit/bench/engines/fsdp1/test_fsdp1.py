@@ -37,6 +37,14 @@ def check(**changes: Any) -> None:
             {"offload": "params"},
             "has no offload=params: .* CPUOffload needs an accelerator; valid: engine=torch",
         ),
+        (
+            {"stage": 2, "options": OPTIONS | {"backward_prefetch": "post"}},
+            "at stage=2 has no engine.backward_prefetch=post: SHARD_GRAD_OP keeps units gathered, .*; valid: pre",
+        ),
+        (
+            {"options": OPTIONS | {"limit_all_gathers": False}},
+            "at stage=3 has no engine.limit_all_gathers=false on device=cpu: .* no CUDA streams; valid: true",
+        ),
         ({"compile": True}, "has no compile=true: .*valid: engine=torch at stage=2 or 3"),
     ],
     ids=str,
@@ -49,6 +57,11 @@ def test_what_it_lacks_is_unsupported_with_a_reason(changes: dict[str, Any], mes
 def test_overlap_is_what_streams_give() -> None:
     check(overlap=False)
     check(overlap=True, device="cuda")
+
+
+def test_options_are_supported_where_they_take_effect() -> None:
+    check(options=OPTIONS | {"backward_prefetch": "none", "forward_prefetch": True})
+    check(options=OPTIONS | {"limit_all_gathers": False}, device="cuda", backend="nccl")
 
 
 def test_a_misspelt_option_lists_the_valid_values() -> None:
