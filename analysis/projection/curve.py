@@ -148,12 +148,26 @@ class ScalingCurve:
 
     def rank_batch(self, ranks: int) -> float:
         """Samples per rank and step."""
-        batch = float(self.any.config.get("batch_size") or 1)
-        return batch / ranks if self.is_strong else batch
+        return self.batch / ranks if self.is_strong else float(self.batch)
+
+    @cached_property
+    def batch(self) -> int:
+        """Samples per step: of all ranks with strong scaling, else per rank."""
+        if self.batch_tokens:
+            assert self.any.model is not None
+            return self.batch_tokens // self.any.model.units_per_sample
+        return int(self.any.config.get("batch_size") or 1)
+
+    @cached_property
+    def batch_tokens(self) -> int | None:
+        """Tokens per step of all ranks, where they are set in place of a batch size."""
+        tokens = self.any.config.get("batch_tokens")
+        return int(tokens) if tokens else None
 
     @cached_property
     def is_strong(self) -> bool:
-        return self.any.config.get("scaling") == "strong"
+        """Whether all ranks share one batch."""
+        return self.any.config.get("scaling") == "strong" or self.batch_tokens is not None
 
     def units_per_step(self, ranks: int) -> float:
         """Units of work (tokens, images, samples) of all ranks together."""
@@ -197,8 +211,8 @@ class ScalingCurve:
         return collectives_at(by_size, ranks, self.shard_size)
 
     @cached_property
-    def deviations_s(self) -> list[float]:
-        """By how much the steps of a rank that waits for no other exceed their launch's median, ascending.
+    def deviations(self) -> list[float]:
+        """By what share the steps of a rank that waits for no other exceed their launch's median, ascending.
 
         From launches without communication, else from a world of one; empty where neither was measured, or one step.
         """
@@ -206,13 +220,13 @@ class ScalingCurve:
             launch for record in self.records.values() if record.attribution for launch in record.attribution.silent
         ]
         alone = list(self.records[1].launches) if 1 in self.records else []
-        seconds: list[float] = []
+        shares: list[float] = []
         for launch in silent or alone:
             for rank in launch.ranks:
                 times = rank.step_times_s()
                 middle = statistics.median(times)
-                seconds += [time - middle for time in times] if len(times) > 1 else []
-        return sorted(seconds)
+                shares += [time / middle - 1 for time in times] if len(times) > 1 else []
+        return sorted(shares)
 
     @cached_property
     def is_emulated(self) -> bool:
@@ -305,6 +319,8 @@ def _why_not(curve: ScalingCurve, oversubscribed: int) -> str:
         return "local_steps is not projected"
     if record.config.get("secondary_shard_size"):
         return "secondary_shard_size: its gathers among some of the ranks are not projected; valid: null"
+    if record.config.get("shard_size") == 0:
+        return "shard_size=0: its groups follow the hosts, which is not projected; valid: the number, such as 8"
     if record.config.get("data") == "loader":
         return "data=loader: the wait for data is not projected; run with data=pool"
     if record.config.get("optimizer") == "muon" and curve.stage >= 1:
@@ -312,7 +328,7 @@ def _why_not(curve: ScalingCurve, oversubscribed: int) -> str:
     if network.get("hosts") is not None:
         return "network.hosts puts more ranks on a host as the world grows; leave it unset, so each rank is a host"
     try:
-        curve.collectives(max(curve.sizes))
+        curve.collectives(2 * max(curve.sizes))
     except NotProjected as error:
         return str(error)
     return ""

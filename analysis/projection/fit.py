@@ -94,7 +94,7 @@ class Layout:
         together = [ranks for ranks in placed if ranks is not None]
         most = max(together) if len(together) == len(placed) else None
         spans = any(curve.spans_hosts for curve in curves)
-        return cls(most, trees, spans, any(not curve.deviations_s for curve in curves))
+        return cls(most, trees, spans, any(not curve.deviations for curve in curves))
 
     @property
     def links(self) -> list[int]:
@@ -166,12 +166,13 @@ class Fitted:
 def fit(curves: Sequence[ScalingCurve], timed: Fabric | None = None) -> list[Fitted]:
     """Estimates from all world sizes of these curves, the most likely first; ``timed`` are links timed by themselves.
 
-    There are two where NCCL reduces over all ranks, since it chooses between a ring and a tree; one that is much less
-    likely than the other is left out. Raises NotProjected where collectives follow no rule.
+    There are two where NCCL has all-reduces, over all ranks or among the replicas of hybrid sharding: it chooses
+    between a ring and a tree. One that is much less likely than the other is left out. Raises NotProjected where
+    collectives follow no rule.
     """
     ring = _fit(curves, timed, trees=False)
     fits = [ring]
-    if any(curve.has_trees and curve.stage <= 1 for curve in curves):
+    if any(curve.has_trees and (curve.stage <= 1 or curve.shard_size) for curve in curves):
         one_host = ring.layout.ranks_per_host is not None and not ring.layout.spans_hosts
         as_tree = replace(ring, layout=replace(ring.layout, trees=True))  # within a host both are a chain
         fits.append(as_tree if one_host else _fit(curves, timed, trees=True))

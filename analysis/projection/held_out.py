@@ -9,7 +9,7 @@ or along a tree, the band has each as far as it is likely.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -85,23 +85,47 @@ class HeldOut:
 def held_out(curves: Sequence[ScalingCurve], timed: Fabric | None = None) -> list[HeldOut]:
     """Predictions of every measured world size above half the largest, or of the largest where only one is smaller.
 
-    Empty where a fit has too few sizes.
+    Empty where a fit has too few sizes, or lacks the links that the larger sizes use.
     """
-    sizes = sorted({ranks for curve in curves for ranks in curve.sizes})
-    for limit in (max(sizes, default=0) // 2, *sizes[-2:-1]):
-        both = [(curve, curve.within(limit)) for curve in curves]
-        small = [(curve, part) for curve, part in both if len(part.sizes) >= 2 and part.is_known_at(curve.sizes)]
-        if small:
+    for limit, small in _parts(curves):
+        spans_hosts = any(part.spans_hosts for _, part in small)
+        places = [
+            (place, ranks)
+            for place, (whole, _) in enumerate(small)
+            for ranks in whole.sizes
+            if ranks > limit and (spans_hosts or whole.ranks_per_host is None or ranks <= whole.ranks_per_host)
+        ]
+        if places:
             break
     else:
         return []
     projector = Projector([part for _, part in small], timed)
     return [
-        HeldOut(projector.at(place, ranks), max(part.sizes), whole.step_s(ranks).value, whole.relative_error(ranks))
-        for place, (whole, part) in enumerate(small)
-        for ranks in whole.sizes
-        if ranks > limit
+        HeldOut(
+            projector.at(place, ranks),
+            max(projector.curves[place].sizes),
+            small[place][0].step_s(ranks).value,
+            small[place][0].relative_error(ranks),
+        )
+        for place, ranks in places
     ]
+
+
+def why_unchecked(curves: Sequence[ScalingCurve]) -> str:
+    """Why ``held_out`` predicts nothing of these curves, as a clause."""
+    if any(_parts(curves)):
+        return "no fit on fewer hosts has the links between them"
+    return "too few world sizes to predict one from the others"
+
+
+def _parts(curves: Sequence[ScalingCurve]) -> Iterator[tuple[int, list[tuple[ScalingCurve, ScalingCurve]]]]:
+    """Limits of the world size, and the curves that can be fitted up to it, each with that part of it."""
+    sizes = sorted({ranks for curve in curves for ranks in curve.sizes})
+    for limit in (max(sizes, default=0) // 2, *sizes[-2:-1]):
+        both = [(curve, curve.within(limit)) for curve in curves]
+        small = [(curve, part) for curve, part in both if len(part.sizes) >= 2 and part.is_known_at(curve.sizes)]
+        if small:
+            yield limit, small
 
 
 class Projector:
@@ -124,11 +148,9 @@ class Projector:
         The step time is the median of the draws. Its parts are those of the draw that has it.
         """
         seconds = self.drawn_s(place, ranks, describe)
-        fitted, draw = self._draws[int(np.argsort(seconds)[len(seconds) // 2])]
+        fitted, draw = self.median_draw(seconds)
         parts = fitted.parts(place, ranks, draw, describe)
-        doublings = max(1.0, log2(ranks / max(self.curves[place].sizes)))
-        error = self.deviation_per_doubling * doublings
-        logs = np.log(seconds)
+        logs, error = np.log(seconds), self.own_deviation(place, ranks)
         low, high = np.exp(np.quantile(logs[:, None] + error * NORMAL, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
         return Projected(self.curves[place].label, ranks, parts, float(low), float(high), float(np.std(logs)))
 
@@ -136,6 +158,14 @@ class Projector:
         """Step times in seconds that measurements leave open: draws of each fit, as many as it is likely."""
         of_fits = [fitted.drawn_s(place, ranks, describe) for fitted in self.fits]
         return np.concatenate([seconds[:count] for seconds, count in zip(of_fits, self._counts, strict=True)])
+
+    def median_draw(self, values: Floats) -> tuple[Fitted, int]:
+        """The fit, and the place of the draw in it, that has the median of these values, one per draw."""
+        return self._draws[int(np.argsort(values)[len(values) // 2])]
+
+    def own_deviation(self, place: int, ranks: int) -> float:
+        """The deviation of log step time among so many ranks that is the model's own."""
+        return self.deviation_per_doubling * max(1.0, log2(ranks / max(self.curves[place].sizes)))
 
     @cached_property
     def _counts(self) -> list[int]:

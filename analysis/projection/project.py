@@ -13,11 +13,13 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.projection.curve import ScalingCurve, curves
 from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.fit import Describe, undescribed
-from analysis.projection.held_out import LEVEL, HeldOut, Projected, Projector
+from analysis.projection.held_out import LEVEL, NORMAL, HeldOut, Projected, Projector, why_unchecked
+from analysis.projection.least_squares import Floats
 from analysis.projection.measured_links import measured_line
 from analysis.projection.memory import peak_bytes
 from results.record import Record
@@ -62,7 +64,7 @@ class Knee:
     bottleneck: str
     """The part that grows most with the next doubling; empty where doubling pays off within all that is projected."""
     low: int
-    """The lower end of a 90 % band of ``ranks``, by what the measurements leave open."""
+    """The lower end of a 90 % band of ``ranks``, by what the measurements leave open and the model's own error."""
     high: int
     dips: dict[int, str] = field(default_factory=dict)
     """Smaller world sizes from which doubling does not pay off, though a later one does, and the part that grows."""
@@ -78,6 +80,8 @@ class Projection:
     """By world size, the fastest first."""
     knees: list[Knee] = field(default_factory=list)
     checked: list[HeldOut] = field(default_factory=list)
+    why_unchecked: str = ""
+    """Why no measured world size was predicted from others; empty where one was."""
     timed: LinkTime | None = None
     """Links that were timed by themselves."""
     not_projected: list[str] = field(default_factory=list)
@@ -112,6 +116,7 @@ def _group(
     record = group[0].any
     projection = Projection(group[0].fabric_key[0], record.model.unit if record.model else "unit")
     projection.checked, projection.timed = projector.checked, timed
+    projection.why_unchecked = "" if projector.checked else why_unchecked(group)
     for ranks in targets:
         allowed = []
         for place, curve in enumerate(group):
@@ -148,11 +153,13 @@ def why_not(curve: ScalingCurve, ranks: int, links: Links) -> str:
     largest = max(curve.sizes)
     if ranks > MAX_FACTOR * largest:
         return f"more than {MAX_FACTOR} times the largest measured world size, {largest}"
-    if curve.is_strong and curve.rank_batch(ranks) < curve.micro_batches:
-        samples = int(curve.rank_batch(1))
-        most = samples // curve.micro_batches
-        return f"scaling=strong shares a batch of {samples} samples; valid: up to {most} GPUs, or a larger batch_size"
-    if curve.shard_size and ranks > curve.shard_size and ranks % curve.shard_size:
+    if curve.is_strong and curve.batch % (ranks * curve.micro_batches):
+        setting, other = ("batch_tokens", "batch_tokens") if curve.batch_tokens else ("scaling=strong", "batch_size")
+        return (
+            f"{setting} shares a batch of {curve.batch} samples evenly; valid: divisors of "
+            f"{curve.batch // curve.micro_batches}, or another {other}"
+        )
+    if curve.shard_size and ranks % curve.shard_size:
         return f"shard_size={curve.shard_size} does not divide the world size; valid: its multiples"
     if curve.is_emulated or curve.spans_hosts or links.between is not None:
         return ""
@@ -182,13 +189,18 @@ def _doubled(curve: ScalingCurve, most: int, links: Links) -> list[int]:
 def knee_of(projector: Projector, place: int, sizes: Sequence[int], describe: Describe = undescribed) -> Knee:
     """The knee of the curve at ``place`` among ``sizes``, each of which is twice the one before."""
     curve = projector.curves[place]
-    projected = [projector.at(place, ranks, describe) for ranks in sizes]
+    projected_s = [projector.at(place, ranks, describe).step_s for ranks in sizes]
     shared = 1 / 2 if curve.is_strong else 1.0
-    pays = _pays([one.step_s for one in projected], shared)
-    causes = [after.parts.grown(before.parts, shared) for before, after in pairwise(projected)]
-    last = _last_paid(pays)
+    pays = _pays(np.array(projected_s), shared)
     drawn = np.array([projector.drawn_s(place, ranks, describe) for ranks in sizes])
-    ends = [_last_paid(_pays(seconds, shared)) for seconds in drawn.T]
+    causes = []
+    for (before, before_s), (after, after_s) in pairwise(zip(sizes, drawn, strict=True)):
+        fitted, draw = projector.median_draw(after_s / before_s)
+        small, large = (fitted.parts(place, ranks, draw, describe) for ranks in (before, after))
+        causes.append(large.grown(small, shared))
+    last = int(_last_paid(pays))
+    errors = np.array([projector.own_deviation(place, ranks) for ranks in sizes])
+    ends = _last_paid(_pays(drawn[:, :, None] * np.exp(errors[:, None, None] * NORMAL), shared))
     low, high = np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf").astype(int)
     return Knee(
         curve.label,
@@ -200,14 +212,18 @@ def knee_of(projector: Projector, place: int, sizes: Sequence[int], describe: De
     )
 
 
-def _pays(steps_s: Sequence[float], shared: float) -> list[bool]:
-    """For each doubling, whether throughput rises by ``PAYS_OFF``; a rank's share of the batch is ``shared`` of it."""
-    return [2 * shared * before / after >= PAYS_OFF for before, after in pairwise(steps_s)]
+def _pays(steps_s: Floats, shared: float) -> NDArray[np.bool_]:
+    """For each doubling, whether throughput rises by ``PAYS_OFF``; a rank's share of the batch is ``shared`` of it.
+
+    ``steps_s`` has a row for each world size, in seconds; the result has one row less.
+    """
+    return np.asarray(2 * shared * steps_s[:-1] / steps_s[1:] >= PAYS_OFF)
 
 
-def _last_paid(pays: Sequence[bool]) -> int:
-    """Doublings up to the last one that pays off."""
-    return max((at + 1 for at, pay in enumerate(pays) if pay), default=0)
+def _last_paid(pays: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Doublings up to the last one that pays off, over the first axis."""
+    doublings = np.arange(1, len(pays) + 1).reshape(-1, *[1] * (pays.ndim - 1))
+    return np.asarray(np.max(pays * doublings, axis=0, initial=0))
 
 
 def merged(lines: Sequence[str]) -> list[str]:

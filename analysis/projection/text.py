@@ -44,8 +44,8 @@ def check_lines(projection: Projection) -> Iterator[str]:
         )
     if not checked:
         yield (
-            f"Not checked: too few world sizes to predict one from the others. The band assumes an error of "
-            f"{units.percent(UNCHECKED)} per doubling."
+            f"Not checked: {projection.why_unchecked}. The band assumes an error of {units.percent(UNCHECKED)} per "
+            "doubling."
         )
         return
     errors = [abs(one.error) for one in checked]

@@ -1,5 +1,6 @@
 """A fit recovers what the links were, and says when measurements do not tell."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from analysis.projection.curve import curves
 from analysis.projection.fit import MINIMA, Fitted, fit
+from results.launches import Collective
 from tests.simulated_training import Cluster
 
 
@@ -38,6 +40,17 @@ def test_the_algorithm_of_an_all_reduce_is_identified_where_latency_dominates(tr
 
 def test_both_algorithms_stay_where_they_take_the_same_time():
     assert {one.trees for one in fits(alpha_s=1e-6)} == {True, False}
+
+
+def test_replicas_of_hybrid_sharding_may_reduce_along_a_tree():
+    records = [Cluster(alpha_s=1e-6).record(3, ranks, launches=2, steps=4) for ranks in (2, 4, 8)]
+    for record in records:
+        record.config["shard_size"] = 2
+        ranks = record.config["gpus"]
+        shard = [replace(call, group_size=2) for call in record.collectives or []]
+        replicas = [Collective("all_reduce", "float32", 1 << 17, ranks // 2, 8)] if ranks > 2 else []
+        record.collectives = shard + replicas
+    assert {one.trees for one in fit(curves(records)[0])} == {True, False}
 
 
 def test_hidden_communication_leaves_the_bandwidth_uncertain():

@@ -59,7 +59,8 @@ def test_where_one_of_them_is_quantized_its_exchanges_are_known_by_their_dtype(q
     for record in quantized.curve.records.values():
         record.config["quantize"] = quantize
     calls = [Collective("send", gathered, 8192, 2, 8), Collective("send", reduced, 4096, 2, 4)]
-    phases = quantized.phases(calls, 1.0, FABRIC)
+    quantized.curve.records[2].collectives = calls
+    phases = quantized.phases(2, 1.0, FABRIC)
     gather_s, reduce_s = (2e-4 + call.size_bytes * 8e-9 for call in calls)
     assert phases.forward == phases.backward_gathers == [pytest.approx(gather_s)] * 4
     assert phases.reductions == [pytest.approx(reduce_s)] * 4
@@ -101,6 +102,13 @@ def test_the_maximum_grows_beyond_the_sample():
     generator = random.Random(2)
     sample = sorted(generator.gauss(0, 1) for _ in range(40))
     assert expected_maximum(sample, 4096) > max(sample)
+
+
+def test_waiting_shrinks_with_the_time_of_a_step():
+    """With strong scaling a rank's own time shrinks, and by how much steps differ with it."""
+    alone = StepModel(ScalingCurve("a", {1: Cluster(noise=0.1).record(0, 1, launches=1, steps=12)}))
+    assert alone.straggler_s(8, 1.0, 0.0) > 0
+    assert alone.straggler_s(8, 0.25, 0.0) == pytest.approx(alone.straggler_s(8, 1.0, 0.0) / 4)
 
 
 def test_no_sample_has_no_maximum():

@@ -1,12 +1,19 @@
 """What a projection answers, and what it does not."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from analysis.projection.curve import curves
 from analysis.projection.fabric import LinkTime
-from analysis.projection.project import Links, project
+from analysis.projection.fit import Describe, undescribed
+from analysis.projection.held_out import Projector
+from analysis.projection.least_squares import Floats
+from analysis.projection.model import Parts
+from analysis.projection.project import Links, knee_of, project
+from analysis.projection.text import check_lines
+from results.launches import Collective
 from results.record import Record
 from tests.fakes import measured
 from tests.simulated_training import Cluster
@@ -116,15 +123,17 @@ def test_a_step_to_slow_links_between_hosts_is_no_end_of_scaling():
 
 
 def test_links_between_hosts_that_were_measured_need_no_description():
-    (projection,), _ = project(sweep(stages=(0,), sizes=(1, 2, 4, 8), per_host=2), [32])
+    (projection,), _ = project(sweep(stages=(0,), sizes=(1, 2, 4, 8), network="none", per_host=2), [32])
     assert [row.projected.ranks for row in projection.rows[32]] == [32]
 
 
 @pytest.mark.parametrize(
     ("changes", "ranks", "reason"),
     [
-        ({"strong": True}, 128, "scaling=strong shares a batch of 64 samples; valid: up to 64 GPUs"),
+        ({"strong": True}, 128, "scaling=strong shares a batch of 64 samples evenly; valid: divisors of 64"),
+        ({"strong": True}, 48, "scaling=strong shares a batch of 64 samples evenly; valid: divisors of 64"),
         ({}, 9, "shard_size=2 does not divide the world size; valid: its multiples"),
+        ({}, 1, "shard_size=2 does not divide the world size; valid: its multiples"),
     ],
 )
 def test_a_world_size_that_cannot_run_is_not_projected(changes, ranks, reason):
@@ -133,6 +142,75 @@ def test_a_world_size_that_cannot_run_is_not_projected(changes, ranks, reason):
         record.config["shard_size"] = None if changes else 2
     (projection,), _ = project(records, [ranks])
     assert projection.not_projected[0].startswith(f"{ranks} GPUs: {reason}")
+
+
+def test_shard_groups_that_follow_the_hosts_are_not_projected_as_full_sharding():
+    records = sweep(stages=(3,))
+    for record in records:
+        record.config["shard_size"] = 0
+    projections, (reason,) = project(records, [8])
+    assert projections == []
+    assert reason.endswith("its groups follow the hosts, which is not projected; valid: the number, such as 8")
+
+
+def test_collectives_that_follow_no_rule_are_rejected_with_the_reason():
+    records = sweep(stages=(0,))
+    for record, calls in zip(records[1:], (1, 5), strict=True):
+        record.collectives = [Collective("all_reduce", "float32", 10, record.config["gpus"], calls)]
+    projections, (reason,) = project(records, [8])
+    assert projections == []
+    assert "its all_reduce calls change between world sizes 2, 4" in reason
+
+
+def test_tokens_of_all_ranks_are_one_batch_that_they_share():
+    records = sweep(stages=(0,), strong=True)
+    for record in records:
+        assert record.model is not None
+        record.config |= {"scaling": "weak", "batch_tokens": 64 * record.model.units_per_sample, "batch_size": 7}
+    (projection,), _ = project(records, [8, 48])
+    (row,) = projection.rows[8]
+    assert row.throughput_per_s == pytest.approx(records[0].config["batch_tokens"] / row.projected.step_s)
+    assert projection.not_projected[0].startswith("48 GPUs: batch_tokens shares a batch of 64 samples evenly")
+
+
+def test_a_size_on_two_hosts_is_not_predicted_from_one_host():
+    (projection,), _ = project(sweep(stages=(0,), sizes=(2, 4, 8), network="none", per_host=4), [16])
+    assert projection.checked == []
+    (line,) = check_lines(projection)
+    assert line.startswith("Not checked: no fit on fewer hosts has the links between them.")
+
+
+class Drawn(Projector):
+    """Two world sizes and three draws (latency, bandwidth), of which another has the median step at each size."""
+
+    parts_s: ClassVar = {1: [(0.55, 0.0), (0.0, 0.6), (0.5, 0.0)], 2: [(0.8, 0.0), (0.3, 0.6), (1.0, 0.0)]}
+
+    def __init__(self, deviation: float) -> None:
+        self.curves = curves(sweep(stages=(0,)))[0]
+        self.deviation = deviation
+
+    def drawn_s(self, place: int, ranks: int, describe: Describe = undescribed) -> Floats:
+        return np.array([latency_s + bandwidth_s for latency_s, bandwidth_s in self.parts_s[ranks]])
+
+    def median_draw(self, values: Floats) -> tuple[Any, int]:
+        return self, int(np.argsort(values)[1])
+
+    def parts(self, place: int, ranks: int, draw: int, describe: Describe) -> Parts:
+        return Parts(0.0, 0.0, 0.0, *self.parts_s[ranks][draw], 0.0)
+
+    def own_deviation(self, place: int, ranks: int) -> float:
+        return self.deviation * ranks
+
+
+def test_what_grows_most_is_that_of_one_draw_at_both_sizes():
+    """In no draw does bandwidth grow, but the median draw has none at one GPU, and most at two."""
+    knee = knee_of(Drawn(0.0), 0, [1, 2])
+    assert (knee.ranks, knee.bottleneck, knee.low, knee.high) == (1, "latency", 1, 1)
+
+
+def test_the_error_of_the_model_widens_the_band_of_the_knee():
+    knee = knee_of(Drawn(0.2), 0, [1, 2])
+    assert (knee.low, knee.ranks, knee.high) == (1, 1, 2)
 
 
 def test_what_does_not_fit_the_memory_is_not_the_answer():
