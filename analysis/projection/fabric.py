@@ -4,10 +4,11 @@ S is the size of the whole array in bytes, f = (n-1)/n, α the latency of one me
 bytes per second. A ring all-reduce takes 2(n-1)·α + 2f·S/β, reduce-scatter and all-gather take (n-1)·α + f·S/β
 (shared FORMULAS, "Time"; Thakur, Rabenseifner and Gropp 2005). Deviations of a backend are noted with each formula.
 
-A ring over H hosts has H-1 hops between hosts in each pass. All other hops are inside a host. A rank sends the next
-part before the last one has arrived. So a part takes the sum of its hops' latencies, as in NCCL's estimate of its own
-rings and trees (``ncclTopoTuneModel`` in NCCL's src/graph/tuning.cc). The slowest hop passes one part after another. A
-pass takes the longer of the two.
+A ring over H hosts has N hops, H of them between hosts. In a pass each part skips one hop, and the slowest part one
+inside a host, if there is one: it crosses between hosts min(H, N-1) times. A rank sends the next part before the last
+one has arrived. So a part takes the sum of its hops' latencies, as in NCCL's estimate of its own rings and trees
+(``ncclTopoTuneModel`` in NCCL's src/graph/tuning.cc). The slowest hop passes one part after another. A pass takes the
+longest of the two, and of a part that waits at the slowest hop before it goes around.
 """
 
 from __future__ import annotations
@@ -58,10 +59,14 @@ class Fabric:
         inside_s, between_s = part * self.inside.s_per_byte, part * self._shared(stride)
         if not self.eager:
             return rounds * (np.maximum(self.inside.alpha_s, self.between.alpha_s) + np.maximum(inside_s, between_s))
-        crossings = hosts - 1
-        along_s = (rounds - crossings) * (self.inside.alpha_s + inside_s)
-        along_s = along_s + crossings * (self.between.alpha_s + between_s)
-        over_one_s = np.maximum(rounds * inside_s + self.inside.alpha_s, rounds * between_s + self.between.alpha_s)
+        crossings = min(hosts, rounds)
+        waits = max(0, rounds - (crossings - 1) * max(1, self.ranks_per_host // stride) - 1)
+        hop_s = self.inside.alpha_s + inside_s
+        along_s = crossings * (self.between.alpha_s + between_s) + (rounds - crossings - waits) * hop_s
+        along_s = along_s + waits * np.maximum(between_s, hop_s)
+        over_one_s = rounds * between_s + self.between.alpha_s
+        if ranks > hosts:
+            over_one_s = np.maximum(over_one_s, rounds * inside_s + self.inside.alpha_s)
         return np.maximum(over_one_s, along_s)
 
     def slowest_s(self, ranks: int, size: float, stride: int = 1) -> Seconds:

@@ -5,6 +5,7 @@ sent.py       bytes, counted at collectives and by the kernel
 emulated.py   times of ranks that sleep, behind emulated links
 update.py     the time of an optimizer's step
 curves.py     scaling curves as records, for a projection
+judgement.py  a projected value against a published one
 projected.py  scaling curves: fitted on small world sizes, judged on large ones
 horovod.py    the same for Horovod's three models
 """

@@ -13,7 +13,8 @@ from claims import __main__ as command
 from claims import document, findings, plots
 from claims.claim import Claim, Compared, ComparisonPlot, Finding, PlottedCurve, reproduced
 from claims.findings import FindingEntry, Findings, NotFindings
-from claims.published import projected
+from claims.published import horovod, projected
+from claims.published.judgement import projected_finding
 from claims.register import CLAIMS, TOPICS
 from claims.suite import ExperimentError, Suite
 
@@ -89,12 +90,25 @@ def test_a_file_without_findings_is_named_in_one_line(text: str, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("claim", [claim for claim in projected.CLAIMS if claim.id != "P4"], ids=lambda claim: claim.id)
+@pytest.mark.parametrize(
+    "claim",
+    [claim for claim in (*projected.CLAIMS, *horovod.CLAIMS) if claim.id != "P4"],
+    ids=lambda claim: claim.id,
+)
 def test_a_projection_of_a_published_curve_is_what_the_reference_has(claim: Claim) -> None:
     finding, before = claim.find(Suite(Path("nowhere"))), REFERENCE[claim.id].finding
     assert finding.verdict == before.verdict
     ours, theirs = ([one.ours for one in each.compared] for each in (finding, before))
     assert ours == pytest.approx(theirs, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("low", "in_shape", "verdict"),
+    [(1.9, False, "not testable here"), (2.1, False, "contradicted"), (2.1, True, "reproduced in shape")],
+)
+def test_a_projection_is_contradicted_only_outside_its_band(low: float, in_shape: bool, verdict: str) -> None:
+    one = Compared("ratio", 2.0, 2.3, "", low, 2.6)
+    assert projected_finding([one], 0.05, "So.", in_shape=in_shape).verdict == verdict
 
 
 def test_every_published_row_has_an_entry() -> None:

@@ -80,8 +80,8 @@ def test_rings_use_all_links_of_a_host():
     assert collective_s(call("all_gather", 16), "nccl", rails) == pytest.approx(expected_s)
 
 
-@pytest.mark.parametrize(("hosts", "per_host"), [(2, 8), (8, 8), (16, 1), (1, 8)])
-@pytest.mark.parametrize("between", [1e6, 1e8, 1e10])
+@pytest.mark.parametrize(("hosts", "per_host"), [(2, 8), (8, 8), (16, 1), (1, 8), (4, 2)])
+@pytest.mark.parametrize("between", [1e6, 1e8, 1e9, 1e10, 1e11])
 def test_a_ring_takes_the_time_of_a_simulation_of_its_messages(hosts, per_host, between):
     """Parts are bound by latency along the ring, or by bytes over the slowest hop."""
     ranks, inside_s, between_s = hosts * per_host, 3e-6, 3e-5
@@ -95,7 +95,7 @@ def test_a_ring_takes_the_time_of_a_simulation_of_its_messages(hosts, per_host, 
         between_bytes_per_s=between,
     )
     simulated = cluster.rounds_s(ranks, ranks - 1)
-    assert collective_s(call("all_gather", ranks), "nccl", fabric) == pytest.approx(simulated, rel=0.05, abs=between_s)
+    assert collective_s(call("all_gather", ranks), "nccl", fabric) == pytest.approx(simulated)
 
 
 def test_replicas_of_hybrid_sharding_cross_hosts_and_share_their_links():
