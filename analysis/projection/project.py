@@ -49,6 +49,9 @@ class ProjectionRow:
     throughput_per_s: float
     efficiency: float
     """Against the smallest measured world size."""
+    throughput_band: tuple[float, float]
+    efficiency_band: tuple[float, float]
+    """The 90 % bands of both, by that of the step."""
     peak_bytes: int | None
     fits: bool | None
     """Whether the peak is within the limit; None where either is unavailable."""
@@ -175,7 +178,11 @@ def _row(projector: Projector, place: int, ranks: int, describe: Describe, memor
     own = curve.units_per_step(base) / curve.step_s(base).value
     peak = peak_bytes(curve, ranks)
     fits = None if peak is None or memory_bytes is None else peak <= memory_bytes
-    return ProjectionRow(projected, throughput, throughput / own * base / ranks, peak, fits)
+    band = (curve.units_per_step(ranks) / projected.high_s, curve.units_per_step(ranks) / projected.low_s)
+    ideal = own * ranks / base
+    return ProjectionRow(
+        projected, throughput, throughput / ideal, band, (band[0] / ideal, band[1] / ideal), peak, fits
+    )
 
 
 def _doubled(curve: ScalingCurve, most: int, links: Links) -> list[int]:

@@ -12,7 +12,7 @@ from analysis.projection.project import PAYS_OFF, Projection, ProjectionRow
 from analysis.text import units
 from terminal.tables import bare
 
-COLUMNS = ("configuration", "step (ms)", "90 % band", "throughput", "efficiency", "exposed", "limit", "peak (MiB)")
+COLUMNS = ("configuration", "step (ms)", "throughput", "efficiency", "exposed", "limit", "peak (MiB)")
 
 
 def show(projection: Projection, out: Console) -> None:
@@ -25,9 +25,13 @@ def show(projection: Projection, out: Console) -> None:
         out.print(answer(ranks, rows, projection.unit), style="bold", markup=False, soft_wrap=True)
         table = bare(COLUMNS, ("configuration", "limit"), whole=COLUMNS)
         for row in rows:
-            table.add_row(*cells(row))
+            label, *each, exposed, limit, peak = cells(row)
+            with_bands = [f"{value}\n{band}" for value, band in zip(each[::2], each[1::2], strict=True)]
+            table.add_row(label, *with_bands, exposed, limit, peak)
         out.print(table)
     out.print()
+    if projection.rows:
+        out.print("In brackets: the 90 % band.", markup=False)
     for line in (*knee_lines(projection), *memory_lines(projection)):
         out.print(line, markup=False, soft_wrap=True)
     for line in projection.not_projected:
@@ -79,13 +83,23 @@ def cells(row: ProjectionRow) -> list[str]:
     peak = units.mib(row.peak_bytes) + (" too large" if row.fits is False else "")
     return [
         projected.label,
-        units.ms(projected.step_s),
-        f"[{units.ms(projected.low_s)}, {units.ms(projected.high_s)}]",
-        units.short(row.throughput_per_s),
-        units.percent(row.efficiency),
+        *numbers(row),
         units.percent(exposed),
         "memory" if row.fits is False else parts.bottleneck,
         peak,
+    ]
+
+
+def numbers(row: ProjectionRow) -> list[str]:
+    """Step, throughput and efficiency, each followed by its band."""
+    projected, (slow, fast), (least, most) = row.projected, row.throughput_band, row.efficiency_band
+    return [
+        units.ms(projected.step_s),
+        f"[{units.ms(projected.low_s)}, {units.ms(projected.high_s)}]",
+        units.short(row.throughput_per_s),
+        f"[{units.short(slow)}, {units.short(fast)}]",
+        units.percent(row.efficiency),
+        f"[{units.percent(least)}, {units.percent(most)}]",
     ]
 
 

@@ -53,6 +53,7 @@ def _tables(projection: Projection) -> list[Table]:
     rows: list[list[Value | str]] = []
     for ranks, allowed in projection.rows.items():
         for row in allowed:
-            label, step, band, throughput, efficiency, exposed, limit, _ = cells(row)
-            rows.append([label, str(ranks), Value(step, band), throughput, efficiency, exposed, limit])
+            label, *each, exposed, limit, _ = cells(row)
+            with_bands = [Value(value, band) for value, band in zip(each[::2], each[1::2], strict=True)]
+            rows.append([label, str(ranks), *with_bands, exposed, limit])
     return table([*words("configuration"), *numbers(*COLUMNS), *words("limit")], rows)

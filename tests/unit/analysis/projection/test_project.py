@@ -35,6 +35,11 @@ def test_the_fastest_configuration_comes_first():
     for rows in projection.rows.values():
         assert [row.throughput_per_s for row in rows] == sorted((row.throughput_per_s for row in rows), reverse=True)
         assert all(row.projected.low_s < row.projected.step_s < row.projected.high_s for row in rows)
+        for row in rows:
+            slow, fast = row.throughput_band
+            assert slow * row.projected.high_s == pytest.approx(row.throughput_per_s * row.projected.step_s)
+            assert fast * row.projected.low_s == pytest.approx(row.throughput_per_s * row.projected.step_s)
+            assert row.efficiency_band[1] / row.efficiency == pytest.approx(fast / row.throughput_per_s)
 
 
 def test_one_host_without_a_network_is_not_projected_to_many():
