@@ -206,7 +206,9 @@ def images(seed: int, data_dir: str, shape: tuple[int, ...], *, classes: int) ->
         else:
             source = TarShards(seed, place, preparation(shape))
     except OSError as error:
-        raise not_there(data_dir, what, f"{layout} with images in every one") from error
+        shards = f"tar shards {root / PATTERN} that can be read; {error}"
+        looked_for = shards if isinstance(place, list) else f"{layout} with images in every one"
+        raise not_there(data_dir, what, looked_for) from error
     if source.classes > classes:
         raise not_there(
             data_dir,

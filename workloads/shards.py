@@ -7,7 +7,6 @@ sample must depend on its index alone. So the place of each sample is read once,
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ class TarShards:
     """Images of the shards ``files`` as (n, *shape), decoded on access by ``prepare``, and their labels (n)."""
 
     def __init__(self, seed: int, files: Sequence[Path], prepare: Callable[[Any], Tensor]) -> None:
-        self._files = [os.open(file, os.O_RDONLY) for file in files]  # read by offset, so forked workers share them
+        self._files = list(files)  # opened for each image: there may be more shards than a process may open
         places = [place for number, file in enumerate(files) for place in places_in(number, file)]
         if not places:
             raise WorkloadError(
@@ -60,7 +59,9 @@ class TarShards:
     def _image(self, place: Place) -> Tensor:
         from PIL import Image
 
-        content = os.pread(self._files[place.shard], place.size, place.offset)
+        with self._files[place.shard].open("rb") as shard:
+            shard.seek(place.offset)
+            content = shard.read(place.size)
         return self._prepare(Image.open(io.BytesIO(content)).convert("RGB"))
 
 

@@ -38,7 +38,7 @@ def widths_of(precision: str, parameters: Sequence[Parameter] = ()) -> Widths | 
     return Widths(weights, 4 if entry.master else 0, weights, ITEM_BYTES[entry.optimizer_state])
 
 
-QUANTIZED, BLOCK = 4096, 256
+MIN_QUANTIZED_ELEMENTS, BLOCK = 4096, 256
 """Elements from which on torchao quantizes an array, and those of a block with one scale."""
 SCALE_BYTES = 4
 CODES_BYTES = 256 * 4
@@ -71,7 +71,7 @@ class Optimizer:
         return sum(self.bytes_of(part, width) for part in (*parts, count - whole) if part)
 
     def _array_bytes(self, count: int, width: int) -> int:
-        if not self.has_8_bits or count < QUANTIZED or count % BLOCK:
+        if not self.has_8_bits or count < MIN_QUANTIZED_ELEMENTS or count % BLOCK:
             return count * width
         return count + count // BLOCK * SCALE_BYTES + CODES_BYTES
 

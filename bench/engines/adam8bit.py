@@ -21,8 +21,6 @@ from torch import Tensor
 NAME = "adam8bit"
 BLOCK = 256
 """Elements with one scale, torchao's default."""
-LEAST = 4096
-"""Elements below which torchao does not quantize."""
 PART = 2**16
 """Elements of a flat shard that are updated together."""
 

@@ -88,7 +88,8 @@ class Capabilities:
         ):
             value = getattr(spec, name)
             if value not in valid:
-                has = self.why_not.get(name) or f"it has {', '.join(map(str, valid))}"
+                why = None if value in FEW_HAVE else self.why_not.get(name)
+                has = why or f"it has {', '.join(map(str, valid))}"
                 raise EngineUnsupported(f"engine={engine} has no {name}={value}: {has}")
         for name in HYPERPARAMETERS:
             if getattr(spec, name) is not None and name not in TAKES[spec.optimizer]:

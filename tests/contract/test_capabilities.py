@@ -17,7 +17,8 @@ from tests.conftest import WRAPPERS, MakeCell
 
 ANSWERS = list(declared(2, "gloo")) + [answer for answer in declared(4, "gloo") if answer.setting == "shard_size"]
 WITH_PARITY = ("stage", "precision", "optimizer")
-"""Settings whose every yes tests/contract/test_engines.py runs, and compares with a single process..."""
+"""Settings whose every yes tests/contract/test_engines.py runs, and compares with a single process (test_muon and
+test_adam8bit run these optimizers)..."""
 ELSEWHERE = (
     "compile",
     "checkpointing",
@@ -28,7 +29,8 @@ ELSEWHERE = (
     "quantize",
     "secondary_shard_size",
 )
-"""Settings whose launches are in a test of their own."""
+"""Settings whose launches are in a test of their own. With checkpointing_budget there is no launch: test_compiled
+compiles with it in one process of native, and the unit test of bench.engines.compiler checks torch's option."""
 OF_SOME_MODULES = ("tensor_parallel", "pipeline")
 """... on a model that these engines reject."""
 TINY = {"name": "mlp", "factory": "workloads.mlp:MLP", "depth": 2, "width": 8}

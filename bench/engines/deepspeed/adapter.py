@@ -58,7 +58,7 @@ class DeepSpeed:
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         own = spec.options["kernel"] == "deepspeed"
         if own or spec.options["offload_device"] == "nvme":
-            remove_stale_locks()
+            remove_stale_locks(context.placement.hosts)
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         fused = {"fused": True} if spec.optimizer in FUSED else {}
         self.engine, self.optimizer, _, _ = deepspeed.initialize(

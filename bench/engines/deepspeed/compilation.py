@@ -16,13 +16,14 @@ GUARD = "ddp-zero-bench.lock"
 """Locked by one rank at a time, and by the kernel's means: none that ended holds it."""
 
 
-def remove_stale_locks(root: Path | None = None) -> list[Path]:
+def remove_stale_locks(hosts: int, root: Path | None = None) -> list[Path]:
     """Removes the locks of torch's compiled operators that no process has open, and returns them.
 
-    ``root``: torch's own folder, or that of ``TORCH_EXTENSIONS_DIR``. Without ``/proc`` it removes nothing.
+    ``root``: torch's own folder, or that of ``TORCH_EXTENSIONS_DIR``. It removes nothing without ``/proc``, and nothing
+    in a launch on several ``hosts``: they may share the folder, and a process of another host is not in ``/proc``.
     """
     root = root or build_root()
-    if not root.is_dir() or not Path("/proc/self/fd").is_dir():
+    if hosts > 1 or not root.is_dir() or not Path("/proc/self/fd").is_dir():
         return []
     with (root / GUARD).open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)

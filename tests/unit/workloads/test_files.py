@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -93,9 +94,11 @@ def test_images_in_tar_shards_are_read_by_index(tmp_path: Path) -> None:
                     member = tarfile.TarInfo(f"./{number:04}.{extension}")
                     member.size = len(content)
                     file.addfile(member, io.BytesIO(content))
+    descriptors = len(os.listdir("/dev/fd"))
     source = files.images(0, str(tmp_path), (3, 32, 32), classes=6)
     assert source.info == DataInfo("2 tar shards (6 real images, 6 classes)", synthetic=False, samples=6)
     images, labels = source.batch(range(6))
+    assert len(os.listdir("/dev/fd")) == descriptors, "no shard stays open"
     red = (images[:, 0] * 0.229 + 0.485) * 255
     torch.testing.assert_close(red.amax((1, 2)), 40.0 * labels, atol=0.01, rtol=0)
     assert sorted(labels.tolist()) == list(range(6)) != labels.tolist()
@@ -115,4 +118,10 @@ def test_a_shard_that_is_none_is_rejected(content: bytes | None, message: str, t
     else:
         file.write_bytes(content)
     with pytest.raises(WorkloadError, match=message):
+        files.images(0, str(tmp_path), (3, 32, 32), classes=6)
+
+
+def test_a_folder_named_as_a_shard_is_rejected_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "train-0.tar").mkdir()
+    with pytest.raises(WorkloadError, match=r"tar shards .*\*\.tar that can be read; .*train-0\.tar"):
         files.images(0, str(tmp_path), (3, 32, 32), classes=6)

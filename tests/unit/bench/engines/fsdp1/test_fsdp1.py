@@ -32,6 +32,7 @@ def check(**changes: Any) -> None:
         ),
         ({"shard_size": 3}, "at stage=3 has no shard_size=3: valid with gpus=4: 2, 4"),
         ({"optimizer": "muon"}, "has no optimizer=muon: Muon needs whole matrices"),
+        ({"optimizer": "adam8bit"}, "has no optimizer=adam8bit: it has sgd, adam, adamw, rmsprop$"),
         ({"bucket_mb": 1.0}, "has no bucket_mb=1.0: .* per unit, not per bucket"),
         (
             {"offload": "params"},
