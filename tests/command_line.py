@@ -35,8 +35,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -m *words`` in ``cwd``, with ``variables`` added to the environment.
 
-    Reports have no figures, which take most of their time, unless ``drawn``. Raises subprocess.TimeoutExpired after
-    ``timeout`` seconds; the process is killed then.
+    Where ``drawn`` is false, reports have no figures, which take most of their time. Raises
+    subprocess.TimeoutExpired after ``timeout`` seconds; the process is killed then.
     """
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     environment |= {"PYTHONPATH": str(ROOT), **(variables or {})}

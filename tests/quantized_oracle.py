@@ -101,10 +101,10 @@ class Oracle:
 
     def _step(self, step: int) -> float:
         """One update; the mean loss of the global batch."""
-        sums = [np.zeros(layout.size, np.float32) for layout, _ in self.buckets]
+        sums, own = self._zeros(), [self._zeros() for _ in range(self.ranks)]
         scale, loss_sum = 1 / (self.ranks * self.spec.accumulate), 0.0
         for micro in range(self.spec.accumulate):
-            totals = [np.zeros(layout.size, np.float32) for layout, _ in self.buckets]
+            is_last = micro == self.spec.accumulate - 1
             for rank in range(self.ranks):
                 is_stale = self.fault == "stale" and rank == self.ranks - 1
                 self._load(self.before if is_stale else list(self.masters))
@@ -114,18 +114,31 @@ class Oracle:
                 (loss * scale).backward()
                 loss_sum += float(loss.detach()) * scale
                 for number, bucket in enumerate(self.buckets):
-                    is_unreduced = self.fault == "unreduced" and number == 1 and rank > 0
-                    if not is_unreduced:
-                        totals[number] += self._in_shards(bucket[0], self._flat(bucket, "grad"), "gradients")
-            for number, total in enumerate(totals):
-                is_lost = self.fault == "lost" and number == 1 and micro == self.spec.accumulate - 1
-                if not is_lost:
-                    sums[number] += total
+                    is_lost = self.fault == "lost" and number == 1 and is_last
+                    if not is_lost:
+                        own[rank][number] += self._flat(bucket, "grad")
+            if is_last or self.stage >= 2:
+                self._reduce(own, sums)
+                own = [self._zeros() for _ in range(self.ranks)]
         self.before = [master.detach().clone() for master in self.masters]
         for master, gradient in zip(self.masters, sums, strict=True):
             master.grad = torch.from_numpy(gradient)
         self.optimizer.step()
         return loss_sum
+
+    def _reduce(self, gradients: list[list[Floats]], sums: list[Floats]) -> None:
+        """Adds what each rank has of each bucket to ``sums``."""
+        for number, (layout, _) in enumerate(self.buckets):
+            total = np.zeros(layout.size, np.float32)
+            for rank, own in enumerate(gradients):
+                is_unreduced = self.fault == "unreduced" and number == 1 and rank > 0
+                if not is_unreduced:
+                    total += self._in_shards(layout, own[number], "gradients")
+            sums[number] += total
+
+    def _zeros(self) -> list[Floats]:
+        """One array per bucket."""
+        return [np.zeros(layout.size, np.float32) for layout, _ in self.buckets]
 
     def _weights(self) -> dict[str, Tensor]:
         """Of the masters, which are trained."""

@@ -23,8 +23,8 @@ MIB = 1 << 20
 BLOCK = 256
 SCALE_BYTES = 4
 """With quantize, what is communicated of an element is 1 byte, and of each block of a shard a scale in fp32."""
-PIECE = 1 << 16
-"""Elements that are quantized at a time on a CPU."""
+PIECE, CUDA_PIECE = 1 << 16, 1 << 24
+"""Elements that are quantized at a time, on a CPU and on a GPU."""
 MUON_BYTES = 2
 """Of an averaged gradient, whole for its direction and all-gathered from stage 1 on: bf16."""
 
@@ -109,15 +109,27 @@ def transient(setting: Setting) -> int:
     largest = max((bucket.size for bucket in layout if bucket.trainable), default=0)
     flying = min(int(setting.described.get("in_flight", 1)) + 1, sum(bucket.trainable for bucket in layout))
     received = flying * largest * setting.fraction * widths.grad if setting.stage >= 1 else 0
-    if "gradients" in setting.quantized:  # what is sent as well, and a piece of a shard in fp32
-        room = 4 * min(PIECE, max((bucket.shard for bucket in layout if bucket.trainable), default=0))
+    if "gradients" in setting.quantized:  # what is sent as well
         packed = [packed_bytes(setting, bucket) for bucket in layout if bucket.trainable]
-        received = flying * 2 * max(packed, default=0) + room
+        received = flying * 2 * max(packed, default=0)
     collected = flying * largest * widths.grad if setting.stage >= 2 else 0
     gathered = gathered_bytes(setting, layout) if setting.stage == 3 else 0
     cast = 2 * elements(setting.parameters) if setting.precision.startswith("amp_") else 0
     directions = MUON_BYTES * max((bucket.size for bucket in layout if of_matrices(setting, bucket)), default=0)
-    return int(max(received + collected + gathered, directions) + cast)
+    return int(max(received + collected + gathered + room_bytes(setting, layout), directions) + cast)
+
+
+def room_bytes(setting: Setting, layout: Sequence[PredictedBucket]) -> int:
+    """Most bytes in which a piece of a shard is quantized or dequantized in fp32, one shard at a time.
+
+    A sum of gradients that are not in fp32 needs room for itself too; in fp32 it is made in its place.
+    """
+    piece = CUDA_PIECE if setting.device == "cuda" else PIECE
+    gradients = max((bucket.shard for bucket in layout if bucket.trainable), default=0)
+    weights = max((bucket.shard for bucket in layout), default=0)
+    sums = 1 if setting.widths.grad == 4 else 2
+    rooms = {"gradients": sums * min(piece, gradients), "weights": min(piece, weights)}
+    return 4 * max((rooms[what] for what in setting.quantized), default=0)
 
 
 def gathered_bytes(setting: Setting, layout: Sequence[PredictedBucket]) -> int:

@@ -28,8 +28,14 @@ FAULTS = ("exact", "unreduced", "lost", "stale")
 @pytest.mark.parametrize(
     ("quantize", "settings"),
     [
-        ("weights_and_gradients", {"stage": 3, "gpus": 3, "accumulate": 2}),
-        ("gradients", {"stage": 2, "gpus": 2, "accumulate": 2, "bucket_mb": 0.02, "overlap": False}),
+        ("weights", {"stage": 3, "gpus": 4, "secondary_shard_size": 2, "accumulate": 2, "checkpointing": "full"}),
+        ("gradients", {"stage": 1, "gpus": 2, "accumulate": 2, "bucket_mb": 0.02}),
+        pytest.param("weights_and_gradients", {"stage": 3, "gpus": 3, "accumulate": 2}, marks=pytest.mark.exhaustive),
+        pytest.param(
+            "gradients",
+            {"stage": 2, "gpus": 2, "accumulate": 2, "bucket_mb": 0.02, "overlap": False},
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_ranks_train_as_ranks_of_one_process_that_round_alike_and_send_what_is_predicted(
@@ -46,7 +52,7 @@ def test_ranks_train_as_ranks_of_one_process_that_round_alike_and_send_what_is_p
         **settings,
     )
     assert cell.outside_parity() == f"quantize={quantize} communicates 8-bit numbers"
-    oracle = scratch / f"{quantize}.pt"
+    oracle = scratch / f"{quantize}-{cell.config.stage}.pt"
     job = dataclasses.replace(Jobs(cell, scratch).check(), parity_steps=STEPS, reference=str(oracle))
     reference = Oracle(job, settings.get("bucket_mb")).train()
     reference.save(oracle)

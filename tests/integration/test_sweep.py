@@ -80,7 +80,7 @@ def test_a_sweep_continues_after_failures_and_rejections_and_can_be_resumed(tmp_
         *("-m", *FAULTY, "engine=torch", "workload.how=none,raise", "stage=0,2", "bucket_mb=null,1", "gpus=2", *QUICK),
         *("tracking=none", f"hydra.sweep.dir={folder}"),
     )
-    done = run(tmp_path, *sweep)
+    done = run(tmp_path, *sweep, drawn=True)
     assert done.returncode == 1
     first_records = records(folder)
     by_setting = {
@@ -110,7 +110,7 @@ def test_a_sweep_continues_after_failures_and_rejections_and_can_be_resumed(tmp_
     assert all(launch.conditions["window_s"] > 0 for launch in sound.launches)
     assert sound.ceiling and sound.ceiling.flops_per_s > 0
     assert {row["status"] for row in summary(folder)} == {"ok", "unsupported", "failed"}
-    assert (folder / "report.html").exists() and (folder / "report.md").exists()
+    assert (folder / "report.html").exists() and (folder / "report.md").exists() and [*folder.rglob("*.png")]
     assert done.stdout.strip().splitlines()[-1].endswith("report.html")
 
     again = run(tmp_path, *sweep)
@@ -212,8 +212,9 @@ URI = f"http://me:{WORD}2@127.0.0.1:9/?token={WORD}3"
 def test_nothing_that_a_sweep_writes_holds_the_password(multirun: list[str], tmp_path: Path) -> None:
     words = [f"tracking.uri='{URI}'", f"+hydra.job.env_set.MY_TOKEN={WORD}4", "hydra.sweep.dir=sweep"]
     words += ["workload=linear", "batch_size=8", "steps=1", "warmup=0", "repeats=1", "measure=time"]
-    ended = run(tmp_path, *multirun, *words)
+    ended = run(tmp_path, *multirun, *words, drawn=True)
     assert ended.returncode == 0 and "tried again at the end" in ended.stderr, ended.stderr
     assert "not logged to MLflow" in ended.stdout and WORD not in ended.stdout + ended.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert files and [path for path in files if WORD.encode() in path.read_bytes()] == []
+    assert any(path.suffix == ".png" for path in files)
+    assert [path for path in files if WORD.encode() in path.read_bytes()] == []

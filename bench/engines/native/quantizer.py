@@ -88,7 +88,9 @@ def quantize(values: Tensor, packed: Tensor) -> None:
         scales[piece.blocks] = scale
         # Division by infinity makes codes of 0. The codes of a block with a scale of NaN do not matter.
         divisor = scale.masked_fill(scale == 0, float("inf")).unsqueeze(1)
-        torch.div(rows, divisor, out=quotients)
+        # A quotient of another dtype and fp32 would allocate memory for the elements in fp32.
+        dividend = rows if rows.dtype == torch.float32 else quotients.copy_(rows)
+        torch.div(dividend, divisor, out=quotients)
         piece.rows(codes).copy_(quotients.round_())
 
 

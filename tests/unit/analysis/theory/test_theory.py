@@ -252,7 +252,26 @@ def test_quantized_buckets_are_sent_and_received_packed_in_addition_to_what_is_c
 
     assert needed("none") == 3 * whole // 4 + whole + whole
     assert needed("gradients") == 2 * packed + 4 * 256 + whole + whole
-    assert needed("weights") == 3 * whole // 4 + whole + whole + packed
+    assert needed("weights") == 3 * whole // 4 + whole + whole + packed + 4 * 256
+
+
+def test_a_piece_of_a_shard_is_quantized_in_fp32_and_a_sum_in_bf16_is_made_there_too() -> None:
+    """Shards of 100,032 elements: on a CPU, pieces of 65,536."""
+    model = cnn_model(parameters=[Parameter("0.weight", [200_064], True, 0)])
+    packed = 2 * (100_032 + 4 * 391)
+
+    def room(quantize: str, precision: str, device: str) -> int:
+        record = cell(3, 2, model=model, engine__name="native", quantize=quantize, precision=precision)
+        record.resolved["device"] = device
+        needed, width = predict_transient(record), 4 if precision == "fp32" else 2
+        assert needed is not None
+        gradients = 2 * packed if quantize == "gradients" else width * 100_032
+        return needed - gradients - 2 * width * 200_064 - (packed if quantize == "weights" else 0)
+
+    assert [room("weights", precision, "cpu") for precision in ("fp32", "bf16")] == [4 * 65_536] * 2
+    assert [room("gradients", precision, "cpu") for precision in ("fp32", "bf16")] == [4 * 65_536, 8 * 65_536]
+    assert [room("weights", precision, "cuda") for precision in ("fp32", "bf16")] == [4 * 100_032] * 2
+    assert [room("gradients", precision, "cuda") for precision in ("fp32", "bf16")] == [4 * 100_032, 8 * 100_032]
 
 
 def test_the_papers_prediction_ignores_padding_and_counters() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.engines.native import quantizer
 from bench.engines.native.quantizer import BLOCK, add_dequantized, dequantize, packed_bytes, quantize
+from bench.measure.memory.step import StepMemory
 
 TINY = np.finfo(np.float32).tiny
 
@@ -107,3 +108,23 @@ def test_rows_are_dequantized_once_and_added_in_fp32_in_their_order(ranks: int) 
 def test_an_element_takes_a_byte_and_a_block_four_more() -> None:
     assert [packed_bytes(count) for count in (0, 1, BLOCK, BLOCK + 1)] == [0, 5, 260, 265]
     assert packed_bytes(1 << 20) / (4 << 20) == 1.015625 / 4
+
+
+@pytest.mark.parametrize(("dtype", "rooms"), [(torch.float32, 1), (torch.bfloat16, 2), (torch.float64, 2)])
+def test_a_piece_needs_room_in_fp32_and_the_sum_of_another_dtype_once_more(
+    dtype: torch.dtype, rooms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``analysis.theory.native_engine`` predicts; scales of blocks come in addition."""
+    monkeypatch.setattr(quantizer, "PIECE", 1 << 14)
+    values = torch.randn(3 << 14, generator=torch.Generator().manual_seed(0)).to(dtype)
+    packed = sent(values)
+
+    def taken(function: Callable[[], None]) -> float:
+        """Bytes, in rooms."""
+        memory = StepMemory(torch.device("cpu"))
+        with memory, memory.step({}, []):
+            function()
+        return (memory.result().peak_bytes - memory.result().rest_bytes) / (4 << 14)
+
+    assert taken(lambda: quantize(values, packed)) == pytest.approx(1, abs=0.05)
+    assert taken(lambda: add_dequantized([packed, packed], values)) == pytest.approx(rooms, abs=0.05)
