@@ -40,9 +40,9 @@ cannot be run; 130 after Ctrl-C.
 TOPICS = {
     "Training (what engines support differs: python -m bench.engines)": (
         *("engine", "stage", "precision", "bucket_mb", "overlap", "accumulate", "compression", "quantize"),
-        *("shard_size", "secondary_shard_size", "local_steps", "clip_norm", "compile", "checkpointing", "offload"),
-        *("optimizer", "lr", "momentum", "beta1", "beta2", "eps", "weight_decay", "lr_schedule", "lr_warmup"),
-        "lr_steps",
+        *("shard_size", "secondary_shard_size", "local_steps", "clip_norm", "compile", "checkpointing"),
+        *("checkpointing_budget", "offload", "optimizer", "lr", "momentum", "beta1", "beta2", "eps", "weight_decay"),
+        *("lr_schedule", "lr_warmup", "lr_steps"),
     ),
     "Work and ranks": (
         *("workload", "gpus", "device", "backend", "threads", "scaling", "batch_size", "batch_tokens"),

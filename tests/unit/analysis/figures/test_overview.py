@@ -13,10 +13,12 @@ from analysis.figures import catalogue
 from analysis.figures.canvas import WIDTH, style
 from analysis.figures.overview import overview
 from analysis.figures.step_parts import COLOURS
+from analysis.report.model.content import Content
+from analysis.report.write import write_report
 from analysis.table.frame import frame, measure_all
 from analysis.table.panels import layout, panels
 from results.record import Record
-from tests.fakes import sweep, write_report
+from tests.fakes import sweep
 
 LONGEST_CAPTION = 190
 """Letters of two lines at the width of a column."""
@@ -74,7 +76,7 @@ def test_one_world_size_has_no_curve_over_world_size(tmp_path: Path) -> None:
 
 
 def test_figures_are_at_least_1200_pixels_wide_and_captions_have_two_lines(tmp_path: Path) -> None:
-    paths = write_report(sweep((0, 3), (1, 2)), tmp_path)
+    paths = write_report(Content(sweep((0, 3), (1, 2))), tmp_path)
     for figure in paths.figures:
         assert struct.unpack(">I", figure.read_bytes()[16:20])[0] >= 1200, figure.name
     assert WIDTH <= 4.1, "wider figures have small letters on a phone"

@@ -125,7 +125,7 @@ def test_too_few_processes_are_named_and_leave_no_descriptor_open(
     job = timing_job(make_cell(workload={"name": "mine", "factory": factory}))
     received, sent = multiprocessing.Pipe(duplex=False)
     with contextlib.closing(received), contextlib.closing(sent):
-        process = multiprocessing.get_context("fork").Process(
+        process = multiprocessing.get_context("forkserver").Process(
             target=launched_without_forks, args=(job_message(job), sent)
         )
         process.start()
