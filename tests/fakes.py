@@ -68,6 +68,17 @@ def cnn_model(**changes: Any) -> Model:
     return Model(**fields | changes)
 
 
+def two_layers() -> Model:
+    """Two linear layers, 5 -> 7 -> 3, of which the first is a sharding unit."""
+    parameters = [
+        Parameter("0.weight", [7, 5], True, 0),
+        Parameter("0.bias", [7], True, 0),
+        Parameter("1.weight", [3, 7], True, -1),
+        Parameter("1.bias", [3], True, -1),
+    ]
+    return cnn_model(parameters=parameters, buffer_bytes=24)
+
+
 def launch(round_: int, ranks: list[list[float]], loss: float = 0.5, optimizer_s: float = 0.0) -> Launch:
     """A launch from step times by rank; ``optimizer_s`` of each step is the optimizer's."""
     samples = [

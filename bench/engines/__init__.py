@@ -13,6 +13,7 @@ What every engine uses:
     optimizers.py         optimizers and learning rates
     muon.py               optimizer=muon
     adam8bit.py           optimizer=adam8bit
+    kept_state.py         what a rank keeps from step to step, with an optimizer of torch
     scaling.py            dynamic loss scaling
     offload.py            state in host memory
     compiler.py           compile=true

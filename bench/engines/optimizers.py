@@ -86,6 +86,15 @@ def build_optimizer(
     return OPTIMIZERS[spec.optimizer](groups, lr=spec.lr, **hyperparameters(spec), **more)
 
 
+def fused(spec: Training, weights: Iterable[Tensor], *, sharded: bool = False) -> dict[str, bool]:
+    """The argument for a fused update, where torch has one; ``sharded``: the weights are DTensors.
+
+    No fused optimizer takes complex weights, and DTensor has no rule for the fused SGD.
+    """
+    unfused = (sharded and spec.optimizer == "sgd") or any(weight.is_complex() for weight in weights)
+    return {"fused": True} if spec.optimizer in FUSED and not unfused else {}
+
+
 class LearningRate:
     """Sets the learning rate before each update, skipped ones included."""
 

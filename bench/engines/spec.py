@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,6 +130,21 @@ class Traits:
     """Why two runs cannot give the same bits, whatever the algorithms; ``deterministic=true`` is then unsupported."""
     unsilenced: str = ""
     """Why a step cannot run without communication; empty if it can."""
+
+
+def reject_unsupported(what: str, cases: Iterable[UnsupportedCase]) -> None:
+    """Raises EngineUnsupported for the first case that applies; ``what`` is the engine, such as ``engine=torch``."""
+    for applies, lacks, why in cases:
+        if applies:
+            raise EngineUnsupported(f"{what} {lacks}: {why}")
+
+
+def reject_missing(engine: str, *, installed: bool) -> None:
+    """Raises EngineUnavailable for an engine whose library is an extra of its name."""
+    if not installed:
+        raise EngineUnavailable(
+            f"engine={engine} needs a library that is not installed: pip install 'ddp-zero-bench[{engine}]'"
+        )
 
 
 def reject_debug_detail(what: str, why: str) -> None:

@@ -7,9 +7,9 @@ from analysis.projection.fabric import Fabric, LinkTime
 from analysis.projection.fit import RDMA_S
 from analysis.projection.held_out import Projector
 from claims import shape
-from claims.claim import Finding, Register, claim
+from claims.claim import Finding, Register, claim, reproduced
 from claims.published.curves import all_reduced, published_curve
-from claims.published.judgement import TOLERANCE, UNDECIDED, in_shape, in_words, judged, projected_finding
+from claims.published.judgement import TOLERANCE, UNDECIDED, in_shape, in_words, judged, unless_undecided
 from claims.suite import Suite
 
 CLAIMS: Register = []
@@ -70,7 +70,7 @@ def horovod(suite: Suite) -> Finding:
     ]
     because, same = in_shape(f"{in_words(compared)}.", shapes)
     near = all(abs(one.difference) <= TOLERANCE for one in compared)
-    return projected_finding(compared, TOLERANCE if same else 0.0, because, in_shape=same or near)
+    return unless_undecided(reproduced(compared, TOLERANCE if same else 0.0, because, in_shape=same or near))
 
 
 def horovod_curve(name: str) -> ScalingCurve:

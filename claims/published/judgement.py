@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from analysis.projection.held_out import Projected
 from claims import shape
-from claims.claim import Compared, ComparisonPlot, Finding, PlottedCurve, reproduced
+from claims.claim import Compared, ComparisonPlot, Finding, PlottedCurve
 
 TOLERANCE = 0.05
 OPEN = 2.0
@@ -62,18 +61,9 @@ def in_shape(because: str, curves: Sequence[shape.Curve]) -> tuple[str, bool]:
     return because + (f"{rule}{'; '.join(missing)}." if missing else ""), not missing
 
 
-def projected_finding(
-    compared: Sequence[Compared],
-    tolerance: float,
-    because: str,
-    *,
-    in_shape: bool,
-    numbers: dict[str, Any] | None = None,
-    plot: ComparisonPlot | None = None,
-) -> Finding:
-    """As ``reproduced``, but undecided where the bands have every published value, and one is beyond the tolerance."""
-    finding = reproduced(compared, tolerance, because, in_shape=in_shape, numbers=numbers, plot=plot)
-    beyond = any(abs(one.difference) > TOLERANCE for one in compared)
-    if finding.verdict == "contradicted" and beyond and all(one.is_inside for one in compared):
+def unless_undecided(finding: Finding) -> Finding:
+    """Contradicts nothing where the bands have every published value, and one is beyond the tolerance."""
+    beyond = any(abs(one.difference) > TOLERANCE for one in finding.compared)
+    if finding.verdict == "contradicted" and beyond and all(one.is_inside for one in finding.compared):
         return replace(finding, verdict="not testable here")
     return finding

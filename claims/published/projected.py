@@ -24,7 +24,7 @@ from claims.published.judgement import (
     judged,
     open_in_words,
     plotted,
-    projected_finding,
+    unless_undecided,
 )
 from claims.suite import Suite
 
@@ -178,7 +178,7 @@ def playbook(suite: Suite) -> Finding:
     plot = plotted(curve.label, PLAYBOOK, dict(zip((128, 256), compared, strict=True)), "tokens per second and GPU")
     if any(map(is_open, compared)):
         return Finding("not testable here", because, {}, compared, plot)
-    return projected_finding(compared, TOLERANCE, because, in_shape=same, plot=plot)
+    return unless_undecided(reproduced(compared, TOLERANCE, because, in_shape=same, plot=plot))
 
 
 @claim(
@@ -237,7 +237,7 @@ def foundry(suite: Suite) -> Finding:
     numbers = {f"{one.name}, kept from 128 to 512 GPUs": one.ours[-1] / one.ours[0] for one in shapes}
     plot = plotted("7B", FOUNDRY["7B"], {512: compared[2]}, "tokens per second and GPU")
     tolerance = 0.0 if reordered else TOLERANCE
-    return projected_finding(compared, tolerance, because, in_shape=same or near, numbers=numbers, plot=plot)
+    return unless_undecided(reproduced(compared, tolerance, because, in_shape=same or near, numbers=numbers, plot=plot))
 
 
 @claim(
@@ -297,4 +297,4 @@ def t5(suite: Suite) -> Finding:
         "much again to 512. Two sizes do not tell which it is.",
         [shape.Curve("T5-11B", [T5[256], T5[512]], ours)],
     )
-    return projected_finding(compared, TOLERANCE, because, in_shape=same, plot=plot)
+    return unless_undecided(reproduced(compared, TOLERANCE, because, in_shape=same, plot=plot))

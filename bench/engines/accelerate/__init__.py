@@ -15,11 +15,11 @@ from bench.engines.spec import (
     SCHEDULE,
     Capabilities,
     EngineSpec,
-    EngineUnavailable,
-    EngineUnsupported,
     UnsupportedCase,
     option,
     reject_debug_detail,
+    reject_missing,
+    reject_unsupported,
 )
 from bench.engines.unsupported_steps import reject_skipped
 from results.model import StepProperties
@@ -65,13 +65,8 @@ def check_settings(spec: EngineSpec) -> None:
     """Raises EngineUnavailable without the library, EngineUnsupported for what it cannot do."""
     option(spec, "gradient_as_bucket_view", True, False)
     reject_debug_detail("engine=accelerate", "DistributedDataParallel crashes in torch 2.15")
-    for applies, what, why in _unsupported(spec):
-        if applies:
-            raise EngineUnsupported(f"engine=accelerate {what}: {why}")
-    if not INSTALLED:
-        raise EngineUnavailable(
-            "engine=accelerate needs a library that is not installed: pip install 'ddp-zero-bench[accelerate]'"
-        )
+    reject_unsupported("engine=accelerate", _unsupported(spec))
+    reject_missing("accelerate", installed=INSTALLED)
 
 
 def check_model(spec: EngineSpec, step: StepProperties) -> None:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from bench.engines.accelerate import INSTALLED
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.kept_state import kept_state
 from bench.engines.muon import describe_muon, hidden_matrices
-from bench.engines.optimizers import FUSED, LearningRate, build_optimizer
+from bench.engines.optimizers import LearningRate, build_optimizer, fused
 from bench.engines.precision import cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
+from bench.engines.torch import ddp
 from bench.engines.unsupported import reject_sparse
 from bench.engines.whole_loss import WholeLoss
 from results.resolved import EngineDescription
@@ -47,8 +49,7 @@ class AccelerateEngine:
             kwargs_handlers=[ddp_settings(spec)],
         )
         weights = [weight for weight in module.parameters() if weight.requires_grad]
-        fused = {"fused": True} if spec.optimizer in FUSED and not any(map(torch.is_complex, weights)) else {}
-        optimizer = build_optimizer(spec, weights, hidden_matrices(module), **fused)
+        optimizer = build_optimizer(spec, weights, hidden_matrices(module), **fused(spec, weights))
         self.module, self.optimizer = self.accelerator.prepare(WholeLoss(module), optimizer)
         self.learning_rate = LearningRate(spec, self.optimizer)
 
@@ -68,32 +69,25 @@ class AccelerateEngine:
 
     def state(self) -> dict[str, list[Tensor]]:
         """DDP's reducer keeps its buckets to itself: they are seen here only as gradients that are views of them."""
-        weights: list[Tensor] = list(self.module.parameters())
-        states = self.optimizer.state.values()
-        return {
-            "params": weights,
-            "grads": [weight.grad for weight in weights if weight.grad is not None],
-            "optimizer": [entry for state in states for entry in state.values() if isinstance(entry, Tensor)],
-            "buffers": list(self.module.buffers()),
-        }
+        return kept_state(list(self.module.parameters()), self.optimizer, self.module.buffers())
 
     def full_state_dict(self) -> dict[str, Tensor]:
         module = self.accelerator.unwrap_model(self.module).module
         return {name: weight.detach() for name, weight in module.named_parameters()}
 
     def describe(self) -> AccelerateDescription:
-        cap_mb = self.spec.bucket_mb
+        bucket_mb, first_bucket_mb = ddp.bucket_sizes_mb(self.spec.bucket_mb)
         described: AccelerateDescription = {
             "library": f"accelerate {accelerate.__version__}, torch {torch.__version__}",
             "wrapper": type(self.module).__name__,
             "overlap": True,
-            "bucket_mb": 25.0 if cap_mb is None else cap_mb,
-            "first_bucket_mb": 1.0 if cap_mb is None else cap_mb,
+            "bucket_mb": bucket_mb,
+            "first_bucket_mb": first_bucket_mb,
             "gradient_as_bucket_view": self.module.gradient_as_bucket_view,
             "mixed_precision": self.accelerator.mixed_precision,
         }
         if self.spec.compression != "none":
-            described["reduce_dtype"] = {"bf16": "bfloat16", "fp16": "float16"}[self.spec.compression]
+            described["reduce_dtype"] = ddp.REDUCE_DTYPES[self.spec.compression]
         if muon := describe_muon(self.spec, "on every rank").get("muon"):
             described["muon"] = muon
         return described

@@ -17,11 +17,11 @@ from bench.engines.spec import (
     SCHEDULE,
     Capabilities,
     EngineSpec,
-    EngineUnavailable,
-    EngineUnsupported,
     UnsupportedCase,
     option,
     reject_debug_detail,
+    reject_missing,
+    reject_unsupported,
 )
 from bench.engines.torch import check_fully_shard
 from bench.engines.unsupported_steps import reject_skipped
@@ -73,13 +73,8 @@ def check_settings(spec: EngineSpec) -> None:
     option(spec, "gradient_as_bucket_view", True, False)
     if spec.stage == 0:
         reject_debug_detail("engine=fabric at stage=0", "DistributedDataParallel crashes in torch 2.15")
-    for applies, what, why in _unsupported(spec):
-        if applies:
-            raise EngineUnsupported(f"engine=fabric at stage={spec.stage} {what}: {why}")
-    if not INSTALLED:
-        raise EngineUnavailable(
-            "engine=fabric needs a library that is not installed: pip install 'ddp-zero-bench[fabric]'"
-        )
+    reject_unsupported(f"engine=fabric at stage={spec.stage}", _unsupported(spec))
+    reject_missing("fabric", installed=INSTALLED)
 
 
 def check_model(spec: EngineSpec, step: StepProperties) -> None:

@@ -11,9 +11,11 @@ from torch.distributed.tensor import DTensor
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.fabric import INSTALLED
-from bench.engines.optimizers import FUSED, LearningRate, build_optimizer
+from bench.engines.kept_state import kept_state
+from bench.engines.optimizers import LearningRate, build_optimizer, fused
 from bench.engines.precision import cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec
+from bench.engines.torch import ddp
 from bench.engines.torch.fsdp import shard
 from bench.engines.unsupported import reject_for_fully_shard, reject_sparse
 from bench.engines.whole_loss import WholeLoss
@@ -57,10 +59,8 @@ class FabricEngine:
         self.fabric.launch()
         self.module = self.fabric.setup_module(WholeLoss(module), move_to_device=False)
         weights = [weight for weight in self.module.parameters() if weight.requires_grad]
-        sharded_sgd = self.sharded and spec.optimizer == "sgd"  # DTensor has no rule for the fused SGD
-        complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
-        fused = {"fused": True} if spec.optimizer in FUSED and not (sharded_sgd or complex_) else {}
-        self.optimizer = self.fabric.setup_optimizers(build_optimizer(spec, weights, **fused))
+        optimizer = build_optimizer(spec, weights, **fused(spec, weights, sharded=self.sharded))
+        self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.learning_rate = LearningRate(spec, self.optimizer)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
@@ -79,14 +79,8 @@ class FabricEngine:
 
     def state(self) -> dict[str, list[Tensor]]:
         """DDP's reducer keeps its buckets to itself: they are seen here only as gradients that are views of them."""
-        weights: list[Tensor] = list(self.module.parameters())
-        states = self.optimizer.state.values()
-        return {
-            "master" if self.spec.precision == "bf16_master" else "params": weights,
-            "grads": [weight.grad for weight in weights if weight.grad is not None],
-            "optimizer": [entry for state in states for entry in state.values() if isinstance(entry, Tensor)],
-            "buffers": list(self.module.buffers()),
-        }
+        weights, buffers = list(self.module.parameters()), self.module.buffers()
+        return kept_state(weights, self.optimizer, buffers, master=self.spec.precision == "bf16_master")
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """Under bf16_master the weights that forward sees."""
@@ -109,9 +103,7 @@ class FabricEngine:
         if self.sharded:
             described["reshard_after_forward"] = self.spec.stage == 3
             return described
-        cap_mb = self.spec.bucket_mb
-        described["bucket_mb"] = 25.0 if cap_mb is None else cap_mb
-        described["first_bucket_mb"] = 1.0 if cap_mb is None else cap_mb
+        described["bucket_mb"], described["first_bucket_mb"] = ddp.bucket_sizes_mb(self.spec.bucket_mb)
         described["gradient_as_bucket_view"] = self.spec.options["gradient_as_bucket_view"]
         return described
 

@@ -20,6 +20,7 @@ from bench.engines.spec import (
     EngineUnsupported,
     UnsupportedCase,
     option,
+    reject_unsupported,
     shard_sizes,
 )
 from bench.engines.unsupported_steps import Uses, reject_differentiation, reject_skipped, reject_threads, reject_uses
@@ -66,9 +67,7 @@ def check_settings(spec: EngineSpec) -> None:
     option(spec, "backward_prefetch", *PREFETCH)
     option(spec, "forward_prefetch", True, False)
     option(spec, "limit_all_gathers", True, False)
-    for applies, what, why in _unsupported(spec):
-        if applies:
-            raise EngineUnsupported(f"engine=fsdp1 at stage={spec.stage} {what}: {why}")
+    reject_unsupported(f"engine=fsdp1 at stage={spec.stage}", _unsupported(spec))
 
 
 def is_in_torch() -> bool:

@@ -14,6 +14,7 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.fsdp1 import WRAPPER
+from bench.engines.kept_state import kept_state
 from bench.engines.optimizers import FUSED, LearningRate, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype, widen_weights
 from bench.engines.scaling import LossScaling
@@ -80,13 +81,7 @@ class Fsdp1Engine:
     def state(self) -> dict[str, list[Tensor]]:
         """Parts of flattened units. Their gradients outlive ``zero_grad`` until the next forward."""
         flat = flat_parameters(self.module)
-        states = self.optimizer.state.values()
-        return {
-            "master" if self.spec.precision == "bf16_master" else "params": flat,
-            "grads": [part.grad for part in flat if part.grad is not None],
-            "optimizer": [entry for state in states for entry in state.values() if isinstance(entry, Tensor)],
-            "buffers": list(self.module.buffers()),
-        }
+        return kept_state(flat, self.optimizer, self.module.buffers(), master=self.spec.precision == "bf16_master")
 
     def full_state_dict(self) -> dict[str, Tensor]:
         """Under bf16_master the weights that forward sees, not the master weights that are all it keeps."""

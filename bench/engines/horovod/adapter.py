@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.horovod import INSTALLED
+from bench.engines.kept_state import kept_state
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast
 from bench.engines.scaling import LossScaling
@@ -86,14 +87,7 @@ class HorovodEngine:
 
     def state(self) -> dict[str, list[Tensor]]:
         """Horovod keeps its fusion buffer to itself."""
-        weights: list[Tensor] = list(self.module.parameters())
-        states = self.optimizer.state.values()
-        return {
-            "params": weights,
-            "grads": [weight.grad for weight in weights if weight.grad is not None],
-            "optimizer": [entry for state in states for entry in state.values() if isinstance(entry, Tensor)],
-            "buffers": list(self.module.buffers()),
-        }
+        return kept_state(list(self.module.parameters()), self.optimizer, self.module.buffers())
 
     def full_state_dict(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.module.named_parameters()}

@@ -12,6 +12,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
 from bench.engines.batches import map_tensors, tensors_of
+from bench.engines.kept_state import kept_state
 from bench.engines.muon import describe_muon, hidden_matrices
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.pipeline import stages
@@ -109,13 +110,7 @@ class PipelineEngine:
         return [weight.grad for weight in self.weights.values() if weight.grad is not None]
 
     def state(self) -> dict[str, list[Tensor]]:
-        kept = [entry for state in self.optimizer.state.values() for entry in state.values()]
-        return {
-            "params": list(self.weights.values()),
-            "grads": self.gradients(),
-            "optimizer": [entry for entry in kept if isinstance(entry, Tensor)],
-            "buffers": self.buffers,
-        }
+        return kept_state(list(self.weights.values()), self.optimizer, self.buffers)
 
     def full_state_dict(self) -> dict[str, Tensor]:
         whole = {}

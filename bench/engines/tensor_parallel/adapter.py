@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, Engine, LossFunction, RankContext
+from bench.engines.kept_state import kept_state
 from bench.engines.optimizers import FUSED, build_optimizer
 from bench.engines.precision import autocast, cast_inputs, cast_module, weight_dtype
 from bench.engines.spec import EngineSpec, EngineUnsupported
@@ -169,14 +170,7 @@ class TensorParallelEngine:
         self.optimizer.zero_grad()
 
     def state(self) -> dict[str, list[Tensor]]:
-        weights: list[Tensor] = list(self.weights.values())
-        kept = [entry for state in self.optimizer.state.values() for entry in state.values()]
-        return {
-            "params": weights,
-            "grads": [weight.grad for weight in weights if weight.grad is not None],
-            "optimizer": [entry for entry in kept if isinstance(entry, Tensor)],
-            "buffers": self.buffers,
-        }
+        return kept_state(list(self.weights.values()), self.optimizer, self.buffers)
 
     def full_state_dict(self) -> dict[str, Tensor]:
         return {name: whole(weight.detach(), self.layouts.get(name)) for name, weight in self.weights.items()}

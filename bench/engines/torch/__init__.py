@@ -26,6 +26,7 @@ from bench.engines.spec import (
     count_option,
     option,
     reject_debug_detail,
+    reject_unsupported,
     shard_sizes,
 )
 from bench.engines.unsupported_steps import (
@@ -91,9 +92,7 @@ def check_settings(spec: EngineSpec) -> None:
     rank = count_option(spec, "powersgd_rank")
     if rank != 1 and spec.compression != "powersgd":
         raise EngineUnsupported(f"engine=torch has no engine.powersgd_rank={rank} without compression=powersgd")
-    for applies, what, why in _replicated(spec) if spec.stage < 2 else _sharded(spec):
-        if applies:
-            raise EngineUnsupported(f"engine=torch at stage={spec.stage} {what}: {why}")
+    reject_unsupported(f"engine=torch at stage={spec.stage}", (_replicated if spec.stage < 2 else _sharded)(spec))
     compiler.check_compile("torch", spec)
 
 

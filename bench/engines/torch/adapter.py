@@ -16,13 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.engines.activation_checkpointing import checkpoint_units
 from bench.engines.base import Batch, JoinableEngine, LossFunction, RankContext
 from bench.engines.compiler import use_budget
+from bench.engines.kept_state import optimizer_tensors
 from bench.engines.muon import hidden_matrices
 from bench.engines.offload import describe_offload
 from bench.engines.optimizers import (
-    FUSED,
     OPTIMIZERS,
     LearningRate,
     build_optimizer,
+    fused,
     hyperparameters,
     parameter_groups,
 )
@@ -82,16 +83,14 @@ class TorchEngine:
 
     def _build_optimizer(self, matrices: set[int]) -> torch.optim.Optimizer:
         weights = [weight for weight in self.module.parameters() if weight.requires_grad]
-        sharded_sgd = self.sharded and self.spec.optimizer == "sgd"  # DTensor has no rule for the fused SGD
-        complex_ = any(weight.is_complex() for weight in weights)  # which no fused optimizer takes
-        fused = {"fused": True} if self.spec.optimizer in FUSED and not (sharded_sgd or complex_) else {}
+        update = fused(self.spec, weights, sharded=self.sharded)
         if self.spec.stage == 1:
             ddp.reject_several_dtypes(weights, "stage=1", "ZeroRedundancyOptimizer takes one")
             settings = hyperparameters(self.spec)
             kind: Any = OPTIMIZERS[self.spec.optimizer]  # a class, or a function that makes the optimizer
             groups = parameter_groups(self.spec, weights, matrices)
-            return ZeroRedundancyOptimizer(groups, kind, lr=self.spec.lr, **settings, **fused)
-        return build_optimizer(self.spec, weights, matrices, **fused)
+            return ZeroRedundancyOptimizer(groups, kind, lr=self.spec.lr, **settings, **update)
+        return build_optimizer(self.spec, weights, matrices, **update)
 
     def forward_backward(self, batch: Batch, loss_fn: LossFunction, *, sync: bool) -> Tensor:
         with gradient_sync(self.module, sync):
@@ -147,9 +146,7 @@ class TorchEngine:
         return {
             "master" if self.sharded and self.spec.precision == "bf16_master" else "params": weights,
             "grads": [weight.grad for weight in weights if weight.grad is not None] + unsent,
-            "optimizer": [
-                entry for state in optimizer.state.values() for entry in state.values() if isinstance(entry, Tensor)
-            ],
+            "optimizer": optimizer_tensors(optimizer),
         }
 
     def full_state_dict(self) -> dict[str, Tensor]:

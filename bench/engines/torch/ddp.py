@@ -44,6 +44,15 @@ def replicate(module: nn.Module, spec: EngineSpec, device: torch.device) -> Dist
     )
 
 
+def bucket_sizes_mb(cap_mb: float | None) -> tuple[float, float]:
+    """The size of DDP's buckets and of its first one, by its ``bucket_cap_mb``; None: its own sizes."""
+    return (25.0, 1.0) if cap_mb is None else (cap_mb, cap_mb)
+
+
+REDUCE_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+"""By compression."""
+
+
 def unused_message(stage: int, names: str = "some parameters") -> str:
     """The message about parameters that got no gradient."""
     return (
@@ -193,12 +202,13 @@ class ReplicatedDescription(EngineDescription, total=False):
 def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) -> ReplicatedDescription:
     """The settings that took effect."""
     cap_mb = one_bucket_mb(ddp.module) if spec.compression == "powersgd" else spec.bucket_mb
+    bucket_mb, first_bucket_mb = bucket_sizes_mb(cap_mb)
     described: ReplicatedDescription = {
         "library": f"torch {torch.__version__}",
         "overlap": True,
         "wrapper": "DistributedDataParallel",
-        "bucket_mb": 25.0 if cap_mb is None else cap_mb,
-        "first_bucket_mb": 1.0 if cap_mb is None else cap_mb,
+        "bucket_mb": bucket_mb,
+        "first_bucket_mb": first_bucket_mb,
         "gradient_as_bucket_view": ddp.gradient_as_bucket_view,
         "static_graph": ddp.static_graph,
         "find_unused_parameters": True if ddp.find_unused_parameters else None,
@@ -206,8 +216,8 @@ def describe(ddp: DistributedDataParallel, spec: EngineSpec, hook: Hook | None) 
     }
     if muon := describe_muon(spec, "each on one rank" if spec.stage else "on every rank").get("muon"):
         described["muon"] = muon
-    if spec.compression in ("bf16", "fp16"):
-        described["reduce_dtype"] = {"bf16": "bfloat16", "fp16": "float16"}[spec.compression]
+    if spec.compression in REDUCE_DTYPES:
+        described["reduce_dtype"] = REDUCE_DTYPES[spec.compression]
     if spec.local_steps > 1:
         described["average_weights_every_steps"] = spec.local_steps
     return described

@@ -216,7 +216,7 @@ def result_of(path: Path) -> int:
 
 
 def cancel(job: str) -> None:
-    """Cancels a job. Ctrl-C does not reach ``scancel``, which goes on if it interrupts this process."""
+    """Cancels a job. ``scancel`` has a session of its own, so it ends its work after a second Ctrl-C."""
     subprocess.Popen(["scancel", job], stdin=subprocess.DEVNULL, start_new_session=True).wait()
 
 

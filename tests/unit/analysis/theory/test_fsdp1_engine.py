@@ -9,17 +9,9 @@ import pytest
 from analysis.theory import predict_rest, predict_sent, predict_state, predict_transient
 from results.model import Parameter
 from results.record import Record
-from tests.fakes import cell, cnn_model
+from tests.fakes import cell, cnn_model, two_layers
 
-MODEL = cnn_model(
-    parameters=[
-        Parameter("0.weight", [7, 5], True, 0),
-        Parameter("0.bias", [7], True, 0),
-        Parameter("1.weight", [3, 7], True, -1),
-        Parameter("1.bias", [3], True, -1),
-    ],
-    buffer_bytes=24,
-)
+MODEL = two_layers()
 UNIT = 35 + 1 + 7 + 1
 """Weight, alignment to 16 bytes, bias, and padding to two equal parts."""
 ROOT = 21 + 3 + 3 + 1

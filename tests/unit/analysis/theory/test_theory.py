@@ -18,18 +18,10 @@ from analysis.theory.paper import paper_sent, paper_state
 from analysis.theory.torch_engine import shard_elements, zero_partition
 from results.model import Parameter
 from results.record import Record
-from tests.fakes import bare, cell, cnn_model
+from tests.fakes import bare, cell, cnn_model, two_layers
 
 P = 7 * 5 + 7 + 3 * 7 + 3  # two linear layers, 5 -> 7 -> 3: 66 parameters
-MODEL = cnn_model(
-    parameters=[
-        Parameter("0.weight", [7, 5], True, 0),
-        Parameter("0.bias", [7], True, 0),
-        Parameter("1.weight", [3, 7], True, -1),
-        Parameter("1.bias", [3], True, -1),
-    ],
-    buffer_bytes=24,
-)
+MODEL = two_layers()
 
 
 def state(stage: int, gpus: int, **settings: object) -> dict[str, int]:

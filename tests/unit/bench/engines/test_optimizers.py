@@ -9,7 +9,7 @@ import torch
 
 from analysis.theory.setting import optimizer_of
 from bench.engines.adam8bit import parts
-from bench.engines.optimizers import LearningRate, build_optimizer, factor
+from bench.engines.optimizers import LearningRate, build_optimizer, factor, fused
 from bench.measure.memory.step import stored
 from results.training_settings import Training
 
@@ -87,3 +87,14 @@ def test_the_learning_rate_rises_and_falls() -> None:
         rate.advance()
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.5e-3, 1e-3, 0.75e-3])
+
+
+def test_an_update_is_fused_where_torch_has_one() -> None:
+    real, complex_ = [torch.zeros(2, requires_grad=True)], [torch.zeros(2, dtype=torch.complex64, requires_grad=True)]
+    assert fused(Training(optimizer="adam"), real) == fused(Training(optimizer="sgd"), real) == {"fused": True}
+    assert fused(Training(optimizer="adam"), real, sharded=True) == {"fused": True}
+    assert fused(Training(optimizer="sgd"), real, sharded=True) == fused(Training(optimizer="rmsprop"), real) == {}
+    assert fused(Training(optimizer="adam"), real + complex_) == {}
+    complex_[0].grad = torch.ones_like(complex_[0])
+    with pytest.raises(RuntimeError, match="floating point"):
+        build_optimizer(Training(optimizer="adam"), complex_, fused=True).step()

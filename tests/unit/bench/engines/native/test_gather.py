@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 import torch
 from torch import Tensor
 
-from bench.engines.native.collectives import InFlight
 from bench.engines.native.gather import ParamGather
 from bench.engines.native.quantizer import BLOCK, dequantize, packed_bytes, quantize
+from tests.shared_memory import SharedMemory
 
 COUNT = 2 * BLOCK + 16
 """Elements of a shard."""
-
-
-@dataclass
-class Arrival:
-    """A gather in flight; ``wait`` copies what the others have sent."""
-
-    take: Callable[[], None]
-
-    def wait(self) -> None:
-        self.take()
-
-
-@dataclass
-class SharedMemory:
-    """All-gathers of one of ``world_size`` ranks; ``sent`` has what each has started to send."""
-
-    rank: int
-    world_size: int
-    sent: list[Tensor]
-
-    def all_gather(self, unsharded: Tensor) -> InFlight:
-        rows = unsharded.view(self.world_size, -1)
-        self.sent.append(rows)
-
-        def take() -> None:
-            for peer, theirs in enumerate(self.sent):
-                rows[peer].copy_(theirs[peer])
-
-        return Arrival(take)
 
 
 class World:

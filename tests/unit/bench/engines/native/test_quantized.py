@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 from torch import Tensor
 
-from bench.engines.native.collectives import Gathers, InFlight
 from bench.engines.native.quantized import QuantizedReductions
 from bench.engines.native.quantizer import BLOCK, dequantize, packed_bytes, quantize
+from tests.shared_memory import SharedMemory
 
 COUNT = 2 * BLOCK + 16
 """Elements of a shard."""
 
 
-@dataclass
-class Mailbox:
-    """What ranks have started to send; it arrives once they wait."""
-
-    sent: list[Tensor] = field(default_factory=list)
-
-
-@dataclass
-class Arrival:
-    """A collective in flight; ``wait`` copies what other ranks have sent."""
-
-    take: Callable[[], None]
-
-    def wait(self) -> None:
-        self.take()
-
-
-@dataclass
-class SharedMemory:
-    """Exact collectives of one of ``world_size`` ranks."""
-
-    rank: int
-    world_size: int
-    mailbox: Mailbox
-
-    def all_gather(self, unsharded: Tensor) -> InFlight:
-        raise NotImplementedError
-
-    def within(self, ranks: int) -> Gathers:
-        raise NotImplementedError
-
-    def all_to_all(self, sent: Tensor, received: Tensor) -> InFlight:
-        self.mailbox.sent.append(sent)
-
-        def take() -> None:
-            for peer, theirs in enumerate(self.mailbox.sent):
-                if peer != self.rank:
-                    received[peer].copy_(theirs[self.rank])
-
-        return Arrival(take)
-
-    def reduce_scatter(self, unsharded: Tensor, shard: Tensor) -> InFlight:
-        raise NotImplementedError
-
-    def all_reduce(self, unsharded: Tensor) -> InFlight:
-        raise NotImplementedError
-
-
-def world(ranks: int) -> tuple[Mailbox, list[QuantizedReductions]]:
-    mailbox = Mailbox()
-    return mailbox, [QuantizedReductions(SharedMemory(rank, ranks, mailbox)) for rank in range(ranks)]
+def world(ranks: int) -> tuple[list[Tensor], list[QuantizedReductions]]:
+    """What the ranks have started to send, and their collectives."""
+    sent: list[Tensor] = []
+    return sent, [QuantizedReductions(SharedMemory(rank, ranks, sent)) for rank in range(ranks)]
 
 
 def rounded(values: Tensor) -> Tensor:
@@ -79,7 +29,7 @@ def rounded(values: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_a_reduced_shard_is_the_sum_of_what_each_rank_quantized_once(ranks: int) -> None:
-    mailbox, collectives = world(ranks)
+    sent, collectives = world(ranks)
     wholes = [torch.randn(ranks * COUNT, generator=torch.Generator().manual_seed(rank)) for rank in range(ranks)]
     before = [whole.clone() for whole in wholes]
     shards = [
@@ -95,7 +45,7 @@ def test_a_reduced_shard_is_the_sum_of_what_each_rank_quantized_once(ranks: int)
         for whole in before[1:]:
             expected = expected + rounded(whole.view(ranks, -1)[rank])
         assert torch.equal(shard, expected)
-    assert all(message.shape == (ranks, packed_bytes(COUNT)) for message in mailbox.sent)
+    assert all(message.shape == (ranks, packed_bytes(COUNT)) for message in sent)
 
 
 def test_an_overflow_on_one_rank_is_seen_by_the_rank_that_updates_the_shard() -> None:
